@@ -1,0 +1,110 @@
+"""The threshold of one model and task: measured by a design in fixed rounds, predicted from one Gram matrix.
+
+Round 1 spreads k over a geometric grid with one position seed; round 2 puts the remaining runs, with fresh seeds, on
+the k around the crossing. The rounds depend on results, never on the order in which runs finish.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from analyses.run import Report, check, inputs, run
+from analyses.spec import Spec
+from analyses.store import Row, Store
+from analyses.thresholds import Run, thresholds
+
+FIRST_ROUND = 6
+LARGEST_K = 4096
+
+
+def plan(spec: Spec, runs: int, predict: bool, measure: bool, size: int) -> list[Spec]:
+    """The specs known beforehand: full fine-tuning (the target), the Gram matrix, and round 1's grid of k."""
+    base = replace(spec, early_stop=False)
+    specs = [replace(base, kind="train", method="full", k=None)]
+    if predict:
+        specs.append(replace(base, kind="predict", method="apet", k=None))
+    if measure:
+        specs += [replace(base, kind="train", method="apet", k=k) for k in first_round(size, min(runs, FIRST_ROUND))]
+    return [s.resolved() for s in specs]
+
+
+def first_round(size: int, count: int) -> list[int]:
+    """`count` values of k, geometric from 4 to 4,096 or the size of the space."""
+    top = min(size, LARGEST_K)
+    steps = max(1, count - 1)
+    return sorted({round(4 * (top / 4) ** (i / steps)) for i in range(count)})
+
+
+def second_round(losses: dict[int, float], target: float, runs: int) -> list[tuple[int, int]]:
+    """(k, position seed) for `runs` more runs: on the two k that bracket the target and two between them.
+
+    `losses` are round 1's training losses by k. Where the target is not bracketed, the end nearest to it is repeated.
+    """
+    ks = sorted(losses)
+    reached = [k for k in ks if losses[k] <= target]
+    if not reached or reached[0] == ks[0]:
+        near = ks[:2] if reached else ks[-2:]
+        return [(near[i % 2], 1 + i // 2) for i in range(runs)]
+    high = reached[0]
+    low = max(k for k in ks if k < high)
+    between = sorted({round(low * (high / low) ** (i / 3)) for i in range(4)})
+    return [(between[i % len(between)], 1 + i // len(between)) for i in range(runs)]
+
+
+def intrinsic_dim(
+    spec: Spec, store: Store, runs: int, fraction: float, predict: bool = True, measure: bool = True,
+    data: Path | None = None, device: str = "cpu", report: Report = lambda *_: None,
+    stage: Callable[[int, int], None] = lambda done, total: None,
+) -> tuple[dict[str, Any], list[Row]]:  # fmt: skip
+    """Measure and predict k* of `spec`'s model and task; returns the command's JSON object and all rows."""
+    found = inputs(spec, data, device)
+    size = check(replace(spec, kind="predict"), found)["in_scope"]
+    known = plan(spec, runs, predict, measure, size)
+    total = len(known) + (max(0, runs - FIRST_ROUND) if measure else 0)
+    ids: list[str] = []
+
+    def do(each: Spec) -> Run:
+        ids.append(run(each, store, data, device, report))
+        stage(len(ids), total)
+        return Run(ids[-1], store.spec(ids[-1]), store.rows(ids[-1]))
+
+    members = [do(each) for each in known]
+    target = _target(members[0], fraction)
+    if measure:
+        first = {m.spec["k"]: m.value("loss", "train") for m in members if m.spec["method"] == "apet" and m.spec["kind"] == "train"}
+        pairs = second_round(first, target, max(0, runs - len(first)))
+        members += [do(replace(spec, kind="train", early_stop=False, method="apet", k=k, position_seed=seed).resolved()) for k, seed in pairs]
+    rows = thresholds(store, members, fraction)
+    return _summary(members, rows), [row for m in members for row in m.rows] + rows
+
+
+def _target(full: Run, fraction: float) -> float:
+    initial = full.value("initial_loss", "train")
+    return initial - fraction * (initial - full.value("loss", "train"))
+
+
+def _summary(members: list[Run], rows: list[Row]) -> dict[str, Any]:
+    """The contract's object: intervals, target with its definition, null where censored."""
+    by = {row.quantity: row for row in rows if row.quantity != "predicted_loss"}
+    out: dict[str, Any] = {"model": rows[0].model, "parameters": rows[0].parameters, "task": rows[0].task}
+    for name, flag in (("k_star", "censored"), ("k_pred", "censored_pred")):
+        row = by.get(name)
+        for suffix, value in (("", "value"), ("_low", "low"), ("_high", "high")):
+            out[name + suffix] = _null(getattr(row, value)) if row else None
+        out[flag] = row.note.split()[1] if row and row.note.startswith("censored:") else None
+    out["target"] = by["target_loss"].value
+    out["target_definition"] = by["target_loss"].note
+    out["rank_ceiling"] = int(by["rank_ceiling"].value) if "rank_ceiling" in by else None
+    out["slope"] = _null(by["slope"].value) if "slope" in by else None
+    out["chance"] = members[0].value("chance", "validation")
+    out["runs"] = int(by["runs"].value) if "runs" in by else 0
+    out["run_ids"] = [m.id for m in members]
+    return out
+
+
+def _null(value: float) -> float | None:
+    return value if math.isfinite(value) else None

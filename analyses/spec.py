@@ -1,0 +1,116 @@
+"""Spec: the frozen description of one run. Its canonical hash, with the fingerprints of weights and data, is the run's identity."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, get_type_hints
+
+from apet.errors import UsageError, did_you_mean
+from apet.methods import METHODS
+
+SCHEMA = 1  # of rows and arrays: raised when the same spec would give other rows
+KINDS = ("train", "predict", "spectrum")
+MATRICES = ("hessian", "ggn")
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One run. `kind` train: tune and evaluate; predict: the Gram matrix at the pretrained point; spectrum: curvature there.
+
+    `examples` fixes a training subset (None: all of the split); `early_stop` watches a part of it that is never
+    reported, otherwise the run goes to the plateau of its training loss, as predictions need. `lr` None is the method's
+    default at this k. Fields that a kind does not use keep their defaults, and do not split its identity.
+    """
+
+    kind: str = "train"
+    model: str = "mini-t5-790k"
+    random_init: bool = False
+    task: str = "sst2"
+    examples: int | None = None
+    max_length: int = 128
+    method: str = "apet"
+    k: int | None = None
+    position_seed: int = 0
+    train_seed: int = 0
+    early_stop: bool = True
+    lr: float | None = None
+    steps: int = 2000
+    batch: int = 32
+    dtype: str = "float32"
+    matrix: str = "hessian"
+    lanczos_steps: int = 40
+    probes: int = 4
+
+    def __post_init__(self) -> None:
+        _one_of(self.kind, KINDS, "kind")
+        _one_of(self.method, tuple(METHODS), "method")
+        _one_of(self.matrix, MATRICES, "matrix")
+        _one_of(self.dtype, ("float32", "bfloat16", "float16"), "dtype")
+        for name in ("examples", "k", "steps", "batch", "lanczos_steps", "probes", "max_length"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UsageError(f"{name} = {value} must be at least 1")
+        if self.lr is not None and not self.lr > 0:
+            raise UsageError(f"lr = {self.lr} must be positive")
+
+    def resolved(self) -> Spec:
+        """The same run with what it does not use at its default, and its defaults made explicit."""
+        if self.kind != "predict" and self.method == "apet" and self.k is None:
+            raise UsageError("method apet needs --k, the number of tuned parameters")
+        used = _USED[self.kind] | ({"k", "position_seed"} if self.kind != "predict" and self.method == "apet" else set())
+        kept = {name: value for name, value in asdict(self).items() if name in used or name == "kind"}
+        spec = Spec(**kept)
+        if spec.kind == "train" and spec.lr is None:
+            return replace(spec, lr=default_lr(spec.method, spec.k))
+        return spec
+
+    def run_id(self, weights: str, data: str) -> str:
+        """16 hex digits over the resolved spec, the fingerprints of weights and data, and the schema."""
+        identity = {"spec": asdict(self.resolved()), "weights": weights, "data": data, "schema": SCHEMA}
+        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+
+
+_COMMON = {"model", "random_init", "task", "examples", "max_length", "train_seed"}
+_USED = {
+    "train": _COMMON | {"method", "early_stop", "lr", "steps", "batch", "dtype"},
+    "predict": _COMMON - {"train_seed"},
+    "spectrum": _COMMON | {"matrix", "lanczos_steps", "probes", "batch"},
+}
+
+
+def default_lr(method: str, k: int | None) -> float:
+    """AdamW's learning rate by method; fewer single entries need larger moves (see docs/learning-rate.md)."""
+    if method == "apet" and k is not None:
+        return float(min(0.3, max(0.003, 3.0 * k**-0.5)))
+    return {"full": 1e-3, "lora": 1e-2}[method]
+
+
+def spec_from(values: dict[str, Any], where: str = "") -> Spec:
+    """A Spec from a mapping; unknown names and wrong types are usage errors that say `where`."""
+    hints = get_type_hints(Spec)
+    for name, value in values.items():
+        if name not in hints:
+            raise UsageError(f"{where}unknown field '{name}'{did_you_mean(name, hints)}")
+        values = {**values, name: _typed(value, hints[name], f"{where}{name}")}
+    return Spec(**values)
+
+
+def field_names() -> list[str]:
+    return [f.name for f in fields(Spec)]
+
+
+def _typed(value: Any, hint: Any, where: str) -> Any:
+    allowed = getattr(hint, "__args__", (hint,))
+    if isinstance(value, int) and not isinstance(value, bool) and float in allowed:
+        return float(value)
+    if not any(type(value) is kind for kind in allowed):
+        names = " or ".join("null" if kind is type(None) else kind.__name__ for kind in allowed)
+        raise UsageError(f"{where}: {value!r} is not {names}")
+    return value
+
+
+def _one_of(value: str, allowed: tuple[str, ...], what: str) -> None:
+    if value not in allowed:
+        raise UsageError(f"unknown {what} '{value}'{did_you_mean(value, allowed)}")

@@ -1,0 +1,160 @@
+"""Plain text -> one tokenizer, one stream of token ids, and span-corrupted batches.
+
+Every batch is a pure function of (stream, seed, step), so a pretraining run that is stopped and resumed
+sees exactly the batches it would have seen.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import lzma
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from apet.errors import MissingInput
+from apet.files import atomic_path
+
+PAD, EOS, UNK, CLS, SEP, MASK = range(6)
+SENTINELS = 32
+VOCABULARY = 4096
+SPECIAL_TOKENS = ["<pad>", "</s>", "<unk>", "[CLS]", "[SEP]", "[MASK]"] + [
+    f"<extra_id_{i}>" for i in range(SENTINELS)
+]
+FIRST_SENTINEL = 6
+
+
+def corpus_files(folder: Path, sources: list[str], heldout: bool) -> list[Path]:
+    """Text files (.txt, .txt.xz) of the named sub-folders (all if none is named); `valid*` and `test*` are held out."""
+    roots = [folder / name for name in sources] or [folder]
+    for root in roots:
+        if not root.is_dir():
+            raise MissingInput(f"no corpus folder {root}")
+    files = [p for root in roots for p in sorted(root.rglob("*.txt*")) if p.name.endswith((".txt", ".txt.xz"))]
+    chosen = [p for p in files if p.name.startswith(("valid", "test")) == heldout]
+    if not chosen:
+        raise MissingInput(f"no {'valid*.txt' if heldout else '.txt or .txt.xz'} file under {folder}")
+    return chosen
+
+
+def read_lines(path: Path) -> Iterator[str]:
+    opener = lzma.open if path.suffix == ".xz" else open
+    with opener(path, "rt", encoding="utf-8") as lines:
+        yield from (line.strip() for line in lines)
+
+
+def train_tokenizer(files: list[Path], out: Path, every: int = 8) -> None:
+    """Train the ladder's Unigram tokenizer on every `every`-th line of `files`; writes `tokenizer.json` in `out`.
+
+    Text is lower-cased, stripped of accents and detokenised ("wo n't ." -> "won't."), so that corpora of the
+    Penn-Treebank kind (SST-2, MR) and running text share their pieces: at 4,096 pieces none can be spared.
+    """
+    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+
+    tokenizer = Tokenizer(models.Unigram())
+    normalizer = normalizers.Sequence(
+        [
+            normalizers.NFKD(),
+            normalizers.StripAccents(),
+            normalizers.Lowercase(),
+            normalizers.Replace(Regex(r"``|''|[\u201c\u201d]"), '"'),
+            normalizers.Replace(Regex(r"[\u2018\u2019`]"), "'"),
+            normalizers.Replace(Regex(r"\s+(?=[.,;:!?)]|n't\b|'(s|re|ll|ve|d|m)\b)"), ""),
+            normalizers.Replace(Regex(r"\s+"), " "),
+        ]
+    )
+    tokenizer.normalizer = normalizer
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Metaspace(), pre_tokenizers.Digits(individual_digits=True)]
+    )
+    tokenizer.decoder = decoders.Metaspace()
+    specials = [AddedToken(token, lstrip=True, special=True) for token in SPECIAL_TOKENS]
+    trainer = trainers.UnigramTrainer(
+        vocab_size=VOCABULARY, special_tokens=specials, unk_token="<unk>", show_progress=False, max_piece_length=14
+    )
+    lines = (line for path in files for i, line in enumerate(read_lines(path)) if i % every == 0)
+    normal = (normalizer.normalize_str(line) for line in lines)
+    # A Unigram vocabulary keeps every character it has seen: rare scripts would take a third of the pieces.
+    tokenizer.train_from_iterator((line for line in normal if line.isascii()), trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="$A </s>", pair="$A $B </s>", special_tokens=[("</s>", EOS)]
+    )
+    out.mkdir(parents=True, exist_ok=True)
+    with atomic_path(out / "tokenizer.json") as path:
+        tokenizer.save(str(path), pretty=False)
+
+
+def token_stream(tokenizer_file: Path, files: list[Path], cache: Path) -> np.ndarray:
+    """All of `files` as one uint16 array (tokens,), documents joined by </s>; kept in `cache` by content key."""
+    from tokenizers import Tokenizer
+
+    names = json.dumps([(p.name, p.stat().st_size) for p in files])
+    key = hashlib.sha256(tokenizer_file.read_bytes() + names.encode()).hexdigest()[:16]
+    target = cache / f"tokens-{key}.npy"
+    if not target.exists():
+        tokenizer = Tokenizer.from_file(str(tokenizer_file))
+        parts = [_encode(tokenizer, path) for path in files]
+        cache.mkdir(parents=True, exist_ok=True)
+        with atomic_path(target) as path, open(path, "wb") as out:
+            np.save(out, np.concatenate(parts))
+    return np.load(target, mmap_mode="r")
+
+
+def _encode(tokenizer, path: Path, chunk: int = 20_000) -> np.ndarray:
+    ids: list[int] = []
+    lines = list(read_lines(path))
+    for start in range(0, len(lines), chunk):
+        for encoding in tokenizer.encode_batch_fast(lines[start : start + chunk], add_special_tokens=False):
+            ids.extend(encoding.ids or [EOS])  # an empty line ends a document
+    return np.array(ids, dtype=np.uint16)
+
+
+def windows(stream: np.ndarray, seed: int, step: int, batch: int, length: int) -> np.ndarray:
+    """Batch number `step`: `batch` windows of `length` ids, without replacement within an epoch. int64 (batch, length)."""
+    count = len(stream) // length
+    per_epoch = count // batch
+    if per_epoch == 0:
+        raise ValueError(f"the corpus has {len(stream)} tokens, fewer than one batch of {batch} x {length}")
+    epoch, index = divmod(step, per_epoch)
+    order = np.random.default_rng([seed, epoch]).permutation(count)
+    chosen = order[index * batch : (index + 1) * batch]
+    return np.stack([stream[i * length : (i + 1) * length] for i in chosen]).astype(np.int64)
+
+
+def span_corruption(
+    tokens: np.ndarray, rng: np.random.Generator, density: float = 0.15, span: float = 3.0
+) -> tuple[np.ndarray, np.ndarray]:
+    """T5's denoising (Raffel et al. 2020, arXiv 1910.10683, section 3.1.4): (batch, length) -> inputs, targets.
+
+    The number of masked tokens and of spans is the same in every row, so both results are rectangular:
+    inputs (batch, length - masked + spans + 1), targets (batch, masked + spans + 1); both end with </s>.
+    """
+    length = tokens.shape[1]
+    masked = max(1, round(length * density))
+    spans = max(1, round(masked / span))
+    rows = [_corrupt(row, rng, masked, spans) for row in tokens]
+    return np.stack([r[0] for r in rows]), np.stack([r[1] for r in rows])
+
+
+def _corrupt(row: np.ndarray, rng: np.random.Generator, masked: int, spans: int) -> tuple[np.ndarray, np.ndarray]:
+    kept = _composition(len(row) - masked, spans, rng)
+    noise = _composition(masked, spans, rng)
+    inputs: list[np.ndarray] = []
+    targets: list[np.ndarray] = []
+    position = 0
+    for i, (keep, mask) in enumerate(zip(kept, noise, strict=True)):
+        sentinel = np.array([FIRST_SENTINEL + i])
+        inputs += [row[position : position + keep], sentinel]
+        position += keep
+        targets += [sentinel, row[position : position + mask]]
+        position += mask
+    end = np.array([EOS])
+    return np.concatenate([*inputs, end]), np.concatenate([*targets, end])
+
+
+def _composition(total: int, parts: int, rng: np.random.Generator) -> np.ndarray:
+    """`parts` positive integers that sum to `total`, uniformly at random."""
+    cuts = np.sort(rng.choice(total - 1, parts - 1, replace=False)) + 1
+    return np.diff(np.concatenate([[0], cuts, [total]]))

@@ -1,0 +1,420 @@
+"""The command line: parses, builds a Spec, calls analyses. No maths here, and torch is imported inside commands only."""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from apet.errors import ApetError, MissingInput, UsageError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="How much of a pretrained language model must be tuned, and what its loss landscape says about it.",
+)
+log = Console(stderr=True)
+
+Model = Annotated[str | None, typer.Option(help="A ladder model (see 'models'), an alias such as t5-xl, a Hugging Face id, or a folder. [default: mini-t5-790k]")]
+Task = Annotated[str | None, typer.Option(help="A task (see 'tasks'). [default: sst2]")]
+Data = Annotated[Path | None, typer.Option(help="Folder with train.jsonl and validation.jsonl in the task's field names.")]
+RandomInit = Annotated[bool | None, typer.Option("--random-init", help="Keep the architecture, draw fresh weights: the model's untrained twin.")]
+Examples = Annotated[int | None, typer.Option(help="Use a fixed subset of this many training examples. [default: all; 256 for intrinsic-dim, 64 for spectrum]")]
+Seed = Annotated[int | None, typer.Option(help="Sets both the position seed and the train seed.")]
+PositionSeed = Annotated[int | None, typer.Option(help="Names the order of entries: which k are tuned. [default: 0]")]
+TrainSeed = Annotated[int | None, typer.Option(help="Names the order of batches, new weights and random probes. [default: 0]")]
+Steps = Annotated[int | None, typer.Option(help="At most this many training steps; a run ends earlier at its plateau. [default: 2000]")]
+Batch = Annotated[int | None, typer.Option(help="Examples a step. [default: 32]")]
+Rate = Annotated[float | None, typer.Option("--lr", help="Learning rate. [default: by method and k]")]
+Dtype = Annotated[str | None, typer.Option(help="float32, bfloat16 or float16 (autocast; tuned values stay float32). [default: float32]")]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Out = Annotated[Path, typer.Option(help="Folder of results.")]
+Config = Annotated[Path | None, typer.Option(help="YAML file with fields of the run; options on the command line win.")]
+Set = Annotated[list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="Set any field of the run, for instance --set warmup=50; wins over all.")]
+Resume = Annotated[bool, typer.Option("--resume/--force", help="Go on from what is there, or throw it away and start again.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout; logs go to stderr.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be run, its size and cost, and stop.")]
+
+
+def command(name: str) -> Callable:
+    """Register a command whose errors are one line on stderr and the contract's exit code."""
+
+    def register(function: Callable) -> Callable:
+        @app.command(name)
+        @functools.wraps(function)
+        def guarded(*args: Any, **kwargs: Any) -> None:
+            try:
+                function(*args, **kwargs)
+            except ApetError as error:
+                log.print(f"[red]error:[/red] {error}" if error.exit_code != 130 else str(error), highlight=False, soft_wrap=True)
+                raise typer.Exit(error.exit_code) from None
+            except KeyboardInterrupt:
+                log.print("interrupted; finished runs are kept, the same command goes on from there")
+                raise typer.Exit(130) from None
+
+        return guarded
+
+    return register
+
+
+@command("train")
+def train(
+    model: Model = None, task: Task = None, data: Data = None, random_init: RandomInit = None,
+    method: Annotated[str | None, typer.Option(help="apet, full or lora. [default: apet]")] = None,
+    k: Annotated[int | None, typer.Option(help="apet: how many single parameters are tuned.")] = None,
+    early_stop: Annotated[bool | None, typer.Option("--early-stop/--no-early-stop", help="Watch a part of the training data, keep the best state; or go to the plateau of the training loss. [default: early stop]")] = None,
+    examples: Examples = None, seed: Seed = None, position_seed: PositionSeed = None, train_seed: TrainSeed = None,
+    steps: Steps = None, batch: Batch = None, lr: Rate = None, dtype: Dtype = None, device: Device = "auto",
+    out: Out = Path("results"), config: Config = None, set_: Set = None, resume: Resume = True, json_: Json = False, dry_run: DryRun = False,
+) -> None:  # fmt: skip
+    """Tune a model on a task and evaluate it on the validation split."""
+    from analyses.run import check, inputs, run
+
+    spec = _spec("train", {}, seed, config, set_, **_given(locals()))
+    store = _store(out / "train")
+    if dry_run:
+        return _print(check(spec, inputs(spec, data, _device(device))), json_)
+    with _bar() as report:
+        name = run(spec, store, data, _device(device), report, force=not resume)
+    _print(_train_summary(name, store), json_)
+
+
+def _train_summary(name: str, store: Any) -> dict[str, Any]:
+    rows = store.rows(name)
+    found = {(row.quantity, row.split): row for row in rows}
+    accuracy, loss = found["accuracy", "validation"], found["loss", "validation"]
+    return {
+        "run_id": name, "model": accuracy.model, "parameters": accuracy.parameters, "task": accuracy.task,
+        "method": accuracy.method, "k": accuracy.k, "accuracy": accuracy.value, "accuracy_stderr": accuracy.stderr,
+        "chance": found["chance", "validation"].value, "loss": loss.value, "loss_stderr": loss.stderr,
+        "train_loss": found["loss", "train"].value, "initial_accuracy": found["initial_accuracy", "validation"].value,
+        "steps": int(found["steps", None].value), "plateau": bool(found["plateau", None].value),
+        "results": str(store.folder(name)),
+    }  # fmt: skip
+
+
+@command("intrinsic-dim")
+def intrinsic_dim(
+    model: Model = None, task: Task = None, data: Data = None, random_init: RandomInit = None, examples: Examples = None,
+    fraction: Annotated[float, typer.Option(help="Target: this part of the way from the untuned model's training loss to full fine-tuning's.", min=0.01, max=0.99)] = 0.5,
+    runs: Annotated[int, typer.Option(help="How many APET runs may be spent on the measurement.", min=4)] = 14,
+    subspace: Annotated[str, typer.Option(help="coordinates (APET).")] = "coordinates",
+    measure: Annotated[bool, typer.Option("--measure/--no-measure", help="Train over k and regress the crossing.")] = True,
+    predict: Annotated[bool, typer.Option("--predict/--no-predict", help="Predict from the Gauss-Newton matrix at the pretrained point.")] = True,
+    seed: Seed = None, train_seed: TrainSeed = None, steps: Steps = None, batch: Batch = None, lr: Rate = None, dtype: Dtype = None,
+    device: Device = "auto", out: Out = Path("results"), config: Config = None, set_: Set = None, resume: Resume = True,
+    json_: Json = False, dry_run: DryRun = False,
+) -> None:  # fmt: skip
+    """Measure the number k* of parameters that reaches a target, with an interval, and predict it without training.
+
+    Everything is on a fixed set of training examples without early stop, because the prediction speaks of the training
+    loss at its minimum. At fraction 0.9 the quadratic at the pretrained point often has no solution: the prediction is
+    then reported as censored.
+    """
+    from analyses.intrinsic_dim import intrinsic_dim as search
+    from analyses.intrinsic_dim import plan
+    from analyses.run import check, inputs
+
+    if subspace != "coordinates":
+        raise UsageError(f"unknown subspace '{subspace}': this version has coordinates")
+    if not (measure or predict):
+        raise UsageError("nothing to do with both --no-measure and --no-predict")
+    spec = _spec("train", {"examples": 256, "early_stop": False}, seed, config, set_, **_given(locals()))
+    store = _store(out / "intrinsic-dim")
+    if not resume:
+        store.clear()
+    if dry_run:
+        found = inputs(spec, data, _device(device))
+        size = check(_as(spec, kind="predict"), found)["in_scope"]
+        known = [check(each, found) for each in plan(spec, runs, predict, measure, size)]
+        later = max(0, runs - sum(each["spec"]["method"] == "apet" and each["spec"]["kind"] == "train" for each in known)) if measure else 0
+        return _print({"runs": known, "later_runs": later, "gradient_equivalents": sum(each["gradient_equivalents"] for each in known) + later * spec.steps * spec.batch}, json_)
+    with _bar() as report:
+        count: list[int] = [0, 0]
+        result, _ = search(
+            spec, store, runs, fraction, predict, measure, data, _device(device),
+            lambda what, done, total: report(f"run {count[0] + 1} of {count[1] or '?'}: {what}", done, total),
+            lambda done, total: count.__setitem__(slice(None), [done, total]),
+        )  # fmt: skip
+    _print(result, json_)
+
+
+@command("spectrum")
+def spectrum(
+    model: Model = None, task: Task = None, data: Data = None, random_init: RandomInit = None, examples: Examples = None,
+    k: Annotated[int | None, typer.Option(help="How many coordinates the subspace has.")] = None,
+    matrix: Annotated[str | None, typer.Option(help="hessian or ggn (Gauss-Newton). [default: hessian]")] = None,
+    lanczos_steps: Annotated[int | None, typer.Option(help="Curvature products a Lanczos run. [default: 40]")] = None,
+    probes: Annotated[int | None, typer.Option(help="Random probes of the density. [default: 4]")] = None,
+    seed: Seed = None, position_seed: PositionSeed = None, train_seed: TrainSeed = None, batch: Batch = None, device: Device = "auto",
+    out: Out = Path("results"), config: Config = None, set_: Set = None, resume: Resume = True, json_: Json = False, dry_run: DryRun = False,
+) -> None:  # fmt: skip
+    """Curvature of the loss in k random coordinates at the pretrained point: top eigenvalues with residuals, density with errors."""
+    from analyses.run import check, inputs, run
+
+    spec = _spec("spectrum", {"examples": 64}, seed, config, set_, **_given(locals()))
+    store = _store(out / "spectrum")
+    if dry_run:
+        return _print(check(spec, inputs(spec, data, _device(device))), json_)
+    with _bar() as report:
+        name = run(spec, store, data, _device(device), report, force=not resume)
+    rows = store.rows(name)
+    single = {row.quantity: row for row in rows if row.x != row.x}
+    _print({
+        "run_id": name, "model": rows[0].model, "task": rows[0].task, "matrix": rows[0].note, "k": rows[0].k,
+        "eigenvalues": [row.value for row in rows if row.quantity == "eigenvalue"],
+        "residuals": [row.stderr for row in rows if row.quantity == "eigenvalue"],
+        **{f"{name}{suffix}": value for name in ("trace", "negative_mass") for suffix, value in (("", single[name].value), ("_stderr", single[name].stderr))},
+        "symmetry_defect": single["symmetry_defect"].value, "results": str(store.folder(name)),
+    }, json_)  # fmt: skip
+
+
+@command("study")
+def study(
+    file: Annotated[Path, typer.Argument(help="A study file, for instance studies/demo.yaml.")],
+    jobs: Annotated[int, typer.Option(help="Runs at a time, each in a process of its own with one thread.", min=1)] = 1,
+    data: Annotated[Path | None, typer.Option(help="Folder with one folder a task (overrides the file's).")] = None,
+    device: Device = "auto", out: Out = Path("results"), resume: Resume = True, json_: Json = False, dry_run: DryRun = False,
+) -> None:  # fmt: skip
+    """Run all of a study that is not done yet; failed runs are listed and do not stop the others."""
+    from analyses.run import inputs, run_id
+    from analyses.study import read_study, run_study, study_rows
+
+    plan = read_study(file)
+    if data is not None:
+        plan = _as(plan, data={spec.task: data / spec.task for spec in plan.specs if (data / spec.task).is_dir()})
+    store = _store(out / plan.name)
+    if not resume and not dry_run:
+        store.clear()
+    if dry_run:
+        done = sum(store.done(run_id(spec, inputs(spec, plan.data.get(spec.task)))) for spec in plan.specs)
+        return _print({"study": plan.name, "runs": len(plan.specs), "done": done, "gradient_equivalents": _study_cost(plan)}, json_)
+    with _bar() as report:
+        outcome = run_study(plan, store, jobs, _device(device), lambda done, total, what: report(f"done: {what}", done, total))
+        rows = study_rows(plan, store)
+    for spec, error in outcome.failed:
+        log.print(f"[red]failed:[/red] {spec.model} {spec.kind} {spec.method} k={spec.k}: {error}", highlight=False)
+    _print({"study": plan.name, "results": str(store.root), "done": len(outcome.done), "failed": len(outcome.failed), "rows": len(rows)}, json_)
+    if outcome.failed:
+        raise ApetError(f"{len(outcome.failed)} of {len(plan.specs)} runs failed")
+
+
+def _study_cost(plan: Any) -> int:
+    from analyses.run import check, inputs
+
+    return sum(check(spec, inputs(spec, plan.data.get(spec.task)))["gradient_equivalents"] for spec in plan.specs)
+
+
+Results = Annotated[Path, typer.Argument(help="Folder of a study's results, for instance results/demo.")]
+
+
+@command("figures")
+def figures(
+    results: Results,
+    out: Annotated[Path, typer.Option(help="Where the PDF and PNG files go.")] = Path("figures/out"),
+    only: Annotated[list[str] | None, typer.Option(help="Draw only these: performance, spectra, thresholds.")] = None,
+    fraction: Annotated[float, typer.Option(help="Threshold target, as in 'study' and 'intrinsic-dim'.", min=0.01, max=0.99)] = 0.5,
+    json_: Json = False, dry_run: DryRun = False,
+) -> None:  # fmt: skip
+    """Draw the figures that the rows of a study allow (PDF and PNG)."""
+    from figures import draw_all
+
+    rows = _rows(results, fraction)
+    if dry_run:
+        return _print({"rows": len(rows), "out": str(out)}, json_)
+    drawn = draw_all(rows, out, only)
+    _print({"written": {name: [str(p) for p in paths] for name, paths in drawn.written.items()}, "skipped": drawn.skipped}, json_)
+
+
+@command("report")
+def report(
+    results: Results,
+    out: Annotated[Path | None, typer.Option(help="The page to write. [default: RESULTS/report.html]")] = None,
+    fraction: Annotated[float, typer.Option(help="Threshold target, as in 'study' and 'intrinsic-dim'.", min=0.01, max=0.99)] = 0.5,
+    json_: Json = False, dry_run: DryRun = False,
+) -> None:  # fmt: skip
+    """Write one self-contained page with the study's figures and tables, and print the table of thresholds."""
+    from figures import draw_all
+    from figures.report import write_report
+    from figures.summary import summary_table
+
+    rows = _rows(results, fraction)
+    page = out or results / "report.html"
+    if dry_run:
+        return _print({"rows": len(rows), "out": str(page)}, json_)
+    drawn = draw_all(rows, page.parent / "figures")
+    images = {name: next(p for p in paths if p.suffix == ".png") for name, paths in drawn.written.items()}
+    write_report(rows, page, f"Study {results.name}", images)
+    table = summary_table(rows)
+    if json_:
+        return _print({"report": str(page), "table": table}, True)
+    _summary(table)
+    log.print(f"report: {page}", highlight=False)
+
+
+@command("models")
+def models(json_: Json = False, dry_run: DryRun = False) -> None:
+    """List the shipped ladder and the aliases of Hugging Face models."""
+    from apet.models import models_table
+
+    _listing("models", models_table(), json_)
+
+
+@command("tasks")
+def tasks(json_: Json = False, dry_run: DryRun = False) -> None:
+    """List the tasks with their template and label words."""
+    from apet.tasks import TASKS
+
+    rows = [{"name": t.name, "classes": t.classes, "template": t.template, "label_words": list(t.words), "about": t.about} for t in TASKS.values()]
+    _listing("tasks", rows, json_)
+
+
+@command("pretrain")
+def pretrain(
+    corpus: Annotated[Path, typer.Option(help="Folder of text files (.txt, .txt.xz; valid* and test* are held out), or of such folders.")],
+    size: Annotated[str, typer.Option(help="A size of the ladder: 240k, 790k, 2m or 6m.")] = "790k",
+    family: Annotated[str, typer.Option(help="t5.")] = "t5",
+    source: Annotated[list[str] | None, typer.Option(help="Only these sub-folders of the corpus. [default: those the ladder was made from, where they are there, else all]")] = None,
+    steps: Annotated[int, typer.Option(help="Steps of 48 windows of 64 tokens.", min=2)] = 8000,
+    seed: Annotated[int, typer.Option(help="Names initial weights, order and masks.")] = 0,
+    minutes: Annotated[float, typer.Option(help="Stop after this long; the same command goes on later.")] = float("inf"),
+    tokenizer: Annotated[Path | None, typer.Option(help="A tokenizer.json; trained on the corpus if it is not there. [default: the ladder's]")] = None,
+    device: Device = "auto",
+    out: Annotated[Path, typer.Option(help="The model's folder is written below this one.")] = Path("results/pretrain"),
+    resume: Resume = True, json_: Json = False, dry_run: DryRun = False,
+) -> None:  # fmt: skip
+    """Pretrain a ladder model by span corruption: seeded, resumable, bf16 autocast, Adafactor."""
+    from apet.ladder import make
+
+    with _bar() as report:
+        result = make(family, size, corpus, source or [], steps, seed, minutes, tokenizer, _device(device), out, not resume, dry_run, report)
+    _print(result, json_)
+
+
+_NOT_FIELDS = {"data", "device", "out", "config", "set_", "resume", "json_", "dry_run", "seed", "fraction", "runs", "subspace", "measure", "predict"}
+
+
+def _given(local: dict[str, Any]) -> dict[str, Any]:
+    """The options that are fields of a Spec and were given."""
+    from analyses.spec import field_names
+
+    return {name: value for name, value in local.items() if name in field_names() and name not in _NOT_FIELDS and value is not None}
+
+
+def _spec(kind: str, defaults: dict[str, Any], seed: int | None, config: Path | None, assignments: list[str] | None, **given: Any) -> Any:
+    """defaults < --config < --seed < options < --set."""
+    import yaml
+
+    from analyses.spec import spec_from
+
+    values: dict[str, Any] = dict(defaults)
+    if config is not None:
+        if not config.is_file():
+            raise MissingInput(f"no config file {config}")
+        content = yaml.safe_load(config.read_text())
+        if not isinstance(content, dict):
+            raise UsageError(f"{config} is not a mapping of fields to values")
+        values |= content
+    if seed is not None:
+        values |= {"position_seed": seed, "train_seed": seed}
+    values |= given
+    for assignment in assignments or []:
+        name, equals, value = assignment.partition("=")
+        if not equals:
+            raise UsageError(f"--set {assignment}: write FIELD=VALUE")
+        values[name] = yaml.safe_load(value)
+    if values.pop("kind", kind) != kind:
+        raise UsageError(f"the config describes another kind of run: this command makes '{kind}' runs")
+    return spec_from({**values, "kind": kind})
+
+
+def _as(instance: Any, **changes: Any) -> Any:
+    from dataclasses import replace
+
+    return replace(instance, **changes)
+
+
+def _store(root: Path) -> Any:
+    from analyses.store import Store
+
+    return Store(root)
+
+
+def _rows(results: Path, fraction: float) -> Any:
+    """All rows under `results`, thresholds included, as a DataFrame."""
+    from analyses.store import frame
+    from analyses.thresholds import finished, thresholds
+
+    store = _store(results)
+    runs = finished(store)
+    if not runs:
+        raise MissingInput(f"no finished run under {results}: run a study first, for instance 'python cli.py study studies/demo.yaml'")
+    return frame([row for run in runs for row in run.rows] + thresholds(store, runs, fraction))
+
+
+def _device(name: str) -> str:
+    import torch
+
+    if name not in ("auto", "cpu", "cuda"):
+        raise UsageError(f"unknown device '{name}': auto, cpu or cuda")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UsageError("no CUDA device on this machine: use --device cpu")
+    return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
+
+
+@contextmanager
+def _bar() -> Iterator[Callable[[str, float, float], None]]:
+    """A progress bar on stderr: call it with what is done, how much, of how much."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=log, transient=True) as progress:
+        bar = progress.add_task("loading", total=None)
+        yield lambda what, done, total: progress.update(bar, description=what, completed=done, total=total)
+
+
+def _print(result: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(result))
+        return
+    for name, value in result.items():
+        print(f"{name}: {json.dumps(value) if isinstance(value, (dict, list)) else value}")
+
+
+def _listing(title: str, rows: list[dict[str, Any]], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps({title: rows}))
+        return
+    table = Table(*rows[0], box=None)
+    for row in rows:
+        table.add_row(*(_cell(value) for value in row.values()))
+    Console().print(table)
+
+
+def _summary(rows: list[dict[str, Any]]) -> None:
+    _listing("table", [{name: value for name, value in row.items()} for row in rows], False)
+
+
+def _cell(value: Any) -> str:
+    if value is None or value != value:
+        return "-"
+    if isinstance(value, list):
+        return " / ".join(map(str, value))
+    return f"{value:,}" if isinstance(value, int) else f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def main() -> None:
+    sys.path.insert(0, str(Path(__file__).parent))
+    app()
+
+
+if __name__ == "__main__":
+    main()

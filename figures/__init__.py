@@ -1,0 +1,58 @@
+"""Rows -> figures and a report. Reads tidy rows only, computes nothing twice; matplotlib is imported on first use."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+__all__ = ["FIGURES", "Drawn", "draw_all"]
+
+
+def _draw(name: str, rows: pd.DataFrame) -> Figure:
+    return import_module(f"figures.{name}").draw(rows)
+
+
+NAMES = ("performance", "spectra", "thresholds")
+FIGURES: dict[str, Callable[[pd.DataFrame], Figure]] = {name: partial(_draw, name) for name in NAMES}
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What `draw_all` did."""
+
+    written: dict[str, list[Path]] = field(default_factory=dict)  # figure -> its PDF and PNG
+    skipped: dict[str, str] = field(default_factory=dict)  # figure -> why it was not drawn
+
+
+def draw_all(rows: pd.DataFrame, out: Path, only: list[str] | None = None) -> Drawn:
+    """Draw the figures named in `only` (default: all) and write `out`/NAME.pdf and NAME.png (200 dpi).
+
+    A figure whose rows are absent or ambiguous is skipped with the reason. Raises ValueError on an unknown name.
+    """
+    from figures.rows import CannotDraw
+    from figures.style import save
+
+    drawn = Drawn()
+    for name in list(FIGURES) if only is None else [_known(name) for name in only]:
+        try:
+            drawn.written[name] = save(FIGURES[name](rows), Path(out), name)
+        except CannotDraw as reason:
+            drawn.skipped[name] = str(reason)
+    return drawn
+
+
+def _known(name: str) -> str:
+    if name in FIGURES:
+        return name
+    near = difflib.get_close_matches(name, FIGURES, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"one of {', '.join(FIGURES)}"
+    raise ValueError(f"unknown figure '{name}': {hint}")

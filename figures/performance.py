@@ -1,0 +1,215 @@
+"""Performance against the number of tunable parameters: accuracy above, train loss below, a column a model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from figures import style
+from figures.interval import Interval, threshold
+from figures.rows import CannotDraw, Setting, chance, in_setting, means, models, of_model, pick, runs, settings, tidy
+from figures.words import method_name
+
+HEIGHTS = {"accuracy": "validation accuracy", "train_loss": "train loss"}
+PANEL_HEIGHT = 1.55  # inches
+# Drawn elements in the legend's order; the two thresholds are a line with a band.
+RUN = "one APET run"
+FULL = "full fine-tuning (mean ± s.e.)"
+CHANCE = "chance"
+TARGET = "target loss"
+THEORY = "predicted loss (T1)"
+CENSORED = "censored, on this side"
+THRESHOLDS = {
+    "k_star": ("measured k*, interval", style.MEASURED, "-"),
+    "k_pred": ("predicted k, interval", style.PREDICTED, "--"),
+}
+
+
+@dataclass(frozen=True)
+class Panel:
+    """What one panel shows: rows of one model and setting, and a column of its runs."""
+
+    model: str
+    setting: Setting
+    column: str
+    rows: pd.DataFrame
+    runs: pd.DataFrame
+
+
+@style.paper()
+def draw(rows: pd.DataFrame) -> Figure:
+    """Accuracy and train loss against k (log), one column a model by size; several settings stack below each other.
+
+    Points are runs, bars the standard error over runs. Raises CannotDraw if `rows` hold no APET run.
+    """
+    rows = tidy(rows)
+    names = [name for name in models(rows) if _apet(runs(of_model(rows, name)))]
+    if not names:
+        raise CannotDraw("no APET run with an accuracy or a train loss in the rows")
+    lines = [(setting, column) for setting in settings(rows) for column in HEIGHTS]
+    panels = [{p.model: p for p in _panels(rows, names, *line)} for line in lines]
+    panels = [line for line in panels if line]
+    width = style.TEXT_WIDTH if len(names) > 1 else style.COLUMN_WIDTH
+    figure = style.new_figure(width, PANEL_HEIGHT * len(panels) + (0.9 if len(names) > 1 else 1.5))
+    grid = figure.subplots(len(panels), len(names), squeeze=False, sharex=True, sharey="row")
+    colours = style.model_colours(models(rows))
+    for line, row in zip(panels, grid, strict=True):
+        for name, axes in zip(names, row, strict=True):
+            if name in line:
+                _fill(axes, line[name], colours[name])
+    _label(grid, panels, names, models(rows), one_task=len(settings(rows)) == 1)
+    style.log_counts(grid[0, 0].xaxis, *_x_range(panels), most=5 if len(names) < 5 else 3)
+    style.outside_legend(figure, _legend(style.used_labels(figure), _methods(panels)))
+    return style.finish(figure)
+
+
+def _apet(table: pd.DataFrame) -> bool:
+    return bool((table["method"] == "apet").any())
+
+
+def _panels(rows: pd.DataFrame, names: list[str], setting: Setting, column: str) -> Iterator[Panel]:
+    """The panels of one line of the grid; a model without APET runs there has none."""
+    for name in names:
+        own = in_setting(of_model(rows, name), setting)
+        table = runs(own).dropna(subset=[column])
+        if _apet(table):
+            yield Panel(name, setting, column, own, table)
+
+
+def _fill(axes: Axes, panel: Panel, colour: style.Colour) -> None:
+    for method, table in panel.runs.groupby("method"):
+        if method == "full":
+            _full(axes, table, panel.column)
+        else:
+            _series(axes, str(method), table, panel.column, colour)
+    if panel.column == "accuracy" and math.isfinite(level := chance(panel.runs)):
+        axes.axhline(level, color=style.GREY, linestyle=":", label=CHANCE, zorder=1)
+    if panel.column == "train_loss":
+        _theory(axes, panel.rows)
+    for quantity in THRESHOLDS:
+        _threshold(axes, quantity, threshold(panel.rows, quantity))
+
+
+def _series(axes: Axes, method: str, table: pd.DataFrame, column: str, colour: style.Colour) -> None:
+    """Runs as points and their mean at each k; the means of APET are joined."""
+    marker = style.MARKERS.get(method, style.OTHER_MARKER)
+    if method == "apet":
+        axes.plot(table["k"], table[column], "o", ms=2.2, mew=0, alpha=0.5, color=colour, label=RUN, zorder=3)
+    mean = means(table, column)
+    axes.errorbar(
+        mean["k"], mean["mean"], yerr=mean["stderr"], color=colour, marker=marker, ms=3.2, capsize=1.5, elinewidth=0.8,
+        linestyle="-" if method == "apet" else "none", mfc=colour if method == "apet" else "white",
+        label=_mean_label(method), zorder=4,
+    )  # fmt: skip
+
+
+def _mean_label(method: str) -> str:
+    return f"{method_name(method)} (mean ± s.e.)"
+
+
+def _full(axes: Axes, table: pd.DataFrame, column: str) -> None:
+    """Full fine-tuning as a level: at its own k it would squeeze all else into a corner."""
+    mean = means(table, column).iloc[-1]
+    axes.axhline(mean["mean"], color=style.INK, linewidth=0.9, label=FULL, zorder=2)
+    if math.isfinite(mean["stderr"]):
+        ends = mean["mean"] - mean["stderr"], mean["mean"] + mean["stderr"]
+        axes.axhspan(*ends, color=style.INK, alpha=0.15, linewidth=0, zorder=1)
+
+
+def _theory(axes: Axes, rows: pd.DataFrame) -> None:
+    """Target line and T1's curve. The curve is an artist, not a plot, so that it does not stretch the axes."""
+    if math.isfinite(target := target_loss(rows)):
+        axes.axhline(target, color=style.GREY, linestyle="-.", linewidth=0.9, label=TARGET, zorder=1)
+    curve = pick(rows, "predicted_loss").sort_values("x")
+    if len(curve) > 1:
+        line = Line2D(curve["x"], curve["value"], color=style.PREDICTED, linewidth=0.7, label=THEORY, zorder=2)
+        axes.add_artist(line)
+        line.set_clip_path(axes.patch)
+
+
+def target_loss(rows: pd.DataFrame) -> float:
+    """The train loss that k* refers to: of the measured threshold, else of the prediction, else `target_loss`."""
+    for quantity in THRESHOLDS:
+        found = threshold(rows, quantity)
+        if found is not None and math.isfinite(found.target):
+            return found.target
+    stated = pick(rows, "target_loss")["value"]
+    return float(stated.iloc[-1]) if len(stated) else math.nan
+
+
+def _threshold(axes: Axes, quantity: str, found: Interval | None) -> None:
+    """A line with its interval; where censored, an arrowhead at the edge on the side where the threshold lies."""
+    if found is None:
+        return
+    label, colour, dashes = THRESHOLDS[quantity]
+    if found.censored:
+        x, marker = {"above": (0.97, ">"), "below": (0.03, "<")}.get(found.censored, (math.nan, ""))
+        y = 0.9 if quantity == "k_star" else 0.8
+        axes.plot(x, y, marker, color=colour, transform=axes.transAxes, label=CENSORED, zorder=5)
+        return
+    if all(map(math.isfinite, found.ends)):
+        axes.axvspan(*found.ends, color=colour, alpha=0.13, linewidth=0, zorder=0)
+    axes.axvline(found.value, color=colour, linestyle=dashes, linewidth=0.9, label=label, zorder=2)
+
+
+def _x_range(panels: list[dict[str, Panel]]) -> tuple[float, float]:
+    """All k that are drawn, with a margin; full fine-tuning is a level and has none."""
+    values: list[float] = []
+    for panel in (panel for line in panels for panel in line.values()):
+        values += panel.runs.loc[panel.runs["method"] != "full", "k"].to_list()
+        for found in (threshold(panel.rows, quantity) for quantity in THRESHOLDS):
+            values += [found.value, *found.ends] if found is not None and not found.censored else []
+    values = [value for value in values if math.isfinite(value) and value > 0]
+    return min(values) / 1.5, max(values) * 1.5
+
+
+def _label(
+    grid: np.ndarray, panels: list[dict[str, Panel]], names: list[str], sizes: dict[str, int], *, one_task: bool
+) -> None:  # fmt: skip
+    """Titles on top; axis labels on the outermost panels that exist; cells without a panel are taken out."""
+    for line, row in zip(panels, grid, strict=True):
+        first = next(axes for name, axes in zip(names, row, strict=True) if name in line)
+        panel = next(iter(line.values()))
+        first.set_ylabel(HEIGHTS[panel.column] if one_task else f"{panel.setting.label}\n{HEIGHTS[panel.column]}")
+        first.tick_params(labelleft=True)
+    for name, column in zip(names, grid.T, strict=True):
+        present = [axes for line, axes in zip(panels, column, strict=True) if name in line]
+        present[0].set_title(f"{style.short_name(name)}\n{sizes[name]:,}{' parameters' if len(names) < 5 else ''}")
+        present[-1].tick_params(labelbottom=True)
+        present[-1].set_xlabel("tunable parameters k" if len(names) < 5 else "k")
+        for axes in set(column) - set(present):
+            axes.remove()
+
+
+def _methods(panels: list[dict[str, Panel]]) -> list[str]:
+    """Methods with a series of their own, in the order of their markers, others after them."""
+    found = {method for line in panels for panel in line.values() for method in panel.runs["method"]} - {"full"}
+    return [method for method in style.MARKERS if method in found] + sorted(found - set(style.MARKERS))
+
+
+def _legend(used: set[str], methods: list[str]) -> dict[str, style.Key]:
+    """Neutral keys, since each panel has its model's colour."""
+    ink, grey = style.INK, style.GREY
+    keys: dict[str, style.Key] = {RUN: Line2D([], [], marker="o", ms=2.2, ls="none", color=ink)}
+    for method in methods:
+        marker = style.MARKERS.get(method, style.OTHER_MARKER)
+        key = Line2D([], [], marker=marker, ms=3.2, color=ink)
+        if method != "apet":
+            key.set(linestyle="none", markerfacecolor="white")
+        keys[_mean_label(method)] = key
+    keys[FULL] = (Patch(color=ink, alpha=0.15, lw=0), Line2D([], [], color=ink, lw=0.9))
+    keys[CHANCE] = Line2D([], [], color=grey, ls=":")
+    keys[TARGET] = Line2D([], [], color=grey, ls="-.", lw=0.9)
+    for label, colour, dashes in THRESHOLDS.values():
+        keys[label] = (Patch(color=colour, alpha=0.13, lw=0), Line2D([], [], color=colour, ls=dashes, lw=0.9))
+    keys[THEORY] = Line2D([], [], color=style.PREDICTED, lw=0.7)
+    keys[CENSORED] = Line2D([], [], marker=">", ls="none", color=ink)
+    return {label: key for label, key in keys.items() if label in used}

@@ -1,0 +1,165 @@
+"""Curvature at the pretrained point over scale: top eigenvalues, spectral density, effective dimension N_eff(kappa)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import ceil, floor, log10
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator
+
+from figures import style
+from figures.rows import CannotDraw, models, pick, tidy, where
+
+HEIGHT = 2.15  # inches a line of panels
+MATRICES = {"ggn": "Gauss-Newton", "hessian": "Hessian", "fisher": "empirical Fisher"}
+NOT_NAMED = "matrix not named"
+SMALLEST = 1e-7  # of the highest density: what lies below is left out
+DASHES = ("-", "--", ":", "-.")
+
+
+@dataclass(frozen=True)
+class Look:
+    """A colour for every model and dashes for every matrix in the figure."""
+
+    colours: dict[str, style.Colour]
+    dashes: dict[str, str]
+
+
+@style.paper()
+def draw(rows: pd.DataFrame) -> Figure:
+    """One line of panels a task, models overlaid by colour, matrices by dashes; a panel is drawn if it has rows.
+
+    Bars and bands are the recorded residuals and standard errors. Raises CannotDraw without spectra.
+    """
+    rows = tidy(rows)
+    found = where(rows, rows["quantity"].isin(list(PANELS)) & rows["x"].notna() & rows["value"].notna())
+    if found.empty:
+        raise CannotDraw(f"no {', '.join(PANELS)} in the rows")
+    found = found.assign(matrix=[matrix_of(note) for note in found["note"]])
+    tasks = sorted(set(found["task"]))
+    names = [name for name in PANELS if name in set(found["quantity"])]
+    look = _look(found, style.model_colours(models(rows)))
+    figure = style.new_figure(style.TEXT_WIDTH if len(names) > 1 else style.COLUMN_WIDTH, HEIGHT * len(tasks) + 0.45)
+    grid = figure.subplots(len(tasks), len(names), squeeze=False)
+    cells = [(task, name, axes) for task, line in zip(tasks, grid, strict=True)
+             for name, axes in zip(names, line, strict=True)]  # fmt: skip
+    index = 0
+    for task, name, axes in cells:
+        own = pick(where(found, found["task"] == task), name)
+        if own.empty:
+            axes.remove()
+            continue
+        title, curve = PANELS[name]
+        curve(axes, own, look)
+        style.letter(axes, index, title if len(tasks) == 1 else f"{task}: {title}")
+        index += 1
+    style.outside_legend(figure, _legend(look))
+    return style.finish(figure)
+
+
+def matrix_of(note: str) -> str:
+    """The matrix that a row's note names, in words."""
+    words = note.lower().replace(":", " ").replace(";", " ").replace(",", " ").split()
+    return next((MATRICES[word] for word in words if word in MATRICES), NOT_NAMED)
+
+
+def _look(rows: pd.DataFrame, colours: dict[str, style.Colour]) -> Look:
+    found = set(rows["matrix"])
+    matrices = [name for name in (*MATRICES.values(), NOT_NAMED) if name in found]
+    drawn = set(rows["model"])
+    return Look(
+        {model: colour for model, colour in colours.items() if model in drawn},
+        dict(zip(matrices, DASHES, strict=False)),
+    )
+
+
+def _curves(rows: pd.DataFrame, look: Look) -> list[tuple[style.Colour, str, pd.DataFrame]]:
+    """(colour, dashes, rows by x) for every spectrum; a model may have several, of other k or seeds."""
+    curves = []
+    for model, colour in look.colours.items():
+        for matrix, dashes in look.dashes.items():
+            own = where(rows, (rows["model"] == model) & (rows["matrix"] == matrix))
+            curves += [(colour, dashes, one.sort_values(by="x")) for _, one in own.groupby("run_id")]
+    return curves
+
+
+def _eigenvalues(axes: Axes, rows: pd.DataFrame, look: Look) -> None:
+    for colour, dashes, own in _curves(rows, look):
+        axes.errorbar(
+            own["x"], own["value"], yerr=own["stderr"].fillna(0.0), color=colour, linestyle=dashes, marker="o",
+            markersize=2, elinewidth=0.7, linewidth=0.8,
+        )  # fmt: skip
+    ranks = rows["x"].to_numpy()
+    style.log_counts(axes.xaxis, ranks.min() / 1.3, ranks.max() * 1.3)
+    _signed_log(axes, "y", rows["value"].to_numpy())
+    axes.set(xlabel="rank", ylabel="eigenvalue $\\lambda$")
+
+
+def _density(axes: Axes, rows: pd.DataFrame, look: Look) -> None:
+    _banded(axes, rows, look)
+    visible = where(rows, rows["value"] > rows["value"].max() * SMALLEST)["x"].to_numpy()
+    _signed_log(axes, "x", visible)
+    axes.set(xlim=(visible.min(), visible.max()), xlabel="$\\lambda$", ylabel="density")
+
+
+def _n_eff(axes: Axes, rows: pd.DataFrame, look: Look) -> None:
+    _banded(axes, rows, look)
+    axes.set(xscale="log", xlabel="ridge $\\kappa$", ylabel="$N_{eff}(\\kappa)$")
+    axes.xaxis.set_major_locator(LogLocator(numticks=5))
+    style.log_counts(axes.yaxis, *axes.get_ylim())
+
+
+def _banded(axes: Axes, rows: pd.DataFrame, look: Look) -> None:
+    """Values as lines with a band of one standard error, on a log axis that ends where nothing is left to see.
+
+    A smoothed density has tails of 1e-300, and its band may reach below zero: both go out of the axis at its foot.
+    """
+    highest = rows["value"].to_numpy().max()
+    foot = highest * SMALLEST
+    for colour, dashes, own in _curves(rows, look):
+        value, error = own["value"], own["stderr"].fillna(0.0)
+        axes.plot(own["x"], value.clip(lower=foot / 10), color=colour, linestyle=dashes)
+        low, high = (value - error).clip(lower=foot / 10), (value + error).clip(lower=foot / 10)
+        axes.fill_between(own["x"], low, high, color=colour, alpha=0.2, linewidth=0)
+    lowest = where(rows, rows["value"] > foot)["value"].min()
+    axes.set(yscale="log", ylim=(max(foot, lowest / 2), highest * 2))
+
+
+def _signed_log(axes: Axes, axis: str, values: np.ndarray) -> None:
+    """Log axis if all values are positive, else symlog that is linear around zero."""
+    if (values > 0).all():
+        axes.set(**{f"{axis}scale": "log"})
+        return
+    sizes = np.abs(values[values != 0])
+    # At most four decades stay logarithmic: more would leave no room for the labels.
+    linear = max(float(sizes.min()), float(sizes.max()) * 1e-4) if len(sizes) else 1.0
+    {"x": axes.set_xscale, "y": axes.set_yscale}[axis]("symlog", linthresh=linear, linscale=0.5)
+    negative = [-tick for tick in _decades(linear, -float(values.min()))]
+    {"x": axes.xaxis, "y": axes.yaxis}[axis].set_ticks([*negative, 0.0, *_decades(linear, float(values.max()))])
+
+
+def _decades(linear: float, top: float) -> list[float]:
+    """Every second power of ten up to `top` that stands clear of the linear part."""
+    if top <= linear:
+        return []
+    powers = range(floor(log10(top)), ceil(log10(linear)) - 1, -2)
+    return [10.0**power for power in powers if 10.0**power >= 3 * linear]
+
+
+def _legend(look: Look) -> dict[str, style.Key]:
+    keys: dict[str, style.Key] = {}
+    keys |= {style.short_name(name): Line2D([], [], color=colour) for name, colour in look.colours.items()}
+    return keys | {name: Line2D([], [], color=style.INK, ls=dashes) for name, dashes in look.dashes.items()}
+
+
+PANELS: dict[str, tuple[str, Callable[[Axes, pd.DataFrame, Look], None]]] = {
+    "eigenvalue": ("top eigenvalues", _eigenvalues),
+    "density": ("spectral density", _density),
+    "n_eff": ("effective dimension", _n_eff),
+}

@@ -1,0 +1,155 @@
+"""Predicted against measured k*, and both against the size of the model."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from figures import style
+from figures.interval import Interval, Pair, pairs
+from figures.rows import CannotDraw, models, tidy
+
+HEIGHT = 3.3  # inches
+SETTING_MARKERS = "oDs^vPX*"
+Colours = dict[str, style.Colour]  # by model
+Markers = dict[str, str]  # by setting
+QUANTITIES = {"k_star": ("measured k*", style.MEASURED, "-"), "k_pred": ("predicted k", style.PREDICTED, "--")}
+MARGIN = 1.6  # the axes go this factor beyond the data, so that arrows at the edge stand clear of points
+ARROWS = {("x", "above"): ">", ("x", "below"): "<", ("y", "above"): "^", ("y", "below"): "v"}
+INSIDE = {"above": 0.97, "below": 0.03}  # where such an arrow stands, as a fraction of the axis
+
+
+@style.paper()
+def draw(rows: pd.DataFrame) -> Figure:
+    """Predicted against measured k* (where any model has both), beside both against the number of parameters.
+
+    Bars are the recorded intervals; arrows at an edge are censored. Raises CannotDraw without thresholds.
+    """
+    rows = tidy(rows)
+    found = pairs(rows)
+    if not any(i and not i.censored for pair in found for i in (pair.measured, pair.predicted)):
+        raise CannotDraw("no uncensored k_star or k_pred in the rows" if found else "no k_star or k_pred in the rows")
+    # A pair without any value has no place in (a): (b) shows it by two arrows.
+    both = [p for p in found if p.measured and p.predicted and not (p.measured.censored and p.predicted.censored)]
+    colours = style.model_colours(models(rows))
+    markers = dict(zip(sorted({pair.setting.label for pair in found}), SETTING_MARKERS * 9, strict=False))
+    figure = style.new_figure(style.TEXT_WIDTH if both else style.COLUMN_WIDTH, HEIGHT)
+    axes = figure.subplots(1, 2 if both else 1, squeeze=False)[0]
+    if both:
+        _predicted_against_measured(axes[0], both, colours, markers)
+    _against_size(axes[-1], found, colours, markers)
+    style.outside_legend(figure, _legend(found, both, colours, markers))
+    if both:
+        style.letter(axes[0], 0, "predicted against measured")
+        style.letter(axes[1], 1, "over model size")
+    return style.finish(figure)
+
+
+def _numbers(found: list[Pair]) -> list[float]:
+    """All positive finite values and ends, for the limits. Bounds of censored ones count: their arrows lie beyond."""
+    intervals = [i for pair in found for i in (pair.measured, pair.predicted) if i]
+    return [n for i in intervals for n in (i.value, *i.ends) if math.isfinite(n) and n > 0]
+
+
+def _limits(found: list[Pair]) -> tuple[float, float]:
+    numbers = _numbers(found)
+    return min(numbers) / MARGIN, max(numbers) * MARGIN
+
+
+def _bar(interval: Interval) -> np.ndarray | None:
+    """Distances from the value to its ends, as errorbar wants them; None where an end is not known."""
+    below, above = interval.value - interval.low, interval.high - interval.value
+    return np.array([[max(below, 0.0)], [max(above, 0.0)]]) if math.isfinite(below + above) else None
+
+
+def _predicted_against_measured(axes: Axes, both: list[Pair], colours: Colours, markers: Markers) -> None:
+    limits = _limits(both)
+    style.log_counts(axes.xaxis, *limits)
+    style.log_counts(axes.yaxis, *limits)
+    line = np.array(limits)
+    axes.fill_between(line, line / 2, line * 2, color=style.GREY, alpha=0.18, linewidth=0)
+    axes.plot(line, line, color=style.GREY, linewidth=0.8)
+    for pair in both:
+        _point(axes, pair, colours[pair.model], markers[pair.setting.label])
+    axes.set(xlabel="measured k*", ylabel="predicted k", aspect="equal")
+
+
+def _point(axes: Axes, pair: Pair, colour: style.Colour, marker: str) -> None:
+    """A point with both bars; a censored side puts an arrow at that edge, open, since it is only a bound."""
+    measured, predicted = pair.measured, pair.predicted
+    assert measured is not None
+    assert predicted is not None
+    if not measured.censored and not predicted.censored:
+        axes.errorbar(
+            measured.value, predicted.value, xerr=_bar(measured), yerr=_bar(predicted), color=colour, marker=marker,
+            elinewidth=0.8, capsize=1.5,
+        )  # fmt: skip
+        return
+    x, at_x = _edge(measured)
+    y, _ = _edge(predicted)
+    if x is None or y is None:
+        return
+    arrow = ARROWS["x" if at_x else "y", measured.censored or predicted.censored]
+    transform = axes.get_yaxis_transform() if at_x else axes.get_xaxis_transform()
+    axes.plot(x, y, arrow, color=colour, mfc="white", transform=transform, zorder=4)
+
+
+def _edge(interval: Interval) -> tuple[float | None, bool]:
+    """Where to draw: (value, False) in data, (fraction, True) of the axis if censored, (None, True) if unknown."""
+    return (INSIDE.get(interval.censored), True) if interval.censored else (interval.value, False)
+
+
+def _against_size(axes: Axes, found: list[Pair], colours: Colours, markers: Markers) -> None:
+    sizes = [pair.parameters for pair in found]
+    style.log_counts(axes.xaxis, min(sizes) / MARGIN, max(sizes) * MARGIN)
+    style.log_counts(axes.yaxis, *_limits(found))
+    for quantity, (_, colour, dashes) in QUANTITIES.items():
+        for setting, marker in markers.items():
+            own = [pair for pair in found if pair.setting.label == setting]
+            _sizes(axes, own, quantity, colour, dashes, marker)
+    axes.set(xlabel="parameters of the model", ylabel="tunable parameters k")
+
+
+def _sizes(axes: Axes, found: list[Pair], quantity: str, colour: str, dashes: str, marker: str) -> None:
+    """One quantity over models; measured and predicted stand a little apart so that bars can be told apart."""
+    aside, filled = (0.96, colour) if quantity == "k_star" else (1.04, "white")
+    points = [(p.parameters * aside, p.measured if quantity == "k_star" else p.predicted) for p in found]
+    # A censored model breaks the line: joining its neighbours would suggest a value for it.
+    values = [math.nan if i is None or i.censored else i.value for _, i in points]
+    axes.plot([x for x, _ in points], values, linestyle=dashes, color=colour, linewidth=0.8)
+    for x, interval in points:
+        if interval is not None and interval.censored in INSIDE:
+            arrow, height = ARROWS["y", interval.censored], INSIDE[interval.censored]
+            axes.plot(x, height, arrow, color=colour, mfc="white", transform=axes.get_xaxis_transform(), zorder=4)
+        elif interval is not None and not interval.censored:
+            axes.errorbar(
+                x, interval.value, yerr=_bar(interval), color=colour, marker=marker, mfc=filled, elinewidth=0.8,
+                capsize=1.5,
+            )  # fmt: skip
+
+
+def _legend(found: list[Pair], both: list[Pair], colours: Colours, markers: Markers) -> dict[str, style.Key]:
+    """Colours are models (left panel), line and fill are the quantity (right panel), markers settings if several."""
+    keys: dict[str, style.Key] = {}
+    for model in dict.fromkeys(pair.model for pair in both):
+        keys[style.short_name(model)] = Line2D([], [], marker="o", linestyle="none", color=colours[model])
+    for quantity, (label, colour, dashes) in QUANTITIES.items():
+        filled = colour if quantity == "k_star" else "white"
+        if any(pair.measured if quantity == "k_star" else pair.predicted for pair in found):
+            keys[label] = Line2D([], [], marker="o", color=colour, mfc=filled, ls=dashes, lw=0.8)
+    if both:
+        keys["equal, and within a factor 2"] = (
+            Patch(color=style.GREY, alpha=0.18, linewidth=0),
+            Line2D([], [], color=style.GREY, linewidth=0.8),
+        )
+    if any(i and i.censored in INSIDE for pair in found for i in (pair.measured, pair.predicted)):
+        keys["censored, on this side"] = Line2D([], [], marker=">", ls="none", color=style.INK, mfc="white")
+    for setting, marker in markers.items() if len(markers) > 1 else ():
+        keys[setting] = Line2D([], [], marker=marker, linestyle="none", color=style.INK)
+    return keys

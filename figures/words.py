@@ -1,0 +1,56 @@
+"""Words that the figures and the report share: names of methods, captions, definitions."""
+
+from __future__ import annotations
+
+METHOD_NAMES = {"apet": "APET", "full": "full fine-tuning", "lora": "LoRA", "bitfit": "BitFit"}
+
+CAPTIONS = {
+    "performance": (
+        "Performance against the number k of tunable parameters (log scale), one column a model, by size. Above: "
+        "validation accuracy, with the chance level dotted. Below: train loss, with the target dash-dotted. Small "
+        "points are runs (one position seed and train seed each), large points their mean with the standard error "
+        "over runs; with a single run, the bar is that run's own standard error. Full fine-tuning is a horizontal "
+        "line, since its k is the whole model; other methods stand at their own k. Vertical lines are the measured"
+        " k* (solid) and the predicted k (dashed) with their intervals; an arrowhead at the edge marks a censored "
+        "one, on the side where it lies. The thin curve is the train loss that T1 expects."
+    ),
+    "thresholds": (
+        "Predicted against measured k* (a), with the line of equality and the band of a factor 2, and both against"
+        " the number of parameters of the model (b), on log scales. Bars are intervals; open arrows at an edge "
+        "mark censored thresholds, on the side where they lie; the table gives the bound. In (b), predicted and "
+        "measured stand a little apart to keep bars legible."
+    ),
+    "spectra": (
+        "Curvature of the train loss at the pretrained point, one colour a model. Top eigenvalues against their "
+        "rank, with the residual as error bar; spectral density, smoothed, so that it reaches beyond the "
+        "eigenvalues by its kernel; effective dimension N_eff(kappa) = sum of l / (l + kappa) over the eigenvalues"
+        " l, against the ridge kappa. Bands are one standard error. Several spectra of one model are separate "
+        "lines. Panels without rows are left out."
+    ),
+}
+
+DEFINITIONS = {
+    "k": "number of tunable parameters of a run. APET places them at arbitrary positions of the model.",
+    "k* (measured)": (
+        "the k at which trained APET runs reach the target train loss, estimated from the runs. The bracket [low, "
+        "high] is its interval as recorded."
+    ),
+    "k (predicted)": (
+        "the k at which the quadratic model at the pretrained point reaches the same target, from curvature and "
+        "gradient alone, without training. The bracket is its interval as recorded."
+    ),
+    "target": "the train loss aimed at, the same for the measured and the predicted threshold of a model.",
+    "censored": "no value could be given: the threshold lies above (or below) what was tried or can be predicted.",
+    "ratio": "predicted over measured k; within a factor 2 means between 1/2 and 2.",
+    "chance": "the accuracy, on the validation split, that needs no learning, as recorded with the runs.",
+    "plateau": "a run reached it if its loss had stopped falling when it ended; the residual gradient says how far.",
+    "±": (
+        "one standard error. For a mean over several runs it is their spread divided by the root of their number; "
+        "it does not include the sampling error of the validation set, which the runs share. For a single run it "
+        "is the run's own."
+    ),
+}  # fmt: skip
+
+
+def method_name(method: str) -> str:
+    return METHOD_NAMES.get(method, method)

@@ -1,0 +1,32 @@
+"""One thread and no network for every test; a tiny task on disk."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread() -> None:
+    import torch
+
+    torch.set_num_threads(1)
+
+
+GOOD = ["a lovely film", "truly great fun", "a happy story", "wonderful music"]
+BAD = ["a horrible film", "truly bad fun", "a sad story", "terrible music"]
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """24 training and 8 validation sentences in SST-2's fields."""
+    root = tmp_path_factory.mktemp("sst2")
+    rows = [{"sentence": text, "label": label} for label, texts in ((1, GOOD), (0, BAD)) for text in texts]
+    for split, count in (("train", 3), ("validation", 1)):
+        lines = [json.dumps({**row, "sentence": f"{row['sentence']} {i}"}) for i in range(count) for row in rows]
+        (root / f"{split}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return root

@@ -1,0 +1,121 @@
+"""Rows of a study that never ran: four models, APET at four k x three position seeds, full fine-tuning, LoRA, spectra.
+
+The numbers follow simple curves with keyed noise, so a figure of them looks like one of a real study.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+MODELS = {"mini-t5-240k": 241_248, "mini-t5-790k": 790_096, "mini-t5-2m": 2_100_224, "mini-t5-6m": 5_739_776}
+KS = (4, 16, 64, 256)
+K_STAR = {"mini-t5-240k": 96.0, "mini-t5-790k": 61.0, "mini-t5-2m": 44.0, "mini-t5-6m": 21.0}
+NOTE = "train loss equals 0.4 of the initial loss; 95 % bootstrap interval over runs"
+TARGET = 0.277
+Row = dict[str, Any]
+BLANK: Row = {
+    "split": None, "method": "apet", "subspace": "coordinates", "placement": "random", "k": 0, "position_seed": None,
+    "train_seed": None, "target": math.nan, "x": math.nan, "stderr": math.nan, "low": math.nan, "high": math.nan,
+    "note": "", "run_id": "",
+}  # fmt: skip
+
+
+def study(models: dict[str, int] | None = None, *, task: str = "sst2", censored: tuple[str, ...] = ()) -> pd.DataFrame:
+    """Tidy rows of a whole study; `censored` names models whose measured k* lies above the largest k."""
+    rows: list[Row] = []
+    for model, parameters in (models or MODELS).items():
+        base = {**BLANK, "model": model, "parameters": parameters, "task": task}
+        rows += _training(base)
+        rows += _thresholds(base, model in censored)
+        rows += _spectra(base)
+    return pd.DataFrame(rows)
+
+
+def change(rows: pd.DataFrame, model: str, quantity: str, **values: object) -> pd.DataFrame:
+    """A copy of `rows` with some columns of one model's quantity replaced."""
+    rows = rows.copy()
+    chosen = (rows["model"] == model) & (rows["quantity"] == quantity)
+    assert sum(chosen) > 0
+    for column, value in values.items():
+        rows.loc[chosen, column] = value
+    return rows
+
+
+def _training(base: Row) -> list[Row]:
+    runs = [("apet", k, seed) for k in KS for seed in range(3)]
+    runs += [("full", base["parameters"], seed) for seed in range(3)] + [("lora", 2048, seed) for seed in range(3)]
+    return [row for method, k, seed in runs for row in _run(base, method, k, seed)]
+
+
+def _run(base: Row, method: str, k: int, seed: int) -> list[Row]:
+    k_star = K_STAR.get(base["model"], 15.0)
+    noise = np.random.default_rng([base["parameters"], k, seed, len(method)]).normal(size=2)
+    progress = 1.0 / (1.0 + (k_star / (1.5 * k)) ** 0.9)
+    loss = 0.693 * (1 - progress) * math.exp(0.08 * noise[0])
+    accuracy = min(0.97, 0.5 + 0.38 * progress * (1 + 0.1 * math.log10(base["parameters"] / 2e5)) + 0.012 * noise[1])
+    run = {
+        **base, "method": method, "k": k, "position_seed": seed if method == "apet" else None, "train_seed": seed,
+        "run_id": f"{base['model']}-{base['task']}-{method}-{k}-{seed}",
+    }  # fmt: skip
+    if method != "apet":
+        run |= {"subspace": None, "placement": None}
+    validation, train = {"split": "validation"}, {"split": "train"}
+    return [
+        {**run, **validation, "quantity": "accuracy", "value": accuracy, "stderr": math.sqrt(accuracy * 0.1 / 872)},
+        {**run, **validation, "quantity": "chance", "value": 0.509},
+        {**run, **validation, "quantity": "initial_accuracy", "value": 0.497, "stderr": 0.017},
+        {**run, **validation, "quantity": "loss", "value": loss + 0.05, "stderr": 0.011},
+        {**run, **validation, "quantity": "initial_loss", "value": 0.70, "stderr": 0.004},
+        {**run, **train, "quantity": "loss", "value": loss, "stderr": 0.014},
+        {**run, **train, "quantity": "initial_loss", "value": 0.693, "stderr": 0.004},
+        {**run, "quantity": "plateau", "value": 0.0 if (k, seed) == (256, 2) else 1.0},
+        {**run, "quantity": "residual_gradient", "value": 3e-4 * (1 + seed)},
+        {**run, "quantity": "steps", "value": 300},
+        {**run, "quantity": "example_gradients", "value": 300 * 256},
+    ]
+
+
+def _thresholds(base: Row, censored: bool) -> list[Row]:
+    k_star = K_STAR.get(base["model"], 15.0)
+    k_pred = k_star * {241_248: 0.8, 790_096: 1.25, 2_100_224: 0.42}.get(base["parameters"], 1.1)
+    common = {
+        **base,
+        "k": None,
+        "subspace": None,
+        "placement": None,
+        "target": TARGET,
+        "note": NOTE,
+        "run_id": f"{base['model']}-{base['task']}-threshold",
+    }
+    measured = {**common, "quantity": "k_star", "value": k_star, "low": k_star * 0.85, "high": k_star * 1.2}
+    if censored:
+        measured |= {"value": math.nan, "low": 256.0, "high": math.nan, "note": "censored: above"}
+    ks = np.geomspace(1, 1000, 30)
+    return [
+        measured,
+        {**common, "quantity": "k_pred", "value": k_pred, "low": k_pred * 0.9, "high": k_pred * 1.12},
+        {**common, "quantity": "slope", "value": -0.41, "stderr": 0.03},
+        {**common, "quantity": "target_loss", "value": TARGET},
+        *({**common, "quantity": "predicted_loss", "x": k, "value": 0.693 / (1 + 1.5 * k / k_pred)} for k in ks),
+    ]
+
+
+def _spectra(base: Row) -> list[Row]:
+    common = {**base, "k": 4096, "placement": None, "note": "ggn", "run_id": f"{base['model']}-{base['task']}-ggn"}
+    size = base["parameters"] ** 0.25
+    eigenvalues = [(rank, 3.0 * size * rank**-1.3) for rank in range(1, 21)]
+    grid = np.concatenate([-np.geomspace(0.3, 1e-4, 30), [0.0], np.geomspace(1e-4, 4 * size, 60)])
+    density = [(x, (0.02 if x < 0 else 1.0) / (1e-5 * size**2 + abs(x)) * math.exp(-abs(x) / size)) for x in grid]
+    kappas = np.geomspace(1e-4, 1e2, 25)
+    n_eff = [(kappa, sum(value / (value + kappa) for _, value in eigenvalues)) for kappa in kappas]
+    curves = [("eigenvalue", x, y, 0.02 * y) for x, y in eigenvalues]
+    curves += [("density", x, y, 0.1 * y) for x, y in density] + [("n_eff", x, y, 0.05 * y) for x, y in n_eff]
+    scalars = [("trace", 41.0, 1.1), ("negative_mass", 0.012, 0.002), ("symmetry_defect", 2.1e-7, math.nan)]
+    return [
+        *({**common, "quantity": name, "x": x, "value": value, "stderr": error} for name, x, value, error in curves),
+        *({**common, "quantity": name, "value": value, "stderr": error} for name, value, error in scalars),
+    ]

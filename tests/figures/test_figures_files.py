@@ -1,0 +1,77 @@
+"""What is written: which files, the same bytes twice, reasons for what is skipped, and lazy imports."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from figures import FIGURES, Drawn, draw_all
+from figures.style import save
+from tests.figures.synthetic import study
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_every_figure_is_written_as_pdf_and_png(drawn: Drawn):
+    assert list(drawn.written) == list(FIGURES)
+    assert not drawn.skipped
+    for name, paths in drawn.written.items():
+        assert [path.name for path in paths] == [f"{name}.pdf", f"{name}.png"]
+        assert paths[0].read_bytes().startswith(b"%PDF")
+        assert paths[1].read_bytes().startswith(b"\x89PNG")
+        assert sorted(paths[0].parent.glob(".*")) == []
+
+
+def test_drawing_twice_gives_the_same_bytes_in_any_order_of_rows(drawn: Drawn, tmp_path: Path):
+    again = draw_all(study().sample(frac=1, random_state=1), tmp_path)
+    for name, paths in drawn.written.items():
+        assert [path.read_bytes() for path in paths] == [path.read_bytes() for path in again.written[name]]
+
+
+def test_fonts_are_embedded_as_truetype(drawn: Drawn):
+    for pdf, _ in drawn.written.values():
+        assert b"/Type3" not in pdf.read_bytes()
+        assert b"/FontFile2" in pdf.read_bytes()
+
+
+def test_figures_without_rows_are_skipped_with_a_reason(tmp_path: Path):
+    drawn = draw_all(study().query("quantity == 'steps'"), tmp_path)
+    assert not drawn.written
+    assert set(drawn.skipped) == set(FIGURES)
+    assert all("in the rows" in reason for reason in drawn.skipped.values())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_rows_without_a_column_are_skipped_with_its_name(tmp_path: Path):
+    drawn = draw_all(pd.DataFrame({"model": []}), tmp_path)
+    assert all("lack the columns parameters, task" in reason for reason in drawn.skipped.values())
+
+
+def test_an_unknown_figure_is_named_with_the_nearest(tmp_path: Path):
+    with pytest.raises(ValueError, match="did you mean spectra"):
+        draw_all(study(), tmp_path, only=["spectrum"])
+
+
+def test_a_failed_save_leaves_nothing_behind(tmp_path: Path):
+    class Broken:
+        def savefig(self, path: Path, **_: object) -> None:
+            path.write_text("half")
+            raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        save(Broken(), tmp_path, "x")  # pyright: ignore[reportArgumentType]
+    assert list(tmp_path.iterdir()) == []
+
+
+LIGHT = [("figures", ["matplotlib", "pandas"]), ("figures.report", ["matplotlib"])]
+
+
+@pytest.mark.parametrize(("module", "forbidden"), LIGHT)
+def test_import_is_light(module: str, forbidden: list[str]):
+    code = f"import sys, {module}; print([m for m in {forbidden!r} if m in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"

@@ -1,0 +1,160 @@
+"""The report and the summary: what they say, and that they say no more than the rows."""
+
+from __future__ import annotations
+
+import math
+import re
+from html import unescape
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from figures.findings import misfits, scale_verdicts, unchecked
+from figures.interval import Interval
+from figures.numbers import interval, with_error
+from figures.report import write_report
+from figures.rows import CannotDraw, tidy
+from figures.summary import summary_table
+from tests.figures.synthetic import KS, MODELS, change, study
+
+SMALL, LARGE = "mini-t5-240k", "mini-t5-6m"
+
+
+def words(path: Path) -> str:
+    """The page's visible text."""
+    page = re.sub(r"<style>.*?</style>", "", path.read_text(encoding="utf-8"), flags=re.S)
+    return " ".join(unescape(re.sub(r"<[^>]+>", " ", page)).split())
+
+
+def verdict(rows: pd.DataFrame) -> str:
+    return " ".join(found.word for found in scale_verdicts(tidy(rows)))
+
+
+def test_report_loads_nothing_and_needs_no_script(tmp_path: Path, pngs: dict[str, Path]):
+    page = write_report(study(), tmp_path, "Study", pngs).read_text(encoding="utf-8")
+    assert page.count("data:image/png;base64,") == 3
+    rest = re.sub(r"data:image/png;base64,[A-Za-z0-9+/=]+", "", page)
+    assert not re.search(r"http|<script|<link|@import|url\(|//", rest)
+
+
+def test_report_contains_the_numbers(tmp_path: Path, pngs: dict[str, Path]):
+    text = words(write_report(study(censored=("mini-t5-790k",)), tmp_path, "Study", pngs))
+    for expected in (
+        "96 [81.6, 115]", "76.8 [69.1, 86]", "0.277", "censored: above 256", "241,248", "0.509", "not comparable",
+        "72 training runs: 48 APET, 12 full fine-tuning, 12 LoRA", "41.0 ± 1.1", "95 % bootstrap interval over runs",
+        "5,529,600 example gradients",
+    ):  # fmt: skip
+        assert expected in text
+    rows = study()
+    full = rows[(rows["model"] == LARGE) & (rows["method"] == "full") & (rows["quantity"] == "accuracy")]
+    runs = np.asarray(full["value"], float)
+    assert with_error(runs.mean(), runs.std(ddof=1) / math.sqrt(3)) in text
+
+
+def test_report_escapes_everything(tmp_path: Path, pngs: dict[str, Path]):
+    rows = change(study(), SMALL, "k_star", note="<script>alert(1)</script>")
+    rows["model"] = rows["model"].replace(SMALL, "<img src=x>")
+    page = write_report(rows, tmp_path / "own.html", "a < b & <b>c</b>", pngs, skipped={"x": "<i>"}).read_text()
+    assert not re.search(r"<script|<img src=x|<b>c|<i>", page)
+    assert (tmp_path / "own.html").exists()
+
+
+def test_report_of_few_rows_says_what_is_absent(tmp_path: Path):
+    rows = study().query("quantity == 'loss'")
+    text = words(write_report(rows, tmp_path, "Few", {}, skipped={"spectra": "no eigenvalue"}))
+    for expected in ("The rows hold no threshold.", "no validation accuracy", "was not drawn: no eigenvalue",
+                     "72 of 72 runs do not say whether they reached their plateau"):  # fmt: skip
+        assert expected in text
+    assert "undecided . The rows hold no measured threshold." in text
+
+
+@pytest.mark.parametrize(("low", "high", "word"), [(17, 26, "falls"), (17, 82, "undecided"), (300, 400, "rises")])
+def test_verdict_follows_the_intervals_of_smallest_and_largest_model(low: float, high: float, word: str):
+    assert verdict(change(study(), LARGE, "k_star", value=math.sqrt(low * high), low=low, high=high)) == word
+
+
+def test_verdict_is_undecided_where_the_facing_end_is_not_known():
+    assert verdict(change(study(), LARGE, "k_star", high=math.nan)) == "undecided"
+    assert verdict(change(study(), LARGE, "k_star", low=math.nan)) == "falls"
+
+
+def test_verdict_with_censored_thresholds_uses_the_known_bound_only():
+    assert verdict(study(censored=(SMALL,))) == "falls"  # above 256 against [18, 25]
+    assert verdict(study(censored=(SMALL, LARGE))) == "undecided"
+    assert verdict(change(study(censored=(SMALL,)), SMALL, "k_star", low=math.nan)) == "undecided"
+    assert verdict(study({SMALL: MODELS[SMALL]})) == "undecided"
+
+
+def test_undecided_is_in_the_report(tmp_path: Path):
+    rows = change(study(), LARGE, "k_star", value=70.0, low=17.0, high=120.0)
+    assert "undecided . On sst2, whether measured k* changes" in words(write_report(rows, tmp_path, "Study", {}))
+
+
+def test_everything_that_does_not_fit_is_said():
+    found = "\n".join(misfits(tidy(study(censored=("mini-t5-790k",)))))
+    for expected in (
+        "mini-t5-2m on sst2: predicted over measured k is 0.42, outside a factor 2.",
+        "mini-t5-2m on sst2: measured 44 [37.4, 52.8] and predicted 18.5 [16.6, 20.7] are disjoint.",
+        "mini-t5-790k on sst2: measured k* is censored: above 256.",
+        "mini-t5-6m on sst2, APET: 1 of 12 runs (k = 256) did not reach the plateau; largest residual gradient 0.0009.",
+        "mini-t5-240k on sst2, APET: 1 of 12 runs (k = 4) did not exceed chance by 2 standard errors.",
+    ):
+        assert expected in found
+    assert "mini-t5-6m on sst2: " not in found
+
+
+def test_a_study_that_fits_has_no_misfits():
+    rows = study({LARGE: MODELS[LARGE]})
+    rows.loc[rows["quantity"] == "plateau", "value"] = 1.0
+    assert misfits(tidy(rows)) == []
+    assert unchecked(tidy(rows)) == []
+
+
+def test_runs_without_a_standard_error_are_not_judged():
+    rows = change(study({LARGE: MODELS[LARGE]}), LARGE, "accuracy", stderr=math.nan, value=0.4)
+    assert not any("chance" in sentence for sentence in misfits(tidy(rows)))
+    assert any("18 of 18 runs do not say whether they are above chance" in s for s in unchecked(tidy(rows)))
+
+
+def test_summary_has_a_line_a_model_and_none_for_what_is_absent():
+    lines = summary_table(study(censored=(SMALL,)).query("method != 'lora'"))
+    assert [line["model"] for line in lines] == list(MODELS)
+    first = lines[0]
+    assert (first["k_star"], first["k_star_low"], first["accuracy_lora"]) == (None, 256.0, None)
+    assert first["k_pred"] == pytest.approx(76.8)
+    assert first["chance"] == 0.509
+
+
+def test_best_apet_is_the_best_mean_not_the_best_run():
+    rows = study({LARGE: MODELS[LARGE]})
+    apet = rows[(rows["quantity"] == "accuracy") & (rows["method"] == "apet")]
+    best = max(apet[apet["k"] == k]["value"].mean() for k in KS)
+    assert summary_table(rows)[0]["accuracy_apet"] == pytest.approx(best)
+
+
+def test_contradicting_rows_are_refused():
+    rows = study({LARGE: MODELS[LARGE]})
+    again = rows[rows["quantity"] == "accuracy"].assign(value=0.1)
+    with pytest.raises(CannotDraw, match="several rows of accuracy"):
+        summary_table(pd.concat([rows, again]))
+
+
+@pytest.mark.parametrize(
+    ("value", "stderr", "text"),
+    [
+        (0.83412, 0.0123, "0.834 ± 0.012"), (41.0, 1.1, "41.0 ± 1.1"), (12345.6, 120.0, "12,346 ± 120"),
+        (0.5, math.nan, "0.5 (no s.e.)"), (math.nan, 1.0, "–"), (2e-9, 3e-10, "2e-09 ± 3e-10"),
+    ],
+)  # fmt: skip
+def test_numbers_are_rounded_by_their_standard_error(value: float, stderr: float, text: str):
+    assert with_error(value, stderr) == text
+
+
+def test_intervals_state_their_censoring():
+    nan = math.nan
+    assert interval(Interval(nan, nan, nan, nan, "censored: above")) == "censored: above"
+    assert interval(Interval(nan, nan, 4.0, nan, "censored: below")) == "censored: below 4"
+    assert interval(Interval(nan, nan, nan, nan, "")) == "censored: no value"
+    assert interval(Interval(21.0, 18.0, 25.0, nan, "definition")) == "21 [18, 25]"

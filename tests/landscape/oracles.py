@@ -1,0 +1,42 @@
+"""Slow, independent answers in float64: looped double backward by columns, explicit random subspaces."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def columns(f: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """The Jacobian of f at x, (outputs, len(x)), one reverse pass an output."""
+    x = x.detach().requires_grad_()
+    y = f(x).reshape(-1)
+    rows = [torch.autograd.grad(value, x, retain_graph=True, materialize_grads=True, allow_unused=True)[0] for value in y]
+    return torch.stack([row.reshape(-1) for row in rows]).detach()
+
+
+def hessian(f: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """The Hessian of a scalar f at x by looped double backward (facts.md, trap 1: never torch.func here)."""
+    x = x.detach().requires_grad_()
+    (gradient,) = torch.autograd.grad(f(x), x, create_graph=True)
+    if not gradient.requires_grad:
+        return torch.zeros(x.numel(), x.numel(), dtype=x.dtype)
+    rows = [torch.autograd.grad(g, x, retain_graph=True, materialize_grads=True, allow_unused=True)[0] for g in gradient.reshape(-1)]
+    return torch.stack([row.reshape(-1) for row in rows]).detach()
+
+
+def gauss_newton(outputs: Callable[[Tensor], Tensor], criterion: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
+    """J' H_out J with explicit J and H_out."""
+    jacobian = columns(outputs, z)
+    return jacobian.T @ hessian(criterion, outputs(z).detach()) @ jacobian
+
+
+def subspace_losses(h: np.ndarray, g: np.ndarray, ks: list[int], seeds: int) -> np.ndarray:
+    """g'd + d'Hd/2 minimised over explicit random Gaussian subspaces nested in k, (len(ks), seeds)."""
+    result = np.empty((len(ks), seeds))
+    for seed in range(seeds):
+        basis, _ = np.linalg.qr(np.random.default_rng(seed).standard_normal((len(g), max(ks))))
+        curved, along = basis.T @ h @ basis, basis.T @ g
+        for row, k in enumerate(ks):
+            result[row, seed] = -0.5 * along[:k] @ np.linalg.lstsq(curved[:k, :k], along[:k], rcond=1e-12)[0]
+    return result

@@ -1,0 +1,150 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from landscape import (
+    DenseOperator,
+    SpectralMeasure,
+    density,
+    effective_dimension,
+    lanczos,
+    negative_mass,
+    slq,
+    spectral_measure,
+    trace,
+)
+
+SIZE = 60
+
+
+@pytest.fixture(scope="module")
+def operator() -> DenseOperator:
+    random = torch.Generator().manual_seed(0)
+    matrix = torch.randn(SIZE, SIZE, generator=random, dtype=torch.float64)
+    rotation, _ = torch.linalg.qr(matrix)
+    return DenseOperator(rotation * (torch.arange(1, SIZE + 1) ** -1.0 - 0.05) @ rotation.T)
+
+
+@pytest.fixture(scope="module")
+def measure(operator: DenseOperator) -> SpectralMeasure:
+    return slq(operator, 40, 30)
+
+
+def eigenvalues(operator: DenseOperator) -> np.ndarray:
+    return torch.linalg.eigvalsh(operator.matrix).numpy()
+
+
+def test_rows_of_weights_sum_to_the_size(measure: SpectralMeasure) -> None:
+    assert measure.nodes.shape == measure.weights.shape == (40, 30)
+    np.testing.assert_allclose(measure.weights.sum(axis=1), SIZE, rtol=1e-12)
+
+
+@pytest.mark.parametrize("f", [lambda x: x, lambda x: x**2, np.exp, lambda x: np.maximum(x, 0) / (np.maximum(x, 0) + 0.1)])
+def test_traces_are_within_four_standard_errors(operator: DenseOperator, measure: SpectralMeasure, f) -> None:
+    estimate = trace(measure, f)
+    assert abs(estimate.value - f(eigenvalues(operator)).sum()) < 4 * estimate.stderr
+    assert estimate.stderr < 0.2 * abs(estimate.value)
+
+
+def test_a_diagonal_operator_has_its_exact_trace_from_one_probe() -> None:
+    # Signs square to one, so a diagonal has no variance.
+    diagonal = torch.linspace(-1, 3, 20, dtype=torch.float64)
+    estimate = trace(slq(DenseOperator(torch.diag(diagonal)), 1, 20), lambda x: x**3)
+    assert estimate.value == pytest.approx(float((diagonal**3).sum()), rel=1e-12)
+    assert math.isnan(estimate.stderr)
+
+
+def test_standard_errors_are_the_spread_over_seeds(operator: DenseOperator) -> None:
+    estimates = [trace(slq(operator, 10, 8, seed), np.abs) for seed in range(60)]
+    spread = np.std([e.value for e in estimates], ddof=1)
+    claimed = math.sqrt(np.mean([e.stderr**2 for e in estimates]))
+    # A standard deviation from 60 values has a relative error of about 9 %.
+    assert 0.7 < spread / claimed < 1.3
+
+
+def test_the_density_integrates_to_one_and_its_moments_are_the_traces(measure: SpectralMeasure) -> None:
+    sigma = 0.05
+    grid = np.linspace(-1, 2, 3001)
+    values, stderr = density(measure, grid, sigma)
+    assert values.shape == stderr.shape == grid.shape
+    step = grid[1] - grid[0]
+    assert values.sum() * step == pytest.approx(1, abs=1e-10)
+    assert (values * grid).sum() * step == pytest.approx(trace(measure, lambda x: x).value / SIZE, abs=1e-10)
+    second = trace(measure, np.square).value / SIZE + sigma**2
+    assert (values * grid**2).sum() * step == pytest.approx(second, abs=1e-10)
+
+
+def test_the_density_is_within_its_error_of_the_exact_one(operator: DenseOperator, measure: SpectralMeasure) -> None:
+    sigma, grid = 0.1, np.linspace(-0.3, 1.2, 30)
+    bumps = np.exp(-0.5 * ((grid[:, None] - eigenvalues(operator)) / sigma) ** 2) / (sigma * math.sqrt(2 * math.pi))
+    values, stderr = density(measure, grid, sigma)
+    assert (np.abs(values - bumps.mean(axis=1)) < 4 * stderr + 1e-6).all()
+
+
+def test_negative_mass_is_the_share_of_negative_eigenvalues(operator: DenseOperator, measure: SpectralMeasure) -> None:
+    exact = np.maximum(-eigenvalues(operator), 0).sum() / np.abs(eigenvalues(operator)).sum()
+    estimate = negative_mass(measure)
+    assert abs(estimate.value - exact) < 4 * estimate.stderr
+    assert 0 < estimate.stderr < 0.1
+    identity, zero = torch.eye(5, dtype=torch.float64), torch.zeros(5, 5, dtype=torch.float64)
+    assert negative_mass(slq(DenseOperator(-identity), 2, 5)).value == 1
+    assert negative_mass(slq(DenseOperator(zero), 2, 5)).value == 0
+
+
+def test_effective_dimension_counts_the_eigenvalues_above_the_ridge() -> None:
+    measure = slq(DenseOperator(torch.diag(torch.tensor([1.0, 1.0, 1.0, 0.0, -1.0], dtype=torch.float64))), 3, 5)
+    assert effective_dimension(measure, 1e-9).value == pytest.approx(3, rel=1e-6)
+    assert effective_dimension(measure, 1.0).value == pytest.approx(1.5)
+    with pytest.raises(ValueError, match="kappa must be positive"):
+        effective_dimension(measure, 0)
+
+
+def test_an_early_end_is_padded_with_weight_zero_at_nodes_where_f_is_safe() -> None:
+    measure = slq(DenseOperator(2 * torch.eye(6, dtype=torch.float64)), 2, 4)
+    np.testing.assert_allclose(measure.weights, [[6, 0, 0, 0]] * 2)
+    assert trace(measure, np.log).value == pytest.approx(6 * math.log(2))
+
+
+def test_one_vectors_measure_gives_its_quadratic_forms(operator: DenseOperator) -> None:
+    g = torch.randn(SIZE, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    measure = spectral_measure(operator, g, SIZE)
+    shifted = operator.matrix + 0.5 * torch.eye(SIZE, dtype=torch.float64)
+    assert measure.weights.sum() == pytest.approx(float(g @ g), rel=1e-12)
+    exact = float(g @ torch.linalg.solve(shifted, g))
+    assert trace(measure, lambda x: 1 / (x + 0.5)).value == pytest.approx(exact, rel=1e-10)
+
+
+def test_gauss_quadrature_is_exact_to_degree_2m_minus_1(operator: DenseOperator) -> None:
+    g = torch.ones(SIZE, dtype=torch.float64)
+    moment = g
+    for _ in range(7):
+        moment = operator.matrix @ moment
+    rule = spectral_measure(operator, g, 4)
+    assert trace(rule, lambda x: x**7).value == pytest.approx(float(g @ moment), rel=1e-12)
+
+
+def test_more_probes_keep_the_first_ones(operator: DenseOperator) -> None:
+    few, many = slq(operator, 2, 5, seed=3), slq(operator, 4, 5, seed=3)
+    np.testing.assert_array_equal(few.nodes, many.nodes[:2])
+    assert not np.array_equal(few.nodes, slq(operator, 2, 5, seed=4).nodes)
+
+
+def test_progress_counts_products_over_all_probes(operator: DenseOperator) -> None:
+    seen: list[tuple[int, int]] = []
+    slq(operator, 2, 3, progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(i, 6) for i in range(1, 7)]
+
+
+def test_probes_are_the_same_in_float32(operator: DenseOperator) -> None:
+    single = slq(DenseOperator(operator.matrix.float()), 3, 10)
+    np.testing.assert_allclose(single.nodes, slq(operator, 3, 10).nodes, atol=1e-3)
+    assert lanczos(operator, torch.ones(SIZE, dtype=torch.float64), 2).alphas.dtype == np.float64
+
+
+def test_wrong_use_is_refused_with_the_numbers(operator: DenseOperator, measure: SpectralMeasure) -> None:
+    with pytest.raises(ValueError, match="at least one probe, got 0"):
+        slq(operator, 0, 5)
+    with pytest.raises(ValueError, match="sigma must be positive"):
+        density(measure, np.zeros(1), 0.0)
