@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from apet.errors import ApetError, MissingInput, UsageError
+from apet.errors import ApetError, MissingInput, UsageError, lookup
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -25,11 +25,19 @@ app = typer.Typer(
 )
 log = Console(stderr=True)
 
-Model = Annotated[str | None, typer.Option(help="A ladder model (see 'models'), an alias such as t5-xl, a Hugging Face id, or a folder. [default: mini-t5-790k]")]
+Model = Annotated[
+    str | None,
+    typer.Option(help="A ladder model (see 'models'), an alias such as t5-xl, a Hugging Face id, or a folder. [default: mini-t5-790k]"),
+]
 Task = Annotated[str | None, typer.Option(help="A task (see 'tasks'). [default: sst2]")]
 Data = Annotated[Path | None, typer.Option(help="Folder with train.jsonl and validation.jsonl in the task's field names.")]
-RandomInit = Annotated[bool | None, typer.Option("--random-init", help="Keep the architecture, draw fresh weights: the model's untrained twin.")]
-Examples = Annotated[int | None, typer.Option(help="Use a fixed subset of this many training examples. [default: all; 256 for intrinsic-dim, 64 for spectrum]")]
+RandomInit = Annotated[
+    bool | None, typer.Option("--random-init", help="Keep the architecture, draw fresh weights: the model's untrained twin.")
+]
+Examples = Annotated[
+    int | None,
+    typer.Option(help="Use a fixed subset of this many training examples. [default: all; 256 for intrinsic-dim, 64 for spectrum]"),
+]
 Seed = Annotated[int | None, typer.Option(help="Sets both the position seed and the train seed.")]
 PositionSeed = Annotated[int | None, typer.Option(help="Names the order of entries: which k are tuned. [default: 0]")]
 TrainSeed = Annotated[int | None, typer.Option(help="Names the order of batches, new weights and random probes. [default: 0]")]
@@ -40,7 +48,10 @@ Dtype = Annotated[str | None, typer.Option(help="float32, bfloat16 or float16 (a
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Out = Annotated[Path, typer.Option(help="Folder of results.")]
 Config = Annotated[Path | None, typer.Option(help="YAML file with fields of the run; options on the command line win.")]
-Set = Annotated[list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="Set any field of the run, for instance --set warmup=50; wins over all.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="FIELD=VALUE", help="Set any field of the run, for instance --set warmup=50; wins over all."),
+]
 Resume = Annotated[bool, typer.Option("--resume/--force", help="Go on from what is there, or throw it away and start again.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout; logs go to stderr.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be run, its size and cost, and stop.")]
@@ -138,7 +149,14 @@ def intrinsic_dim(
         size = check(_as(spec, kind="predict"), found)["in_scope"]
         known = [check(each, found) for each in plan(spec, runs, predict, measure, size)]
         later = max(0, runs - sum(each["spec"]["method"] == "apet" and each["spec"]["kind"] == "train" for each in known)) if measure else 0
-        return _print({"runs": known, "later_runs": later, "gradient_equivalents": sum(each["gradient_equivalents"] for each in known) + later * spec.steps * spec.batch}, json_)
+        return _print(
+            {
+                "runs": known,
+                "later_runs": later,
+                "gradient_equivalents": sum(each["gradient_equivalents"] for each in known) + later * spec.steps * spec.batch,
+            },
+            json_,
+        )
     with _bar() as report:
         count: list[int] = [0, 0]
         result, _ = search(
@@ -204,7 +222,9 @@ def study(
         rows = study_rows(plan, store)
     for spec, error in outcome.failed:
         log.print(f"[red]failed:[/red] {spec.model} {spec.kind} {spec.method} k={spec.k}: {error}", highlight=False)
-    _print({"study": plan.name, "results": str(store.root), "done": len(outcome.done), "failed": len(outcome.failed), "rows": len(rows)}, json_)
+    _print(
+        {"study": plan.name, "results": str(store.root), "done": len(outcome.done), "failed": len(outcome.failed), "rows": len(rows)}, json_
+    )
     if outcome.failed:
         raise ApetError(f"{len(outcome.failed)} of {len(plan.specs)} runs failed")
 
@@ -227,8 +247,10 @@ def figures(
     json_: Json = False, dry_run: DryRun = False,
 ) -> None:  # fmt: skip
     """Draw the figures that the rows of a study allow (PDF and PNG)."""
-    from figures import draw_all
+    from figures import FIGURES, draw_all
 
+    for name in only or []:
+        lookup(FIGURES, name, "figure")
     rows = _rows(results, fraction)
     if dry_run:
         return _print({"rows": len(rows), "out": str(out)}, json_)
@@ -246,6 +268,7 @@ def report(
     """Write one self-contained page with the study's figures and tables, and print the table of thresholds."""
     from figures import draw_all
     from figures.report import write_report
+    from figures.rows import CannotDraw
     from figures.summary import summary_table
 
     rows = _rows(results, fraction)
@@ -254,12 +277,15 @@ def report(
         return _print({"rows": len(rows), "out": str(page)}, json_)
     drawn = draw_all(rows, page.parent / "figures")
     images = {name: next(p for p in paths if p.suffix == ".png") for name, paths in drawn.written.items()}
-    write_report(rows, page, f"Study {results.name}", images)
-    table = summary_table(rows)
+    try:
+        write_report(rows, page, f"Study {results.name}", images, skipped=drawn.skipped)
+        table = summary_table(rows)
+    except CannotDraw as reason:
+        raise ApetError(f"no report of {results}: {reason}") from None
     if json_:
         return _print({"report": str(page), "table": table}, True)
-    _summary(table)
-    log.print(f"report: {page}", highlight=False)
+    _listing("table", [_short(row) for row in table], False)
+    print(f"report: {page}")
 
 
 @command("models")
@@ -275,7 +301,10 @@ def tasks(json_: Json = False, dry_run: DryRun = False) -> None:
     """List the tasks with their template and label words."""
     from apet.tasks import TASKS
 
-    rows = [{"name": t.name, "classes": t.classes, "template": t.template, "label_words": list(t.words), "about": t.about} for t in TASKS.values()]
+    rows = [
+        {"name": t.name, "classes": t.classes, "template": t.template, "label_words": list(t.words), "about": t.about}
+        for t in TASKS.values()
+    ]
     _listing("tasks", rows, json_)
 
 
@@ -285,7 +314,7 @@ def pretrain(
     size: Annotated[str, typer.Option(help="A size of the ladder: 240k, 790k, 2m or 6m.")] = "790k",
     family: Annotated[str, typer.Option(help="t5.")] = "t5",
     source: Annotated[list[str] | None, typer.Option(help="Only these sub-folders of the corpus. [default: those the ladder was made from, where they are there, else all]")] = None,
-    steps: Annotated[int, typer.Option(help="Steps of 48 windows of 64 tokens.", min=2)] = 8000,
+    steps: Annotated[int | None, typer.Option(help="Steps of 48 windows of 64 tokens. [default: the size's own schedule, 8000 or more]", min=2)] = None,
     seed: Annotated[int, typer.Option(help="Names initial weights, order and masks.")] = 0,
     minutes: Annotated[float, typer.Option(help="Stop after this long; the same command goes on later.")] = float("inf"),
     tokenizer: Annotated[Path | None, typer.Option(help="A tokenizer.json; trained on the corpus if it is not there. [default: the ladder's]")] = None,
@@ -297,11 +326,28 @@ def pretrain(
     from apet.ladder import make
 
     with _bar() as report:
-        result = make(family, size, corpus, source or [], steps, seed, minutes, tokenizer, _device(device), out, not resume, dry_run, report)
+        result = make(
+            family, size, corpus, source or [], steps, seed, minutes, tokenizer, _device(device), out, not resume, dry_run, report
+        )
     _print(result, json_)
 
 
-_NOT_FIELDS = {"data", "device", "out", "config", "set_", "resume", "json_", "dry_run", "seed", "fraction", "runs", "subspace", "measure", "predict"}
+_NOT_FIELDS = {
+    "data",
+    "device",
+    "out",
+    "config",
+    "set_",
+    "resume",
+    "json_",
+    "dry_run",
+    "seed",
+    "fraction",
+    "runs",
+    "subspace",
+    "measure",
+    "predict",
+}
 
 
 def _given(local: dict[str, Any]) -> dict[str, Any]:
@@ -399,8 +445,17 @@ def _listing(title: str, rows: list[dict[str, Any]], as_json: bool) -> None:
     Console().print(table)
 
 
-def _summary(rows: list[dict[str, Any]]) -> None:
-    _listing("table", [{name: value for name, value in row.items()} for row in rows], False)
+def _short(row: dict[str, Any]) -> dict[str, str]:
+    """A line of the summary with each interval beside its value."""
+
+    def interval(name: str) -> str:
+        return f"{_cell(row[name])} [{_cell(row[f'{name}_low'])}, {_cell(row[f'{name}_high'])}]"
+
+    accuracies = {name.removeprefix("accuracy_"): _cell(row[name]) for name in row if name.startswith("accuracy_")}
+    return {
+        "model": row["model"], "parameters": _cell(row["parameters"]), "task": row["task"], "measured k*": interval("k_star"),
+        "predicted k*": interval("k_pred"), **{f"accuracy {name}": value for name, value in accuracies.items()}, "chance": _cell(row["chance"]),
+    }  # fmt: skip
 
 
 def _cell(value: Any) -> str:

@@ -77,7 +77,9 @@ def intrinsic_dim(
     if measure:
         first = {m.spec["k"]: m.value("loss", "train") for m in members if m.spec["method"] == "apet" and m.spec["kind"] == "train"}
         pairs = second_round(first, target, max(0, runs - len(first)))
-        members += [do(replace(spec, kind="train", early_stop=False, method="apet", k=k, position_seed=seed).resolved()) for k, seed in pairs]
+        members += [
+            do(replace(spec, kind="train", early_stop=False, method="apet", k=k, position_seed=seed).resolved()) for k, seed in pairs
+        ]
     rows = thresholds(store, members, fraction)
     return _summary(members, rows), [row for m in members for row in m.rows] + rows
 

@@ -83,6 +83,7 @@ def _cost(spec: Spec, examples: int) -> int:
 
 
 WATCHED_SHARE, WATCHED_MOST = 0.1, 500
+CALIBRATION = 256  # examples on which the label words' prior is measured
 
 
 def subsets(spec: Spec, found: Inputs) -> tuple[list, list]:
@@ -90,17 +91,22 @@ def subsets(spec: Spec, found: Inputs) -> tuple[list, list]:
 
     With early stop the two are disjoint parts of the training split; without, the watched are the trained.
     """
-    everything = found.data.splits["train"]
-    order = np.random.default_rng(20261120).permutation(len(everything))
+    examples = _shuffled(found)
     if not (spec.kind == "train" and spec.early_stop):
-        chosen = [everything[i] for i in order[: spec.examples]]
-        return chosen, chosen
-    watched = min(WATCHED_MOST, max(1, int(WATCHED_SHARE * len(everything))))
-    kept = order[watched:]
-    return [everything[i] for i in kept[: spec.examples]], [everything[i] for i in order[:watched]]
+        return examples[: spec.examples], examples[: spec.examples]
+    watched = min(WATCHED_MOST, max(1, int(WATCHED_SHARE * len(examples))))
+    return examples[watched:][: spec.examples], examples[:watched]
 
 
-def run(spec: Spec, store: Store, data: Path | None = None, device: str = "cpu", report: Report = lambda *_: None, force: bool = False) -> str:
+def _shuffled(found: Inputs) -> list:
+    """The training split in the one order from which every subset of the task is cut."""
+    examples = found.data.splits["train"]
+    return [examples[i] for i in np.random.default_rng(20261120).permutation(len(examples))]
+
+
+def run(
+    spec: Spec, store: Store, data: Path | None = None, device: str = "cpu", report: Report = lambda *_: None, force: bool = False
+) -> str:
     """Run `spec` unless it is done (or `force`), commit its rows and arrays to `store`, return the run id."""
     spec = spec.resolved()
     found = inputs(spec, data, device)
@@ -121,14 +127,21 @@ def versions() -> dict[str, str]:
     import torch
     import transformers
 
-    return {"python": platform.python_version(), "torch": torch.__version__, "transformers": transformers.__version__, "machine": platform.machine()}
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "machine": platform.machine(),
+    }
 
 
 def _scorer(spec: Spec, found: Inputs) -> Any:
     from apet.scoring import Scorer
 
     start = found.loaded.model.config.decoder_start_token_id
-    return Scorer(found.data.task, found.loaded.tokenizer, start, spec.max_length, found.device)
+    scorer = Scorer(found.data.task, found.loaded.tokenizer, start, spec.max_length, found.device)
+    scorer.calibrate(found.loaded.model, _shuffled(found)[:CALIBRATION])
+    return scorer
 
 
 def _row(spec: Spec, found: Inputs) -> Callable[..., Row]:
@@ -158,7 +171,9 @@ def _train(spec: Spec, found: Inputs, folder: Path, report: Report) -> tuple[lis
     mounted = mount(spec.method, model, spec.k, spec.position_seed)
     assert spec.lr is not None
     precision = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}[spec.dtype]
-    options = TrainOptions(spec.lr, spec.steps, spec.batch, check=_check_every(len(examples), spec.batch), train_seed=spec.train_seed, precision=precision)
+    options = TrainOptions(
+        spec.lr, spec.steps, spec.batch, check=_check_every(len(examples), spec.batch), train_seed=spec.train_seed, precision=precision
+    )
     progress = train(
         model, mounted, scorer, examples, watched, options, folder / "checkpoint.safetensors", keep_best=spec.early_stop,
         report=lambda p: report(f"{spec.method} {mounted.k}: watched loss {p.history[-1][1]:.3f}", p.step, spec.steps),
@@ -183,7 +198,7 @@ def _train(spec: Spec, found: Inputs, folder: Path, report: Report) -> tuple[lis
         make("steps", progress.step, **common),
         make("example_gradients", progress.step * spec.batch, **common),
     ]
-    arrays = {"history": np.array(progress.history or [], dtype=np.float64).reshape(-1, 2)}
+    arrays = {"history": np.array(progress.history)}
     if apet:
         arrays["z"] = mounted.trainable["z"].detach().cpu().numpy()
     return rows, arrays
@@ -257,13 +272,28 @@ def _spectrum(spec: Spec, found: Inputs, folder: Path, report: Report) -> tuple[
     operator = {"hessian": Hessian, "ggn": GaussNewton}[spec.matrix](objective, z)
     total = spec.lanczos_steps * (1 + spec.probes)
     defect = check_operator(operator, spec.train_seed).symmetry_defect
-    top = top_eigenpairs(operator, min(10, spec.k), spec.lanczos_steps, spec.train_seed, progress=lambda done, of: report("Lanczos", done, total))
-    measure = slq(operator, spec.probes, spec.lanczos_steps, spec.train_seed, progress=lambda done, of: report("quadrature", spec.lanczos_steps + done, total))
+    top = top_eigenpairs(
+        operator, min(10, spec.k), spec.lanczos_steps, spec.train_seed, progress=lambda done, of: report("Lanczos", done, total)
+    )
+    measure = slq(
+        operator,
+        spec.probes,
+        spec.lanczos_steps,
+        spec.train_seed,
+        progress=lambda done, of: report("quadrature", spec.lanczos_steps + done, total),
+    )
     make = _row(spec, found)
-    common = {"k": spec.k, "position_seed": spec.position_seed, "train_seed": spec.train_seed, "method": "apet", "subspace": "coordinates", "note": spec.matrix}
+    common = {
+        "k": spec.k,
+        "position_seed": spec.position_seed,
+        "train_seed": spec.train_seed,
+        "method": "apet",
+        "subspace": "coordinates",
+        "note": spec.matrix,
+    }
     largest = float(np.abs(measure.nodes).max())
     grid = _symlog_grid(largest)
-    values, errors = density(measure, grid, sigma=largest / 100)
+    values, errors = density(measure, grid, sigma=largest / 300)
     mass, total_trace = negative_mass(measure), trace(measure, lambda x: x)
     rows = [
         make("symmetry_defect", defect, **common),

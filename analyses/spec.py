@@ -81,9 +81,9 @@ _USED = {
 
 
 def default_lr(method: str, k: int | None) -> float:
-    """AdamW's learning rate by method; fewer single entries need larger moves (see docs/learning-rate.md)."""
+    """AdamW's learning rate by method. A step moves each of the k entries by about lr, and the outputs by lr k: hence 1 / k."""
     if method == "apet" and k is not None:
-        return float(min(0.3, max(0.003, 3.0 * k**-0.5)))
+        return float(min(3.0, max(1e-3, 250 / k)))
     return {"full": 1e-3, "lora": 1e-2}[method]
 
 

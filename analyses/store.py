@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from apet.files import atomic_path
 from analyses.spec import Spec
+from apet.files import atomic_path
 
 _FILES = ("spec.json", "rows.jsonl", "arrays.safetensors")
 
@@ -92,7 +92,7 @@ class Store:
 
     def rows(self, run_id: str) -> list[Row]:
         lines = (self.folder(run_id) / "rows.jsonl").read_text().splitlines()
-        return [Row(**{k: math.nan if v is None and k in _FLOATS else v for k, v in json.loads(line).items()}) for line in lines]
+        return [_row(json.loads(line)) for line in lines]
 
     def arrays(self, run_id: str) -> dict[str, np.ndarray]:
         from safetensors.numpy import load_file
@@ -112,6 +112,11 @@ class Store:
 _FLOATS = ("value", "target", "x", "stderr", "low", "high")
 
 
+def _row(fields: dict[str, Any]) -> Row:
+    missing = {name: math.nan for name in _FLOATS if fields[name] is None}
+    return Row(**{**fields, **missing})
+
+
 def frame(rows: list[Row]) -> Any:
     """Rows as a pandas DataFrame."""
     import pandas as pd
@@ -125,11 +130,10 @@ def _plain(row: Row) -> dict:
 
 
 def _write(path: Path, text: str) -> None:
-    with atomic_path(path) as temporary:
-        with open(temporary, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
+    with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _checksum(path: Path) -> str:

@@ -1,11 +1,11 @@
 """A study: a YAML file of grids -> specs -> runs in this process or in several, then thresholds from their rows.
 
-    name: demo
-    defaults: {task: mini-sentiment, examples: 256, early_stop: false}
-    grid:                                   # every list in an entry is crossed with the others
-      - {kind: train, method: apet, model: [mini-t5-240k, mini-t5-790k], k: [4, 16], position_seed: [0, 1]}
-      - {kind: predict, model: [mini-t5-240k, mini-t5-790k]}
-    threshold: {fraction: 0.5}              # optional
+name: demo
+defaults: {task: mini-sentiment, examples: 256, early_stop: false}
+grid:                                   # every list in an entry is crossed with the others
+  - {kind: train, method: apet, model: [mini-t5-240k, mini-t5-790k], k: [4, 16], position_seed: [0, 1]}
+  - {kind: predict, model: [mini-t5-240k, mini-t5-790k]}
+threshold: {fraction: 0.5}              # optional
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import multiprocessing
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,9 @@ def read_study(path: Path) -> Study:
         if key not in _KEYS:
             raise UsageError(f"{path}: unknown key '{key}'{did_you_mean(key, _KEYS)}")
     defaults = content.get("defaults", {})
-    specs = [spec.resolved() for i, entry in enumerate(content["grid"], 1) for spec in _expand(entry, defaults, f"{path}, grid entry {i}: ")]
+    specs = [
+        spec.resolved() for i, entry in enumerate(content["grid"], 1) for spec in _expand(entry, defaults, f"{path}, grid entry {i}: ")
+    ]
     fraction = (content.get("threshold") or {}).get("fraction")
     if fraction is not None and not 0 < fraction < 1:
         raise UsageError(f"{path}: threshold fraction {fraction} is not between 0 and 1")
@@ -98,7 +101,7 @@ def run_study(
 
     if jobs == 1:
         for spec in study.specs:
-            settle(spec, lambda: run(spec, store, study.data.get(spec.task), device))
+            settle(spec, partial(run, spec, store, study.data.get(spec.task), device))
         return Outcome(done, failed)
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, context, initializer=_one_thread) as pool:

@@ -78,7 +78,9 @@ def _rows(store: Store, runs: list[Run], fraction: float, seed: int, name: str) 
 
     def row(quantity: str, value: float | None, **columns) -> Row:
         number = math.nan if value is None else float(value)
-        return Row(sample.model, sample.parameters, sample.task, quantity, number, name, split="train", method="apet", target=target, **columns)
+        return Row(
+            sample.model, sample.parameters, sample.task, quantity, number, name, split="train", method="apet", target=target, **columns
+        )
 
     definition = DEFINITION.format(percent=100 * fraction, examples=full[0].spec["examples"] or "all")
     rows = [row("target_loss", target, note=definition)]

@@ -20,9 +20,7 @@ from apet.files import atomic_path
 PAD, EOS, UNK, CLS, SEP, MASK = range(6)
 SENTINELS = 32
 VOCABULARY = 4096
-SPECIAL_TOKENS = ["<pad>", "</s>", "<unk>", "[CLS]", "[SEP]", "[MASK]"] + [
-    f"<extra_id_{i}>" for i in range(SENTINELS)
-]
+SPECIAL_TOKENS = ["<pad>", "</s>", "<unk>", "[CLS]", "[SEP]", "[MASK]"] + [f"<extra_id_{i}>" for i in range(SENTINELS)]
 FIRST_SENTINEL = 6
 
 
@@ -66,9 +64,7 @@ def train_tokenizer(files: list[Path], out: Path, every: int = 8) -> None:
         ]
     )
     tokenizer.normalizer = normalizer
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Metaspace(), pre_tokenizers.Digits(individual_digits=True)]
-    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Metaspace(), pre_tokenizers.Digits(individual_digits=True)])
     tokenizer.decoder = decoders.Metaspace()
     specials = [AddedToken(token, lstrip=True, special=True) for token in SPECIAL_TOKENS]
     trainer = trainers.UnigramTrainer(
@@ -78,9 +74,7 @@ def train_tokenizer(files: list[Path], out: Path, every: int = 8) -> None:
     normal = (normalizer.normalize_str(line) for line in lines)
     # A Unigram vocabulary keeps every character it has seen: rare scripts would take a third of the pieces.
     tokenizer.train_from_iterator((line for line in normal if line.isascii()), trainer)
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="$A </s>", pair="$A $B </s>", special_tokens=[("</s>", EOS)]
-    )
+    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", pair="$A $B </s>", special_tokens=[("</s>", EOS)])
     out.mkdir(parents=True, exist_ok=True)
     with atomic_path(out / "tokenizer.json") as path:
         tokenizer.save(str(path), pretty=False)

@@ -11,11 +11,14 @@ import math
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from apet.corpus import EOS, PAD, VOCABULARY, corpus_files, token_stream, train_tokenizer
 from apet.errors import lookup
 from apet.files import atomic_folder
+
+if TYPE_CHECKING:
+    from apet.pretrain import Stretch
 
 LADDER = Path(__file__).parent / "weights"
 TOKENIZER = LADDER / "tokenizer" / "tokenizer.json"
@@ -23,8 +26,11 @@ TOKENIZER = LADDER / "tokenizer" / "tokenizer.json"
 # size -> (width, heads, layers in each of encoder and decoder)
 T5_SIZES = {"240k": (40, 2, 2), "790k": (80, 4, 3), "2m": (128, 4, 4), "6m": (224, 7, 4)}
 
-# Where a size's recipe departs from the default: the largest was still on the unigram side of its drop at step 3,700.
-RECIPES = {"6m": {"decay": 0.534, "cooldown": "sqrt"}}
+# The largest model's rate fell early to end its long stay near the unigram level, and rose once more to use what it had
+# learnt; the other sizes follow the default schedule.
+SCHEDULES: dict[str, tuple[Stretch, ...]] = {
+    "6m": ((200, 2e-2, "linear"), (3528, 2e-2, "linear"), (2567, 4.5e-3, "sqrt"), (50, 1e-2, "linear"), (4155, 0.0, "linear"))
+}
 
 # The corpora whose licences allow redistributing weights trained on them, and the attribution they ask for.
 SOURCES = {
@@ -52,8 +58,7 @@ def t5_config(size: str) -> Any:
         dropout_rate=0.0,
         pad_token_id=PAD,
         eos_token_id=EOS,
-        decoder_start_token_id=PAD,
-        tie_word_embeddings=True,
+        **{"decoder_start_token_id": PAD, "tie_word_embeddings": True},
     )
 
 
@@ -68,23 +73,23 @@ def card(name: str) -> dict[str, Any]:
 
 
 def make(
-    family: str, size: str, corpus: Path, sources: list[str], steps: int, seed: int, minutes: float, tokenizer: Path | None,
+    family: str, size: str, corpus: Path, sources: list[str], steps: int | None, seed: int, minutes: float, tokenizer: Path | None,
     device: str, out: Path, fresh: bool, dry_run: bool, report: Callable[[str, float, float], None],
 ) -> dict[str, Any]:  # fmt: skip
-    """Pretrain one size from text files and write `out`/mini-t5-SIZE (model.safetensors in fp16, config, card).
+    """Pretrain one size from text files and write `out`/mini-t5-SIZE: model.safetensors (fp16), config and card.
 
-    `sources` empty: the ladder's own sub-folders of `corpus` where they are there, else all of it. Returns a summary;
-    "finished" is false when `minutes` ran out, and the same call goes on.
+    `steps` None: the size's own schedule. `sources` empty: the ladder's own sub-folders of `corpus` where they are there,
+    else all of it. Returns a summary; "finished" is false when `minutes` ran out, and the same call goes on.
     """
     lookup({"t5": None}, family, "family")
     lookup(T5_SIZES, size, "size")
     sources = sources or [name for name in SOURCES if (corpus / name).is_dir()]
     train_files, heldout_files = corpus_files(corpus, sources, heldout=False), corpus_files(corpus, _holding(corpus, sources), heldout=True)
     folder = out / f"mini-{family}-{size}"
-    from apet.pretrain import Recipe, pretrain
+    from apet.pretrain import SCHEDULE, Recipe, pretrain, shorter
 
-    recipe = Recipe(size, steps=steps, seed=seed, **RECIPES.get(size, {}))
-    summary = {"name": folder.name, "tokens": recipe.tokens, "steps": steps, "folder": str(folder)}
+    recipe = Recipe(size, shorter(steps) if steps else SCHEDULES.get(size, SCHEDULE), seed=seed)
+    summary = {"name": folder.name, "tokens": recipe.tokens, "steps": recipe.steps, "folder": str(folder)}
     if dry_run:
         return summary | {"train_files": [p.name for p in train_files], "heldout_files": [p.name for p in heldout_files]}
     tokenizer = tokenizer or TOKENIZER
@@ -98,15 +103,26 @@ def make(
     if fresh:
         checkpoint.unlink(missing_ok=True)
     model, curve, finished = pretrain(
-        recipe, train, heldout, checkpoint, device, minutes, lambda step, loss: report(f"loss {loss:.2f}", step, steps)
+        recipe, train, heldout, checkpoint, device, minutes, lambda step, loss: report(f"loss {loss:.2f}", step, recipe.steps)
     )
     last = curve[-1] if curve else {"heldout_loss": math.nan, "stderr": math.nan}
     if finished:
         digest = hashlib.sha256(tokenizer.read_bytes()).hexdigest()
         about = {name: SOURCES.get(name, "not stated") for name in sources} or {corpus.name: "not stated"}
-        _export(model, folder, {"recipe": asdict(recipe), "tokens": recipe.tokens, "optimizer": "Adafactor, updates scaled by parameter RMS",
-                "sources": about, "tokenizer_sha256": digest, "heldout_loss": last["heldout_loss"], "heldout_stderr": last["stderr"],
-                "curve": curve})  # fmt: skip
+        _export(
+            model,
+            folder,
+            {
+                "recipe": asdict(recipe),
+                "tokens": recipe.tokens,
+                "optimizer": "Adafactor, updates scaled by parameter RMS",
+                "sources": about,
+                "tokenizer_sha256": digest,
+                "heldout_loss": last["heldout_loss"],
+                "heldout_stderr": last["stderr"],
+                "curve": curve,
+            },
+        )
     return summary | {"finished": finished, "heldout_loss": last["heldout_loss"], "heldout_stderr": last["stderr"]}
 
 

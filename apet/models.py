@@ -84,7 +84,9 @@ def _resolve(name: str) -> str:
         if name.startswith((".", "/")):
             raise MissingInput(f"no model folder {name}")
         return name
-    raise UsageError(f"unknown model '{name}'{did_you_mean(name, [*ladder_names(), *ALIASES])}, or a Hugging Face id, or a folder")
+    raise UsageError(
+        f"unknown model '{name}' (no ladder model, alias, folder, or id with a slash){did_you_mean(name, [*ladder_names(), *ALIASES])}"
+    )
 
 
 def _unshipped() -> list[str]:

@@ -23,32 +23,46 @@ from apet.corpus import span_corruption, windows
 from apet.errors import UsageError
 from apet.files import atomic_path
 
+# A stretch of the learning rate: (steps, rate at its end, how it gets there). "sqrt" moves fast first.
+Stretch = tuple[int, float, str]
+SCHEDULE: tuple[Stretch, ...] = ((200, 2e-2, "linear"), (3800, 2e-2, "linear"), (4000, 0.0, "linear"))
+
+
+def shorter(steps: int) -> tuple[Stretch, ...]:
+    """The default schedule's shape in another number of steps: warm-up, plateau to the half, linear to 0."""
+    warmup = min(200, steps // 10 + 1)
+    return ((warmup, 2e-2, "linear"), (max(0, steps // 2 - warmup), 2e-2, "linear"), (steps - max(warmup, steps // 2), 0.0, "linear"))
+
 
 @dataclass(frozen=True)
 class Recipe:
-    """All that decides the weights. `tokens` counts the raw text seen: steps * batch * length."""
+    """All that decides the weights: the learning rate (relative to the parameters' RMS) rises from 0 along `schedule`."""
 
     size: str
-    steps: int = 8000
+    schedule: tuple[Stretch, ...] = SCHEDULE
     batch: int = 48
     length: int = 64
-    lr: float = 2e-2
-    warmup: int = 200
-    decay: float = 0.5  # the last fraction of the steps, over which the learning rate falls to 0
-    cooldown: str = "linear"  # how it falls: linear, or sqrt (1 - sqrt(progress): fast first; Haegele et al. 2024, arXiv 2405.18392)
     seed: int = 0
 
     @property
+    def steps(self) -> int:
+        return sum(steps for steps, _, _ in self.schedule)
+
+    @property
     def tokens(self) -> int:
+        """Raw text seen."""
         return self.steps * self.batch * self.length
 
 
 def learning_rate(recipe: Recipe, step: int) -> float:
-    """Warm-up, plateau, cool-down to zero; relative to the parameters' RMS. `step` counts from 0."""
-    rising = (step + 1) / recipe.warmup
-    left = min(1.0, (recipe.steps - step) / max(1.0, recipe.decay * recipe.steps))
-    falling = left if recipe.cooldown == "linear" else 1 - math.sqrt(1 - left)
-    return recipe.lr * min(1.0, rising, falling)
+    """The rate of step 0, 1, ...: each stretch goes from where the last one ended to its own end."""
+    rate = 0.0
+    for steps, end, shape in recipe.schedule:
+        if step < steps:
+            progress = (step + 1) / steps
+            return rate + (end - rate) * (math.sqrt(progress) if shape == "sqrt" else progress)
+        rate, step = end, step - steps
+    return rate
 
 
 def pretrain(
@@ -70,8 +84,9 @@ def pretrain(
     from apet.ladder import t5_config
 
     torch.manual_seed(recipe.seed)
-    model = T5ForConditionalGeneration(t5_config(recipe.size)).to(device)
-    optimizer = torch.optim.Adafactor(model.parameters(), lr=recipe.lr)
+    model: nn.Module = T5ForConditionalGeneration(t5_config(recipe.size))
+    model.to(device)
+    optimizer = torch.optim.Adafactor(model.parameters(), lr=learning_rate(recipe, 0))
     step, curve = _resume(checkpoint, recipe, model, optimizer)
     started = saved = time.monotonic()
     while step < recipe.steps:
@@ -100,15 +115,11 @@ def _loss(model: nn.Module, stream: np.ndarray, recipe: Recipe, step: int, devic
     tokens = windows(stream, recipe.seed, step, recipe.batch, recipe.length)
     inputs, targets = span_corruption(tokens, np.random.default_rng([recipe.seed, 1, step]))
     with torch.autocast(torch.device(device).type, dtype=torch.bfloat16):
-        return model(
-            input_ids=torch.as_tensor(inputs, device=device), labels=torch.as_tensor(targets, device=device)
-        ).loss
+        return model(input_ids=torch.as_tensor(inputs, device=device), labels=torch.as_tensor(targets, device=device)).loss
 
 
 @torch.no_grad()
-def heldout_loss(
-    model: nn.Module, stream: np.ndarray, recipe: Recipe, device: str, batches: int = 16
-) -> tuple[float, float]:
+def heldout_loss(model: nn.Module, stream: np.ndarray, recipe: Recipe, device: str, batches: int = 16) -> tuple[float, float]:
     """Span-corruption loss on `batches` fixed held-out batches and its standard error over batches.
 
     The sample does not depend on the recipe's seed or size, so that models of a ladder can be compared.
@@ -133,13 +144,13 @@ def _resume(path: Path, recipe: Recipe, model: nn.Module, optimizer: torch.optim
         return 0, []
     with safe_open(path, "pt") as file:
         state = json.loads(file.metadata()["state"])
-        if state["recipe"] != asdict(recipe):
+        if state["recipe"] != json.loads(json.dumps(asdict(recipe))):
             raise UsageError(f"{path} was made by another recipe ({state['recipe']}): use another --out, or --force")
         with torch.no_grad():
             for name, parameter in model.named_parameters():
                 parameter.copy_(file.get_tensor(f"model.{name}"))
         slots: dict[int, dict[str, Tensor]] = {}
-        for key in file.keys():
+        for key in file.keys():  # noqa: SIM118 (a safetensors file is no mapping)
             if key.startswith("optimizer."):
                 _, index, name = key.split(".")
                 slots.setdefault(int(index), {})[name] = file.get_tensor(key)

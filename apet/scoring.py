@@ -3,6 +3,10 @@
 The decoder is given `<pad> <extra_id_0>` and asked for the next piece; class c's logit is that of its label word's
 first piece. The loss is the cross-entropy over the C label words alone, so its Gauss-Newton matrix has rank at most
 n (C - 1).
+
+A language model prefers some words to others whatever the input. That prior, the untuned model's mean logits over
+unlabelled examples, is taken off once (calibration as in Zhao et al. 2021, arXiv 2102.09690, with the task's own inputs):
+otherwise the first parameters tuned only unlearn it, and the quadratic at the pretrained point describes little else.
 """
 
 from __future__ import annotations
@@ -33,8 +37,15 @@ class Scorer:
         if len(set(first)) < len(first):
             raise UsageError(f"the label words {task.words} do not differ in their first piece under this tokenizer")
         self.label_ids = torch.tensor(first, device=device)  # (C,)
+        self.prior = torch.zeros(len(first), device=device)  # (C,)
         tail = task.template.rsplit("}", 1)[1]
         self._tail = len(tokenizer(tail)["input_ids"])  # pieces after the last field, </s> included
+
+    @torch.no_grad()
+    def calibrate(self, model: nn.Module, examples: Sequence[Example]) -> None:
+        """Measure the label words' prior under `model`, the untuned one, on `examples` (labels are not looked at)."""
+        logits, _ = predictions(model, self, examples)
+        self.prior += logits.mean(0).to(self.prior)
 
     def encode(self, examples: Sequence[Example]) -> list[list[int]]:
         """Piece ids of every example; a long field loses its end, never the question after it."""
@@ -61,14 +72,14 @@ class Scorer:
             yield self.batch(encoded[start : start + size], examples[start : start + size])
 
     def logits(self, model: nn.Module, batch: Batch, replaced: dict[str, Tensor] | None = None) -> Tensor:
-        """Label-word logits (B, C); `replaced` parameters stand in for the model's own, differentiably."""
+        """Label-word logits less their prior (B, C); `replaced` parameters stand in for the model's own, differentiably."""
         inputs = {
             "input_ids": batch["input_ids"],
             "attention_mask": batch["attention_mask"],
             "decoder_input_ids": self.prefix.expand(len(batch["labels"]), -1),
         }
         out = model(**inputs) if replaced is None else functional_call(model, replaced, kwargs=inputs)
-        return out.logits[:, -1, self.label_ids]
+        return out.logits[:, -1, self.label_ids] - self.prior
 
 
 def cross_entropy(logits: Tensor, batch: Batch) -> tuple[Tensor, float]:

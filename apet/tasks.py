@@ -120,6 +120,4 @@ def _from_cache(task: Task) -> dict[str, list[Example]]:
         data = load_dataset(hub_id, configuration, download_config=DownloadConfig(local_files_only=True))
     except (OSError, ValueError) as error:  # datasets raises either, by version, for what is not in its cache
         raise missing from error
-    return {
-        split: [_checked(dict(row), task, f"{hub_id} {split}") for row in data[split]] for split in ("train", "validation")
-    }
+    return {split: [_checked(dict(row), task, f"{hub_id} {split}") for row in data[split]] for split in ("train", "validation")}

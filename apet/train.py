@@ -9,11 +9,12 @@ part of the training data that is never reported (early stop; the best state is 
 from __future__ import annotations
 
 import json
+import math
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from apet.methods import Mounted
 from apet.scoring import Scorer, cross_entropy, evaluate
 from apet.tasks import Example
 
-STALL, FACTOR, REDUCTIONS = 0.01, 0.3, 2  # a stall is less than 1 % better over `patience` checks
+STALL, FACTOR, REDUCTIONS = 0.005, 0.3, 2  # a stall: `patience` checks without a gain of this part of the first loss
 CHECKPOINT_SECONDS = 20.0
 
 
@@ -50,7 +51,7 @@ class TrainOptions:
     clip: float = 1.0
     weight_decay: float = 0.0
     check: int = 50
-    patience: int = 2
+    patience: int = 3
     train_seed: int = 0
     precision: str = "no"  # accelerate's mixed precision: no, bf16, fp16
 
@@ -62,14 +63,14 @@ class Progress:
     step: int = 0
     reductions: int = 0
     stalled: int = 0
-    best: float = float("inf")  # of the watched loss, at any check
-    anchor: float = float("inf")  # the watched loss that the next check must beat by STALL
-    history: list[tuple[int, float]] | None = None
+    best: float = math.inf  # of the watched loss, at any check
+    anchor: float = math.inf  # the watched loss that the next check must beat by a stall's width
+    history: list[tuple[int, float]] = field(default_factory=list)  # (step, watched loss), from step 0
 
     def check(self, watched: float, patience: int) -> None:
-        self.history = [*(self.history or []), (self.step, watched)]
+        self.history.append((self.step, watched))
         self.best = min(self.best, watched)
-        if watched < self.anchor * (1 - STALL):
+        if watched < self.anchor - STALL * self.history[0][1]:
             self.anchor, self.stalled = watched, 0
             return
         self.stalled += 1
@@ -100,13 +101,16 @@ def train(
     from accelerate import Accelerator
 
     accelerator = Accelerator(cpu=scorer.device == "cpu", mixed_precision=options.precision)
-    names, parameters = list(mounted.trainable), list(mounted.trainable.values())
+    parameters = list(mounted.trainable.values())
     optimizer = accelerator.prepare(torch.optim.AdamW(parameters, lr=options.lr, weight_decay=options.weight_decay))
     encoded = scorer.encode(examples)
     best = {name: p.detach().clone() for name, p in mounted.trainable.items()} if keep_best else {}
     progress = _resume(checkpoint, mounted, optimizer.optimizer, best)
+    if not progress.history:
+        progress.check(evaluate(model, scorer, watched)["loss"], options.patience)
     saved = time.monotonic()
     with _interruptible() as stopped:
+        checkpoint.parent.mkdir(parents=True, exist_ok=True)
         while progress.step < options.steps and not progress.plateau:
             for group in optimizer.param_groups:
                 group["lr"] = _learning_rate(options, progress)
@@ -186,7 +190,6 @@ def _save(path: Path, mounted: Mounted, optimizer: torch.optim.Optimizer, best: 
     tensors["rng"] = torch.get_rng_state()
     for index, slots in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{slot}": value for slot, value in slots.items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as temporary:
         save_file({k: v.clone() for k, v in tensors.items()}, temporary, {"progress": json.dumps(vars(progress))})
 
@@ -197,7 +200,7 @@ def _resume(path: Path, mounted: Mounted, optimizer: torch.optim.Optimizer, best
         return Progress()
     slots: dict[int, dict[str, Tensor]] = {}
     with safe_open(path, "pt") as file:
-        for key in file.keys():
+        for key in file.keys():  # noqa: SIM118 (a safetensors file is no mapping)
             kind, _, name = key.partition(".")
             value = file.get_tensor(key)
             if kind == "trainable":
@@ -210,6 +213,7 @@ def _resume(path: Path, mounted: Mounted, optimizer: torch.optim.Optimizer, best
             else:
                 torch.set_rng_state(value)
         progress = Progress(**json.loads(file.metadata()["progress"]))
+        progress.history = [(step, loss) for step, loss in progress.history]  # JSON knows no tuples
     optimizer.load_state_dict({"state": slots, "param_groups": optimizer.state_dict()["param_groups"]})
     mounted.write()
     return progress

@@ -93,7 +93,9 @@ def test_detach_restores_every_tensor_bitwise(model, batch):
 
 @pytest.mark.parametrize("k", [1, 50, None])
 def test_the_gradient_of_z_is_the_dense_gradients_entries(model, batch, k):
-    dense = dict(zip([n for n, _ in model.named_parameters()], torch.autograd.grad(model(**batch).loss, list(model.parameters())), strict=True))
+    dense = dict(
+        zip([n for n, _ in model.named_parameters()], torch.autograd.grad(model(**batch).loss, list(model.parameters())), strict=True)
+    )
     coordinates = on(model, k)
     z = coordinates.attach(model)
     model(**batch).loss.backward()

@@ -9,8 +9,9 @@ import torch
 
 from apet.corpus import EOS, FIRST_SENTINEL, corpus_files, span_corruption, token_stream, train_tokenizer, windows
 from apet.errors import MissingInput, UsageError
-from apet.ladder import TOKENIZER
-from apet.pretrain import Recipe, learning_rate, pretrain
+from apet.ladder import LADDER, TOKENIZER, card, ladder_names
+from apet.models import load_model
+from apet.pretrain import SCHEDULE, Recipe, learning_rate, pretrain, shorter
 
 
 def test_span_corruption_loses_no_token():
@@ -66,7 +67,7 @@ def test_a_missing_corpus_is_named(tmp_path):
         corpus_files(tmp_path, [], heldout=True)
 
 
-RECIPE = Recipe("240k", steps=6, batch=4, warmup=2)
+RECIPE = Recipe("240k", shorter(6), batch=4)
 
 
 def stream() -> np.ndarray:
@@ -95,8 +96,41 @@ def test_a_checkpoint_of_another_recipe_is_refused(tmp_path):
 
 
 def test_the_learning_rate_warms_up_holds_and_falls_to_zero():
-    recipe = Recipe("240k", steps=1000, warmup=100)
-    rates = [learning_rate(recipe, step) for step in range(1000)]
-    assert rates[0] == pytest.approx(recipe.lr / 100)
-    assert rates[300] == recipe.lr
-    assert rates[-1] == pytest.approx(recipe.lr / 500)
+    recipe = Recipe("240k")
+    rates = [learning_rate(recipe, step) for step in range(recipe.steps + 1)]
+    assert rates[0] == pytest.approx(2e-2 / 200)
+    assert rates[200] == rates[3999] == 2e-2
+    assert rates[5999] == pytest.approx(1e-2)
+    assert rates[7999] == rates[8000] == 0
+
+
+def test_a_sqrt_stretch_moves_fast_first():
+    recipe = Recipe("240k", ((1, 1.0, "linear"), (100, 0.0, "sqrt")))
+    assert learning_rate(recipe, 25) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("steps", [2, 6, 399, 8000])
+def test_a_shorter_schedule_has_the_asked_number_of_steps(steps):
+    assert Recipe("240k", shorter(steps)).steps == steps
+    assert shorter(8000) == SCHEDULE
+
+
+@pytest.mark.parametrize("name", ladder_names())
+def test_the_cards_of_the_ladder_hold_what_the_weights_are(name):
+    about, model = card(name), load_model(name).model
+    assert about["parameters"] == sum(p.numel() for p in model.parameters())
+    assert about["curve"][-1]["heldout_loss"] == about["heldout_loss"]
+    assert about["tokens"] == about["curve"][-1]["tokens"]
+
+
+def test_held_out_loss_falls_strictly_with_size():
+    losses = [(card(name)["parameters"], card(name)["heldout_loss"]) for name in ladder_names()]
+    assert len(losses) >= 3
+    assert [loss for _, loss in sorted(losses)] == sorted((loss for _, loss in losses), reverse=True)
+    assert max(losses)[0] / min(losses)[0] >= 20
+
+
+def test_the_shipped_weights_are_small_enough():
+    sizes = [p.stat().st_size for p in LADDER.rglob("*.safetensors")]
+    assert sum(sizes) <= 18e6
+    assert max(sizes) <= 16 * 2**20

@@ -39,7 +39,9 @@ def test_a_long_field_loses_its_end_and_the_question_stays(loaded):
 
 def test_the_mean_does_not_depend_on_batch_size_or_order(loaded, folder):
     rows = load_task("sst2", folder).splits["train"]
-    found = [evaluate(loaded.model, scorer(loaded), rows, size) for size in (1, 5, 24)] + [evaluate(loaded.model, scorer(loaded), rows[::-1], 7)]
+    found = [evaluate(loaded.model, scorer(loaded), rows, size) for size in (1, 5, 24)] + [
+        evaluate(loaded.model, scorer(loaded), rows[::-1], 7)
+    ]
     for other in found[1:]:
         assert other["loss"] == pytest.approx(found[0]["loss"], rel=1e-6)
         assert other["accuracy"] == found[0]["accuracy"]
@@ -57,6 +59,15 @@ def test_logits_are_the_models_own_at_the_slot(loaded, folder):
     torch.testing.assert_close(logits.float(), full[:, 1, words])
     total, weight = cross_entropy(logits, batch)
     assert total.item() / weight == pytest.approx(F.cross_entropy(logits, labels).item())
+
+
+def test_calibration_takes_the_mean_logits_off(loaded, folder):
+    rows = load_task("sst2", folder).splits["train"]
+    plain, calibrated = scorer(loaded), scorer(loaded)
+    calibrated.calibrate(loaded.model, rows)
+    raw, less = (predictions(loaded.model, each, rows)[0] for each in (plain, calibrated))
+    torch.testing.assert_close(less.mean(0), torch.zeros(2, dtype=torch.float64), atol=1e-5, rtol=0)
+    torch.testing.assert_close(raw - less, (raw - raw.mean(0)) * 0 + raw.mean(0), atol=1e-5, rtol=0)
 
 
 def test_chance_is_the_larger_of_majority_and_uniform():

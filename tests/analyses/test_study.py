@@ -1,0 +1,168 @@
+"""Studies: grids become runs, interrupted ones equal uninterrupted ones, thresholds follow from rows."""
+
+import math
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from analyses.intrinsic_dim import first_round, second_round
+from analyses.run import run
+from analyses.spec import Spec
+from analyses.store import Row, Store
+from analyses.study import Study, read_study, run_study, study_rows
+from analyses.thresholds import finished, thresholds
+from apet.errors import ApetError, MissingInput, UsageError
+
+ROOT = Path(__file__).parent.parent.parent
+BASE = {"model": "mini-t5-240k", "random_init": True, "task": "sst2", "examples": 16, "early_stop": False, "steps": 20, "batch": 8}
+
+
+def small(folder: Path) -> Study:
+    specs = [
+        Spec(**BASE, method="full"),
+        *(Spec(**BASE, k=k, position_seed=seed) for k in (5, 50) for seed in (0, 1)),
+        Spec(**{**BASE, "kind": "predict"}),
+    ]
+    return Study("small", tuple(spec.resolved() for spec in specs), 0.5, {"sst2": folder})
+
+
+def rows_of(store: Store) -> dict[str, str]:
+    return {name: (store.folder(name) / "rows.jsonl").read_text() for name in store.run_ids()}
+
+
+@pytest.fixture(scope="module")
+def whole(folder, tmp_path_factory) -> Store:
+    store = Store(tmp_path_factory.mktemp("whole"))
+    outcome = run_study(small(folder), store)
+    assert len(outcome.done) == 6
+    return store
+
+
+def test_the_same_spec_gives_bitwise_the_same_rows(whole, folder, tmp_path):
+    store = Store(tmp_path)
+    for spec in reversed(small(folder).specs):
+        run(spec, store, folder)
+    assert rows_of(store) == {name: text for name, text in rows_of(whole).items() if name in rows_of(store)}
+
+
+def test_an_interrupted_study_equals_an_uninterrupted_one(whole, folder, tmp_path, monkeypatch):
+    store = Store(tmp_path)
+
+    def stop(done: int, total: int, what: str) -> None:
+        if done == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_study(small(folder), store, report=stop)
+    stamps = {name: (store.folder(name) / "DONE").stat().st_mtime_ns for name in store.run_ids()}
+    assert len(stamps) == 3
+    run_study(small(folder), store)
+    assert all((store.folder(name) / "DONE").stat().st_mtime_ns == stamp for name, stamp in stamps.items())
+    study_rows(small(folder), whole)
+    study_rows(small(folder), store)
+    assert rows_of(store) == rows_of(whole)
+
+
+@pytest.mark.long
+def test_two_processes_give_the_rows_of_one(whole, folder, tmp_path):
+    store = Store(tmp_path)
+    assert len(run_study(small(folder), store, jobs=2).done) == 6
+    study_rows(small(folder), whole)
+    study_rows(small(folder), store)
+    assert rows_of(store) == rows_of(whole)
+
+
+def test_a_failed_run_does_not_stop_the_others(folder, tmp_path, monkeypatch):
+    study = small(folder)
+
+    def fail_on_full(spec, *rest):
+        if spec.method == "full" and spec.kind == "train":
+            raise ApetError("the loss is nan at step 3")
+        return run(spec, *rest)
+
+    monkeypatch.setattr("analyses.study.run", fail_on_full)
+    outcome = run_study(study, Store(tmp_path))
+    assert len(outcome.done) == 5
+    assert [error for _, error in outcome.failed] == ["the loss is nan at step 3"]
+
+
+def test_one_runs_rows_do_not_change_with_another_seed(whole, folder, tmp_path):
+    store = Store(tmp_path)
+    name = run(Spec(**BASE, k=5, position_seed=1), store, folder)
+    assert rows_of(store)[name] == rows_of(whole)[name]
+
+
+def test_the_threshold_rows_hold_target_and_both_thresholds(whole, folder):
+    found = {row.quantity: row for row in thresholds(whole, finished(whole), 0.5) if row.quantity != "predicted_loss"}
+    full = next(r for r in finished(whole) if r.spec["method"] == "full")
+    initial, final = full.value("initial_loss", "train"), full.value("loss", "train")
+    assert found["target_loss"].value == pytest.approx((initial + final) / 2)
+    assert {"k_star", "k_pred", "rank_ceiling", "runs"} <= found.keys()
+    assert found["rank_ceiling"].value == 16
+    assert math.isnan(found["k_pred"].value) == found["k_pred"].note.startswith("censored")
+
+
+def test_the_measured_threshold_of_known_losses_is_recovered(tmp_path):
+    store = Store(tmp_path)
+    noise = np.random.default_rng(0)
+    common = {"model": "m", "random_init": False, "task": "t", "examples": 8, "max_length": 128, "early_stop": False}
+
+    def commit(name: str, method: str, k: int, loss: float) -> None:
+        rows = [Row("m", 1, "t", quantity, value, name, split="train") for quantity, value in (("initial_loss", 1.0), ("loss", loss))]
+        store.commit(name, {**common, "kind": "train", "method": method, "k": k}, rows, {}, {})
+
+    commit("full", "full", 10**6, 1e-6)
+    for k in (16, 64, 256, 1024):
+        for seed in range(3):
+            commit(f"{k}-{seed}", "apet", k, 0.5 * (k / 100) ** -0.5 * math.exp(0.03 * noise.normal()))
+    (k_star,) = (row for row in thresholds(store, finished(store), 0.5) if row.quantity == "k_star")
+    assert k_star.low < 100 < k_star.high
+    assert k_star.value == pytest.approx(100, rel=0.1)
+
+
+def test_round_one_spreads_k_and_round_two_brackets_the_crossing():
+    assert first_round(10**6, 6) == [4, 16, 64, 256, 1024, 4096]
+    assert max(first_round(100, 6)) == 100
+    pairs = second_round({4: 0.7, 16: 0.6, 64: 0.3, 256: 0.1}, 0.5, 8)
+    assert len(set(pairs)) == 8
+    assert {k for k, _ in pairs} == {16, 25, 40, 64}
+    assert all(seed >= 1 for _, seed in pairs)
+    assert {k for k, _ in second_round({4: 0.7, 16: 0.6}, 0.5, 4)} == {4, 16}  # not reached: the upper end again
+
+
+@pytest.mark.parametrize("name", sorted(p.name for p in (ROOT / "studies").glob("*.yaml")))
+def test_shipped_studies_are_valid(name):
+    study = read_study(ROOT / "studies" / name)
+    assert study.specs
+    assert all(asdict(spec) == asdict(spec.resolved()) for spec in study.specs)
+
+
+def test_the_largest_models_prediction_is_held_back():
+    study = read_study(ROOT / "studies" / "ladder.yaml")
+    assert {spec.model for spec in study.specs if spec.kind == "train"} >= {"mini-t5-6m"}
+    assert "mini-t5-6m" not in {spec.model for spec in study.specs if spec.kind == "predict"}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("grid: [{kind: train, method: full, modle: x}]", r"grid entry 1: unknown field 'modle': did you mean model"),
+        ("grid: [{kind: train, k: [1, x]}]", r"grid entry 1: k: 'x' is not int or null"),
+        ("grids: []", "at least a 'grid'"),
+        ("grid: [{k: 1}]\nthresholds: {}", "unknown key 'thresholds': did you mean threshold"),
+        ("grid: [{k: 1}]\nthreshold: {fraction: 2}", "fraction 2 is not between 0 and 1"),
+        ("grid: [x]", "is not a mapping"),
+        (":", "s.yaml"),
+    ],
+)
+def test_a_wrong_study_says_where(text, message, tmp_path):
+    (tmp_path / "s.yaml").write_text(text)
+    with pytest.raises(UsageError, match=message):
+        read_study(tmp_path / "s.yaml")
+
+
+def test_a_missing_study_is_named(tmp_path):
+    with pytest.raises(MissingInput, match="no study file"):
+        read_study(tmp_path / "nowhere.yaml")

@@ -1,0 +1,184 @@
+"""The contract of the command line: JSON objects, exit codes, one clear line, nothing half-written."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from cli import app
+
+ROOT = Path(__file__).parent.parent
+SMALL = ["--model", "mini-t5-240k", "--random-init"]
+
+
+def call(*arguments: str) -> tuple[int, str, str]:
+    result = CliRunner().invoke(app, list(map(str, arguments)))
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.exit_code, result.stdout, result.stderr
+
+
+def answer(*arguments: str) -> dict:
+    code, out, err = call(*arguments, "--json")
+    assert code == 0, err
+    return json.loads(out)
+
+
+@pytest.fixture
+def train(folder, tmp_path) -> list[str]:
+    return ["train", *SMALL, "--task", "sst2", "--data", folder, "--k", "50", "--steps", "20", "--batch", "8", "--out", tmp_path]
+
+
+def test_train_prints_the_contracts_fields(train):
+    found = answer(*train)
+    assert {"accuracy", "accuracy_stderr", "chance", "k", "run_id"} <= found.keys()
+    assert 0 <= found["accuracy"] <= 1
+    assert found["chance"] == 0.5
+    assert found["k"] == 50
+
+
+def test_a_finished_run_is_not_computed_again_and_force_does(train, tmp_path):
+    first = answer(*train)
+    done = tmp_path / "train" / first["run_id"] / "DONE"
+    stamp = done.stat().st_mtime_ns
+    assert answer(*train) == first
+    assert done.stat().st_mtime_ns == stamp
+    assert answer(*train, "--force") == first
+    assert done.stat().st_mtime_ns > stamp
+
+
+def test_dry_run_writes_nothing_and_names_the_run(train, tmp_path):
+    planned = answer(*train, "--dry-run")
+    assert not (tmp_path / "train").exists()
+    assert planned["run_id"] == answer(*train)["run_id"]
+    assert planned["gradient_equivalents"] == 20 * 8
+
+
+def test_options_beat_config_and_set_beats_options(train, tmp_path):
+    config = tmp_path / "c.yaml"
+    config.write_text("batch: 4\nposition_seed: 7\n")
+    spec = answer(*train, "--config", config, "--set", "steps=11", "--dry-run")["spec"]
+    assert (spec["batch"], spec["position_seed"], spec["steps"]) == (8, 7, 11)
+
+
+def test_seed_sets_both_seeds(train):
+    spec = answer(*train, "--seed", "3", "--dry-run")["spec"]
+    assert spec["position_seed"] == spec["train_seed"] == 3
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "message"),
+    [
+        (["--model", "mini-t5-240q"], 2, "did you mean mini-t5-240k"),
+        (["--model", "nobody/nothing"], 3, "hf download nobody/nothing"),
+        (["--task", "sst-2"], 2, "did you mean sst2"),
+        (["--method", "aped"], 2, "did you mean apet"),
+        (["--k", "0"], 2, "k = 0 must be at least 1"),
+        (["--k", "999999999"], 2, "k = 999999999 is over the"),
+        (["--data", "nowhere"], 3, "no data folder nowhere"),
+        (["--examples", "1000"], 2, "examples = 1000"),
+        (["--lr", "-1"], 2, "lr = -1.0 must be positive"),
+        (["--set", "stepz=3"], 2, "unknown field 'stepz': did you mean steps"),
+        (["--set", "steps=many"], 2, "'many' is not int"),
+        (["--device", "tpu"], 2, "unknown device 'tpu'"),
+        (["--config", "nowhere.yaml"], 3, "no config file"),
+    ],
+)
+def test_wrong_input_is_one_line_with_its_exit_code_and_writes_nothing(train, change, code, message, tmp_path):
+    found, out, err = call(*train, *change, "--json")
+    assert found == code
+    assert out == ""
+    assert message in err
+    assert len(err.strip().splitlines()) == 1
+    assert not list(tmp_path.glob("train/*/DONE"))
+
+
+def test_a_broken_line_of_data_is_named(train, folder, tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "train.jsonl").write_text('{"sentence": "fine", "label": 1}\n{broken\n')
+    code, _, err = call(*train, "--data", tmp_path / "data")
+    assert code == 2
+    assert "train.jsonl, line 2: not JSON" in err
+
+
+def test_models_and_tasks_are_listed():
+    listed = answer("models")["models"]
+    assert {"name", "parameters"} <= listed[0].keys()
+    assert {"sst2", "mini-sentiment"} <= {row["name"] for row in answer("tasks")["tasks"]}
+    for command in ("models", "tasks"):
+        assert call(command)[0] == 0
+
+
+def test_spectrum_prints_eigenvalues_with_residuals(folder, tmp_path):
+    options = [
+        "--task",
+        "sst2",
+        "--data",
+        folder,
+        "--k",
+        "20",
+        "--examples",
+        "8",
+        "--lanczos-steps",
+        "20",
+        "--probes",
+        "2",
+        "--out",
+        tmp_path,
+    ]
+    found = answer("spectrum", *SMALL, *options)
+    assert len(found["eigenvalues"]) == len(found["residuals"]) == 10
+    assert found["eigenvalues"] == sorted(found["eigenvalues"], reverse=True)
+    assert found["symmetry_defect"] < 1e-3
+    exact = answer("spectrum", *SMALL, *options, "--matrix", "ggn")
+    assert exact["negative_mass"] < 1e-4
+
+
+def test_intrinsic_dim_prints_the_contracts_fields(folder, tmp_path):
+    options = [
+        "--task",
+        "sst2",
+        "--data",
+        folder,
+        "--examples",
+        "16",
+        "--steps",
+        "20",
+        "--runs",
+        "4",
+        "--fraction",
+        "0.3",
+        "--out",
+        tmp_path,
+    ]
+    found = answer("intrinsic-dim", *SMALL, *options)
+    wanted = {"k_star", "k_star_low", "k_star_high", "k_pred", "k_pred_low", "k_pred_high", "target", "target_definition", "runs", "chance"}
+    assert wanted | {"censored", "censored_pred"} <= found.keys()
+    assert found["runs"] == 4
+    for name, flag in (("k_star", "censored"), ("k_pred", "censored_pred")):
+        assert (found[name] is None) == (found[flag] in ("above", "below"))
+
+
+def test_ctrl_c_saves_and_the_same_command_goes_on(folder, tmp_path):
+    command = [sys.executable, "cli.py", "train", *SMALL, "--task", "sst2", "--data", str(folder), "--method", "apet", "--k", "50",
+               "--no-early-stop", "--batch", "8", "--steps", "400", "--lr", "0.0001", "--json"]  # fmt: skip
+    whole = subprocess.run([*command, "--out", str(tmp_path / "a")], cwd=ROOT, capture_output=True, check=True, text=True)
+    process = subprocess.Popen(
+        [*command, "--out", str(tmp_path / "b")], cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 60
+    while not list((tmp_path / "b").glob("train/*")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "--resume" in err
+    assert list((tmp_path / "b").glob("train/*/checkpoint.safetensors"))
+    again = subprocess.run([*command, "--resume", "--out", str(tmp_path / "b")], cwd=ROOT, capture_output=True, check=True, text=True)
+    results = [json.loads(run.stdout) for run in (whole, again)]
+    assert {**results[0], "results": None} == {**results[1], "results": None}
