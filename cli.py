@@ -36,13 +36,13 @@ RandomInit = Annotated[
 ]
 Examples = Annotated[
     int | None,
-    typer.Option(help="Use a fixed subset of this many training examples. [default: all; 256 for intrinsic-dim, 64 for spectrum]"),
+    typer.Option(help="Use a fixed subset of this many training examples. [default: all; 128 for intrinsic-dim, 64 for spectrum]"),
 ]
 Seed = Annotated[int | None, typer.Option(help="Sets both the position seed and the train seed.")]
 PositionSeed = Annotated[int | None, typer.Option(help="Names the order of entries: which k are tuned. [default: 0]")]
 TrainSeed = Annotated[int | None, typer.Option(help="Names the order of batches, new weights and random probes. [default: 0]")]
 Steps = Annotated[int | None, typer.Option(help="At most this many training steps; a run ends earlier at its plateau. [default: 2000]")]
-Batch = Annotated[int | None, typer.Option(help="Examples a step. [default: 32]")]
+Batch = Annotated[int | None, typer.Option(help="Examples a step. [default: 32; 16 for intrinsic-dim]")]
 Rate = Annotated[float | None, typer.Option("--lr", help="Learning rate. [default: by method and k]")]
 Dtype = Annotated[str | None, typer.Option(help="float32, bfloat16 or float16 (autocast; tuned values stay float32). [default: float32]")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
@@ -117,7 +117,7 @@ def _train_summary(name: str, store: Any) -> dict[str, Any]:
 @command("intrinsic-dim")
 def intrinsic_dim(
     model: Model = None, task: Task = None, data: Data = None, random_init: RandomInit = None, examples: Examples = None,
-    fraction: Annotated[float, typer.Option(help="Target: this part of the way from the untuned model's training loss to full fine-tuning's.", min=0.01, max=0.99)] = 0.5,
+    fraction: Annotated[float, typer.Option(help="Target: this part of the way from the untuned model's training loss to full fine-tuning's.", min=0.01, max=0.99)] = 0.2,
     runs: Annotated[int, typer.Option(help="How many APET runs may be spent on the measurement.", min=4)] = 14,
     subspace: Annotated[str, typer.Option(help="coordinates (APET).")] = "coordinates",
     measure: Annotated[bool, typer.Option("--measure/--no-measure", help="Train over k and regress the crossing.")] = True,
@@ -129,8 +129,8 @@ def intrinsic_dim(
     """Measure the number k* of parameters that reaches a target, with an interval, and predict it without training.
 
     Everything is on a fixed set of training examples without early stop, because the prediction speaks of the training
-    loss at its minimum. At fraction 0.9 the quadratic at the pretrained point often has no solution: the prediction is
-    then reported as censored.
+    loss at its minimum. With n examples of C classes no prediction can exceed n (C - 1); above 30 % of that, and where the
+    quadratic at the pretrained point does not reach the target (often at a fraction of .7 or more), it is censored.
     """
     from analyses.intrinsic_dim import intrinsic_dim as search
     from analyses.intrinsic_dim import plan
@@ -140,7 +140,7 @@ def intrinsic_dim(
         raise UsageError(f"unknown subspace '{subspace}': this version has coordinates")
     if not (measure or predict):
         raise UsageError("nothing to do with both --no-measure and --no-predict")
-    spec = _spec("train", {"examples": 256, "early_stop": False}, seed, config, set_, **_given(locals()))
+    spec = _spec("train", {"examples": 128, "early_stop": False, "batch": 16}, seed, config, set_, **_given(locals()))
     store = _store(out / "intrinsic-dim")
     if not resume:
         store.clear()
@@ -235,6 +235,9 @@ def _study_cost(plan: Any) -> int:
     return sum(check(spec, inputs(spec, plan.data.get(spec.task)))["gradient_equivalents"] for spec in plan.specs)
 
 
+Fraction = Annotated[
+    float | None, typer.Option(help="Threshold target, as in 'intrinsic-dim'. [default: the study's own]", min=0.01, max=0.99)
+]
 Results = Annotated[Path, typer.Argument(help="Folder of a study's results, for instance results/demo.")]
 
 
@@ -243,7 +246,7 @@ def figures(
     results: Results,
     out: Annotated[Path, typer.Option(help="Where the PDF and PNG files go.")] = Path("figures/out"),
     only: Annotated[list[str] | None, typer.Option(help="Draw only these: performance, spectra, thresholds.")] = None,
-    fraction: Annotated[float, typer.Option(help="Threshold target, as in 'study' and 'intrinsic-dim'.", min=0.01, max=0.99)] = 0.5,
+    fraction: Fraction = None,
     json_: Json = False, dry_run: DryRun = False,
 ) -> None:  # fmt: skip
     """Draw the figures that the rows of a study allow (PDF and PNG)."""
@@ -262,7 +265,7 @@ def figures(
 def report(
     results: Results,
     out: Annotated[Path | None, typer.Option(help="The page to write. [default: RESULTS/report.html]")] = None,
-    fraction: Annotated[float, typer.Option(help="Threshold target, as in 'study' and 'intrinsic-dim'.", min=0.01, max=0.99)] = 0.5,
+    fraction: Fraction = None,
     json_: Json = False, dry_run: DryRun = False,
 ) -> None:  # fmt: skip
     """Write one self-contained page with the study's figures and tables, and print the table of thresholds."""
@@ -396,16 +399,19 @@ def _store(root: Path) -> Any:
     return Store(root)
 
 
-def _rows(results: Path, fraction: float) -> Any:
+def _rows(results: Path, fraction: float | None) -> Any:
     """All rows under `results`, thresholds included, as a DataFrame."""
     from analyses.store import frame
-    from analyses.thresholds import finished, thresholds
+    from analyses.thresholds import finished, fractions, thresholds
 
     store = _store(results)
     runs = finished(store)
+    known = [fraction] if fraction is not None else fractions(store)
+    if len(known) > 1:
+        raise UsageError(f"{results} holds thresholds for the fractions {', '.join(map(str, known))}: choose one with --fraction")
     if not runs:
         raise MissingInput(f"no finished run under {results}: run a study first, for instance 'python cli.py study studies/demo.yaml'")
-    return frame([row for run in runs for row in run.rows] + thresholds(store, runs, fraction))
+    return frame([row for run in runs for row in run.rows] + [row for each in known for row in thresholds(store, runs, each)])
 
 
 def _device(name: str) -> str:

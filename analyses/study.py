@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import itertools
 import multiprocessing
+import signal
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -104,7 +105,7 @@ def run_study(
             settle(spec, partial(run, spec, store, study.data.get(spec.task), device))
         return Outcome(done, failed)
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, context, initializer=_one_thread) as pool:
+    with ProcessPoolExecutor(jobs, context, initializer=_set_up_worker) as pool:
         # Long runs first, so that the last to finish is short.
         order = sorted(study.specs, key=lambda spec: -_weight(spec))
         futures = {pool.submit(run, spec, store, study.data.get(spec.task), device): spec for spec in order}
@@ -117,10 +118,12 @@ def run_study(
     return Outcome(done, failed)
 
 
-def _one_thread() -> None:
+def _set_up_worker() -> None:
+    """Set up a worker: one thread; Ctrl-C is the parent's, and the training loop's while it runs."""
     import torch
 
     torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _weight(spec: Spec) -> float:

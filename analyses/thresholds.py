@@ -42,6 +42,12 @@ def finished(store: Store) -> list[Run]:
     return [run for run in runs if run.spec["kind"] != "threshold"]
 
 
+def fractions(store: Store) -> list[float]:
+    """The targets for which thresholds have been computed here, sorted."""
+    specs = (store.spec(name) for name in store.run_ids())
+    return sorted({spec["fraction"] for spec in specs if spec["kind"] == "threshold"})
+
+
 def thresholds(store: Store, runs: list[Run], fraction: float, seed: int = 0) -> list[Row]:
     """k_star, k_pred and what they rest on, for every model and fixed set of examples among `runs` that allows it.
 

@@ -133,6 +133,9 @@ def _pretrained(source: str, config: Any) -> nn.Module:
 
 def _local(load: Any, source: str, **options: Any) -> Any:
     """Load from disk only; turn whatever the library raises for a missing file into one line with the remedy."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # ours says what is being done
     try:
         return load(source, local_files_only=True, trust_remote_code=False, **options)
     except OSError as error:

@@ -85,7 +85,7 @@ def pretrain(
 
     torch.manual_seed(recipe.seed)
     model: nn.Module = T5ForConditionalGeneration(t5_config(recipe.size))
-    model.to(device)
+    nn.Module.to(model, device)
     optimizer = torch.optim.Adafactor(model.parameters(), lr=learning_rate(recipe, 0))
     step, curve = _resume(checkpoint, recipe, model, optimizer)
     started = saved = time.monotonic()
