@@ -41,7 +41,7 @@ Examples = Annotated[
 Seed = Annotated[int | None, typer.Option(help="Sets both the position seed and the train seed.")]
 PositionSeed = Annotated[int | None, typer.Option(help="Names the order of entries: which k are tuned. [default: 0]")]
 TrainSeed = Annotated[int | None, typer.Option(help="Names the order of batches, new weights and random probes. [default: 0]")]
-Steps = Annotated[int | None, typer.Option(help="At most this many training steps; a run ends earlier at its plateau. [default: 2000]")]
+Steps = Annotated[int | None, typer.Option(help="At most this many training steps; a run ends earlier at its plateau. [default: 1000]")]
 Batch = Annotated[int | None, typer.Option(help="Examples a step. [default: 32; 16 for intrinsic-dim]")]
 Rate = Annotated[float | None, typer.Option("--lr", help="Learning rate. [default: by method and k]")]
 Dtype = Annotated[str | None, typer.Option(help="float32, bfloat16 or float16 (autocast; tuned values stay float32). [default: float32]")]
@@ -117,7 +117,7 @@ def _train_summary(name: str, store: Any) -> dict[str, Any]:
 @command("intrinsic-dim")
 def intrinsic_dim(
     model: Model = None, task: Task = None, data: Data = None, random_init: RandomInit = None, examples: Examples = None,
-    fraction: Annotated[float, typer.Option(help="Target: this part of the way from the untuned model's training loss to full fine-tuning's.", min=0.01, max=0.99)] = 0.2,
+    fraction: Annotated[float, typer.Option(help="Target: this part of the way from the untuned model's training loss to full fine-tuning's.", min=0.01, max=0.99)] = 0.15,
     runs: Annotated[int, typer.Option(help="How many APET runs may be spent on the measurement.", min=4)] = 14,
     subspace: Annotated[str, typer.Option(help="coordinates (APET).")] = "coordinates",
     measure: Annotated[bool, typer.Option("--measure/--no-measure", help="Train over k and regress the crossing.")] = True,
@@ -448,7 +448,7 @@ def _listing(title: str, rows: list[dict[str, Any]], as_json: bool) -> None:
     table = Table(*rows[0], box=None)
     for row in rows:
         table.add_row(*(_cell(value) for value in row.values()))
-    Console().print(table)
+    Console(width=None if sys.stdout.isatty() else 120).print(table)
 
 
 def _short(row: dict[str, Any]) -> dict[str, str]:
@@ -459,9 +459,12 @@ def _short(row: dict[str, Any]) -> dict[str, str]:
 
     accuracies = {name.removeprefix("accuracy_"): _cell(row[name]) for name in row if name.startswith("accuracy_")}
     return {
-        "model": row["model"], "parameters": _cell(row["parameters"]), "task": row["task"], "measured k*": interval("k_star"),
-        "predicted k*": interval("k_pred"), **{f"accuracy {name}": value for name, value in accuracies.items()}, "chance": _cell(row["chance"]),
-    }  # fmt: skip
+        "model": row["model"],
+        "k* measured": interval("k_star"),
+        "predicted": interval("k_pred"),
+        **accuracies,
+        "chance": _cell(row["chance"]),
+    }
 
 
 def _cell(value: Any) -> str:

@@ -293,7 +293,7 @@ def _spectrum(spec: Spec, found: Inputs, folder: Path, report: Report) -> tuple[
     }
     largest = float(np.abs(measure.nodes).max())
     grid = _symlog_grid(largest)
-    values, errors = density(measure, grid, sigma=largest / 300)
+    values, errors = density(measure, grid, sigma=largest / 50)
     mass, total_trace = negative_mass(measure), trace(measure, lambda x: x)
     rows = [
         make("symmetry_defect", defect, **common),

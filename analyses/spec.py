@@ -36,7 +36,7 @@ class Spec:
     train_seed: int = 0
     early_stop: bool = True
     lr: float | None = None
-    steps: int = 2000
+    steps: int = 1000
     batch: int = 32
     dtype: str = "float32"
     matrix: str = "hessian"

@@ -31,6 +31,7 @@ from apet.scoring import Scorer, cross_entropy, evaluate
 from apet.tasks import Example
 
 STALL, FACTOR, REDUCTIONS = 0.005, 0.3, 2  # a stall: `patience` checks without a gain of this part of the first loss
+POOL = 4  # batches that are sorted by length together
 CHECKPOINT_SECONDS = 20.0
 
 
@@ -135,11 +136,20 @@ def train(
     return progress
 
 
-def batch_indices(count: int, size: int, seed: int, step: int) -> np.ndarray:
-    """Which examples make batch `step`: a fresh permutation each epoch, whole batches only. int64 (min(size, count),)."""
+def batch_indices(lengths: Sequence[int], size: int, seed: int, step: int) -> np.ndarray:
+    """Which examples make batch `step`: int64 (min(size, examples),), each example at most once an epoch, whole batches only.
+
+    Every epoch is a fresh permutation, cut into pools of POOL batches; a pool's batches hold examples of similar length,
+    so that little is padded, and come in random order.
+    """
+    count = len(lengths)
     size = min(size, count)
     epoch, place = divmod(step, count // size)
-    return np.random.default_rng([seed, 0x42415443, epoch]).permutation(count)[place * size : (place + 1) * size]
+    random = np.random.default_rng([seed, 0x42415443, epoch])
+    order = random.permutation(count)[: count // size * size]
+    pools = [order[i : i + POOL * size] for i in range(0, len(order), POOL * size)]
+    batches = np.concatenate([pool[np.argsort(np.asarray(lengths)[pool], kind="stable")] for pool in pools]).reshape(-1, size)
+    return batches[random.permutation(len(batches))[place]]
 
 
 def _learning_rate(options: TrainOptions, progress: Progress) -> float:
@@ -148,7 +158,7 @@ def _learning_rate(options: TrainOptions, progress: Progress) -> float:
 
 def _one_step(accelerator, optimizer, parameters, model, scorer, encoded, examples, options: TrainOptions, step: int) -> None:
     """One AdamW step on the exact mean over the global batch, whatever the number of processes."""
-    chosen = batch_indices(len(examples), options.batch, options.train_seed, step)
+    chosen = batch_indices([len(ids) for ids in encoded], options.batch, options.train_seed, step)
     mine = chosen[accelerator.process_index :: accelerator.num_processes]
     batch = scorer.batch([encoded[i] for i in mine], [examples[i] for i in mine])
     with accelerator.autocast():

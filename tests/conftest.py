@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["OMP_NUM_THREADS"] = "1"  # for the processes that tests start
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 

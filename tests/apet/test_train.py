@@ -86,9 +86,17 @@ def test_a_loss_that_is_not_finite_stops_the_run_clearly(folder, tmp_path):
 
 
 def test_an_epoch_visits_each_example_once():
-    seen = np.concatenate([batch_indices(24, 8, 0, step) for step in range(3)])
-    assert np.array_equal(np.sort(seen), np.arange(24))
-    assert not np.array_equal(batch_indices(24, 8, 0, 0), batch_indices(24, 8, 1, 0))
+    lengths = list(range(240))
+    batches = [batch_indices(lengths, 8, 0, step) for step in range(30)]
+    assert np.array_equal(np.sort(np.concatenate(batches)), np.arange(240))
+    assert not np.array_equal(batches[0], batch_indices(lengths, 8, 1, 0))
+    assert not np.array_equal(batches[0], batch_indices(lengths, 8, 0, 30))
+
+
+def test_batches_hold_examples_of_similar_length():
+    lengths = np.random.default_rng(0).integers(5, 60, 320)
+    padded = sum(8 * lengths[batch_indices(lengths, 8, 0, step)].max() for step in range(40))
+    assert padded < 1.3 * lengths.sum()
 
 
 def test_the_gram_matrix_is_that_of_the_explicit_jacobian(folder, monkeypatch):
