@@ -50,7 +50,7 @@ Out = Annotated[Path, typer.Option(help="Folder of results.")]
 Config = Annotated[Path | None, typer.Option(help="YAML file with fields of the run; options on the command line win.")]
 Set = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="FIELD=VALUE", help="Set any field of the run, for instance --set warmup=50; wins over all."),
+    typer.Option("--set", metavar="FIELD=VALUE", help="Set any field of the run, for instance --set batch=8; wins over all."),
 ]
 Resume = Annotated[bool, typer.Option("--resume/--force", help="Go on from what is there, or throw it away and start again.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout; logs go to stderr.")]
@@ -89,7 +89,8 @@ def train(
     out: Out = Path("results"), config: Config = None, set_: Set = None, resume: Resume = True, json_: Json = False, dry_run: DryRun = False,
 ) -> None:  # fmt: skip
     """Tune a model on a task and evaluate it on the validation split."""
-    from analyses.run import check, inputs, run
+    from analyses.inputs import inputs
+    from analyses.run import check, run
 
     spec = _spec("train", {}, seed, config, set_, **_given(locals()))
     store = _store(out / "train")
@@ -132,9 +133,10 @@ def intrinsic_dim(
     loss at its minimum. With n examples of C classes no prediction can exceed n (C - 1); above 30 % of that, and where the
     quadratic at the pretrained point does not reach the target (often at a fraction of .7 or more), it is censored.
     """
+    from analyses.inputs import inputs
     from analyses.intrinsic_dim import intrinsic_dim as search
     from analyses.intrinsic_dim import plan
-    from analyses.run import check, inputs
+    from analyses.run import check
 
     if subspace != "coordinates":
         raise UsageError(f"unknown subspace '{subspace}': this version has coordinates")
@@ -178,7 +180,8 @@ def spectrum(
     out: Out = Path("results"), config: Config = None, set_: Set = None, resume: Resume = True, json_: Json = False, dry_run: DryRun = False,
 ) -> None:  # fmt: skip
     """Curvature of the loss in k random coordinates at the pretrained point: top eigenvalues with residuals, density with errors."""
-    from analyses.run import check, inputs, run
+    from analyses.inputs import inputs
+    from analyses.run import check, run
 
     spec = _spec("spectrum", {"examples": 64}, seed, config, set_, **_given(locals()))
     store = _store(out / "spectrum")
@@ -205,7 +208,8 @@ def study(
     device: Device = "auto", out: Out = Path("results"), resume: Resume = True, json_: Json = False, dry_run: DryRun = False,
 ) -> None:  # fmt: skip
     """Run all of a study that is not done yet; failed runs are listed and do not stop the others."""
-    from analyses.run import inputs, run_id
+    from analyses.inputs import inputs
+    from analyses.run import run_id
     from analyses.study import read_study, run_study, study_rows
 
     plan = read_study(file)
@@ -230,7 +234,8 @@ def study(
 
 
 def _study_cost(plan: Any) -> int:
-    from analyses.run import check, inputs
+    from analyses.inputs import inputs
+    from analyses.run import check
 
     return sum(check(spec, inputs(spec, plan.data.get(spec.task)))["gradient_equivalents"] for spec in plan.specs)
 

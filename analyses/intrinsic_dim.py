@@ -12,7 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from analyses.run import Report, check, inputs, run
+from analyses.inputs import inputs
+from analyses.kinds import Report
+from analyses.run import check, run
 from analyses.spec import Spec
 from analyses.store import Row, Store
 from analyses.thresholds import Run, thresholds

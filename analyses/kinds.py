@@ -1,0 +1,201 @@
+"""The three kinds of run: train, predict, spectrum. Each turns a spec and its inputs into rows and arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from analyses.inputs import Inputs, shuffled, subsets
+from analyses.spec import Spec
+from analyses.store import Row
+
+Report = Callable[[str, float, float], None]  # what is being done, done so far, of how much
+SEEN = 500  # training examples evaluated in a run with early stop
+CALIBRATION = 256  # examples on which the label words' prior is measured
+
+
+def _scorer(spec: Spec, found: Inputs) -> Any:
+    from apet.scoring import Scorer
+
+    start = found.loaded.model.config.decoder_start_token_id
+    scorer = Scorer(found.data.task, found.loaded.tokenizer, start, spec.max_length, found.device)
+    scorer.calibrate(found.loaded.model, shuffled(found)[:CALIBRATION])
+    return scorer
+
+
+def _row(spec: Spec, found: Inputs) -> Callable[..., Row]:
+    """Rows of this run: the identifying columns filled in."""
+    name = f"{spec.model} (random init)" if spec.random_init else spec.model
+
+    def make(quantity: str, value: float, **columns: Any) -> Row:
+        return Row(name, found.loaded.parameters, spec.task, quantity, float(value), **columns)
+
+    return make
+
+
+def train_run(spec: Spec, found: Inputs, folder: Path, report: Report) -> tuple[list[Row], dict[str, np.ndarray]]:
+    import copy
+
+    import torch
+
+    from apet.methods import mount
+    from apet.scoring import chance, evaluate
+    from apet.train import TrainOptions, train
+
+    torch.manual_seed(spec.train_seed)  # LoRA draws its first factor from it
+    model, scorer = copy.deepcopy(found.loaded.model), _scorer(spec, found)
+    examples, watched = subsets(spec, found)
+    held_out = found.data.splits["validation"]
+    # Where a training loss is compared with a prediction it is exact; else a sample of the training set tells enough.
+    seen = examples[:SEEN] if spec.early_stop else examples
+    before = {"train": evaluate(model, scorer, seen), "validation": evaluate(model, scorer, held_out)}
+    mounted = mount(spec.method, model, spec.k, spec.position_seed)
+    assert spec.lr is not None
+    precision = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}[spec.dtype]
+    options = TrainOptions(
+        spec.lr, spec.steps, spec.batch, check=_check_every(len(examples), spec.batch), train_seed=spec.train_seed, precision=precision
+    )
+    progress = train(
+        model, mounted, scorer, examples, watched, options, folder / "checkpoint.safetensors", keep_best=spec.early_stop,
+        report=lambda p: report(f"{spec.method} {mounted.k}: watched loss {p.history[-1][1]:.3f}", p.step, spec.steps),
+    )  # fmt: skip
+    after = {"train": evaluate(model, scorer, seen), "validation": evaluate(model, scorer, held_out)}
+    gradient = _residual_gradient(model, mounted, scorer, seen)
+    apet = spec.method == "apet"
+    make = _row(spec, found)
+    common = {
+        "method": spec.method, "subspace": "coordinates" if apet else spec.method, "placement": "random entries" if apet else None,
+        "k": mounted.k, "position_seed": spec.position_seed if apet else None, "train_seed": spec.train_seed,
+    }  # fmt: skip
+    rows = [make("chance", chance(held_out, found.data.task.classes), split="validation", **common)]
+    for split in ("train", "validation"):
+        for quantity in ("loss", "accuracy"):
+            error = f"{quantity}_stderr"
+            rows.append(make(f"initial_{quantity}", before[split][quantity], stderr=before[split][error], split=split, **common))
+            rows.append(make(quantity, after[split][quantity], stderr=after[split][error], split=split, **common))
+    rows += [
+        make("plateau", progress.plateau, **common),
+        make("residual_gradient", gradient, split="train", **common),
+        make("steps", progress.step, **common),
+        make("example_gradients", progress.step * spec.batch, **common),
+    ]
+    arrays = {"history": np.array(progress.history)}
+    if apet:
+        arrays["z"] = mounted.trainable["z"].detach().cpu().numpy()
+    return rows, arrays
+
+
+def _check_every(examples: int, batch: int) -> int:
+    """Steps between looks at the watched loss: four epochs of a small subset, at most 100."""
+    return int(min(100, max(20, 4 * examples // batch)))
+
+
+def _residual_gradient(model: Any, mounted: Any, scorer: Any, examples: list) -> float:
+    """|gradient| of the mean training loss in the trainable coordinates at the end: how far from the minimum."""
+    import torch
+
+    from apet.scoring import cross_entropy
+
+    for parameter in mounted.trainable.values():
+        parameter.grad = None
+    for batch in scorer.batches(examples, 64):
+        (cross_entropy(scorer.logits(model, batch), batch)[0] / len(examples)).backward()
+    squares = [p.grad.double().square().sum() for p in mounted.trainable.values() if p.grad is not None]
+    return float(torch.stack(squares).sum().sqrt())
+
+
+def predict_run(spec: Spec, found: Inputs, folder: Path, report: Report) -> tuple[list[Row], dict[str, np.ndarray]]:
+    from apet.jacobian import gram_matrix
+    from apet.scoring import predictions
+    from apet.space import ParameterSpace
+    from landscape.dual import gradient_spectrum
+
+    model, scorer = found.loaded.model, _scorer(spec, found)
+    examples, _ = subsets(spec, found)
+    space = ParameterSpace.of(model)
+    gram = gram_matrix(model, space, scorer, examples, lambda done, total: report("Gram matrix", done, total)).numpy()
+    logits, labels = (t.numpy() for t in predictions(model, scorer, examples))
+    spectrum = gradient_spectrum(gram, logits, labels)
+    make = _row(spec, found)
+    rows = [
+        make("initial_loss", spectrum.loss, split="train"),
+        make("rank_ceiling", spectrum.rank_ceiling),
+        make("in_scope", space.size),
+        make("example_gradients", spectrum.rank_ceiling),
+        *[make("gram_eigenvalue", value, x=i + 1) for i, value in enumerate(spectrum.eigenvalues) if value > 0],
+        *[make("gradient_projection", value, x=i + 1) for i, value in enumerate(spectrum.projections)],
+    ]
+    return rows, {"gram": gram, "logits": logits, "labels": labels}
+
+
+def spectrum_run(spec: Spec, found: Inputs, folder: Path, report: Report) -> tuple[list[Row], dict[str, np.ndarray]]:
+    import torch
+
+    from apet.coordinates import Coordinates
+    from apet.placement import random_entries
+    from apet.scoring import cross_entropy
+    from apet.space import ParameterSpace
+    from landscape.lanczos import top_eigenpairs
+    from landscape.objective import Objective
+    from landscape.operators import GaussNewton, Hessian, check_operator
+    from landscape.quadrature import density, effective_dimension, negative_mass, slq, trace
+
+    model, scorer = found.loaded.model, _scorer(spec, found)
+    assert spec.k is not None
+    space = ParameterSpace.of(model)
+    coordinates = Coordinates(space, random_entries(space.size, spec.k, spec.position_seed), found.device)
+    examples, _ = subsets(spec, found)
+    objective = Objective(
+        lambda z, batch: scorer.logits(model, batch, coordinates.perturbed(model, z)), cross_entropy,
+        list(scorer.batches(examples, spec.batch)), spec.k, device=found.device,
+    )  # fmt: skip
+    z = torch.zeros(spec.k)
+    operator = {"hessian": Hessian, "ggn": GaussNewton}[spec.matrix](objective, z)
+    total = spec.lanczos_steps * (1 + spec.probes)
+    defect = check_operator(operator, spec.train_seed).symmetry_defect
+    top = top_eigenpairs(
+        operator, min(10, spec.k), spec.lanczos_steps, spec.train_seed, progress=lambda done, of: report("Lanczos", done, total)
+    )
+    measure = slq(
+        operator,
+        spec.probes,
+        spec.lanczos_steps,
+        spec.train_seed,
+        progress=lambda done, of: report("quadrature", spec.lanczos_steps + done, total),
+    )
+    make = _row(spec, found)
+    common = {
+        "k": spec.k,
+        "position_seed": spec.position_seed,
+        "train_seed": spec.train_seed,
+        "method": "apet",
+        "subspace": "coordinates",
+        "note": spec.matrix,
+    }
+    largest = float(np.abs(measure.nodes).max())
+    grid = _symlog_grid(largest)
+    values, errors = density(measure, grid, sigma=largest / 50)
+    mass, total_trace = negative_mass(measure), trace(measure, lambda x: x)
+    rows = [
+        make("symmetry_defect", defect, **common),
+        make("trace", total_trace.value, stderr=total_trace.stderr, **common),
+        make("negative_mass", mass.value, stderr=mass.stderr, **common),
+        make("gradient_norm", objective.gradient(z).norm().item(), **common),
+        *[make("eigenvalue", v, x=i + 1, stderr=r, **common) for i, (v, r) in enumerate(zip(top.eigenvalues, top.residuals, strict=True))],
+        *[make("density", v, x=at, stderr=e, **common) for at, v, e in zip(grid, values, errors, strict=True)],
+    ]
+    for kappa in np.geomspace(largest * 1e-4, largest, 25):
+        estimate = effective_dimension(measure, float(kappa))
+        rows.append(make("n_eff", estimate.value, x=kappa, stderr=estimate.stderr, **common))
+    return rows, {"nodes": measure.nodes, "weights": measure.weights, "eigenvalues": np.asarray(top.eigenvalues)}
+
+
+def _symlog_grid(largest: float, points: int = 120) -> np.ndarray:
+    side = np.geomspace(largest * 1e-4, 1.2 * largest, points)
+    return np.concatenate([-side[::-1], [0.0], side])
+
+
+RUNS = {"train": train_run, "predict": predict_run, "spectrum": spectrum_run}
