@@ -157,7 +157,11 @@ def spectrum_run(spec: Spec, found: Inputs, folder: Path, report: Report) -> tup
     total = spec.lanczos_steps * (1 + spec.probes)
     defect = check_operator(operator, spec.train_seed).symmetry_defect
     top = top_eigenpairs(
-        operator, min(10, spec.k), spec.lanczos_steps, spec.train_seed, progress=lambda done, of: report("Lanczos", done, total)
+        operator,
+        min(10, spec.k, spec.lanczos_steps),
+        spec.lanczos_steps,
+        spec.train_seed,
+        progress=lambda done, of: report("Lanczos", done, total),
     )
     measure = slq(
         operator,

@@ -18,6 +18,14 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: object) -> None:
+        raise AssertionError(f"a test reached for the network: {arguments}")
+
+    monkeypatch.setattr("socket.socket.connect", refuse)
+
+
 GOOD = ["a lovely film", "truly great fun", "a happy story", "wonderful music"]
 BAD = ["a horrible film", "truly bad fun", "a sad story", "terrible music"]
 

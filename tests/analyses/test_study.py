@@ -74,6 +74,22 @@ def test_two_processes_give_the_rows_of_one(whole, folder, tmp_path):
     assert rows_of(store) == rows_of(whole)
 
 
+def test_runs_leave_the_loaded_model_untouched(folder, tmp_path):
+    from analyses.inputs import inputs
+    from apet.models import fingerprint
+
+    specs = [
+        Spec(**{**BASE, **change})
+        for change in ({"k": 5}, {"kind": "predict"}, {"kind": "spectrum", "k": 5, "lanczos_steps": 3, "probes": 1})
+    ]
+    found = inputs(specs[0], folder)
+    for spec in specs:
+        run(spec, Store(tmp_path), folder)
+        assert inputs(spec, folder).loaded is found.loaded
+        assert fingerprint(found.loaded.model) == found.loaded.fingerprint
+        assert all(p.requires_grad and p.grad is None for p in found.loaded.model.parameters())
+
+
 def test_a_failed_run_does_not_stop_the_others(folder, tmp_path, monkeypatch):
     study = small(folder)
 
