@@ -105,6 +105,7 @@ def train(
     parameters = list(mounted.trainable.values())
     optimizer = accelerator.prepare(torch.optim.AdamW(parameters, lr=options.lr, weight_decay=options.weight_decay))
     encoded = scorer.encode(examples)
+    lengths = np.array([len(ids) for ids in encoded])
     best = {name: p.detach().clone() for name, p in mounted.trainable.items()} if keep_best else {}
     progress = _resume(checkpoint, mounted, optimizer.optimizer, best)
     if not progress.history:
@@ -115,7 +116,8 @@ def train(
         while progress.step < options.steps and not progress.plateau:
             for group in optimizer.param_groups:
                 group["lr"] = _learning_rate(options, progress)
-            _one_step(accelerator, optimizer, parameters, model, scorer, encoded, examples, options, progress.step)
+            chosen = batch_indices(lengths, options.batch, options.train_seed, progress.step)
+            _one_step(accelerator, optimizer, parameters, model, scorer, encoded, examples, options, chosen, progress.step)
             mounted.write()
             progress.step += 1
             if progress.step % options.check == 0:
@@ -136,7 +138,7 @@ def train(
     return progress
 
 
-def batch_indices(lengths: Sequence[int], size: int, seed: int, step: int) -> np.ndarray:
+def batch_indices(lengths: Sequence[int] | np.ndarray, size: int, seed: int, step: int) -> np.ndarray:
     """Which examples make batch `step`: int64 (min(size, examples),), each example at most once an epoch, whole batches only.
 
     Every epoch is a fresh permutation, cut into pools of POOL batches; a pool's batches hold examples of similar length,
@@ -156,9 +158,8 @@ def _learning_rate(options: TrainOptions, progress: Progress) -> float:
     return options.lr * min(1.0, (progress.step + 1) / max(1, options.warmup)) * FACTOR**progress.reductions
 
 
-def _one_step(accelerator, optimizer, parameters, model, scorer, encoded, examples, options: TrainOptions, step: int) -> None:
+def _one_step(accelerator, optimizer, parameters, model, scorer, encoded, examples, options: TrainOptions, chosen, step: int) -> None:
     """One AdamW step on the exact mean over the global batch, whatever the number of processes."""
-    chosen = batch_indices([len(ids) for ids in encoded], options.batch, options.train_seed, step)
     mine = chosen[accelerator.process_index :: accelerator.num_processes]
     batch = scorer.batch([encoded[i] for i in mine], [examples[i] for i in mine])
     with accelerator.autocast():

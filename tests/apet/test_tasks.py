@@ -67,7 +67,7 @@ def test_calibration_takes_the_mean_logits_off(loaded, folder):
     calibrated.calibrate(loaded.model, rows)
     raw, less = (predictions(loaded.model, each, rows)[0] for each in (plain, calibrated))
     torch.testing.assert_close(less.mean(0), torch.zeros(2, dtype=torch.float64), atol=1e-5, rtol=0)
-    torch.testing.assert_close(raw - less, (raw - raw.mean(0)) * 0 + raw.mean(0), atol=1e-5, rtol=0)
+    torch.testing.assert_close(raw - less, raw.mean(0).expand_as(raw), atol=1e-5, rtol=0)
 
 
 def test_chance_is_the_larger_of_majority_and_uniform():
