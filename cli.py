@@ -41,6 +41,23 @@ Examples = Annotated[
 Seed = Annotated[int | None, typer.Option(help="Sets both the position seed and the train seed.")]
 PositionSeed = Annotated[int | None, typer.Option(help="Names the order of entries: which k are tuned. [default: 0]")]
 TrainSeed = Annotated[int | None, typer.Option(help="Names the order of batches, new weights and random probes. [default: 0]")]
+Scope = Annotated[
+    str | None,
+    typer.Option(
+        help="apet: where. Terms that must all hold: attention, feed-forward, encoder, decoder, layers:0-3, weights, biases, norms, positions, "
+        "embeddings, token-tables, head, all, a pattern such as *.q.weight; a|b is either, !a is not. [default: all but token tables]"
+    ),
+]
+Unit = Annotated[
+    str | None, typer.Option(help="apet: what is chosen at once: entry, row, column, block (16 x 16) or tensor. [default: entry]")
+]
+Order = Annotated[
+    str | None,
+    typer.Option(
+        help="apet: which come first: random; layer or kind (these take turns); magnitude, gradient or fisher (largest first); "
+        "reference (the paper's code: whole tensors). [default: random]"
+    ),
+]
 Steps = Annotated[int | None, typer.Option(help="At most this many training steps; a run ends earlier at its plateau. [default: 1000]")]
 Batch = Annotated[int | None, typer.Option(help="Examples a step. [default: 32; 16 for intrinsic-dim]")]
 Rate = Annotated[float | None, typer.Option("--lr", help="Learning rate. [default: by method and k]")]
@@ -81,8 +98,10 @@ def command(name: str) -> Callable:
 @command("train")
 def train(
     model: Model = None, task: Task = None, data: Data = None, random_init: RandomInit = None,
-    method: Annotated[str | None, typer.Option(help="apet, full or lora. [default: apet]")] = None,
-    k: Annotated[int | None, typer.Option(help="apet: how many single parameters are tuned.")] = None,
+    method: Annotated[str | None, typer.Option(help="apet, full, lora, adapter, bitfit, prompt or prefix. [default: apet]")] = None,
+    k: Annotated[int | None, typer.Option(help="apet: how many parameters are tuned.")] = None,
+    matched: Annotated[str | None, typer.Option(metavar="METHOD", help="apet: tune as many parameters as this method does.")] = None,
+    scope: Scope = None, unit: Unit = None, order: Order = None,
     early_stop: Annotated[bool | None, typer.Option("--early-stop/--no-early-stop", help="Watch a part of the training data, keep the best state; or go to the plateau of the training loss. [default: early stop]")] = None,
     examples: Examples = None, seed: Seed = None, position_seed: PositionSeed = None, train_seed: TrainSeed = None,
     steps: Steps = None, batch: Batch = None, lr: Rate = None, dtype: Dtype = None, device: Device = "auto",
@@ -110,14 +129,25 @@ def _train_summary(name: str, store: Any) -> dict[str, Any]:
         "method": accuracy.method, "k": accuracy.k, "accuracy": accuracy.value, "accuracy_stderr": accuracy.stderr,
         "chance": found["chance", "validation"].value, "loss": loss.value, "loss_stderr": loss.stderr,
         "train_loss": found["loss", "train"].value, "initial_accuracy": found["initial_accuracy", "validation"].value,
+        **({"requested_k": int(found["requested_k", None].value), "entries": _histogram(rows)} if ("requested_k", None) in found else {}),
         "steps": int(found["steps", None].value), "plateau": bool(found["plateau", None].value),
         "results": str(store.folder(name)),
     }  # fmt: skip
 
 
+def _histogram(rows: list[Any]) -> dict[str, dict[str, int]]:
+    """Where the tuned entries are: {"layer": {"encoder 0": ...}, "kind": {"attention": ...}}."""
+    found: dict[str, dict[str, int]] = {}
+    for row in rows:
+        if row.quantity == "entries":
+            by, _, label = row.note.partition(": ")
+            found.setdefault(by, {})[label] = int(row.value)
+    return found
+
+
 @command("intrinsic-dim")
 def intrinsic_dim(
-    model: Model = None, task: Task = None, data: Data = None, random_init: RandomInit = None, examples: Examples = None,
+    model: Model = None, task: Task = None, data: Data = None, random_init: RandomInit = None, examples: Examples = None, scope: Scope = None,
     fraction: Annotated[float, typer.Option(help="Target: this part of the way from the untuned model's training loss to full fine-tuning's.", min=0.01, max=0.99)] = 0.15,
     runs: Annotated[int, typer.Option(help="How many APET runs may be spent on the measurement.", min=4)] = 14,
     subspace: Annotated[str, typer.Option(help="coordinates (APET).")] = "coordinates",
@@ -144,8 +174,6 @@ def intrinsic_dim(
         raise UsageError("nothing to do with both --no-measure and --no-predict")
     spec = _spec("train", {"examples": 128, "early_stop": False, "batch": 16}, seed, config, set_, **_given(locals()))
     store = _store(out / "intrinsic-dim")
-    if not resume:
-        store.clear()
     if dry_run:
         found = inputs(spec, data, _device(device))
         size = check(_as(spec, kind="predict"), found)["in_scope"]
@@ -163,7 +191,7 @@ def intrinsic_dim(
         count: list[int] = [0, 0]
         result, _ = search(
             spec, store, runs, fraction, predict, measure, data, _device(device),
-            lambda what, done, total: report(f"run {count[0] + 1} of {count[1] or '?'}: {what}", done, total),
+            lambda what, done, total: report(f"run {count[0] + 1} of {count[1] or '?'}: {what}", done, total), not resume,
             lambda done, total: count.__setitem__(slice(None), [done, total]),
         )  # fmt: skip
     _print(result, json_)
@@ -173,6 +201,7 @@ def intrinsic_dim(
 def spectrum(
     model: Model = None, task: Task = None, data: Data = None, random_init: RandomInit = None, examples: Examples = None,
     k: Annotated[int | None, typer.Option(help="How many coordinates the subspace has.")] = None,
+    scope: Scope = None, unit: Unit = None, order: Order = None,
     matrix: Annotated[str | None, typer.Option(help="hessian or ggn (Gauss-Newton). [default: hessian]")] = None,
     lanczos_steps: Annotated[int | None, typer.Option(help="Curvature products a Lanczos run. [default: 40]")] = None,
     probes: Annotated[int | None, typer.Option(help="Random probes of the density. [default: 4]")] = None,
@@ -216,13 +245,11 @@ def study(
     if data is not None:
         plan = _as(plan, data={spec.task: data / spec.task for spec in plan.specs if (data / spec.task).is_dir()})
     store = _store(out / plan.name)
-    if not resume and not dry_run:
-        store.clear()
     if dry_run:
         done = sum(store.done(run_id(spec, inputs(spec, plan.data.get(spec.task)))) for spec in plan.specs)
         return _print({"study": plan.name, "runs": len(plan.specs), "done": done, "gradient_equivalents": _study_cost(plan)}, json_)
     with _bar() as report:
-        outcome = run_study(plan, store, jobs, _device(device), lambda done, total, what: report(f"done: {what}", done, total))
+        outcome = run_study(plan, store, jobs, _device(device), lambda done, total, what: report(f"done: {what}", done, total), not resume)
         rows = study_rows(plan, store)
     for spec, error in outcome.failed:
         log.print(f"[red]failed:[/red] {spec.model} {spec.kind} {spec.method} k={spec.k}: {error}", highlight=False)

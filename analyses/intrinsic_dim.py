@@ -59,7 +59,7 @@ def second_round(losses: dict[int, float], target: float, runs: int) -> list[tup
 
 def intrinsic_dim(
     spec: Spec, store: Store, runs: int, fraction: float, predict: bool = True, measure: bool = True,
-    data: Path | None = None, device: str = "cpu", report: Report = lambda *_: None,
+    data: Path | None = None, device: str = "cpu", report: Report = lambda *_: None, force: bool = False,
     stage: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[dict[str, Any], list[Row]]:  # fmt: skip
     """Measure and predict k* of `spec`'s model and task; returns the command's JSON object and all rows."""
@@ -70,7 +70,7 @@ def intrinsic_dim(
     ids: list[str] = []
 
     def do(each: Spec) -> Run:
-        ids.append(run(each, store, data, device, report))
+        ids.append(run(each, store, data, device, report, force))
         stage(len(ids), total)
         return Run(ids[-1], store.spec(ids[-1]), store.rows(ids[-1]))
 

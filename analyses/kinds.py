@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from analyses.inputs import Inputs, shuffled, subsets
-from analyses.spec import Spec
+from analyses.spec import Spec, default_lr
 from analyses.store import Row
+from apet.scores import KINDS as SCORED_ORDERS
 
 Report = Callable[[str, float, float], None]  # what is being done, done so far, of how much
 SEEN = 500  # training examples evaluated in a run with early stop
@@ -41,7 +42,6 @@ def train_run(spec: Spec, found: Inputs, folder: Path, report: Report) -> tuple[
 
     import torch
 
-    from apet.methods import mount
     from apet.scoring import chance, evaluate
     from apet.train import TrainOptions, train
 
@@ -52,11 +52,12 @@ def train_run(spec: Spec, found: Inputs, folder: Path, report: Report) -> tuple[
     # Where a training loss is compared with a prediction it is exact; else a sample of the training set tells enough.
     seen = examples[:SEEN] if spec.early_stop else examples
     before = {"train": evaluate(model, scorer, seen), "validation": evaluate(model, scorer, held_out)}
-    mounted = mount(spec.method, model, spec.k, spec.position_seed)
-    assert spec.lr is not None
+    mounted = _mount(spec, model, scorer, seen)
+    model = mounted.model
+    lr = default_lr(spec.method, mounted.k) if spec.lr is None else spec.lr
     precision = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}[spec.dtype]
     options = TrainOptions(
-        spec.lr, spec.steps, spec.batch, check=_check_every(len(examples), spec.batch), train_seed=spec.train_seed, precision=precision
+        lr, spec.steps, spec.batch, check=_check_every(len(examples), spec.batch), train_seed=spec.train_seed, precision=precision
     )
     progress = train(
         model, mounted, scorer, examples, watched, options, folder / "checkpoint.safetensors", keep_best=spec.early_stop,
@@ -67,7 +68,8 @@ def train_run(spec: Spec, found: Inputs, folder: Path, report: Report) -> tuple[
     apet = spec.method == "apet"
     make = _row(spec, found)
     common = {
-        "method": spec.method, "subspace": "coordinates" if apet else spec.method, "placement": "random entries" if apet else None,
+        "method": spec.method, "subspace": "coordinates" if apet else spec.method,
+        "placement": " ".join(filter(None, (spec.order, spec.unit, spec.scope))) if apet else None,
         "k": mounted.k, "position_seed": spec.position_seed if apet else None, "train_seed": spec.train_seed,
     }  # fmt: skip
     rows = [make("chance", chance(held_out, found.data.task.classes), split="validation", **common)]
@@ -81,11 +83,34 @@ def train_run(spec: Spec, found: Inputs, folder: Path, report: Report) -> tuple[
         make("residual_gradient", gradient, split="train", **common),
         make("steps", progress.step, **common),
         make("example_gradients", progress.step * spec.batch, **common),
+        make("learning_rate", lr, **common),
+        *_placement_rows(mounted, lambda *args, **columns: make(*args, **columns, **common)),
     ]
     arrays = {"history": np.array(progress.history)}
     if apet:
         arrays["z"] = mounted.trainable["z"].detach().cpu().numpy()
     return rows, arrays
+
+
+def _mount(spec: Spec, model: Any, scorer: Any, examples: list) -> Any:
+    """The spec's method on `model`; where entries are placed by a score, it is measured on `examples`."""
+    from apet.methods import Choice, mount
+    from apet.scores import scores
+
+    def measured(space: Any) -> Any:
+        return scores(spec.order, model, space, scorer, examples)
+
+    order, score = ("score", measured) if spec.order in SCORED_ORDERS else (spec.order, None)
+    return mount(spec.method, model, Choice(spec.k, spec.matched, spec.position_seed, spec.scope, spec.unit, order, score))
+
+
+def _placement_rows(mounted: Any, make: Callable[..., Row]) -> list[Row]:
+    """The requested k (whole units may not fill it), and how many of the entries fall in each layer and kind of tensor."""
+    if mounted.placement is None:
+        return []
+    histogram = mounted.space.histogram(mounted.placement.index)
+    counts = [make("entries", n, note=f"{by}: {label}") for by, bins in histogram.items() for label, n in bins.items()]
+    return [make("requested_k", mounted.placement.requested), *counts]
 
 
 def _check_every(examples: int, batch: int) -> int:
@@ -115,7 +140,7 @@ def predict_run(spec: Spec, found: Inputs, folder: Path, report: Report) -> tupl
 
     model, scorer = found.loaded.model, _scorer(spec, found)
     examples, _ = subsets(spec, found)
-    space = ParameterSpace.of(model)
+    space = ParameterSpace.of(model, spec.scope)
     gram = gram_matrix(model, space, scorer, examples, lambda done, total: report("Gram matrix", done, total)).numpy()
     logits, labels = (t.numpy() for t in predictions(model, scorer, examples))
     spectrum = gradient_spectrum(gram, logits, labels)
@@ -134,31 +159,29 @@ def predict_run(spec: Spec, found: Inputs, folder: Path, report: Report) -> tupl
 def spectrum_run(spec: Spec, found: Inputs, folder: Path, report: Report) -> tuple[list[Row], dict[str, np.ndarray]]:
     import torch
 
-    from apet.coordinates import Coordinates
-    from apet.placement import random_entries
     from apet.scoring import cross_entropy
-    from apet.space import ParameterSpace
     from landscape.lanczos import top_eigenpairs
     from landscape.objective import Objective
     from landscape.operators import GaussNewton, Hessian, check_operator
     from landscape.quadrature import density, effective_dimension, negative_mass, slq, trace
 
     model, scorer = found.loaded.model, _scorer(spec, found)
-    assert spec.k is not None
-    space = ParameterSpace.of(model)
-    coordinates = Coordinates(space, random_entries(space.size, spec.k, spec.position_seed), found.device)
     examples, _ = subsets(spec, found)
-    objective = Objective(
-        lambda z, batch: scorer.logits(model, batch, coordinates.perturbed(model, z)), cross_entropy,
-        list(scorer.batches(examples, spec.batch)), spec.k, device=found.device,
-    )  # fmt: skip
-    z = torch.zeros(spec.k)
+    mounted = _mount(spec, model, scorer, examples)
+    attached, k = mounted.attached, mounted.k
+
+    def outputs(z: torch.Tensor, batch: Any) -> torch.Tensor:
+        attached.bind(z)
+        return scorer.logits(model, batch)
+
+    objective = Objective(outputs, cross_entropy, list(scorer.batches(examples, spec.batch)), k, device=found.device)
+    z = torch.zeros(k)
     operator = {"hessian": Hessian, "ggn": GaussNewton}[spec.matrix](objective, z)
     total = spec.lanczos_steps * (1 + spec.probes)
     defect = check_operator(operator, spec.train_seed).symmetry_defect
     top = top_eigenpairs(
         operator,
-        min(10, spec.k, spec.lanczos_steps),
+        min(10, k, spec.lanczos_steps),
         spec.lanczos_steps,
         spec.train_seed,
         progress=lambda done, of: report("Lanczos", done, total),
@@ -170,9 +193,11 @@ def spectrum_run(spec: Spec, found: Inputs, folder: Path, report: Report) -> tup
         spec.train_seed,
         progress=lambda done, of: report("quadrature", spec.lanczos_steps + done, total),
     )
+    gradient_norm = objective.gradient(z).norm().item()
+    attached.detach()
     make = _row(spec, found)
     common = {
-        "k": spec.k,
+        "k": k,
         "position_seed": spec.position_seed,
         "train_seed": spec.train_seed,
         "method": "apet",
@@ -187,7 +212,7 @@ def spectrum_run(spec: Spec, found: Inputs, folder: Path, report: Report) -> tup
         make("symmetry_defect", defect, **common),
         make("trace", total_trace.value, stderr=total_trace.stderr, **common),
         make("negative_mass", mass.value, stderr=mass.stderr, **common),
-        make("gradient_norm", objective.gradient(z).norm().item(), **common),
+        make("gradient_norm", gradient_norm, **common),
         *[make("eigenvalue", v, x=i + 1, stderr=r, **common) for i, (v, r) in enumerate(zip(top.eigenvalues, top.residuals, strict=True))],
         *[make("density", v, x=at, stderr=e, **common) for at, v, e in zip(grid, values, errors, strict=True)],
     ]

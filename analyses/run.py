@@ -21,12 +21,14 @@ def run_id(spec: Spec, found: Inputs) -> str:
 
 def check(spec: Spec, found: Inputs) -> dict[str, Any]:
     """What the run will do, before it does it: sizes, memory, cost. Raises UsageError for a k outside the space."""
+    from apet.methods import count
     from apet.space import ParameterSpace
 
-    space = ParameterSpace.of(found.loaded.model)
     spec = spec.resolved()
-    if spec.k is not None and spec.k > space.size:
-        raise UsageError(f"k = {spec.k} is over the {space.size} parameters in scope of {spec.model}")
+    space = ParameterSpace.of(found.loaded.model, spec.scope)
+    k = count(spec.matched, found.loaded.model) if spec.matched else spec.k
+    if k is not None and k > space.size:
+        raise UsageError(f"k = {k} is over the {space.size} parameters in scope of {spec.model}")
     train, _ = subsets(spec, found)
     if spec.examples is not None and spec.examples > len(train):
         raise UsageError(f"examples = {spec.examples}, but {spec.task} has {len(train)} training examples")
@@ -35,6 +37,7 @@ def check(spec: Spec, found: Inputs) -> dict[str, Any]:
         "spec": spec_dict(spec),
         "parameters": found.loaded.parameters,
         "in_scope": space.size,
+        "k": k,
         "train_examples": len(train),
         "gradient_equivalents": _cost(spec, len(train)),
         "memory_gb": round(found.loaded.parameters * 16 / 1e9 + 0.5, 2),

@@ -8,11 +8,16 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, get_type_hints
 
 from apet.errors import UsageError, did_you_mean
-from apet.methods import METHODS
+from apet.methods import BASELINES, METHODS
+from apet.placement import ORDERS as PLACED_ORDERS
+from apet.placement import UNITS
+from apet.scope import parse
+from apet.scores import KINDS as SCORED_ORDERS
 
-SCHEMA = 1  # of rows and arrays: raised when the same spec would give other rows
+SCHEMA = 2  # of rows and arrays: raised when the same spec would give other rows
 KINDS = ("train", "predict", "spectrum")
 MATRICES = ("hessian", "ggn")
+ORDERS = (*(order for order in PLACED_ORDERS if order != "score"), *SCORED_ORDERS)
 
 
 @dataclass(frozen=True)
@@ -20,8 +25,9 @@ class Spec:
     """One run. `kind` train: tune and evaluate; predict: the Gram matrix at the pretrained point; spectrum: curvature there.
 
     `examples` fixes a training subset (None: all of the split); `early_stop` watches a part of it that is never
-    reported, otherwise the run goes to the plateau of its training loss, as predictions need. `lr` None is the method's
-    default at this k. Fields that a kind does not use keep their defaults, and do not split its identity.
+    reported, otherwise the run goes to the plateau of its training loss, as predictions need. `matched` names the method
+    whose number of parameters is k; scope, unit and order say which k (`apet.scope`, `apet.placement`). `lr` None is the
+    method's default at this k. Fields that a kind does not use keep their defaults, and do not split its identity.
     """
 
     kind: str = "train"
@@ -32,6 +38,10 @@ class Spec:
     max_length: int = 128
     method: str = "apet"
     k: int | None = None
+    matched: str | None = None
+    scope: str = ""
+    unit: str = "entry"
+    order: str = "random"
     position_seed: int = 0
     train_seed: int = 0
     early_stop: bool = True
@@ -45,7 +55,12 @@ class Spec:
 
     def __post_init__(self) -> None:
         _one_of(self.kind, KINDS, "kind")
-        _one_of(self.method, tuple(METHODS), "method")
+        _one_of(self.method, METHODS, "method")
+        _one_of(self.unit, tuple(UNITS), "unit")
+        _one_of(self.order, ORDERS, "order")
+        if self.matched is not None:
+            _one_of(self.matched, tuple(BASELINES), "method to match")
+        parse(self.scope)
         _one_of(self.matrix, MATRICES, "matrix")
         _one_of(self.dtype, ("float32", "bfloat16", "float16"), "dtype")
         for name in ("examples", "k", "steps", "batch", "lanczos_steps", "probes", "max_length"):
@@ -57,12 +72,13 @@ class Spec:
 
     def resolved(self) -> Spec:
         """The same run with what it does not use at its default, and its defaults made explicit."""
-        if self.kind != "predict" and self.method == "apet" and self.k is None:
-            raise UsageError("method apet needs --k, the number of tuned parameters")
-        used = _USED[self.kind] | ({"k", "position_seed"} if self.kind != "predict" and self.method == "apet" else set())
+        placed = self.kind != "predict" and self.method == "apet"
+        if placed and (self.k is None) == (self.matched is None):
+            raise UsageError("method apet needs either --k, the number of tuned parameters, or --matched METHOD")
+        used = _USED[self.kind] | (_PLACED if placed else set())
         kept = {name: value for name, value in asdict(self).items() if name in used or name == "kind"}
         spec = Spec(**kept)
-        if spec.kind == "train" and spec.lr is None:
+        if spec.kind == "train" and spec.lr is None and spec.matched is None:
             return replace(spec, lr=default_lr(spec.method, spec.k))
         return spec
 
@@ -75,9 +91,12 @@ class Spec:
 _COMMON = {"model", "random_init", "task", "examples", "max_length", "train_seed"}
 _USED = {
     "train": _COMMON | {"method", "early_stop", "lr", "steps", "batch", "dtype"},
-    "predict": _COMMON - {"train_seed"},
+    "predict": _COMMON - {"train_seed"} | {"scope"},
     "spectrum": _COMMON | {"matrix", "lanczos_steps", "probes", "batch"},
 }
+
+
+_PLACED = {"k", "matched", "scope", "unit", "order", "position_seed"}
 
 
 def default_lr(method: str, k: int | None) -> float:
@@ -87,7 +106,7 @@ def default_lr(method: str, k: int | None) -> float:
     """
     if method == "apet" and k is not None:
         return 10.0 * k**-0.625
-    return {"full": 1e-3, "lora": 3e-3}[method]
+    return {"full": 1e-3, "bitfit": 1e-2, "adapter": 3e-3, "lora": 3e-3, "prompt": 0.3, "prefix": 3e-2}[method]
 
 
 def spec_from(values: dict[str, Any], where: str = "") -> Spec:

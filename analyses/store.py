@@ -85,11 +85,6 @@ class Store:
     def forget(self, run_id: str) -> None:
         shutil.rmtree(self.folder(run_id), ignore_errors=True)
 
-    def clear(self) -> None:
-        """Forget every run."""
-        for run_id in self.run_ids():
-            self.forget(run_id)
-
     def rows(self, run_id: str) -> list[Row]:
         lines = (self.folder(run_id) / "rows.jsonl").read_text().splitlines()
         return [_row(json.loads(line)) for line in lines]

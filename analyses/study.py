@@ -86,6 +86,7 @@ def run_study(
     jobs: int = 1,
     device: str = "cpu",
     report: Callable[[int, int, str], None] = lambda done, total, what: None,
+    force: bool = False,
 ) -> Outcome:
     """Run what is not done yet; a failed run does not stop the others. With `jobs` > 1 each process uses one thread."""
     done: list[str] = []
@@ -102,13 +103,13 @@ def run_study(
 
     if jobs == 1:
         for spec in study.specs:
-            settle(spec, partial(run, spec, store, study.data.get(spec.task), device))
+            settle(spec, partial(run, spec, store, study.data.get(spec.task), device, force=force))
         return Outcome(done, failed)
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, context, initializer=_set_up_worker) as pool:
         # Long runs first, so that the last to finish is short.
         order = sorted(study.specs, key=lambda spec: -_weight(spec))
-        futures = {pool.submit(run, spec, store, study.data.get(spec.task), device): spec for spec in order}
+        futures = {pool.submit(run, spec, store, study.data.get(spec.task), device, force=force): spec for spec in order}
         try:
             for future in as_completed(futures):
                 settle(futures[future], future.result)

@@ -26,10 +26,13 @@ TOKENIZER = LADDER / "tokenizer" / "tokenizer.json"
 # size -> (width, heads, layers in each of encoder and decoder)
 T5_SIZES = {"240k": (40, 2, 2), "790k": (80, 4, 3), "2m": (128, 4, 4), "6m": (224, 7, 4)}
 
-# The largest model's rate fell early to end its long stay near the unigram level, and rose once more to use what it had
+# The largest model's rate fell early to end its long stay near the unigram level, and rose twice more to use what it had
 # learnt; the other sizes follow the default schedule.
 SCHEDULES: dict[str, tuple[Stretch, ...]] = {
-    "6m": ((200, 2e-2, "linear"), (3528, 2e-2, "linear"), (2567, 4.5e-3, "sqrt"), (50, 1e-2, "linear"), (4155, 0.0, "linear"))
+    "6m": (
+        *((200, 2e-2, "linear"), (3528, 2e-2, "linear"), (2567, 4.5e-3, "sqrt"), (50, 1e-2, "linear"), (4155, 0.0, "linear")),
+        *((100, 1e-2, "linear"), (4400, 1e-2, "linear"), (5000, 0.0, "linear")),
+    )
 }
 
 # The corpora whose licences allow redistributing weights trained on them, and the attribution they ask for.

@@ -1,64 +1,153 @@
-"""What is tuned: `apet` (k single entries), `full` (everything), `lora` (peft).
+"""What is tuned: `apet` (k entries anywhere), `full` (everything) and the usual parameter-efficient methods.
 
-Each mount freezes the rest of the model and names its trainable tensors; the loop that trains them is the same.
+Each mount freezes the rest of the model and names its trainable tensors; the loop that trains them is the same, and k
+is their number of scalars. LoRA, prompt and prefix tuning are peft's.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
+import torch
 from torch import nn
 
-from apet.coordinates import Coordinates
+from apet.bottleneck import plug
+from apet.coordinates import Attached, Coordinates
 from apet.errors import UsageError, lookup
-from apet.placement import random_entries
+from apet.placement import Placement, Scores, place
 from apet.space import ParameterSpace
 
-LORA_RANK, LORA_ALPHA, LORA_TARGETS = 8, 16, ["q", "v"]  # the paper's reference set-up
+# The paper's set-up: LoRA of rank 8 on the queries and values of self-attention, 100 prompt tokens.
+LORA_RANK, LORA_ALPHA, PROMPT_TOKENS = 8, 16, 100
+LORA_TARGETS = r".*(SelfAttention\.[qv]|attention\.self\.(query|value)|self_attention\.query_key_value|attn\.c_attn)"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which entries `apet` tunes: k of them, or as many as `matched` (a method) has, placed as `apet.placement.place` says."""
+
+    k: int | None = None
+    matched: str | None = None
+    position_seed: int = 0
+    scope: str = ""
+    unit: str = "entry"
+    order: str = "random"
+    scores: Callable[[ParameterSpace], Scores] | None = None  # for the order by score
 
 
 @dataclass
 class Mounted:
-    """A model made ready for training: its trainable tensors, their number k, and what to do after a step."""
+    """A model made ready for training: the model to call, its trainable tensors, and what to do after a step."""
 
+    model: nn.Module
     trainable: dict[str, nn.Parameter]
-    k: int
-    space: ParameterSpace
     write: Callable[[], None] = field(default=lambda: None)
-    coordinates: Coordinates | None = None
+    space: ParameterSpace | None = None
+    placement: Placement | None = None
+    attached: Attached | None = None
+
+    @property
+    def k(self) -> int:
+        return sum(p.numel() for p in self.trainable.values())
 
 
-def mount(method: str, model: nn.Module, k: int | None, position_seed: int) -> Mounted:
-    """Make `model` trainable by `method`; `k` and `position_seed` are for apet alone.
+def mount(method: str, model: nn.Module, choice: Choice = Choice()) -> Mounted:
+    """Make `model` trainable by `method`; `choice` is for apet alone.
 
-    Raises UsageError for an unknown method, or for k that is missing, below 1 or over the number of parameters in scope.
+    Raises UsageError for an unknown method, a k that is missing or outside the space, and a placement that fails.
     """
-    return lookup(METHODS, method, "method")(model, k, position_seed)
+    if method == "apet":
+        return _apet(model, choice)
+    return lookup(BASELINES, method, "method")(model)
 
 
-def _apet(model: nn.Module, k: int | None, position_seed: int) -> Mounted:
+def count(method: str, model: nn.Module) -> int:
+    """k of a baseline on the exact shapes of `model`, which is left alone; nothing is allocated."""
+    build = lookup(BASELINES, method, "method")
+    memo = {id(p): nn.Parameter(torch.empty_like(p, device="meta")) for p in model.parameters()}
+    with torch.device("meta"):
+        return build(copy.deepcopy(model, memo)).k
+
+
+def _apet(model: nn.Module, choice: Choice) -> Mounted:
+    k = count(choice.matched, model) if choice.matched else choice.k
     if k is None:
-        raise UsageError("method apet needs --k, the number of tuned parameters")
-    space = ParameterSpace.of(model)
-    index = random_entries(space.size, k, position_seed)
-    coordinates = Coordinates(space, index, device=next(model.parameters()).device)
-    return Mounted({"z": coordinates.attach(model)}, k, space, coordinates.write, coordinates)
+        raise UsageError("method apet needs --k, the number of tuned parameters, or --matched METHOD")
+    space = ParameterSpace.of(model, choice.scope)
+    scores = choice.scores(space) if choice.scores else None
+    placement = place(space, k, choice.position_seed, choice.unit, choice.order, scores)
+    attached = Coordinates(space, placement.index).attach(model)
+    return Mounted(model, {"z": attached.z}, attached.write, space, placement, attached)
 
 
-def _full(model: nn.Module, k: int | None, position_seed: int) -> Mounted:
-    space = ParameterSpace.of(model, embeddings=True)
+def _full(model: nn.Module) -> Mounted:
     model.requires_grad_(True)
-    return Mounted(dict(model.named_parameters()), space.size, space)
+    return _with(model, list(model.parameters()))
 
 
-def _lora(model: nn.Module, k: int | None, position_seed: int) -> Mounted:
+def _bitfit(model: nn.Module) -> Mounted:
+    """All biases (Ben Zaken et al. 2022, arXiv 2106.10199), zero ones added to the linear layers of a model without any."""
+    if not any(name.endswith("bias") for name, _ in model.named_parameters()):
+        add_zero_biases(model)
+    return _with(model, [p for name, p in model.named_parameters() if name.split(".")[-1] == "bias"])
+
+
+def add_zero_biases(model: nn.Module) -> None:
+    """Give every linear layer without a bias one of zeros, the output head excepted (it would be as long as the vocabulary)."""
+    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    for module in model.modules():
+        if isinstance(module, nn.Linear) and module.bias is None and module is not head:
+            module.bias = nn.Parameter(module.weight.new_zeros(module.out_features))
+
+
+def _adapter(model: nn.Module) -> Mounted:
+    return _with(model, plug(model))
+
+
+def _lora(model: nn.Module) -> Mounted:
     from peft import LoraConfig, inject_adapter_in_model
 
     config = LoraConfig(r=LORA_RANK, lora_alpha=LORA_ALPHA, lora_dropout=0.0, target_modules=LORA_TARGETS)
     inject_adapter_in_model(config, model)
-    trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    return Mounted(trainable, sum(p.numel() for p in trainable.values()), ParameterSpace.of(model))
+    return _with(model, [p for p in model.parameters() if p.requires_grad])
 
 
-METHODS = {"apet": _apet, "full": _full, "lora": _lora}
+def _prompt(model: nn.Module) -> Mounted:
+    from peft import PromptTuningConfig
+
+    return _wrapped(model, PromptTuningConfig(task_type=_task_type(model), num_virtual_tokens=PROMPT_TOKENS, num_transformer_submodules=1))
+
+
+def _prefix(model: nn.Module) -> Mounted:
+    from peft import PrefixTuningConfig
+
+    return _wrapped(model, PrefixTuningConfig(task_type=_task_type(model), num_virtual_tokens=PROMPT_TOKENS))
+
+
+def _wrapped(model: nn.Module, config: Any) -> Mounted:
+    from peft import get_peft_model
+
+    wrapper = get_peft_model(model, config)  # type: ignore[arg-type]
+    return _with(wrapper, [p for p in wrapper.parameters() if p.requires_grad])
+
+
+def _task_type(model: Any) -> str:
+    if model.config.is_encoder_decoder:
+        return "SEQ_2_SEQ_LM"
+    return "CAUSAL_LM" if type(model).__name__.endswith("CausalLM") else "FEATURE_EXTRACTION"
+
+
+def _with(model: nn.Module, trainable: list[nn.Parameter]) -> Mounted:
+    chosen = {id(p) for p in trainable}
+    for p in model.parameters():
+        p.requires_grad_(id(p) in chosen)
+    return Mounted(model, {name: p for name, p in model.named_parameters() if id(p) in chosen})
+
+
+BASELINES: dict[str, Callable[[nn.Module], Mounted]] = {
+    "full": _full, "bitfit": _bitfit, "adapter": _adapter, "lora": _lora, "prompt": _prompt, "prefix": _prefix,
+}  # fmt: skip
+METHODS = ("apet", *BASELINES)

@@ -1,25 +1,68 @@
-"""Which entries are tuned: the first k places of a keyed pseudo-random order of all of them.
+"""Which entries are tuned: scope x unit x order, and the k that it really gives.
 
-The order is a permutation of range(D) that is computed, not stored: a Feistel network over the smallest square
-domain that holds D, walked until it falls inside ("cycle walking", Black and Rogaway 2002, "Ciphers with arbitrary
-finite domains"). So the first k of a larger k are the same, memory is O(k) at any D, and neither device, dtype,
-module order nor k changes a position.
+A unit is what is chosen at once: a single entry, a row, a column, a block, a whole tensor. The order ranks all units of
+the space; a placement takes them from the front while they fit into k. So the placements of one order are nested in k.
+
+The random order is a permutation of the units that is computed, not stored: a Feistel network over the smallest square
+domain that holds them, walked until it falls inside ("cycle walking", Black and Rogaway 2002, "Ciphers with arbitrary
+finite domains"). Memory is O(k) at any size, and neither device, dtype, module order nor k changes a position.
 """
 
 from __future__ import annotations
 
+import math
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import numpy as np
 
-from apet.errors import UsageError
+from apet.errors import UsageError, lookup
+from apet.scope import kind_label, layer_label
+from apet.space import ParameterSpace
 
 ROUNDS = 6
+BLOCK = 16  # entries a side
+
+Scores = dict[str, np.ndarray]  # a score of every entry, by tensor
+
+
+@dataclass(frozen=True)
+class Placement:
+    """The chosen entries: ascending global integers `index` (k,), for a `requested` k that whole units may not fill."""
+
+    index: np.ndarray
+    requested: int
+    unit: str
+    order: str
+
+    @property
+    def k(self) -> int:
+        return len(self.index)
+
+
+def place(space: ParameterSpace, k: int, seed: int, unit: str = "entry", order: str = "random", scores: Scores | None = None) -> Placement:
+    """The first units of `space` in `order` that fit into k entries.
+
+    unit: entry, row, column, block (16 x 16), tensor. order: random; layer or kind (random, with the layers or the kinds
+    of tensors taking turns); score (the highest sum of `scores` over a unit first; ties by position); reference (whole
+    tensors, at random, each taken if it still fits: the rule of the paper's code, not nested in k). Raises UsageError
+    unless 1 <= k <= D, for scores that are missing or NaN, and where not a single unit fits.
+    """
+    if not 1 <= k <= space.size:
+        raise UsageError(f"k = {k} is outside 1..{space.size}, the number of parameters in scope")
+    rank, unit = lookup(ORDERS, order, "order"), "tensor" if order == "reference" else unit
+    units = _Units(space, lookup(UNITS, unit, "unit"))
+    if order == "score" and scores is None:
+        raise UsageError("the order by score needs scores")
+    index = np.sort(_fill(units, rank(units, k, seed, scores), k, skip=order == "reference"))
+    if not len(index):
+        raise UsageError(f"k = {k} does not hold a single {unit} here: the smallest has {int(units.smallest)} entries")
+    return Placement(index, k, unit, order)
 
 
 def random_entries(size: int, k: int, seed: int) -> np.ndarray:
-    """The first k of a permutation of range(size) named by `seed`: int64 (k,), distinct, nested in k.
-
-    Raises UsageError unless 1 <= k <= size.
-    """
+    """The first k of a permutation of range(size) named by `seed`: int64 (k,), distinct, nested in k."""
     if not 1 <= k <= size:
         raise UsageError(f"k = {k} is outside 1..{size}, the number of parameters in scope")
     half = max(1, (int(size - 1).bit_length() + 1) // 2)  # bits in each half of the domain 2^(2 half) >= size
@@ -46,3 +89,130 @@ def _mix(x: np.ndarray) -> np.ndarray:
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return x ^ (x >> np.uint64(31))
+
+
+# A unit's size within a tensor seen as a matrix (m, n): (rows, columns). A vector is one row.
+UNITS: dict[str, Callable[[int, int], tuple[int, int]]] = {
+    "entry": lambda m, n: (1, 1),
+    "row": lambda m, n: (1, n),
+    "column": lambda m, n: (m, 1),
+    "block": lambda m, n: (min(m, BLOCK), min(n, BLOCK)),
+    "tensor": lambda m, n: (m, n),
+}
+
+
+class _Units:
+    """All units of a space, numbered tensor by tensor, row by row of the units' grid."""
+
+    def __init__(self, space: ParameterSpace, size: Callable[[int, int], tuple[int, int]]):
+        self.space = space
+        self.matrices = [(math.prod(shape[:-1]), shape[-1]) if shape else (1, 1) for _, shape in space.tensors]
+        self.tiles = [size(m, n) for m, n in self.matrices]
+        grids = [(math.ceil(m / a), math.ceil(n / b)) for (m, n), (a, b) in zip(self.matrices, self.tiles, strict=True)]
+        self.grids = grids
+        self.counts = np.array([rows * columns for rows, columns in grids], dtype=np.int64)
+        self.offsets = np.concatenate([[0], np.cumsum(self.counts)])
+        self.total = int(self.offsets[-1])
+
+    @property
+    def smallest(self) -> int:
+        """Entries in the smallest unit: the last one of some tensor's grid."""
+        return int(min(self.sizes(self.offsets[1:] - 1)))
+
+    def sizes(self, numbers: np.ndarray) -> np.ndarray:
+        """Entries in each of these units."""
+        tensor = np.searchsorted(self.offsets, numbers, side="right") - 1
+        row, column = np.divmod(numbers - self.offsets[tensor], np.array([g[1] for g in self.grids])[tensor])
+        (m, n), (a, b) = (np.array(pairs).T for pairs in (self.matrices, self.tiles))
+        height = np.minimum(a[tensor], m[tensor] - row * a[tensor])
+        return height * np.minimum(b[tensor], n[tensor] - column * b[tensor])
+
+    def entries(self, number: int) -> np.ndarray:
+        """The unit's entries as global integers, ascending."""
+        i = int(np.searchsorted(self.offsets, number, side="right")) - 1
+        row, column = divmod(number - int(self.offsets[i]), self.grids[i][1])
+        (m, n), (a, b) = self.matrices[i], self.tiles[i]
+        rows, columns = np.arange(row * a, min(m, (row + 1) * a)), np.arange(column * b, min(n, (column + 1) * b))
+        return int(self.space.offsets[i]) + (rows[:, None] * n + columns).ravel()
+
+    def scores(self, scores: Scores) -> np.ndarray:
+        """Sum of the entries' scores in each unit."""
+        return np.concatenate([self._tile_sums(i, scores[name]) for i, (name, _) in enumerate(self.space.tensors)])
+
+    def _tile_sums(self, i: int, values: np.ndarray) -> np.ndarray:
+        (m, n), (a, b) = self.matrices[i], self.tiles[i]
+        by_rows = np.add.reduceat(values.reshape(m, n).astype(np.float64), np.arange(0, m, a), axis=0)
+        return np.add.reduceat(by_rows, np.arange(0, n, b), axis=1).ravel()
+
+
+def _fill(units: _Units, order: np.ndarray, k: int, skip: bool) -> np.ndarray:
+    """Entries of the units taken from the front of `order` while they fit; with `skip` each one that still fits."""
+    sizes = units.sizes(order)
+    if skip:
+        taken, room = [], k
+        for number, size in zip(order, sizes, strict=True):
+            if size <= room:
+                taken.append(number)
+                room -= size
+    else:
+        taken = order[: np.searchsorted(np.cumsum(sizes), k, side="right")]
+    if units.total == units.space.size:  # units are entries
+        return np.asarray(taken, dtype=np.int64)
+    return np.concatenate([units.entries(int(number)) for number in taken] or [np.zeros(0, np.int64)])
+
+
+def _at_most(units: _Units, k: int) -> int:
+    """No more units than this can fit into k entries."""
+    return min(units.total, k // max(1, units.smallest))
+
+
+def _random(units: _Units, k: int, seed: int, scores: Scores | None) -> np.ndarray:
+    return random_entries(units.total, max(1, _at_most(units, k)), seed)
+
+
+def _taking_turns(label: Callable[[ParameterSpace, int], str]) -> Callable[..., np.ndarray]:
+    """Groups of tensors take turns; within each the units come in a random order of its own."""
+
+    def rank(units: _Units, k: int, seed: int, scores: Scores | None) -> np.ndarray:
+        groups: dict[str, list[int]] = {}
+        for i in range(len(units.counts)):
+            groups.setdefault(label(units.space, i), []).append(i)
+        most, found = max(1, _at_most(units, k)), []
+        for number, members in enumerate(groups[name] for name in sorted(groups)):
+            offsets = np.concatenate([[0], np.cumsum(units.counts[members])])
+            inside = random_entries(int(offsets[-1]), min(most, int(offsets[-1])), seed * len(groups) + number)
+            which = np.searchsorted(offsets, inside, side="right") - 1
+            found.append(units.offsets[np.array(members)[which]] + inside - offsets[which])
+        turns = np.concatenate([np.arange(len(f)) for f in found])
+        return np.concatenate(found)[np.argsort(turns, kind="stable")]
+
+    return rank
+
+
+def _by_score(units: _Units, k: int, seed: int, scores: Scores | None) -> np.ndarray:
+    assert scores is not None
+    values = units.scores(scores)
+    if np.isnan(values).any():
+        first = next(name for name in scores if np.isnan(scores[name]).any())
+        raise UsageError(f"the scores hold {int(np.isnan(values).sum())} NaN, first in {first}: is the model's loss finite?")
+    most = max(1, _at_most(units, k))
+    # Only the front is sorted; what ties with its last value is decided by position.
+    cut = np.partition(values, len(values) - most)[len(values) - most]
+    above, ties = np.flatnonzero(values > cut), np.flatnonzero(values == cut)
+    return np.concatenate([above[np.argsort(-values[above], kind="stable")], ties[: most - len(above)]])
+
+
+def _reference(units: _Units, k: int, seed: int, scores: Scores | None) -> np.ndarray:
+    """The paper's code seeds its shuffle with k times the seed, so its sets are not nested."""
+    order = list(range(units.total))
+    random.Random(k * seed).shuffle(order)
+    return np.array(order, dtype=np.int64)
+
+
+ORDERS: dict[str, Callable[..., np.ndarray]] = {
+    "random": _random,
+    "layer": _taking_turns(lambda space, i: layer_label(space.tensors[i][0])),
+    "kind": _taking_turns(lambda space, i: kind_label(space.roles[i])),
+    "score": _by_score,
+    "reference": _reference,
+}

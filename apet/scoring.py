@@ -18,7 +18,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from apet.errors import UsageError
 from apet.tasks import Example, Task
@@ -71,15 +70,14 @@ class Scorer:
         for start in range(0, len(examples), size):
             yield self.batch(encoded[start : start + size], examples[start : start + size])
 
-    def logits(self, model: nn.Module, batch: Batch, replaced: dict[str, Tensor] | None = None) -> Tensor:
-        """Label-word logits less their prior (B, C); `replaced` parameters stand in for the model's own, differentiably."""
+    def logits(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Label-word logits less their prior (B, C)."""
         inputs = {
             "input_ids": batch["input_ids"],
             "attention_mask": batch["attention_mask"],
             "decoder_input_ids": self.prefix.expand(len(batch["labels"]), -1),
         }
-        out = model(**inputs) if replaced is None else functional_call(model, replaced, kwargs=inputs)
-        return out.logits[:, -1, self.label_ids] - self.prior
+        return model(**inputs).logits[:, -1, self.label_ids] - self.prior
 
 
 def cross_entropy(logits: Tensor, batch: Batch) -> tuple[Tensor, float]:

@@ -16,26 +16,30 @@ import numpy as np
 from torch import nn
 
 from apet.errors import UsageError
+from apet.scope import DEFAULT, in_scope, kind_label, layer_label, parse, tensor_roles
 
 
 @dataclass(frozen=True)
 class ParameterSpace:
-    """Sorted (name, shape) pairs; D = `size` scalars."""
+    """Sorted (name, shape) pairs; D = `size` scalars. `roles` says of each tensor which roles of `apet.scope` it has."""
 
     tensors: tuple[tuple[str, tuple[int, ...]], ...]
+    roles: tuple[frozenset[str], ...]
 
     @classmethod
-    def of(cls, model: nn.Module, embeddings: bool = False) -> ParameterSpace:
-        """All weights, biases and norms of `model`; token embeddings and output head only with `embeddings`.
+    def of(cls, model: nn.Module, scope: str = DEFAULT) -> ParameterSpace:
+        """The parameters of `model` that `scope` selects (see `apet.scope`).
 
-        The share of the embeddings in all parameters changes along a family of models, so leaving them out is the
-        default. Raises UsageError where nothing is in scope.
+        The default leaves the token embeddings and the output head out. Raises UsageError for an unknown term, and where
+        nothing is in scope.
         """
-        left_out = set() if embeddings else _token_tables(model)
-        chosen = sorted((name, tuple(p.shape)) for name, p in model.named_parameters() if id(p) not in left_out)
+        terms, roles = parse(scope), tensor_roles(model)
+        shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
+        chosen = sorted(name for name in shapes if in_scope(name, roles[name], terms))
         if not chosen:
-            raise UsageError("the scope holds no parameter")
-        return cls(tuple(chosen))
+            there = ", ".join(sorted(set().union(*roles.values())))
+            raise UsageError(f"the scope '{scope}' holds no parameter of this model, which has {there}")
+        return cls(tuple((name, shapes[name]) for name in chosen), tuple(roles[name] for name in chosen))
 
     @cached_property
     def sizes(self) -> np.ndarray:  # (tensors,)
@@ -58,17 +62,19 @@ class ParameterSpace:
     def fingerprint(self) -> str:
         return hashlib.sha256(json.dumps(self.tensors).encode()).hexdigest()
 
-    def locate(self, index: np.ndarray) -> list[tuple[str, np.ndarray, np.ndarray]]:
-        """Split global indices (k,) by tensor: (name, which of the k, flat entries in the tensor), sorted by name."""
-        tensor = np.searchsorted(self.offsets, index, side="right") - 1
-        found = []
-        for i in np.unique(tensor):
-            which = np.flatnonzero(tensor == i)
-            found.append((self.tensors[i][0], which, index[which] - self.offsets[i]))
+    def locate(self, index: np.ndarray) -> list[tuple[str, slice, np.ndarray]]:
+        """Split ascending global indices (k,) by tensor: (name, which of the k, flat entries in the tensor)."""
+        bounds = np.searchsorted(index, self.offsets)
+        return [
+            (self.tensors[i][0], slice(int(bounds[i]), int(bounds[i + 1])), index[bounds[i] : bounds[i + 1]] - self.offsets[i])
+            for i in np.flatnonzero(np.diff(bounds))
+        ]
+
+    def histogram(self, index: np.ndarray) -> dict[str, dict[str, int]]:
+        """How many of the ascending global indices (k,) fall in each layer and in each kind of tensor."""
+        counts = np.diff(np.searchsorted(index, self.offsets))
+        found: dict[str, dict[str, int]] = {"layer": {}, "kind": {}}
+        for (name, _), roles, count in zip(self.tensors, self.roles, counts, strict=True):
+            for by, label in (("layer", layer_label(name)), ("kind", kind_label(roles))):
+                found[by][label] = found[by].get(label, 0) + int(count)
         return found
-
-
-def _token_tables(model: nn.Module) -> set[int]:
-    """Identities of the token embedding and output head, the tensors with a row a token."""
-    tables = [getattr(model, f"get_{side}_embeddings")() for side in ("input", "output")]
-    return {id(p) for table in tables if table is not None for p in table.parameters()}

@@ -93,10 +93,10 @@ def test_runs_leave_the_loaded_model_untouched(folder, tmp_path):
 def test_a_failed_run_does_not_stop_the_others(folder, tmp_path, monkeypatch):
     study = small(folder)
 
-    def fail_on_full(spec, *rest):
+    def fail_on_full(spec, *rest, **options):
         if spec.method == "full" and spec.kind == "train":
             raise ApetError("the loss is nan at step 3")
-        return run(spec, *rest)
+        return run(spec, *rest, **options)
 
     monkeypatch.setattr("analyses.study.run", fail_on_full)
     outcome = run_study(study, Store(tmp_path))

@@ -1,6 +1,7 @@
 """The loop: every method learns, k = all follows full fine-tuning, a stop and resume is bitwise invisible."""
 
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 
 from apet.errors import ApetError
 from apet.jacobian import gram_matrix
-from apet.methods import METHODS, mount
+from apet.methods import METHODS, Choice, mount
 from apet.models import load_model
 from apet.scoring import Scorer, evaluate
 from apet.space import ParameterSpace
@@ -20,8 +21,8 @@ from apet.train import Interrupted, Progress, TrainOptions, batch_indices, train
 def ready(method: str, k: int | None = 2000):
     loaded = load_model("mini-t5-240k", random_init=True)
     torch.manual_seed(0)
-    mounted = mount(method, loaded.model, k if method == "apet" else None, 0)
-    return loaded.model, mounted, Scorer(TASKS["sst2"], loaded.tokenizer, 0)
+    mounted = mount(method, loaded.model, Choice(k))
+    return mounted.model, mounted, Scorer(TASKS["sst2"], loaded.tokenizer, 0)
 
 
 OPTIONS = TrainOptions(lr=0.02, steps=30, batch=8, warmup=2, check=10)
@@ -33,7 +34,8 @@ def test_every_method_lowers_the_training_loss(method, folder, tmp_path):
     model, mounted, scorer = ready(method)
     before = evaluate(model, scorer, rows)["loss"]
     assert mounted.k == sum(p.numel() for p in mounted.trainable.values())
-    train(model, mounted, scorer, rows, rows, OPTIONS, tmp_path / "c", keep_best=False)
+    options = replace(OPTIONS, lr={"prompt": 1.0, "prefix": 0.3}.get(method, OPTIONS.lr))
+    train(model, mounted, scorer, rows, rows, options, tmp_path / "c", keep_best=False)
     assert evaluate(model, scorer, rows)["loss"] < before - 0.05
 
 
@@ -66,7 +68,7 @@ def test_all_coordinates_follow_full_fine_tuning(folder, tmp_path):
     for method in ("apet", "full"):
         loaded = load_model("mini-t5-240k", random_init=True)
         space = ParameterSpace.of(loaded.model)
-        mounted = mount("apet", loaded.model, space.size, 0) if method == "apet" else mount("full", loaded.model, None, 0)
+        mounted = mount(method, loaded.model, Choice(space.size))
         if method == "full":  # the same scope: without the token table
             mounted.trainable = {name: mounted.trainable[name] for name in space.names}
         scorer = Scorer(TASKS["sst2"], loaded.tokenizer, 0)
