@@ -323,6 +323,24 @@ def report(
     print(f"report: {page}")
 
 
+@command("export")
+def export(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished APET run, for instance results/train/RUN_ID.")],
+    out: Annotated[Path, typer.Argument(help="What to write: a file for apet, a folder for merged and shira.")],
+    form: Annotated[
+        str,
+        typer.Option("--as", help="apet: the tuned values, a few kB; merged: an ordinary checkpoint; shira: a peft adapter (linear layers only)."),
+    ] = "apet",
+    json_: Json = False, dry_run: DryRun = False,
+) -> None:  # fmt: skip
+    """Write a tuned model for use elsewhere."""
+    from analyses.export import export as write
+
+    if dry_run:
+        return _print({"run": str(run), "form": form, "out": str(out)}, json_)
+    _print(write(run, form, out), json_)
+
+
 @command("models")
 def models(json_: Json = False, dry_run: DryRun = False) -> None:
     """List the shipped ladder and the aliases of Hugging Face models."""

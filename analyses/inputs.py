@@ -23,7 +23,12 @@ class Inputs:
 
 def inputs(spec: Spec, data: Path | None, device: str = "cpu") -> Inputs:
     """Load the spec's model and data (cached in this process; a run leaves the model as it found it, or drops it)."""
-    return Inputs(_model(spec.model, spec.random_init, spec.train_seed if spec.random_init else 0, device), _task(spec.task, data), device)
+    return Inputs(model_of(spec, device), _task(spec.task, data), device)
+
+
+def model_of(spec: Spec, device: str = "cpu") -> Any:
+    """The spec's base model (apet.models.Loaded), before anything is tuned."""
+    return _model(spec.model, spec.random_init, spec.train_seed if spec.random_init else 0, device)
 
 
 @lru_cache(maxsize=4)

@@ -88,7 +88,9 @@ def train_run(spec: Spec, found: Inputs, folder: Path, report: Report) -> tuple[
     ]
     arrays = {"history": np.array(progress.history)}
     if apet:
-        arrays["z"] = mounted.trainable["z"].detach().cpu().numpy()
+        arrays["z"] = mounted.attached.z.detach().cpu().numpy()
+        if spec.order in SCORED_ORDERS:  # elsewhere the positions follow from the spec
+            arrays["index"] = mounted.placement.index
     return rows, arrays
 
 

@@ -67,7 +67,10 @@ def run(
         return name
     started = time.monotonic()
     rows, arrays = RUNS[spec.kind](spec, found, store.folder(name), report)
-    env = {"seconds": time.monotonic() - started, "device": device, "data": str(data) if data else None, **versions()}
+    env = {
+        "seconds": time.monotonic() - started, "device": device, "data": str(data) if data else None,
+        "weights": found.loaded.fingerprint, **versions(),
+    }  # fmt: skip
     store.commit(name, spec_dict(spec), [replace(row, run_id=name) for row in rows], arrays, env)
     return name
 

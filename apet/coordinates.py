@@ -26,24 +26,24 @@ class Coordinates:
 
     def __init__(self, space: ParameterSpace, index: np.ndarray):
         self.space, self.index, self.k = space, np.sort(index), len(index)
-        self._parts = space.locate(self.index)  # (name, slice of z, flat entries)
+        self.by_tensor = space.locate(self.index)  # (name, slice of z, flat entries)
 
     def lift(self, z: Tensor) -> dict[str, Tensor]:
         """z (k,) -> dense perturbation of each touched tensor."""
         shapes = dict(self.space.tensors)
         lifted = {}
-        for name, where, flat in self._parts:
+        for name, where, flat in self.by_tensor:
             zeros = torch.zeros(shapes[name], dtype=z.dtype, device=z.device).flatten()
             lifted[name] = zeros.index_copy(0, torch.as_tensor(flat, device=z.device), z[where]).view(shapes[name])
         return lifted
 
     def pull(self, tensors: dict[str, Tensor]) -> Tensor:
         """The adjoint of `lift`: entries of `tensors` (by name) at the chosen places, as one vector (k,)."""
-        return torch.cat([tensors[name].flatten()[torch.as_tensor(flat)] for name, _, flat in self._parts])
+        return torch.cat([tensors[name].flatten()[torch.as_tensor(flat)] for name, _, flat in self.by_tensor])
 
     def attach(self, model: nn.Module, kernel: str | None = None) -> Attached:
         """Freeze `model` and make the k entries tunable; `kernel` overrides the choice by size (see `apet.kernels`)."""
-        return Attached(model, self._parts, self.k, kernel)
+        return Attached(model, self.by_tensor, self.k, kernel)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,81 @@
+"""A finished APET run as something to use elsewhere: a small artefact, an ordinary checkpoint, or a peft adapter."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from analyses.inputs import model_of
+from analyses.spec import Spec, spec_from
+from analyses.store import Store
+from apet.errors import MissingInput, UsageError, lookup
+
+
+def export(run: Path, form: str, out: Path) -> dict[str, Any]:
+    """Write the run in folder `run` as `form` (apet, merged, shira) to `out`; returns what was written.
+
+    Raises MissingInput where there is no finished run, UsageError for a run that is not of method apet, and for a base
+    model whose weights are no longer those that were tuned.
+    """
+    write, store = lookup(FORMS, form, "form"), Store(run.parent)
+    if not store.done(run.name):
+        raise MissingInput(f"no finished run in {run}")
+    spec = spec_from(store.spec(run.name))
+    if spec.kind != "train" or spec.method != "apet":
+        raise UsageError(f"{run.name} is a {spec.kind} run of method {spec.method}: only tuned entries (apet) are exported")
+    artefact, loaded = artefact_of(spec, store, run.name)
+    write(artefact, loaded, out)
+    return {"run_id": run.name, "form": form, "k": len(artefact.z), "written": str(out)}
+
+
+def artefact_of(spec: Spec, store: Store, run_id: str) -> tuple[Any, Any]:
+    """(the run's artefact, its base model)."""
+    import torch
+
+    from apet.artefact import Artefact, Law
+    from apet.space import ParameterSpace
+
+    loaded = model_of(spec, "cpu")
+    arrays = store.arrays(run_id)
+    row = next(row for row in store.rows(run_id) if row.quantity == "requested_k")
+    law = None if "index" in arrays else Law(spec.scope, spec.unit, spec.order, spec.position_seed, int(row.value))
+    env = json.loads((store.folder(run_id) / "env.json").read_text())
+    artefact = Artefact(
+        z=torch.as_tensor(arrays["z"]),
+        base=spec.model,
+        revision=getattr(loaded.model.config, "_commit_hash", None),
+        weights=env["weights"],
+        dtype=str(next(loaded.model.parameters()).dtype).removeprefix("torch."),
+        law=law,
+        index=arrays.get("index"),
+        scope=spec.scope,
+        space=ParameterSpace.of(loaded.model, spec.scope).fingerprint,
+    )
+    return artefact, loaded
+
+
+def _artefact(artefact: Any, loaded: Any, out: Path) -> None:
+    artefact.coordinates(loaded.model, loaded.fingerprint)  # refused here rather than where it is used
+    artefact.save(out)
+
+
+def _merged(artefact: Any, loaded: Any, out: Path) -> None:
+    from apet.artefact import merge
+
+    attached = artefact.attach(loaded.model, loaded.fingerprint)
+    merge(loaded.model, loaded.tokenizer, out)
+    attached.detach()
+
+
+def _shira(artefact: Any, loaded: Any, out: Path) -> None:
+    import copy
+
+    from apet.shira import save, to_shira
+
+    coordinates = artefact.coordinates(loaded.model, loaded.fingerprint)
+    save(to_shira(copy.deepcopy(loaded.model), coordinates, artefact.z), out)
+
+
+FORMS: dict[str, Callable[[Any, Any, Path], None]] = {"apet": _artefact, "merged": _merged, "shira": _shira}

@@ -1,0 +1,117 @@
+"""A tuned model as a small file: `apet.safetensors` holds z and, where they follow no law, the positions.
+
+The header says what the positions are (a placement's law and seed, or that they are listed), of which space, and of which
+weights: the file cannot be put on another base.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from apet.coordinates import Attached, Coordinates
+from apet.errors import MissingInput, UsageError
+from apet.files import atomic_path
+from apet.placement import place
+from apet.space import ParameterSpace
+
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Law:
+    """How the positions follow from a seed; see `apet.placement.place`."""
+
+    scope: str
+    unit: str
+    order: str
+    seed: int
+    requested: int
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """Displacements z (k,) fp32 of entries of a base model: at the places of `law`, or at `index` (k,) of `scope`'s space."""
+
+    z: torch.Tensor
+    base: str  # the name it was loaded by
+    revision: str | None
+    weights: str  # sha256 of all weights, `apet.models.fingerprint`
+    dtype: str
+    law: Law | None
+    index: np.ndarray | None = None
+    scope: str = ""
+    space: str = ""  # fingerprint of the space
+    operation: str = "add"
+
+    def save(self, path: Path) -> None:
+        """Write the file, whole or not at all: 4 bytes a position by law, 12 where the positions are listed."""
+        header = {name: value for name, value in asdict(self).items() if name not in ("z", "index", "law")}
+        header |= {"version": VERSION, "law": asdict(self.law) if self.law else None}
+        tensors = {"z": self.z.detach().float().cpu().contiguous()}
+        if self.law is None:
+            assert self.index is not None
+            tensors["index"] = torch.as_tensor(self.index)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_path(path) as temporary:
+            save_file(tensors, temporary, {"apet": json.dumps(header)})
+
+    def coordinates(self, model: nn.Module, weights: str) -> Coordinates:
+        """The tuned entries of `model`, whose fingerprint is `weights`. Raises UsageError for another base than the artefact's."""
+        if weights != self.weights:
+            raise UsageError(f"the artefact was made on {self.base} (weights {self.weights[:12]}), this model's weights are {weights[:12]}")
+        scope = self.law.scope if self.law else self.scope
+        space = ParameterSpace.of(model, scope)
+        if space.fingerprint != self.space:
+            raise UsageError(f"the scope '{scope}' of this model is not the space that the artefact counts its positions in")
+        if self.law:
+            index = place(space, self.law.requested, self.law.seed, self.law.unit, self.law.order).index
+        else:
+            assert self.index is not None
+            index = self.index
+        if len(index) != len(self.z):
+            raise UsageError(f"the artefact has {len(self.z)} values for {len(index)} positions")
+        return Coordinates(space, index)
+
+    def attach(self, model: nn.Module, weights: str) -> Attached:
+        """Mount z on `model`; raises what `coordinates` raises, and the model is then untouched."""
+        attached = self.coordinates(model, weights).attach(model)
+        with torch.no_grad():
+            attached.z.copy_(self.z)
+        attached.write()
+        return attached
+
+
+def load(path: Path) -> Artefact:
+    """Read an artefact. Raises MissingInput where there is none, UsageError for a file that is none, or of another version."""
+    if not path.is_file():
+        raise MissingInput(f"no artefact {path}")
+    try:
+        with safe_open(path, "pt") as file:
+            header = json.loads((file.metadata() or {})["apet"])
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (a safetensors file is no mapping)
+    except (SafetensorError, KeyError, json.JSONDecodeError) as error:
+        raise UsageError(f"{path} is no apet artefact: {error}") from error
+    version = header.pop("version")
+    if version != VERSION:
+        raise UsageError(f"{path} has version {version}, this program reads {VERSION}")
+    law = header.pop("law")
+    index = tensors["index"].numpy() if "index" in tensors else None
+    return Artefact(z=tensors["z"], index=index, law=Law(**law) if law else None, **header)
+
+
+def merge(model: Any, tokenizer: Any, folder: Path) -> None:
+    """Write the model with its tuned values as an ordinary checkpoint folder, which needs nothing of this program."""
+    import copy
+
+    plain = copy.deepcopy(model)  # a deep copy holds ordinary parameters
+    plain.save_pretrained(folder, safe_serialization=True)
+    tokenizer.save_pretrained(folder)
