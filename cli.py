@@ -41,6 +41,14 @@ Examples = Annotated[
 Seed = Annotated[int | None, typer.Option(help="Sets both the position seed and the train seed.")]
 PositionSeed = Annotated[int | None, typer.Option(help="Names the order of entries: which k are tuned. [default: 0]")]
 TrainSeed = Annotated[int | None, typer.Option(help="Names the order of batches, new weights and random probes. [default: 0]")]
+Operations = Annotated[
+    str | None,
+    typer.Option(
+        metavar="A+B",
+        help="apet: what there is to tune. add: the model's own entries; and new ones, bias: zero biases where there are none, prefix: keys and "
+        "values beside every self-attention's, prompt: rows beside its inputs, plug: bottlenecks behind every part. [default: add]",
+    ),
+]
 Scope = Annotated[
     str | None,
     typer.Option(
@@ -101,7 +109,7 @@ def train(
     method: Annotated[str | None, typer.Option(help="apet, full, lora, adapter, bitfit, prompt or prefix. [default: apet]")] = None,
     k: Annotated[int | None, typer.Option(help="apet: how many parameters are tuned.")] = None,
     matched: Annotated[str | None, typer.Option(metavar="METHOD", help="apet: tune as many parameters as this method does.")] = None,
-    scope: Scope = None, unit: Unit = None, order: Order = None,
+    operations: Operations = None, scope: Scope = None, unit: Unit = None, order: Order = None,
     early_stop: Annotated[bool | None, typer.Option("--early-stop/--no-early-stop", help="Watch a part of the training data, keep the best state; or go to the plateau of the training loss. [default: early stop]")] = None,
     examples: Examples = None, seed: Seed = None, position_seed: PositionSeed = None, train_seed: TrainSeed = None,
     steps: Steps = None, batch: Batch = None, lr: Rate = None, dtype: Dtype = None, device: Device = "auto",
@@ -201,7 +209,7 @@ def intrinsic_dim(
 def spectrum(
     model: Model = None, task: Task = None, data: Data = None, random_init: RandomInit = None, examples: Examples = None,
     k: Annotated[int | None, typer.Option(help="How many coordinates the subspace has.")] = None,
-    scope: Scope = None, unit: Unit = None, order: Order = None,
+    operations: Operations = None, scope: Scope = None, unit: Unit = None, order: Order = None,
     matrix: Annotated[str | None, typer.Option(help="hessian or ggn (Gauss-Newton). [default: hessian]")] = None,
     lanczos_steps: Annotated[int | None, typer.Option(help="Curvature products a Lanczos run. [default: 40]")] = None,
     probes: Annotated[int | None, typer.Option(help="Random probes of the density. [default: 4]")] = None,

@@ -25,7 +25,11 @@ def export(run: Path, form: str, out: Path) -> dict[str, Any]:
     spec = spec_from(store.spec(run.name))
     if spec.kind != "train" or spec.method != "apet":
         raise UsageError(f"{run.name} is a {spec.kind} run of method {spec.method}: only tuned entries (apet) are exported")
+    if form != "apet" and spec.operations != "add":
+        raise UsageError(f"{run.name} tunes new parameters ({spec.operations}), which only the form apet can hold")
     artefact, loaded = artefact_of(spec, store, run.name)
+    if loaded.fingerprint != artefact.weights:
+        raise UsageError(f"{spec.model} no longer has the weights that were tuned ({artefact.weights[:12]})")
     write(artefact, loaded, out)
     return {"run_id": run.name, "form": form, "k": len(artefact.z), "written": str(out)}
 
@@ -35,9 +39,10 @@ def artefact_of(spec: Spec, store: Store, run_id: str) -> tuple[Any, Any]:
     import torch
 
     from apet.artefact import Artefact, Law
-    from apet.space import ParameterSpace
+    from apet.methods import space_of
 
     loaded = model_of(spec, "cpu")
+    operations = tuple(spec.operations.split("+"))
     arrays = store.arrays(run_id)
     row = next(row for row in store.rows(run_id) if row.quantity == "requested_k")
     law = None if "index" in arrays else Law(spec.scope, spec.unit, spec.order, spec.position_seed, int(row.value))
@@ -51,13 +56,13 @@ def artefact_of(spec: Spec, store: Store, run_id: str) -> tuple[Any, Any]:
         law=law,
         index=arrays.get("index"),
         scope=spec.scope,
-        space=ParameterSpace.of(loaded.model, spec.scope).fingerprint,
+        space=space_of(loaded.model, operations, spec.scope, dry=True).fingerprint,
+        operations=operations,
     )
     return artefact, loaded
 
 
 def _artefact(artefact: Any, loaded: Any, out: Path) -> None:
-    artefact.coordinates(loaded.model, loaded.fingerprint)  # refused here rather than where it is used
     artefact.save(out)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -38,8 +39,6 @@ def _row(spec: Spec, found: Inputs) -> Callable[..., Row]:
 
 
 def train_run(spec: Spec, found: Inputs, folder: Path, report: Report) -> tuple[list[Row], dict[str, np.ndarray]]:
-    import copy
-
     import torch
 
     from apet.scoring import chance, evaluate
@@ -69,7 +68,7 @@ def train_run(spec: Spec, found: Inputs, folder: Path, report: Report) -> tuple[
     make = _row(spec, found)
     common = {
         "method": spec.method, "subspace": "coordinates" if apet else spec.method,
-        "placement": " ".join(filter(None, (spec.order, spec.unit, spec.scope))) if apet else None,
+        "placement": " ".join(filter(None, (spec.operations, spec.order, spec.unit, spec.scope))) if apet else None,
         "k": mounted.k, "position_seed": spec.position_seed if apet else None, "train_seed": spec.train_seed,
     }  # fmt: skip
     rows = [make("chance", chance(held_out, found.data.task.classes), split="validation", **common)]
@@ -103,7 +102,8 @@ def _mount(spec: Spec, model: Any, scorer: Any, examples: list) -> Any:
         return scores(spec.order, model, space, scorer, examples)
 
     order, score = ("score", measured) if spec.order in SCORED_ORDERS else (spec.order, None)
-    return mount(spec.method, model, Choice(spec.k, spec.matched, spec.position_seed, spec.scope, spec.unit, order, score))
+    operations = tuple(spec.operations.split("+"))
+    return mount(spec.method, model, Choice(spec.k, spec.matched, spec.position_seed, operations, spec.scope, spec.unit, order, score))
 
 
 def _placement_rows(mounted: Any, make: Callable[..., Row]) -> list[Row]:
@@ -168,35 +168,30 @@ def spectrum_run(spec: Spec, found: Inputs, folder: Path, report: Report) -> tup
     from landscape.quadrature import density, effective_dimension, negative_mass, slq, trace
 
     model, scorer = found.loaded.model, _scorer(spec, found)
+    if spec.operations != "add":  # new parameters stay
+        model = copy.deepcopy(model)
     examples, _ = subsets(spec, found)
     mounted = _mount(spec, model, scorer, examples)
-    attached, k = mounted.attached, mounted.k
+    k, total = mounted.k, spec.lanczos_steps * (1 + spec.probes)
+    with mounted.attached as attached:
 
-    def outputs(z: torch.Tensor, batch: Any) -> torch.Tensor:
-        attached.bind(z)
-        return scorer.logits(model, batch)
+        def outputs(z: torch.Tensor, batch: Any) -> torch.Tensor:
+            attached.bind(z)
+            return scorer.logits(model, batch)
 
-    objective = Objective(outputs, cross_entropy, list(scorer.batches(examples, spec.batch)), k, device=found.device)
-    z = torch.zeros(k)
-    operator = {"hessian": Hessian, "ggn": GaussNewton}[spec.matrix](objective, z)
-    total = spec.lanczos_steps * (1 + spec.probes)
-    defect = check_operator(operator, spec.train_seed).symmetry_defect
-    top = top_eigenpairs(
-        operator,
-        min(10, k, spec.lanczos_steps),
-        spec.lanczos_steps,
-        spec.train_seed,
-        progress=lambda done, of: report("Lanczos", done, total),
-    )
-    measure = slq(
-        operator,
-        spec.probes,
-        spec.lanczos_steps,
-        spec.train_seed,
-        progress=lambda done, of: report("quadrature", spec.lanczos_steps + done, total),
-    )
-    gradient_norm = objective.gradient(z).norm().item()
-    attached.detach()
+        objective = Objective(outputs, cross_entropy, list(scorer.batches(examples, spec.batch)), k, device=found.device)
+        z = torch.zeros(k)
+        operator = {"hessian": Hessian, "ggn": GaussNewton}[spec.matrix](objective, z)
+        defect = check_operator(operator, spec.train_seed).symmetry_defect
+        top = top_eigenpairs(
+            operator, min(10, k, spec.lanczos_steps), spec.lanczos_steps, spec.train_seed,
+            progress=lambda done, of: report("Lanczos", done, total),
+        )  # fmt: skip
+        measure = slq(
+            operator, spec.probes, spec.lanczos_steps, spec.train_seed,
+            progress=lambda done, of: report("quadrature", spec.lanczos_steps + done, total),
+        )  # fmt: skip
+        gradient_norm = objective.gradient(z).norm().item()
     make = _row(spec, found)
     common = {
         "k": k,

@@ -21,11 +21,10 @@ def run_id(spec: Spec, found: Inputs) -> str:
 
 def check(spec: Spec, found: Inputs) -> dict[str, Any]:
     """What the run will do, before it does it: sizes, memory, cost. Raises UsageError for a k outside the space."""
-    from apet.methods import count
-    from apet.space import ParameterSpace
+    from apet.methods import count, space_of
 
     spec = spec.resolved()
-    space = ParameterSpace.of(found.loaded.model, spec.scope)
+    space = space_of(found.loaded.model, tuple(spec.operations.split("+")), spec.scope, dry=True)
     k = count(spec.matched, found.loaded.model) if spec.matched else spec.k
     if k is not None and k > space.size:
         raise UsageError(f"k = {k} is over the {space.size} parameters in scope of {spec.model}")

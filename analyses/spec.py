@@ -9,6 +9,7 @@ from typing import Any, get_type_hints
 
 from apet.errors import UsageError, did_you_mean
 from apet.methods import BASELINES, METHODS
+from apet.operations import OPERATIONS
 from apet.placement import ORDERS as PLACED_ORDERS
 from apet.placement import UNITS
 from apet.scope import parse
@@ -26,7 +27,8 @@ class Spec:
 
     `examples` fixes a training subset (None: all of the split); `early_stop` watches a part of it that is never
     reported, otherwise the run goes to the plateau of its training loss, as predictions need. `matched` names the method
-    whose number of parameters is k; scope, unit and order say which k (`apet.scope`, `apet.placement`). `lr` None is the
+    whose number of parameters is k; operations (separated by +), scope, unit and order say what is tuned (`apet.operations`,
+    `apet.scope`, `apet.placement`). `lr` None is the
     method's default at this k. Fields that a kind does not use keep their defaults, and do not split its identity.
     """
 
@@ -39,6 +41,7 @@ class Spec:
     method: str = "apet"
     k: int | None = None
     matched: str | None = None
+    operations: str = "add"
     scope: str = ""
     unit: str = "entry"
     order: str = "random"
@@ -60,6 +63,8 @@ class Spec:
         _one_of(self.order, ORDERS, "order")
         if self.matched is not None:
             _one_of(self.matched, tuple(BASELINES), "method to match")
+        for operation in self.operations.split("+"):
+            _one_of(operation, tuple(OPERATIONS), "operation")
         parse(self.scope)
         _one_of(self.matrix, MATRICES, "matrix")
         _one_of(self.dtype, ("float32", "bfloat16", "float16"), "dtype")
@@ -96,7 +101,7 @@ _USED = {
 }
 
 
-_PLACED = {"k", "matched", "scope", "unit", "order", "position_seed"}
+_PLACED = {"k", "matched", "operations", "scope", "unit", "order", "position_seed"}
 
 
 def default_lr(method: str, k: int | None) -> float:

@@ -20,8 +20,8 @@ from torch import nn
 from apet.coordinates import Attached, Coordinates
 from apet.errors import MissingInput, UsageError
 from apet.files import atomic_path
+from apet.methods import space_of
 from apet.placement import place
-from apet.space import ParameterSpace
 
 VERSION = 1
 
@@ -50,7 +50,7 @@ class Artefact:
     index: np.ndarray | None = None
     scope: str = ""
     space: str = ""  # fingerprint of the space
-    operation: str = "add"
+    operations: tuple[str, ...] = ("add",)
 
     def save(self, path: Path) -> None:
         """Write the file, whole or not at all: 4 bytes a position by law, 12 where the positions are listed."""
@@ -65,11 +65,14 @@ class Artefact:
             save_file(tensors, temporary, {"apet": json.dumps(header)})
 
     def coordinates(self, model: nn.Module, weights: str) -> Coordinates:
-        """The tuned entries of `model`, whose fingerprint is `weights`. Raises UsageError for another base than the artefact's."""
+        """The tuned entries of `model`, whose fingerprint is `weights`; new parameters of the operations are put into it.
+
+        Raises UsageError for another base than the artefact's.
+        """
         if weights != self.weights:
             raise UsageError(f"the artefact was made on {self.base} (weights {self.weights[:12]}), this model's weights are {weights[:12]}")
         scope = self.law.scope if self.law else self.scope
-        space = ParameterSpace.of(model, scope)
+        space = space_of(model, tuple(self.operations), scope)
         if space.fingerprint != self.space:
             raise UsageError(f"the scope '{scope}' of this model is not the space that the artefact counts its positions in")
         if self.law:
@@ -82,7 +85,7 @@ class Artefact:
         return Coordinates(space, index)
 
     def attach(self, model: nn.Module, weights: str) -> Attached:
-        """Mount z on `model`; raises what `coordinates` raises, and the model is then untouched."""
+        """Mount z on `model`; raises what `coordinates` raises, before anything is tuned."""
         attached = self.coordinates(model, weights).attach(model)
         with torch.no_grad():
             attached.z.copy_(self.z)

@@ -57,7 +57,10 @@ class _Part:
 
 
 class Attached:
-    """A model whose k entries are a function of z. `z` (k,) fp32 is the trainable; after changing it call `write`."""
+    """A model whose k entries are a function of z. `z` (k,) fp32 is the trainable; after changing it call `write`.
+
+    Used in a `with` statement, it is detached at the end.
+    """
 
     def __init__(self, model: nn.Module, located: list[tuple[str, slice, np.ndarray]], k: int, kernel: str | None):
         parameters = dict(model.named_parameters())
@@ -94,6 +97,12 @@ class Attached:
     def write(self) -> None:
         """Rewrite the k entries as pretrained value + z."""
         self.bind(self.z)
+
+    def __enter__(self) -> Attached:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.detach()
 
     def detach(self) -> None:
         """Restore the model bitwise: values, parameters and requires_grad flags."""

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from apet.bottleneck import plug
 from apet.coordinates import Attached, Coordinates
 from apet.errors import UsageError, lookup
+from apet.operations import add_zero_biases, inject
 from apet.placement import Placement, Scores, place
 from apet.space import ParameterSpace
 
@@ -27,11 +27,15 @@ LORA_TARGETS = r".*(SelfAttention\.[qv]|attention\.self\.(query|value)|self_atte
 
 @dataclass(frozen=True)
 class Choice:
-    """Which entries `apet` tunes: k of them, or as many as `matched` (a method) has, placed as `apet.placement.place` says."""
+    """Which entries `apet` tunes: k of them, or as many as `matched` (a method) has, placed as `apet.placement.place` says.
+
+    `operations` (see `apet.operations`) say what there is to choose from: the model's own entries with `add`, new ones.
+    """
 
     k: int | None = None
     matched: str | None = None
     position_seed: int = 0
+    operations: tuple[str, ...] = ("add",)
     scope: str = ""
     unit: str = "entry"
     order: str = "random"
@@ -67,16 +71,29 @@ def mount(method: str, model: nn.Module, choice: Choice = Choice()) -> Mounted:
 def count(method: str, model: nn.Module) -> int:
     """k of a baseline on the exact shapes of `model`, which is left alone; nothing is allocated."""
     build = lookup(BASELINES, method, "method")
-    memo = {id(p): nn.Parameter(torch.empty_like(p, device="meta")) for p in model.parameters()}
     with torch.device("meta"):
-        return build(copy.deepcopy(model, memo)).k
+        return build(_shapes_only(model)).k
+
+
+def _shapes_only(model: nn.Module) -> nn.Module:
+    """A copy on the meta device, tied like the original."""
+    memo = {id(p): nn.Parameter(torch.empty_like(p, device="meta")) for p in model.parameters()}
+    return copy.deepcopy(model, memo)
+
+
+def space_of(model: nn.Module, operations: tuple[str, ...] = ("add",), scope: str = "", dry: bool = False) -> ParameterSpace:
+    """What can be tuned after `operations`, whose new parameters stay in `model` (with `dry` in a copy without values)."""
+    if dry and operations != ("add",):
+        model = _shapes_only(model)
+    new = inject(model, operations)
+    return ParameterSpace.of(model, scope, None if "add" in operations else new)
 
 
 def _apet(model: nn.Module, choice: Choice) -> Mounted:
     k = count(choice.matched, model) if choice.matched else choice.k
     if k is None:
         raise UsageError("method apet needs --k, the number of tuned parameters, or --matched METHOD")
-    space = ParameterSpace.of(model, choice.scope)
+    space = space_of(model, choice.operations, choice.scope)
     scores = choice.scores(space) if choice.scores else None
     placement = place(space, k, choice.position_seed, choice.unit, choice.order, scores)
     attached = Coordinates(space, placement.index).attach(model)
@@ -95,16 +112,13 @@ def _bitfit(model: nn.Module) -> Mounted:
     return _with(model, [p for name, p in model.named_parameters() if name.split(".")[-1] == "bias"])
 
 
-def add_zero_biases(model: nn.Module) -> None:
-    """Give every linear layer without a bias one of zeros, the output head excepted (it would be as long as the vocabulary)."""
-    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
-    for module in model.modules():
-        if isinstance(module, nn.Linear) and module.bias is None and module is not head:
-            module.bias = nn.Parameter(module.weight.new_zeros(module.out_features))
-
-
 def _adapter(model: nn.Module) -> Mounted:
-    return _with(model, plug(model))
+    return _new(model, "plug")
+
+
+def _new(model: nn.Module, operation: str) -> Mounted:
+    names = set(inject(model, (operation,)))
+    return _with(model, [p for name, p in model.named_parameters() if name in names])
 
 
 def _lora(model: nn.Module) -> Mounted:

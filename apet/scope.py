@@ -70,7 +70,7 @@ def parse(scope: str) -> list[list[str]]:
     terms = [term.split("|") for term in scope.split()]
     for option in (option.lstrip("!") for term in terms for option in term):
         if not (option in ROLES or _RANGE.fullmatch(option) or _is_pattern(option)):
-            raise UsageError(f"unknown scope '{option}'{did_you_mean(option, ROLES)}: a role, layers:L-M, or a pattern with *")
+            raise UsageError(f"unknown scope '{option}'{did_you_mean(option, ROLES)} (a role, layers:L-M, or a pattern with *)")
     return terms
 
 

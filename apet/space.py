@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -27,15 +28,15 @@ class ParameterSpace:
     roles: tuple[frozenset[str], ...]
 
     @classmethod
-    def of(cls, model: nn.Module, scope: str = DEFAULT) -> ParameterSpace:
-        """The parameters of `model` that `scope` selects (see `apet.scope`).
+    def of(cls, model: nn.Module, scope: str = DEFAULT, among: Collection[str] | None = None) -> ParameterSpace:
+        """The parameters of `model` that `scope` selects (see `apet.scope`), only those named in `among` if it is given.
 
         The default leaves the token embeddings and the output head out. Raises UsageError for an unknown term, and where
         nothing is in scope.
         """
         terms, roles = parse(scope), tensor_roles(model)
         shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
-        chosen = sorted(name for name in shapes if in_scope(name, roles[name], terms))
+        chosen = sorted(name for name in shapes if (among is None or name in among) and in_scope(name, roles[name], terms))
         if not chosen:
             there = ", ".join(sorted(set().union(*roles.values())))
             raise UsageError(f"the scope '{scope}' holds no parameter of this model, which has {there}")

@@ -1,0 +1,214 @@
+"""New parameters beside a model's own, in the same index space: what the paper calls adding, concatenating and plugging.
+
+    bias     zero biases on the linear layers that have none              (adding)
+    prefix   keys and values beside those of every self-attention         (concatenating)
+    prompt   rows beside the inputs of every self-attention's keys and values  (concatenating)
+    plug     a bottleneck behind self-attention and feed-forward part of every block  (plugging)
+
+Tuning the entries that a model has, `add`, needs nothing new. All start so that the model's function is unchanged. For a
+prefix that means values of zero and a softmax of its own: in one softmax with the model's keys, new keys would take
+weight from the old ones whatever their values are (the parallel form of prefix tuning, He et al. 2022, arXiv 2110.04366).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from apet.errors import UsageError, lookup
+
+SIZE = 24  # of a bottleneck, the paper's
+ROWS = 10  # of a prefix or prompt, in every self-attention
+
+
+@dataclass(frozen=True)
+class _Family:
+    """Where a family's self-attention keeps its projections; `split` takes (queries, keys, values) apart where they are fused."""
+
+    attention: re.Pattern[str]
+    query: str
+    key: str
+    value: str
+    out: str  # relative to the attention's parent
+    feed_forward: re.Pattern[str]  # its last projection
+    scaled: bool = True
+    split: Callable[[Tensor, int], tuple[Tensor, ...]] | None = None
+
+
+def _interleaved(fused: Tensor, heads: int) -> tuple[Tensor, ...]:
+    """BLOOM: for each head its query, key and value."""
+    return tuple(part.flatten(-2) for part in fused.unflatten(-1, (heads, 3, -1)).unbind(-2))
+
+
+def _thirds(fused: Tensor, heads: int) -> tuple[Tensor, ...]:
+    """GPT-2: all queries, all keys, all values."""
+    return fused.chunk(3, -1)
+
+
+FAMILIES = {
+    "t5": _Family(re.compile(r"SelfAttention$"), "q", "k", "v", "SelfAttention.o", re.compile(r"DenseReluDense\.wo$"), scaled=False),
+    "bert": _Family(
+        re.compile(r"attention\.self$"), "query", "key", "value", "output.dense", re.compile(r"(?<!attention)\.output\.dense$")
+    ),
+    "bloom": _Family(
+        re.compile(r"self_attention$"), *["query_key_value"] * 3, "self_attention.dense", re.compile(r"mlp\.dense_4h_to_h$"),
+        split=_interleaved,
+    ),
+    "gpt2": _Family(re.compile(r"\.attn$"), *["c_attn"] * 3, "attn.c_proj", re.compile(r"mlp\.c_proj$"), split=_thirds),
+}  # fmt: skip
+
+
+def inject(model: nn.Module, operations: tuple[str, ...]) -> list[str]:
+    """Give `model` the new parameters of `operations`; returns their names, sorted. `add` gives none.
+
+    Raises UsageError for an unknown operation, and for a model whose blocks are not known.
+    """
+    before = {name for name, _ in model.named_parameters()}
+    for operation in operations:
+        lookup(OPERATIONS, operation, "operation")(model)
+    return sorted({name for name, _ in model.named_parameters()} - before)
+
+
+def add_zero_biases(model: nn.Module) -> None:
+    """Give every linear layer without a bias one of zeros, the output head excepted (it would be as long as the vocabulary)."""
+    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    for module in model.modules():
+        if isinstance(module, nn.Linear) and module.bias is None and module is not head:
+            module.bias = nn.Parameter(module.weight.new_zeros(module.out_features))
+
+
+class Bottleneck(nn.Module):
+    """x (..., width) -> x + up(gelu(down(x))) (Houlsby et al. 2019, arXiv 1902.00751); `up` starts at zero."""
+
+    def __init__(self, like: Tensor, width: int, size: int):
+        super().__init__()
+        self.down, self.up = (nn.Linear(a, b, dtype=like.dtype, device=like.device) for a, b in ((width, size), (size, width)))
+        _draw(self.down.weight, width**-0.5)
+        for zero in (self.down.bias, self.up.weight, self.up.bias):
+            nn.init.zeros_(zero)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.up(F.gelu(self.down(x)))
+
+
+def plug(model: nn.Module) -> None:
+    """A bottleneck behind the last projection of self-attention and of the feed-forward part, two a block."""
+    family = _family(model)
+    projections = [out for _, _, out in _attentions(model, family)]
+    projections += [m for name, m in model.named_modules() if family.feed_forward.search(name)]
+    for projection in projections:
+        width = projection.weight.shape[1 if _is_conv1d(projection) else 0]
+        projection.apet_plug = Bottleneck(projection.weight, width, SIZE)
+        projection.register_forward_hook(lambda module, args, output: module.apet_plug(output))
+
+
+class Beside(nn.Module):
+    """Attention of a layer's queries to rows of its own: keys and values (rows, width), or `inputs` that both are made of."""
+
+    def __init__(self, like: Tensor, width: int, heads: int, scale: float, inputs: int | None):
+        super().__init__()
+        self.heads, self.scale = heads, scale
+        new = {"dtype": like.dtype, "device": like.device}
+        if inputs is not None:
+            self.inputs = nn.Parameter(torch.zeros(ROWS, inputs, **new))
+        else:
+            self.keys, self.values = nn.Parameter(torch.empty(ROWS, width, **new)), nn.Parameter(torch.zeros(ROWS, width, **new))
+            _draw(self.keys, (width // heads) ** -0.5)
+
+    def forward(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        q, k, v = (t.unflatten(-1, (self.heads, -1)) for t in (queries, keys, values))  # (B, T, heads, d), (rows, heads, d)
+        weights = torch.softmax(torch.einsum("bthd,rhd->bthr", q, k) * self.scale, -1)
+        return torch.einsum("bthr,rhd->bthd", weights, v).flatten(-2)
+
+
+def prefix(model: nn.Module) -> None:
+    """Keys and values beside those of every self-attention, with a softmax of their own; values start at zero."""
+    _beside(model, "apet_prefix", of_inputs=False)
+
+
+def prompt(model: nn.Module) -> None:
+    """Rows that every self-attention makes keys and values of, as of its inputs; they start at zero."""
+    _beside(model, "apet_prompt", of_inputs=True)
+
+
+def _beside(model: nn.Module, name: str, of_inputs: bool) -> None:
+    family = _family(model)
+    for attention, heads, out in _attentions(model, family):
+        query = getattr(attention, family.query)
+        width = out.weight.shape[0 if _is_conv1d(out) else 1]
+        scale = (width // heads) ** -0.5 if family.scaled else 1.0
+        inputs = query.weight.shape[0 if _is_conv1d(query) else 1] if of_inputs else None
+        setattr(attention, name, Beside(query.weight, width, heads, scale, inputs))
+        _Reads(attention, name, family, heads, query, out)
+
+
+class _Reads:
+    """The two hooks of a `Beside`: it keeps the layer's queries, and adds to what the last projection reads."""
+
+    def __init__(self, attention: nn.Module, name: str, family: _Family, heads: int, query: nn.Module, out: nn.Module):
+        self.attention, self.name, self.family, self.heads = attention, name, family, heads
+        self.busy = False
+        query.register_forward_hook(self.keep)
+        out.register_forward_pre_hook(self.add)
+
+    def keep(self, module: nn.Module, args: tuple, output: Tensor) -> None:
+        if not self.busy:
+            self.queries = self._part(output, 0)
+
+    def add(self, module: nn.Module, args: tuple) -> tuple:
+        beside = getattr(self.attention, self.name)
+        made = self._made(beside.inputs) if hasattr(beside, "inputs") else (beside.keys, beside.values)
+        queries, self.queries = self.queries, None
+        return (args[0] + beside(queries, *made).to(args[0].dtype), *args[1:])
+
+    def _made(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values of the rows `inputs` without the projections' biases, so that rows of zero give values of zero."""
+        self.busy = True
+        keys, values = (
+            self._part(getattr(self.attention, side)(F.pad(inputs, (0, 0, 0, 1))), i)
+            for i, side in ((1, self.family.key), (2, self.family.value))
+        )
+        self.busy = False
+        return keys[:-1] - keys[-1:], values[:-1] - values[-1:]
+
+    def _part(self, projected: Tensor, which: int) -> Tensor:
+        return projected if self.family.split is None else self.family.split(projected, self.heads)[which]
+
+
+def _family(model: nn.Module) -> _Family:
+    kind = getattr(getattr(model, "config", None), "model_type", type(model).__name__)
+    if kind not in FAMILIES:
+        raise UsageError(f"the blocks of a {kind} model are not known: only those of {', '.join(FAMILIES)} are")
+    return FAMILIES[kind]
+
+
+def _attentions(model: nn.Module, family: _Family) -> Iterator[tuple[nn.Module, int, nn.Module]]:
+    """(self-attention, its heads, its last projection) of every block."""
+    config = model.config
+    for name, module in list(model.named_modules()):
+        if family.attention.search(name):
+            parent = model.get_submodule(name.rpartition(".")[0])
+            yield module, config.num_attention_heads, parent.get_submodule(family.out)
+
+
+def _is_conv1d(module: nn.Module) -> bool:
+    """transformers' Conv1D keeps its weight as (in, out)."""
+    return type(module).__name__ == "Conv1D"
+
+
+def _draw(parameter: nn.Parameter, std: float) -> None:
+    """The same numbers for the same shape, whatever was drawn before."""
+    numbers = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(math.prod(parameter.shape)))
+    with torch.no_grad():
+        parameter.copy_(numbers * std)
+
+
+OPERATIONS: dict[str, Callable[[nn.Module], None]] = {
+    "add": lambda model: None, "bias": add_zero_biases, "prefix": prefix, "prompt": prompt, "plug": plug,
+}  # fmt: skip
