@@ -4,7 +4,7 @@ PY := .venv/bin/python
 JOBS ?= 2
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test test-long lint figures clean
+.PHONY: demo test test-long lint bench clean
 
 demo: .venv/ready
 	HF_HUB_OFFLINE=1 $(PY) cli.py study studies/demo.yaml --jobs $(JOBS)
@@ -15,6 +15,12 @@ test: .venv/ready lint
 
 test-long: .venv/ready
 	HF_HUB_OFFLINE=1 $(PY) -m pytest
+
+# Full runs, one thread; their last lines are kept under benchmarks/results.
+BENCHMARKS := kernels apet_step
+bench: .venv/ready
+	mkdir -p benchmarks/results
+	for name in $(BENCHMARKS); do $(PY) benchmarks/$$name.py | tee /dev/stderr | tail -n 1 > benchmarks/results/$$name.json; done
 
 lint: .venv/ready
 	.venv/bin/ruff check .

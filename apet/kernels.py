@@ -45,7 +45,7 @@ class Entries:
 
     def __init__(self, shape: tuple[int, int], starts: Tensor, cols: Tensor, order: Tensor | None = None, kernel: str | None = None):
         self.shape, self.starts, self.cols, self.order, self.k = shape, starts, cols, order, len(cols)
-        self.kernel = kernel or _cheapest(shape, self.k)
+        self.kernel = kernel or cheapest(shape, self.k)
 
     @classmethod
     def at(cls, shape: tuple[int, int], flat: Tensor, kernel: str | None = None) -> Entries:
@@ -90,7 +90,7 @@ def _starts(rows: Tensor, m: int) -> Tensor:
     return F.pad(torch.bincount(rows, minlength=m).cumsum(0), (1, 0)).int()
 
 
-def _cheapest(shape: tuple[int, int], k: int) -> str:
+def cheapest(shape: tuple[int, int], k: int) -> str:
     m, n = shape
     costs = {
         "gather": COSTS["gather"] * k,

@@ -9,6 +9,7 @@ kernel's peak resident size during a step over the size before anything was tune
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import os
 import statistics
@@ -114,14 +115,10 @@ def lora(model) -> list:
 
 def times(rounds: int, methods: tuple[str, ...]) -> dict[str, list[float]]:
     """Seconds of each method's step in each round; the order is rotated from round to round."""
-    import torch
-
-    steps = {}
-    for method in methods:
-        model, batch = build()
-        steps[method] = step_of(method, model, batch)
-        torch.manual_seed(0)
-        steps[method]()
+    model, batch = build()
+    steps = {method: step_of(method, copy.deepcopy(model), batch) for method in methods}
+    for step in steps.values():
+        step()
     found: dict[str, list[float]] = {method: [] for method in methods}
     for number in range(rounds):
         turn = number % len(methods)
@@ -185,10 +182,9 @@ def main() -> None:
     if options.peak:
         print(json.dumps(measure_peak(options.peak)))
         return
-    import torch
-    import transformers
+    from machine import describe
 
-    found = times(2 if options.quick else 24, METHODS)
+    found = times(1 if options.quick else 24, METHODS)
     peaked = ("floor", "k1e6") if options.quick else METHODS
     peaks = {method: peak_mb(method) for method in peaked}
     figures = {
@@ -207,9 +203,7 @@ def main() -> None:
             middle, low, high = ratio(found, method, "floor")
             peak = f"{peaks[method]:.0f}" if method in peaks else "-"
             print(f"{method:12} {statistics.median(found[method]):8.3f} {middle:8.3f}  [{low:.3f}, {high:.3f}]  {peak}")
-    machine = f"{os.cpu_count()} cores, one thread, {torch.backends.cpu.get_cpu_capability()}"
-    versions = {"torch": torch.__version__, "transformers": transformers.__version__}
-    print(json.dumps({"figures": {k: round(v, 3) for k, v in figures.items()}, "machine": machine, "versions": versions}))
+    print(json.dumps({"figures": {k: round(v, 3) for k, v in figures.items()}, **describe()}))
 
 
 if __name__ == "__main__":

@@ -6,11 +6,12 @@ from fnmatch import fnmatchcase
 import numpy as np
 import pytest
 import torch
-from resident_cases import MODELS, SMALL, Net
+from resident_cases import MODELS, SMALL, Net, transformer
 from torch import nn
 from transformers import BertConfig, BertForMaskedLM
 
 from apet.errors import UsageError
+from apet.methods import mount
 from apet.placement import place
 from apet.scope import kind_label, layer_label, layer_of, tensor_roles
 from apet.space import ParameterSpace
@@ -227,6 +228,16 @@ def test_a_tied_tensor_has_the_roles_of_all_its_places():
     net = Net()
     assert "head.weight" not in ParameterSpace.of(net, "all").names
     assert tensor_roles(net)["table.weight"] >= {"embeddings", "weights"}
+
+
+def test_new_parameters_are_a_scope_of_their_own():
+    model = transformer("t5")
+    own = names(model)
+    mount("adapter", model)
+    assert selected(model, "new") == names(model) - own
+    assert selected(model, "!new all") == own
+    assert selected(model, "new layers:1 decoder") == matching(model, r"decoder\.block\.1\..*apet_")
+    assert {kind_label(roles) for name, roles in tensor_roles(model).items() if name not in own} == {"new"}
 
 
 class Halves(nn.Module):

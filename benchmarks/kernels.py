@@ -1,0 +1,101 @@
+"""Times the kernels of tunable entries beside each other, and fits the constants by which `apet.kernels` chooses.
+
+For matrices like those of a transformer, `sample` (the gradient of z) and `scatter` (the sparse product) with each
+kernel, one thread; the smallest of the repetitions. Last line: {"figures": {...}}, the fitted nanoseconds of
+`apet.kernels.COSTS`, and how much slower the chosen kernel is than the best one, at the median and at worst.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+SHAPES = [(2048, 512, 1024), (512, 512, 1024), (224, 224, 800), (1024, 512, 64)]  # (m, n, tokens)
+COUNTS = [10, 30, 100, 300, 1000, 3000, 10_000, 30_000, 100_000]
+MOST = 2e7  # tokens x entries that the gather kernel is tried on
+
+
+def best(function, seconds: float) -> float:
+    function()
+    times, end = [], time.perf_counter() + seconds
+    while len(times) < 3 or time.perf_counter() < end:
+        start = time.perf_counter()
+        function()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def measure(seconds: float) -> list[dict]:
+    import torch
+
+    from apet.kernels import KERNELS, Entries, sample, scatter
+
+    torch.set_num_threads(1)
+    rows = []
+    for m, n, tokens in SHAPES:
+        g, x = torch.randn(tokens, m), torch.randn(tokens, n)
+        for k in (k for k in COUNTS if 2 * k <= m * n):
+            flat, z = torch.randperm(m * n)[:k].sort().values, torch.randn(k)
+            for kernel in KERNELS:
+                if kernel == "gather" and k * tokens > MOST:
+                    continue
+                entries = Entries.at((m, n), flat, kernel)
+                rows.append({
+                    "m": m, "n": n, "tokens": tokens, "k": k, "kernel": kernel,
+                    "sample": best(lambda: sample(g, x, entries), seconds), "scatter": best(lambda: scatter(z, x, entries), seconds),  # noqa: B023
+                })  # fmt: skip
+    return rows
+
+
+def fit(rows: list[dict]) -> dict[str, float]:
+    """Nanoseconds: gather per token and entry, sampled per token and side and per token and entry, dense per token and entry of W."""
+    import numpy as np
+
+    def per(kernel: str, *terms) -> list[float]:
+        chosen = [row for row in rows if row["kernel"] == kernel]
+        design = np.array([[1e-9 * row["tokens"] * term(row) for term in terms] for row in chosen])
+        seconds = np.array([row["sample"] for row in chosen])
+        return list(np.linalg.lstsq(design / seconds[:, None], np.ones(len(seconds)), rcond=None)[0])  # relative errors
+
+    (gather,) = per("gather", lambda row: row["k"])
+    side, sampled = per("sampled", lambda row: row["m"] + row["n"], lambda row: row["k"])
+    (dense,) = per("dense", lambda row: row["m"] * row["n"])
+    return {"gather": gather, "per side": side, "sampled": sampled, "dense": dense}
+
+
+def regret(rows: list[dict]) -> list[float]:
+    """Time of the kernel that is chosen over the best one's, for every shape and count."""
+    from apet.kernels import cheapest
+
+    found = []
+    for key in dict.fromkeys((row["m"], row["n"], row["tokens"], row["k"]) for row in rows):
+        times = {row["kernel"]: row["sample"] for row in rows if (row["m"], row["n"], row["tokens"], row["k"]) == key}
+        found.append(times[cheapest(key[:2], key[3])] / min(times.values()))
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="few repetitions")
+    parser.add_argument("--json", action="store_true", help="print only the last line")
+    options = parser.parse_args()
+    rows = measure(0.0 if options.quick else 0.1)
+    if not options.json:
+        print(f"{'m':>6} {'n':>5} {'tokens':>6} {'k':>7} {'kernel':8} {'sample ms':>9} {'scatter ms':>10}")
+        for row in rows:
+            print("{m:6} {n:5} {tokens:6} {k:7} {kernel:8} ".format(**row) + f"{1e3 * row['sample']:9.3f} {1e3 * row['scatter']:10.3f}")
+    over = sorted(regret(rows))
+    figures = {f"ns_{name.replace(' ', '_')}": value for name, value in fit(rows).items()}
+    figures |= {"chosen_over_best_median": over[len(over) // 2], "chosen_over_best_worst": over[-1]}
+    from machine import describe
+
+    print(json.dumps({"figures": {name: round(value, 4) for name, value in figures.items()}, **describe()}))
+
+
+if __name__ == "__main__":
+    main()
