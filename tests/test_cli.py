@@ -85,6 +85,13 @@ def test_seed_sets_both_seeds(train):
         (["--lr", "-1"], 2, "lr = -1.0 must be positive"),
         (["--set", "stepz=3"], 2, "unknown field 'stepz': did you mean steps"),
         (["--set", "steps=many"], 2, "'many' is not int"),
+        (["--scope", "atention"], 2, "unknown scope 'atention': did you mean attention?"),
+        (["--scope", "layers:9"], 2, "the scope 'layers:9' holds no parameter"),
+        (["--unit", "colum"], 2, "did you mean column"),
+        (["--order", "fischer"], 2, "did you mean fisher"),
+        (["--operations", "add+plog"], 2, "did you mean plug"),
+        (["--matched", "lora"], 2, "either --k"),
+        (["--unit", "tensor", "--scope", "weights"], 2, "k = 50 does not hold a single tensor"),
         (["--device", "tpu"], 2, "unknown device 'tpu'"),
         (["--config", "nowhere.yaml"], 3, "no config file"),
     ],
@@ -96,6 +103,38 @@ def test_wrong_input_is_one_line_with_its_exit_code_and_writes_nothing(train, ch
     assert message in err
     assert len(err.strip().splitlines()) == 1
     assert not list(tmp_path.glob("train/*/DONE"))
+
+
+def test_a_placement_reports_what_it_really_fills(train):
+    without_k = [value for value in train if value not in ("--k", "50")]
+    found = answer(*without_k, "--matched", "bitfit", "--unit", "row", "--scope", "decoder")
+    assert 0 < found["k"] <= found["requested_k"]
+    assert sum(found["entries"]["layer"].values()) == sum(found["entries"]["kind"].values()) == found["k"]
+    assert all(layer.startswith("decoder") or layer == "outside" for layer, n in found["entries"]["layer"].items() if n)
+
+
+@pytest.mark.parametrize("order", ["magnitude", "gradient", "fisher", "layer", "kind"])
+def test_every_order_can_be_trained_and_exported(train, order, tmp_path):
+    found = answer(*train, "--order", order)
+    assert found["k"] == 50
+    assert answer("export", found["results"], tmp_path / "a")["k"] == 50
+
+
+def test_a_tuned_model_can_be_taken_elsewhere(train, tmp_path):
+    run = answer(*train, "--scope", "weights")["results"]
+    made = {form: answer("export", run, tmp_path / form, "--as", form) for form in ("apet", "merged", "shira")}
+    assert all(each["k"] == 50 for each in made.values())
+    assert (tmp_path / "apet").stat().st_size < 3000
+    assert answer("train", "--model", tmp_path / "merged", *train[4:], "--dry-run")["parameters"] == 241_248
+    code, _, err = call("export", tmp_path / "none", tmp_path / "x")
+    assert code == 3 and "no finished run" in err and not (tmp_path / "x").exists()
+
+
+def test_a_run_of_new_parameters_goes_only_into_an_artefact(train, tmp_path):
+    run = answer(*train, "--operations", "prefix+plug")["results"]
+    assert answer("export", run, tmp_path / "a")["k"] == 50
+    code, _, err = call("export", run, tmp_path / "m", "--as", "merged")
+    assert code == 2 and "only the form apet can hold" in err and not (tmp_path / "m").exists()
 
 
 def test_a_broken_line_of_data_is_named(train, folder, tmp_path):

@@ -181,6 +181,7 @@ def test_the_head_of_a_classifier_needs_no_asking():
         ("*.q.weight", r"\.q\.weight"),
         ("*.wi.weight|*.wo.weight decoder", r"^decoder.*\.w[io]\."),
         ("!*.q.weight !*.k.weight attention weights", r"Attention\.[vo]\."),
+        ("!*.o.weight encoder|decoder", r"^(encoder|decoder)(?!.*\.o\.)"),
         ("encoder.final_layer_norm.weight", r"encoder\.final"),
         ("shared.weight", r"shared"),
         ("shared.*|norms", r"shared|norm\."),
