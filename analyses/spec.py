@@ -72,6 +72,9 @@ class Spec:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"{name} = {value} must be at least 1")
+        for name in ("position_seed", "train_seed"):
+            if getattr(self, name) < 0:
+                raise UsageError(f"{name} = {getattr(self, name)} must be at least 0")
         if self.lr is not None and not self.lr > 0:
             raise UsageError(f"lr = {self.lr} must be positive")
 

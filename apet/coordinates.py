@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from apet.resident import Resident
+from apet.scope import all_names
 from apet.space import ParameterSpace
 
 
@@ -63,10 +64,10 @@ class Attached:
     """
 
     def __init__(self, model: nn.Module, located: list[tuple[str, slice, np.ndarray]], k: int, kernel: str | None):
-        parameters = dict(model.named_parameters())
+        parameters = all_names(model)
         if any(isinstance(p, Resident) for p in parameters.values()):
             raise RuntimeError("coordinates are attached to this model already: detach them first")
-        self._flags = [(p, p.requires_grad) for p in parameters.values()]
+        self._flags = [(p, p.requires_grad) for p in model.parameters()]
         model.requires_grad_(False)
         slots = _slots(model)
         self._parts = [self._part(i, parameters[name], flat, slots, kernel) for i, (name, _, flat) in enumerate(located)]

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from apet.scope import all_names
 from apet.scoring import Scorer
 from apet.space import ParameterSpace
 from apet.tasks import Example
@@ -26,7 +27,7 @@ def gram_matrix(
     report: Callable[[int, int], None] = lambda done, total: None,
 ) -> Tensor:
     """K (m, m) float64, m = n (C - 1), rows example-major; d_c = logit_c - logit_0 differentiated in `space`."""
-    parameters = dict(model.named_parameters())
+    parameters = all_names(model)
     m = len(examples) * (scorer.task.classes - 1)
     groups = _groups(space, GROUP_BYTES // (4 * m))
     gram = torch.zeros(m, m, dtype=torch.float64)

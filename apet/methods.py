@@ -90,9 +90,10 @@ def space_of(model: nn.Module, operations: tuple[str, ...] = ("add",), scope: st
 
 
 def _apet(model: nn.Module, choice: Choice) -> Mounted:
-    k = count(choice.matched, model) if choice.matched else choice.k
-    if k is None:
-        raise UsageError("method apet needs --k, the number of tuned parameters, or --matched METHOD")
+    if (choice.k is None) == (choice.matched is None):
+        raise UsageError("method apet needs either --k, the number of tuned parameters, or --matched METHOD")
+    k = choice.k if choice.matched is None else count(choice.matched, model)
+    assert k is not None
     space = space_of(model, choice.operations, choice.scope)
     scores = choice.scores(space) if choice.scores else None
     placement = place(space, k, choice.position_seed, choice.unit, choice.order, scores)
@@ -107,9 +108,15 @@ def _full(model: nn.Module) -> Mounted:
 
 def _bitfit(model: nn.Module) -> Mounted:
     """All biases (Ben Zaken et al. 2022, arXiv 2106.10199), zero ones added to the linear layers of a model without any."""
-    if not any(name.endswith("bias") for name, _ in model.named_parameters()):
+    if not _biases(model):
         add_zero_biases(model)
-    return _with(model, [p for name, p in model.named_parameters() if name.split(".")[-1] == "bias"])
+    if not _biases(model):
+        raise UsageError(f"{type(model).__name__} has neither biases nor linear layers to give them to")
+    return _with(model, _biases(model))
+
+
+def _biases(model: nn.Module) -> list[nn.Parameter]:
+    return [p for name, p in model.named_parameters() if name.rpartition(".")[2] == "bias"]
 
 
 def _adapter(model: nn.Module) -> Mounted:
@@ -124,8 +131,12 @@ def _new(model: nn.Module, operation: str) -> Mounted:
 def _lora(model: nn.Module) -> Mounted:
     from peft import LoraConfig, inject_adapter_in_model
 
-    config = LoraConfig(r=LORA_RANK, lora_alpha=LORA_ALPHA, lora_dropout=0.0, target_modules=LORA_TARGETS)
-    inject_adapter_in_model(config, model)
+    transposed = any(type(module).__name__ == "Conv1D" for module in model.modules())
+    config = LoraConfig(r=LORA_RANK, lora_alpha=LORA_ALPHA, lora_dropout=0.0, target_modules=LORA_TARGETS, fan_in_fan_out=transposed)
+    try:
+        inject_adapter_in_model(config, model)
+    except ValueError as error:
+        raise UsageError(f"{type(model).__name__} has no self-attention that LoRA's targets fit") from error
     return _with(model, [p for p in model.parameters() if p.requires_grad])
 
 
@@ -149,9 +160,11 @@ def _wrapped(model: nn.Module, config: Any) -> Mounted:
 
 
 def _task_type(model: Any) -> str:
+    if not hasattr(model, "config"):
+        raise UsageError(f"{type(model).__name__} is no transformers model: peft's prompts do not fit it")
     if model.config.is_encoder_decoder:
         return "SEQ_2_SEQ_LM"
-    return "CAUSAL_LM" if type(model).__name__.endswith("CausalLM") else "FEATURE_EXTRACTION"
+    return "CAUSAL_LM" if type(model).__name__.endswith(("CausalLM", "LMHeadModel")) else "FEATURE_EXTRACTION"
 
 
 def _with(model: nn.Module, trainable: list[nn.Parameter]) -> Mounted:

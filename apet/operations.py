@@ -5,14 +5,15 @@
     prompt   rows beside the inputs of every self-attention's keys and values  (concatenating)
     plug     a bottleneck behind self-attention and feed-forward part of every block  (plugging)
 
-Tuning the entries that a model has, `add`, needs nothing new. All start so that the model's function is unchanged. For a
+Tuning the entries that a model has, `add`, needs nothing new. All start so that the model's function is unchanged; what
+does not start at zero is drawn by its name alone, the same for every seed. For a
 prefix that means values of zero and a softmax of its own: in one softmax with the model's keys, new keys would take
 weight from the old ones whatever their values are (the parallel form of prefix tuning, He et al. 2022, arXiv 2110.04366).
 """
 
 from __future__ import annotations
 
-import math
+import hashlib
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -70,9 +71,15 @@ def inject(model: nn.Module, operations: tuple[str, ...]) -> list[str]:
     Raises UsageError for an unknown operation, and for a model whose blocks are not known.
     """
     before = {name for name, _ in model.named_parameters()}
+    if any(".apet_" in name for name in before):
+        raise UsageError("the model has new parameters already: load it afresh")
     for operation in operations:
         lookup(OPERATIONS, operation, "operation")(model)
-    return sorted({name for name, _ in model.named_parameters()} - before)
+    new = sorted({name for name, _ in model.named_parameters()} - before)
+    for name in new:
+        if name.endswith(("down.weight", ".keys")):
+            _draw(name, model.get_parameter(name))
+    return new
 
 
 def add_zero_biases(model: nn.Module) -> None:
@@ -89,7 +96,6 @@ class Bottleneck(nn.Module):
     def __init__(self, like: Tensor, width: int, size: int):
         super().__init__()
         self.down, self.up = (nn.Linear(a, b, dtype=like.dtype, device=like.device) for a, b in ((width, size), (size, width)))
-        _draw(self.down.weight, width**-0.5)
         for zero in (self.down.bias, self.up.weight, self.up.bias):
             nn.init.zeros_(zero)
 
@@ -119,7 +125,6 @@ class Beside(nn.Module):
             self.inputs = nn.Parameter(torch.zeros(ROWS, inputs, **new))
         else:
             self.keys, self.values = nn.Parameter(torch.empty(ROWS, width, **new)), nn.Parameter(torch.zeros(ROWS, width, **new))
-            _draw(self.keys, (width // heads) ** -0.5)
 
     def forward(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         q, k, v = (t.unflatten(-1, (self.heads, -1)) for t in (queries, keys, values))  # (B, T, heads, d), (rows, heads, d)
@@ -202,11 +207,12 @@ def _is_conv1d(module: nn.Module) -> bool:
     return type(module).__name__ == "Conv1D"
 
 
-def _draw(parameter: nn.Parameter, std: float) -> None:
-    """The same numbers for the same shape, whatever was drawn before."""
-    numbers = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(math.prod(parameter.shape)))
+def _draw(name: str, parameter: nn.Parameter) -> None:
+    """Numbers that its name stands for, so that a file which keeps tuned values alone can do without them."""
+    seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:7], "little")
+    numbers = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(seed))
     with torch.no_grad():
-        parameter.copy_(numbers * std)
+        parameter.copy_(numbers * parameter.shape[-1] ** -0.5)
 
 
 OPERATIONS: dict[str, Callable[[nn.Module], None]] = {

@@ -44,27 +44,43 @@ class Placement:
 def place(space: ParameterSpace, k: int, seed: int, unit: str = "entry", order: str = "random", scores: Scores | None = None) -> Placement:
     """The first units of `space` in `order` that fit into k entries.
 
-    unit: entry, row, column, block (16 x 16), tensor. order: random; layer or kind (random, with the layers or the kinds
+    unit: entry, row, column, block (16 x 16), tensor, of the tensor as it is stored (GPT-2 stores its matrices transposed).
+    order: random; layer or kind (random, with the layers or the kinds
     of tensors taking turns); score (the highest sum of `scores` over a unit first; ties by position); reference (whole
-    tensors, at random, each taken if it still fits: the rule of the paper's code, not nested in k). Raises UsageError
+    tensors, whatever the unit, at random, each taken if it still fits: the rule of the paper's code, not nested in k). Raises UsageError
     unless 1 <= k <= D, for scores that are missing or NaN, and where not a single unit fits.
     """
     if not 1 <= k <= space.size:
         raise UsageError(f"k = {k} is outside 1..{space.size}, the number of parameters in scope")
     rank, unit = lookup(ORDERS, order, "order"), "tensor" if order == "reference" else unit
     units = _Units(space, lookup(UNITS, unit, "unit"))
-    if order == "score" and scores is None:
-        raise UsageError("the order by score needs scores")
-    index = np.sort(_fill(units, rank(units, k, seed, scores), k, skip=order == "reference"))
+    if order == "score":
+        _check_scores(space, scores)
+    ranked = rank(units, k, seed, scores)
+    index = np.sort(_fill(units, ranked, k, skip=order == "reference"))
     if not len(index):
-        raise UsageError(f"k = {k} does not hold a single {unit} here: the smallest has {int(units.smallest)} entries")
+        raise UsageError(f"k = {k} does not hold a single {unit}: the first in this order has {int(units.sizes(ranked[:1])[0])} entries")
     return Placement(index, k, unit, order)
+
+
+def _check_scores(space: ParameterSpace, scores: Scores | None) -> None:
+    if scores is None:
+        raise UsageError("the order by score needs scores")
+    for name, shape in space.tensors:
+        if name not in scores or tuple(scores[name].shape) != shape:
+            there = f"are {tuple(scores[name].shape)}" if name in scores else "are missing"
+            raise UsageError(f"the scores of {name} {there}, not {shape}")
+        bad = int((~np.isfinite(scores[name])).sum())
+        if bad:
+            raise UsageError(f"{bad} scores of {name} are NaN or infinite: is the model's loss finite?")
 
 
 def random_entries(size: int, k: int, seed: int) -> np.ndarray:
     """The first k of a permutation of range(size) named by `seed`: int64 (k,), distinct, nested in k."""
     if not 1 <= k <= size:
         raise UsageError(f"k = {k} is outside 1..{size}, the number of parameters in scope")
+    if seed < 0:
+        raise UsageError(f"the position seed {seed} must be at least 0")
     half = max(1, (int(size - 1).bit_length() + 1) // 2)  # bits in each half of the domain 2^(2 half) >= size
     keys = np.random.default_rng([seed, 0x504C4143]).integers(0, 2**63, ROUNDS, dtype=np.uint64)
     places = _permute(np.arange(k, dtype=np.uint64), half, keys)
@@ -96,7 +112,7 @@ UNITS: dict[str, Callable[[int, int], tuple[int, int]]] = {
     "entry": lambda m, n: (1, 1),
     "row": lambda m, n: (1, n),
     "column": lambda m, n: (m, 1),
-    "block": lambda m, n: (min(m, BLOCK), min(n, BLOCK)),
+    "block": lambda m, n: (BLOCK, BLOCK),
     "tensor": lambda m, n: (m, n),
 }
 
@@ -107,7 +123,7 @@ class _Units:
     def __init__(self, space: ParameterSpace, size: Callable[[int, int], tuple[int, int]]):
         self.space = space
         self.matrices = [(math.prod(shape[:-1]), shape[-1]) if shape else (1, 1) for _, shape in space.tensors]
-        self.tiles = [size(m, n) for m, n in self.matrices]
+        self.tiles = [(max(1, a), max(1, b)) for a, b in (size(m, n) for m, n in self.matrices)]
         grids = [(math.ceil(m / a), math.ceil(n / b)) for (m, n), (a, b) in zip(self.matrices, self.tiles, strict=True)]
         self.grids = grids
         self.counts = np.array([rows * columns for rows, columns in grids], dtype=np.int64)
@@ -117,7 +133,7 @@ class _Units:
     @property
     def smallest(self) -> int:
         """Entries in the smallest unit: the last one of some tensor's grid."""
-        return int(min(self.sizes(self.offsets[1:] - 1)))
+        return int(min(self.sizes(self.offsets[1:][self.counts > 0] - 1)))
 
     def sizes(self, numbers: np.ndarray) -> np.ndarray:
         """Entries in each of these units."""
@@ -171,30 +187,39 @@ def _random(units: _Units, k: int, seed: int, scores: Scores | None) -> np.ndarr
 
 
 def _taking_turns(label: Callable[[ParameterSpace, int], str]) -> Callable[..., np.ndarray]:
-    """Groups of tensors take turns; within each the units come in a random order of its own."""
+    """Groups of tensors take turns, in an order that the seed names; within each the units are in a random order of its own."""
 
     def rank(units: _Units, k: int, seed: int, scores: Scores | None) -> np.ndarray:
         groups: dict[str, list[int]] = {}
-        for i in range(len(units.counts)):
-            groups.setdefault(label(units.space, i), []).append(i)
-        most, found = max(1, _at_most(units, k)), []
-        for number, members in enumerate(groups[name] for name in sorted(groups)):
-            offsets = np.concatenate([[0], np.cumsum(units.counts[members])])
-            inside = random_entries(int(offsets[-1]), min(most, int(offsets[-1])), seed * len(groups) + number)
-            which = np.searchsorted(offsets, inside, side="right") - 1
-            found.append(units.offsets[np.array(members)[which]] + inside - offsets[which])
-        turns = np.concatenate([np.arange(len(f)) for f in found])
-        return np.concatenate(found)[np.argsort(turns, kind="stable")]
+        for i in np.flatnonzero(units.counts):
+            groups.setdefault(label(units.space, int(i)), []).append(int(i))
+        shuffled = [sorted(groups)[i] for i in random_entries(len(groups), len(groups), seed)]
+        offsets = [np.concatenate([[0], np.cumsum(units.counts[groups[name]])]) for name in shuffled]
+        sizes = np.array([each[-1] for each in offsets])
+        turns = _turns(sizes, max(1, _at_most(units, k)))
+        found, order = [], []
+        for number, (name, bounds) in enumerate(zip(shuffled, offsets, strict=True)):
+            inside = random_entries(int(bounds[-1]), min(turns, int(bounds[-1])), seed * len(groups) + number)
+            which = np.searchsorted(bounds, inside, side="right") - 1
+            found.append(units.offsets[np.array(groups[name])[which]] + inside - bounds[which])
+            order.append(np.arange(len(inside)))
+        return np.concatenate(found)[np.argsort(np.concatenate(order), kind="stable")]
 
     return rank
+
+
+def _turns(sizes: np.ndarray, units: int) -> int:
+    """After how many turns groups of these sizes have given so many units."""
+    low, high = 1, int(sizes.max())
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if np.minimum(sizes, middle).sum() >= units else (middle + 1, high)
+    return low
 
 
 def _by_score(units: _Units, k: int, seed: int, scores: Scores | None) -> np.ndarray:
     assert scores is not None
     values = units.scores(scores)
-    if np.isnan(values).any():
-        first = next(name for name in scores if np.isnan(scores[name]).any())
-        raise UsageError(f"the scores hold {int(np.isnan(values).sum())} NaN, first in {first}: is the model's loss finite?")
     most = max(1, _at_most(units, k))
     # Only the front is sorted; what ties with its last value is decided by position.
     cut = np.partition(values, len(values) - most)[len(values) - most]

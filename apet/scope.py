@@ -7,7 +7,7 @@ layers (layers:0-3, counted in the encoder and in the decoder), or a pattern of 
     encoder attention weights            layers:0-1 !norms            *.wi_0.weight|*.wo.weight
 
 The token embeddings and the output head have a row a token, and their share in all parameters changes along a family of
-models: they are in scope only where a term asks for them (token-tables, embeddings, head, all, or their name).
+models: they are in scope only where a term asks for them (token-tables, embeddings, head, all, or their whole name).
 """
 
 from __future__ import annotations
@@ -31,14 +31,22 @@ _BY_NAME = {
     "decoder": re.compile(r"(^|\.)(decoder\.(block|layers?|final|embed)|h\.\d+|ln_f)"),
     "new": re.compile(r"(^|\.)apet_"),
 }
+_HEADS = re.compile(r"(classifier|classification_head|score|qa_outputs|cls)(\.|$)")
 _RANGE = re.compile(r"layers?:(\d+)(?:-(\d+))?")
 _LAYER = re.compile(r"(?:^|\.)(?:block|layers?|h)\.(\d+)\.")
 ROLES = (*_BY_NAME, "embeddings", "token-tables", "head", "weights", "biases", "norms", "all")
 
 
+def all_names(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Every parameter by each of its names; a tied one has several."""
+    return dict(model.named_parameters(remove_duplicate=False))
+
+
 def tensor_roles(model: nn.Module) -> dict[str, frozenset[str]]:
-    """Roles of every parameter by name; a tied tensor has those of all its places."""
-    names = {id(p): name for name, p in model.named_parameters()}
+    """Roles of every parameter by name; a tied tensor has those of all its places, and the first of its shortest names."""
+    names: dict[int, str] = {}
+    for name, p in all_names(model).items():
+        names[id(p)] = min(names.get(id(p), name), name, key=lambda each: (len(each), each))
     found: dict[str, set[str]] = {name: {"all"} for name in names.values()}
     tables = {side: _parameters(getattr(model, f"get_{side}_embeddings", lambda: None)()) for side in ("input", "output")}
     for path, module in model.named_modules():
@@ -46,10 +54,11 @@ def tensor_roles(model: nn.Module) -> dict[str, frozenset[str]]:
             if parameter is None:
                 continue
             roles = found[names[id(parameter)]]
-            roles |= {role for role, pattern in _BY_NAME.items() if pattern.search(f"{path}.{leaf}".lower())}
             roles |= _by_class(module, leaf)
+            parts = {role for role, pattern in _BY_NAME.items() if pattern.search(f"{path}.{leaf}".lower())}
+            roles |= parts - {"attention", "feed-forward"} if "norms" in roles else parts
             roles |= {"token-tables"} if id(parameter) in tables["input"] | tables["output"] else set()
-            roles |= {"head"} if id(parameter) in tables["output"] or path.split(".")[0] in ("classifier", "score", "qa_outputs") else set()
+            roles |= {"head"} if id(parameter) in tables["output"] or _HEADS.match(path) else set()
     return {name: frozenset(roles) for name, roles in found.items()}
 
 
@@ -68,7 +77,7 @@ def _by_class(module: nn.Module, leaf: str) -> set[str]:
 def parse(scope: str) -> list[list[str]]:
     """Terms that must all hold, each a list of alternatives. Raises UsageError for what is no role, range or pattern."""
     terms = [term.split("|") for term in scope.split()]
-    for option in (option.lstrip("!") for term in terms for option in term):
+    for option in (option.removeprefix("!") for term in terms for option in term):
         if not (option in ROLES or _RANGE.fullmatch(option) or _is_pattern(option)):
             raise UsageError(f"unknown scope '{option}'{did_you_mean(option, ROLES)} (a role, layers:L-M, or a pattern with *)")
     return terms
@@ -76,7 +85,7 @@ def parse(scope: str) -> list[list[str]]:
 
 def in_scope(name: str, roles: frozenset[str], terms: list[list[str]]) -> bool:
     """Whether the tensor is selected."""
-    asked = any(option in _ASKS_FOR_TABLES or (_is_pattern(option) and fnmatchcase(name, option)) for term in terms for option in term)
+    asked = any(option in _ASKS_FOR_TABLES or option == name for term in terms for option in term)
     return all(any(_holds(name, roles, option) for option in term) for term in terms) and (asked or "token-tables" not in roles)
 
 

@@ -7,7 +7,9 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
+from apet.errors import UsageError, did_you_mean
 from apet.placement import Scores
+from apet.scope import all_names
 from apet.scoring import Scorer, cross_entropy
 from apet.space import ParameterSpace
 from apet.tasks import Example
@@ -16,20 +18,23 @@ KINDS = ("magnitude", "gradient", "fisher")
 
 
 def scores(kind: str, model: nn.Module, space: ParameterSpace, scorer: Scorer, examples: Sequence[Example]) -> Scores:
-    """A score of every entry in `space`, by tensor; the model is left as it was.
+    """A score of every entry in `space`, by tensor, fp32; the model is left as it was. Raises UsageError for another kind.
 
     magnitude: |w|; gradient: |g| of the mean loss; fisher: the diagonal of the empirical Fisher matrix, the mean over
     examples of the squared gradient of each one's loss.
     """
-    parameters = dict(model.named_parameters())
+    if kind not in KINDS:
+        raise UsageError(f"unknown score '{kind}'{did_you_mean(kind, KINDS)}")
+    parameters = all_names(model)
     tensors = [parameters[name] for name in space.names]
     if kind == "magnitude":
-        found = [p.detach().abs() for p in tensors]
+        found = [p.detach().abs().float() for p in tensors]
     elif kind == "gradient":
-        found = [total.abs() for total in _sum(_gradients(model, tensors, scorer, examples, 32))]
+        found = [total.abs() / len(examples) for total in _sum(_gradients(model, tensors, scorer, examples, 32))]
     else:
-        found = _sum([g.square() for g in each] for each in _gradients(model, tensors, scorer, examples, 1))
-    return {name: values.float().cpu().numpy() / len(examples) for name, values in zip(space.names, found, strict=True)}
+        squares = ([g.square() for g in each] for each in _gradients(model, tensors, scorer, examples, 1))
+        found = [total / len(examples) for total in _sum(squares)]
+    return {name: values.cpu().numpy() for name, values in zip(space.names, found, strict=True)}
 
 
 def _gradients(model: nn.Module, tensors: list, scorer: Scorer, examples: Sequence[Example], size: int) -> Iterator[list[Tensor]]:
@@ -38,15 +43,18 @@ def _gradients(model: nn.Module, tensors: list, scorer: Scorer, examples: Sequen
     model.requires_grad_(False)
     for p in tensors:
         p.requires_grad_(True)
-    for batch in scorer.batches(examples, size):
-        loss_sum, _ = cross_entropy(scorer.logits(model, batch), batch)
-        yield list(torch.autograd.grad(loss_sum, tensors, allow_unused=True, materialize_grads=True))
-    for p, flag in flags:
-        p.requires_grad_(flag)
+    try:
+        for batch in scorer.batches(examples, size):
+            loss_sum, _ = cross_entropy(scorer.logits(model, batch), batch)
+            gradients = torch.autograd.grad(loss_sum, tensors, allow_unused=True, materialize_grads=True)
+            yield [g.float() for g in gradients]
+    finally:
+        for p, flag in flags:
+            p.requires_grad_(flag)
 
 
 def _sum(each: Iterator[list[Tensor]]) -> list[Tensor]:
     totals: list[Tensor] = []
     for tensors in each:
-        totals = [a.add_(b) for a, b in zip(totals, tensors, strict=True)] if totals else tensors
+        totals = [a + b for a, b in zip(totals, tensors, strict=True)] if totals else tensors
     return totals

@@ -17,7 +17,7 @@ import numpy as np
 from torch import nn
 
 from apet.errors import UsageError
-from apet.scope import DEFAULT, in_scope, kind_label, layer_label, parse, tensor_roles
+from apet.scope import DEFAULT, all_names, in_scope, kind_label, layer_label, layer_of, parse, tensor_roles
 
 
 @dataclass(frozen=True)
@@ -35,10 +35,11 @@ class ParameterSpace:
         nothing is in scope.
         """
         terms, roles = parse(scope), tensor_roles(model)
-        shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
-        chosen = sorted(name for name in shapes if (among is None or name in among) and in_scope(name, roles[name], terms))
+        shapes = {name: tuple(p.shape) for name, p in all_names(model).items()}
+        chosen = sorted(name for name in roles if (among is None or name in among) and in_scope(name, roles[name], terms))
         if not chosen:
-            there = ", ".join(sorted(set().union(*roles.values())))
+            layers = [layer for layer in map(layer_of, roles) if layer is not None]
+            there = ", ".join([*sorted(set().union(*roles.values())), *([f"layers:0-{max(layers)}"] if layers else [])])
             raise UsageError(f"the scope '{scope}' holds no parameter of this model, which has {there}")
         return cls(tuple((name, shapes[name]) for name in chosen), tuple(roles[name] for name in chosen))
 

@@ -21,6 +21,7 @@ from transformers import (
 from apet.coordinates import Attached, Coordinates
 from apet.kernels import KERNELS
 from apet.placement import random_entries
+from apet.scope import all_names
 from apet.space import ParameterSpace
 
 Loss = Callable[[nn.Module], Tensor]
@@ -110,13 +111,13 @@ def on(model: nn.Module, k: int | None = None, seed: int = 0) -> Coordinates:
 
 
 def dense_gradient(model: nn.Module, loss: Loss) -> dict[str, Tensor]:
-    parameters = dict(model.named_parameters())
+    parameters = all_names(model)
     gradients = torch.autograd.grad(loss(model), list(parameters.values()), materialize_grads=True)
     return dict(zip(parameters, gradients, strict=True))
 
 
 def dense_hessian_product(model: nn.Module, loss: Loss, direction: dict[str, Tensor]) -> dict[str, Tensor]:
-    parameters = dict(model.named_parameters())
+    parameters = all_names(model)
     gradients = torch.autograd.grad(loss(model), list(parameters.values()), create_graph=True, materialize_grads=True)
     slope = sum((g * direction[name]).sum() for name, g in zip(parameters, gradients, strict=True) if name in direction)
     return dict(zip(parameters, torch.autograd.grad(slope, list(parameters.values()), materialize_grads=True), strict=True))
@@ -128,7 +129,7 @@ def hessian_product(model: nn.Module, loss: Loss, z: Tensor, v: Tensor) -> Tenso
 
 
 def added(model: nn.Module, coordinates: Coordinates, z: Tensor) -> dict[str, Tensor]:
-    moved = {name: p.detach() for name, p in model.named_parameters()}
+    moved = {name: p.detach() for name, p in all_names(model).items()}
     return {name: moved[name] + change for name, change in coordinates.lift(z).items()}
 
 

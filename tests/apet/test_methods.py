@@ -4,7 +4,7 @@ import pytest
 import torch
 from resident_cases import MODELS, every_transformer, tokens, transformer, transformer_loss
 from torch import Tensor, nn
-from transformers import BloomConfig, BloomForCausalLM, T5Config, T5ForConditionalGeneration
+from transformers import BloomConfig, BloomForCausalLM, GPT2Config, GPT2LMHeadModel, T5Config, T5ForConditionalGeneration
 
 from apet.errors import UsageError
 from apet.methods import BASELINES, Choice, count, mount
@@ -175,8 +175,30 @@ def test_matched_tunes_as_many_entries_as_the_method_has(method):
     assert mounted.k == mounted.placement.requested == mount(method, transformer("t5")).k
 
 
-def test_matched_comes_before_k():
-    assert mount("apet", transformer("t5"), Choice(k=3, matched="prompt")).k == 100 * 32
+def test_either_k_or_a_method_to_match_is_needed():
+    assert mount("apet", transformer("t5"), Choice(matched="prompt")).k == 100 * 32
+    for choice in (Choice(), Choice(k=3, matched="prompt")):
+        with pytest.raises(UsageError, match="either --k"):
+            mount("apet", transformer("t5"), choice)
+
+
+@pytest.mark.parametrize("method", ["prompt", "lora", "adapter"])
+def test_an_unknown_architecture_is_a_usage_error(method):
+    with pytest.raises(UsageError):
+        mount(method, nn.Sequential(nn.Linear(2, 2)))
+
+
+def test_gpt2_takes_a_prompt():
+    model = GPT2LMHeadModel(GPT2Config(vocab_size=40, n_embd=32, n_layer=1, n_head=2, n_positions=160))
+    ids = torch.randint(1, 40, (3, 7))
+    mount("prompt", model).model(input_ids=ids, labels=ids).loss.backward()
+
+
+def test_a_second_adapter_is_refused():
+    model = transformer("t5")
+    mount("adapter", model)
+    with pytest.raises(UsageError, match="new parameters already"):
+        mount("adapter", model)
 
 
 @every_baseline

@@ -28,7 +28,7 @@ RAGGED = {
 
 def space_of(shapes: dict[str, tuple[int, ...]]) -> ParameterSpace:
     names = sorted(shapes)
-    roles = [frozenset({"all"} | ROLES[name.split(".")[-1]]) for name in names]
+    roles = [frozenset({"all"} | ROLES.get(name.split(".")[-1], {"weights"})) for name in names]
     return ParameterSpace(tuple((name, shapes[name]) for name in names), tuple(roles))
 
 
@@ -288,14 +288,14 @@ def test_a_k_outside_the_space_is_one_clear_error(k, order):
 
 @pytest.mark.parametrize(("unit", "smallest"), [("row", 5), ("column", 4), ("block", 8), ("tensor", 20)])
 @every_prefix_order
-def test_a_unit_that_cannot_fit_is_an_error_with_the_smallest_size(unit, smallest, order):
+def test_a_unit_that_cannot_fit_is_an_error_with_its_size(unit, smallest, order):
     space = space_of({"block.0.q": (4, 5), "block.1.q": (20, 18)})
-    with pytest.raises(UsageError, match=rf"k = {smallest - 1} does not hold a single {unit} here: the smallest has {smallest} entries"):
+    with pytest.raises(UsageError, match=rf"k = {smallest - 1} does not hold a single {unit}: the first in this order has \d+ entries"):
         placed(space, smallest - 1, 0, unit, order)
 
 
 def test_reference_without_a_tensor_that_fits_is_a_usage_error():
-    with pytest.raises(UsageError, match="does not hold a single tensor here: the smallest has 20 entries"):
+    with pytest.raises(UsageError, match="does not hold a single tensor: the first in this order has"):
         place(space_of({"block.0.q": (4, 5), "block.1.q": (20, 18)}), 19, 0, order="reference")
 
 
@@ -304,7 +304,7 @@ def test_scores_that_are_not_numbers_are_one_error_that_names_the_tensor(unit):
     space = space_of(RAGGED)
     scores = whole_numbers(space)
     scores["block.1.wi"][1, 2, 3] = np.nan
-    with pytest.raises(UsageError, match=r"1 NaN, first in block\.1\.wi"):
+    with pytest.raises(UsageError, match=r"1 scores of block\.1\.wi are NaN or infinite"):
         place(space, 100, 0, unit, "score", scores)
 
 
@@ -317,3 +317,45 @@ def test_an_order_by_score_without_scores_is_a_usage_error():
 def test_an_unknown_unit_or_order_is_an_error_that_suggests_the_nearest(unit, order, near):
     with pytest.raises(UsageError, match=rf"unknown (unit|order) '.*': did you mean {near}\?"):
         place(space_of(RAGGED), 10, 0, unit, order)
+
+
+def test_a_million_entries_by_layer_take_little_memory():
+    space = space_of({f"block.{i}.wi": (10_240, 4096) for i in range(50)})
+    tracemalloc.start()
+    place(space, 10**6, 0, order="layer")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 200e6
+
+
+@pytest.mark.parametrize(
+    ("scores", "message"),
+    [
+        ({"a": np.ones((3, 2))}, "scores of b are missing"),
+        ({"a": np.ones((2, 3)), "b": np.ones(2)}, r"scores of a are \(2, 3\), not \(3, 2\)"),
+        ({"a": np.array([[np.inf, -np.inf], [0, 0], [0, 0]]), "b": np.ones(2)}, "2 scores of a are NaN or infinite"),
+    ],
+)
+def test_scores_that_do_not_fit_the_space_are_a_usage_error(scores, message):
+    with pytest.raises(UsageError, match=message):
+        place(space_of({"a": (3, 2), "b": (2,)}), 2, 0, order="score", scores=scores)
+
+
+def test_the_error_says_which_unit_was_too_large():
+    with pytest.raises(UsageError, match="the first in this order has 1000 entries"):
+        place(space_of({"a": (20, 50), "b": (2, 2)}), 10, 0, "tensor")
+
+
+def test_a_negative_position_seed_is_a_usage_error():
+    with pytest.raises(UsageError, match="position seed -1"):
+        place(space_of({"a": (20, 50)}), 10, -1)
+
+
+def test_few_entries_by_layer_are_not_always_in_the_same_layers():
+    space = space_of({f"block.{i}.wi": (40, 40) for i in range(12)})
+    places = [space.histogram(place(space, 3, seed, order="layer").index)["layer"] for seed in range(20)]
+    assert len({tuple(label for label, n in found.items() if n) for found in places}) > 1
+
+
+def test_an_empty_tensor_is_no_unit():
+    assert place(space_of({"a": (3,), "e": (0, 3)}), 2, 0, "column").k == 2

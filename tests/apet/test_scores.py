@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from apet.errors import UsageError
 from apet.methods import Choice, mount
 from apet.models import load_model
 from apet.placement import Scores
@@ -144,3 +145,38 @@ def test_training_the_highest_gradients_learns_faster_than_random_entries(model,
         losses[order] = history[-1][1]
         assert (mounted.trainable["z"] != 0).all()
     assert losses["score"] < losses["random"] - 0.02
+
+
+def test_an_unknown_kind_of_score_is_a_usage_error():
+    loaded = load_model("mini-t5-240k", random_init=True)
+    with pytest.raises(UsageError, match="did you mean magnitude"):
+        scores("magnitud", loaded.model, ParameterSpace.of(loaded.model), Scorer(TASKS["sst2"], loaded.tokenizer, 0), [])
+
+
+def test_flags_are_restored_when_a_gradient_fails(monkeypatch):
+    loaded = load_model("mini-t5-240k", random_init=True)
+    loaded.model.requires_grad_(False)
+    scorer = Scorer(TASKS["sst2"], loaded.tokenizer, 0)
+    monkeypatch.setattr(scorer, "logits", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        scores("fisher", loaded.model, ParameterSpace.of(loaded.model), scorer, [{"sentence": "a film", "label": 0}])
+    assert not any(p.requires_grad for p in loaded.model.parameters())
+
+
+def test_a_sum_of_two_tensors_has_the_gradient_of_each():
+    class Sum(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Parameter(torch.zeros(2)), nn.Parameter(torch.zeros(2))
+
+    class Fake:
+        def batches(self, rows, size):
+            for i in range(0, len(rows), size):
+                yield {"labels": torch.tensor(rows[i : i + size])}
+
+        def logits(self, model, batch):
+            return (model.a + model.b).expand(len(batch["labels"]), -1)
+
+    model = Sum()
+    for n in (32, 64, 96):
+        np.testing.assert_allclose(scores("gradient", model, ParameterSpace.of(model), Fake(), [0] * n)["a"], 0.5)
