@@ -24,7 +24,10 @@ from resident_cases import (
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from apet.coordinates import Coordinates
+from apet.placement import UNITS, place
 from apet.resident import Resident
+from apet.space import ParameterSpace
 
 
 @pytest.fixture
@@ -44,6 +47,19 @@ def test_a_transformers_gradient_is_the_dense_gradients_entries(name, k, kernel)
     transformer_loss(model).backward()
     close(z.grad, coordinates.pull(dense), 1e-5, typical(dense, coordinates.k))
     assert all(p.grad is None for p in model.parameters())
+
+
+@pytest.mark.parametrize("unit", UNITS)
+@every_kernel
+@every_transformer
+def test_whole_units_have_the_dense_gradients_entries(name, kernel, unit):
+    model = transformer(name)
+    space = ParameterSpace.of(model, "all")
+    coordinates = Coordinates(space, place(space, 2500, 1, unit).index)
+    expected = dense_gradient(model, transformer_loss)
+    with coordinates.attach(model, kernel) as attached:
+        transformer_loss(model).backward()
+        close(attached.z.grad, coordinates.pull(expected), 1e-5, typical(expected, coordinates.k))
 
 
 @every_kernel
