@@ -27,49 +27,49 @@ log = Console(stderr=True)
 
 Model = Annotated[
     str | None,
-    typer.Option(help="A ladder model (see 'models'), an alias such as t5-xl, a Hugging Face id, or a folder. [default: mini-t5-790k]"),
+    typer.Option(help="A ladder model (see 'models'), an alias such as t5-xl, a Hugging Face id, or a folder. \\[default: mini-t5-790k]"),
 ]
-Task = Annotated[str | None, typer.Option(help="A task (see 'tasks'). [default: sst2]")]
+Task = Annotated[str | None, typer.Option(help="A task (see 'tasks'). \\[default: sst2]")]
 Data = Annotated[Path | None, typer.Option(help="Folder with train.jsonl and validation.jsonl in the task's field names.")]
 RandomInit = Annotated[
     bool | None, typer.Option("--random-init", help="Keep the architecture, draw fresh weights: the model's untrained twin.")
 ]
 Examples = Annotated[
     int | None,
-    typer.Option(help="Use a fixed subset of this many training examples. [default: all; 128 for intrinsic-dim, 64 for spectrum]"),
+    typer.Option(help="Use a fixed subset of this many training examples. \\[default: all; 128 for intrinsic-dim, 64 for spectrum]"),
 ]
 Seed = Annotated[int | None, typer.Option(help="Sets both the position seed and the train seed.")]
-PositionSeed = Annotated[int | None, typer.Option(help="Names the order of entries: which k are tuned. [default: 0]")]
-TrainSeed = Annotated[int | None, typer.Option(help="Names the order of batches, new weights and random probes. [default: 0]")]
+PositionSeed = Annotated[int | None, typer.Option(help="Names the order of entries: which k are tuned. \\[default: 0]")]
+TrainSeed = Annotated[int | None, typer.Option(help="Names the order of batches, new weights and random probes. \\[default: 0]")]
 Operations = Annotated[
     str | None,
     typer.Option(
         metavar="A+B",
         help="apet: what there is to tune. add: the model's own entries; and new ones, bias: zero biases where there are none, prefix: keys and "
-        "values beside every self-attention's, prompt: rows beside its inputs, plug: bottlenecks behind every part. [default: add]",
+        "values beside every self-attention's, prompt: rows beside its inputs, plug: bottlenecks behind every part. \\[default: add]",
     ),
 ]
 Scope = Annotated[
     str | None,
     typer.Option(
         help="apet: where. Terms that must all hold: attention, feed-forward, encoder, decoder, layers:0-3, weights, biases, norms, positions, "
-        "embeddings, token-tables, head, all, a pattern such as *.q.weight; a|b is either, !a is not. [default: all but token tables]"
+        "embeddings, token-tables, head, all, a pattern such as *.q.weight; a|b is either, !a is not. \\[default: all but token tables]"
     ),
 ]
 Unit = Annotated[
-    str | None, typer.Option(help="apet: what is chosen at once: entry, row, column, block (16 x 16) or tensor. [default: entry]")
+    str | None, typer.Option(help="apet: what is chosen at once: entry, row, column, block (16 x 16) or tensor. \\[default: entry]")
 ]
 Order = Annotated[
     str | None,
     typer.Option(
         help="apet: which come first: random; layer or kind (these take turns); magnitude, gradient or fisher (largest first); "
-        "reference (the paper's code: whole tensors). [default: random]"
+        "reference (the paper's code: whole tensors). \\[default: random]"
     ),
 ]
-Steps = Annotated[int | None, typer.Option(help="At most this many training steps; a run ends earlier at its plateau. [default: 1000]")]
-Batch = Annotated[int | None, typer.Option(help="Examples a step. [default: 32; 16 for intrinsic-dim]")]
-Rate = Annotated[float | None, typer.Option("--lr", help="Learning rate. [default: by method and k]")]
-Dtype = Annotated[str | None, typer.Option(help="float32, bfloat16 or float16 (autocast; tuned values stay float32). [default: float32]")]
+Steps = Annotated[int | None, typer.Option(help="At most this many training steps; a run ends earlier at its plateau. \\[default: 1000]")]
+Batch = Annotated[int | None, typer.Option(help="Examples a step. \\[default: 32; 16 for intrinsic-dim]")]
+Rate = Annotated[float | None, typer.Option("--lr", help="Learning rate. \\[default: by method and k]")]
+Dtype = Annotated[str | None, typer.Option(help="float32, bfloat16 or float16 (autocast; tuned values stay float32). \\[default: float32]")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Out = Annotated[Path, typer.Option(help="Folder of results.")]
 Config = Annotated[Path | None, typer.Option(help="YAML file with fields of the run; options on the command line win.")]
@@ -106,11 +106,11 @@ def command(name: str) -> Callable:
 @command("train")
 def train(
     model: Model = None, task: Task = None, data: Data = None, random_init: RandomInit = None,
-    method: Annotated[str | None, typer.Option(help="apet, full, lora, adapter, bitfit, prompt or prefix. [default: apet]")] = None,
+    method: Annotated[str | None, typer.Option(help="apet, full, lora, adapter, bitfit, prompt or prefix. \\[default: apet]")] = None,
     k: Annotated[int | None, typer.Option(help="apet: how many parameters are tuned.")] = None,
     matched: Annotated[str | None, typer.Option(metavar="METHOD", help="apet: tune as many parameters as this method does.")] = None,
     operations: Operations = None, scope: Scope = None, unit: Unit = None, order: Order = None,
-    early_stop: Annotated[bool | None, typer.Option("--early-stop/--no-early-stop", help="Watch a part of the training data, keep the best state; or go to the plateau of the training loss. [default: early stop]")] = None,
+    early_stop: Annotated[bool | None, typer.Option("--early-stop/--no-early-stop", help="Watch a part of the training data, keep the best state; or go to the plateau of the training loss. \\[default: early stop]")] = None,
     examples: Examples = None, seed: Seed = None, position_seed: PositionSeed = None, train_seed: TrainSeed = None,
     steps: Steps = None, batch: Batch = None, lr: Rate = None, dtype: Dtype = None, device: Device = "auto",
     out: Out = Path("results"), config: Config = None, set_: Set = None, resume: Resume = True, json_: Json = False, dry_run: DryRun = False,
@@ -210,9 +210,9 @@ def spectrum(
     model: Model = None, task: Task = None, data: Data = None, random_init: RandomInit = None, examples: Examples = None,
     k: Annotated[int | None, typer.Option(help="How many coordinates the subspace has.")] = None,
     operations: Operations = None, scope: Scope = None, unit: Unit = None, order: Order = None,
-    matrix: Annotated[str | None, typer.Option(help="hessian or ggn (Gauss-Newton). [default: hessian]")] = None,
-    lanczos_steps: Annotated[int | None, typer.Option(help="Curvature products a Lanczos run. [default: 40]")] = None,
-    probes: Annotated[int | None, typer.Option(help="Random probes of the density. [default: 4]")] = None,
+    matrix: Annotated[str | None, typer.Option(help="hessian or ggn (Gauss-Newton). \\[default: hessian]")] = None,
+    lanczos_steps: Annotated[int | None, typer.Option(help="Curvature products a Lanczos run. \\[default: 40]")] = None,
+    probes: Annotated[int | None, typer.Option(help="Random probes of the density. \\[default: 4]")] = None,
     seed: Seed = None, position_seed: PositionSeed = None, train_seed: TrainSeed = None, batch: Batch = None, device: Device = "auto",
     out: Out = Path("results"), config: Config = None, set_: Set = None, resume: Resume = True, json_: Json = False, dry_run: DryRun = False,
 ) -> None:  # fmt: skip
@@ -276,7 +276,7 @@ def _study_cost(plan: Any) -> int:
 
 
 Fraction = Annotated[
-    float | None, typer.Option(help="Threshold target, as in 'intrinsic-dim'. [default: the study's own]", min=0.01, max=0.99)
+    float | None, typer.Option(help="Threshold target, as in 'intrinsic-dim'. \\[default: the study's own]", min=0.01, max=0.99)
 ]
 Results = Annotated[Path, typer.Argument(help="Folder of a study's results, for instance results/demo.")]
 
@@ -304,7 +304,7 @@ def figures(
 @command("report")
 def report(
     results: Results,
-    out: Annotated[Path | None, typer.Option(help="The page to write. [default: RESULTS/report.html]")] = None,
+    out: Annotated[Path | None, typer.Option(help="The page to write. \\[default: RESULTS/report.html]")] = None,
     fraction: Fraction = None,
     json_: Json = False, dry_run: DryRun = False,
 ) -> None:  # fmt: skip
@@ -374,11 +374,11 @@ def pretrain(
     corpus: Annotated[Path, typer.Option(help="Folder of text files (.txt, .txt.xz; valid* and test* are held out), or of such folders.")],
     size: Annotated[str, typer.Option(help="A size of the ladder: 240k, 790k, 2m or 6m.")] = "790k",
     family: Annotated[str, typer.Option(help="t5.")] = "t5",
-    source: Annotated[list[str] | None, typer.Option(help="Only these sub-folders of the corpus. [default: those the ladder was made from, where they are there, else all]")] = None,
-    steps: Annotated[int | None, typer.Option(help="Steps of 48 windows of 64 tokens. [default: the size's own schedule, 8000 or more]", min=2)] = None,
+    source: Annotated[list[str] | None, typer.Option(help="Only these sub-folders of the corpus. \\[default: those the ladder was made from, where they are there, else all]")] = None,
+    steps: Annotated[int | None, typer.Option(help="Steps of 48 windows of 64 tokens. \\[default: the size's own schedule, 8000 or more]", min=2)] = None,
     seed: Annotated[int, typer.Option(help="Names initial weights, order and masks.")] = 0,
     minutes: Annotated[float, typer.Option(help="Stop after this long; the same command goes on later.")] = float("inf"),
-    tokenizer: Annotated[Path | None, typer.Option(help="A tokenizer.json; trained on the corpus if it is not there. [default: the ladder's]")] = None,
+    tokenizer: Annotated[Path | None, typer.Option(help="A tokenizer.json; trained on the corpus if it is not there. \\[default: the ladder's]")] = None,
     device: Device = "auto",
     out: Annotated[Path, typer.Option(help="The model's folder is written below this one.")] = Path("results/pretrain"),
     resume: Resume = True, json_: Json = False, dry_run: DryRun = False,

@@ -145,6 +145,11 @@ def test_a_broken_line_of_data_is_named(train, folder, tmp_path):
     assert "train.jsonl, line 2: not JSON" in err
 
 
+def test_help_shows_the_defaults_that_a_run_fills_in():
+    out = " ".join(call("train", "--help")[1].replace("│", " ").split())
+    assert all(default in out for default in ("[default: mini-t5-790k]", "[default: apet]", "[default: all but token tables]"))
+
+
 def test_models_and_tasks_are_listed():
     listed = answer("models")["models"]
     assert {"name", "parameters"} <= listed[0].keys()

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from apet import artefact, shira
 from apet.coordinates import Coordinates
 from apet.errors import MissingInput, UsageError
+from apet.methods import space_of
 from apet.models import Loaded, load_model
 from apet.placement import place
 from apet.space import ParameterSpace
@@ -138,3 +139,20 @@ def test_shira_refuses_what_it_cannot_hold(base):
         made, _ = tuned(base, k=k, scope=scope)
         with pytest.raises(UsageError, match=message):
             shira.to_shira(copy.deepcopy(base.model), made.coordinates(base.model, base.fingerprint), made.z)
+
+
+def test_new_parameters_come_back_with_their_values_and_what_was_drawn(base, tmp_path: Path):
+    operations = ("add", "prefix", "plug", "bias")
+    model = copy.deepcopy(base.model)
+    space = space_of(model, operations)
+    z = 0.1 * torch.randn(3000, generator=torch.Generator().manual_seed(0))
+    Coordinates(space, place(space, 3000, 3).index).attach(model).bind(z)
+    expected, law = logits(model), artefact.Law("", "entry", "random", 3, 3000)
+    made = artefact.Artefact(
+        z,
+        base.name, None, base.fingerprint, "float32", law, space=space.fingerprint, operations=operations,
+    )  # fmt: skip
+    made.save(tmp_path / "a")
+    again = copy.deepcopy(base.model)
+    artefact.load(tmp_path / "a").attach(again, base.fingerprint)
+    assert torch.equal(logits(again), expected) and not torch.equal(logits(base.model), expected)
