@@ -111,6 +111,7 @@ def train(
     matched: Annotated[str | None, typer.Option(metavar="METHOD", help="apet: tune as many parameters as this method does.")] = None,
     operations: Operations = None, scope: Scope = None, unit: Unit = None, order: Order = None,
     early_stop: Annotated[bool | None, typer.Option("--early-stop/--no-early-stop", help="Watch a part of the training data, keep the best state; or go to the plateau of the training loss. \\[default: early stop]")] = None,
+    test: Annotated[bool | None, typer.Option("--test", help="Evaluate on the test split as well, where its labels are there.")] = None,
     examples: Examples = None, seed: Seed = None, position_seed: PositionSeed = None, train_seed: TrainSeed = None,
     steps: Steps = None, batch: Batch = None, lr: Rate = None, dtype: Dtype = None, device: Device = "auto",
     out: Out = Path("results"), config: Config = None, set_: Set = None, resume: Resume = True, json_: Json = False, dry_run: DryRun = False,
@@ -138,6 +139,7 @@ def _train_summary(name: str, store: Any) -> dict[str, Any]:
         "chance": found["chance", "validation"].value, "loss": loss.value, "loss_stderr": loss.stderr,
         "train_loss": found["loss", "train"].value, "initial_accuracy": found["initial_accuracy", "validation"].value,
         **({"requested_k": int(found["requested_k", None].value), "entries": _histogram(rows)} if ("requested_k", None) in found else {}),
+        **({f"test_{q}": getattr(found["accuracy", "test"], v) for q, v in (("accuracy", "value"), ("accuracy_stderr", "stderr"))} if ("accuracy", "test") in found else {}),
         "steps": int(found["steps", None].value), "plateau": bool(found["plateau", None].value),
         "results": str(store.folder(name)),
     }  # fmt: skip

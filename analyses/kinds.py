@@ -63,6 +63,8 @@ def train_run(spec: Spec, found: Inputs, folder: Path, report: Report) -> tuple[
         report=lambda p: report(f"{spec.method} {mounted.k}: watched loss {p.history[-1][1]:.3f}", p.step, spec.steps),
     )  # fmt: skip
     after = {"train": evaluate(model, scorer, seen), "validation": evaluate(model, scorer, held_out)}
+    if spec.test:
+        after["test"] = evaluate(model, scorer, found.data.splits["test"])
     gradient = _residual_gradient(model, mounted, scorer, seen)
     apet = spec.method == "apet"
     make = _row(spec, found)
@@ -72,11 +74,10 @@ def train_run(spec: Spec, found: Inputs, folder: Path, report: Report) -> tuple[
         "k": mounted.k, "position_seed": spec.position_seed if apet else None, "train_seed": spec.train_seed,
     }  # fmt: skip
     rows = [make("chance", chance(held_out, found.data.task.classes), split="validation", **common)]
-    for split in ("train", "validation"):
-        for quantity in ("loss", "accuracy"):
-            error = f"{quantity}_stderr"
-            rows.append(make(f"initial_{quantity}", before[split][quantity], stderr=before[split][error], split=split, **common))
-            rows.append(make(quantity, after[split][quantity], stderr=after[split][error], split=split, **common))
+    for prefix, scores in (("initial_", before), ("", after)):
+        for split, found_there in scores.items():
+            for quantity in ("loss", "accuracy"):
+                rows.append(make(prefix + quantity, found_there[quantity], stderr=found_there[f"{quantity}_stderr"], split=split, **common))
     rows += [
         make("plateau", progress.plateau, **common),
         make("residual_gradient", gradient, split="train", **common),

@@ -31,6 +31,8 @@ def check(spec: Spec, found: Inputs) -> dict[str, Any]:
     train, _ = subsets(spec, found)
     if spec.examples is not None and spec.examples > len(train):
         raise UsageError(f"examples = {spec.examples}, but {spec.task} has {len(train)} training examples")
+    if spec.test and "test" not in found.data.splits:
+        raise UsageError(f"{spec.task} has no labelled test split here")
     return {
         "run_id": run_id(spec, found),
         "spec": spec_dict(spec),

@@ -26,9 +26,9 @@ class Spec:
     """One run. `kind` train: tune and evaluate; predict: the Gram matrix at the pretrained point; spectrum: curvature there.
 
     `examples` fixes a training subset (None: all of the split); `early_stop` watches a part of it that is never
-    reported, otherwise the run goes to the plateau of its training loss, as predictions need. `matched` names the method
-    whose number of parameters is k; operations (separated by +), scope, unit and order say what is tuned (`apet.operations`,
-    `apet.scope`, `apet.placement`). `lr` None is the
+    reported, otherwise the run goes to the plateau of its training loss, as predictions need. With `test` the tuned model
+    is evaluated on the test split too. `matched` names the method whose number of parameters is k; operations (separated
+    by +), scope, unit and order say what is tuned (`apet.operations`, `apet.scope`, `apet.placement`). `lr` None is the
     method's default at this k. Fields that a kind does not use keep their defaults, and do not split its identity.
     """
 
@@ -48,6 +48,7 @@ class Spec:
     position_seed: int = 0
     train_seed: int = 0
     early_stop: bool = True
+    test: bool = False
     lr: float | None = None
     steps: int = 1000
     batch: int = 32
@@ -98,7 +99,7 @@ class Spec:
 
 _COMMON = {"model", "random_init", "task", "examples", "max_length", "train_seed"}
 _USED = {
-    "train": _COMMON | {"method", "early_stop", "lr", "steps", "batch", "dtype"},
+    "train": _COMMON | {"method", "early_stop", "test", "lr", "steps", "batch", "dtype"},
     "predict": _COMMON - {"train_seed"} | {"scope"},
     "spectrum": _COMMON | {"matrix", "lanczos_steps", "probes", "batch"},
 }

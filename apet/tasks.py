@@ -62,16 +62,25 @@ class TaskData:
 
 
 def load_task(name: str, folder: Path | None = None) -> TaskData:
-    """Examples of the named task: generated, from `folder` (train.jsonl and validation.jsonl), or from the datasets cache.
+    """Examples of the named task: generated, from `folder` (train.jsonl, validation.jsonl, test.jsonl if it is there
+    with labels), or from the datasets cache.
 
     Raises UsageError for an unknown name or a bad line (file and line are named), MissingInput where the data are not here.
     """
     task = lookup(TASKS, name, "task")
     if folder is not None:
-        return TaskData(task, {split: _read_jsonl(Path(folder) / f"{split}.jsonl", task) for split in ("train", "validation")})
+        splits = {split: _read_jsonl(Path(folder) / f"{split}.jsonl", task) for split in ("train", "validation")}
+        return TaskData(task, splits | _labelled_test(Path(folder) / "test.jsonl", task))
     if task.hub is None:
         return TaskData(task, {split: generate(split, count) for split, count in GENERATED.items()})
     return TaskData(task, _from_cache(task))
+
+
+def _labelled_test(path: Path, task: Task) -> dict[str, list[Example]]:
+    """The test split, if there is one; benchmarks hide its labels behind -1, and then it tells nothing."""
+    if not path.is_file() or '"label": -1' in path.read_text(encoding="utf-8"):
+        return {}
+    return {"test": _read_jsonl(path, task)}
 
 
 def _read_jsonl(path: Path, task: Task) -> list[Example]:

@@ -1,6 +1,7 @@
 """The contract of the command line: JSON objects, exit codes, one clear line, nothing half-written."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -40,6 +41,20 @@ def test_train_prints_the_contracts_fields(train):
     assert 0 <= found["accuracy"] <= 1
     assert found["chance"] == 0.5
     assert found["k"] == 50
+
+
+def test_the_test_split_is_evaluated_where_it_has_labels(train, folder, tmp_path):
+    def run_on(name: str, test: str | None) -> tuple[int, str, str]:
+        data = shutil.copytree(folder, tmp_path / name)
+        if test is not None:
+            (data / "test.jsonl").write_text(test)
+        return call(*[data if value == folder else value for value in train], "--test", "--json")
+
+    for name, text in (("none", None), ("hidden", '{"sentence": "a film", "label": -1}\n')):
+        code, _, err = run_on(name, text)
+        assert code == 2 and "no labelled test split" in err
+    found = json.loads(run_on("labelled", (folder / "validation.jsonl").read_text())[1])
+    assert (found["test_accuracy"], found["test_accuracy_stderr"]) == (found["accuracy"], found["accuracy_stderr"])
 
 
 def test_a_finished_run_is_not_computed_again_and_force_does(train, tmp_path):
