@@ -76,7 +76,7 @@ class Attached:
         self.z = nn.Parameter(torch.zeros(k, dtype=torch.promote_types(first.dtype, torch.float32), device=first.device))
         for part in self._parts:
             for module, name in part.slots:
-                module._parameters[name] = part.resident
+                module._parameters[name] = part.resident  # pyright: ignore[reportArgumentType] (nn.Module asks for no more)
         self.bind(self.z)
 
     def _part(self, i: int, weight: nn.Parameter, flat: np.ndarray, slots: _Slots, kernel: str | None) -> _Part:

@@ -75,7 +75,9 @@ class Entries:
         rows = self.rows
         order = torch.argsort(self.cols.long() * self.shape[0] + rows)
         starts = _starts(self.cols, self.shape[1])
-        return Entries(self.shape[::-1], starts, rows[order].int(), order if self.order is None else self.order[order], self.kernel)
+        return Entries(
+            (self.shape[1], self.shape[0]), starts, rows[order].int(), order if self.order is None else self.order[order], self.kernel
+        )
 
     def of_z(self, z: Tensor) -> Tensor:
         """z (k,) in the order of the places."""

@@ -17,6 +17,7 @@ import hashlib
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -58,10 +59,11 @@ FAMILIES = {
         re.compile(r"attention\.self$"), "query", "key", "value", "output.dense", re.compile(r"(?<!attention)\.output\.dense$")
     ),
     "bloom": _Family(
-        re.compile(r"self_attention$"), *["query_key_value"] * 3, "self_attention.dense", re.compile(r"mlp\.dense_4h_to_h$"),
+        re.compile(r"self_attention$"), "query_key_value", "query_key_value", "query_key_value", "self_attention.dense",
+        re.compile(r"mlp\.dense_4h_to_h$"),
         split=_interleaved,
     ),
-    "gpt2": _Family(re.compile(r"\.attn$"), *["c_attn"] * 3, "attn.c_proj", re.compile(r"mlp\.c_proj$"), split=_thirds),
+    "gpt2": _Family(re.compile(r"\.attn$"), "c_attn", "c_attn", "c_attn", "attn.c_proj", re.compile(r"mlp\.c_proj$"), split=_thirds),
 }  # fmt: skip
 
 
@@ -84,7 +86,7 @@ def inject(model: nn.Module, operations: tuple[str, ...]) -> list[str]:
 
 def add_zero_biases(model: nn.Module) -> None:
     """Give every linear layer without a bias one of zeros, the output head excepted (it would be as long as the vocabulary)."""
-    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    head = getattr(model, "get_output_embeddings", lambda: None)()
     for module in model.modules():
         if isinstance(module, nn.Linear) and module.bias is None and module is not head:
             module.bias = nn.Parameter(module.weight.new_zeros(module.out_features))
@@ -106,7 +108,7 @@ class Bottleneck(nn.Module):
 def plug(model: nn.Module) -> None:
     """A bottleneck behind the last projection of self-attention and of the feed-forward part, two a block."""
     family = _family(model)
-    projections = [out for _, _, out in _attentions(model, family)]
+    projections: list[Any] = [out for _, _, out in _attentions(model, family)]
     projections += [m for name, m in model.named_modules() if family.feed_forward.search(name)]
     for projection in projections:
         width = projection.weight.shape[1 if _is_conv1d(projection) else 0]
@@ -193,7 +195,7 @@ def _family(model: nn.Module) -> _Family:
     return FAMILIES[kind]
 
 
-def _attentions(model: nn.Module, family: _Family) -> Iterator[tuple[nn.Module, int, nn.Module]]:
+def _attentions(model: Any, family: _Family) -> Iterator[tuple[Any, int, Any]]:
     """(self-attention, its heads, its last projection) of every block."""
     config = model.config
     for name, module in list(model.named_modules()):

@@ -54,7 +54,7 @@ def instead_of(x: Tensor) -> AbstractContextManager[Any]:
 
 def _hooked() -> bool:
     """Whether someone else decides what is kept (gradient checkpointing): recipes would undo that."""
-    return torch._C._autograd._top_saved_tensors_default_hooks(False) is not None
+    return torch._C._autograd._top_saved_tensors_default_hooks(False) is not None  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _again(x: Tensor) -> Again | None:

@@ -19,20 +19,20 @@ from apet.kernels import Entries, NotPerExample, product, scale
 
 
 class Resident(torch.Tensor):
-    """Shares its storage with the frozen weight that it replaces; its tuned entries are `values()` (n,) or (B, n).
+    """Shares its storage with the frozen weight that it replaces; its tuned entries are `tuned()` (n,) or (B, n).
 
     A deep copy is an ordinary parameter that holds the values of the moment.
     """
 
     entries: Entries  # the weight as a matrix, a vector as one row
-    values: Callable[[], Tensor]
+    tuned: Callable[[], Tensor]
 
     @staticmethod
     def of(weight: Tensor, flat: Tensor, values: Callable[[], Tensor], kernel: str | None = None) -> Resident:
         self = weight.detach().as_subclass(Resident)
         self._is_param = True  # nn.Module keeps it among its parameters
         columns = weight.shape[-1] if weight.dim() else 1
-        self.values, self.entries = values, Entries.at((weight.numel() // columns, columns), flat, kernel)
+        self.tuned, self.entries = values, Entries.at((weight.numel() // columns, columns), flat, kernel)
         return self
 
     def __deepcopy__(self, memo: dict) -> torch.nn.Parameter:
@@ -64,7 +64,7 @@ def differentiable(value: Any) -> Any:
     """A resident weight as an ordinary tensor that depends on its tuned values; other arguments as they are."""
     if not isinstance(value, Resident):
         return type(value)(differentiable(each) for each in value) if type(value) in (list, tuple) else value
-    z = value.values()
+    z = value.tuned()
     if z.dim() == 2:
         raise NotPerExample("the tensor is not used example by example")
     return _Dense.apply(z, plain(value), value.entries)
@@ -91,11 +91,11 @@ class _Dense(Function):
 
 def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     x = differentiable(input)
-    if isinstance(bias, Resident) and bias.values().dim() == 2:
+    if isinstance(bias, Resident) and bias.tuned().dim() == 2:
         return F.linear(x, weight) + _beside(bias, x)
     if not isinstance(weight, Resident) or weight.dim() != 2:
         return _anyhow(F.linear, x, weight, bias)
-    return product(*_autocast(x, plain(weight), differentiable(bias)), weight.values(), weight.entries)
+    return product(*_autocast(x, plain(weight), differentiable(bias)), weight.tuned(), weight.entries)
 
 
 def _conv1d(input: Tensor, mat1: Tensor, mat2: Tensor, **kwargs: Any) -> Tensor:
@@ -103,9 +103,9 @@ def _conv1d(input: Tensor, mat1: Tensor, mat2: Tensor, **kwargs: Any) -> Tensor:
     bias, x, weight = input, differentiable(mat1), mat2
     if not isinstance(weight, Resident) or bias.dim() != 1 or kwargs:
         return _anyhow(torch.addmm, bias, x, weight, **kwargs)
-    if isinstance(bias, Resident) and bias.values().dim() == 2:
-        return product(x, plain(weight).t(), None, weight.values(), weight.entries.transposed) + _beside(bias, x)
-    return product(*_autocast(x, plain(weight).t(), differentiable(bias)), weight.values(), weight.entries.transposed)
+    if isinstance(bias, Resident) and bias.tuned().dim() == 2:
+        return product(x, plain(weight).t(), None, weight.tuned(), weight.entries.transposed) + _beside(bias, x)
+    return product(*_autocast(x, plain(weight).t(), differentiable(bias)), weight.tuned(), weight.entries.transposed)
 
 
 def _autocast(x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -125,9 +125,9 @@ def _embedding(
         raise NotImplementedError("an embedding with max_norm rewrites its weight: it cannot be tuned")
     if not isinstance(weight, Resident) or scale_grad_by_freq or not input.numel():
         return _anyhow(F.embedding, input, weight, padding_idx, None, norm_type, scale_grad_by_freq)
-    if weight.values().dim() == 2:
+    if weight.tuned().dim() == 2:
         raise NotPerExample("an embedding is looked up for all examples at once")
-    return _Lookup.apply(weight.values(), plain(weight), input, padding_idx, weight.entries)
+    return _Lookup.apply(weight.tuned(), plain(weight), input, padding_idx, weight.entries)
 
 
 class _Lookup(Function):
@@ -157,12 +157,12 @@ def _times(input: Any, other: Any) -> Tensor:
     """A product with a vector of scales: RMSNorm's weight."""
     weight, x = (input, other) if isinstance(input, Resident) else (other, input)
     if weight.dim() == 1 and type(x) is Tensor and x.dim() > 1 and x.shape[-1] == len(weight) and x.dtype == weight.dtype:
-        return scale(x, plain(weight), weight.values(), weight.entries.cols)
+        return scale(x, plain(weight), weight.tuned(), weight.entries.cols)
     return _anyhow(torch.mul, input, other)
 
 
 def _layer_norm(input: Tensor, normalized_shape: Any, weight: Any = None, bias: Any = None, eps: float = 1e-5) -> Tensor:
-    if not any(isinstance(p, Resident) and p.values().dim() == 2 for p in (weight, bias)):
+    if not any(isinstance(p, Resident) and p.tuned().dim() == 2 for p in (weight, bias)):
         return _anyhow(F.layer_norm, input, normalized_shape, weight, bias, eps)
     y = F.layer_norm(input, normalized_shape, None, None, eps)
     y = y if weight is None else y * (_beside(weight, y) if isinstance(weight, Resident) else weight)
@@ -171,7 +171,7 @@ def _layer_norm(input: Tensor, normalized_shape: Any, weight: Any = None, bias: 
 
 def _beside(vector: Resident, x: Tensor) -> Tensor:
     """`vector` (n,) once for each example of x (B, ..., n): (B, 1, ..., n), a function of values (B, k)."""
-    z = vector.values()
+    z = vector.tuned()
     if len(x) != len(z):
         raise NotPerExample(f"the tensor meets {len(x)} rows, not {len(z)} examples")
     base = plain(vector).expand(len(z), -1)
@@ -193,14 +193,17 @@ def _no_move(weight: Resident, value: Any) -> None:
     raise RuntimeError("detach the coordinates before the model is moved or cast: its weights hold tuned values")
 
 
+_DATA: Any = Tensor.data
+_FLAG: Any = Tensor.requires_grad
+
 OPERATIONS: dict[Any, Callable[..., Any]] = {
     F.linear: _linear,
     torch.addmm: _conv1d,
     F.embedding: _embedding,
     F.layer_norm: _layer_norm,
     **dict.fromkeys((torch.mul, Tensor.mul, Tensor.__mul__, Tensor.__rmul__), _times),
-    **{func: _as_it_is(func) for func in (Tensor.detach, Tensor.__repr__, Tensor.data.__get__)},
-    Tensor.data.__set__: _no_move,
+    **{func: _as_it_is(func) for func in (Tensor.detach, Tensor.__repr__, _DATA.__get__)},
+    _DATA.__set__: _no_move,
 }
 
 # What asks about the tensor and needs no derivative.
@@ -209,5 +212,5 @@ _PROPERTIES = "shape dtype device requires_grad is_leaf grad ndim layout is_meta
 METADATA = {
     *(getattr(Tensor, name) for name in _METHODS.split()),
     *(getattr(Tensor, name).__get__ for name in _PROPERTIES.split()),
-    Tensor.requires_grad.__set__,
+    _FLAG.__set__,
 }

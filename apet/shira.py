@@ -28,7 +28,7 @@ def to_shira(model: nn.Module, coordinates: Coordinates, z: Tensor) -> nn.Module
     Raises UsageError where an entry is outside the linear layers, or a layer has more of them than SHiRA can hold.
     """
     deltas = {name.removesuffix(".weight"): delta for name, delta in coordinates.lift(z).items()}
-    layers = {name: module for name, module in model.named_modules() if name in deltas}
+    layers: dict[str, Any] = {name: module for name, module in model.named_modules() if name in deltas}
     outside = [name for name in deltas if not isinstance(layers.get(name), nn.Linear)]
     if outside:
         raise UsageError(f"SHiRA holds weights of linear layers only, but entries of {outside[0]} are tuned: choose another --scope")
@@ -60,7 +60,7 @@ def _inject(model: nn.Module, r: int, indices: dict[str, Tensor], values: dict[s
         ones[tuple(places[id(base_layer)])] = 1
         return ones
 
-    config = ShiraConfig(r=r, target_modules=list(indices))
+    config: Any = ShiraConfig(r=r, target_modules=list(indices))
     config.mask_fn = mask
     inject_adapter_in_model(config, model)
     for name, value in values.items():
@@ -99,7 +99,8 @@ def from_shira(model: nn.Module, base: nn.Module, adapter: str = "default") -> t
     space = ParameterSpace.of(base, "all")
     offsets = dict(zip(space.names, space.offsets, strict=False))
     index, values = [], []
-    for name, layer in model.named_modules():
+    modules: dict[str, Any] = dict(model.named_modules())
+    for name, layer in modules.items():
         if adapter in getattr(layer, "shira_weight", {}):
             rows, columns = layer.shira_indices[adapter].long().cpu().numpy()
             clean = name.removeprefix("base_model.model.") + ".weight"
