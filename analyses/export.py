@@ -28,8 +28,7 @@ def export(run: Path, form: str, out: Path) -> dict[str, Any]:
     if form != "apet" and spec.operations != "add":
         raise UsageError(f"{run.name} tunes new parameters ({spec.operations}), which only the form apet can hold")
     artefact, loaded = artefact_of(spec, store, run.name)
-    if loaded.fingerprint != artefact.weights:
-        raise UsageError(f"{spec.model} no longer has the weights that were tuned ({artefact.weights[:12]})")
+    artefact.check_base(loaded.fingerprint)
     write(artefact, loaded, out)
     return {"run_id": run.name, "form": form, "k": len(artefact.z), "written": str(out)}
 
@@ -42,10 +41,9 @@ def artefact_of(spec: Spec, store: Store, run_id: str) -> tuple[Any, Any]:
     from apet.methods import space_of
 
     loaded = model_of(spec, "cpu")
-    operations = tuple(spec.operations.split("+"))
     arrays = store.arrays(run_id)
     row = next(row for row in store.rows(run_id) if row.quantity == "requested_k")
-    law = None if "index" in arrays else Law(spec.scope, spec.unit, spec.order, spec.position_seed, int(row.value))
+    law = None if "index" in arrays else Law(spec.unit, spec.order, spec.position_seed, int(row.value))
     env = json.loads((store.folder(run_id) / "env.json").read_text())
     artefact = Artefact(
         z=torch.as_tensor(arrays["z"]),
@@ -56,8 +54,8 @@ def artefact_of(spec: Spec, store: Store, run_id: str) -> tuple[Any, Any]:
         law=law,
         index=arrays.get("index"),
         scope=spec.scope,
-        space=space_of(loaded.model, operations, spec.scope, dry=True).fingerprint,
-        operations=operations,
+        space=space_of(loaded.model, spec.operation_names, spec.scope, dry=True).fingerprint,
+        operations=spec.operation_names,
     )
     return artefact, loaded
 
@@ -69,9 +67,8 @@ def _artefact(artefact: Any, loaded: Any, out: Path) -> None:
 def _merged(artefact: Any, loaded: Any, out: Path) -> None:
     from apet.artefact import merge
 
-    attached = artefact.attach(loaded.model, loaded.fingerprint)
-    merge(loaded.model, loaded.tokenizer, out)
-    attached.detach()
+    with artefact.attach(loaded.model, loaded.fingerprint):
+        merge(loaded.model, loaded.tokenizer, out)
 
 
 def _shira(artefact: Any, loaded: Any, out: Path) -> None:

@@ -23,7 +23,7 @@ class Inputs:
 
 def inputs(spec: Spec, data: Path | None, device: str = "cpu") -> Inputs:
     """Load the spec's model and data (cached in this process; a run leaves the model as it found it, or drops it)."""
-    return Inputs(model_of(spec, device), _task(spec.task, data), device)
+    return Inputs(model_of(spec, device), _task(spec.task, data, spec.test), device)
 
 
 def model_of(spec: Spec, device: str = "cpu") -> Any:
@@ -32,10 +32,10 @@ def model_of(spec: Spec, device: str = "cpu") -> Any:
 
 
 @lru_cache(maxsize=4)
-def _task(name: str, folder: Path | None) -> Any:
+def _task(name: str, folder: Path | None, test: bool) -> Any:
     from apet.tasks import load_task
 
-    return load_task(name, folder)
+    return load_task(name, folder, test)
 
 
 @lru_cache(maxsize=4)

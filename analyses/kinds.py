@@ -103,8 +103,8 @@ def _mount(spec: Spec, model: Any, scorer: Any, examples: list) -> Any:
         return scores(spec.order, model, space, scorer, examples)
 
     order, score = ("score", measured) if spec.order in SCORED_ORDERS else (spec.order, None)
-    operations = tuple(spec.operations.split("+"))
-    return mount(spec.method, model, Choice(spec.k, spec.matched, spec.position_seed, operations, spec.scope, spec.unit, order, score))
+    choice = Choice(spec.k, spec.matched, spec.position_seed, spec.operation_names, spec.scope, spec.unit, order, score)
+    return mount(spec.method, model, choice)
 
 
 def _placement_rows(mounted: Any, make: Callable[..., Row]) -> list[Row]:

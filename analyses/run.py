@@ -24,7 +24,7 @@ def check(spec: Spec, found: Inputs) -> dict[str, Any]:
     from apet.methods import count, space_of
 
     spec = spec.resolved()
-    space = space_of(found.loaded.model, tuple(spec.operations.split("+")), spec.scope, dry=True)
+    space = space_of(found.loaded.model, spec.operation_names, spec.scope, dry=True)
     k = count(spec.matched, found.loaded.model) if spec.matched else spec.k
     if k is not None and k > space.size:
         raise UsageError(f"k = {k} is over the {space.size} parameters in scope of {spec.model}")

@@ -64,7 +64,7 @@ class Spec:
         _one_of(self.order, ORDERS, "order")
         if self.matched is not None:
             _one_of(self.matched, tuple(BASELINES), "method to match")
-        for operation in self.operations.split("+"):
+        for operation in self.operation_names:
             _one_of(operation, tuple(OPERATIONS), "operation")
         parse(self.scope)
         _one_of(self.matrix, MATRICES, "matrix")
@@ -78,6 +78,10 @@ class Spec:
                 raise UsageError(f"{name} = {getattr(self, name)} must be at least 0")
         if self.lr is not None and not self.lr > 0:
             raise UsageError(f"lr = {self.lr} must be positive")
+
+    @property
+    def operation_names(self) -> tuple[str, ...]:
+        return tuple(self.operations.split("+"))
 
     def resolved(self) -> Spec:
         """The same run with what it does not use at its default, and its defaults made explicit."""
@@ -103,8 +107,6 @@ _USED = {
     "predict": _COMMON - {"train_seed"} | {"scope"},
     "spectrum": _COMMON | {"matrix", "lanczos_steps", "probes", "batch"},
 }
-
-
 _PLACED = {"k", "matched", "operations", "scope", "unit", "order", "position_seed"}
 
 

@@ -30,7 +30,6 @@ VERSION = 1
 class Law:
     """How the positions follow from a seed; see `apet.placement.place`."""
 
-    scope: str
     unit: str
     order: str
     seed: int
@@ -39,7 +38,7 @@ class Law:
 
 @dataclass(frozen=True)
 class Artefact:
-    """Displacements z (k,) fp32 of entries of a base model: at the places of `law`, or at `index` (k,) of `scope`'s space."""
+    """Displacements z (k,) fp32 of entries of a base model: at the places of `law`, or at `index` (k,), in `scope`'s space."""
 
     z: torch.Tensor
     base: str  # the name it was loaded by
@@ -64,17 +63,20 @@ class Artefact:
         with atomic_path(path) as temporary:
             save_file(tensors, temporary, {"apet": json.dumps(header)})
 
+    def check_base(self, weights: str) -> None:
+        """Raises UsageError unless `weights` is the fingerprint of the artefact's base."""
+        if weights != self.weights:
+            raise UsageError(f"the artefact was made on {self.base} (weights {self.weights[:12]}), this model's weights are {weights[:12]}")
+
     def coordinates(self, model: nn.Module, weights: str) -> Coordinates:
         """The tuned entries of `model`, whose fingerprint is `weights`; new parameters of the operations are put into it.
 
         Raises UsageError for another base than the artefact's.
         """
-        if weights != self.weights:
-            raise UsageError(f"the artefact was made on {self.base} (weights {self.weights[:12]}), this model's weights are {weights[:12]}")
-        scope = self.law.scope if self.law else self.scope
-        space = space_of(model, tuple(self.operations), scope)
+        self.check_base(weights)
+        space = space_of(model, tuple(self.operations), self.scope)
         if space.fingerprint != self.space:
-            raise UsageError(f"the scope '{scope}' of this model is not the space that the artefact counts its positions in")
+            raise UsageError(f"the scope '{self.scope}' of this model is not the space that the artefact counts its positions in")
         if self.law:
             index = place(space, self.law.requested, self.law.seed, self.law.unit, self.law.order).index
         else:

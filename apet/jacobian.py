@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from apet.scope import all_names
+from apet.scope import all_names, only_trainable
 from apet.scoring import Scorer
 from apet.space import ParameterSpace
 from apet.tasks import Example
@@ -31,15 +31,12 @@ def gram_matrix(
     m = len(examples) * (scorer.task.classes - 1)
     groups = _groups(space, GROUP_BYTES // (4 * m))
     gram = torch.zeros(m, m, dtype=torch.float64)
-    flags = {name: p.requires_grad for name, p in parameters.items()}
     for number, names in enumerate(groups):
-        for name, p in parameters.items():
-            p.requires_grad_(name in names)
-        rows = _jacobian(model, [parameters[name] for name in names], scorer, examples,
-                         lambda done, total, at=number: report(at * total + done, len(groups) * total))  # fmt: skip
+        tensors = [parameters[name] for name in names]
+        with only_trainable(model, tensors):
+            rows = _jacobian(model, tensors, scorer, examples,
+                             lambda done, total, at=number: report(at * total + done, len(groups) * total))  # fmt: skip
         gram += (rows @ rows.T).double().cpu()
-    for name, p in parameters.items():
-        p.requires_grad_(flags[name])
     return gram
 
 
@@ -56,7 +53,7 @@ def _groups(space: ParameterSpace, budget: int) -> list[list[str]]:
     return groups
 
 
-def _jacobian(model: nn.Module, tensors: list[Tensor], scorer: Scorer, examples: Sequence[Example], report: Callable) -> Tensor:
+def _jacobian(model: nn.Module, tensors: Sequence[Tensor], scorer: Scorer, examples: Sequence[Example], report: Callable) -> Tensor:
     """J (m, D of `tensors`), one example at a time: batching would differentiate the whole batch for each row."""
     rows = torch.empty(len(examples) * (scorer.task.classes - 1), sum(t.numel() for t in tensors), device=tensors[0].device)
     at = 0

@@ -102,7 +102,6 @@ def _apet(model: nn.Module, choice: Choice) -> Mounted:
 
 
 def _full(model: nn.Module) -> Mounted:
-    model.requires_grad_(True)
     return _with(model, list(model.parameters()))
 
 
@@ -120,11 +119,7 @@ def _biases(model: nn.Module) -> list[nn.Parameter]:
 
 
 def _adapter(model: nn.Module) -> Mounted:
-    return _new(model, "plug")
-
-
-def _new(model: nn.Module, operation: str) -> Mounted:
-    names = set(inject(model, (operation,)))
+    names = set(inject(model, ("plug",)))
     return _with(model, [p for name, p in model.named_parameters() if name in names])
 
 

@@ -45,10 +45,10 @@ def place(space: ParameterSpace, k: int, seed: int, unit: str = "entry", order: 
     """The first units of `space` in `order` that fit into k entries.
 
     unit: entry, row, column, block (16 x 16), tensor, of the tensor as it is stored (GPT-2 stores its matrices transposed).
-    order: random; layer or kind (random, with the layers or the kinds
-    of tensors taking turns); score (the highest sum of `scores` over a unit first; ties by position); reference (whole
-    tensors, whatever the unit, at random, each taken if it still fits: the rule of the paper's code, not nested in k). Raises UsageError
-    unless 1 <= k <= D, for scores that are missing or NaN, and where not a single unit fits.
+    order: random; layer or kind (random, with the layers or the kinds of tensors taking turns); score (the highest sum of
+    `scores` over a unit first; ties by position); reference (whole tensors, whatever the unit, at random, each taken if it
+    still fits: the rule of the paper's code, not nested in k). Raises UsageError unless 1 <= k <= D, for scores that are
+    missing or not finite, and where not a single unit fits.
     """
     if not 1 <= k <= space.size:
         raise UsageError(f"k = {k} is outside 1..{space.size}, the number of parameters in scope")
@@ -124,9 +124,8 @@ class _Units:
         self.space = space
         self.matrices = [(math.prod(shape[:-1]), shape[-1]) if shape else (1, 1) for _, shape in space.tensors]
         self.tiles = [(max(1, a), max(1, b)) for a, b in (size(m, n) for m, n in self.matrices)]
-        grids = [(math.ceil(m / a), math.ceil(n / b)) for (m, n), (a, b) in zip(self.matrices, self.tiles, strict=True)]
-        self.grids = grids
-        self.counts = np.array([rows * columns for rows, columns in grids], dtype=np.int64)
+        self.grids = [(math.ceil(m / a), math.ceil(n / b)) for (m, n), (a, b) in zip(self.matrices, self.tiles, strict=True)]
+        self.counts = np.array([rows * columns for rows, columns in self.grids], dtype=np.int64)
         self.offsets = np.concatenate([[0], np.cumsum(self.counts)])
         self.total = int(self.offsets[-1])
 
@@ -178,12 +177,12 @@ def _fill(units: _Units, order: np.ndarray, k: int, skip: bool) -> np.ndarray:
 
 
 def _at_most(units: _Units, k: int) -> int:
-    """No more units than this can fit into k entries."""
-    return min(units.total, k // max(1, units.smallest))
+    """No more units than this can fit into k entries; at least one is tried."""
+    return max(1, min(units.total, k // units.smallest))
 
 
 def _random(units: _Units, k: int, seed: int, scores: Scores | None) -> np.ndarray:
-    return random_entries(units.total, max(1, _at_most(units, k)), seed)
+    return random_entries(units.total, _at_most(units, k), seed)
 
 
 def _taking_turns(label: Callable[[ParameterSpace, int], str]) -> Callable[..., np.ndarray]:
@@ -196,7 +195,7 @@ def _taking_turns(label: Callable[[ParameterSpace, int], str]) -> Callable[..., 
         shuffled = [sorted(groups)[i] for i in random_entries(len(groups), len(groups), seed)]
         offsets = [np.concatenate([[0], np.cumsum(units.counts[groups[name]])]) for name in shuffled]
         sizes = np.array([each[-1] for each in offsets])
-        turns = _turns(sizes, max(1, _at_most(units, k)))
+        turns = _turns(sizes, _at_most(units, k))
         found, order = [], []
         for number, (name, bounds) in enumerate(zip(shuffled, offsets, strict=True)):
             inside = random_entries(int(bounds[-1]), min(turns, int(bounds[-1])), seed * len(groups) + number)
@@ -220,7 +219,7 @@ def _turns(sizes: np.ndarray, units: int) -> int:
 def _by_score(units: _Units, k: int, seed: int, scores: Scores | None) -> np.ndarray:
     assert scores is not None
     values = units.scores(scores)
-    most = max(1, _at_most(units, k))
+    most = _at_most(units, k)
     # Only the front is sorted; what ties with its last value is decided by position.
     cut = np.partition(values, len(values) - most)[len(values) - most]
     above, ties = np.flatnonzero(values > cut), np.flatnonzero(values == cut)

@@ -13,6 +13,8 @@ models: they are in scope only where a term asks for them (token-tables, embeddi
 from __future__ import annotations
 
 import re
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from fnmatch import fnmatchcase
 
 from torch import nn
@@ -40,6 +42,20 @@ ROLES = (*_BY_NAME, "embeddings", "token-tables", "head", "weights", "biases", "
 def all_names(model: nn.Module) -> dict[str, nn.Parameter]:
     """Every parameter by each of its names; a tied one has several."""
     return dict(model.named_parameters(remove_duplicate=False))
+
+
+@contextmanager
+def only_trainable(model: nn.Module, chosen: Collection[nn.Parameter]) -> Iterator[None]:
+    """While it lasts, `chosen` are the parameters of `model` that require a gradient; then all are as before."""
+    flags = [(p, p.requires_grad) for p in model.parameters()]
+    model.requires_grad_(False)
+    for p in chosen:
+        p.requires_grad_(True)
+    try:
+        yield
+    finally:
+        for p, flag in flags:
+            p.requires_grad_(flag)
 
 
 def tensor_roles(model: nn.Module) -> dict[str, frozenset[str]]:

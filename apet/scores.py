@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from apet.errors import UsageError, did_you_mean
+from apet.errors import lookup
 from apet.placement import Scores
-from apet.scope import all_names
+from apet.scope import all_names, only_trainable
 from apet.scoring import Scorer, cross_entropy
 from apet.space import ParameterSpace
 from apet.tasks import Example
@@ -23,8 +23,7 @@ def scores(kind: str, model: nn.Module, space: ParameterSpace, scorer: Scorer, e
     magnitude: |w|; gradient: |g| of the mean loss; fisher: the diagonal of the empirical Fisher matrix, the mean over
     examples of the squared gradient of each one's loss.
     """
-    if kind not in KINDS:
-        raise UsageError(f"unknown score '{kind}'{did_you_mean(kind, KINDS)}")
+    lookup(dict.fromkeys(KINDS), kind, "score")
     parameters = all_names(model)
     tensors = [parameters[name] for name in space.names]
     if kind == "magnitude":
@@ -39,18 +38,11 @@ def scores(kind: str, model: nn.Module, space: ParameterSpace, scorer: Scorer, e
 
 def _gradients(model: nn.Module, tensors: list, scorer: Scorer, examples: Sequence[Example], size: int) -> Iterator[list[Tensor]]:
     """Of the summed loss of each batch of `size`."""
-    flags = [(p, p.requires_grad) for p in model.parameters()]
-    model.requires_grad_(False)
-    for p in tensors:
-        p.requires_grad_(True)
-    try:
+    with only_trainable(model, tensors):
         for batch in scorer.batches(examples, size):
             loss_sum, _ = cross_entropy(scorer.logits(model, batch), batch)
             gradients = torch.autograd.grad(loss_sum, tensors, allow_unused=True, materialize_grads=True)
             yield [g.float() for g in gradients]
-    finally:
-        for p, flag in flags:
-            p.requires_grad_(flag)
 
 
 def _sum(each: Iterator[list[Tensor]]) -> list[Tensor]:

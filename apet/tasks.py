@@ -61,16 +61,16 @@ class TaskData:
         return hashlib.sha256(json.dumps(self.splits, sort_keys=True).encode()).hexdigest()
 
 
-def load_task(name: str, folder: Path | None = None) -> TaskData:
-    """Examples of the named task: generated, from `folder` (train.jsonl, validation.jsonl, test.jsonl if it is there
-    with labels), or from the datasets cache.
+def load_task(name: str, folder: Path | None = None, test: bool = False) -> TaskData:
+    """Examples of the named task: generated, from `folder` (train.jsonl and validation.jsonl; with `test` test.jsonl, if
+    it is there with labels), or from the datasets cache.
 
     Raises UsageError for an unknown name or a bad line (file and line are named), MissingInput where the data are not here.
     """
     task = lookup(TASKS, name, "task")
     if folder is not None:
         splits = {split: _read_jsonl(Path(folder) / f"{split}.jsonl", task) for split in ("train", "validation")}
-        return TaskData(task, splits | _labelled_test(Path(folder) / "test.jsonl", task))
+        return TaskData(task, splits | (_labelled_test(Path(folder) / "test.jsonl", task) if test else {}))
     if task.hub is None:
         return TaskData(task, {split: generate(split, count) for split, count in GENERATED.items()})
     return TaskData(task, _from_cache(task))

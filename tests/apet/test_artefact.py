@@ -41,7 +41,7 @@ def tuned(base: Loaded, law: bool = True, k: int = 100, scope: str = "") -> tupl
     attached.bind(z)
     expected = logits(base.model)
     attached.detach()
-    where = {"law": artefact.Law(scope, "entry", "random", 3, k)} if law else {"law": None, "index": index}
+    where = {"law": artefact.Law("entry", "random", 3, k)} if law else {"law": None, "index": index}
     made = artefact.Artefact(z, base.name, None, base.fingerprint, "float32", scope=scope, space=space.fingerprint, **where)
     return made, expected
 
@@ -147,7 +147,7 @@ def test_new_parameters_come_back_with_their_values_and_what_was_drawn(base, tmp
     space = space_of(model, operations)
     z = 0.1 * torch.randn(3000, generator=torch.Generator().manual_seed(0))
     Coordinates(space, place(space, 3000, 3).index).attach(model).bind(z)
-    expected, law = logits(model), artefact.Law("", "entry", "random", 3, 3000)
+    expected, law = logits(model), artefact.Law("entry", "random", 3, 3000)
     made = artefact.Artefact(
         z,
         base.name, None, base.fingerprint, "float32", law, space=space.fingerprint, operations=operations,
