@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -69,6 +70,24 @@ Order = Annotated[
 Steps = Annotated[int | None, typer.Option(help="At most this many training steps; a run ends earlier at its plateau. \\[default: 1000]")]
 Batch = Annotated[int | None, typer.Option(help="Examples a step. \\[default: 32; 16 for intrinsic-dim]")]
 Rate = Annotated[float | None, typer.Option("--lr", help="Learning rate. \\[default: by method and k]")]
+FindRate = Annotated[bool | None, typer.Option("--find-lr", help="First try five rates around it for 40 steps each, and take the best.")]
+Schedule = Annotated[
+    str | None,
+    typer.Option(
+        help="plateau (the rate falls and the run ends as the watched loss stalls), constant, linear or cosine. \\[default: plateau]"
+    ),
+]
+Accumulate = Annotated[int | None, typer.Option(help="Work a batch off in this many parts; more if memory runs out. \\[default: 1]")]
+Checkpointing = Annotated[bool | None, typer.Option("--gradient-checkpointing", help="Compute activations again instead of keeping them.")]
+Readout = Annotated[
+    str | None,
+    typer.Option(
+        help="How BERT answers: head (a classification head, trained along and counted apart) or words (at [MASK]). \\[default: head]"
+    ),
+]
+MaxLength = Annotated[int | None, typer.Option(help="Pieces of an example; the longest field loses its end. \\[default: 128]")]
+Weights = Annotated[str | None, typer.Option(help="What the base model is held in: float32, bfloat16 or float16. \\[default: float32]")]
+Track = Annotated[str | None, typer.Option(help="A tracker of accelerate's, such as tensorboard, that follows the run.")]
 Dtype = Annotated[str | None, typer.Option(help="float32, bfloat16 or float16 (autocast; tuned values stay float32). \\[default: float32]")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Out = Annotated[Path, typer.Option(help="Folder of results.")]
@@ -112,37 +131,64 @@ def train(
     operations: Operations = None, scope: Scope = None, unit: Unit = None, order: Order = None,
     early_stop: Annotated[bool | None, typer.Option("--early-stop/--no-early-stop", help="Watch a part of the training data, keep the best state; or go to the plateau of the training loss. \\[default: early stop]")] = None,
     test: Annotated[bool | None, typer.Option("--test", help="Evaluate on the test split as well, where its labels are there.")] = None,
-    examples: Examples = None, seed: Seed = None, position_seed: PositionSeed = None, train_seed: TrainSeed = None,
-    steps: Steps = None, batch: Batch = None, lr: Rate = None, dtype: Dtype = None, device: Device = "auto",
-    out: Out = Path("results"), config: Config = None, set_: Set = None, resume: Resume = True, json_: Json = False, dry_run: DryRun = False,
+    readout: Readout = None, max_length: MaxLength = None, examples: Examples = None,
+    seed: Seed = None, position_seed: PositionSeed = None, train_seed: TrainSeed = None,
+    steps: Steps = None, batch: Batch = None, accumulate: Accumulate = None, gradient_checkpointing: Checkpointing = None,
+    lr: Rate = None, find_lr: FindRate = None, schedule: Schedule = None, dtype: Dtype = None, weights: Weights = None,
+    track: Track = None, device: Device = "auto", out: Out = Path("results"), config: Config = None, set_: Set = None,
+    resume: Resume = True, json_: Json = False, dry_run: DryRun = False,
 ) -> None:  # fmt: skip
-    """Tune a model on a task and evaluate it on the validation split."""
+    """Tune a model on a task and evaluate it on the validation split.
+
+    Under 'accelerate launch' each process takes its share of every batch. With --dry-run a few steps are rehearsed on this machine.
+    """
     from analyses.inputs import inputs
+    from analyses.rehearsal import rehearse
     from analyses.run import check, run
 
     spec = _spec("train", {}, seed, config, set_, **_given(locals()))
     store = _store(out / "train")
     if dry_run:
-        return _print(check(spec, inputs(spec, data, _device(device))), json_)
+        found = inputs(spec, data, _device(device))
+        return _print(check(spec, found) | rehearse(spec.resolved(), found), json_)
     with _bar() as report:
-        name = run(spec, store, data, _device(device), report, force=not resume)
-    _print(_train_summary(name, store), json_)
+        name = run(spec, store, data, _device(device), report, force=not resume, track=track)
+    summary = _train_summary(name, store)
+    _print(summary, json_)
+    if summary["diverged"] is not None:
+        raise ApetError(f"the run diverged at step {summary['diverged']}: lower --lr, or try --find-lr")
 
 
 def _train_summary(name: str, store: Any) -> dict[str, Any]:
+    """The command's JSON object: the task's metrics, what they are compared with, and how the run went."""
     rows = store.rows(name)
     found = {(row.quantity, row.split): row for row in rows}
-    accuracy, loss = found["accuracy", "validation"], found["loss", "validation"]
-    return {
-        "run_id": name, "model": accuracy.model, "parameters": accuracy.parameters, "task": accuracy.task,
-        "method": accuracy.method, "k": accuracy.k, "accuracy": accuracy.value, "accuracy_stderr": accuracy.stderr,
-        "chance": found["chance", "validation"].value, "loss": loss.value, "loss_stderr": loss.stderr,
-        "train_loss": found["loss", "train"].value, "initial_accuracy": found["initial_accuracy", "validation"].value,
-        **({"requested_k": int(found["requested_k", None].value), "entries": _histogram(rows)} if ("requested_k", None) in found else {}),
-        **({f"test_{q}": getattr(found["accuracy", "test"], v) for q, v in (("accuracy", "value"), ("accuracy_stderr", "stderr"))} if ("accuracy", "test") in found else {}),
-        "steps": int(found["steps", None].value), "plateau": bool(found["plateau", None].value),
+    splits = [split for split in ("validation", "test") if ("loss", split) in found]
+    measured = {(q, split): row for (q, split), row in found.items() if split in splits and row.stderr == row.stderr}
+    loss, k_head, diverged = found["loss", "validation"], found.get(("k_head", None)), found.get(("diverged", None))
+    out: dict[str, Any] = {
+        "run_id": name,
+        "model": loss.model,
+        "parameters": loss.parameters,
+        "task": loss.task,
+        "method": loss.method,
+        "k": loss.k,
+    }
+    if k_head:
+        out["k_head"] = int(k_head.value)
+    if ("requested_k", None) in found:
+        out |= {"requested_k": int(found["requested_k", None].value), "entries": _histogram(rows)}
+    for (quantity, split), row in measured.items():
+        key = quantity if split == "validation" else f"{split}_{quantity}"
+        out |= {key: row.value, f"{key}_stderr": row.stderr}
+    return out | {
+        "train_loss": found["loss", "train"].value,
+        "learning_rate": found["learning_rate", None].value,
+        "steps": int(found["steps", None].value),
+        "plateau": bool(found["plateau", None].value),
+        "diverged": int(diverged.value) if diverged else None,
         "results": str(store.folder(name)),
-    }  # fmt: skip
+    }
 
 
 def _histogram(rows: list[Any]) -> dict[str, dict[str, int]]:
@@ -333,6 +379,27 @@ def report(
     print(f"report: {page}")
 
 
+@command("table")
+def table(
+    results: Results,
+    out: Annotated[Path | None, typer.Option(help="Write it to this file: .csv, .parquet, .tex (booktabs) or .md.")] = None,
+    split: Annotated[str, typer.Option(help="validation, or test where runs were made with --test.")] = "validation",
+    json_: Json = False, dry_run: DryRun = False,
+) -> None:  # fmt: skip
+    """Tabulate training runs: a line for each model, task, method and k, with standard errors, chance, seeds and minutes."""
+    from analyses.table import table as tabulate
+    from analyses.table import write_table
+
+    lines = tabulate(_store(results), split)
+    if not lines:
+        raise MissingInput(f"no finished training run under {results}")
+    if dry_run:
+        return _print({"lines": len(lines), "out": str(out) if out else None}, json_)
+    if out is not None:
+        write_table(lines, out)
+    _listing("table", lines, json_)
+
+
 @command("export")
 def export(
     run: Annotated[Path, typer.Argument(help="Folder of a finished APET run, for instance results/train/RUN_ID.")],
@@ -353,22 +420,41 @@ def export(
 
 @command("models")
 def models(json_: Json = False, dry_run: DryRun = False) -> None:
-    """List the shipped ladder and the aliases of Hugging Face models."""
+    """List the shipped ladder and the aliases of Hugging Face models, with all parameters and those of the blocks alone.
+
+    t5-* are T5 v1.1, the paper's (original T5 has no xl: its largest are google-t5/t5-3b and t5-11b); its checkpoints that were
+    trained on as language models are google/t5-*-lm-adapt. Any other Hugging Face id or folder can be given as well.
+    """
     from apet.models import models_table
 
-    _listing("models", models_table(), json_)
+    rows = models_table()
+    if not json_:  # the family is in the name, and ids want the room
+        heads = {"without_embeddings": "in blocks", "heldout_loss": "loss"}
+        rows = [{heads.get(name, name): value for name, value in row.items() if name != "family"} for row in rows]
+    _listing("models", rows, json_)
 
 
 @command("tasks")
 def tasks(json_: Json = False, dry_run: DryRun = False) -> None:
-    """List the tasks with their template and label words."""
+    """List the tasks: template, label words (label 0 first), metric and where the data come from without --data."""
     from apet.tasks import TASKS
 
     rows = [
-        {"name": t.name, "classes": t.classes, "template": t.template, "label_words": list(t.words), "about": t.about}
-        for t in TASKS.values()
-    ]
-    _listing("tasks", rows, json_)
+        {
+            "name": task.name, "type": task.type, "classes": task.classes, "label_words": list(task.words), "metric": task.metric,
+            "template": task.template, "fields": list(task.fields), "target": task.target, "source": task.source,
+            "hub": vars(task.hub) if task.hub else None, "about": task.about,
+        }
+        for task in TASKS.values()
+    ]  # fmt: skip
+    _listing("tasks", rows if json_ else [_task_lines(row) for row in rows], json_)
+
+
+def _task_lines(row: dict[str, Any]) -> dict[str, Any]:
+    """A task on two lines of a terminal's width."""
+    row = row | {"label words": " / ".join(row["label_words"]) or "-"}
+    pairs = (("name", "metric"), ("template", "source"), ("label words", "about"))
+    return {f"{over}\n{under}": f"{row[over]}\n{row[under]}" for over, under in pairs} | {"type": row["type"]}
 
 
 @command("pretrain")
@@ -481,7 +567,9 @@ def _device(name: str) -> str:
         raise UsageError(f"unknown device '{name}': auto, cpu or cuda")
     if name == "cuda" and not torch.cuda.is_available():
         raise UsageError("no CUDA device on this machine: use --device cpu")
-    return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
+    if name == "cpu" or not torch.cuda.is_available():
+        return "cpu"
+    return f"cuda:{os.environ['LOCAL_RANK']}" if "LOCAL_RANK" in os.environ else "cuda"  # one GPU a process under torchrun
 
 
 @contextmanager

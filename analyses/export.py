@@ -28,6 +28,8 @@ def export(run: Path, form: str, out: Path) -> dict[str, Any]:
     if form != "apet" and spec.operations != "add":
         raise UsageError(f"{run.name} tunes new parameters ({spec.operations}), which only the form apet can hold")
     artefact, loaded = artefact_of(spec, store, run.name)
+    if form == "shira" and artefact.head:
+        raise UsageError(f"{run.name} trained a classification head, which a SHiRA adapter cannot hold: take apet or merged")
     artefact.check_base(loaded.fingerprint)
     write(artefact, loaded, out)
     return {"run_id": run.name, "form": form, "k": len(artefact.z), "written": str(out)}
@@ -56,6 +58,7 @@ def artefact_of(spec: Spec, store: Store, run_id: str) -> tuple[Any, Any]:
         scope=spec.scope,
         space=space_of(loaded.model, spec.operation_names, spec.scope, dry=True).fingerprint,
         operations=spec.operation_names,
+        head={name.removeprefix("head."): torch.as_tensor(array) for name, array in arrays.items() if name.startswith("head.")},
     )
     return artefact, loaded
 

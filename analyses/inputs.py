@@ -1,8 +1,9 @@
-"""What a spec's names stand for on this machine: its model, its data, and the subsets of them that every run shares."""
+"""What a spec's names stand for on this machine: its model, its data, and what every kind of run makes of them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,9 @@ from typing import Any
 import numpy as np
 
 from analyses.spec import Spec
+from analyses.store import Row
+from apet.errors import UsageError, lookup
+from apet.scores import KINDS as SCORED_ORDERS
 
 
 @dataclass(frozen=True)
@@ -21,14 +25,38 @@ class Inputs:
     device: str
 
 
+Report = Callable[[str, float, float], None]  # what is being done, done so far, of how much
+
+
+@dataclass(frozen=True)
+class Context:
+    """Where a run keeps its checkpoint, who is told how far it is, and what it took (seconds; kept out of the rows)."""
+
+    folder: Path
+    report: Report
+    track: str | None = None
+    timings: dict[str, float] = field(default_factory=dict)
+
+
 def inputs(spec: Spec, data: Path | None, device: str = "cpu") -> Inputs:
     """Load the spec's model and data (cached in this process; a run leaves the model as it found it, or drops it)."""
     return Inputs(model_of(spec, device), _task(spec.task, data, spec.test), device)
 
 
 def model_of(spec: Spec, device: str = "cpu") -> Any:
-    """The spec's base model (apet.models.Loaded), before anything is tuned."""
-    return _model(spec.model, spec.random_init, spec.train_seed if spec.random_init else 0, device)
+    """The spec's base model (apet.models.Loaded), before anything is tuned; where it reads out by a head, with a fresh one."""
+    from apet.tasks import TASKS
+
+    seed = spec.train_seed if spec.random_init else 0
+    loaded = _model(spec.model, spec.random_init, seed, device, spec.weights, None)
+    classes = lookup(TASKS, spec.task, "task").classes
+    if spec.kind == "train" and spec.readout != "words" and loaded.form == "masked" and classes:
+        loaded = _model(spec.model, spec.random_init, seed, device, spec.weights, classes)
+    if spec.readout == "head" and loaded.form != "head":
+        raise UsageError(
+            f"{spec.model} answers {spec.task} in words: only BERT's kin take a classification head, and only where there are classes"
+        )
+    return loaded
 
 
 @lru_cache(maxsize=4)
@@ -39,13 +67,14 @@ def _task(name: str, folder: Path | None, test: bool) -> Any:
 
 
 @lru_cache(maxsize=4)
-def _model(name: str, random_init: bool, seed: int, device: str) -> Any:
+def _model(name: str, random_init: bool, seed: int, device: str, dtype: str, classes: int | None) -> Any:
     from apet.models import load_model
 
-    return load_model(name, random_init, seed, device)
+    return load_model(name, random_init, seed, device, dtype=dtype, classes=classes)
 
 
 WATCHED_SHARE, WATCHED_MOST = 0.1, 500
+CALIBRATION = 256  # examples on which the label words' prior is measured
 
 
 def subsets(spec: Spec, found: Inputs) -> tuple[list, list]:
@@ -64,3 +93,37 @@ def shuffled(found: Inputs) -> list:
     """The training split in the one order from which every subset of the task is cut."""
     examples = found.data.splits["train"]
     return [examples[i] for i in np.random.default_rng(20261120).permutation(len(examples))]
+
+
+def scorer_for(spec: Spec, found: Inputs) -> Any:
+    """The task's scorer for the model, its prior measured."""
+    from apet.methods import PROMPT_TOKENS
+    from apet.scoring import scorer_of
+
+    reserve = PROMPT_TOKENS if spec.kind == "train" and spec.method in ("prompt", "prefix") else 0
+    scorer = scorer_of(found.loaded, found.data.task, spec.max_length, found.device, reserve)
+    scorer.calibrate(found.loaded.model, shuffled(found)[:CALIBRATION])
+    return scorer
+
+
+def mounted_for(spec: Spec, model: Any, scorer: Any, examples: list) -> Any:
+    """The spec's method on `model`; where entries are placed by a score, it is measured on `examples`."""
+    from apet.methods import Choice, mount
+    from apet.scores import scores
+
+    def measured(space: Any) -> Any:
+        return scores(spec.order, model, space, scorer, examples)
+
+    order, score = ("score", measured) if spec.order in SCORED_ORDERS else (spec.order, None)
+    choice = Choice(spec.k, spec.matched, spec.position_seed, spec.operation_names, spec.scope, spec.unit, order, score)
+    return mount(spec.method, model, choice)
+
+
+def row_maker(spec: Spec, found: Inputs) -> Callable[..., Row]:
+    """Rows of this run: the identifying columns filled in."""
+    name = f"{spec.model} (random init)" if spec.random_init else spec.model
+
+    def make(quantity: str, value: float, **columns: Any) -> Row:
+        return Row(name, found.loaded.parameters, spec.task, quantity, float(value), **columns)
+
+    return make

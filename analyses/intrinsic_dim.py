@@ -12,8 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from analyses.inputs import inputs
-from analyses.kinds import Report
+from analyses.inputs import Report, inputs
 from analyses.run import check, run
 from analyses.spec import Spec
 from analyses.store import Row, Store

@@ -8,11 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from analyses.inputs import Inputs, inputs, subsets
-from analyses.kinds import RUNS, Report
+from analyses.inputs import Context, Inputs, Report, inputs, subsets
+from analyses.kinds import RUNS
+from analyses.rehearsal import peak_gb
 from analyses.spec import Spec
 from analyses.store import Store, spec_dict
 from apet.errors import UsageError
+from apet.launch import main_process
 
 
 def run_id(spec: Spec, found: Inputs) -> str:
@@ -41,7 +43,7 @@ def check(spec: Spec, found: Inputs) -> dict[str, Any]:
         "k": k,
         "train_examples": len(train),
         "gradient_equivalents": _cost(spec, len(train)),
-        "memory_gb": round(found.loaded.parameters * 16 / 1e9 + 0.5, 2),
+        "repeated_examples": found.data.repeated,
     }
 
 
@@ -55,9 +57,13 @@ def _cost(spec: Spec, examples: int) -> int:
 
 
 def run(
-    spec: Spec, store: Store, data: Path | None = None, device: str = "cpu", report: Report = lambda *_: None, force: bool = False
-) -> str:
-    """Run `spec` unless it is done (or `force`), commit its rows and arrays to `store`, return the run id."""
+    spec: Spec, store: Store, data: Path | None = None, device: str = "cpu", report: Report = lambda *_: None, force: bool = False,
+    track: str | None = None,
+) -> str:  # fmt: skip
+    """Run `spec` unless it is done (or `force`), commit its rows and arrays to `store`, return the run id.
+
+    `track` names a tracker that follows a training run. Of several processes (`accelerate launch`) the main one commits.
+    """
     spec = spec.resolved()
     found = inputs(spec, data, device)
     check(spec, found)
@@ -67,12 +73,14 @@ def run(
     if store.done(name):
         return name
     started = time.monotonic()
-    rows, arrays = RUNS[spec.kind](spec, found, store.folder(name), report)
+    context = Context(store.folder(name), report, track)
+    rows, arrays = RUNS[spec.kind](spec, found, context)
     env = {
-        "seconds": time.monotonic() - started, "device": device, "data": str(data) if data else None,
-        "weights": found.loaded.fingerprint, **versions(),
+        "seconds": time.monotonic() - started, "peak_gb": peak_gb(device), **context.timings, "device": device,
+        "data": str(data) if data else None, "weights": found.loaded.fingerprint, **versions(),
     }  # fmt: skip
-    store.commit(name, spec_dict(spec), [replace(row, run_id=name) for row in rows], arrays, env)
+    if main_process():
+        store.commit(name, spec_dict(spec), [replace(row, run_id=name) for row in rows], arrays, env)
     return name
 
 

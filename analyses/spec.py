@@ -15,8 +15,10 @@ from apet.placement import UNITS
 from apet.scope import parse
 from apet.scores import KINDS as SCORED_ORDERS
 
-SCHEMA = 2  # of rows and arrays: raised when the same spec would give other rows
+SCHEMA = 3  # of rows and arrays: raised when the same spec would give other rows
 KINDS = ("train", "predict", "spectrum")
+DTYPES = ("float32", "bfloat16", "float16")
+READOUTS = ("auto", "words", "head")
 MATRICES = ("hessian", "ggn")
 ORDERS = (*(order for order in PLACED_ORDERS if order != "score"), *SCORED_ORDERS)
 
@@ -25,19 +27,26 @@ ORDERS = (*(order for order in PLACED_ORDERS if order != "score"), *SCORED_ORDER
 class Spec:
     """One run. `kind` train: tune and evaluate; predict: the Gram matrix at the pretrained point; spectrum: curvature there.
 
-    `examples` fixes a training subset (None: all of the split); `early_stop` watches a part of it that is never
-    reported, otherwise the run goes to the plateau of its training loss, as predictions need. With `test` the tuned model
-    is evaluated on the test split too. `matched` names the method whose number of parameters is k; operations (separated
-    by +), scope, unit and order say what is tuned (`apet.operations`, `apet.scope`, `apet.placement`). `lr` None is the
-    method's default at this k. Fields that a kind does not use keep their defaults, and do not split its identity.
+    What is there: `weights` is what the base model is held in; `examples` fixes a training subset (None: all of the split).
+    `readout` is how a BERT that is trained answers: by a classification head (auto) or by label words at [MASK] (words), as it
+    always does for predict and spectrum.
+    What is tuned: `matched` names the method whose number of parameters is k; operations (separated by +), scope, unit and order
+    are those of `apet.operations`, `apet.scope` and `apet.placement`.
+    How: `early_stop` watches a part of the training data that is never reported, otherwise the run goes to the plateau of its
+    training loss, as predictions need. `lr` None is the method's default at this k; `find_lr` tries rates around it. `dtype` is
+    what is computed in (tuned values stay float32); the loop's other settings are those of `apet.progress`. With `test` the
+    tuned model is evaluated on the test split too.
+    Fields that a kind does not use keep their defaults, and do not split its identity.
     """
 
     kind: str = "train"
     model: str = "mini-t5-790k"
     random_init: bool = False
+    weights: str = "float32"
     task: str = "sst2"
     examples: int | None = None
     max_length: int = 128
+    readout: str = "auto"
     method: str = "apet"
     k: int | None = None
     matched: str | None = None
@@ -50,8 +59,15 @@ class Spec:
     early_stop: bool = True
     test: bool = False
     lr: float | None = None
+    find_lr: bool = False
     steps: int = 1000
     batch: int = 32
+    accumulate: int = 1
+    schedule: str = "plateau"
+    warmup: int = 20
+    clip: float = 1.0
+    weight_decay: float = 0.0
+    gradient_checkpointing: bool = False
     dtype: str = "float32"
     matrix: str = "hessian"
     lanczos_steps: int = 40
@@ -68,7 +84,9 @@ class Spec:
             _one_of(operation, tuple(OPERATIONS), "operation")
         parse(self.scope)
         _one_of(self.matrix, MATRICES, "matrix")
-        _one_of(self.dtype, ("float32", "bfloat16", "float16"), "dtype")
+        _one_of(self.readout, READOUTS, "readout")
+        _one_of(self.dtype, DTYPES, "dtype")
+        _one_of(self.weights, DTYPES, "dtype of weights")
         for name in ("examples", "k", "steps", "batch", "lanczos_steps", "probes", "max_length"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -101,9 +119,10 @@ class Spec:
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 
 
-_COMMON = {"model", "random_init", "task", "examples", "max_length", "train_seed"}
+_LOOP = {"find_lr", "accumulate", "schedule", "warmup", "clip", "weight_decay", "gradient_checkpointing"}
+_COMMON = {"model", "random_init", "task", "examples", "max_length", "train_seed", "weights"}
 _USED = {
-    "train": _COMMON | {"method", "early_stop", "test", "lr", "steps", "batch", "dtype"},
+    "train": _COMMON | {"readout", "method", "early_stop", "test", "lr", "steps", "batch", "dtype"} | _LOOP,
     "predict": _COMMON - {"train_seed"} | {"scope"},
     "spectrum": _COMMON | {"matrix", "lanczos_steps", "probes", "batch"},
 }

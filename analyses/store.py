@@ -80,7 +80,8 @@ class Store:
         with atomic_path(folder / "arrays.safetensors") as path:
             save_file({name: np.ascontiguousarray(a) for name, a in arrays.items()}, path)
         _write(folder / "DONE", json.dumps({name: _checksum(folder / name) for name in _FILES}, indent=1))
-        (folder / "checkpoint.safetensors").unlink(missing_ok=True)
+        for path in folder.glob("checkpoint*.safetensors"):
+            path.unlink()
 
     def forget(self, run_id: str) -> None:
         shutil.rmtree(self.folder(run_id), ignore_errors=True)

@@ -1,4 +1,4 @@
-"""A tuned model as a small file: `apet.safetensors` holds z and, where they follow no law, the positions.
+"""A tuned model as a small file: `apet.safetensors` holds z, the positions where they follow no law, and a trained head.
 
 The header says what the positions are (a placement's law and seed, or that they are listed), of which space, and of which
 weights: the file cannot be put on another base.
@@ -7,7 +7,7 @@ weights: the file cannot be put on another base.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,10 @@ class Law:
 
 @dataclass(frozen=True)
 class Artefact:
-    """Displacements z (k,) fp32 of entries of a base model: at the places of `law`, or at `index` (k,), in `scope`'s space."""
+    """Displacements z (k,) fp32 of entries of a base model: at the places of `law`, or at `index` (k,), in `scope`'s space.
+
+    `head` holds the parameters of a classification head that was trained along, by name.
+    """
 
     z: torch.Tensor
     base: str  # the name it was loaded by
@@ -50,12 +53,14 @@ class Artefact:
     scope: str = ""
     space: str = ""  # fingerprint of the space
     operations: tuple[str, ...] = ("add",)
+    head: dict[str, torch.Tensor] = field(default_factory=dict)
 
     def save(self, path: Path) -> None:
         """Write the file, whole or not at all: 4 bytes a position by law, 12 where the positions are listed."""
-        header = {name: value for name, value in asdict(self).items() if name not in ("z", "index", "law")}
+        header = {name: value for name, value in asdict(self).items() if name not in ("z", "index", "law", "head")}
         header |= {"version": VERSION, "law": asdict(self.law) if self.law else None}
         tensors = {"z": self.z.detach().float().cpu().contiguous()}
+        tensors |= {f"head.{name}": value.contiguous() for name, value in self.head.items()}
         if self.law is None:
             assert self.index is not None
             tensors["index"] = torch.as_tensor(self.index)
@@ -87,10 +92,12 @@ class Artefact:
         return Coordinates(space, index)
 
     def attach(self, model: nn.Module, weights: str) -> Attached:
-        """Mount z on `model`; raises what `coordinates` raises, before anything is tuned."""
+        """Mount z on `model` and fill its head, which stays filled; raises what `coordinates` raises, before anything is tuned."""
         attached = self.coordinates(model, weights).attach(model)
         with torch.no_grad():
             attached.z.copy_(self.z)
+            for name, value in self.head.items():
+                model.get_parameter(name).copy_(value)
         attached.write()
         return attached
 
@@ -110,7 +117,8 @@ def load(path: Path) -> Artefact:
         raise UsageError(f"{path} has version {version}, this program reads {VERSION}")
     law = header.pop("law")
     index = tensors["index"].numpy() if "index" in tensors else None
-    return Artefact(z=tensors["z"], index=index, law=Law(**law) if law else None, **header)
+    head = {key.removeprefix("head."): value for key, value in tensors.items() if key.startswith("head.")}
+    return Artefact(z=tensors["z"], index=index, law=Law(**law) if law else None, head=head, **header)
 
 
 def merge(model: Any, tokenizer: Any, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Plain text -> one tokenizer, one stream of token ids, and span-corrupted batches.
+"""Plain text -> one tokenizer, one stream of token ids, and batches of windows.
 
 Every batch is a pure function of (stream, seed, step), so a pretraining run that is stopped and resumed
 sees exactly the batches it would have seen.
@@ -115,40 +115,3 @@ def windows(stream: np.ndarray, seed: int, step: int, batch: int, length: int) -
     order = np.random.default_rng([seed, epoch]).permutation(count)
     chosen = order[index * batch : (index + 1) * batch]
     return np.stack([stream[i * length : (i + 1) * length] for i in chosen]).astype(np.int64)
-
-
-def span_corruption(
-    tokens: np.ndarray, rng: np.random.Generator, density: float = 0.15, span: float = 3.0
-) -> tuple[np.ndarray, np.ndarray]:
-    """T5's denoising (Raffel et al. 2020, arXiv 1910.10683, section 3.1.4): (batch, length) -> inputs, targets.
-
-    The number of masked tokens and of spans is the same in every row, so both results are rectangular:
-    inputs (batch, length - masked + spans + 1), targets (batch, masked + spans + 1); both end with </s>.
-    """
-    length = tokens.shape[1]
-    masked = max(1, round(length * density))
-    spans = max(1, round(masked / span))
-    rows = [_corrupt(row, rng, masked, spans) for row in tokens]
-    return np.stack([r[0] for r in rows]), np.stack([r[1] for r in rows])
-
-
-def _corrupt(row: np.ndarray, rng: np.random.Generator, masked: int, spans: int) -> tuple[np.ndarray, np.ndarray]:
-    kept = _composition(len(row) - masked, spans, rng)
-    noise = _composition(masked, spans, rng)
-    inputs: list[np.ndarray] = []
-    targets: list[np.ndarray] = []
-    position = 0
-    for i, (keep, mask) in enumerate(zip(kept, noise, strict=True)):
-        sentinel = np.array([FIRST_SENTINEL + i])
-        inputs += [row[position : position + keep], sentinel]
-        position += keep
-        targets += [sentinel, row[position : position + mask]]
-        position += mask
-    end = np.array([EOS])
-    return np.concatenate([*inputs, end]), np.concatenate([*targets, end])
-
-
-def _composition(total: int, parts: int, rng: np.random.Generator) -> np.ndarray:
-    """`parts` positive integers that sum to `total`, uniformly at random."""
-    cuts = np.sort(rng.choice(total - 1, parts - 1, replace=False)) + 1
-    return np.diff(np.concatenate([[0], cuts, [total]]))

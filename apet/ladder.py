@@ -13,23 +13,32 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from apet.corpus import EOS, PAD, VOCABULARY, corpus_files, token_stream, train_tokenizer
+from apet.corpus import CLS, EOS, PAD, SEP, VOCABULARY, corpus_files, token_stream, train_tokenizer
 from apet.errors import lookup
 from apet.files import atomic_folder
+from apet.pretext import PRETEXTS
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from apet.pretrain import Stretch
 
 LADDER = Path(__file__).parent / "weights"
 TOKENIZER = LADDER / "tokenizer" / "tokenizer.json"
 
-# size -> (width, heads, layers in each of encoder and decoder)
-T5_SIZES = {"240k": (40, 2, 2), "790k": (80, 4, 3), "2m": (128, 4, 4), "6m": (224, 7, 4)}
+# family -> size -> (width, heads, layers; T5: in each of encoder and decoder)
+SIZES: dict[str, dict[str, tuple[int, int, int]]] = {
+    "t5": {"130k": (24, 2, 2), "240k": (40, 2, 2), "790k": (80, 4, 3), "2m": (128, 4, 4), "6m": (224, 7, 4)},
+    "bert": {"120k": (24, 2, 2), "400k": (64, 4, 2), "1m": (128, 4, 3), "3m": (224, 7, 4)},
+    "bloom": {"120k": (24, 2, 2), "400k": (64, 4, 2), "1m": (128, 4, 3), "3m": (224, 8, 4)},
+}
 
-# The largest model's rate fell early to end its long stay near the unigram level, and rose twice more to use what it had
-# learnt; the other sizes follow the default schedule.
-SCHEDULES: dict[str, tuple[Stretch, ...]] = {
-    "6m": (
+# family -> (steps, peak of the learning rate) of the default schedule
+DEFAULTS = {"t5": (8000, 2e-2), "bert": (4000, 3e-3), "bloom": (6000, 5e-3)}
+
+# The largest T5's rate fell early to end its long stay near the unigram level, and rose twice more to use what it had learnt.
+SCHEDULES: dict[tuple[str, str], tuple[Stretch, ...]] = {
+    ("t5", "6m"): (
         *((200, 2e-2, "linear"), (3528, 2e-2, "linear"), (2567, 4.5e-3, "sqrt"), (50, 1e-2, "linear"), (4155, 0.0, "linear")),
         *((100, 1e-2, "linear"), (4400, 1e-2, "linear"), (5000, 0.0, "linear")),
     )
@@ -45,29 +54,102 @@ SOURCES = {
 }
 
 
-def t5_config(size: str) -> Any:
-    """A T5 v1.1 architecture (gated GELU, no dropout) of the ladder's size; embeddings are tied."""
+def t5_config(width: int, heads: int, layers: int) -> Any:
+    """T5 v1.1 (gated GELU, tied embeddings) without dropout."""
     from transformers import T5Config
 
-    width, heads, layers = lookup(T5_SIZES, size, "size")
     return T5Config(
-        vocab_size=VOCABULARY,
-        d_model=width,
-        d_kv=width // heads,
-        d_ff=2 * width,
-        num_layers=layers,
-        num_heads=heads,
-        feed_forward_proj="gated-gelu",
-        dropout_rate=0.0,
-        pad_token_id=PAD,
-        eos_token_id=EOS,
+        vocab_size=VOCABULARY, d_model=width, d_kv=width // heads, d_ff=2 * width, num_layers=layers, num_heads=heads,
+        feed_forward_proj="gated-gelu", dropout_rate=0.0, pad_token_id=PAD, eos_token_id=EOS,
         **{"decoder_start_token_id": PAD, "tie_word_embeddings": True},
-    )
+    )  # fmt: skip
+
+
+def bert_config(width: int, heads: int, layers: int) -> Any:
+    """BERT with as many positions as its windows and without dropout; layers start as strong as those of width 768."""
+    from transformers import BertConfig
+
+    return BertConfig(
+        vocab_size=VOCABULARY, hidden_size=width, num_hidden_layers=layers, num_attention_heads=heads, intermediate_size=4 * width,
+        max_position_embeddings=PRETEXTS["bert"].length, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, pad_token_id=PAD,
+        initializer_range=0.02 * (768 / width) ** 0.5,
+    )  # fmt: skip
+
+
+def bloom_config(width: int, heads: int, layers: int) -> Any:
+    """BLOOM (ALiBi, tied embeddings) without dropout."""
+    from transformers import BloomConfig
+
+    return BloomConfig(
+        vocab_size=VOCABULARY, hidden_size=width, n_layer=layers, n_head=heads, hidden_dropout=0.0, attention_dropout=0.0,
+        pad_token_id=PAD, bos_token_id=EOS, eos_token_id=EOS,
+    )  # fmt: skip
+
+
+CONFIGS = {"t5": t5_config, "bert": bert_config, "bloom": bloom_config}
+PRETRAINED = {"t5": "T5ForConditionalGeneration", "bert": "BertForPreTraining", "bloom": "BloomForCausalLM"}
+
+
+def config_of(family: str, size: str) -> Any:
+    """The transformers configuration of a ladder model."""
+    return CONFIGS[family](*lookup(lookup(SIZES, family, "family"), size, f"size of {family}"))
+
+
+def build(family: str, size: str) -> nn.Module:
+    """A ladder model with fresh weights, with the heads that it is pretrained with."""
+    import transformers
+
+    model = getattr(transformers, PRETRAINED[family])(config_of(family, size))
+    if family == "bert":
+        attend_nearby(model)
+    return model
+
+
+def attend_nearby(model: Any) -> None:
+    """Start a BERT with attention to the pieces around: learned positions as sinusoids (Vaswani et al. 2017, arXiv 1706.03762) of
+    wavelengths up to twice the window, thrice the pieces' scale, and keys equal to queries, four times theirs.
+
+    From the usual start a miniature must first find what a neighbour is, and stays at the unigram level for most of this recipe.
+    """
+    import torch
+
+    table = model.bert.embeddings.position_embeddings.weight
+    positions, width = table.shape
+    rates = 40.0 ** (-torch.arange(0, width, 2) / width)
+    angles = torch.arange(positions)[:, None] * rates
+    waves = torch.stack([angles.sin(), angles.cos()], dim=2).flatten(1)[:, :width]
+    with torch.no_grad():
+        table.copy_(3 * table.std() / waves.std() * waves)
+        for layer in model.bert.encoder.layer:
+            attention = layer.attention.self
+            attention.query.weight.mul_(4)
+            attention.key.weight.copy_(attention.query.weight)
+
+
+def ladder_tokenizer(family: str) -> Any:
+    """The ladder's tokenizer with the frame that a family reads: [CLS] a [SEP] b [SEP] for BERT, a final </s> for the others."""
+    from tokenizers.processors import TemplateProcessing
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_file=str(TOKENIZER), eos_token="</s>", pad_token="<pad>", unk_token="<unk>", cls_token="[CLS]", sep_token="[SEP]",
+        mask_token="[MASK]",
+    )  # fmt: skip
+    if family == "bert":
+        tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+            single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", CLS), ("[SEP]", SEP)]
+        )
+    return tokenizer
+
+
+def every_name() -> list[str]:
+    """Names of the ladder's models, shipped or not: family by family, smallest first (`mini-t5-130k`, ...)."""
+    return [f"mini-{family}-{size}" for family, sizes in SIZES.items() for size in sizes]
 
 
 def ladder_names() -> list[str]:
-    """Names of the shipped models, smallest first (`mini-t5-240k`, ...)."""
-    return [name for name in map("mini-t5-{}".format, T5_SIZES) if (LADDER / name / "model.safetensors").exists()]
+    """Names of the models that are shipped with weights."""
+    return [name for name in every_name() if (LADDER / name / "model.safetensors").exists()]
 
 
 def card(name: str) -> dict[str, Any]:
@@ -84,14 +166,15 @@ def make(
     `steps` None: the size's own schedule. `sources` empty: the ladder's own sub-folders of `corpus` where they are there,
     else all of it. Returns a summary; "finished" is false when `minutes` ran out, and the same call goes on.
     """
-    lookup({"t5": None}, family, "family")
-    lookup(T5_SIZES, size, "size")
+    config_of(family, size)
     sources = sources or [name for name in SOURCES if (corpus / name).is_dir()]
     train_files, heldout_files = corpus_files(corpus, sources, heldout=False), corpus_files(corpus, _holding(corpus, sources), heldout=True)
     folder = out / f"mini-{family}-{size}"
-    from apet.pretrain import SCHEDULE, Recipe, pretrain, shorter
+    from apet.pretrain import OPTIMIZERS, Recipe, pretrain, schedule
 
-    recipe = Recipe(size, shorter(steps) if steps else SCHEDULES.get(size, SCHEDULE), seed=seed)
+    default, peak = DEFAULTS[family]
+    own = SCHEDULES.get((family, size)) if steps is None else None
+    recipe = Recipe(family, size, own or schedule(steps or default, peak), seed)
     summary = {"name": folder.name, "tokens": recipe.tokens, "steps": recipe.steps, "folder": str(folder)}
     if dry_run:
         return summary | {"train_files": [p.name for p in train_files], "heldout_files": [p.name for p in heldout_files]}
@@ -117,8 +200,9 @@ def make(
             folder,
             {
                 "recipe": asdict(recipe),
+                "pretext": recipe.pretext.about,
                 "tokens": recipe.tokens,
-                "optimizer": "Adafactor, updates scaled by parameter RMS",
+                "optimizer": OPTIMIZERS[family].__doc__,
                 "sources": about,
                 "tokenizer_sha256": digest,
                 "heldout_loss": last["heldout_loss"],

@@ -1,14 +1,16 @@
 """What is tuned: `apet` (k entries anywhere), `full` (everything) and the usual parameter-efficient methods.
 
 Each mount freezes the rest of the model and names its trainable tensors; the loop that trains them is the same, and k
-is their number of scalars. LoRA, prompt and prefix tuning are peft's.
+is their number of scalars. A classification head, which no pretraining has made, is trained along and counted apart. LoRA,
+prompt and prefix tuning are peft's.
 """
 
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -18,6 +20,7 @@ from apet.coordinates import Attached, Coordinates
 from apet.errors import UsageError, lookup
 from apet.operations import add_zero_biases, inject
 from apet.placement import Placement, Scores, place
+from apet.scope import tensor_roles
 from apet.space import ParameterSpace
 
 # The paper's set-up: LoRA of rank 8 on the queries and values of self-attention, 100 prompt tokens.
@@ -44,7 +47,10 @@ class Choice:
 
 @dataclass
 class Mounted:
-    """A model made ready for training: the model to call, its trainable tensors, and what to do after a step."""
+    """A model made ready for training: the model to call, its trainable tensors, and what to do after a step.
+
+    `head` names those of `trainable` that read the answer out, and are no part of k.
+    """
 
     model: nn.Module
     trainable: dict[str, nn.Parameter]
@@ -52,10 +58,15 @@ class Mounted:
     space: ParameterSpace | None = None
     placement: Placement | None = None
     attached: Attached | None = None
+    head: frozenset[str] = frozenset()
 
     @property
     def k(self) -> int:
-        return sum(p.numel() for p in self.trainable.values())
+        return sum(p.numel() for name, p in self.trainable.items() if name not in self.head)
+
+    @property
+    def k_head(self) -> int:
+        return sum(self.trainable[name].numel() for name in self.head)
 
 
 def mount(method: str, model: nn.Module, choice: Choice = Choice()) -> Mounted:
@@ -63,16 +74,33 @@ def mount(method: str, model: nn.Module, choice: Choice = Choice()) -> Mounted:
 
     Raises UsageError for an unknown method, a k that is missing or outside the space, and a placement that fails.
     """
-    if method == "apet":
-        return _apet(model, choice)
-    return lookup(BASELINES, method, "method")(model)
+    build = (lambda model: _apet(model, choice)) if method == "apet" else lookup(BASELINES, method, "method")
+    return _with_head(build, model)
 
 
 def count(method: str, model: nn.Module) -> int:
     """k of a baseline on the exact shapes of `model`, which is left alone; nothing is allocated."""
     build = lookup(BASELINES, method, "method")
     with torch.device("meta"):
-        return build(_shapes_only(model)).k
+        return _with_head(build, _shapes_only(model)).k
+
+
+def _with_head(build: Callable[[nn.Module], Mounted], model: nn.Module) -> Mounted:
+    """What `build` mounts, and the model's classification head (if it has one) among its trainable tensors."""
+    head = {id(p) for p in head_of(model).values()}
+    mounted = build(model)
+    found = {name: p for name, p in mounted.model.named_parameters() if id(p) in head}
+    for p in found.values():
+        p.requires_grad_(True)
+    return replace(mounted, trainable=mounted.trainable | found, head=frozenset(found))
+
+
+def head_of(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters of a sequence classifier's own head by name; of any other model none."""
+    if not type(model).__name__.endswith("SequenceClassification"):
+        return {}
+    roles = tensor_roles(model)
+    return {name: p for name, p in model.named_parameters() if "head" in roles[name]}
 
 
 def _shapes_only(model: nn.Module) -> nn.Module:
@@ -86,7 +114,8 @@ def space_of(model: nn.Module, operations: tuple[str, ...] = ("add",), scope: st
     if dry and operations != ("add",):
         model = _shapes_only(model)
     new = inject(model, operations)
-    return ParameterSpace.of(model, scope, None if "add" in operations else new)
+    own = [name for name in tensor_roles(model) if name not in head_of(model)]
+    return ParameterSpace.of(model, scope, own if "add" in operations else new)
 
 
 def _apet(model: nn.Module, choice: Choice) -> Mounted:
@@ -138,7 +167,23 @@ def _lora(model: nn.Module) -> Mounted:
 def _prompt(model: nn.Module) -> Mounted:
     from peft import PromptTuningConfig
 
-    return _wrapped(model, PromptTuningConfig(task_type=_task_type(model), num_virtual_tokens=PROMPT_TOKENS, num_transformer_submodules=1))
+    config = PromptTuningConfig(task_type=_task_type(model), num_virtual_tokens=PROMPT_TOKENS, num_transformer_submodules=1)
+    mounted = _wrapped(model, config)
+    if config.task_type == "CAUSAL_LM" and "position_ids" in inspect.signature(model.forward).parameters:  # padded on the left
+        model.register_forward_pre_hook(_count_positions, with_kwargs=True)
+    pooler = getattr(getattr(model, "base_model", None), "pooler", None)
+    if pooler is not None and head_of(model):  # it reads [CLS], which no longer stands first
+        pooler.register_forward_pre_hook(lambda module, inputs: (inputs[0][:, PROMPT_TOKENS:],))
+    return mounted
+
+
+def _count_positions(module: nn.Module, inputs: tuple, options: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+    """Positions that do not count the padding between prompt and text: peft drops those it is given."""
+    mask = options.get("attention_mask")
+    if options.get("position_ids") is None and mask is not None and mask.dim() == 2:
+        given = options["input_ids"] if options.get("inputs_embeds") is None else options["inputs_embeds"]
+        options["position_ids"] = (mask.long().cumsum(1) - 1).clamp(min=0)[:, -given.shape[1] :]
+    return inputs, options
 
 
 def _prefix(model: nn.Module) -> Mounted:
@@ -149,8 +194,12 @@ def _prefix(model: nn.Module) -> Mounted:
 
 def _wrapped(model: nn.Module, config: Any) -> Mounted:
     from peft import get_peft_model
+    from peft.utils import ModulesToSaveWrapper
 
     wrapper = get_peft_model(model, config)  # type: ignore[arg-type]
+    for name, module in model.named_children():
+        if isinstance(module, ModulesToSaveWrapper):  # a copy of the head, to be tuned as part of the method
+            setattr(model, name, module.original_module)
     return _with(wrapper, [p for p in wrapper.parameters() if p.requires_grad])
 
 
@@ -159,6 +208,8 @@ def _task_type(model: Any) -> str:
         raise UsageError(f"{type(model).__name__} is no transformers model: peft's prompts do not fit it")
     if model.config.is_encoder_decoder:
         return "SEQ_2_SEQ_LM"
+    if head_of(model):
+        return "SEQ_CLS"
     return "CAUSAL_LM" if type(model).__name__.endswith(("CausalLM", "LMHeadModel")) else "FEATURE_EXTRACTION"
 
 

@@ -1,66 +1,112 @@
-"""Names of models -> models: the embedded ladder, a few aliases, any Hugging Face id in the cache, any folder.
+"""Names of models -> models: the embedded ladder, aliases (`apet.aliases`), any Hugging Face id in the cache, any folder.
 
-Nothing here touches the network: a model that is not on this machine is an error that names the download command.
+Nothing here touches the network, reads weights other than safetensors or runs code that comes with a checkpoint.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from apet.errors import MissingInput, UsageError, did_you_mean
-from apet.ladder import LADDER, T5_SIZES, TOKENIZER, card, ladder_names, t5_config
+from apet.aliases import ALIASES, count
+from apet.errors import MissingInput, UsageError, lookup
+from apet.ladder import LADDER, attend_nearby, card, config_of, ladder_names, ladder_tokenizer
+from apet.model_files import Place, find
+from apet.scope import tensor_roles
 
-# alias -> (Hugging Face id, total parameters). "T5" here is T5 v1.1, the paper's; original T5 has no "xl".
-ALIASES = {
-    "t5-small": ("google/t5-v1_1-small", 76_961_152),
-    "t5-base": ("google/t5-v1_1-base", 247_577_856),
-    "t5-large": ("google/t5-v1_1-large", 783_150_080),
-    "t5-xl": ("google/t5-v1_1-xl", 2_849_757_184),
-    "t5-xxl": ("google/t5-v1_1-xxl", 11_135_332_352),
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+ATTENTION = ("eager", "sdpa")
+VOCABULARIES = ("tokenizer.json", "vocab*", "*.model", "*.tiktoken")
+
+# form -> (transformers' Auto class, its table of model types)
+FORMS = {
+    "encoder-decoder": ("AutoModelForSeq2SeqLM", "MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES"),
+    "masked": ("AutoModelForMaskedLM", "MODEL_FOR_MASKED_LM_MAPPING_NAMES"),
+    "head": ("AutoModelForSequenceClassification", "MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES"),
+    "causal": ("AutoModelForCausalLM", "MODEL_FOR_CAUSAL_LM_MAPPING_NAMES"),
 }
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model with its tokenizer. `fingerprint` is a sha256 of all weights."""
+    """A model with its tokenizer. Parameters are counted with tied tensors once, the second time without token embeddings and output head.
+
+    `fingerprint` is a sha256 of all weights, empty where there are shapes only. `form` is one of FORMS: what the model computes.
+    """
 
     name: str
     model: nn.Module
     tokenizer: Any
     parameters: int
+    without_embeddings: int
     fingerprint: str
+    form: str
 
 
-def models_table() -> list[dict]:
-    """One row a known model: name, parameters (total, tied tensors once), where it comes from, held-out loss."""
-    shipped = [
-        {"name": name, "parameters": card(name)["parameters"], "source": "shipped", "heldout_loss": card(name)["heldout_loss"]}
-        for name in ladder_names()
+def models_table() -> list[dict[str, Any]]:
+    """One row a known model, the shipped ones first; BERT is counted as a masked language model, layers of T5 in each of its halves."""
+    return [_shipped(name) for name in ladder_names()] + [
+        _row(name, alias.config) | {"licence": alias.licence, "source": alias.hub_id, "heldout_loss": None}
+        for name, alias in ALIASES.items()
     ]
-    hub = [{"name": name, "parameters": count, "source": hub_id, "heldout_loss": None} for name, (hub_id, count) in ALIASES.items()]
-    return shipped + hub
 
 
-def load_model(name: str, random_init: bool = False, seed: int = 0, device: str = "cpu") -> Loaded:
-    """Load `name` in fp32 with attention that can be differentiated twice.
+def _shipped(name: str) -> dict[str, Any]:
+    config = json.loads((LADDER / name / "config.json").read_text())
+    return _row(name, config) | {"licence": "CC BY-SA 3.0", "source": "shipped", "heldout_loss": card(name)["heldout_loss"]}
 
-    `random_init` keeps the architecture and draws fresh weights with `seed`. Raises UsageError for a name that is
-    in no table, MissingInput for an id that is not on this machine.
+
+def _row(name: str, config: dict[str, Any]) -> dict[str, Any]:
+    known = count(config)
+    family = config["model_type"]
+    return {"name": name, "family": family, "parameters": known.total, "without_embeddings": known.blocks, "layers": known.layers}
+
+
+def load_model(
+    name: str, random_init: bool = False, seed: int = 0, device: str = "cpu", *, dtype: str = "float32", attention: str = "eager",
+    classes: int | None = None, shapes_only: bool = False,
+) -> Loaded:  # fmt: skip
+    """Load `name` in evaluation mode: as the encoder-decoder, masked or causal language model that it is.
+
+    `classes` C >= 2 puts a classification head on a masked language model in place of its own (form "head"); the others are
+    as they were. What a checkpoint lacks of that head is drawn by its name alone. `random_init` keeps the architecture and
+    draws all weights with `seed`; an alias then needs nothing on this machine. `shapes_only` makes no weights at all (meta
+    device). `attention` "eager" can be differentiated twice, "sdpa" is faster and cannot. `dtype` is that of the weights (of a
+    float16 checkpoint of T5 transformers keeps the last feed-forward projections in float32).
+
+    Raises UsageError for a name that is in no table, for a model of another kind and for wrong options, MissingInput for a
+    model that is not on this machine or not whole.
     """
-    source = _resolve(name)
-    config, tokenizer = _config(name, source), _tokenizer(name, source)
-    if config.model_type != "t5":
-        raise UsageError(f"{name} is a {config.model_type} model: only T5 is supported so far")
-    model = _build(config, seed) if random_init else _pretrained(source, config)
-    model.to(device).eval()
-    count = sum(p.numel() for p in model.parameters())
-    return Loaded(name, model, tokenizer, count, fingerprint(model))
+    lookup(DTYPES, dtype, "dtype")
+    lookup(dict.fromkeys(ATTENTION), attention, "attention")
+    if classes is not None and classes < 2:
+        raise UsageError(f"{classes} classes: a classification head has 2 or more")
+    place = find(name)
+    config, drawn = _config(name, place, random_init or shapes_only), random_init or shapes_only
+    form = _form(name, config, classes, attention)
+    if form == "head":
+        config.num_labels = classes
+    if drawn:
+        model = _drawn(config, form, attention, seed, "meta" if shapes_only else "cpu").to(DTYPES[dtype])
+        if place.on_ladder and config.model_type == "bert" and not shapes_only:
+            attend_nearby(model)  # the twin is what pretraining started from
+    else:
+        model = _pretrained(place, config, form, attention, DTYPES[dtype])
+    tokenizer = _tokenizer(place, config, drawn)
+    _differentiable(model)
+    model.eval()
+    total = sum(p.numel() for p in model.parameters())
+    tables = sum(model.get_parameter(key).numel() for key, roles in tensor_roles(model).items() if "token-tables" in roles)
+    if not shapes_only:
+        model.to(device)
+    return Loaded(name, model, tokenizer, total, total - tables, "" if shapes_only else fingerprint(model), form)
 
 
 def fingerprint(model: nn.Module) -> str:
@@ -72,73 +118,152 @@ def fingerprint(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _resolve(name: str) -> str:
-    """A folder or a Hugging Face id."""
-    if name in ladder_names() or name in _unshipped():
-        return str(LADDER / name)
-    if name in ALIASES:
-        return ALIASES[name][0]
-    if Path(name).is_dir():
-        return name
-    if "/" in name:
-        if name.startswith((".", "/")):
-            raise MissingInput(f"no model folder {name}")
-        return name
-    raise UsageError(
-        f"unknown model '{name}' (no ladder model, alias, folder, or id with a slash){did_you_mean(name, [*ladder_names(), *ALIASES])}"
-    )
-
-
-def _unshipped() -> list[str]:
-    return [f"mini-t5-{size}" for size in T5_SIZES]
-
-
-def _config(name: str, source: str) -> Any:
+def _config(name: str, place: Place, drawn: bool) -> Any:
     from transformers import AutoConfig
 
-    if Path(source).parent == LADDER:
-        return t5_config(name.removeprefix("mini-t5-"))
-    return _local(AutoConfig.from_pretrained, source)
+    if place.on_ladder:
+        _, family, size = name.split("-")
+        return config_of(family, size)
+    known = {alias.hub_id: alias.config for alias in ALIASES.values()}.get(place.source)
+    if drawn and known:
+        return AutoConfig.for_model(**known)
+    folder = place.require(weights=not drawn)
+    with _reading(f"config.json of {place.source}"):
+        if known and "model_type" not in json.loads((folder / "config.json").read_text()):
+            config = AutoConfig.for_model(**known)  # as in the first BERTs, which came before that field
+        else:
+            config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    config._commit_hash = folder.name if folder.parent.name == "snapshots" else None
+    return config
 
 
-def _tokenizer(name: str, source: str) -> Any:
-    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+def _form(name: str, config: Any, classes: int | None, attention: str) -> str:
+    """Which of FORMS the model is."""
+    import transformers
+    from transformers.models.auto import modeling_auto
 
-    if Path(source).parent == LADDER:
-        return PreTrainedTokenizerFast(
-            tokenizer_file=str(TOKENIZER), eos_token="</s>", pad_token="<pad>", unk_token="<unk>", cls_token="[CLS]",
-            sep_token="[SEP]", mask_token="[MASK]",
+    kind = config.model_type
+    types = {form: getattr(modeling_auto, table) for form, (_, table) in FORMS.items()}
+    form = "encoder-decoder" if getattr(config, "is_encoder_decoder", False) else "masked" if kind in types["masked"] else "causal"
+    form = "head" if form == "masked" and classes is not None else form
+    if kind not in types[form]:
+        raise UsageError(
+            f"{name} is a {kind} model, which cannot be loaded as {form}: encoder-decoder, masked and causal language models can"
+        )
+    class_name = types[form][kind]
+    if attention == "sdpa" and not getattr(transformers, class_name)._supports_sdpa:
+        raise UsageError(f"{name} is a {kind} model, which has no sdpa attention: use eager")
+    return form
+
+
+def _drawn(config: Any, form: str, attention: str, seed: int, device: str) -> nn.Module:
+    """The architecture with fresh weights (on the meta device: with none)."""
+    import transformers
+
+    with _own_seed(seed), torch.device(device), _quiet():
+        model = getattr(transformers, FORMS[form][0]).from_config(config, attn_implementation=attention, dtype=torch.float32)
+        # transformers ties the head of T5 v1.1, which checkpoints of it do not; this is its sign.
+        if getattr(config, "scale_decoder_outputs", True) is False:
+            model.lm_head.weight = nn.Parameter(torch.randn(model.lm_head.weight.shape) * config.initializer_factor)
+            model.all_tied_weights_keys.pop("lm_head.weight", None)
+    return model
+
+
+def _pretrained(place: Place, config: Any, form: str, attention: str, dtype: torch.dtype) -> nn.Module:
+    import transformers
+
+    folder = place.require()
+    with _own_seed(0), _quiet(), _reading(f"the weights of {place.source}"):
+        model, found = getattr(transformers, FORMS[form][0]).from_pretrained(
+            folder, config=config, attn_implementation=attention, dtype=dtype, use_safetensors=True, local_files_only=True,
+            trust_remote_code=False, output_loading_info=True, ignore_mismatched_sizes=True,
         )  # fmt: skip
-    return _local(AutoTokenizer.from_pretrained, source)
+    for key, there, wanted in sorted(found["mismatched_keys"]):
+        raise MissingInput(f"{place.source} does not fit its config: {key} is {tuple(there)}, the config asks for {tuple(wanted)}")
+    new = sorted(key for key in found["missing_keys"] if form == "head" and _of_head(model, key))
+    lacking = sorted(found["missing_keys"] - set(new))
+    if lacking:
+        raise MissingInput(f"{place.source} does not hold all weights of a {config.model_type} model ({form}): {lacking[0]} is missing")
+    for key in new:
+        _draw(key, model.get_parameter(key), getattr(config, "initializer_range", 0.02))
+    return model
 
 
-def _build(config: Any, seed: int) -> nn.Module:
-    from transformers import AutoModelForSeq2SeqLM
-
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        return AutoModelForSeq2SeqLM.from_config(config, attn_implementation="eager", dtype=torch.float32)
+def _of_head(model: Any, key: str) -> bool:
+    """Whether a parameter is the classification head's: outside the base model, or its pooler."""
+    return not key.startswith(f"{model.base_model_prefix}.") or ".pooler." in key
 
 
-def _pretrained(source: str, config: Any) -> nn.Module:
-    from transformers import AutoModelForSeq2SeqLM
-
-    if Path(source).parent == LADDER and not (Path(source) / "model.safetensors").exists():
-        raise MissingInput(f"{Path(source).name} is not shipped with weights: use --random-init, or pretrain it")
-    return _local(
-        AutoModelForSeq2SeqLM.from_pretrained, source, config=config, attn_implementation="eager", dtype=torch.float32,
-        use_safetensors=True,
-    )  # fmt: skip
+def _draw(name: str, parameter: Tensor, spread: float) -> None:
+    """Normal numbers that the parameter's name stands for; biases are zero and scales one already."""
+    if parameter.dim() > 1:
+        seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:7], "little")
+        numbers = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(seed))
+        with torch.no_grad():
+            parameter.copy_(numbers * spread)
 
 
-def _local(load: Any, source: str, **options: Any) -> Any:
-    """Load from disk only; turn whatever the library raises for a missing file into one line with the remedy."""
+def _differentiable(model: nn.Module) -> None:
+    """BLOOM's own GELU cannot be taken apart by torch.func; torch's is the same function."""
+    for module in list(model.modules()):
+        for name, child in module.named_children():
+            if type(child).__name__ == "BloomGelu":
+                setattr(module, name, nn.GELU(approximate="tanh"))
+
+
+def _tokenizer(place: Place, config: Any, drawn: bool) -> Any:
+    """The checkpoint's tokenizer; the ladder's for its own models, and for fresh weights where there is none on this machine."""
+    if place.on_ladder or (drawn and place.folder is None):
+        return ladder_tokenizer(config.model_type)
+    from transformers import AutoTokenizer
+    from transformers.utils.import_utils import is_protobuf_available, is_sentencepiece_available
+
+    folder = place.require(weights=False)
+    # Without files transformers makes a tokenizer that knows its special tokens only, and says nothing.
+    if not any(True for pattern in VOCABULARIES for _ in folder.glob(pattern)):
+        if drawn:
+            return ladder_tokenizer(config.model_type)
+        raise MissingInput(f"{place.source} holds no tokenizer here (none of {', '.join(VOCABULARIES)})")
+    converted = any(folder.glob("*.model")) and not (folder / "tokenizer.json").exists()
+    if converted and not (is_sentencepiece_available() and is_protobuf_available()):
+        raise MissingInput(f"the tokenizer of {place.source} is a SentencePiece model: it needs 'pip install sentencepiece protobuf'")
+    with _quiet(), _reading(f"the tokenizer of {place.source}"):
+        tokenizer = AutoTokenizer.from_pretrained(folder, config=config, local_files_only=True, trust_remote_code=False)
+    if tokenizer.pad_token is None:  # GPT-2 and others: padding is masked, so any token will do
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+@contextmanager
+def _reading(what: str) -> Iterator[None]:
+    """Turn whatever a library raises for a file that is missing, cut or of another format into one line."""
+    from huggingface_hub.errors import StrictDataclassError
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError, SafetensorError, StrictDataclassError) as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        raise MissingInput(f"{what} cannot be read: {lines[0] if lines else type(error).__name__}") from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without transformers' progress bars and load reports: what matters of those becomes an error here."""
     from transformers.utils import logging
 
-    logging.disable_progress_bar()  # ours says what is being done
+    logging.disable_progress_bar()
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
     try:
-        return load(source, local_files_only=True, trust_remote_code=False, **options)
-    except OSError as error:
-        if Path(source).is_dir():
-            raise MissingInput(f"the folder {source} does not hold a whole model: {str(error).splitlines()[0]}") from error
-        raise MissingInput(f"{source} is not on this machine: download it with 'hf download {source}'") from error
+        yield
+    finally:
+        logging.set_verbosity(before)
+
+
+@contextmanager
+def _own_seed(seed: int) -> Iterator[None]:
+    """Draw from `seed` on the CPU and leave the process's own generators as they are."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        yield

@@ -1,48 +1,130 @@
-"""Tasks: where the examples come from, and how an example becomes text with a slot for the label word.
+"""Tasks: where the examples come from, and how an example becomes text with a slot for its answer.
 
-A classification example is scored by its label words at the sentinel `<extra_id_0>`, the question that span
-corruption has taught the model to answer; so an untuned model is already a classifier, if a poor one.
+A template holds the fields and one `{slot}`: T5 puts <extra_id_0> there, BERT [MASK], and BLOOM stops before it. A
+classification task is scored by its label words at the slot, the question that pretraining has taught the model to
+answer; so an untuned model is already a classifier, if a poor one. What a row needs to be an example stands in
+`apet.examples`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
-from apet.errors import MissingInput, UsageError, lookup
-from apet.mini_sentiment import generate
+from apet.errors import MissingInput, lookup
+from apet.examples import Example, Placed, checked, distinct, hidden, read_rows, split_file
+from apet.generated import GENERATORS
 
-Example = dict  # the task's fields and "label", an integer
+
+@dataclass(frozen=True)
+class Hub:
+    """A data set of the Hugging Face Hub and what it calls the splits. Loading scripts are not run: where the data set's own
+    branch may still be one, `revision` is the Hub's parquet copy of it."""
+
+    id: str
+    configuration: str | None = None
+    train: str = "train"
+    validation: str = "validation"
+    test: str | None = "test"
+    revision: str | None = None
+
+    @property
+    def download(self) -> str:
+        """The command that brings the data set to this machine."""
+        revision = f" --revision {self.revision}" if self.revision else ""
+        return f"hf download --repo-type dataset {self.id}{revision}"
 
 
 @dataclass(frozen=True)
 class Task:
-    """`template` over the fields; `words[label]` is what stands for the label; `hub` is (id, configuration)."""
+    """`template` over the `fields` and {slot}; `words[label]` is what stands for the label, and no words make a generation task.
+
+    `target` is the field of the answer: an integer label, or one text or a list of texts that are all right.
+    `metric` is accuracy, exact_match (with F1) or rouge_l; without `hub` the examples are generated.
+    """
 
     name: str
     template: str
-    words: tuple[str, ...]
     fields: tuple[str, ...]
-    hub: tuple[str, str | None] | None = None
+    words: tuple[str, ...] = ()
+    target: str = "label"
+    metric: str = "accuracy"
+    hub: Hub | None = None
     about: str = ""
 
     @property
     def classes(self) -> int:
         return len(self.words)
 
+    @property
+    def generates(self) -> bool:
+        return not self.words
 
+    @property
+    def type(self) -> str:
+        return "generation" if self.generates else "classification"
+
+    @property
+    def source(self) -> str:
+        """Where the examples come from without a folder of one's own: an id of the Hub (and configuration), or `generated`."""
+        return "generated" if self.hub is None else " ".join(filter(None, (self.hub.id, self.hub.configuration)))
+
+
+_GLUE, _SUPERGLUE, _PARQUET = "nyu-mll/glue", "aps/super_glue", "refs/convert/parquet"
 _REVIEW = ("terrible", "great")
 TASKS = {
     task.name: task
     for task in [
-        Task("mini-sentiment", "{sentence} it was <extra_id_0>.", _REVIEW, ("sentence",), None,
-             "generated sentences: negation, contrast, intensity; sentiment words of the test set unseen in training"),
-        Task("sst2", "{sentence} it was <extra_id_0>.", _REVIEW, ("sentence",), ("nyu-mll/glue", "sst2"),
-             "Stanford Sentiment Treebank, 0 negative, 1 positive"),
-        Task("rotten_tomatoes", "{text} it was <extra_id_0>.", _REVIEW, ("text",), ("cornell-movie-review-data/rotten_tomatoes", None),
-             "movie review sentences, 0 negative, 1 positive"),
+        # Sentiment: 0 negative, 1 positive
+        Task("mini-sentiment", "{sentence} it was {slot}.", ("sentence",), _REVIEW,
+             about="negation, contrast, intensity; sentiment words of the test split unseen in training"),
+        Task("sst2", "{sentence} it was {slot}.", ("sentence",), _REVIEW, hub=Hub(_GLUE, "sst2"), about="Stanford Sentiment Treebank"),
+        Task("rotten_tomatoes", "{text} it was {slot}.", ("text",), _REVIEW, hub=Hub("cornell-movie-review-data/rotten_tomatoes"),
+             about="sentences of movie reviews"),
+        Task("imdb", "{text} it was {slot}.", ("text",), _REVIEW, hub=Hub("stanfordnlp/imdb", validation="test", test=None),
+             about="whole movie reviews; the Hub has no validation split, so its test split is one"),
+        # Inference: does the second text follow from the first
+        Task("mini-nli", "{premise} {hypothesis} true or false? {slot}.", ("premise", "hypothesis"), ("true", "false"),
+             about="is a word of the kind claimed; the words of the test split unseen in training; 0 entailment, 1 contradiction"),
+        Task("mnli", "{premise} {hypothesis} true, false or neither? {slot}.", ("premise", "hypothesis"), ("true", "neither", "false"),
+             hub=Hub(_GLUE, "mnli", validation="validation_matched", test="test_matched"),
+             about="MultiNLI, matched genres; 0 entailment, 1 neutral, 2 contradiction"),
+        Task("cb", "{premise} {hypothesis} true, false or neither? {slot}.", ("premise", "hypothesis"), ("true", "false", "neither"),
+             hub=Hub(_SUPERGLUE, "cb"), about="CommitmentBank; 0 entailment, 1 contradiction, 2 neutral"),
+        Task("rte", "{sentence1} {sentence2} true or false? {slot}.", ("sentence1", "sentence2"), ("true", "false"),
+             hub=Hub(_GLUE, "rte"), about="Recognizing Textual Entailment; 0 entailment, 1 not"),
+        Task("wnli", "{sentence1} {sentence2} true or false? {slot}.", ("sentence1", "sentence2"), ("false", "true"),
+             hub=Hub(_GLUE, "wnli"), about="Winograd sentences, what a pronoun stands for; 0 not, 1 entailment"),
+        # Questions about a text
+        Task("qnli", "{sentence} {question} is it answered, yes or no? {slot}.", ("sentence", "question"), ("yes", "no"),
+             hub=Hub(_GLUE, "qnli"), about="SQuAD's questions; 0 the sentence holds the answer, 1 not"),
+        Task("boolq", "{passage} {question}, yes or no? {slot}.", ("passage", "question"), ("no", "yes"),
+             hub=Hub(_SUPERGLUE, "boolq"), about="questions that people asked a search engine; 0 no, 1 yes"),
+        # Paraphrase: do both texts mean the same
+        Task("mini-paraphrase", "{sentence1} {sentence2} the same or different? {slot}.", ("sentence1", "sentence2"), ("different", "same"),
+             about="synonyms and roles in turned sentences; nouns of the test split unseen in training; 0 different, 1 the same"),
+        Task("mrpc", "{sentence1} {sentence2} the same or different? {slot}.", ("sentence1", "sentence2"), ("different", "same"),
+             hub=Hub(_GLUE, "mrpc"), about="sentences of the news; 0 different, 1 the same"),
+        Task("qqp", "{question1} {question2} the same or different? {slot}.", ("question1", "question2"), ("different", "same"),
+             hub=Hub(_GLUE, "qqp"), about="questions of Quora; 0 different, 1 the same"),
+        # Generation
+        Task("mini-qa", "{context} question: {question} answer: {slot}", ("context", "question"), target="answer", metric="exact_match",
+             about="who, where and when in short stories; names and places of the test split unseen in training"),
+        Task("mini-summary", "{document} in short: {slot}", ("document",), target="summary", metric="rouge_l",
+             about="stories of three to five sentences, said in one; the persons of the test split unseen in training"),
+        Task("nq_open", "question: {question}? answer: {slot}", ("question",), target="answer", metric="exact_match",
+             hub=Hub("google-research-datasets/nq_open", test=None), about="short answers without a context; any in the list is right"),
+        Task("samsum", "{dialogue} in short: {slot}", ("dialogue",), target="summary", metric="rouge_l",
+             hub=Hub("knkarthick/samsum"), about="summaries of chats"),
+        Task("xsum", "{document} in short: {slot}", ("document",), target="summary", metric="rouge_l",
+             hub=Hub("EdinburghNLP/xsum", revision=_PARQUET), about="one-sentence summaries of BBC articles"),
+        Task("multi_news", "{document} in short: {slot}", ("document",), target="summary", metric="rouge_l",
+             hub=Hub("alexfabbri/multi_news", revision=_PARQUET), about="long summaries of several articles at once"),
     ]
 }  # fmt: skip
 
@@ -56,77 +138,84 @@ class TaskData:
     task: Task
     splits: dict[str, list[Example]]
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         return hashlib.sha256(json.dumps(self.splits, sort_keys=True).encode()).hexdigest()
 
+    @property
+    def repeated(self) -> dict[str, int]:
+        """By split, how many examples have inputs that stand earlier in it or in a split before it; public data hold some."""
+        seen: set[tuple[str, ...]] = set()
+        found = {}
+        for split, examples in self.splits.items():
+            before = len(seen)
+            seen.update(tuple(example[field] for field in self.task.fields) for example in examples)
+            found[split] = len(examples) - (len(seen) - before)
+        return found
+
 
 def load_task(name: str, folder: Path | None = None, test: bool = False) -> TaskData:
-    """Examples of the named task: generated, from `folder` (train.jsonl and validation.jsonl; with `test` test.jsonl, if
-    it is there with labels), or from the datasets cache.
+    """Examples of the named task: from `folder` (train.jsonl and validation.jsonl, one object a line in the task's field
+    names), generated, or of the local copy of its data set of the Hub; nothing is ever downloaded.
 
-    Raises UsageError for an unknown name or a bad line (file and line are named), MissingInput where the data are not here.
+    With `test` there is a test split as well, where the source has one with labels (all -1: hidden by a benchmark).
+    Raises UsageError for an unknown name or a bad row (file and line are named), MissingInput where the data are not here.
     """
     task = lookup(TASKS, name, "task")
+    wanted = ("train", "validation", "test") if test else ("train", "validation")
     if folder is not None:
-        splits = {split: _read_jsonl(Path(folder) / f"{split}.jsonl", task) for split in ("train", "validation")}
-        return TaskData(task, splits | (_labelled_test(Path(folder) / "test.jsonl", task) if test else {}))
+        return TaskData(task, _from_folder(task, Path(folder), wanted))
     if task.hub is None:
-        return TaskData(task, {split: generate(split, count) for split, count in GENERATED.items()})
-    return TaskData(task, _from_cache(task))
+        return TaskData(task, {split: GENERATORS[name](split, GENERATED[split]) for split in wanted})
+    return TaskData(task, _from_hub(task, task.hub, wanted))
 
 
-def _labelled_test(path: Path, task: Task) -> dict[str, list[Example]]:
-    """The test split, if there is one; benchmarks hide its labels behind -1, and then it tells nothing."""
-    if not path.is_file() or '"label": -1' in path.read_text(encoding="utf-8"):
-        return {}
-    return {"test": _read_jsonl(path, task)}
+def _from_folder(task: Task, folder: Path, wanted: tuple[str, ...]) -> dict[str, list[Example]]:
+    paths = {split: split_file(folder, split) for split in wanted if split != "test" or (folder / "test.jsonl").is_file()}
+    distinct(paths.values())
+    return _splits(task, {split: read_rows(path) for split, path in paths.items()})
 
 
-def _read_jsonl(path: Path, task: Task) -> list[Example]:
-    if not path.parent.is_dir():
-        raise MissingInput(f"no data folder {path.parent}")
-    if not path.is_file():
-        raise MissingInput(f"no file {path}: the folder must hold train.jsonl and validation.jsonl")
-    rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        if line.strip():
-            rows.append(_parse(line, task, f"{path}, line {number}"))
-    if not rows:
-        raise UsageError(f"{path} holds no example")
-    return rows
+def _splits(task: Task, rows: dict[str, Iterator[Placed]]) -> dict[str, list[Example]]:
+    found = {split: checked(rows[split], task) for split in ("train", "validation")}
+    test = list(rows.get("test", ()))
+    return found | ({"test": checked(test, task)} if test and not hidden(test, task) else {})
 
 
-def _parse(line: str, task: Task, where: str) -> Example:
+def _from_hub(task: Task, hub: Hub, wanted: tuple[str, ...]) -> dict[str, list[Example]]:
+    data = _local_copy(task, hub)
+    names = {split: getattr(hub, split) for split in wanted if getattr(hub, split) is not None}
+    absent = [name for name in names.values() if name not in data]
+    if absent:
+        raise MissingInput(f"{hub.id} on this machine has no split {absent[0]}, only {', '.join(data)}: '{hub.download}'")
+    return _splits(task, {split: _placed(data[name], task, f"{hub.id} {name}") for split, name in names.items()})
+
+
+def _local_copy(task: Task, hub: Hub) -> Any:
+    """The data set as `hf download` (or an earlier load_dataset) left it here: {split: rows}."""
+    advice = f"pass --data FOLDER with train.jsonl and validation.jsonl, or download it with '{hub.download}'"
     try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise UsageError(f"{where}: not JSON ({error.msg})") from error
-    return _checked(row, task, where)
-
-
-def _checked(row: object, task: Task, where: str) -> Example:
-    wanted = [*task.fields, "label"]
-    if not isinstance(row, dict) or any(field not in row for field in wanted):
-        raise UsageError(f"{where}: {task.name} needs an object with the fields {', '.join(wanted)}")
-    if row["label"] not in range(task.classes):
-        raise UsageError(f"{where}: label {row['label']!r} is not in 0..{task.classes - 1}")
-    return {field: row[field] for field in wanted}
-
-
-def _from_cache(task: Task) -> dict[str, list[Example]]:
-    assert task.hub is not None
-    hub_id, configuration = task.hub
-    missing = MissingInput(
-        f"{task.name} is not on this machine: pass --data FOLDER with train.jsonl and validation.jsonl, "
-        f"or download it with 'hf download --repo-type dataset {hub_id}'"
-    )
-    try:
-        from datasets import DownloadConfig, load_dataset
+        from datasets import load_dataset
+        from huggingface_hub import snapshot_download
     except ImportError as error:
-        raise missing from error
+        raise MissingInput(f"{task.name} needs the package datasets (pip install datasets), or {advice}") from error
     try:
-        data = load_dataset(hub_id, configuration, download_config=DownloadConfig(local_files_only=True))
-    except (OSError, ValueError) as error:  # datasets raises either, by version, for what is not in its cache
-        raise missing from error
-    return {split: [_checked(dict(row), task, f"{hub_id} {split}") for row in data[split]] for split in ("train", "validation")}
+        # load_dataset would ask the Hub for the id, and offline it does not look where `hf download` puts the files
+        folder = snapshot_download(hub.id, repo_type="dataset", revision=hub.revision, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise MissingInput(f"{task.name} is not on this machine: {advice}") from error
+    try:
+        return load_dataset(folder, hub.configuration)
+    except Exception as error:  # half a download, a loading script, files of another kind: each has its own class
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise MissingInput(f"the copy of {hub.id} in {folder} cannot be read ({reason}): {advice}") from error
+
+
+def _placed(rows: Any, task: Task, source: str) -> Iterator[Placed]:
+    """(where, row) of the rows that have all their texts: published sets hold a few empty ones that no user can mend."""
+    known = [name for name in (*task.fields, task.target) if name in rows.column_names]
+    for number, row in enumerate(rows.select_columns(known).to_list()):
+        if isinstance(row.get(task.target), bool):
+            row[task.target] = int(row[task.target])
+        if not any(value is None or (isinstance(value, str) and not value.strip()) for value in row.values()):
+            yield f"{source}, row {number}", row

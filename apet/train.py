@@ -1,37 +1,37 @@
 """The training loop: AdamW until the watched loss stops falling, resumable bitwise, on accelerate.
 
-Batches are a function of (train seed, step). The learning rate warms up, then falls by a factor each time the
+Batches are a function of (train seed, step). By default the learning rate warms up, then falls by a factor each time the
 watched loss has stalled, and the run ends at its plateau: after the last reduction stalls too. What is watched is a
 part of the training data that is never reported (early stop; the best state is kept), or the training loss itself
-(for runs compared with predictions, which speak of the minimum).
+(for runs compared with predictions, which speak of the minimum). A run whose loss grows out of bounds ends there and says so.
 """
 
 from __future__ import annotations
 
-import json
-import math
+import hashlib
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from apet.checkpoint import load, packed, save, unpack
 from apet.errors import ApetError
-from apet.files import atomic_path
+from apet.evaluation import evaluate
+from apet.find_lr import find_lr
+from apet.launch import accelerator_for, anywhere, shared, tracked
+from apet.memory import checkpointed
 from apet.methods import Mounted
-from apet.scoring import Scorer, cross_entropy, evaluate
+from apet.progress import Progress, TrainOptions, over, rate_factor
+from apet.scoring import Scorer
+from apet.step import Stepper
 from apet.tasks import Example
 
-STALL, FACTOR, REDUCTIONS = 0.005, 0.3, 2  # a stall: `patience` checks without a gain of this part of the first loss
-POOL = 4  # batches that are sorted by length together
 CHECKPOINT_SECONDS = 20.0
 
 
@@ -39,48 +39,6 @@ class Interrupted(ApetError):
     """Ctrl-C: the state is saved, the same command goes on from there."""
 
     exit_code = 130
-
-
-@dataclass(frozen=True)
-class TrainOptions:
-    """All that decides a run beside model, data and method. `steps` is the most; `check` is steps between looks."""
-
-    lr: float
-    steps: int = 2000
-    batch: int = 32
-    warmup: int = 20
-    clip: float = 1.0
-    weight_decay: float = 0.0
-    check: int = 50
-    patience: int = 3
-    train_seed: int = 0
-    precision: str = "no"  # accelerate's mixed precision: no, bf16, fp16
-
-
-@dataclass
-class Progress:
-    """The loop's own state: what a checkpoint must hold beside the tensors."""
-
-    step: int = 0
-    reductions: int = 0
-    stalled: int = 0
-    best: float = math.inf  # of the watched loss, at any check
-    anchor: float = math.inf  # the watched loss that the next check must beat by a stall's width
-    history: list[tuple[int, float]] = field(default_factory=list)  # (step, watched loss), from step 0
-
-    def check(self, watched: float, patience: int) -> None:
-        self.history.append((self.step, watched))
-        self.best = min(self.best, watched)
-        if watched < self.anchor - STALL * self.history[0][1]:
-            self.anchor, self.stalled = watched, 0
-            return
-        self.stalled += 1
-        if self.stalled >= patience:
-            self.reductions, self.stalled = self.reductions + 1, 0
-
-    @property
-    def plateau(self) -> bool:
-        return self.reductions > REDUCTIONS
 
 
 def train(
@@ -93,86 +51,98 @@ def train(
     checkpoint: Path,
     keep_best: bool,
     report: Callable[[Progress], None] = lambda progress: None,
+    *,
+    checkpoint_every: float = CHECKPOINT_SECONDS,
+    track: str | None = None,
+    logs: Path | None = None,
 ) -> Progress:
     """Train `mounted` in place on `examples`; stop when the loss on `watched` has stalled, or after `options.steps`.
 
     With `keep_best` the state of the lowest watched loss is put back at the end. Resumes from `checkpoint` if it
-    exists. Raises Interrupted on Ctrl-C (state saved) and ApetError when the loss is not finite.
+    exists, which is written every `checkpoint_every` seconds (0: after each step). `track` names one of accelerate's
+    trackers, which writes below `logs` (by default beside the checkpoint). Under `accelerate launch` each process takes
+    its share of every batch; the main one alone writes. A run that diverges ends with `Progress.diverged` set. Raises
+    Interrupted on Ctrl-C (state saved), UsageError for options that do not fit, and ApetError for a checkpoint that is
+    another run's or for too little memory.
     """
-    from accelerate import Accelerator
-
-    accelerator = Accelerator(cpu=scorer.device == "cpu", mixed_precision=options.precision)
-    parameters = list(mounted.trainable.values())
-    optimizer = accelerator.prepare(torch.optim.AdamW(parameters, lr=options.lr, weight_decay=options.weight_decay))
-    encoded = scorer.encode(examples)
-    lengths = np.array([len(ids) for ids in encoded])
-    best = {name: p.detach().clone() for name, p in mounted.trainable.items()} if keep_best else {}
-    progress = _resume(checkpoint, mounted, optimizer.optimizer, best)
-    if not progress.history:
-        progress.check(evaluate(model, scorer, watched)["loss"], options.patience)
-    saved = time.monotonic()
-    with _interruptible() as stopped:
-        checkpoint.parent.mkdir(parents=True, exist_ok=True)
-        while progress.step < options.steps and not progress.plateau:
-            for group in optimizer.param_groups:
-                group["lr"] = _learning_rate(options, progress)
-            chosen = batch_indices(lengths, options.batch, options.train_seed, progress.step)
-            _one_step(accelerator, optimizer, parameters, model, scorer, encoded, examples, options, chosen, progress.step)
-            mounted.write()
-            progress.step += 1
+    accelerator = accelerator_for(scorer.device, options.precision, track, logs or checkpoint.parent / "logs")
+    run = _Run(Stepper(accelerator, model, mounted, scorer, examples, options), watched, checkpoint, keep_best)
+    with _interruptible() as stopped, checkpointed(model, options.gradient_checkpointing), tracked(accelerator, asdict(options)):
+        progress = run.begin()
+        saved = time.monotonic()
+        while not over(options, progress):
+            if not run.stepper.step(progress):
+                progress.diverged = progress.step
+                break
             if progress.step % options.check == 0:
-                loss = evaluate(model, scorer, watched)["loss"]
-                if keep_best and loss < progress.best:
-                    best = {name: p.detach().clone() for name, p in mounted.trainable.items()}
-                progress.check(loss, options.patience)
+                run.look(progress)
                 report(progress)
-            if stopped() or time.monotonic() - saved > CHECKPOINT_SECONDS:
-                _save(checkpoint, mounted, optimizer.optimizer, best, progress)
+            stop = anywhere(accelerator, stopped())
+            if stop or time.monotonic() - saved >= checkpoint_every:
+                run.save(progress)
                 saved = time.monotonic()
-            if stopped():
+            if stop:
                 raise Interrupted(f"interrupted at step {progress.step}; saved: the same command with --resume goes on")
-    with torch.no_grad():
-        for name, value in best.items():
-            mounted.trainable[name].copy_(value)
-    mounted.write()
+    run.put_back_best()
     return progress
 
 
-def batch_indices(lengths: Sequence[int] | np.ndarray, size: int, seed: int, step: int) -> np.ndarray:
-    """Which examples make batch `step`: int64 (min(size, examples),), each example at most once an epoch, whole batches only.
+class _Run:
+    """What a run holds beside its progress: the best state so far, and where and as whose it is saved."""
 
-    Every epoch is a fresh permutation, cut into pools of POOL batches; a pool's batches hold examples of similar length,
-    so that little is padded, and come in random order.
-    """
-    count = len(lengths)
-    size = min(size, count)
-    epoch, place = divmod(step, count // size)
-    random = np.random.default_rng([seed, 0x42415443, epoch])
-    order = random.permutation(count)[: count // size * size]
-    pools = [order[i : i + POOL * size] for i in range(0, len(order), POOL * size)]
-    batches = np.concatenate([pool[np.argsort(np.asarray(lengths)[pool], kind="stable")] for pool in pools]).reshape(-1, size)
-    return batches[random.permutation(len(batches))[place]]
+    def __init__(self, stepper: Stepper, watched: Sequence[Example], checkpoint: Path, keep_best: bool):
+        self.stepper, self.watched, self.checkpoint, self.mounted = stepper, watched, checkpoint, stepper.mounted
+        self.best = self._state() if keep_best else {}
+        self.name = {**asdict(stepper.options), "keep_best": keep_best, "entries": _entries(stepper.mounted)}
+
+    def begin(self) -> Progress:
+        """Go on from the checkpoint, or look for a rate if asked to and take the first look."""
+        accelerator, options = self.stepper.accelerator, self.stepper.options
+        if accelerator.is_main_process:
+            self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
+        content = shared(accelerator, load(self.checkpoint) if accelerator.is_main_process else None)
+        if content is not None:
+            return unpack(content, self.mounted, self.stepper.optimizer.optimizer, self.best, self.name, accelerator.scaler)
+        progress = Progress(lr=options.lr, accumulate=options.accumulate)
+        if options.find_lr:
+            progress.lr, progress.pilot = find_lr(self.stepper, self._loss, progress)
+        progress.check(self._loss(), options.patience)
+        return progress
+
+    def look(self, progress: Progress) -> None:
+        loss = self._loss()
+        if self.best and loss < progress.best:
+            self.best = self._state()
+        options = self.stepper.options
+        progress.check(loss, options.patience)
+        self.stepper.accelerator.log(
+            {"watched_loss": loss, "learning_rate": progress.lr * rate_factor(options, progress)}, step=progress.step
+        )
+
+    def save(self, progress: Progress) -> None:
+        accelerator = self.stepper.accelerator
+        if accelerator.is_main_process:
+            inner = self.stepper.optimizer.optimizer
+            save(self.checkpoint, *packed(self.mounted, inner, self.best, progress, self.name, accelerator.scaler))
+
+    @torch.no_grad()
+    def put_back_best(self) -> None:
+        for name, value in self.best.items():
+            self.mounted.trainable[name].copy_(value)
+        self.mounted.write()
+
+    def _loss(self) -> float:
+        stepper = self.stepper
+        main = stepper.accelerator.is_main_process
+        return shared(stepper.accelerator, evaluate(stepper.model, stepper.scorer, self.watched)["loss"].value if main else None)
+
+    def _state(self) -> dict[str, Tensor]:
+        return {name: p.detach().clone() for name, p in self.mounted.trainable.items()}
 
 
-def _learning_rate(options: TrainOptions, progress: Progress) -> float:
-    return options.lr * min(1.0, (progress.step + 1) / max(1, options.warmup)) * FACTOR**progress.reductions
-
-
-def _one_step(accelerator, optimizer, parameters, model, scorer, encoded, examples, options: TrainOptions, chosen, step: int) -> None:
-    """One AdamW step on the exact mean over the global batch, whatever the number of processes."""
-    mine = chosen[accelerator.process_index :: accelerator.num_processes]
-    batch = scorer.batch([encoded[i] for i in mine], [examples[i] for i in mine])
-    with accelerator.autocast():
-        loss_sum, _ = cross_entropy(scorer.logits(model, batch), batch)
-    if not torch.isfinite(loss_sum):
-        raise ApetError(f"the loss is {loss_sum.item()} at step {step}: lower --lr (now {options.lr})")
-    optimizer.zero_grad()
-    accelerator.backward(loss_sum / len(chosen))
-    if accelerator.num_processes > 1:
-        for parameter in parameters:
-            parameter.grad = accelerator.reduce(parameter.grad, "sum")
-    accelerator.clip_grad_norm_(parameters, options.clip)
-    optimizer.step()
+def _entries(mounted: Mounted) -> str | None:
+    """Which entries are tuned, as a short sha256: two placements have tensors of the same shape."""
+    return mounted.placement and hashlib.sha256(mounted.placement.index.tobytes()).hexdigest()[:16]
 
 
 @contextmanager
@@ -193,38 +163,3 @@ def _interruptible() -> Iterator[Callable[[], bool]]:
         yield lambda: bool(seen)
     finally:
         signal.signal(signal.SIGINT, previous)
-
-
-def _save(path: Path, mounted: Mounted, optimizer: torch.optim.Optimizer, best: dict[str, Tensor], progress: Progress) -> None:
-    tensors = {f"trainable.{name}": p.detach() for name, p in mounted.trainable.items()}
-    tensors |= {f"best.{name}": value for name, value in best.items()}
-    tensors["rng"] = torch.get_rng_state()
-    for index, slots in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{index}.{slot}": value for slot, value in slots.items()}
-    with atomic_path(path) as temporary:
-        save_file({k: v.clone() for k, v in tensors.items()}, temporary, {"progress": json.dumps(vars(progress))})
-
-
-@torch.no_grad()
-def _resume(path: Path, mounted: Mounted, optimizer: torch.optim.Optimizer, best: dict[str, Tensor]) -> Progress:
-    if not path.exists():
-        return Progress()
-    slots: dict[int, dict[str, Tensor]] = {}
-    with safe_open(path, "pt") as file:
-        for key in file.keys():  # noqa: SIM118 (a safetensors file is no mapping)
-            kind, _, name = key.partition(".")
-            value = file.get_tensor(key)
-            if kind == "trainable":
-                mounted.trainable[name].copy_(value)
-            elif kind == "best":
-                best[name] = value
-            elif kind == "optimizer":
-                index, slot = name.split(".")
-                slots.setdefault(int(index), {})[slot] = value
-            else:
-                torch.set_rng_state(value)
-        progress = Progress(**json.loads(file.metadata()["progress"]))
-        progress.history = [(step, loss) for step, loss in progress.history]  # JSON knows no tuples
-    optimizer.load_state_dict({"state": slots, "param_groups": optimizer.state_dict()["param_groups"]})
-    mounted.write()
-    return progress

@@ -53,7 +53,8 @@ def test_the_test_split_is_evaluated_where_it_has_labels(train, folder, tmp_path
     for name, text in (("none", None), ("hidden", '{"sentence": "a film", "label": -1}\n')):
         code, _, err = run_on(name, text)
         assert code == 2 and "no labelled test split" in err
-    found = json.loads(run_on("labelled", (folder / "validation.jsonl").read_text())[1])
+    lines = (folder / "validation.jsonl").read_text().splitlines(keepends=True)
+    found = json.loads(run_on("labelled", "".join(reversed(lines)))[1])
     assert (found["test_accuracy"], found["test_accuracy_stderr"]) == (found["accuracy"], found["accuracy_stderr"])
 
 
@@ -155,6 +156,7 @@ def test_a_run_of_new_parameters_goes_only_into_an_artefact(train, tmp_path):
 def test_a_broken_line_of_data_is_named(train, folder, tmp_path):
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "train.jsonl").write_text('{"sentence": "fine", "label": 1}\n{broken\n')
+    (tmp_path / "data" / "validation.jsonl").write_text('{"sentence": "fine", "label": 1}\n')
     code, _, err = call(*train, "--data", tmp_path / "data")
     assert code == 2
     assert "train.jsonl, line 2: not JSON" in err

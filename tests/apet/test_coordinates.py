@@ -9,7 +9,7 @@ from transformers import T5ForConditionalGeneration
 
 from apet.coordinates import Coordinates
 from apet.errors import UsageError
-from apet.ladder import t5_config
+from apet.ladder import config_of
 from apet.models import load_model
 from apet.placement import random_entries
 from apet.space import ParameterSpace
@@ -42,7 +42,7 @@ def test_the_space_counts_every_scalar_once_and_leaves_token_tables_out(model):
 
 def test_the_space_does_not_depend_on_device_or_values(model):
     with torch.device("meta"):
-        other = T5ForConditionalGeneration(t5_config("240k"))
+        other = T5ForConditionalGeneration(config_of("t5", "240k"))
     assert ParameterSpace.of(other).fingerprint == ParameterSpace.of(model).fingerprint
 
 

@@ -4,10 +4,19 @@ import pytest
 import torch
 from resident_cases import MODELS, every_transformer, tokens, transformer, transformer_loss
 from torch import Tensor, nn
-from transformers import BloomConfig, BloomForCausalLM, GPT2Config, GPT2LMHeadModel, T5Config, T5ForConditionalGeneration
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    BloomConfig,
+    BloomForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    T5Config,
+    T5ForConditionalGeneration,
+)
 
 from apet.errors import UsageError
-from apet.methods import BASELINES, Choice, count, mount
+from apet.methods import BASELINES, METHODS, Choice, Mounted, count, head_of, mount, space_of
 
 every_baseline = pytest.mark.parametrize("method", BASELINES)
 SAME_FUNCTION = ("full", "bitfit", "adapter", "lora")
@@ -104,7 +113,8 @@ def test_only_the_named_parameters_have_gradients_and_k_is_their_number_of_scala
     assert {tensor for tensor, p in parameters.items() if p.grad is not None} == set(mounted.trainable)
     assert {tensor for tensor, p in parameters.items() if p.requires_grad} == set(mounted.trainable)
     assert all(parameters[tensor] is p and isinstance(p, nn.Parameter) for tensor, p in mounted.trainable.items())
-    assert mounted.k == sum(p.numel() for p in mounted.trainable.values()) == count(method, transformer(name))
+    assert mounted.k + mounted.k_head == sum(p.numel() for p in mounted.trainable.values())
+    assert mounted.k == count(method, transformer(name))
 
 
 @mounts
@@ -150,7 +160,7 @@ def test_bitfit_adds_nothing_to_a_model_with_biases_and_tunes_them_all(name):
     before = {tensor: id(p) for tensor, p in model.named_parameters()}
     mounted = mount("bitfit", model)
     assert {tensor: id(p) for tensor, p in model.named_parameters()} == before
-    assert set(mounted.trainable) == {tensor for tensor in before if tensor.endswith("bias")}
+    assert set(mounted.trainable) == {tensor for tensor in before if tensor.endswith("bias")} | mounted.head
 
 
 def test_a_single_bias_is_enough_for_bitfit_to_add_none():
@@ -280,3 +290,103 @@ def test_a_prompt_stands_before_the_inputs():
     mounted = mount("prompt", transformer("bloom"))
     assert mounted.model(input_ids=tokens(2, 5, below=40)).logits.shape[:2] == (2, 105)
     assert [tuple(p.shape) for p in mounted.trainable.values()] == [(100, 32)]
+
+
+# A classification head, which is trained along and no part of k
+
+HEAD = 3 * 32 + 3
+every_method = pytest.mark.parametrize("method", METHODS)
+
+
+def classifier() -> BertForSequenceClassification:
+    """Three classes, and positions for a prompt of 100 tokens."""
+    config = BertConfig(
+        vocab_size=40, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=48, max_position_embeddings=128,
+        num_labels=3, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
+    )  # fmt: skip
+    return BertForSequenceClassification(config)
+
+
+def mounted_classifier(method: str, model: nn.Module) -> Mounted:
+    return mount(method, model, Choice(k=50, scope="all") if method == "apet" else Choice())
+
+
+def classifier_loss(model: nn.Module) -> Tensor:
+    return model(input_ids=tokens(3, 7, below=40), labels=torch.tensor([0, 2, 1])).loss
+
+
+def test_only_a_sequence_classifier_has_a_head_of_its_own():
+    assert set(head_of(classifier())) == {"classifier.weight", "classifier.bias"}
+    for name in ("t5", "bloom", "gpt2"):
+        assert head_of(transformer(name)) == {}
+        mounted = mount("bitfit", transformer(name))
+        assert mounted.head == frozenset() and mounted.k_head == 0
+
+
+@every_method
+def test_the_models_own_head_is_trained_by_every_method_and_counted_apart(method):
+    model = classifier()
+    own = {id(p) for p in head_of(model).values()}
+    mounted = mounted_classifier(method, model)
+    assert {id(mounted.trainable[name]) for name in mounted.head} == own
+    assert mounted.k_head == HEAD
+    assert mounted.k == sum(p.numel() for p in mounted.trainable.values()) - HEAD
+    assert mounted.k == (50 if method == "apet" else count(method, classifier()))
+
+
+@every_method
+def test_the_head_and_what_is_tuned_have_gradients_and_nothing_else_does(method):
+    mounted = mounted_classifier(method, classifier())
+    classifier_loss(mounted.model).backward()
+    assert all(p.grad is not None and p.grad.any() for name, p in mounted.trainable.items() if name in mounted.head)
+    assert all(p.grad is not None for p in mounted.trainable.values())
+    tuned = {id(p) for p in mounted.trainable.values()}
+    assert all((p.grad is not None) == p.requires_grad == (id(p) in tuned) for p in mounted.model.parameters())
+
+
+@every_method
+def test_one_step_moves_the_head_that_the_model_answers_with(method):
+    model = classifier()
+    mounted = mounted_classifier(method, model)
+    before = {name: mounted.trainable[name].detach().clone() for name in mounted.head}
+    classifier_loss(mounted.model).backward()
+    torch.optim.SGD(mounted.trainable.values(), lr=1.0).step()
+    mounted.write()
+    assert all(not torch.equal(mounted.trainable[name], value) for name, value in before.items())
+    with torch.no_grad():
+        for name in mounted.head:
+            mounted.trainable[name].zero_()
+        assert not mounted.model(input_ids=tokens(3, 7, below=40)).logits.any()
+
+
+def test_counts_on_a_classifier_are_those_of_its_blocks():
+    model, width, layers = classifier(), 32, 2
+    everything = sum(p.numel() for p in model.parameters())
+    assert count("full", model) == everything - HEAD
+    biases = sum(p.numel() for name, p in model.named_parameters() if name.endswith("bias"))
+    assert count("bitfit", model) == biases - 3
+    assert count("lora", model) == layers * 2 * 8 * 2 * width
+    assert count("adapter", model) == layers * 2 * (2 * 24 * width + 24 + width)
+    assert count("prompt", model) == 100 * width
+    assert count("prefix", model) == 100 * 2 * layers * width
+
+
+@pytest.mark.parametrize("scope", ["", "all", "head|all", "*"])
+def test_no_scope_of_apet_holds_the_head(scope):
+    model = classifier()
+    space = space_of(model, scope=scope)
+    assert not {name for name in space.names if name.startswith("classifier")}
+    if scope:
+        assert mount("apet", model, Choice(k=count("full", model), scope="all")).k == count("full", model)
+        with pytest.raises(UsageError, match="is outside"):
+            mount("apet", classifier(), Choice(k=count("full", model) + 1, scope=scope))
+
+
+@pytest.mark.parametrize("method", BASELINES)
+def test_matched_on_a_classifier_is_without_its_head(method):
+    assert mount("apet", classifier(), Choice(matched=method, scope="all")).k == count(method, classifier())
+
+
+def test_the_head_alone_is_nothing_to_place_entries_in():
+    with pytest.raises(UsageError):
+        mount("apet", classifier(), Choice(k=1, scope="head"))

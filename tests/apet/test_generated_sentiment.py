@@ -9,7 +9,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from apet.mini_sentiment import (
+from apet.generated.sentiment import (
     FAMILIES,
     HELD_OUT_WORDS,
     NEGATIVE,

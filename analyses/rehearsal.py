@@ -1,0 +1,78 @@
+"""What a training run will take, by rehearsal: its own first steps, its longest batch and a look, then nothing is kept.
+
+The peak of memory is this process's (on a GPU: that of tensors), so a rehearsal speaks of a run in a process of its own.
+"""
+
+from __future__ import annotations
+
+import copy
+import resource
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from analyses.inputs import Inputs, mounted_for, scorer_for, subsets
+from analyses.spec import Spec
+from analyses.training import SEEN, train_options
+
+WARM_UP, STEPS, LOOKED_AT = 3, 12, 128
+
+
+def rehearse(spec: Spec, found: Inputs) -> dict[str, float]:
+    """{"step_seconds", "seconds" of the whole run at most, "peak_gb"} of a spec of kind train on this machine as busy as it is."""
+    from apet.evaluation import evaluate
+    from apet.launch import accelerator_for
+    from apet.memory import checkpointed
+    from apet.progress import Progress
+    from apet.step import Stepper
+
+    model, scorer = copy.deepcopy(found.loaded.model), scorer_for(spec, found)
+    examples, watched = subsets(spec, found)
+    mounted = mounted_for(spec, model, scorer, examples[:SEEN])
+    options = train_options(spec, mounted.k, len(examples))
+    stepper = Stepper(accelerator_for(found.device, options.precision), mounted.model, mounted, scorer, examples, options)
+    progress = Progress(lr=options.lr, accumulate=options.accumulate)
+    with checkpointed(mounted.model, options.gradient_checkpointing):
+        stepper.gradient(np.argsort(stepper.lengths, kind="stable")[-options.batch :], progress)  # the longest: what memory must hold
+        for _ in range(WARM_UP):
+            stepper.step(progress)
+        step_seconds = _seconds(lambda: stepper.step(progress), STEPS, found.device)
+    heldout = sorted(found.data.splits["validation"], key=lambda example: sum(len(str(example[name])) for name in scorer.task.fields))
+    evaluate(mounted.model, scorer, heldout[-64:], decode=True)
+    look = watched[:LOOKED_AT]
+    look_seconds = _seconds(lambda: evaluate(mounted.model, scorer, look), 1, found.device) * len(watched) / len(look)
+    looks = 1 + spec.steps // options.check
+    return {
+        "step_seconds": step_seconds,
+        "seconds": step_seconds * spec.steps + look_seconds * (looks + (2 * SEEN + 3 * len(heldout)) / len(watched)),
+        "peak_gb": peak_gb(found.device),
+    }
+
+
+def peak_gb(device: str) -> float:
+    """The most memory that this process has held: on a GPU in tensors, else in all, in GB (1e9 bytes)."""
+    import torch
+
+    if torch.device(device).type == "cuda":
+        return torch.cuda.max_memory_allocated() / 1e9
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most * (1 if sys.platform == "darwin" else 1024) / 1e9
+
+
+def _seconds(work: Callable[[], Any], times: int, device: str) -> float:
+    """Mean wall-clock seconds of `work`."""
+    import torch
+
+    def wait() -> None:
+        if torch.device(device).type == "cuda":
+            torch.cuda.synchronize()
+
+    wait()
+    started = time.perf_counter()
+    for _ in range(times):
+        work()
+    wait()
+    return (time.perf_counter() - started) / times

@@ -1,0 +1,142 @@
+"""A run of kind train: tune, then evaluate on what was not trained on."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from analyses.inputs import Context, Inputs, mounted_for, row_maker, scorer_for, subsets
+from analyses.spec import Spec, default_lr
+from analyses.store import Row
+from apet.scores import KINDS as SCORED_ORDERS
+
+SEEN = 500  # training examples evaluated in a run with early stop
+
+
+def train_run(spec: Spec, found: Inputs, context: Context) -> tuple[list[Row], dict[str, np.ndarray]]:
+    import torch
+
+    from apet.evaluation import evaluate
+    from apet.train import train
+
+    torch.manual_seed(spec.train_seed)  # LoRA draws its first factor from it
+    model, scorer = copy.deepcopy(found.loaded.model), scorer_for(spec, found)
+    examples, watched = subsets(spec, found)
+    # Where a training loss is compared with a prediction it is exact; else a sample of the training set tells enough.
+    seen = examples[:SEEN] if spec.early_stop else examples
+    reported = {split: found.data.splits[split] for split in ("validation", *(["test"] if spec.test else []))}
+    before = {"train": evaluate(model, scorer, seen), "validation": evaluate(model, scorer, reported["validation"])}
+    mounted = mounted_for(spec, model, scorer, seen)
+    model, options = mounted.model, train_options(spec, mounted.k, len(examples))
+    progress = train(
+        model, mounted, scorer, examples, watched, options, context.folder / "checkpoint.safetensors", keep_best=spec.early_stop,
+        report=lambda p: context.report(f"{spec.method} {mounted.k}: watched loss {p.history[-1][1]:.3f}", p.step, spec.steps),
+        track=context.track,
+    )  # fmt: skip
+    context.timings["step_seconds"] = progress.seconds / max(1, progress.step)
+    after = {"train": evaluate(model, scorer, seen)}
+    after |= {split: evaluate(model, scorer, there, decode=True) for split, there in reported.items()}
+    make = _maker(spec, found, mounted)
+    rows = [
+        *(row for split, there in reported.items() for row in _chance_rows(found.data, there, split, make)),
+        *(row for prefix, scores in (("initial_", before), ("", after)) for row in _score_rows(prefix, scores, make)),
+        *_loop_rows(spec, progress, make),
+        make("residual_gradient", _residual_gradient(model, mounted, scorer, seen), split="train"),
+        *([make("k_head", mounted.k_head)] if mounted.head else []),
+        *_placement_rows(mounted, make),
+    ]
+    return rows, _arrays(spec, mounted, progress)
+
+
+def train_options(spec: Spec, k: int, examples: int) -> Any:
+    """The loop's options (apet.progress.TrainOptions) for a spec that tunes k parameters on so many examples."""
+    from apet.progress import PRECISIONS, TrainOptions
+
+    precision = {dtype: name for name, dtype in PRECISIONS.items()}[spec.dtype]
+    lr = default_lr(spec.method, k) if spec.lr is None else spec.lr
+    return TrainOptions(
+        lr, spec.steps, spec.batch, spec.warmup, spec.clip, spec.weight_decay, _check_every(examples, spec.batch),
+        train_seed=spec.train_seed, precision=precision, schedule=spec.schedule, accumulate=spec.accumulate,
+        gradient_checkpointing=spec.gradient_checkpointing, find_lr=spec.find_lr,
+    )  # fmt: skip
+
+
+def _check_every(examples: int, batch: int) -> int:
+    """Steps between looks at the watched loss: four epochs of a small subset, at most 100."""
+    return int(min(100, max(20, 4 * examples // batch)))
+
+
+def _maker(spec: Spec, found: Inputs, mounted: Any) -> Callable[..., Row]:
+    """Rows of this run, the columns that say what was tuned filled in."""
+    apet = spec.method == "apet"
+    common = {
+        "method": spec.method, "subspace": "coordinates" if apet else spec.method,
+        "placement": " ".join(filter(None, (spec.operations, spec.order, spec.unit, spec.scope))) if apet else None,
+        "k": mounted.k, "position_seed": spec.position_seed if apet else None, "train_seed": spec.train_seed,
+    }  # fmt: skip
+    make = row_maker(spec, found)
+    return lambda quantity, value, **columns: make(quantity, value, **common, **columns)
+
+
+def _chance_rows(data: Any, heldout: list, split: str, make: Callable[..., Row]) -> list[Row]:
+    """What needs no model: always the most common answer, a random one, and `chance`, the better of the two."""
+    from apet.evaluation import chance, without_model
+
+    scores = without_model(data.task, data.splits["train"], heldout)
+    return [make(name, score.value, stderr=score.stderr, split=split) for name, score in [*scores.items(), ("chance", chance(scores))]]
+
+
+def _score_rows(prefix: str, scores: dict[str, dict], make: Callable[..., Row]) -> list[Row]:
+    return [
+        make(prefix + name, score.value, stderr=score.stderr, split=split) for split, each in scores.items() for name, score in each.items()
+    ]
+
+
+def _loop_rows(spec: Spec, progress: Any, make: Callable[..., Row]) -> list[Row]:
+    """Where the loop ended and at what cost, and what it had to change on the way."""
+    return [
+        make("plateau", progress.plateau),
+        make("steps", progress.step),
+        make("example_gradients", progress.step * spec.batch),
+        make("learning_rate", progress.lr),
+        *[make("pilot_loss", loss, x=rate) for rate, loss in progress.pilot],
+        *([make("accumulate", progress.accumulate, note="memory ran out")] if progress.accumulate > spec.accumulate else []),
+        *([make("diverged", progress.diverged, note="the step at which it did")] if progress.diverged is not None else []),
+    ]
+
+
+def _arrays(spec: Spec, mounted: Any, progress: Any) -> dict[str, np.ndarray]:
+    """The loop's history, and what an artefact is made of."""
+    arrays = {"history": np.array(progress.history)}
+    if spec.method == "apet":
+        arrays["z"] = mounted.attached.z.detach().cpu().numpy()
+        arrays |= {f"head.{name}": mounted.trainable[name].detach().cpu().numpy() for name in sorted(mounted.head)}
+        if spec.order in SCORED_ORDERS:  # elsewhere the positions follow from the spec
+            arrays["index"] = mounted.placement.index
+    return arrays
+
+
+def _placement_rows(mounted: Any, make: Callable[..., Row]) -> list[Row]:
+    """The requested k (whole units may not fill it), and how many of the entries fall in each layer and kind of tensor."""
+    if mounted.placement is None:
+        return []
+    histogram = mounted.space.histogram(mounted.placement.index)
+    counts = [make("entries", n, note=f"{by}: {label}") for by, bins in histogram.items() for label, n in bins.items()]
+    return [make("requested_k", mounted.placement.requested), *counts]
+
+
+def _residual_gradient(model: Any, mounted: Any, scorer: Any, examples: list) -> float:
+    """|gradient| of the mean training loss in the trainable coordinates at the end: how far from the minimum."""
+    import torch
+
+    from apet.scoring import cross_entropy
+
+    for parameter in mounted.trainable.values():
+        parameter.grad = None
+    for batch in scorer.batches(examples, 64):
+        (cross_entropy(scorer.logits(model, batch), batch)[0] / len(examples)).backward()
+    squares = [p.grad.double().square().sum() for p in mounted.trainable.values() if p.grad is not None]
+    return float(torch.stack(squares).sum().sqrt())

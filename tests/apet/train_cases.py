@@ -1,0 +1,50 @@
+"""A model, a method and a few sentences made ready for the loop's tests."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from apet.batches import batch_indices
+from apet.generated.sentiment import generate
+from apet.launch import accelerator_for
+from apet.methods import Choice, Mounted, mount
+from apet.models import load_model
+from apet.progress import Progress, TrainOptions
+from apet.scoring import Scorer, scorer_of
+from apet.step import Stepper
+from apet.tasks import TASKS, Task
+
+OPTIONS = TrainOptions(lr=0.02, steps=30, batch=8, warmup=2, check=10)
+ROWS = generate("train", 40)
+# Texts of different length, so that a batch's parts have unlike weights.
+ANSWERS = Task("copy", "{sentence} {slot}", ("sentence",), target="answer", metric="exact_match")
+ANSWER_ROWS = [{**row, "answer": " ".join(row["sentence"].split()[: 1 + i % 7])} for i, row in enumerate(ROWS)]
+
+
+def ready(method: str = "apet", k: int | None = 2000, task: Task = TASKS["mini-sentiment"], name: str = "mini-t5-240k"):
+    loaded = load_model(name, random_init=True)
+    torch.manual_seed(0)
+    mounted = mount(method, loaded.model, Choice(k))
+    return mounted.model, mounted, scorer_of(loaded, task)
+
+
+def stepper(model, mounted: Mounted, scorer: Scorer, rows=ROWS, options: TrainOptions = OPTIONS) -> Stepper:
+    return Stepper(accelerator_for("cpu", options.precision), model, mounted, scorer, rows, options)
+
+
+def chosen(stepper: Stepper, step: int) -> np.ndarray:
+    return batch_indices(stepper.lengths, stepper.options.batch, stepper.options.train_seed, step)
+
+
+def gradient(stepper: Stepper, accumulate: int = 1, step: int = 0) -> Tensor:
+    """The gradient of the batch at `step`, before it is clipped."""
+    stepper.gradient(chosen(stepper, step), Progress(accumulate=accumulate))
+    return torch.cat([p.grad.flatten() for p in stepper.parameters if p.grad is not None])
+
+
+def state(mounted: Mounted) -> dict[str, Tensor]:
+    return {name: p.detach().clone() for name, p in mounted.trainable.items()}
+
+
+def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
