@@ -25,18 +25,22 @@ DIFFERENT, PARAPHRASE = 0, 1
 SYNONYMS = tuple(
     (train.split(), heldout.split())
     for train, heldout in (
-        ("sorrow grief despair sadness", "misery melancholy"),
-        ("battle combat attack", "fight conflict"),
-        ("house residence villa", "home cottage"),
-        ("road street path", "route highway"),
-        ("picture painting image", "portrait"),
-        ("story narrative novel", "tale fiction"),
-        ("ship boat", "vessel"),
-        ("king monarch", "sovereign emperor"),
-        ("school institute", "academy college"),
-        ("law legislation", "rule regulation"),
-        ("plan project design", "scheme proposal"),
-        ("company business", "firm corporation"),
+        ("sorrow grief despair misery", "sadness melancholy"),
+        ("battle combat attack struggle assault", "fight conflict"),
+        ("house residence villa lodge", "home cottage"),
+        ("road street path passage", "route highway"),
+        ("picture painting image drawing sketch", "portrait"),
+        ("story narrative novel romance", "tale fiction"),
+        ("ship boat craft", "vessel"),
+        ("king monarch prince", "sovereign emperor"),
+        ("school institute university", "academy college"),
+        ("law legislation code", "rule regulation"),
+        ("plan project design programme", "scheme proposal"),
+        ("company business enterprise", "firm corporation"),
+        ("army military troops", "soldiers forces"),
+        ("conversation discussion debate", "talk interview"),
+        ("area district territory", "region"),
+        ("growth rise expansion", "increase"),
     )
 )
 PEOPLE = {
@@ -49,7 +53,7 @@ ALTERNATIONS = (
     ("the {w} was remembered by {p}.", "{p} remembered the {w}."),
     ("the {w} had never been forgotten by {p}.", "{p} had never forgotten the {w}."),
     ("the {w} was never mentioned by {p}.", "{p} never mentioned the {w}."),
-    ("the {w} was seen by {p} in the morning.", "in the morning {p} saw the {w}."),
+    ("the {w} was seen by {p} in the end.", "in the end {p} saw the {w}."),
     ("the {w} surprised {p}.", "{p} was surprised by the {w}."),
     ("{p} spoke of the {w} after dinner.", "after dinner {p} spoke of the {w}."),
     ("{p} described the {w} in the letter.", "in the letter {p} described the {w}."),

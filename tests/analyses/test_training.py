@@ -1,0 +1,133 @@
+"""Training runs of every form: what their rows hold, and the table that is made of them."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from analyses.inputs import inputs
+from analyses.rehearsal import rehearse
+from analyses.run import run
+from analyses.spec import Spec
+from analyses.store import Row, Store
+from analyses.table import table, write_table
+from apet.errors import UsageError
+
+BERT, T5, BLOOM = "mini-bert-120k", "mini-t5-130k", "mini-bloom-120k"
+BASE = Spec(model=T5, random_init=True, task="sst2", k=30, steps=20, batch=8).resolved()
+
+
+def rows_of(spec: Spec, folder, tmp_path) -> dict[tuple[str, str | None], Row]:
+    store = Store(tmp_path)
+    return {(row.quantity, row.split): row for row in store.rows(run(spec, store, folder))}
+
+
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory):
+    """A folder for nq_open."""
+    root = tmp_path_factory.mktemp("nq_open")
+    for split, count in (("train", 16), ("validation", 6)):
+        lines = [json.dumps({"question": f"what is {split} {i}", "answer": [f"number {i}", "it"]}) for i in range(count)]
+        (root / f"{split}.jsonl").write_text("\n".join(lines) + "\n")
+    return root
+
+
+def test_a_head_is_counted_apart_and_trained_along(folder, tmp_path):
+    spec = replace(BASE, model=BERT)
+    rows = rows_of(spec, folder, tmp_path)
+    assert rows["k_head", None].value == 2 * 24 + 2
+    assert rows["loss", "validation"].k == 30
+    arrays = Store(tmp_path).arrays(rows["loss", "validation"].run_id)
+    start = dict(inputs(spec, folder).loaded.model.named_parameters())["classifier.weight"].detach().numpy()
+    assert arrays["head.classifier.weight"].shape == start.shape
+    assert not np.array_equal(arrays["head.classifier.weight"], start)
+
+
+def test_bert_answers_in_words_where_asked(folder, tmp_path):
+    rows = rows_of(replace(BASE, model=BERT, readout="words"), folder, tmp_path)
+    assert ("k_head", None) not in rows
+    assert ("decoded_accuracy", "validation") in rows
+
+
+@pytest.mark.parametrize("model", [T5, BLOOM])
+def test_a_task_of_texts_reports_its_own_metrics(model, answers, tmp_path):
+    rows = rows_of(replace(BASE, model=model, task="nq_open"), answers, tmp_path)
+    for name in ("loss", "exact_match", "f1", "majority", "random_guess", "chance"):
+        assert rows[name, "validation"].stderr >= 0
+    assert ("accuracy", "validation") not in rows
+
+
+@pytest.mark.parametrize("change", [{"model": BERT, "task": "nq_open"}, {"readout": "head"}, {"model": BERT, "readout": "hed"}])
+def test_what_a_model_cannot_answer_is_refused(change, folder, answers, tmp_path):
+    with pytest.raises(UsageError, match="T5 or BLOOM|answers sst2 in words|did you mean head"):
+        run(replace(BASE, **change), Store(tmp_path), answers if change.get("task") else folder)
+
+
+def test_a_search_for_the_rate_is_reported(folder, tmp_path):
+    store = Store(tmp_path)
+    rows = store.rows(run(replace(BASE, find_lr=True), store, folder))
+    pilots = {row.x: row.value for row in rows if row.quantity == "pilot_loss"}
+    (chosen,) = (row.value for row in rows if row.quantity == "learning_rate")
+    assert len(pilots) == 5
+    assert pilots[chosen] == min(pilots.values())
+
+
+def test_a_run_that_diverges_says_so_and_keeps_its_best_state(folder, tmp_path):
+    rows = rows_of(replace(BASE, lr=1e38), folder, tmp_path)
+    assert 0 < rows["diverged", None].value <= BASE.steps
+    assert rows["loss", "validation"].value <= rows["initial_loss", "validation"].value + 1e-6
+
+
+def test_a_finished_run_leaves_no_checkpoint_behind(folder, tmp_path):
+    store = Store(tmp_path)
+    name = run(BASE, store, folder)
+    assert not list(store.folder(name).glob("checkpoint*"))
+    env = json.loads((store.folder(name) / "env.json").read_text())
+    assert env["peak_gb"] > 0.05 and env["step_seconds"] > 0
+
+
+def test_a_rehearsal_leaves_the_model_alone_and_writes_nothing(folder, tmp_path):
+    found = inputs(BASE, folder)
+    before = {name: p.detach().clone() for name, p in found.loaded.model.named_parameters()}
+    foreseen = rehearse(BASE, found)
+    assert foreseen["seconds"] > BASE.steps * foreseen["step_seconds"] > 0
+    assert foreseen["peak_gb"] > 0.05
+    assert all(p.equal(before[name]) and p.requires_grad for name, p in found.loaded.model.named_parameters())
+
+
+@pytest.fixture(scope="module")
+def seeds(folder, tmp_path_factory) -> Store:
+    store = Store(tmp_path_factory.mktemp("seeds"))
+    for seed in range(3):
+        run(replace(BASE, position_seed=seed), store, folder)
+    return store
+
+
+def test_the_table_averages_over_seeds(seeds):
+    (line,) = table(seeds)
+    rows = [row for name in seeds.run_ids() for row in seeds.rows(name) if (row.quantity, row.split) == ("accuracy", "validation")]
+    assert line["seeds"] == 3
+    assert line["value"] == pytest.approx(np.mean([row.value for row in rows]))
+    assert line["stderr"] >= min(row.stderr for row in rows)
+    assert (line["metric"], line["chance"], line["k"]) == ("accuracy", 0.5, 30)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet", ".tex", ".md"])
+def test_a_table_is_written_in_each_format(suffix, seeds, tmp_path):
+    path = tmp_path / f"t{suffix}"
+    write_table(table(seeds), path)
+    if suffix in (".csv", ".parquet"):
+        frame = pd.read_csv(path) if suffix == ".csv" else pd.read_parquet(path)
+        assert list(frame["model"]) == [f"{T5} (random init)"]
+    else:
+        text = path.read_text()
+        assert "accuracy" in text and "sst2" in text
+
+
+def test_a_table_of_a_split_or_format_that_is_not_there_is_refused(seeds, tmp_path):
+    with pytest.raises(UsageError, match="test split"):
+        table(seeds, "test")
+    with pytest.raises(UsageError, match="suffix"):
+        write_table(table(seeds), tmp_path / "t.xls")
