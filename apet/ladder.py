@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from apet.corpus import CLS, EOS, PAD, SEP, VOCABULARY, corpus_files, token_stream, train_tokenizer
 from apet.errors import lookup
 from apet.files import atomic_folder
-from apet.pretext import PRETEXTS
+from apet.pretext import POSITIONS
 
 if TYPE_CHECKING:
     from torch import nn
@@ -34,7 +34,7 @@ SIZES: dict[str, dict[str, tuple[int, int, int]]] = {
 }
 
 # family -> (steps, peak of the learning rate) of the default schedule
-DEFAULTS = {"t5": (8000, 2e-2), "bert": (4000, 3e-3), "bloom": (6000, 5e-3)}
+DEFAULTS = {"t5": (8000, 2e-2), "bert": (6000, 3e-3), "bloom": (6000, 5e-3)}
 
 # The largest T5's rate fell early to end its long stay near the unigram level, and rose twice more to use what it had learnt.
 SCHEDULES: dict[tuple[str, str], tuple[Stretch, ...]] = {
@@ -71,7 +71,7 @@ def bert_config(width: int, heads: int, layers: int) -> Any:
 
     return BertConfig(
         vocab_size=VOCABULARY, hidden_size=width, num_hidden_layers=layers, num_attention_heads=heads, intermediate_size=4 * width,
-        max_position_embeddings=PRETEXTS["bert"].length, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, pad_token_id=PAD,
+        max_position_embeddings=POSITIONS, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, pad_token_id=PAD,
         initializer_range=0.02 * (768 / width) ** 0.5,
     )  # fmt: skip
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from apet.corpus import CLS, EOS, FIRST_SENTINEL, MASK, SEP, SPECIAL_TOKENS, VOCABULARY
 
 Arrays = dict[str, np.ndarray]
-IGNORED = -100  # a label that no loss counts
+POSITIONS = 128  # in BERT's table
 
 
 class MakeBatch(Protocol):
@@ -59,10 +59,12 @@ def masked_pairs(tokens: np.ndarray, rng: np.random.Generator, density: float = 
 
     A window is cut in two at random; in every second row the second part is another row's. Of the pieces a share `density` is
     chosen, 80 % of it masked, 10 % replaced, 10 % kept. input_ids and token_type_ids (batch, length) hold [CLS] first [SEP]
-    second [SEP], so a window's last three ids are not used; positions and targets (batch, chosen) say what was where;
-    next_sentence_label (batch,) is 0 where the second part follows, 1 where it does not.
+    second [SEP], so a window's last three ids are not used; position_ids (batch, length) start anywhere in the table that a short
+    window leaves room for, so that all of it is trained (Kiyono et al. 2021, arXiv 2109.05644); positions and targets (batch,
+    chosen) say what was where; next_sentence_label (batch,) is 0 where the second part follows, 1 where it does not.
     """
     batch, length = tokens.shape
+    places = rng.integers(0, POSITIONS - length + 1, (batch, 1)) + np.arange(length)
     cuts = rng.integers(length // 4, length - 3 - length // 4, batch)  # pieces in the first part
     strangers = np.arange(batch) % 2
     second = tokens[(np.arange(batch) + strangers) % batch]  # windows come in random order: the next row's is a stranger's
@@ -79,7 +81,14 @@ def masked_pairs(tokens: np.ndarray, rng: np.random.Generator, density: float = 
     noise = rng.integers(len(SPECIAL_TOKENS), VOCABULARY, targets.shape)
     shown = np.where(kind < 0.8, MASK, np.where(kind < 0.9, noise, targets))
     np.put_along_axis(ids, positions, shown, axis=1)
-    return {"input_ids": ids, "token_type_ids": types, "positions": positions, "targets": targets, "next_sentence_label": strangers}
+    return {
+        "input_ids": ids,
+        "token_type_ids": types,
+        "position_ids": places,
+        "positions": positions,
+        "targets": targets,
+        "next_sentence_label": strangers,
+    }
 
 
 def next_token(tokens: np.ndarray, rng: np.random.Generator) -> Arrays:
@@ -93,7 +102,7 @@ def model_loss(model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def bert_losses(model: Any, batch: dict[str, Tensor]) -> dict[str, Tensor]:
     """The vocabulary is scored at the chosen positions only, which saves most of the output layer."""
-    output = model.bert(batch["input_ids"], token_type_ids=batch["token_type_ids"])
+    output = model.bert(batch["input_ids"], token_type_ids=batch["token_type_ids"], position_ids=batch["position_ids"])
     at = batch["positions"][:, :, None].expand(-1, -1, output.last_hidden_state.shape[2])
     logits = model.cls.predictions(output.last_hidden_state.gather(1, at))
     follows = model.cls.seq_relationship(output.pooler_output)
@@ -105,7 +114,9 @@ def bert_losses(model: Any, batch: dict[str, Tensor]) -> dict[str, Tensor]:
 
 PRETEXTS = {
     "t5": Pretext(span_corruption, model_loss, 48, 64, "span corruption (15 %, mean span 3)"),
-    "bert": Pretext(masked_pairs, bert_losses, 24, 128, "masked language modelling (30 %) and next-sentence prediction", halves_first=True),
+    "bert": Pretext(
+        masked_pairs, bert_losses, 24, POSITIONS, "masked language modelling (30 %) and next-sentence prediction", halves_first=True
+    ),
     "bloom": Pretext(next_token, model_loss, 24, 128, "causal language modelling"),
 }
 

@@ -1,11 +1,11 @@
 """A generated paraphrase task: does the second sentence, always built another way, still say the same?
 
-"her brother remembered the journey. the voyage was remembered by her brother." Every second sentence is turned round
+"the route was remembered by her brother. her brother remembered the road." Every second sentence is turned round
 (passive, fronting, dative, cleft). In the family "noun" one noun is exchanged as well, for a near-synonym or for a noun of
 another meaning that fits the sentence as well; in "roles" the two persons keep their parts or swap them. Both labels of
 a pair share the first sentence and as many words with it, so overlap tells nothing. In validation and test the noun of
 the first sentence, and both persons, are words that training never shows: a model can only be right on those if its
-pretraining taught it that a voyage is a journey.
+pretraining taught it that a route is a road.
 """
 
 from __future__ import annotations

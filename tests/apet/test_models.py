@@ -278,7 +278,8 @@ def test_a_new_head_is_the_same_whatever_was_drawn_before(shipped_bert: Any) -> 
     second: Any = load_model("mini-bert-120k", classes=3)
     assert first.fingerprint == second.fingerprint
     assert torch.equal(torch.random.get_rng_state(), state), "loading left the process's generator as it was"
-    assert 0.01 < second.model.classifier.weight.std() < 0.03 and second.model.classifier.bias.abs().max() == 0
+    spread = second.model.classifier.weight.std().item() / second.model.config.initializer_range
+    assert 0.5 < spread < 1.5 and second.model.classifier.bias.abs().max() == 0
 
 
 def test_a_checkpoint_without_pooler_gets_one_in_the_head_but_needs_its_base(cache: Path) -> None:

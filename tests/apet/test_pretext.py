@@ -7,7 +7,7 @@ import torch.nn.functional as F
 
 from apet.corpus import CLS, EOS, FIRST_SENTINEL, MASK, SEP
 from apet.ladder import build
-from apet.pretext import PRETEXTS, masked_pairs, span_corruption
+from apet.pretext import POSITIONS, PRETEXTS, masked_pairs, span_corruption
 
 
 def tokens(rows: int = 40, length: int = 128) -> np.ndarray:
@@ -50,6 +50,13 @@ def test_masked_pairs_are_two_parts_of_a_window_or_of_two():
         assert list(ids[cut + 2 : -1]) == list(second[cut : len(second) - 3])
         assert set(types[: cut + 2]) == {0} and set(types[cut + 2 :]) == {1}
     assert batch["next_sentence_label"].mean() == 0.5
+
+
+def test_short_windows_stand_anywhere_in_the_table_of_positions():
+    places = masked_pairs(tokens(200, 64), np.random.default_rng(0))["position_ids"]
+    assert (np.diff(places, axis=1) == 1).all()
+    assert (places.min(), places.max()) == (0, POSITIONS - 1)
+    assert (masked_pairs(tokens(4, POSITIONS), np.random.default_rng(0))["position_ids"] == np.arange(POSITIONS)).all()
 
 
 def test_of_the_chosen_pieces_most_are_masked_and_no_frame_is_chosen():

@@ -13,7 +13,7 @@ from apet.methods import Choice, mount
 from apet.models import load_model
 from apet.placement import Scores
 from apet.scores import KINDS, scores
-from apet.scoring import Scorer
+from apet.scoring import Scorer, scorer_of
 from apet.space import ParameterSpace
 from apet.tasks import TASKS, Example, load_task
 from apet.train import TrainOptions, train
@@ -39,7 +39,7 @@ def model(loaded) -> nn.Module:
 
 @pytest.fixture
 def scorer(loaded) -> Scorer:
-    return Scorer(TASKS["sst2"], loaded.tokenizer, 0)
+    return scorer_of(loaded, TASKS["sst2"])
 
 
 def example_loss(model: nn.Module, tokenizer, row: Example) -> Tensor:
@@ -85,7 +85,7 @@ def test_the_fisher_score_is_the_mean_of_squared_gradients(n, scope, loaded, mod
 def test_a_gradient_is_taken_at_the_scorers_prior(loaded, model, scorer, rows):
     space = ParameterSpace.of(model, "layers:1 decoder")
     scorer.prior = torch.tensor([0.0, 3.0])
-    before, shifted = (scores("gradient", model, space, s, rows[:4]) for s in (Scorer(scorer.task, loaded.tokenizer, 0), scorer))
+    before, shifted = (scores("gradient", model, space, s, rows[:4]) for s in (scorer_of(loaded, scorer.task), scorer))
     assert all(not np.allclose(before[name], shifted[name], rtol=1e-2) for name in space.names)
 
 
@@ -150,13 +150,13 @@ def test_training_the_highest_gradients_learns_faster_than_random_entries(model,
 def test_an_unknown_kind_of_score_is_a_usage_error():
     loaded = load_model("mini-t5-240k", random_init=True)
     with pytest.raises(UsageError, match="did you mean magnitude"):
-        scores("magnitud", loaded.model, ParameterSpace.of(loaded.model), Scorer(TASKS["sst2"], loaded.tokenizer, 0), [])
+        scores("magnitud", loaded.model, ParameterSpace.of(loaded.model), scorer_of(loaded, TASKS["sst2"]), [])
 
 
 def test_flags_are_restored_when_a_gradient_fails(monkeypatch):
     loaded = load_model("mini-t5-240k", random_init=True)
     loaded.model.requires_grad_(False)
-    scorer = Scorer(TASKS["sst2"], loaded.tokenizer, 0)
+    scorer = scorer_of(loaded, TASKS["sst2"])
     monkeypatch.setattr(scorer, "logits", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         scores("fisher", loaded.model, ParameterSpace.of(loaded.model), scorer, [{"sentence": "a film", "label": 0}])
