@@ -87,6 +87,7 @@ Readout = Annotated[
 ]
 MaxLength = Annotated[int | None, typer.Option(help="Pieces of an example; the longest field loses its end. \\[default: 128]")]
 Weights = Annotated[str | None, typer.Option(help="What the base model is held in: float32, bfloat16 or float16. \\[default: float32]")]
+Attention = Annotated[str | None, typer.Option(help="eager, or sdpa: faster, but curvature is not to be had of it. \\[default: eager]")]
 Track = Annotated[str | None, typer.Option(help="A tracker of accelerate's, such as tensorboard, that follows the run.")]
 Dtype = Annotated[str | None, typer.Option(help="float32, bfloat16 or float16 (autocast; tuned values stay float32). \\[default: float32]")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
@@ -134,25 +135,30 @@ def train(
     readout: Readout = None, max_length: MaxLength = None, examples: Examples = None,
     seed: Seed = None, position_seed: PositionSeed = None, train_seed: TrainSeed = None,
     steps: Steps = None, batch: Batch = None, accumulate: Accumulate = None, gradient_checkpointing: Checkpointing = None,
-    lr: Rate = None, find_lr: FindRate = None, schedule: Schedule = None, dtype: Dtype = None, weights: Weights = None,
+    lr: Rate = None, find_lr: FindRate = None, schedule: Schedule = None, dtype: Dtype = None, weights: Weights = None, attention: Attention = None,
     track: Track = None, device: Device = "auto", out: Out = Path("results"), config: Config = None, set_: Set = None,
     resume: Resume = True, json_: Json = False, dry_run: DryRun = False,
 ) -> None:  # fmt: skip
     """Tune a model on a task and evaluate it on the validation split.
 
-    Under 'accelerate launch' each process takes its share of every batch. With --dry-run a few steps are rehearsed on this machine.
+    Under 'accelerate launch' each process takes its share of every batch. With --dry-run a few steps are rehearsed on this machine, unless
+    the model is too large for it.
     """
     from analyses.inputs import inputs
-    from analyses.rehearsal import rehearse
+    from analyses.rehearsal import rehearse, too_large
     from analyses.run import check, run
+    from apet.launch import main_process
 
     spec = _spec("train", {}, seed, config, set_, **_given(locals()))
     store = _store(out / "train")
     if dry_run:
-        found = inputs(spec, data, _device(device))
-        return _print(check(spec, found) | rehearse(spec.resolved(), found), json_)
+        shapes_only = too_large(spec)
+        found = inputs(spec, data, _device(device), shapes_only)
+        return _print(check(spec, found) | ({} if shapes_only else rehearse(spec.resolved(), found)), json_)
     with _bar() as report:
         name = run(spec, store, data, _device(device), report, force=not resume, track=track)
+    if not main_process():  # the main one commits, and tells
+        return
     summary = _train_summary(name, store)
     _print(summary, json_)
     if summary["diverged"] is not None:
@@ -228,7 +234,7 @@ def intrinsic_dim(
         raise UsageError(f"unknown subspace '{subspace}': this version has coordinates")
     if not (measure or predict):
         raise UsageError("nothing to do with both --no-measure and --no-predict")
-    spec = _spec("train", {"examples": 128, "early_stop": False, "batch": 16}, seed, config, set_, **_given(locals()))
+    spec = _spec("train", {"examples": 128, "early_stop": False, "batch": 16, "readout": "words"}, seed, config, set_, **_given(locals()))
     store = _store(out / "intrinsic-dim")
     if dry_run:
         found = inputs(spec, data, _device(device))

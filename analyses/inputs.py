@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -38,20 +38,24 @@ class Context:
     timings: dict[str, float] = field(default_factory=dict)
 
 
-def inputs(spec: Spec, data: Path | None, device: str = "cpu") -> Inputs:
+def inputs(spec: Spec, data: Path | None, device: str = "cpu", shapes_only: bool = False) -> Inputs:
     """Load the spec's model and data (cached in this process; a run leaves the model as it found it, or drops it)."""
-    return Inputs(model_of(spec, device), _task(spec.task, data, spec.test), device)
+    return Inputs(model_of(spec, device, shapes_only), _task(spec.task, data, spec.test), device)
 
 
-def model_of(spec: Spec, device: str = "cpu") -> Any:
-    """The spec's base model (apet.models.Loaded), before anything is tuned; where it reads out by a head, with a fresh one."""
+def model_of(spec: Spec, device: str = "cpu", shapes_only: bool = False) -> Any:
+    """The spec's base model (apet.models.Loaded), before anything is tuned; where it reads out by a head, with a fresh one.
+
+    With `shapes_only` it has no weights and takes no memory.
+    """
     from apet.tasks import TASKS
 
     seed = spec.train_seed if spec.random_init else 0
-    loaded = _model(spec.model, spec.random_init, seed, device, spec.weights, None)
+    load = partial(_model, spec.model, spec.random_init, seed, device, spec.weights, spec.attention, shapes_only)
+    loaded = load(None)
     classes = lookup(TASKS, spec.task, "task").classes
     if spec.kind == "train" and spec.readout != "words" and loaded.form == "masked" and classes:
-        loaded = _model(spec.model, spec.random_init, seed, device, spec.weights, classes)
+        loaded = load(classes)
     if spec.readout == "head" and loaded.form != "head":
         raise UsageError(
             f"{spec.model} answers {spec.task} in words: only BERT's kin take a classification head, and only where there are classes"
@@ -67,10 +71,10 @@ def _task(name: str, folder: Path | None, test: bool) -> Any:
 
 
 @lru_cache(maxsize=4)
-def _model(name: str, random_init: bool, seed: int, device: str, dtype: str, classes: int | None) -> Any:
+def _model(name: str, random_init: bool, seed: int, device: str, dtype: str, attention: str, shapes_only: bool, classes: int | None) -> Any:
     from apet.models import load_model
 
-    return load_model(name, random_init, seed, device, dtype=dtype, classes=classes)
+    return load_model(name, random_init, seed, device, dtype=dtype, attention=attention, classes=classes, shapes_only=shapes_only)
 
 
 WATCHED_SHARE, WATCHED_MOST = 0.1, 500

@@ -17,8 +17,17 @@ import numpy as np
 from analyses.inputs import Inputs, mounted_for, scorer_for, subsets
 from analyses.spec import Spec
 from analyses.training import SEEN, train_options
+from apet.aliases import ALIASES, count
 
 WARM_UP, STEPS, LOOKED_AT = 3, 12, 128
+
+
+def too_large(spec: Spec) -> bool:
+    """Whether the spec's model, an alias, would take more than half of the memory that is free here: then its shapes must do."""
+    import psutil
+
+    alias = ALIASES.get(spec.model)
+    return alias is not None and 8 * count(alias.config).total > psutil.virtual_memory().available  # 4 bytes each, and a copy
 
 
 def rehearse(spec: Spec, found: Inputs) -> dict[str, float]:

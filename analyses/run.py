@@ -17,8 +17,9 @@ from apet.errors import UsageError
 from apet.launch import main_process
 
 
-def run_id(spec: Spec, found: Inputs) -> str:
-    return spec.run_id(found.loaded.fingerprint, found.data.fingerprint)
+def run_id(spec: Spec, found: Inputs) -> str | None:
+    """The run's identity; None for a model that has shapes only."""
+    return None if not found.loaded.fingerprint else spec.run_id(found.loaded.fingerprint, found.data.fingerprint)
 
 
 def check(spec: Spec, found: Inputs) -> dict[str, Any]:
@@ -31,6 +32,10 @@ def check(spec: Spec, found: Inputs) -> dict[str, Any]:
     if k is not None and k > space.size:
         raise UsageError(f"k = {k} is over the {space.size} parameters in scope of {spec.model}")
     train, _ = subsets(spec, found)
+    if not train:
+        raise UsageError(f"{spec.task} has too few training examples to set some aside: use --no-early-stop, or more of them")
+    if spec.kind == "predict" and found.data.task.generates:
+        raise UsageError(f"{spec.task} asks for text: k* is predicted for tasks with classes only")
     if spec.examples is not None and spec.examples > len(train):
         raise UsageError(f"examples = {spec.examples}, but {spec.task} has {len(train)} training examples")
     if spec.test and "test" not in found.data.splits:
@@ -50,7 +55,7 @@ def check(spec: Spec, found: Inputs) -> dict[str, Any]:
 def _cost(spec: Spec, examples: int) -> int:
     """At most how many example-gradients the run takes (a curvature product counts four)."""
     if spec.kind == "train":
-        return spec.steps * spec.batch
+        return spec.steps * min(spec.batch, examples)
     if spec.kind == "predict":
         return examples
     return 4 * examples * spec.lanczos_steps * (1 + spec.probes)
@@ -68,6 +73,7 @@ def run(
     found = inputs(spec, data, device)
     check(spec, found)
     name = run_id(spec, found)
+    assert name is not None, "a run needs weights"
     if force:
         store.forget(name)
     if store.done(name):

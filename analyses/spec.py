@@ -18,6 +18,7 @@ from apet.scores import KINDS as SCORED_ORDERS
 SCHEMA = 3  # of rows and arrays: raised when the same spec would give other rows
 KINDS = ("train", "predict", "spectrum")
 DTYPES = ("float32", "bfloat16", "float16")
+ATTENTION = ("eager", "sdpa")
 READOUTS = ("auto", "words", "head")
 MATRICES = ("hessian", "ggn")
 ORDERS = (*(order for order in PLACED_ORDERS if order != "score"), *SCORED_ORDERS)
@@ -27,8 +28,8 @@ ORDERS = (*(order for order in PLACED_ORDERS if order != "score"), *SCORED_ORDER
 class Spec:
     """One run. `kind` train: tune and evaluate; predict: the Gram matrix at the pretrained point; spectrum: curvature there.
 
-    What is there: `weights` is what the base model is held in; `examples` fixes a training subset (None: all of the split).
-    `readout` is how a BERT that is trained answers: by a classification head (auto) or by label words at [MASK] (words), as it
+    What is there: `weights` is what the base model is held in, `attention` how it attends; `examples` fixes a training subset
+    (None: all of the split). `readout` is how a BERT that is trained answers: by a classification head (auto) or by label words at [MASK] (words), as it
     always does for predict and spectrum.
     What is tuned: `matched` names the method whose number of parameters is k; operations (separated by +), scope, unit and order
     are those of `apet.operations`, `apet.scope` and `apet.placement`.
@@ -43,6 +44,7 @@ class Spec:
     model: str = "mini-t5-790k"
     random_init: bool = False
     weights: str = "float32"
+    attention: str = "eager"
     task: str = "sst2"
     examples: int | None = None
     max_length: int = 128
@@ -87,6 +89,7 @@ class Spec:
         _one_of(self.readout, READOUTS, "readout")
         _one_of(self.dtype, DTYPES, "dtype")
         _one_of(self.weights, DTYPES, "dtype of weights")
+        _one_of(self.attention, ATTENTION, "attention")
         for name in ("examples", "k", "steps", "batch", "lanczos_steps", "probes", "max_length"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -106,7 +109,7 @@ class Spec:
         placed = self.kind != "predict" and self.method == "apet"
         if placed and (self.k is None) == (self.matched is None):
             raise UsageError("method apet needs either --k, the number of tuned parameters, or --matched METHOD")
-        used = _USED[self.kind] | (_PLACED if placed else set())
+        used = _USED[self.kind] | (_PLACED if placed else set()) | ({"train_seed"} if self.random_init else set())  # which draws the weights
         kept = {name: value for name, value in asdict(self).items() if name in used or name == "kind"}
         spec = Spec(**kept)
         if spec.kind == "train" and spec.lr is None and spec.matched is None:
@@ -120,7 +123,7 @@ class Spec:
 
 
 _LOOP = {"find_lr", "accumulate", "schedule", "warmup", "clip", "weight_decay", "gradient_checkpointing"}
-_COMMON = {"model", "random_init", "task", "examples", "max_length", "train_seed", "weights"}
+_COMMON = {"model", "random_init", "task", "examples", "max_length", "train_seed", "weights", "attention"}
 _USED = {
     "train": _COMMON | {"readout", "method", "early_stop", "test", "lr", "steps", "batch", "dtype"} | _LOOP,
     "predict": _COMMON - {"train_seed"} | {"scope"},

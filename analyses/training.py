@@ -43,7 +43,7 @@ def train_run(spec: Spec, found: Inputs, context: Context) -> tuple[list[Row], d
     rows = [
         *(row for split, there in reported.items() for row in _chance_rows(found.data, there, split, make)),
         *(row for prefix, scores in (("initial_", before), ("", after)) for row in _score_rows(prefix, scores, make)),
-        *_loop_rows(spec, progress, make),
+        *_loop_rows(spec, progress, min(spec.batch, len(examples)), make),
         make("residual_gradient", _residual_gradient(model, mounted, scorer, seen), split="train"),
         *([make("k_head", mounted.k_head)] if mounted.head else []),
         *_placement_rows(mounted, make),
@@ -95,12 +95,12 @@ def _score_rows(prefix: str, scores: dict[str, dict], make: Callable[..., Row]) 
     ]
 
 
-def _loop_rows(spec: Spec, progress: Any, make: Callable[..., Row]) -> list[Row]:
+def _loop_rows(spec: Spec, progress: Any, batch: int, make: Callable[..., Row]) -> list[Row]:
     """Where the loop ended and at what cost, and what it had to change on the way."""
     return [
         make("plateau", progress.plateau),
         make("steps", progress.step),
-        make("example_gradients", progress.step * spec.batch),
+        make("example_gradients", progress.step * batch),
         make("learning_rate", progress.lr),
         *[make("pilot_loss", loss, x=rate) for rate, loss in progress.pilot],
         *([make("accumulate", progress.accumulate, note="memory ran out")] if progress.accumulate > spec.accumulate else []),
@@ -136,7 +136,8 @@ def _residual_gradient(model: Any, mounted: Any, scorer: Any, examples: list) ->
 
     for parameter in mounted.trainable.values():
         parameter.grad = None
+    weight = sum(scorer.weight(item) for item in scorer.encode(examples))  # a text counts its pieces
     for batch in scorer.batches(examples, 64):
-        (cross_entropy(scorer.logits(model, batch), batch)[0] / len(examples)).backward()
+        (cross_entropy(scorer.logits(model, batch), batch)[0] / weight).backward()
     squares = [p.grad.double().square().sum() for p in mounted.trainable.values() if p.grad is not None]
     return float(torch.stack(squares).sum().sqrt())

@@ -52,6 +52,9 @@ class TrainOptions:
         for name in ("batch", "check", "patience", "accumulate", "lr", "clip"):
             if not getattr(self, name) > 0:
                 raise UsageError(f"{name} = {getattr(self, name)} must be positive")
+        for name in ("warmup", "weight_decay"):
+            if not getattr(self, name) >= 0:
+                raise UsageError(f"{name} = {getattr(self, name)} must be at least 0")
         if self.accumulate > self.batch:
             raise UsageError(f"a batch of {self.batch} cannot be split in {self.accumulate} parts: accumulate at most {self.batch}")
 

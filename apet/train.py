@@ -74,7 +74,7 @@ def train(
             if not run.stepper.step(progress):
                 progress.diverged = progress.step
                 break
-            if progress.step % options.check == 0:
+            if progress.step % options.check == 0 or progress.step >= options.steps:  # the last steps count, too
                 run.look(progress)
                 report(progress)
             stop = anywhere(accelerator, stopped())

@@ -75,6 +75,19 @@ def test_dry_run_writes_nothing_and_names_the_run(train, tmp_path):
     assert planned["gradient_equivalents"] == 20 * 8
 
 
+def test_a_dry_run_of_a_model_too_large_for_the_machine_needs_its_shapes_alone(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    found = answer("train", "--model", "t5-xxl", "--random-init", "--task", "mini-qa", "--k", "1000000", "--dry-run", "--json")
+    assert found["parameters"] == 11_135_332_352
+    assert found["run_id"] is None and "peak_gb" not in found
+
+
+def test_attention_by_sdpa_trains_to_the_same_loss(train):
+    eager, fast = (json.loads(call(*train, "--json", "--attention", kind)[1]) for kind in ("eager", "sdpa"))
+    assert fast["loss"] == pytest.approx(eager["loss"], abs=1e-4)
+    assert fast["run_id"] != eager["run_id"]
+
+
 def test_options_beat_config_and_set_beats_options(train, tmp_path):
     config = tmp_path / "c.yaml"
     config.write_text("batch: 4\nposition_seed: 7\n")

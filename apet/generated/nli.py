@@ -63,7 +63,7 @@ PREMISES["negation"] = PREMISES["plain"]
 AFFIRMED = ("it named {c}.", "it was a word for {c}.", "that is a word for {c}.")
 DENIED = ("it did not name {c}.", "it was not a word for {c}.", "that is not a word for {c}.")
 
-# Negations are few: were they half, no first step would pay, and none of these models would ever start to learn.
+# Negations are few: were they half, knowing the kind alone would not pay, and the first steps of tuning would have nothing to gain.
 TURNS = ("plain", "correction", "plain", "correction", "plain", "correction", "plain", "negation")
 
 
