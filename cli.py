@@ -466,10 +466,10 @@ def _task_lines(row: dict[str, Any]) -> dict[str, Any]:
 @command("pretrain")
 def pretrain(
     corpus: Annotated[Path, typer.Option(help="Folder of text files (.txt, .txt.xz; valid* and test* are held out), or of such folders.")],
-    size: Annotated[str, typer.Option(help="A size of the ladder: 240k, 790k, 2m or 6m.")] = "790k",
-    family: Annotated[str, typer.Option(help="t5.")] = "t5",
+    size: Annotated[str, typer.Option(help="A size of the family: 130k, 240k, 790k, 2m, 6m for t5; 120k, 400k, 1m, 3m for bert and bloom.")] = "790k",
+    family: Annotated[str, typer.Option(help="t5 (span corruption), bert (masked language model) or bloom (next piece).")] = "t5",
     source: Annotated[list[str] | None, typer.Option(help="Only these sub-folders of the corpus. \\[default: those the ladder was made from, where they are there, else all]")] = None,
-    steps: Annotated[int | None, typer.Option(help="Steps of 48 windows of 64 tokens. \\[default: the size's own schedule, 8000 or more]", min=2)] = None,
+    steps: Annotated[int | None, typer.Option(help="Steps of 3,072 tokens. \\[default: the model's own schedule]", min=2)] = None,
     seed: Annotated[int, typer.Option(help="Names initial weights, order and masks.")] = 0,
     minutes: Annotated[float, typer.Option(help="Stop after this long; the same command goes on later.")] = float("inf"),
     tokenizer: Annotated[Path | None, typer.Option(help="A tokenizer.json; trained on the corpus if it is not there. \\[default: the ladder's]")] = None,
@@ -477,7 +477,7 @@ def pretrain(
     out: Annotated[Path, typer.Option(help="The model's folder is written below this one.")] = Path("results/pretrain"),
     resume: Resume = True, json_: Json = False, dry_run: DryRun = False,
 ) -> None:  # fmt: skip
-    """Pretrain a ladder model by span corruption: seeded, resumable, bf16 autocast, Adafactor."""
+    """Pretrain a ladder model: seeded, resumable bitwise, bf16 autocast; Adafactor for T5, Muon for BERT and BLOOM."""
     from apet.ladder import make
 
     with _bar() as report:

@@ -53,7 +53,7 @@ def rehearse(spec: Spec, found: Inputs) -> dict[str, float]:
     evaluate(mounted.model, scorer, heldout[-64:], decode=True)
     look = watched[:LOOKED_AT]
     look_seconds = _seconds(lambda: evaluate(mounted.model, scorer, look), 1, found.device) * len(watched) / len(look)
-    looks = 1 + spec.steps // options.check
+    looks = 1 - (-spec.steps // options.check)
     return {
         "step_seconds": step_seconds,
         "seconds": step_seconds * spec.steps + look_seconds * (looks + (2 * SEEN + 3 * len(heldout)) / len(watched)),

@@ -29,8 +29,8 @@ class Spec:
     """One run. `kind` train: tune and evaluate; predict: the Gram matrix at the pretrained point; spectrum: curvature there.
 
     What is there: `weights` is what the base model is held in, `attention` how it attends; `examples` fixes a training subset
-    (None: all of the split). `readout` is how a BERT that is trained answers: by a classification head (auto) or by label words at [MASK] (words), as it
-    always does for predict and spectrum.
+    (None: all of the split). `readout` is how a BERT that is trained answers: by a classification head (auto) or by label words
+    at [MASK] (words), as it always does for predict and spectrum.
     What is tuned: `matched` names the method whose number of parameters is k; operations (separated by +), scope, unit and order
     are those of `apet.operations`, `apet.scope` and `apet.placement`.
     How: `early_stop` watches a part of the training data that is never reported, otherwise the run goes to the plateau of its
@@ -109,7 +109,9 @@ class Spec:
         placed = self.kind != "predict" and self.method == "apet"
         if placed and (self.k is None) == (self.matched is None):
             raise UsageError("method apet needs either --k, the number of tuned parameters, or --matched METHOD")
-        used = _USED[self.kind] | (_PLACED if placed else set()) | ({"train_seed"} if self.random_init else set())  # which draws the weights
+        used = (
+            _USED[self.kind] | (_PLACED if placed else set()) | ({"train_seed"} if self.random_init else set())
+        )  # which draws the weights
         kept = {name: value for name, value in asdict(self).items() if name in used or name == "kind"}
         spec = Spec(**kept)
         if spec.kind == "train" and spec.lr is None and spec.matched is None:

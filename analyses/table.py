@@ -19,17 +19,27 @@ from apet.tasks import TASKS
 
 
 def table(store: Store, split: str = "validation") -> list[dict[str, Any]]:
-    """Lines by task, model size and method. `value` is the task's main metric on `split`, a fraction; `stderr` that over examples,
+    """Lines by task, model size and method; `settings` tells apart those whose runs differ in more than their seeds. `value` is the task's main metric on `split`, a fraction; `stderr` that over examples,
     together with the spread over seeds where there are several; `minutes` of wall clock a run, on the machine it ran on."""
     groups: dict[tuple, list[Run]] = defaultdict(list)
     for run in finished(store):
         if run.spec["kind"] == "train":
             first = run.rows[0]
             groups[first.task, first.parameters, first.model, run.spec["method"], first.k].append(run)
-    return [_line(store, key, members, split) for key, members in sorted(groups.items(), key=lambda item: item[0])]
+    ordered = sorted(groups.items(), key=lambda item: item[0])
+    return [_line(store, key, settings, same, split) for key, members in ordered for settings, same in _by_settings(members)]
 
 
-def _line(store: Store, key: tuple, members: list[Run], split: str) -> dict[str, Any]:
+def _by_settings(runs: list[Run]) -> list[tuple[str, list[Run]]]:
+    """The runs that differ in their seeds alone, after what the others of `runs` have otherwise."""
+    names = [name for name in runs[0].spec if not name.endswith("_seed") and len({run.spec.get(name) for run in runs}) > 1]
+    found: dict[str, list[Run]] = defaultdict(list)
+    for run in runs:
+        found[", ".join(f"{name} {run.spec.get(name)}" for name in names)].append(run)
+    return sorted(found.items())
+
+
+def _line(store: Store, key: tuple, settings: str, members: list[Run], split: str) -> dict[str, Any]:
     task, parameters, model, method, k = key
     metric = metric_names(TASKS[task])[0]
     found = [{(row.quantity, row.split): row for row in run.rows} for run in members]
@@ -41,7 +51,7 @@ def _line(store: Store, key: tuple, members: list[Run], split: str) -> dict[str,
     chance, head = found[0]["chance", split], found[0].get(("k_head", None))
     return {
         "task": task, "model": model, "parameters": parameters, "method": method, "k": k, "k_head": int(head.value) if head else 0,
-        "metric": metric, "value": mean(values), "stderr": math.hypot(examples, seeds), "chance": chance.value,
+        "settings": settings, "metric": metric, "value": mean(values), "stderr": math.hypot(examples, seeds), "chance": chance.value,
         "chance_stderr": chance.stderr, "seeds": len(members),
         "minutes": mean(json.loads((store.folder(run.id) / "env.json").read_text())["seconds"] for run in members) / 60,
     }  # fmt: skip
