@@ -19,8 +19,11 @@ from apet.tasks import TASKS
 
 
 def table(store: Store, split: str = "validation") -> list[dict[str, Any]]:
-    """Lines by task, model size and method; `settings` tells apart those whose runs differ in more than their seeds. `value` is the task's main metric on `split`, a fraction; `stderr` that over examples,
-    together with the spread over seeds where there are several; `minutes` of wall clock a run, on the machine it ran on."""
+    """Lines by task, model size and method; `settings` tells apart those whose runs differ in more than their seeds.
+
+    `value` is the task's main metric on `split`, a fraction; `stderr` that over examples, together with the spread over seeds
+    where there are several; `minutes` of wall clock a run, on the machine it ran on.
+    """
     groups: dict[tuple, list[Run]] = defaultdict(list)
     for run in finished(store):
         if run.spec["kind"] == "train":

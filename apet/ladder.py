@@ -161,7 +161,7 @@ def make(
     family: str, size: str, corpus: Path, sources: list[str], steps: int | None, seed: int, minutes: float, tokenizer: Path | None,
     device: str, out: Path, fresh: bool, dry_run: bool, report: Callable[[str, float, float], None],
 ) -> dict[str, Any]:  # fmt: skip
-    """Pretrain one size from text files and write `out`/mini-t5-SIZE: model.safetensors (fp16), config and card.
+    """Pretrain one size from text files and write `out`/mini-FAMILY-SIZE: model.safetensors (fp16), config and card.
 
     `steps` None: the size's own schedule. `sources` empty: the ladder's own sub-folders of `corpus` where they are there,
     else all of it. Returns a summary; "finished" is false when `minutes` ran out, and the same call goes on.

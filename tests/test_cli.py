@@ -88,6 +88,18 @@ def test_attention_by_sdpa_trains_to_the_same_loss(train):
     assert fast["run_id"] != eager["run_id"]
 
 
+def test_of_several_processes_only_the_main_one_writes_and_tells(train, tmp_path, monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    assert call(*train, "--json")[:2] == (0, "")
+    assert not list(tmp_path.glob("train/*/rows.jsonl"))
+
+
+def test_thresholds_of_bert_are_measured_and_predicted_by_the_same_answers(folder, tmp_path):
+    bert = ["--model", "mini-bert-120k", "--random-init", "--task", "sst2", "--data", folder, "--examples", "16", "--out", tmp_path]
+    planned = [run["spec"] for run in answer("intrinsic-dim", *bert, "--dry-run")["runs"]]
+    assert {spec["readout"] for spec in planned if spec["kind"] == "train"} == {"words"}
+
+
 def test_options_beat_config_and_set_beats_options(train, tmp_path):
     config = tmp_path / "c.yaml"
     config.write_text("batch: 4\nposition_seed: 7\n")

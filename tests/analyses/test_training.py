@@ -1,5 +1,6 @@
 """Training runs of every form: what their rows hold, and the table that is made of them."""
 
+import copy
 import json
 from dataclasses import replace
 
@@ -14,6 +15,7 @@ from analyses.spec import Spec
 from analyses.store import Row, Store
 from analyses.table import table, write_table
 from apet.errors import UsageError
+from apet.scoring import cross_entropy, scorer_of
 
 BERT, T5, BLOOM = "mini-bert-120k", "mini-t5-130k", "mini-bloom-120k"
 BASE = Spec(model=T5, random_init=True, task="sst2", k=30, steps=20, batch=8).resolved()
@@ -65,6 +67,40 @@ def test_what_a_model_cannot_answer_is_refused(change, folder, answers, tmp_path
         run(replace(BASE, **change), Store(tmp_path), answers if change.get("task") else folder)
 
 
+def test_the_gradient_left_is_that_of_the_mean_over_pieces(answers, tmp_path):
+    rows = rows_of(replace(BASE, task="nq_open", method="full", lr=1e-12, early_stop=False, steps=1), answers, tmp_path)
+    found = inputs(replace(BASE, task="nq_open"), answers)
+    model, scorer = copy.deepcopy(found.loaded.model).requires_grad_(True), scorer_of(found.loaded, found.data.task)
+    (batch,) = scorer.batches(found.data.splits["train"], 64)
+    total, pieces = cross_entropy(scorer.logits(model, batch), batch)
+    (total / pieces).backward()
+    norm = sum(float(p.grad.square().sum()) for p in model.parameters()) ** 0.5
+    assert rows["residual_gradient", "train"].value == pytest.approx(norm, rel=1e-3)
+
+
+def test_a_batch_larger_than_the_data_counts_the_examples_there_are(folder, tmp_path):
+    rows = rows_of(replace(BASE, examples=4, batch=8, steps=3), folder, tmp_path)
+    assert rows["example_gradients", None].value == 3 * 4
+
+
+def test_too_few_examples_to_watch_some_are_refused(tmp_path):
+    for split in ("train", "validation"):
+        (tmp_path / f"{split}.jsonl").write_text(json.dumps({"sentence": split, "label": 0}) + "\n")
+    with pytest.raises(UsageError, match="too few training examples"):
+        run(BASE, Store(tmp_path / "out"), tmp_path)
+
+
+def test_texts_have_no_prediction(answers, tmp_path):
+    with pytest.raises(UsageError, match="with classes only"):
+        run(Spec(kind="predict", model=T5, random_init=True, task="nq_open"), Store(tmp_path), answers)
+
+
+def test_predictions_speak_of_the_random_weights_that_are_trained(folder):
+    train, predict = BASE, Spec(kind="predict", model=T5, random_init=True)
+    prints = [{inputs(replace(s, train_seed=seed).resolved(), folder).loaded.fingerprint for s in (train, predict)} for seed in (0, 1)]
+    assert [len(each) for each in prints] == [1, 1] and prints[0] != prints[1]
+
+
 def test_a_search_for_the_rate_is_reported(folder, tmp_path):
     store = Store(tmp_path)
     rows = store.rows(run(replace(BASE, find_lr=True), store, folder))
@@ -112,6 +148,13 @@ def test_the_table_averages_over_seeds(seeds):
     assert line["value"] == pytest.approx(np.mean([row.value for row in rows]))
     assert line["stderr"] >= min(row.stderr for row in rows)
     assert (line["metric"], line["chance"], line["k"]) == ("accuracy", 0.5, 30)
+
+
+def test_runs_that_differ_in_more_than_their_seeds_are_not_averaged(folder, tmp_path):
+    store = Store(tmp_path)
+    for change in ({}, {"position_seed": 1}, {"scope": "decoder"}):
+        run(replace(BASE, **change), store, folder)
+    assert {line["settings"]: line["seeds"] for line in table(store)} == {"scope ": 2, "scope decoder": 1}
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet", ".tex", ".md"])

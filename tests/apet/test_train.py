@@ -220,6 +220,15 @@ def test_schedules_that_end_at_zero_take_all_their_steps_and_the_others_end_at_t
         assert over(TrainOptions(lr=1.0, steps=60, schedule=schedule), Progress(diverged=0))
 
 
+@pytest.mark.parametrize("steps", [7, 25])
+def test_the_last_steps_are_looked_at_wherever_the_run_ends(steps, tmp_path):
+    model, mounted, scorer = ready("full")
+    start = state(mounted)
+    progress = train(model, mounted, scorer, ROWS, ROWS, replace(OPTIONS, lr=1e-3, steps=steps), tmp_path / "c.safetensors", True)
+    assert progress.history[-1][0] == steps
+    assert progress.best < progress.history[0][1] and not same(state(mounted), start)
+
+
 def test_weight_decay_draws_tuned_entries_to_their_pretrained_values(tmp_path):
     sizes = []
     for decay in (0.0, 5.0):
@@ -237,6 +246,8 @@ def test_weight_decay_draws_tuned_entries_to_their_pretrained_values(tmp_path):
         ({"accumulate": 0}, "accumulate = 0 must be positive"),
         ({"accumulate": 9}, "a batch of 8 cannot be split in 9 parts"),
         ({"lr": float("nan")}, "lr = nan must be positive"),
+        ({"warmup": -1}, "warmup = -1 must be at least 0"),
+        ({"weight_decay": -0.1}, "weight_decay = -0.1 must be at least 0"),
     ],
 )
 def test_options_outside_their_range_are_usage_errors(change, message):
