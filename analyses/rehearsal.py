@@ -33,6 +33,7 @@ def too_large(spec: Spec) -> bool:
 def rehearse(spec: Spec, found: Inputs) -> dict[str, float]:
     """{"step_seconds", "seconds" of the whole run at most, "peak_gb"} of a spec of kind train on this machine as busy as it is."""
     from apet.evaluation import evaluate
+    from apet.find_lr import FACTORS, PILOT_STEPS
     from apet.launch import accelerator_for
     from apet.memory import checkpointed
     from apet.progress import Progress
@@ -50,13 +51,17 @@ def rehearse(spec: Spec, found: Inputs) -> dict[str, float]:
             stepper.step(progress)
         step_seconds = _seconds(lambda: stepper.step(progress), STEPS, found.device)
     heldout = sorted(found.data.splits["validation"], key=lambda example: sum(len(str(example[name])) for name in scorer.task.fields))
-    evaluate(mounted.model, scorer, heldout[-64:], decode=True)
+    decode = _seconds(lambda: evaluate(mounted.model, scorer, heldout[-64:], decode=True), 1, found.device) / len(heldout[-64:])
     look = watched[:LOOKED_AT]
-    look_seconds = _seconds(lambda: evaluate(mounted.model, scorer, look), 1, found.device) * len(watched) / len(look)
-    looks = 1 - (-spec.steps // options.check)
+    glance = _seconds(lambda: evaluate(mounted.model, scorer, look), 1, found.device) / len(look)  # an example
+    looks, pilots = 1 - (-spec.steps // options.check), len(FACTORS) if spec.find_lr else 0
+    seen = min(SEEN, len(examples)) if spec.early_stop else len(examples)
+    reported = len(heldout) + len(found.data.splits.get("test", ()))
     return {
         "step_seconds": step_seconds,
-        "seconds": step_seconds * spec.steps + look_seconds * (looks + (2 * SEEN + 3 * len(heldout)) / len(watched)),
+        "seconds": step_seconds * (spec.steps + pilots * PILOT_STEPS)
+        + glance * ((looks + pilots) * len(watched) + 3 * seen + len(heldout))
+        + decode * reported,
         "peak_gb": peak_gb(found.device),
     }
 

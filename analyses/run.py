@@ -31,6 +31,8 @@ def check(spec: Spec, found: Inputs) -> dict[str, Any]:
     k = count(spec.matched, found.loaded.model) if spec.matched else spec.k
     if k is not None and k > space.size:
         raise UsageError(f"k = {k} is over the {space.size} parameters in scope of {spec.model}")
+    if spec.weights != "float32" and spec.method in ("full", "lora", "bitfit", "adapter"):
+        raise UsageError(f"{spec.method} tunes tensors of the model's own type, in which {spec.weights} would swallow small steps")
     train, _ = subsets(spec, found)
     if not train:
         raise UsageError(f"{spec.task} has too few training examples to set some aside: use --no-early-stop, or more of them")

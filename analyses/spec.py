@@ -12,6 +12,7 @@ from apet.methods import BASELINES, METHODS
 from apet.operations import OPERATIONS
 from apet.placement import ORDERS as PLACED_ORDERS
 from apet.placement import UNITS
+from apet.progress import SCHEDULES
 from apet.scope import parse
 from apet.scores import KINDS as SCORED_ORDERS
 
@@ -28,9 +29,9 @@ ORDERS = (*(order for order in PLACED_ORDERS if order != "score"), *SCORED_ORDER
 class Spec:
     """One run. `kind` train: tune and evaluate; predict: the Gram matrix at the pretrained point; spectrum: curvature there.
 
-    What is there: `weights` is what the base model is held in, `attention` how it attends; `examples` fixes a training subset
-    (None: all of the split). `readout` is how a BERT that is trained answers: by a classification head (auto) or by label words
-    at [MASK] (words), as it always does for predict and spectrum.
+    What is there: `weights` is what the base model is held in while it is trained, and `attention` how it attends then;
+    `examples` fixes a training subset (None: all of the split). `readout` is how a BERT that is trained answers: by a
+    classification head (auto) or by label words at [MASK] (words), as it always does for predict and spectrum.
     What is tuned: `matched` names the method whose number of parameters is k; operations (separated by +), scope, unit and order
     are those of `apet.operations`, `apet.scope` and `apet.placement`.
     How: `early_stop` watches a part of the training data that is never reported, otherwise the run goes to the plateau of its
@@ -90,6 +91,7 @@ class Spec:
         _one_of(self.dtype, DTYPES, "dtype")
         _one_of(self.weights, DTYPES, "dtype of weights")
         _one_of(self.attention, ATTENTION, "attention")
+        _one_of(self.schedule, tuple(SCHEDULES), "schedule")
         for name in ("examples", "k", "steps", "batch", "lanczos_steps", "probes", "max_length"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -125,9 +127,9 @@ class Spec:
 
 
 _LOOP = {"find_lr", "accumulate", "schedule", "warmup", "clip", "weight_decay", "gradient_checkpointing"}
-_COMMON = {"model", "random_init", "task", "examples", "max_length", "train_seed", "weights", "attention"}
+_COMMON = {"model", "random_init", "task", "examples", "max_length", "train_seed"}
 _USED = {
-    "train": _COMMON | {"readout", "method", "early_stop", "test", "lr", "steps", "batch", "dtype"} | _LOOP,
+    "train": _COMMON | {"readout", "weights", "attention", "method", "early_stop", "test", "lr", "steps", "batch", "dtype"} | _LOOP,
     "predict": _COMMON - {"train_seed"} | {"scope"},
     "spectrum": _COMMON | {"matrix", "lanczos_steps", "probes", "batch"},
 }

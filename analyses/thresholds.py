@@ -55,13 +55,19 @@ def thresholds(store: Store, runs: list[Run], fraction: float, seed: int = 0) ->
     """
     groups: dict[tuple, list[Run]] = defaultdict(list)
     for run in runs:
-        if run.spec["kind"] in ("train", "predict") and not (run.spec["kind"] == "train" and run.spec["early_stop"]):
+        if run.spec["kind"] == "predict" or (run.spec["kind"] == "train" and _predictable(run)):
             groups[tuple(run.spec[name] for name in ("model", "random_init", "task", "examples", "max_length"))].append(run)
     found: list[Row] = []
     for members in groups.values():
         if any(_is(run, "full") for run in members):
             found += _group(store, members, fraction, seed)
     return found
+
+
+def _predictable(run: Run) -> bool:
+    """Whether a training run is of the function that a prediction speaks of: its minimum, in words, by the weights as they are."""
+    plain = run.spec.get("weights", "float32") == "float32" and run.spec.get("attention", "eager") == "eager"
+    return plain and not run.spec["early_stop"] and not any(row.quantity == "k_head" for row in run.rows)
 
 
 def _is(run: Run, method: str) -> bool:

@@ -14,6 +14,7 @@ from analyses.run import run
 from analyses.spec import Spec
 from analyses.store import Row, Store
 from analyses.table import table, write_table
+from analyses.thresholds import finished, thresholds
 from apet.errors import UsageError
 from apet.scoring import cross_entropy, scorer_of
 
@@ -99,6 +100,20 @@ def test_predictions_speak_of_the_random_weights_that_are_trained(folder):
     train, predict = BASE, Spec(kind="predict", model=T5, random_init=True)
     prints = [{inputs(replace(s, train_seed=seed).resolved(), folder).loaded.fingerprint for s in (train, predict)} for seed in (0, 1)]
     assert [len(each) for each in prints] == [1, 1] and prints[0] != prints[1]
+
+
+def test_half_precision_weights_are_for_methods_whose_values_are_their_own(folder, tmp_path):
+    rows = rows_of(replace(BASE, weights="bfloat16"), folder, tmp_path)
+    assert rows["loss", "validation"].value > 0
+    with pytest.raises(UsageError, match="swallow small steps"):
+        run(replace(BASE, weights="bfloat16", method="full"), Store(tmp_path), folder)
+
+
+def test_runs_with_a_head_are_no_part_of_a_threshold(folder, tmp_path):
+    store, bert = Store(tmp_path), replace(BASE, model=BERT, early_stop=False, examples=16)
+    for method, k in (("full", None), ("apet", 30)):
+        run(replace(bert, method=method, k=k).resolved(), store, folder)
+    assert thresholds(store, finished(store), 0.5) == []
 
 
 def test_a_search_for_the_rate_is_reported(folder, tmp_path):
