@@ -19,7 +19,7 @@ from analyses.spec import Spec
 from analyses.training import SEEN, train_options
 from apet.aliases import ALIASES, count
 
-WARM_UP, STEPS, LOOKED_AT = 3, 12, 128
+WARM_UP, LEAST, MOST, ENOUGH, LOOKED_AT = 5, 10, 100, 3.0, 128  # steps, steps, steps, seconds, examples
 
 
 def too_large(spec: Spec) -> bool:
@@ -49,7 +49,8 @@ def rehearse(spec: Spec, found: Inputs) -> dict[str, float]:
         stepper.gradient(np.argsort(stepper.lengths, kind="stable")[-options.batch :], progress)  # the longest: what memory must hold
         for _ in range(WARM_UP):
             stepper.step(progress)
-        step_seconds = _seconds(lambda: stepper.step(progress), STEPS, found.device)
+        once = _seconds(lambda: stepper.step(progress), LEAST, found.device)
+        step_seconds = _seconds(lambda: stepper.step(progress), min(MOST, max(LEAST, int(ENOUGH / once))), found.device)
     heldout = sorted(found.data.splits["validation"], key=lambda example: sum(len(str(example[name])) for name in scorer.task.fields))
     decode = _seconds(lambda: evaluate(mounted.model, scorer, heldout[-64:], decode=True), 1, found.device) / len(heldout[-64:])
     look = watched[:LOOKED_AT]

@@ -44,7 +44,7 @@ def train_run(spec: Spec, found: Inputs, context: Context) -> tuple[list[Row], d
         *(row for split, there in reported.items() for row in _chance_rows(found.data, there, split, make)),
         *(row for prefix, scores in (("initial_", before), ("", after)) for row in _score_rows(prefix, scores, make)),
         *_loop_rows(spec, progress, min(spec.batch, len(examples)), make),
-        make("residual_gradient", _residual_gradient(model, mounted, scorer, seen), split="train"),
+        make("residual_gradient", _residual_gradient(model, mounted, scorer, seen, spec.batch // progress.accumulate), split="train"),
         *([make("k_head", mounted.k_head)] if mounted.head else []),
         *_placement_rows(mounted, make),
     ]
@@ -128,8 +128,11 @@ def _placement_rows(mounted: Any, make: Callable[..., Row]) -> list[Row]:
     return [make("requested_k", mounted.placement.requested), *counts]
 
 
-def _residual_gradient(model: Any, mounted: Any, scorer: Any, examples: list) -> float:
-    """|gradient| of the mean training loss in the trainable coordinates at the end: how far from the minimum."""
+def _residual_gradient(model: Any, mounted: Any, scorer: Any, examples: list, size: int) -> float:
+    """|gradient| of the mean training loss in the trainable coordinates at the end: how far from the minimum.
+
+    `size` examples at a time, as many as training held.
+    """
     import torch
 
     from apet.scoring import cross_entropy
@@ -137,7 +140,7 @@ def _residual_gradient(model: Any, mounted: Any, scorer: Any, examples: list) ->
     for parameter in mounted.trainable.values():
         parameter.grad = None
     weight = sum(scorer.weight(item) for item in scorer.encode(examples))  # a text counts its pieces
-    for batch in scorer.batches(examples, 64):
+    for batch in scorer.batches(examples, size):
         (cross_entropy(scorer.logits(model, batch), batch)[0] / weight).backward()
     squares = [p.grad.double().square().sum() for p in mounted.trainable.values() if p.grad is not None]
     return float(torch.stack(squares).sum().sqrt())

@@ -89,7 +89,7 @@ TASKS = {
         Task("imdb", "{text} it was {slot}.", ("text",), _REVIEW, hub=Hub("stanfordnlp/imdb", validation="test", test=None),
              about="whole movie reviews; the Hub has no validation split, so its test split is one"),
         # Inference: does the second text follow from the first
-        Task("mini-nli", "{premise} {hypothesis} true or false? {slot}.", ("premise", "hypothesis"), ("true", "false"),
+        Task("mini-nli", "{premise} {hypothesis} {slot}.", ("premise", "hypothesis"), ("yes", "no"),
              about="is a word of the kind claimed; the words of the test split unseen in training; 0 entailment, 1 contradiction"),
         Task("mnli", "{premise} {hypothesis} true, false or neither? {slot}.", ("premise", "hypothesis"), ("true", "neither", "false"),
              hub=Hub(_GLUE, "mnli", validation="validation_matched", test="test_matched"),
@@ -106,7 +106,7 @@ TASKS = {
         Task("boolq", "{passage} {question}, yes or no? {slot}.", ("passage", "question"), ("no", "yes"),
              hub=Hub(_SUPERGLUE, "boolq"), about="questions that people asked a search engine; 0 no, 1 yes"),
         # Paraphrase: do both texts mean the same
-        Task("mini-paraphrase", "{sentence1} {sentence2} the same or different? {slot}.", ("sentence1", "sentence2"), ("different", "same"),
+        Task("mini-paraphrase", "{sentence1} {sentence2} {slot}.", ("sentence1", "sentence2"), ("no", "yes"),
              about="synonyms and roles in turned sentences; nouns of the test split unseen in training; 0 different, 1 the same"),
         Task("mrpc", "{sentence1} {sentence2} the same or different? {slot}.", ("sentence1", "sentence2"), ("different", "same"),
              hub=Hub(_GLUE, "mrpc"), about="sentences of the news; 0 different, 1 the same"),
