@@ -9,7 +9,8 @@ from typing import TypeVar
 import numpy as np
 
 SPLITS = ("train", "validation", "test")
-T = TypeVar("T")
+CAPACITY = 8000  # of a task whose texts are too many to count
+F, T = TypeVar("F"), TypeVar("T")
 
 
 def generator(split: str, count: int, seed: int, capacity: Callable[[str], int]) -> np.random.Generator:
@@ -34,23 +35,38 @@ def pick(options: Sequence[T], rng: np.random.Generator) -> T:
     return options[int(rng.integers(len(options)))]
 
 
-def in_turn(turns: Sequence[str], frames: Callable[[str], Sequence[T]], count: int, rng: np.random.Generator) -> list[T]:
-    """`count` different frames, their families as `turns` has them, over and over (a family may stand in it more than once)."""
-    families = [turns[i % len(turns)] for i in range(count)]
-    drawn = {family: iter(rng.permutation(len(frames(family)))) for family in dict.fromkeys(turns)}
-    return [frames(family)[next(drawn[family])] for family in families]
+def pairs(
+    turns: Sequence[str], frames: Callable[[str, str], Sequence[F]], fill: Callable[[F, str, np.random.Generator], list[T]],
+    split: str, count: int, seed: int,
+) -> list[T]:  # fmt: skip
+    """`count` rows, shuffled: two from each of different frames, whose families take turns; an odd count leaves one unpaired.
+
+    `turns` names the families (one may stand in it more than once), `frames(split, family)` all there are, `fill` makes of a
+    frame its two rows.
+    """
+    rng = generator(split, count, seed, lambda split: most_pairs(turns, frames, split))
+    drawn = {family: iter(rng.permutation(len(frames(split, family)))) for family in dict.fromkeys(turns)}
+    families = [turns[i % len(turns)] for i in range(-(-count // 2))]
+    chosen = [frames(split, family)[next(drawn[family])] for family in families]
+    rows = [row for frame in chosen for row in fill(frame, split, rng)]
+    return [rows[i] for i in rng.permutation(count)]
 
 
-def pairs_in(turns: Sequence[str], frames: Callable[[str], Sequence]) -> int:
-    """The most frames that `in_turn` can give in whole rounds."""
-    return len(turns) * min(len(frames(family)) // turns.count(family) for family in set(turns))
+def most_pairs(turns: Sequence[str], frames: Callable[[str, str], Sequence], split: str) -> int:
+    """The most rows that `pairs` can give in whole rounds."""
+    return 2 * len(turns) * min(len(frames(split, family)) // turns.count(family) for family in set(turns))
 
 
-def distinct(make: Callable[[int], T], text: Callable[[T], str], split: str, count: int) -> list[T]:
-    """`make(0)`, `make(1)`, ... each tried again until its text is open to `split` and new."""
-    found: dict[str, T] = {}
+def distinct(
+    turns: Sequence[str], make: Callable[[str, str, np.random.Generator], T], text: Callable[[T], str], split: str, count: int, seed: int
+) -> list[tuple[str, T]]:
+    """`count` rows (turn, `make(turn, split, rng)`), shuffled, each tried again until its text is open to `split` and new."""
+    rng = generator(split, count, seed, lambda split: CAPACITY)
+    found: dict[str, tuple[str, T]] = {}
     while len(found) < count:
-        row = make(len(found))
+        turn = turns[len(found) % len(turns)]
+        row = make(turn, split, rng)
         if open_to(split, text(row)):
-            found.setdefault(text(row), row)
-    return list(found.values())
+            found.setdefault(text(row), (turn, row))
+    rows = list(found.values())
+    return [rows[i] for i in rng.permutation(count)]

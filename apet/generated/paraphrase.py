@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from apet.generated.draws import generator, in_turn, open_to, pairs_in, pick
+from apet.generated.draws import most_pairs, open_to, pairs, pick
 
 DIFFERENT, PARAPHRASE = 0, 1
 
@@ -99,15 +99,12 @@ def generate(split: str, count: int, seed: int = 0) -> list[dict]:
 
 def capacity(split: str) -> int:
     """The most examples that `generate` can give: two from each frame."""
-    return 2 * pairs_in(TURNS, lambda family: frames(split, family))
+    return most_pairs(TURNS, frames, split)
 
 
 def draw(split: str, count: int, seed: int = 0) -> list[tuple[str, dict]]:
     """The rows of `generate` with their families."""
-    rng = generator(split, count, seed, capacity)
-    chosen = in_turn(TURNS, lambda family: frames(split, family), -(-count // 2), rng)
-    rows = [row for frame in chosen for row in _pair(frame, split, rng)]
-    return [rows[i] for i in rng.permutation(count)]  # an odd count drops the last pair's second
+    return pairs(TURNS, frames, _pair, split, count, seed)
 
 
 @cache

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from apet.generated.draws import distinct, generator, pick
+from apet.generated.draws import CAPACITY, distinct, pick
 
 # Words of training | of validation and test, one or two pieces of the ladder's tokenizer each, common in its corpora.
 PEOPLE = {
@@ -36,7 +36,6 @@ EVENTS = {
 WENT = ("went to", "walked to", "ran to", "came to")
 FILLERS = ("it was a cold day.", "the sun was low.", "nobody said a word.", "a dog slept by the door.", "it had rained all night.")
 FAMILIES = ("place", "thing", "owner", "month")
-CAPACITY = 8000
 
 
 def generate(split: str, count: int, seed: int = 0) -> list[dict]:
@@ -57,14 +56,11 @@ def capacity(split: str) -> int:
 
 def draw(split: str, count: int, seed: int = 0) -> list[tuple[str, dict]]:
     """The rows of `generate` with their families."""
-    rng = generator(split, count, seed, capacity)
+    return distinct(FAMILIES, _story, lambda row: f"{row['context']} {row['question']}", split, count, seed)
 
-    def story(i: int) -> tuple[str, dict]:
-        family = FAMILIES[i % len(FAMILIES)]
-        return family, STORIES[family](split, rng)
 
-    rows = distinct(story, lambda drawn: f"{drawn[1]['context']} {drawn[1]['question']}", split, count)
-    return [rows[i] for i in rng.permutation(count)]
+def _story(family: str, split: str, rng: np.random.Generator) -> dict:
+    return STORIES[family](split, rng)
 
 
 def _some(table: dict[str, str], split: str, count: int, rng: np.random.Generator) -> list[str]:

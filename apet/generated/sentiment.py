@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import itertools
 import re
-import zlib
 from functools import cache
 from typing import NamedTuple
 
 import numpy as np
 
-SPLITS = ("train", "validation", "test")
+from apet.generated.draws import most_pairs, open_to, pairs, pick
+
 NEGATIVE, POSITIVE = 0, 1
 
 # Which kinds of noun a word can qualify (w work, p place, e event, h human) -> words. A "!" marks the strong
@@ -156,18 +156,12 @@ def generate(split: str, count: int, seed: int = 0) -> list[dict]:
 
 def capacity(split: str) -> int:
     """The most sentences that `generate` can give: two from each frame, as many frames from every family."""
-    return 2 * len(FAMILIES) * min(len(frames(split, family)) for family in FAMILIES)
+    return most_pairs(tuple(FAMILIES), frames, split)
 
 
 def draw(split: str, count: int, seed: int = 0) -> list[tuple[str, str, int]]:
     """The rows of `generate` as (family, sentence, label)."""
-    if split not in SPLITS:
-        raise ValueError(f"unknown split '{split}': one of {', '.join(SPLITS)}")
-    if not 0 <= count <= capacity(split):
-        raise ValueError(f"{count} sentences asked of '{split}': the grammar can give 0 to {capacity(split)}")
-    rng = np.random.default_rng([seed, SPLITS.index(split), count])
-    rows = [row for frame in _sample(split, -(-count // 2), rng) for row in _pair(frame, split, rng)]
-    return [rows[i] for i in rng.permutation(count)]  # an odd count drops the last pair's second
+    return pairs(tuple(FAMILIES), frames, _pair, split, count, seed)
 
 
 def words(split: str, label: int, kind: str, grade: str = "any") -> list[str]:
@@ -187,25 +181,16 @@ def frames(split: str, family: str) -> list[Frame]:
         if kind in PARTS or "{part}" not in template
         for noun, modifier in itertools.product(NOUNS[kind].split(), MODIFIERS[kind])
     ]
-    if split == "train":
-        return every
-    return [frame for frame in every if zlib.crc32(frame.text.encode()) % 2 == SPLITS.index(split) - 1]
-
-
-def _sample(split: str, pairs: int, rng: np.random.Generator) -> list[Frame]:
-    """`pairs` different frames, the families in turn."""
-    orders = {family: rng.permutation(len(frames(split, family))) for family in FAMILIES}
-    turns = [(family, i // len(FAMILIES)) for i, family in zip(range(pairs), itertools.cycle(FAMILIES))]
-    return [frames(split, family)[orders[family][turn]] for family, turn in turns]
+    return [frame for frame in every if open_to(split, frame.text)]
 
 
 def _pair(frame: Frame, split: str, rng: np.random.Generator) -> list[tuple[str, str, int]]:
     """The frame with a negative and with a positive label, in random order; part and intensifier are shared."""
     grade = "mild" if frame.family == "negation" else "any"
-    shared = {"part": _pick(PARTS.get(frame.kind, ("",)), rng)}
+    shared = {"part": pick(PARTS.get(frame.kind, ("",)), rng)}
     if frame.family == "intensity":
-        grade = _pick(list(DEGREES), rng)
-        shared["degree"] = _pick(DEGREES[grade].split(), rng)
+        grade = pick(list(DEGREES), rng)
+        shared["degree"] = pick(DEGREES[grade].split(), rng)
     labels = (NEGATIVE, POSITIVE) if rng.integers(2) else (POSITIVE, NEGATIVE)
     return [(frame.family, _fill(frame, split, label, grade, shared, rng), label) for label in labels]
 
@@ -213,15 +198,11 @@ def _pair(frame: Frame, split: str, rng: np.random.Generator) -> list[tuple[str,
 def _fill(frame: Frame, split: str, label: int, grade: str, shared: dict, rng: np.random.Generator) -> str:
     """The sentence whose main claim has polarity `label`."""
     same, opposite = (words(split, polarity, frame.kind, grade) for polarity in (label, 1 - label))
-    main = _pick(same, rng)
-    also = _pick([word for word in same if word != main], rng)
-    return _articles(frame.text.format(main=main, also=also, other=_pick(opposite, rng), **shared))
+    main = pick(same, rng)
+    also = pick([word for word in same if word != main], rng)
+    return _articles(frame.text.format(main=main, also=also, other=pick(opposite, rng), **shared))
 
 
 def _articles(text: str) -> str:
     """ "a" becomes "an" by sound: "an honest host", "a useless book"."""
     return re.sub(r"\ba (?=hon|(?!use)[aeiou])", "an ", text)
-
-
-def _pick(options, rng: np.random.Generator) -> str:
-    return options[int(rng.integers(len(options)))]

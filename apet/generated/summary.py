@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from apet.generated.draws import distinct, generator, pick
+from apet.generated.draws import CAPACITY, distinct, pick
 
 # person -> he or she; words of training | of validation and test, common in the ladder's corpora.
 PEOPLE = {
@@ -51,7 +51,6 @@ SUMMARIES = {
     "not done": "the {who} did not {base} the {thing}.",
     "another": "the {other} {past} the {thing}.",
 }
-CAPACITY = 8000
 
 
 def generate(split: str, count: int, seed: int = 0) -> list[dict]:
@@ -72,14 +71,7 @@ def capacity(split: str) -> int:
 
 def draw(split: str, count: int, seed: int = 0) -> list[tuple[str, dict]]:
     """The rows of `generate` with their outcomes."""
-    rng = generator(split, count, seed, capacity)
-    kinds = list(OUTCOMES)
-
-    def report(i: int) -> tuple[str, dict]:
-        return kinds[i % len(kinds)], _report(kinds[i % len(kinds)], split, rng)
-
-    rows = distinct(report, lambda drawn: drawn[1]["document"], split, count)
-    return [rows[i] for i in rng.permutation(count)]
+    return distinct(tuple(OUTCOMES), _report, lambda row: row["document"], split, count, seed)
 
 
 def _report(kind: str, split: str, rng: np.random.Generator) -> dict:

@@ -9,13 +9,13 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from apet.generated.draws import SPLITS
 from apet.generated.sentiment import (
     FAMILIES,
     HELD_OUT_WORDS,
     NEGATIVE,
     NOUNS,
     POSITIVE,
-    SPLITS,
     TRAIN_WORDS,
     capacity,
     draw,
