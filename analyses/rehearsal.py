@@ -32,7 +32,7 @@ def too_large(spec: Spec) -> bool:
 
 def rehearse(spec: Spec, found: Inputs) -> dict[str, float]:
     """{"step_seconds", "seconds" of the whole run at most, "peak_gb"} of a spec of kind train on this machine as busy as it is."""
-    from apet.evaluation import evaluate
+    from apet.evaluation import by_length, evaluate
     from apet.find_lr import FACTORS, PILOT_STEPS
     from apet.launch import accelerator_for
     from apet.memory import checkpointed
@@ -51,7 +51,7 @@ def rehearse(spec: Spec, found: Inputs) -> dict[str, float]:
             stepper.step(progress)
         once = _seconds(lambda: stepper.step(progress), LEAST, found.device)
         step_seconds = _seconds(lambda: stepper.step(progress), min(MOST, max(LEAST, int(ENOUGH / once))), found.device)
-    heldout = sorted(found.data.splits["validation"], key=lambda example: sum(len(str(example[name])) for name in scorer.task.fields))
+    heldout = by_length(scorer.task, found.data.splits["validation"])
     decode = _seconds(lambda: evaluate(mounted.model, scorer, heldout[-64:], decode=True), 1, found.device) / len(heldout[-64:])
     look = watched[:LOOKED_AT]
     glance = _seconds(lambda: evaluate(mounted.model, scorer, look), 1, found.device) / len(look)  # an example

@@ -7,7 +7,7 @@ import json
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, get_type_hints
 
-from apet.errors import UsageError, did_you_mean
+from apet.errors import UsageError, did_you_mean, one_of
 from apet.methods import BASELINES, METHODS
 from apet.operations import OPERATIONS
 from apet.placement import ORDERS as PLACED_ORDERS
@@ -77,21 +77,21 @@ class Spec:
     probes: int = 4
 
     def __post_init__(self) -> None:
-        _one_of(self.kind, KINDS, "kind")
-        _one_of(self.method, METHODS, "method")
-        _one_of(self.unit, tuple(UNITS), "unit")
-        _one_of(self.order, ORDERS, "order")
+        one_of(KINDS, self.kind, "kind")
+        one_of(METHODS, self.method, "method")
+        one_of(UNITS, self.unit, "unit")
+        one_of(ORDERS, self.order, "order")
         if self.matched is not None:
-            _one_of(self.matched, tuple(BASELINES), "method to match")
+            one_of(BASELINES, self.matched, "method to match")
         for operation in self.operation_names:
-            _one_of(operation, tuple(OPERATIONS), "operation")
+            one_of(OPERATIONS, operation, "operation")
         parse(self.scope)
-        _one_of(self.matrix, MATRICES, "matrix")
-        _one_of(self.readout, READOUTS, "readout")
-        _one_of(self.dtype, DTYPES, "dtype")
-        _one_of(self.weights, DTYPES, "dtype of weights")
-        _one_of(self.attention, ATTENTION, "attention")
-        _one_of(self.schedule, tuple(SCHEDULES), "schedule")
+        one_of(MATRICES, self.matrix, "matrix")
+        one_of(READOUTS, self.readout, "readout")
+        one_of(DTYPES, self.dtype, "dtype")
+        one_of(DTYPES, self.weights, "dtype of weights")
+        one_of(ATTENTION, self.attention, "attention")
+        one_of(SCHEDULES, self.schedule, "schedule")
         for name in ("examples", "k", "steps", "batch", "lanczos_steps", "probes", "max_length"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -169,8 +169,3 @@ def _typed(value: Any, hint: Any, where: str) -> Any:
         names = " or ".join("null" if kind is type(None) else kind.__name__ for kind in allowed)
         raise UsageError(f"{where}: {value!r} is not {names}")
     return value
-
-
-def _one_of(value: str, allowed: tuple[str, ...], what: str) -> None:
-    if value not in allowed:
-        raise UsageError(f"unknown {what} '{value}'{did_you_mean(value, allowed)}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 
 class ApetError(Exception):
@@ -26,9 +26,14 @@ class MissingInput(ApetError):
 
 def lookup(table: dict, name: str, what: str):
     """`table[name]`, or a UsageError that suggests the nearest name."""
-    if name in table:
-        return table[name]
-    raise UsageError(f"unknown {what} '{name}'{did_you_mean(name, table)}")
+    one_of(table, name, what)
+    return table[name]
+
+
+def one_of(names: Collection[str], name: str, what: str) -> None:
+    """Raise a UsageError that suggests the nearest of `names` unless `name` is among them."""
+    if name not in names:
+        raise UsageError(f"unknown {what} '{name}'{did_you_mean(name, names)}")
 
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:

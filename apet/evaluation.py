@@ -33,14 +33,14 @@ def evaluate(model: nn.Module, scorer: Scorer, examples: Sequence[Example], size
 
     The loss of a task that asks for text is a mean over pieces, with the standard error of a ratio.
     """
-    by_length = sorted(examples, key=lambda example: sum(len(str(example[name])) for name in scorer.task.fields))
+    examples = by_length(scorer.task, examples)  # less padding, the same mean
     if scorer.task.generates:
-        found = {"loss": _ratio(*_text_losses(model, scorer, by_length, size))}
+        found = {"loss": _ratio(*_text_losses(model, scorer, examples, size))}
     else:
-        logits, labels = predictions(model, scorer, by_length, size)  # sorted: less padding, the same mean
+        logits, labels = predictions(model, scorer, examples, size)
         losses = F.cross_entropy(logits, labels, reduction="none")
         found = {"loss": _mean(losses.numpy()), "accuracy": _share((logits.argmax(1) == labels).numpy())}
-    return found | (_decoded(model, scorer, by_length, size) if decode else {})
+    return found | (_decoded(model, scorer, examples, size) if decode else {})
 
 
 @torch.no_grad()
@@ -48,6 +48,11 @@ def predictions(model: nn.Module, scorer: Scorer, examples: Sequence[Example], s
     """Logits (n, C) and labels (n,) of all examples, float64, on the CPU."""
     found = [(scorer.logits(model, b).double().cpu(), b["labels"].cpu()) for b in scorer.batches(examples, size)]
     return torch.cat([f[0] for f in found]), torch.cat([f[1] for f in found])
+
+
+def by_length(task: Task, examples: Sequence[Example]) -> list[Example]:
+    """The examples from the shortest to the longest, in characters of what the model reads."""
+    return sorted(examples, key=lambda example: sum(len(example[name]) for name in task.fields))
 
 
 def metric_names(task: Task) -> tuple[str, ...]:
