@@ -295,38 +295,69 @@ def spectrum(
 def study(
     file: Annotated[Path, typer.Argument(help="A study file, for instance studies/demo.yaml.")],
     jobs: Annotated[int, typer.Option(help="Runs at a time, each in a process of its own with one thread.", min=1)] = 1,
+    shard: Annotated[str, typer.Option(metavar="I/N", help="Only the I-th of N parts, for a scheduler's array of jobs over one folder of results.")] = "1/1",
     data: Annotated[Path | None, typer.Option(help="Folder with one folder a task (overrides the file's).")] = None,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run those that failed again.")] = False,
     device: Device = "auto", out: Out = Path("results"), resume: Resume = True, json_: Json = False, dry_run: DryRun = False,
 ) -> None:  # fmt: skip
-    """Run all of a study that is not done yet; failed runs are listed and do not stop the others."""
-    from analyses.inputs import inputs
-    from analyses.run import run_id
-    from analyses.study import read_study, run_study, study_rows
+    """Run all of a study that is not done yet; failed runs are kept as rows with their error and do not stop the others.
 
-    plan = read_study(file)
-    if data is not None:
-        plan = _as(plan, data={spec.task: data / spec.task for spec in plan.specs if (data / spec.task).is_dir()})
-    store = _store(out / plan.name)
+    It can be stopped (Ctrl-C, SIGTERM) or killed at any time and started again, and started several times at once. With --dry-run it
+    tells runs, hours and memory by model, from a rehearsal of some seconds for each.
+    """
+    from rich.live import Live
+
+    from analyses.board import Board, title
+    from analyses.plan import plan
+    from analyses.study import read_study, with_data
+    from analyses.thresholds import finished, thresholds
+    from analyses.workers import Options, run_study
+
+    what = read_study(file)
+    what = with_data(what, data) if data is not None else what
+    store, part = _store(out / what.name), _shard(shard)
     if dry_run:
-        done = sum(store.done(run_id(spec, inputs(spec, plan.data.get(spec.task)))) for spec in plan.specs)
-        return _print({"study": plan.name, "runs": len(plan.specs), "done": done, "gradient_equivalents": _study_cost(plan)}, json_)
-    with _bar() as report:
-        outcome = run_study(plan, store, jobs, _device(device), lambda done, total, what: report(f"done: {what}", done, total), not resume)
-        rows = study_rows(plan, store)
+        return _print_plan(plan(what, store, jobs, _device(device)), json_)
+    options = Options(_device(device), part, not resume, retry_failed, jobs > 1, 0 if resume and not retry_failed else store.now())
+    board = Board(jobs)
+    with Live(board, console=log, transient=True, refresh_per_second=2):
+        outcome = run_study(what, store, jobs, options, board.take)
+    rows = [row for target in what.targets for row in thresholds(store, finished(store), target)] if not outcome.elsewhere else []
     for spec, error in outcome.failed:
-        log.print(f"[red]failed:[/red] {spec.model} {spec.kind} {spec.method} k={spec.k}: {error}", highlight=False)
+        log.print(f"[red]failed:[/red] {title(spec)}: {error}", highlight=False, soft_wrap=True)
+    for note in what.to_come:
+        log.print(f"left out: {note}", highlight=False)
     _print(
-        {"study": plan.name, "results": str(store.root), "done": len(outcome.done), "failed": len(outcome.failed), "rows": len(rows)}, json_
-    )
+        {
+            "study": what.name, "results": str(store.root), "done": len(outcome.done), "failed": len(outcome.failed),
+            "elsewhere": outcome.elsewhere, "thresholds": sum(row.quantity in ("k_star", "k_high", "k_low", "k_pred") for row in rows),
+        },
+        json_,
+    )  # fmt: skip
+    if outcome.elsewhere:
+        log.print(f"{outcome.elsewhere} runs of other shards are not done yet: what follows from them waits for the next start")
     if outcome.failed:
-        raise ApetError(f"{len(outcome.failed)} of {len(plan.specs)} runs failed")
+        raise ApetError(f"{len(outcome.failed)} of {len(outcome.done) + len(outcome.failed)} runs failed (--retry-failed runs them again)")
 
 
-def _study_cost(plan: Any) -> int:
-    from analyses.inputs import inputs
-    from analyses.run import check
+def _shard(text: str) -> tuple[int, int]:
+    index, slash, count = text.partition("/")
+    if not slash or not index.isdigit() or not count.isdigit() or not 1 <= int(index) <= int(count):
+        raise UsageError(f"--shard {text}: write I/N with I from 1 to N, for instance 1/4")
+    return int(index), int(count)
 
-    return sum(check(spec, inputs(spec, plan.data.get(spec.task)))["gradient_equivalents"] for spec in plan.specs)
+
+def _print_plan(found: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        return _print(found, True)
+    notes = {line["model"]: line.pop("note") for line in found["models"] if "note" in line}
+    _print({name: value for name, value in found.items() if name not in ("models", "later")}, False)
+    if found["models"]:
+        _listing("models", found["models"], False)
+    for model, note in notes.items():
+        log.print(f"{model}: {note}", highlight=False, soft_wrap=True)
+    for note in found["later"]:
+        log.print(f"left out: {note}", highlight=False)
 
 
 Fraction = Annotated[
@@ -554,16 +585,19 @@ def _store(root: Path) -> Any:
 def _rows(results: Path, fraction: float | None) -> Any:
     """All rows under `results`, thresholds included, as a DataFrame."""
     from analyses.store import frame
-    from analyses.thresholds import finished, fractions, thresholds
+    from analyses.targets import Target
+    from analyses.thresholds import finished, known_targets, thresholds
 
     store = _store(results)
     runs = finished(store)
-    known = [fraction] if fraction is not None else fractions(store)
-    if len(known) > 1:
-        raise UsageError(f"{results} holds thresholds for the fractions {', '.join(map(str, known))}: choose one with --fraction")
     if not runs:
         raise MissingInput(f"no finished run under {results}: run a study first, for instance 'python cli.py study studies/demo.yaml'")
-    return frame([row for run in runs for row in run.rows] + [row for each in known for row in thresholds(store, runs, each)])
+    known = [target for target in known_targets(store) if fraction is None or not target.on_loss]
+    known += [] if fraction is None else [Target("fraction", fraction)]
+    fractions = [target.amount for target in known if target.on_loss]
+    if len(fractions) > 1:
+        raise UsageError(f"{results} holds thresholds for the fractions {', '.join(map(str, fractions))}: choose one with --fraction")
+    return frame([row for run in runs for row in run.rows] + [row for target in known for row in thresholds(store, runs, target)])
 
 
 def _device(name: str) -> str:

@@ -35,12 +35,12 @@ class Context:
     folder: Path
     report: Report
     track: str | None = None
-    timings: dict[str, float] = field(default_factory=dict)
+    timings: dict[str, Any] = field(default_factory=dict)
 
 
 def inputs(spec: Spec, data: Path | None, device: str = "cpu", shapes_only: bool = False) -> Inputs:
     """Load the spec's model and data (cached in this process; a run leaves the model as it found it, or drops it)."""
-    return Inputs(model_of(spec, device, shapes_only), _task(spec.task, data, spec.test), device)
+    return Inputs(model_of(spec, device, shapes_only), task_data(spec.task, data, spec.test), device)
 
 
 def model_of(spec: Spec, device: str = "cpu", shapes_only: bool = False) -> Any:
@@ -64,7 +64,8 @@ def model_of(spec: Spec, device: str = "cpu", shapes_only: bool = False) -> Any:
 
 
 @lru_cache(maxsize=4)
-def _task(name: str, folder: Path | None, test: bool) -> Any:
+def task_data(name: str, folder: Path | None, test: bool) -> Any:
+    """A task's data (apet.tasks.TaskData) on this machine."""
     from apet.tasks import load_task
 
     return load_task(name, folder, test)

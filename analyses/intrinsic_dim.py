@@ -1,8 +1,4 @@
-"""The threshold of one model and task: measured by a design in fixed rounds, predicted from one Gram matrix.
-
-Round 1 spreads k over a geometric grid with one position seed; round 2 puts the remaining runs, with fresh seeds, on
-the k around the crossing. The rounds depend on results, never on the order in which runs finish.
-"""
+"""The threshold of one model and task: measured by a design in fixed rounds (analyses.search), predicted from one Gram matrix."""
 
 from __future__ import annotations
 
@@ -14,12 +10,11 @@ from typing import Any
 
 from analyses.inputs import Report, inputs
 from analyses.run import check, run
+from analyses.search import FIRST_ROUND, first_round, second_round
 from analyses.spec import Spec
 from analyses.store import Row, Store
-from analyses.thresholds import Run, thresholds
-
-FIRST_ROUND = 6
-LARGEST_K = 4096
+from analyses.targets import Run, Target
+from analyses.thresholds import thresholds
 
 
 def plan(spec: Spec, runs: int, predict: bool, measure: bool, size: int) -> list[Spec]:
@@ -31,29 +26,6 @@ def plan(spec: Spec, runs: int, predict: bool, measure: bool, size: int) -> list
     if measure:
         specs += [replace(base, kind="train", method="apet", k=k) for k in first_round(size, min(runs, FIRST_ROUND))]
     return [s.resolved() for s in specs]
-
-
-def first_round(size: int, count: int) -> list[int]:
-    """`count` values of k, geometric from 4 to 4,096 or the size of the space."""
-    top = min(size, LARGEST_K)
-    steps = max(1, count - 1)
-    return sorted({round(4 * (top / 4) ** (i / steps)) for i in range(count)})
-
-
-def second_round(losses: dict[int, float], target: float, runs: int) -> list[tuple[int, int]]:
-    """(k, position seed) for `runs` more runs: on the two k that bracket the target and two between them.
-
-    `losses` are round 1's training losses by k. Where the target is not bracketed, the end nearest to it is repeated.
-    """
-    ks = sorted(losses)
-    reached = [k for k in ks if losses[k] <= target]
-    if not reached or reached[0] == ks[0]:
-        near = ks[:2] if reached else ks[-2:]
-        return [(near[i % 2], 1 + i // 2) for i in range(runs)]
-    high = reached[0]
-    low = max(k for k in ks if k < high)
-    between = sorted({round(low * (high / low) ** (i / 3)) for i in range(4)})
-    return [(between[i % len(between)], 1 + i // len(between)) for i in range(runs)]
 
 
 def intrinsic_dim(
@@ -74,20 +46,16 @@ def intrinsic_dim(
         return Run(ids[-1], store.spec(ids[-1]), store.rows(ids[-1]))
 
     members = [do(each) for each in known]
-    target = _target(members[0], fraction)
+    target = Target("fraction", fraction)
     if measure:
-        first = {m.spec["k"]: m.value("loss", "train") for m in members if m.spec["method"] == "apet" and m.spec["kind"] == "train"}
-        pairs = second_round(first, target, max(0, runs - len(first)))
+        value = target.value(members[:1], "")
+        first = {m.k: target.gap(m, value, "") for m in members if m.spec["method"] == "apet" and m.spec["kind"] == "train"}
+        pairs = second_round(first, max(0, runs - len(first)))
         members += [
             do(replace(spec, kind="train", early_stop=False, method="apet", k=k, position_seed=seed).resolved()) for k, seed in pairs
         ]
-    rows = thresholds(store, members, fraction)
+    rows = thresholds(store, members, target)
     return _summary(members, rows), [row for m in members for row in m.rows] + rows
-
-
-def _target(full: Run, fraction: float) -> float:
-    initial = full.value("initial_loss", "train")
-    return initial - fraction * (initial - full.value("loss", "train"))
 
 
 def _summary(members: list[Run], rows: list[Row]) -> dict[str, Any]:

@@ -9,8 +9,9 @@ import numpy as np
 
 from analyses.inputs import Context, Inputs, mounted_for, row_maker, scorer_for, subsets
 from analyses.spec import Spec
-from analyses.store import Row
+from analyses.store import Row, Store
 from analyses.training import train_run
+from apet.errors import MissingInput, UsageError
 
 
 def predict_run(spec: Spec, found: Inputs, context: Context) -> tuple[list[Row], dict[str, np.ndarray]]:
@@ -59,7 +60,7 @@ def spectrum_run(spec: Spec, found: Inputs, context: Context) -> tuple[list[Row]
             return scorer.logits(model, batch)
 
         objective = Objective(outputs, cross_entropy, list(scorer.batches(examples, spec.batch)), k, device=found.device)
-        z = torch.zeros(k)
+        z = torch.zeros(k) if spec.at is None else torch.as_tensor(_optimum(spec, context))
         operator = {"hessian": Hessian, "ggn": GaussNewton}[spec.matrix](objective, z)
         defect = check_operator(operator, spec.train_seed).symmetry_defect
         top = top_eigenpairs(
@@ -78,7 +79,7 @@ def spectrum_run(spec: Spec, found: Inputs, context: Context) -> tuple[list[Row]
         "train_seed": spec.train_seed,
         "method": "apet",
         "subspace": "coordinates",
-        "note": spec.matrix,
+        "note": spec.matrix if spec.at is None else f"{spec.matrix} at {spec.at}",
     }
     largest = float(np.abs(measure.nodes).max())
     grid = _symlog_grid(largest)
@@ -96,6 +97,21 @@ def spectrum_run(spec: Spec, found: Inputs, context: Context) -> tuple[list[Row]
         estimate = effective_dimension(measure, float(kappa))
         rows.append(make("n_eff", estimate.value, x=kappa, stderr=estimate.stderr, **common))
     return rows, {"nodes": measure.nodes, "weights": measure.weights, "eigenvalues": np.asarray(top.eigenvalues)}
+
+
+def _optimum(spec: Spec, context: Context) -> np.ndarray:
+    """z (k,) at the end of the run `spec.at`, which must have tuned the same entries."""
+    assert spec.at is not None
+    store = Store(context.folder.parent)
+    if not store.done(spec.at):
+        raise MissingInput(f"no finished run {spec.at} in {store.root}")
+    other, arrays = store.spec(spec.at), store.arrays(spec.at)
+    if other["kind"] != "train" or "z" not in arrays or any(name.startswith("head.") for name in arrays):
+        raise UsageError(f"{spec.at} is no run of apet in words: only of those the optimum is a point of this subspace")
+    for name in ("model", "random_init", "task", "k", "matched", "operations", "scope", "unit", "order", "position_seed"):
+        if other[name] != getattr(spec, name):
+            raise UsageError(f"{spec.at} has {name} {other[name]}, this spectrum {getattr(spec, name)}: they are not of the same subspace")
+    return arrays["z"]
 
 
 def _symlog_grid(largest: float, points: int = 120) -> np.ndarray:

@@ -4,22 +4,36 @@ from __future__ import annotations
 
 import platform
 import time
+import traceback
+from contextlib import nullcontext
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from analyses.inputs import Context, Inputs, Report, inputs, subsets
+from analyses.inputs import Context, Inputs, Report, inputs, model_of, row_maker, subsets, task_data
 from analyses.kinds import RUNS
 from analyses.rehearsal import peak_gb
 from analyses.spec import Spec
-from analyses.store import Store, spec_dict
-from apet.errors import UsageError
+from analyses.store import DONE, FAILED, Row, Store, spec_dict
+from apet.errors import ApetError, Interrupted, UsageError
+from apet.files import WriteError
 from apet.launch import main_process
 
 
 def run_id(spec: Spec, found: Inputs) -> str | None:
     """The run's identity; None for a model that has shapes only."""
     return None if not found.loaded.fingerprint else spec.run_id(found.loaded.fingerprint, found.data.fingerprint)
+
+
+def identify(spec: Spec, data: Path | None) -> str:
+    """The run's identity; a model is loaded only the first time that its weights are asked for."""
+    return spec.run_id(_weights(spec.of_weights()), task_data(spec.task, data, spec.test).fingerprint)
+
+
+@cache
+def _weights(spec: Spec) -> str:
+    return model_of(spec).fingerprint
 
 
 def check(spec: Spec, found: Inputs) -> dict[str, Any]:
@@ -49,13 +63,14 @@ def check(spec: Spec, found: Inputs) -> dict[str, Any]:
         "in_scope": space.size,
         "k": k,
         "train_examples": len(train),
-        "gradient_equivalents": _cost(spec, len(train)),
+        "gradient_equivalents": cost(spec, found),
         "repeated_examples": found.data.repeated,
     }
 
 
-def _cost(spec: Spec, examples: int) -> int:
-    """At most how many example-gradients the run takes (a curvature product counts four)."""
+def cost(spec: Spec, found: Inputs) -> int:
+    """At most how many example-gradients the run takes (a curvature product counts four); only the data are looked at."""
+    examples = len(subsets(spec, found)[0])
     if spec.kind == "train":
         return spec.steps * min(spec.batch, examples)
     if spec.kind == "predict":
@@ -65,31 +80,62 @@ def _cost(spec: Spec, examples: int) -> int:
 
 def run(
     spec: Spec, store: Store, data: Path | None = None, device: str = "cpu", report: Report = lambda *_: None, force: bool = False,
-    track: str | None = None,
+    track: str | None = None, keep_failure: bool = False,
 ) -> str:  # fmt: skip
     """Run `spec` unless it is done (or `force`), commit its rows and arrays to `store`, return the run id.
 
     `track` names a tracker that follows a training run. Of several processes (`accelerate launch`) the main one commits.
+    With `keep_failure` a run that fails is committed as well, as a row with its error. Raises Held if another process
+    computes the run.
     """
     spec = spec.resolved()
     found = inputs(spec, data, device)
-    check(spec, found)
     name = run_id(spec, found)
     assert name is not None, "a run needs weights"
-    if force:
-        store.forget(name)
-    if store.done(name):
-        return name
-    started = time.monotonic()
-    context = Context(store.folder(name), report, track)
-    rows, arrays = RUNS[spec.kind](spec, found, context)
-    env = {
-        "seconds": time.monotonic() - started, "peak_gb": peak_gb(device), **context.timings, "device": device,
-        "data": str(data) if data else None, "weights": found.loaded.fingerprint, **versions(),
-    }  # fmt: skip
-    if main_process():
-        store.commit(name, spec_dict(spec), [replace(row, run_id=name) for row in rows], arrays, env)
+    with store.claim(name) if main_process() else nullcontext():
+        if force:
+            store.forget(name)
+        if store.done(name):
+            return name
+        started = time.monotonic()
+        context = Context(store.folder(name), report, track)
+        try:
+            check(spec, found)
+            rows, arrays = RUNS[spec.kind](spec, found, context)
+            state = DONE
+        except (WriteError, Interrupted):
+            raise
+        except Exception as error:
+            if not keep_failure:
+                raise
+            rows, arrays, state = [_failure(spec, found, _line(error))], {}, FAILED
+            context.timings["traceback"] = traceback.format_exc()
+        env = {
+            "seconds": time.monotonic() - started, "peak_gb": peak_gb(device), **context.timings, "device": device,
+            "data": str(data) if data else None, "weights": found.loaded.fingerprint, **versions(),
+        }  # fmt: skip
+        if main_process():
+            store.commit(name, spec_dict(spec), [replace(row, run_id=name) for row in rows], arrays, env, state)
     return name
+
+
+def fail(spec: Spec, store: Store, data: Path | None, reason: str) -> None:
+    """Commit a run as failed without running it."""
+    found = inputs(spec, data)
+    name = run_id(spec, found)
+    assert name is not None, "a run needs weights"
+    with store.claim(name):
+        store.commit(name, spec_dict(spec), [replace(_failure(spec, found, reason), run_id=name)], {}, {"seconds": 0.0}, FAILED)
+
+
+def _failure(spec: Spec, found: Inputs, reason: str) -> Row:
+    return row_maker(spec, found)("failed", 1.0, note=reason)
+
+
+def _line(error: Exception) -> str:
+    """The error in one line; of one that is not ours, its type as well."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, ApetError) else f"{type(error).__name__}: {text}"
 
 
 def versions() -> dict[str, str]:

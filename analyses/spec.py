@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, get_type_hints
 
@@ -38,6 +39,7 @@ class Spec:
     training loss, as predictions need. `lr` None is the method's default at this k; `find_lr` tries rates around it. `dtype` is
     what is computed in (tuned values stay float32); the loop's other settings are those of `apet.progress`. With `test` the
     tuned model is evaluated on the test split too.
+    Of a spectrum, `at` is the id of a run in the same store, whose optimum it is taken at (None: the pretrained point).
     Fields that a kind does not use keep their defaults, and do not split its identity.
     """
 
@@ -72,6 +74,7 @@ class Spec:
     weight_decay: float = 0.0
     gradient_checkpointing: bool = False
     dtype: str = "float32"
+    at: str | None = None
     matrix: str = "hessian"
     lanczos_steps: int = 40
     probes: int = 4
@@ -120,18 +123,24 @@ class Spec:
             return replace(spec, lr=default_lr(spec.method, spec.k))
         return spec
 
+    def of_weights(self) -> Spec:
+        """The same for all runs that start from the same weights."""
+        names = _WEIGHTS | ({"train_seed"} if self.random_init else set())
+        return Spec(**{name: getattr(self, name) for name in names}, k=1)
+
     def run_id(self, weights: str, data: str) -> str:
         """16 hex digits over the resolved spec, the fingerprints of weights and data, and the schema."""
-        identity = {"spec": asdict(self.resolved()), "weights": weights, "data": data, "schema": SCHEMA}
+        identity = {"spec": vars(self.resolved()), "weights": weights, "data": data, "schema": SCHEMA}
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 
 
+_WEIGHTS = {"kind", "model", "random_init", "weights", "attention", "task", "readout"}
 _LOOP = {"find_lr", "accumulate", "schedule", "warmup", "clip", "weight_decay", "gradient_checkpointing"}
 _COMMON = {"model", "random_init", "task", "examples", "max_length", "train_seed"}
 _USED = {
     "train": _COMMON | {"readout", "weights", "attention", "method", "early_stop", "test", "lr", "steps", "batch", "dtype"} | _LOOP,
     "predict": _COMMON - {"train_seed"} | {"scope"},
-    "spectrum": _COMMON | {"matrix", "lanczos_steps", "probes", "batch"},
+    "spectrum": _COMMON | {"at", "matrix", "lanczos_steps", "probes", "batch"},
 }
 _PLACED = {"k", "matched", "operations", "scope", "unit", "order", "position_seed"}
 
@@ -147,13 +156,13 @@ def default_lr(method: str, k: int | None) -> float:
     return {"full": 1e-3, "bitfit": 1e-2, "adapter": 1e-2, "lora": 3e-3, "prompt": 0.1, "prefix": 3e-2}[method]
 
 
-def spec_from(values: dict[str, Any], where: str = "") -> Spec:
-    """A Spec from a mapping; unknown names and wrong types are usage errors that say `where`."""
+def spec_from(values: dict[str, Any], where: Callable[[str], str] = lambda name: "") -> Spec:
+    """A Spec from a mapping; unknown names and wrong types are usage errors that begin with `where` of the field."""
     hints = get_type_hints(Spec)
     for name, value in values.items():
         if name not in hints:
-            raise UsageError(f"{where}unknown field '{name}'{did_you_mean(name, hints)}")
-        values = {**values, name: _typed(value, hints[name], f"{where}{name}")}
+            raise UsageError(f"{where(name)}unknown field '{name}'{did_you_mean(name, hints)}")
+        values = {**values, name: _typed(value, hints[name], f"{where(name)}{name}")}
     return Spec(**values)
 
 

@@ -1,4 +1,4 @@
-"""A study: a YAML file of grids -> specs -> runs in this process or in several, then thresholds from their rows.
+"""A study: a YAML file of stages, each a grid of runs.
 
 name: demo
 defaults: {task: mini-sentiment, examples: 256, early_stop: false}
@@ -6,141 +6,180 @@ grid:                                   # every list in an entry is crossed with
   - {kind: train, method: apet, model: [mini-t5-240k, mini-t5-790k], k: [4, 16], position_seed: [0, 1]}
   - {kind: predict, model: [mini-t5-240k, mini-t5-790k]}
 threshold: {fraction: 0.5}              # optional
+
+Where runs need what others have found, there are `stages` instead of one grid:
+
+stages:
+  full: {grid: [{kind: train, method: full, model: [mini-t5-240k, mini-t5-790k]}]}
+  high:                                 # looks for the k that reaches a score, in rounds (analyses.search)
+    search: {below_full: 0.01, of: full, runs: 12, from: 16, to: 65536}
+    grid: [{kind: train, method: apet, model: [mini-t5-240k, mini-t5-790k]}]
+  curvature:                            # starts from the optimum of every run of a stage
+    at: high
+    grid: [{kind: spectrum, matrix: [hessian, ggn]}]
 """
 
 from __future__ import annotations
 
 import itertools
-import multiprocessing
-import signal
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from analyses.run import run
+from analyses.lines import Mapping, read_yaml
+from analyses.search import FIRST_ROUND, HIGHEST_K, LOWEST_K
 from analyses.spec import Spec, field_names, spec_from
-from analyses.store import Row, Store
-from analyses.thresholds import finished, thresholds
-from apet.errors import ApetError, MissingInput, UsageError, did_you_mean
+from analyses.targets import QUANTITIES, Target
+from apet.errors import UsageError, did_you_mean
 
-_KEYS = ("name", "defaults", "grid", "threshold", "data")
+_KEYS = ("name", "defaults", "grid", "stages", "threshold", "data")
+_STAGE_KEYS = ("grid", "at", "search")
+_SEARCH_KEYS = (*QUANTITIES, "of", "runs", "from", "to")
+TO_COME = ("slice", "mnist")  # kinds of run that a study may name before there are commands for them
+
+
+@dataclass(frozen=True)
+class Search:
+    """The k that reaches a target, found with at most `runs` runs from `lowest` to `highest`; `of` is the stage with full fine-tuning."""
+
+    target: Target
+    of: str | None
+    runs: int = 14
+    lowest: int = LOWEST_K
+    highest: int = HIGHEST_K
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Runs that can be started once the stages before are over.
+
+    `specs` are those of a grid, or with `search` one for each search, whose k does not count. With `at` there is a run for every
+    run of that stage and each of `variants`, the fields laid over its own. `to_come` names kinds that this version has not.
+    """
+
+    name: str
+    specs: tuple[Spec, ...] = ()
+    search: Search | None = None
+    at: str | None = None
+    variants: tuple[tuple[tuple[str, Any], ...], ...] = ()
+    to_come: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Study:
-    """Specs in the order of the file, distinct; `data` maps a task to its folder, relative to where the study is run."""
+    """Stages in the order of the file; `data` maps a task to its folder, relative to where the study is run."""
 
     name: str
-    specs: tuple[Spec, ...]
-    fraction: float | None
+    stages: tuple[Stage, ...]
+    targets: tuple[Target, ...]
     data: dict[str, Path]
 
+    @property
+    def known(self) -> tuple[Spec, ...]:
+        """The runs that depend on no others, distinct."""
+        return tuple(dict.fromkeys(spec for stage in self.stages if not stage.search for spec in stage.specs))
 
-@dataclass(frozen=True)
-class Outcome:
-    """What came of a study's runs: ids of finished runs, and (spec, error) of failed ones."""
+    @property
+    def tasks(self) -> set[str]:
+        return {spec.task for stage in self.stages for spec in stage.specs}
 
-    done: list[str]
-    failed: list[tuple[Spec, str]]
+    @property
+    def to_come(self) -> tuple[str, ...]:
+        """What this version leaves out, in words."""
+        return tuple(f"stage {stage.name}: {kind} runs come in a later version" for stage in self.stages for kind in stage.to_come)
 
 
 def read_study(path: Path) -> Study:
-    """Parse and validate a study file; UsageError says the file and what is wrong, MissingInput that there is none."""
-    import yaml
-
-    if not path.is_file():
-        raise MissingInput(f"no study file {path}")
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise UsageError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(content, dict) or not content.get("grid"):
-        raise UsageError(f"{path}: a study needs at least a 'grid' of runs")
-    for key in content:
-        if key not in _KEYS:
-            raise UsageError(f"{path}: unknown key '{key}'{did_you_mean(key, _KEYS)}")
-    defaults = content.get("defaults", {})
-    specs = [
-        spec.resolved() for i, entry in enumerate(content["grid"], 1) for spec in _expand(entry, defaults, f"{path}, grid entry {i}: ")
-    ]
-    fraction = (content.get("threshold") or {}).get("fraction")
-    if fraction is not None and not 0 < fraction < 1:
-        raise UsageError(f"{path}: threshold fraction {fraction} is not between 0 and 1")
-    data = {task: Path(folder) for task, folder in (content.get("data") or {}).items()}
-    return Study(str(content.get("name", path.stem)), tuple(dict.fromkeys(specs)), fraction, data)
+    """Parse and validate a study file; UsageError says the file, the line and what is wrong, MissingInput that there is none."""
+    content = read_yaml(path)
+    content.only(_KEYS)
+    if not isinstance(content.get("grid") or content.get("stages"), list if content.get("grid") else Mapping):
+        raise UsageError(f"{path}: a study needs a 'grid' of runs, or 'stages' that have one each")
+    if "grid" in content and "stages" in content:
+        raise UsageError(f"{content.at('stages')}a study has either a grid or stages")
+    defaults = content.mapping("defaults")
+    if "grid" in content:
+        stages = [_stage("runs", content.part("grid"), defaults, ())]
+    else:
+        stages = []
+        for name in content["stages"]:
+            stages.append(_stage(name, content["stages"].mapping(name), defaults, tuple(stage.name for stage in stages)))
+    targets = [_target(content.mapping("threshold"))] if content.get("threshold") else []
+    targets += [stage.search.target for stage in stages if stage.search]
+    data = {task: Path(folder) for task, folder in content.mapping("data").items()}
+    return Study(str(content.get("name", path.stem)), tuple(stages), tuple(dict.fromkeys(targets)), data)
 
 
-def _expand(entry: Any, defaults: dict[str, Any], where: str) -> list[Spec]:
-    if not isinstance(entry, dict):
-        raise UsageError(f"{where}{entry!r} is not a mapping of fields: {', '.join(field_names())}")
-    axes = {name: value if isinstance(value, list) else [value] for name, value in {**defaults, **entry}.items()}
-    return [spec_from(dict(zip(axes, values, strict=True)), where) for values in itertools.product(*axes.values())]
+def _stage(name: str, content: Mapping, defaults: Mapping, before: tuple[str, ...]) -> Stage:
+    content.only(_STAGE_KEYS)
+    entries = content.get("grid")
+    if not entries or not isinstance(entries, list):
+        raise UsageError(f"{content.where}stage {name} needs a 'grid', a list of entries")
+    for entry in entries:
+        if not isinstance(entry, Mapping):
+            raise UsageError(f"{content.at('grid')}{entry!r} is not a mapping of fields: {', '.join(field_names())}")
+    later = tuple(dict.fromkeys(entry["kind"] for entry in entries if entry.get("kind") in TO_COME))
+    entries = [entry for entry in entries if entry.get("kind") not in TO_COME]
+    at = content.get("at")
+    if at is not None:
+        if at not in before:
+            raise UsageError(f"{content.at('at')}there is no stage '{at}' before this one{did_you_mean(at, before) if before else ''}")
+        variants = [tuple(values.items()) for entry in entries for values in _crossed(entry)]
+        for entry in entries:
+            _spec_of({**entry.first(), "k": 1}, entry, defaults)  # checked as far as can be
+        return Stage(name, at=at, variants=tuple(variants), to_come=later)
+    search = _search(content.mapping("search"), before) if "search" in content else None
+    specs = [spec for entry in entries for spec in _expand(entry, defaults, search is not None)]
+    return Stage(name, tuple(dict.fromkeys(specs)), search, to_come=later)
 
 
-def run_study(
-    study: Study,
-    store: Store,
-    jobs: int = 1,
-    device: str = "cpu",
-    report: Callable[[int, int, str], None] = lambda done, total, what: None,
-    force: bool = False,
-) -> Outcome:
-    """Run what is not done yet; a failed run does not stop the others. With `jobs` > 1 each process uses one thread."""
-    done: list[str] = []
-    failed: list[tuple[Spec, str]] = []
-
-    def settle(spec: Spec, result: Callable[[], str]) -> None:
-        try:
-            done.append(result())
-        except ApetError as error:
-            if error.exit_code == 130:
-                raise
-            failed.append((spec, str(error)))
-        report(len(done) + len(failed), len(study.specs), _title(spec))
-
-    if jobs == 1:
-        for spec in study.specs:
-            settle(spec, partial(run, spec, store, study.data.get(spec.task), device, force=force))
-        return Outcome(done, failed)
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, context, initializer=_set_up_worker) as pool:
-        # Long runs first, so that the last to finish is short.
-        order = sorted(study.specs, key=lambda spec: -_weight(spec))
-        futures = {pool.submit(run, spec, store, study.data.get(spec.task), device, force=force): spec for spec in order}
-        try:
-            for future in as_completed(futures):
-                settle(futures[future], future.result)
-        except BaseException:
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
-    return Outcome(done, failed)
+def _search(content: Mapping, before: tuple[str, ...]) -> Search:
+    content.only(_SEARCH_KEYS)
+    target = _target(content)
+    of = content.get("of")
+    if target.kind != "above_chance" and of not in before:
+        raise UsageError(f"{content.where}a search for {target.kind} needs 'of', a stage before it with full fine-tuning runs")
+    numbers = {}
+    for name, least in (("runs", FIRST_ROUND), ("from", 1), ("to", 2)):
+        value = content.get(name, {"runs": 14, "from": LOWEST_K, "to": HIGHEST_K}[name])
+        if type(value) is not int or value < least:
+            raise UsageError(f"{content.at(name)}{name}: {value!r} is not a number of at least {least}")
+        numbers[name] = value
+    if numbers["from"] >= numbers["to"]:
+        raise UsageError(f"{content.at('to')}to = {numbers['to']} is not above from = {numbers['from']}")
+    return Search(target, of, numbers["runs"], numbers["from"], numbers["to"])
 
 
-def _set_up_worker() -> None:
-    """Set up a worker: one thread; Ctrl-C is the parent's, and the training loop's while it runs."""
-    import torch
-
-    torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-def _weight(spec: Spec) -> float:
-    from apet.models import models_table
-
-    sizes = {row["name"]: row["parameters"] for row in models_table()}
-    return sizes.get(spec.model, 0) * {"train": 1.0, "predict": 2.0, "spectrum": 2.0}[spec.kind]
+def _target(content: Mapping) -> Target:
+    kinds = [kind for kind in QUANTITIES if kind in content]
+    if len(kinds) != 1:
+        raise UsageError(f"{content.where}a threshold needs one of {', '.join(QUANTITIES)}")
+    amount = content[kinds[0]]
+    if type(amount) not in (int, float):
+        raise UsageError(f"{content.at(kinds[0])}{kinds[0]}: {amount!r} is not a number")
+    with content.blamed(kinds[0]):
+        return Target(kinds[0], float(amount))
 
 
-def _title(spec: Spec) -> str:
-    detail = f"{spec.method} k={spec.k} seed {spec.position_seed}" if spec.method == "apet" and spec.kind == "train" else spec.method
-    return f"{spec.model} {spec.kind if spec.kind != 'train' else detail}"
+def _expand(entry: Mapping, defaults: Mapping, searched: bool) -> Iterator[Spec]:
+    for values in _crossed(entry.over(defaults)):
+        spec = _spec_of({**values, "k": 1} if searched else values, entry, defaults)
+        yield spec if searched else spec.resolved()  # a search's defaults follow from each k
 
 
-def study_rows(study: Study, store: Store) -> list[Row]:
-    """All rows of the study's finished runs, thresholds included (computed now if they are not there)."""
-    runs = finished(store)
-    rows = [row for run_ in runs for row in run_.rows]
-    return rows + (thresholds(store, runs, study.fraction) if study.fraction else [])
+def _crossed(entry: Mapping) -> list[dict[str, Any]]:
+    axes = {name: value if isinstance(value, list) else [value] for name, value in entry.items()}
+    return [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
+
+
+def _spec_of(values: dict[str, Any], entry: Mapping, defaults: Mapping) -> Spec:
+    with entry.blamed():
+        spec = spec_from(values, entry.over(defaults).at)
+        spec.resolved()
+        return spec
+
+
+def with_data(study: Study, folder: Path) -> Study:
+    """The study with its data below `folder`, one folder a task; a task that has none there keeps its own."""
+    return replace(study, data=study.data | {task: folder / task for task in study.tasks if (folder / task).is_dir()})

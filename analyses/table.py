@@ -6,16 +6,28 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from analyses.store import Store
-from analyses.thresholds import Run, finished
+from analyses.store import Store, Summary
 from apet.errors import UsageError, lookup
 from apet.evaluation import metric_names
 from apet.files import atomic_path
 from apet.tasks import TASKS
+
+
+@dataclass
+class _Same:
+    """Runs that differ in their seeds alone: a number of each."""
+
+    spec: dict
+    k_head: int
+    chance: tuple[float, float]
+    values: list[float] = field(default_factory=list)
+    errors: list[float] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
 
 
 def table(store: Store, split: str = "validation") -> list[dict[str, Any]]:
@@ -24,39 +36,43 @@ def table(store: Store, split: str = "validation") -> list[dict[str, Any]]:
     `value` is the task's main metric on `split`, a fraction; `stderr` that over examples, together with the spread over seeds
     where there are several; `minutes` of wall clock a run, on the machine it ran on.
     """
-    groups: dict[tuple, list[Run]] = defaultdict(list)
-    for run in finished(store):
+    groups: dict[tuple, dict[str, _Same]] = defaultdict(dict)
+    for _, run in store.summaries():
         if run.spec["kind"] == "train":
-            first = run.rows[0]
-            groups[first.task, first.parameters, first.model, run.spec["method"], first.k].append(run)
-    ordered = sorted(groups.items(), key=lambda item: item[0])
-    return [_line(store, key, settings, same, split) for key, members in ordered for settings, same in _by_settings(members)]
+            _take(run, groups, split)
+    lines: list[dict[str, Any]] = []
+    for key, same in sorted(groups.items(), key=lambda item: item[0]):
+        specs = [each.spec for each in same.values()]
+        names = [name for name in specs[0] if any(spec.get(name) != specs[0][name] for spec in specs)]
+        settings = {", ".join(f"{name} {each.spec.get(name)}" for name in names): each for each in same.values()}
+        lines += [_line(key, text, each) for text, each in sorted(settings.items())]
+    return lines
 
 
-def _by_settings(runs: list[Run]) -> list[tuple[str, list[Run]]]:
-    """The runs that differ in their seeds alone, after what the others of `runs` have otherwise."""
-    names = [name for name in runs[0].spec if not name.endswith("_seed") and len({run.spec.get(name) for run in runs}) > 1]
-    found: dict[str, list[Run]] = defaultdict(list)
-    for run in runs:
-        found[", ".join(f"{name} {run.spec.get(name)}" for name in names)].append(run)
-    return sorted(found.items())
+def _take(run: Summary, groups: dict[tuple, dict[str, _Same]], split: str) -> None:
+    first, found = run.rows[0], {(row.quantity, row.split): row for row in run.rows}
+    metric = metric_names(TASKS[first.task])[0]
+    if (metric, split) not in found:
+        raise UsageError(f"not every run of {first.task} was evaluated on the {split} split")
+    spec = {name: value for name, value in run.spec.items() if not name.endswith("_seed")}
+    key = (first.task, first.parameters, first.model, spec["method"], first.k)
+    group, name = groups[key], json.dumps(spec, sort_keys=True)
+    if name not in group:
+        chance, head = found["chance", split], found.get(("k_head", None))
+        group[name] = _Same(spec, int(head.value) if head else 0, (chance.value, chance.stderr))
+    group[name].values.append(found[metric, split].value)
+    group[name].errors.append(found[metric, split].stderr)
+    group[name].seconds.append(run.env["seconds"])
 
 
-def _line(store: Store, key: tuple, settings: str, members: list[Run], split: str) -> dict[str, Any]:
+def _line(key: tuple, settings: str, same: _Same) -> dict[str, Any]:
     task, parameters, model, method, k = key
-    metric = metric_names(TASKS[task])[0]
-    found = [{(row.quantity, row.split): row for row in run.rows} for run in members]
-    if any((metric, split) not in rows for rows in found):
-        raise UsageError(f"not every run of {task} was evaluated on the {split} split")
-    values = [rows[metric, split].value for rows in found]
-    examples = mean(rows[metric, split].stderr for rows in found)  # all seeds are evaluated on the same ones
-    seeds = stdev(values) / math.sqrt(len(values)) if len(values) > 1 else 0.0
-    chance, head = found[0]["chance", split], found[0].get(("k_head", None))
+    examples = mean(same.errors)  # all seeds are evaluated on the same ones
+    seeds = stdev(same.values) / math.sqrt(len(same.values)) if len(same.values) > 1 else 0.0
     return {
-        "task": task, "model": model, "parameters": parameters, "method": method, "k": k, "k_head": int(head.value) if head else 0,
-        "settings": settings, "metric": metric, "value": mean(values), "stderr": math.hypot(examples, seeds), "chance": chance.value,
-        "chance_stderr": chance.stderr, "seeds": len(members),
-        "minutes": mean(json.loads((store.folder(run.id) / "env.json").read_text())["seconds"] for run in members) / 60,
+        "task": task, "model": model, "parameters": parameters, "method": method, "k": k, "k_head": same.k_head,
+        "settings": settings, "metric": metric_names(TASKS[task])[0], "value": mean(same.values), "stderr": math.hypot(examples, seeds),
+        "chance": same.chance[0], "chance_stderr": same.chance[1], "seeds": len(same.values), "minutes": mean(same.seconds) / 60,
     }  # fmt: skip
 
 

@@ -1,8 +1,7 @@
 """From the rows of training runs and a Gram matrix to k*: measured with an interval, predicted without training.
 
-The target is a fraction of the improvement of the training loss that full fine-tuning makes over the untuned model,
-on the same fixed examples: L_target = L0 - fraction (L0 - L_full). It is a minimum that T3 speaks of, so only runs
-without early stop count.
+Which scores have a threshold, and what each is called, is in `analyses.targets`. It is a minimum of the training loss that T3
+speaks of, so for a target on that loss only runs without early stop count, and only there is a prediction.
 """
 
 from __future__ import annotations
@@ -11,29 +10,13 @@ import hashlib
 import json
 import math
 from collections import defaultdict
-from dataclasses import dataclass
-from statistics import mean
 
 import numpy as np
 
 from analyses.store import Row, Store
-
-DEFINITION = (
-    "training loss that makes {percent:g} % of the improvement of full fine-tuning over the untuned model, "
-    "on the same {examples} fixed examples"
-)
-
-
-@dataclass(frozen=True)
-class Run:
-    """A finished run: its id, spec and rows by (quantity, split)."""
-
-    id: str
-    spec: dict
-    rows: list[Row]
-
-    def value(self, quantity: str, split: str | None = None) -> float:
-        return next(row.value for row in self.rows if row.quantity == quantity and row.split == split)
+from analyses.targets import Run, Target
+from apet.evaluation import metric_names
+from apet.tasks import TASKS
 
 
 def finished(store: Store) -> list[Run]:
@@ -42,77 +25,84 @@ def finished(store: Store) -> list[Run]:
     return [run for run in runs if run.spec["kind"] != "threshold"]
 
 
-def fractions(store: Store) -> list[float]:
+def known_targets(store: Store) -> list[Target]:
     """The targets for which thresholds have been computed here, sorted."""
     specs = (store.spec(name) for name in store.run_ids())
-    return sorted({spec["fraction"] for spec in specs if spec["kind"] == "threshold"})
+    found = {Target(**spec["target"]) for spec in specs if spec["kind"] == "threshold"}
+    return sorted(found, key=lambda target: (target.kind, target.amount))
 
 
-def thresholds(store: Store, runs: list[Run], fraction: float, seed: int = 0) -> list[Row]:
-    """k_star, k_pred and what they rest on, for every model and fixed set of examples among `runs` that allows it.
+def thresholds(store: Store, runs: list[Run], target: Target, seed: int = 0) -> list[Row]:
+    """k_star (or k_high, k_low), k_pred and what they rest on, for every model and fixed set of examples among `runs` that allows it.
 
     Groups without a full fine-tuning run have no target and are skipped. Results are committed to the store.
     """
     groups: dict[tuple, list[Run]] = defaultdict(list)
     for run in runs:
-        if run.spec["kind"] == "predict" or (run.spec["kind"] == "train" and _predictable(run)):
-            groups[tuple(run.spec[name] for name in ("model", "random_init", "task", "examples", "max_length"))].append(run)
+        if _counts(run, target):
+            early = run.spec["early_stop"] and not target.on_loss
+            groups[*(run.spec[name] for name in ("model", "random_init", "task", "examples", "max_length")), early].append(run)
     found: list[Row] = []
     for members in groups.values():
-        if any(_is(run, "full") for run in members):
-            found += _group(store, members, fraction, seed)
+        if any(_is(run, "full") for run in members) or (target.kind == "above_chance" and any(_is(run, "apet") for run in members)):
+            found += _group(store, members, target, seed)
     return found
 
 
-def _predictable(run: Run) -> bool:
-    """Whether a training run is of the function that a prediction speaks of: its minimum, in words, by the weights as they are."""
+def _counts(run: Run, target: Target) -> bool:
+    """Whether a run says something of a target: training runs in words, and for one on the loss of the function that a prediction
+    speaks of, its minimum by the weights as they are."""
+    if run.spec["kind"] == "predict":
+        return target.on_loss
+    if run.spec["kind"] != "train":
+        return False
     plain = run.spec.get("weights", "float32") == "float32" and run.spec.get("attention", "eager") == "eager"
-    return plain and not run.spec["early_stop"] and not any(row.quantity == "k_head" for row in run.rows)
+    return not target.on_loss or (plain and not run.spec["early_stop"] and not run.has("k_head"))
 
 
 def _is(run: Run, method: str) -> bool:
     return run.spec["kind"] == "train" and run.spec["method"] == method
 
 
-def _group(store: Store, runs: list[Run], fraction: float, seed: int) -> list[Row]:
-    name = hashlib.sha256(json.dumps([sorted(run.id for run in runs), fraction, seed]).encode()).hexdigest()[:16]
+def _group(store: Store, runs: list[Run], target: Target, seed: int) -> list[Row]:
+    name = hashlib.sha256(json.dumps([sorted(run.id for run in runs), target.as_dict(), seed]).encode()).hexdigest()[:16]
     if not store.done(name):
-        spec = {"kind": "threshold", "fraction": fraction, "seed": seed, "runs": sorted(run.id for run in runs)}
-        store.commit(name, spec, _rows(store, runs, fraction, seed, name), {}, {})
+        spec = {"kind": "threshold", "target": target.as_dict(), "seed": seed, "runs": sorted(run.id for run in runs)}
+        store.commit(name, spec, _rows(store, runs, target, seed, name), {}, {})
     return store.rows(name)
 
 
-def _rows(store: Store, runs: list[Run], fraction: float, seed: int, name: str) -> list[Row]:
-    full = [run for run in runs if _is(run, "full")]
-    initial = mean(run.value("initial_loss", "train") for run in full)
-    target = initial - fraction * (initial - mean(run.value("loss", "train") for run in full))
+def _rows(store: Store, runs: list[Run], target: Target, seed: int, name: str) -> list[Row]:
+    full = [run for run in runs if _is(run, "full")] or runs
     sample = full[0].rows[0]
+    metric = metric_names(TASKS[sample.task])[0] if sample.task in TASKS else "accuracy"
+    value = target.value(full, metric)
 
-    def row(quantity: str, value: float | None, **columns) -> Row:
-        number = math.nan if value is None else float(value)
+    def row(quantity: str, number: float | None, **columns) -> Row:
         return Row(
-            sample.model, sample.parameters, sample.task, quantity, number, name, split="train", method="apet", target=target, **columns
-        )
+            sample.model, sample.parameters, sample.task, quantity, _number(number), name,
+            split="train" if target.on_loss else "validation", method="apet", target=value, **columns,
+        )  # fmt: skip
 
-    definition = DEFINITION.format(percent=100 * fraction, examples=full[0].spec["examples"] or "all")
-    rows = [row("target_loss", target, note=definition)]
+    definition = target.definition(full[0].spec["examples"])
+    rows = [row("target_loss" if target.on_loss else "target_metric", value, note=definition)]
     measured = [run for run in runs if _is(run, "apet")]
     if measured:
-        rows += _measured(measured, target, seed, definition, row)
+        rows += _measured(measured, target, value, metric, seed, definition, row)
     predicted = [run for run in runs if run.spec["kind"] == "predict"]
     if predicted:
-        rows += _predicted(store, predicted[0], target, seed, definition, row)
+        rows += _predicted(store, predicted[0], value, seed, definition, row)
     return rows
 
 
-def _measured(runs: list[Run], target: float, seed: int, definition: str, row) -> list[Row]:
-    from landscape.threshold import crossing, gap_of_loss
+def _measured(runs: list[Run], target: Target, value: float, metric: str, seed: int, definition: str, row) -> list[Row]:
+    from landscape.threshold import crossing
 
-    runs = sorted(runs, key=lambda run: (run.spec["k"], run.id))
-    gaps = [gap_of_loss(run.value("loss", "train"), target) for run in runs]
-    found = crossing([run.spec["k"] for run in runs], gaps, seed=seed)
+    runs = sorted(runs, key=lambda run: (run.k, run.id))
+    gaps = [target.gap(run, value, metric) for run in runs]
+    found = crossing([run.k for run in runs], gaps, seed=seed)
     note = f"censored: {found.censored}" if found.censored else definition
-    rows = [row("k_star", found.k_star, low=_number(found.low), high=_number(found.high), note=note), row("runs", len(runs))]
+    rows = [row(target.quantity, found.k_star, low=_number(found.low), high=_number(found.high), note=note), row("runs", len(runs))]
     if found.slope is not None:
         rows.append(row("slope", found.slope, stderr=_number(found.slope_stderr)))
     return rows

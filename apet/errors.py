@@ -24,6 +24,12 @@ class MissingInput(ApetError):
     exit_code = 3
 
 
+class Interrupted(ApetError):
+    """Ctrl-C: the state is saved, the same command goes on from there (exit code 130)."""
+
+    exit_code = 130
+
+
 def lookup(table: dict, name: str, what: str):
     """`table[name]`, or a UsageError that suggests the nearest name."""
     one_of(table, name, what)

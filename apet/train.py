@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from apet.checkpoint import load, packed, save, unpack
-from apet.errors import ApetError
+from apet.errors import Interrupted
 from apet.evaluation import evaluate
 from apet.find_lr import find_lr
 from apet.launch import accelerator_for, anywhere, shared, tracked
@@ -33,12 +33,6 @@ from apet.step import Stepper
 from apet.tasks import Example
 
 CHECKPOINT_SECONDS = 20.0
-
-
-class Interrupted(ApetError):
-    """Ctrl-C: the state is saved, the same command goes on from there."""
-
-    exit_code = 130
 
 
 def train(

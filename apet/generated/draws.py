@@ -10,7 +10,8 @@ import numpy as np
 
 SPLITS = ("train", "validation", "test")
 CAPACITY = 8000  # of a task whose texts are too many to count
-F, T = TypeVar("F"), TypeVar("T")
+F = TypeVar("F")
+T = TypeVar("T")
 
 
 def generator(split: str, count: int, seed: int, capacity: Callable[[str], int]) -> np.random.Generator:

@@ -7,15 +7,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from analyses.intrinsic_dim import first_round, second_round
+from analyses.kinds import RUNS
 from analyses.run import run
+from analyses.search import first_round, second_round
 from analyses.spec import Spec
 from analyses.store import Row, Store
-from analyses.study import Study, read_study, run_study, study_rows
+from analyses.study import Stage, Study, read_study
+from analyses.targets import Target
 from analyses.thresholds import finished, thresholds
+from analyses.training import train_run
+from analyses.workers import Event, Options, run_study
 from apet.errors import ApetError, MissingInput, UsageError
 
 ROOT = Path(__file__).parent.parent.parent
+HALF = Target("fraction", 0.5)
 BASE = {"model": "mini-t5-240k", "random_init": True, "task": "sst2", "examples": 16, "early_stop": False, "steps": 20, "batch": 8}
 
 
@@ -25,7 +30,12 @@ def small(folder: Path) -> Study:
         *(Spec(**BASE, k=k, position_seed=seed) for k in (5, 50) for seed in (0, 1)),
         Spec(**{**BASE, "kind": "predict"}),
     ]
-    return Study("small", tuple(spec.resolved() for spec in specs), 0.5, {"sst2": folder})
+    return Study("small", (Stage("runs", tuple(spec.resolved() for spec in specs)),), (HALF,), {"sst2": folder})
+
+
+def with_thresholds(store: Store) -> Store:
+    thresholds(store, finished(store), HALF)
+    return store
 
 
 def rows_of(store: Store) -> dict[str, str]:
@@ -42,7 +52,7 @@ def whole(folder, tmp_path_factory) -> Store:
 
 def test_the_same_spec_gives_bitwise_the_same_rows(whole, folder, tmp_path):
     store = Store(tmp_path)
-    for spec in reversed(small(folder).specs):
+    for spec in reversed(small(folder).known):
         run(spec, store, folder)
     assert rows_of(store) == {name: text for name, text in rows_of(whole).items() if name in rows_of(store)}
 
@@ -50,28 +60,24 @@ def test_the_same_spec_gives_bitwise_the_same_rows(whole, folder, tmp_path):
 def test_an_interrupted_study_equals_an_uninterrupted_one(whole, folder, tmp_path, monkeypatch):
     store = Store(tmp_path)
 
-    def stop(done: int, total: int, what: str) -> None:
-        if done == 3:
+    def stop(event: Event) -> None:
+        if event.kind == "done" and len(store.run_ids()) == 3:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run_study(small(folder), store, report=stop)
+        run_study(small(folder), store, tell=stop)
     stamps = {name: (store.folder(name) / "DONE").stat().st_mtime_ns for name in store.run_ids()}
     assert len(stamps) == 3
     run_study(small(folder), store)
     assert all((store.folder(name) / "DONE").stat().st_mtime_ns == stamp for name, stamp in stamps.items())
-    study_rows(small(folder), whole)
-    study_rows(small(folder), store)
-    assert rows_of(store) == rows_of(whole)
+    assert rows_of(with_thresholds(store)) == rows_of(with_thresholds(whole))
 
 
 @pytest.mark.long
 def test_two_processes_give_the_rows_of_one(whole, folder, tmp_path):
     store = Store(tmp_path)
     assert len(run_study(small(folder), store, jobs=2).done) == 6
-    study_rows(small(folder), whole)
-    study_rows(small(folder), store)
-    assert rows_of(store) == rows_of(whole)
+    assert rows_of(with_thresholds(store)) == rows_of(with_thresholds(whole))
 
 
 def test_runs_leave_the_loaded_model_untouched(folder, tmp_path):
@@ -90,18 +96,28 @@ def test_runs_leave_the_loaded_model_untouched(folder, tmp_path):
         assert all(p.requires_grad and p.grad is None for p in found.loaded.model.parameters())
 
 
-def test_a_failed_run_does_not_stop_the_others(folder, tmp_path, monkeypatch):
-    study = small(folder)
+def test_a_failed_run_is_a_row_and_is_not_tried_again_unasked(whole, folder, tmp_path, monkeypatch):
+    study, store, calls = small(folder), Store(tmp_path), []
 
-    def fail_on_full(spec, *rest, **options):
-        if spec.method == "full" and spec.kind == "train":
+    def fails(spec, *rest):
+        calls.append(spec)
+        if spec.method == "full":
             raise ApetError("the loss is nan at step 3")
-        return run(spec, *rest, **options)
+        return train_run(spec, *rest)
 
-    monkeypatch.setattr("analyses.study.run", fail_on_full)
-    outcome = run_study(study, Store(tmp_path))
-    assert len(outcome.done) == 5
-    assert [error for _, error in outcome.failed] == ["the loss is nan at step 3"]
+    monkeypatch.setitem(RUNS, "train", fails)
+    for _ in range(2):
+        outcome = run_study(study, store)
+        assert len(outcome.done) == 5
+        assert [(spec.method, error) for spec, error in outcome.failed] == [("full", "the loss is nan at step 3")]
+    assert len(calls) == 5
+    (name,) = store.run_ids("failed")
+    assert [(row.quantity, row.note) for row in store.rows(name)] == [("failed", "the loss is nan at step 3")]
+    assert "nan at step 3" in store.env(name)["traceback"]
+    monkeypatch.undo()
+    outcome = run_study(study, store, options=Options(retry_failed=True, since=store.now()))
+    assert not outcome.failed
+    assert rows_of(with_thresholds(store)) == rows_of(with_thresholds(whole))
 
 
 def test_one_runs_rows_do_not_change_with_another_seed(whole, folder, tmp_path):
@@ -111,7 +127,7 @@ def test_one_runs_rows_do_not_change_with_another_seed(whole, folder, tmp_path):
 
 
 def test_the_threshold_rows_hold_target_and_both_thresholds(whole, folder):
-    found = {row.quantity: row for row in thresholds(whole, finished(whole), 0.5) if row.quantity != "predicted_loss"}
+    found = {row.quantity: row for row in thresholds(whole, finished(whole), HALF) if row.quantity != "predicted_loss"}
     full = next(r for r in finished(whole) if r.spec["method"] == "full")
     initial, final = full.value("initial_loss", "train"), full.value("loss", "train")
     assert found["target_loss"].value == pytest.approx((initial + final) / 2)
@@ -133,7 +149,7 @@ def test_the_measured_threshold_of_known_losses_is_recovered(tmp_path):
     for k in (16, 64, 256, 1024):
         for seed in range(3):
             commit(f"{k}-{seed}", "apet", k, 0.5 * (k / 100) ** -0.5 * math.exp(0.03 * noise.normal()))
-    (k_star,) = (row for row in thresholds(store, finished(store), 0.5) if row.quantity == "k_star")
+    (k_star,) = (row for row in thresholds(store, finished(store), HALF) if row.quantity == "k_star")
     assert k_star.low < 100 < k_star.high
     assert k_star.value == pytest.approx(100, rel=0.1)
 
@@ -141,36 +157,49 @@ def test_the_measured_threshold_of_known_losses_is_recovered(tmp_path):
 def test_round_one_spreads_k_and_round_two_brackets_the_crossing():
     assert first_round(10**6, 6) == [4, 16, 64, 256, 1024, 4096]
     assert max(first_round(100, 6)) == 100
-    pairs = second_round({4: 0.7, 16: 0.6, 64: 0.3, 256: 0.1}, 0.5, 8)
+    pairs = second_round({4: -0.2, 16: -0.1, 64: 0.2, 256: 0.4}, 8)
     assert len(set(pairs)) == 8
     assert {k for k, _ in pairs} == {16, 25, 40, 64}
     assert all(seed >= 1 for _, seed in pairs)
-    assert {k for k, _ in second_round({4: 0.7, 16: 0.6}, 0.5, 4)} == {4, 16}  # not reached: the upper end again
+    assert {k for k, _ in second_round({4: -0.2, 16: -0.1}, 4)} == {4, 16}  # not reached: the upper end again
 
 
 @pytest.mark.parametrize("name", sorted(p.name for p in (ROOT / "studies").glob("*.yaml")))
 def test_shipped_studies_are_valid(name):
     study = read_study(ROOT / "studies" / name)
-    assert study.specs
-    assert all(asdict(spec) == asdict(spec.resolved()) for spec in study.specs)
+    assert study.name == name.removesuffix(".yaml")
+    assert study.known or study.to_come
+    assert all(asdict(spec) == asdict(spec.resolved()) for spec in study.known)
 
 
 def test_the_largest_models_prediction_is_held_back():
     study = read_study(ROOT / "studies" / "ladder.yaml")
-    assert {spec.model for spec in study.specs if spec.kind == "train"} >= {"mini-t5-6m"}
-    assert "mini-t5-6m" not in {spec.model for spec in study.specs if spec.kind == "predict"}
+    assert {spec.model for spec in study.known if spec.kind == "train"} >= {"mini-t5-6m"}
+    assert "mini-t5-6m" not in {spec.model for spec in study.known if spec.kind == "predict"}
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("grid: [{kind: train, method: full, modle: x}]", r"grid entry 1: unknown field 'modle': did you mean model"),
-        ("grid: [{kind: train, k: [1, x]}]", r"grid entry 1: k: 'x' is not int or null"),
-        ("grids: []", "at least a 'grid'"),
-        ("grid: [{k: 1}]\nthresholds: {}", "unknown key 'thresholds': did you mean threshold"),
-        ("grid: [{k: 1}]\nthreshold: {fraction: 2}", "fraction 2 is not between 0 and 1"),
-        ("grid: [x]", "is not a mapping"),
-        (":", "s.yaml"),
+        ("grid: [{kind: train, method: full, modle: x}]", r"s.yaml:1: unknown field 'modle': did you mean model"),
+        ("grid:\n  - {k: 1}\n  - kind: train\n    k: [1, x]", r"s.yaml:4: k: 'x' is not int or null"),
+        ("grid:\n  - {k: 1}\n  - {k: 0}", r"s.yaml:3: k = 0 must be at least 1"),
+        ("defaults:\n  lr: fast\ngrid: [{k: 1}]", r"s.yaml:2: lr: 'fast' is not float or null"),
+        ("name: x\ngrids: []", "s.yaml:2: unknown key 'grids': did you mean grid"),
+        ("name: x", "needs a 'grid' of runs, or 'stages'"),
+        ("grid: [{k: 1}]\nthresholds: {}", "s.yaml:2: unknown key 'thresholds': did you mean threshold"),
+        ("grid: [{k: 1}]\nthreshold: {fraction: 2}", "s.yaml:2: a target's fraction of 2.0 is not between 0 and 1"),
+        ("grid: [{k: 1}]\nstages: {a: {grid: [{k: 1}]}}", "s.yaml:2: a study has either"),
+        ("grid: [x]", "s.yaml:1: 'x' is not a mapping"),
+        ("grid: [{k: 1}]\nname: a\nname: b", "s.yaml:3: the key 'name' comes twice"),
+        ("name: a\n  b: c", "s.yaml:2: not YAML"),
+        ("- 1", "not a mapping"),
+        ("stages:\n  a: {grid: []}", "s.yaml:2: stage a needs a 'grid'"),
+        ("stages:\n  a:\n    at: b\n    grid: [{kind: spectrum}]", "s.yaml:3: there is no stage 'b' before this one"),
+        ("stages:\n  a:\n    search: {below_full: .1}\n    grid: [{kind: train}]", "s.yaml:3: a search for below_full needs 'of'"),
+        ("stages:\n  a:\n    search: {above_chance: .1, runs: 3}\n    grid: [{}]", "s.yaml:3: runs: 3 is not a number of at least 6"),
+        ("stages:\n  a:\n    search: {above_chance: .1, from: 9, to: 9}\n    grid: [{}]", "s.yaml:3: to = 9 is not above from = 9"),
+        ("stages:\n  a:\n    search: {runs: 9}\n    grid: [{}]", "s.yaml:3: a threshold needs one of"),
     ],
 )
 def test_a_wrong_study_says_where(text, message, tmp_path):

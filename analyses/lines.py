@@ -1,0 +1,93 @@
+"""YAML whose mappings know their lines, so that an error can name them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from apet.errors import MissingInput, UsageError, did_you_mean
+
+
+class Mapping(dict[str, Any]):
+    """A YAML mapping; `where` names its file and line as an error's beginning, `at(key)` that of a key."""
+
+    where: str = ""
+    keys_at: dict[str, str]
+
+    def __init__(self, content: dict[str, Any], where: str, keys_at: dict[str, str]):
+        super().__init__(content)
+        self.where, self.keys_at = where, keys_at
+
+    def at(self, key: str) -> str:
+        return self.keys_at.get(key, self.where)
+
+    def only(self, names: Sequence[str]) -> None:
+        """Raise a UsageError for the first key that is not one of `names`."""
+        for key in self:
+            if key not in names:
+                raise UsageError(f"{self.at(key)}unknown key '{key}'{did_you_mean(key, names)}")
+
+    def mapping(self, key: str) -> Mapping:
+        """The mapping at `key`, an empty one if there is none; UsageError for anything else."""
+        value = self.get(key)
+        if value is None:
+            return Mapping({}, self.at(key), {})
+        if not isinstance(value, Mapping):
+            raise UsageError(f"{self.at(key)}{key}: {value!r} is not a mapping")
+        return value
+
+    def part(self, *names: str) -> Mapping:
+        """The same mapping with these keys alone."""
+        return Mapping({name: self[name] for name in names if name in self}, self.where, self.keys_at)
+
+    def over(self, defaults: Mapping) -> Mapping:
+        """This mapping laid over `defaults`."""
+        return Mapping({**defaults, **self}, self.where, {**defaults.keys_at, **self.keys_at})
+
+    def first(self) -> dict[str, Any]:
+        """Of every list its first item."""
+        return {name: value[0] if isinstance(value, list) and value else value for name, value in self.items()}
+
+    @contextmanager
+    def blamed(self, key: str | None = None) -> Iterator[None]:
+        """Put the line in front of a UsageError that does not name one."""
+        place = self.where if key is None else self.at(key)
+        try:
+            yield
+        except UsageError as error:
+            file = place.partition(":")[0]
+            raise UsageError(str(error) if file and str(error).startswith(file) else f"{place}{error}") from error
+
+
+def read_yaml(path: Path) -> Mapping:
+    """The mapping in a YAML file. MissingInput if there is no file, UsageError with the line for what is not YAML or no mapping."""
+    if not path.is_file():
+        raise MissingInput(f"no study file {path}")
+
+    class Loader(yaml.SafeLoader):
+        pass
+
+    def construct(loader: Loader, node: yaml.MappingNode) -> Mapping:
+        places = {str(key.value): f"{path}:{key.start_mark.line + 1}: " for key, _ in node.value}
+        if len(places) < len(node.value):
+            names = [str(key.value) for key, _ in node.value]
+            twice = next(name for name in names if names.count(name) > 1)
+            raise UsageError(f"{places[twice]}the key '{twice}' comes twice")
+        content = loader.construct_mapping(node, deep=True)
+        return Mapping({str(key): value for key, value in content.items()}, f"{path}:{node.start_mark.line + 1}: ", places)
+
+    Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, construct)
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader)
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise UsageError(f"{path}:{line}: not YAML: {error.problem}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, Mapping):
+        raise UsageError(f"{path}: not a mapping: a study begins with 'name: ...'")
+    return content

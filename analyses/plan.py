@@ -1,0 +1,121 @@
+"""What a study will take, before it is started: runs, example-gradients, hours and memory by model, and what is done already."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections import defaultdict
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from analyses.inputs import Inputs, inputs, task_data
+from analyses.rehearsal import rehearse, too_large
+from analyses.run import cost, identify
+from analyses.spec import Spec, spec_from
+from analyses.store import DONE, FAILED, Store
+from analyses.study import Stage, Study
+from apet.errors import ApetError
+
+
+@dataclass
+class Share:
+    """What of a study falls to one model; `estimated` are runs that are not known yet (searches, and what follows from runs)."""
+
+    runs: int = 0
+    estimated: int = 0
+    done: int = 0
+    failed: int = 0
+    gradient_equivalents: int = 0  # of the runs that are not over
+    costliest: tuple[int, Spec] | None = None  # training runs that are not over
+    missing: str | None = None  # why runs of this model cannot be made here
+    where: dict[str, Path] = field(default_factory=dict)
+
+
+def plan(study: Study, store: Store, jobs: int = 1, device: str = "cpu", calibrate: bool = True) -> dict[str, Any]:
+    """The plan as a JSON object; `hours` divide by `jobs`, and are None where nothing could be tried here.
+
+    For each model with runs to do its costliest training run is rehearsed for some seconds (`analyses.rehearsal`), in a process
+    of its own; the time of its other runs is in proportion to their example-gradients.
+    """
+    shares: dict[str, Share] = defaultdict(Share)
+    for spec, count, known in _estimates(study):
+        _add(shares[spec.model], spec, count, known, study, store)
+    lines = [_line(name, share, study, jobs, device, calibrate) for name, share in shares.items()]
+    hours = [line["hours"] for line in lines]
+    return {
+        "study": study.name,
+        **{key: sum(line[key] for line in lines) for key in ("runs", "estimated_runs", "done", "failed", "gradient_equivalents")},
+        "hours": None if None in hours else sum(hours),
+        "models": lines,
+        "later": list(study.to_come),
+    }
+
+
+def _estimates(study: Study) -> list[tuple[Spec, int, bool]]:
+    """(a run, how many like it, whether it is known already) for everything that the study may start."""
+    found: dict[str, list[tuple[Spec, int, bool]]] = {}
+    for stage in study.stages:
+        found[stage.name] = list(_of_stage(stage, found))
+    return [each for stage in found.values() for each in stage]
+
+
+def _of_stage(stage: Stage, found: dict[str, list[tuple[Spec, int, bool]]]) -> list[tuple[Spec, int, bool]]:
+    if stage.at is not None:
+        parents = found[stage.at]
+        return [(_following(spec, variant), count, False) for spec, count, _ in parents for variant in stage.variants]
+    if stage.search is not None:
+        middle = round((stage.search.lowest * stage.search.highest) ** 0.5)
+        return [(replace(spec, k=middle).resolved(), stage.search.runs, False) for spec in stage.specs]
+    return [(spec, 1, True) for spec in stage.specs]
+
+
+def _following(spec: Spec, variant: tuple[tuple[str, Any], ...]) -> Spec:
+    return spec_from({**vars(spec), **dict(variant), "at": "not yet"}).resolved()
+
+
+def _add(share: Share, spec: Spec, count: int, known: bool, study: Study, store: Store) -> None:
+    share.runs += count
+    share.estimated += 0 if known else count
+    data = study.data.get(spec.task)
+    try:
+        state = store.state(identify(spec, data)) if known else None
+        gradients = cost(spec, Inputs(None, task_data(spec.task, data, spec.test), "cpu"))
+    except ApetError as error:
+        share.missing = share.missing or str(error)
+        return
+    share.done += state == DONE
+    share.failed += state == FAILED
+    if state is None:
+        share.gradient_equivalents += count * gradients
+        if spec.kind == "train" and (share.costliest is None or gradients > share.costliest[0]):
+            share.costliest = (gradients, spec)
+
+
+def _line(name: str, share: Share, study: Study, jobs: int, device: str, calibrate: bool) -> dict[str, Any]:
+    line = {
+        "model": name, "runs": share.runs, "estimated_runs": share.estimated, "done": share.done, "failed": share.failed,
+        "gradient_equivalents": share.gradient_equivalents, "hours": 0.0 if not share.missing else None, "peak_gb": None,
+    }  # fmt: skip
+    if share.missing:
+        return line | {"note": share.missing}
+    if share.gradient_equivalents == 0:
+        return line
+    if share.costliest is None or not calibrate or too_large(share.costliest[1]):
+        return line | {"hours": None, "note": "not rehearsed here"}
+    gradients, spec = share.costliest
+    rehearsal = _apart(spec, study.data.get(spec.task), device)
+    seconds = rehearsal["seconds"] / gradients * share.gradient_equivalents
+    return line | {"hours": seconds / 3600 / jobs, "peak_gb": rehearsal["peak_gb"]}
+
+
+def _apart(spec: Spec, data: Path | None, device: str) -> dict[str, float]:
+    """A rehearsal in a process of its own, whose memory is that of the run alone, with one thread as a study's jobs have."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(_rehearsed, (spec, data, device))
+
+
+def _rehearsed(spec: Spec, data: Path | None, device: str) -> dict[str, float]:
+    import torch
+
+    torch.set_num_threads(1)
+    return rehearse(spec, inputs(spec, data, device))

@@ -1,0 +1,317 @@
+"""Running a study: processes that walk through the same batches of runs and share them by claims.
+
+A process takes what is neither done nor claimed, and before the next batch waits for what others have claimed. Several jobs
+of one launch, two launches of one study at once, and a shard that is run twice are therefore all the same thing: nothing is
+lost and nothing is computed twice. What is killed lets go of its claim, and the next one goes on from its checkpoint.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import cache, partial
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any
+
+from analyses.claims import Held
+from analyses.run import fail, identify, run
+from analyses.spec import Spec
+from analyses.stages import batches
+from analyses.store import DONE, FAILED, Store
+from analyses.study import Study
+from analyses.targets import Run
+from apet.errors import ApetError, Interrupted
+from apet.files import WriteError
+
+POLL = 0.5  # seconds between looks at runs that others have claimed
+DEATHS = 2  # a run in whose hands a process died so often has failed
+
+
+@dataclass(frozen=True)
+class Event:
+    """What a process tells: `known` (so many more runs), `begin`, `progress` (done of total), `done` or `failed` (a run)."""
+
+    kind: str
+    spec: Spec | None = None
+    text: str = ""
+    done: float = 0
+    total: float = 0
+
+
+@dataclass
+class Outcome:
+    """What came of a study's runs: ids of finished runs, (spec, error) of failed ones, and how many other shards have to do yet."""
+
+    done: list[str] = field(default_factory=list)
+    failed: list[tuple[Spec, str]] = field(default_factory=list)
+    elsewhere: int = 0
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a study is run. `shard` (i, n): of every batch the i-th, i + n-th, ... run; `since` (ns, the file system's clock): with
+    `force` whatever is older is done again, with `retry_failed` failed runs that are."""
+
+    device: str = "cpu"
+    shard: tuple[int, int] = (1, 1)
+    force: bool = False
+    retry_failed: bool = False
+    longest_first: bool = False
+    since: int = 0
+
+
+def run_study(
+    study: Study, store: Store, jobs: int = 1, options: Options = Options(), tell: Callable[[Event], None] = lambda event: None
+) -> Outcome:
+    """Run what is not done yet; a failed run does not stop the others. With `jobs` > 1 each process uses one thread.
+
+    Raises Interrupted on Ctrl-C and SIGTERM, after what runs has saved its state, and WriteError where results cannot be written.
+    """
+    with terminable():
+        if jobs == 1:
+            return work(study, store, options, tell)
+        return _crew(study, store.root, jobs, options, tell)
+
+
+def work(
+    study: Study, store: Store, options: Options = Options(), tell: Callable[[Event], None] = lambda event: None,
+    died: dict[Spec, str] | None = None,
+) -> Outcome:  # fmt: skip
+    """Run the study in this process; `died` are runs that are given up, with the reason."""
+    outcome = Outcome()
+    index, count = options.shard
+    for specs in batches(study, partial(find, study, store)):
+        mine = specs[index - 1 :: count]
+        tell(Event("known", total=len(mine)))
+        order = sorted(mine, key=weight, reverse=True) if options.longest_first else mine
+        for spec, name, error in _settled(order, study, store, options, tell, died or {}):
+            if error is None:
+                outcome.done.append(name)
+            else:
+                outcome.failed.append((spec, error))
+            tell(Event("done" if error is None else "failed", spec, error or ""))
+        if count > 1:
+            outcome.elsewhere = sum(_state(spec, study, store) is None for spec in set(specs) - set(mine))
+            if outcome.elsewhere:
+                break  # the next batch is not known before
+    return outcome
+
+
+def _settled(
+    specs: list[Spec], study: Study, store: Store, options: Options, tell: Callable[[Event], None], died: dict[Spec, str]
+) -> Iterator[tuple[Spec, str, str | None]]:
+    """(spec, run id, error) of every run as it is over, in whatever process; those that others have claimed come last."""
+    waiting, held = deque(specs), 0
+    while waiting:
+        spec = waiting.popleft()
+        try:
+            yield spec, *_settle(spec, study, store, options, tell, died.get(spec))
+            held = 0
+        except Held:
+            waiting.append(spec)
+            held += 1
+            if held >= len(waiting):
+                time.sleep(POLL)
+                held = 0
+
+
+def _settle(
+    spec: Spec, study: Study, store: Store, options: Options, tell: Callable[[Event], None], died: str | None
+) -> tuple[str, str | None]:
+    """(run id, error) of one run, which is done here if it is not over yet."""
+    data = study.data.get(spec.task)
+    try:
+        name = identify(spec, data)
+        state = store.state(name)
+        old = store.changed(name) < options.since
+        again = old and (options.force or (options.retry_failed and state == FAILED))
+        if state is None or again:
+            tell(Event("begin", spec))
+            report = partial(_progress, tell, spec)
+            if died is None:
+                run(spec, store, data, options.device, report, force=again, keep_failure=True)
+            else:
+                fail(spec, store, data, died)
+            state = store.state(name)
+        return name, None if state == DONE else store.rows(name)[0].note
+    except (Held, Interrupted, WriteError):
+        raise
+    except ApetError as error:  # of a run that has no identity: its model or data are not here
+        return "", str(error)
+
+
+def _progress(tell: Callable[[Event], None], spec: Spec, what: str, done: float, total: float) -> None:
+    tell(Event("progress", spec, what, done, total))
+
+
+def find(study: Study, store: Store, spec: Spec) -> Run | None:
+    """The run of `spec` if it is done and did not fail."""
+    try:
+        name = identify(spec, study.data.get(spec.task))
+    except ApetError:
+        return None
+    return Run(name, store.spec(name), store.rows(name)) if store.done(name) else None
+
+
+def _state(spec: Spec, study: Study, store: Store) -> str | None:
+    try:
+        return store.state(identify(spec, study.data.get(spec.task)))
+    except ApetError:
+        return FAILED  # it never will be done here
+
+
+def weight(spec: Spec) -> float:
+    """About how long a run takes, in units of its own: its example-gradients times the model's parameters, where they are known."""
+    sizes = _sizes()
+    examples = spec.examples or 1000
+    gradients = {
+        "train": spec.steps * spec.batch,
+        "predict": examples,
+        "spectrum": 4 * spec.lanczos_steps * (1 + spec.probes) * examples,
+    }
+    return gradients[spec.kind] * sizes.get(spec.model, 1e6)
+
+
+@cache
+def _sizes() -> dict[str, int]:
+    from apet.models import models_table
+
+    return {row["name"]: row["parameters"] for row in models_table()}
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """While it lasts, SIGTERM, a scheduler's way to say that time is up, is taken as Ctrl-C."""
+    try:
+        before = signal.signal(signal.SIGTERM, lambda number, frame: signal.raise_signal(signal.SIGINT))
+    except ValueError:  # not the main thread
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _crew(study: Study, root: Path, jobs: int, options: Options, tell: Callable[[Event], None]) -> Outcome:
+    """The study by `jobs` processes. Each goes through all of it, so the outcome of the last to finish is that of all."""
+    crew = _Crew(study, root, options, tell)
+    try:
+        for _ in range(jobs):
+            crew.start()
+        while crew.members:
+            for pipe in wait(list(crew.members)):
+                crew.listen(pipe)
+    except BaseException:
+        crew.stop()
+        raise
+    assert crew.outcome is not None
+    return crew.outcome
+
+
+class _Crew:
+    """Processes at work, by the pipe that each talks through (one each: a process that is killed takes no shared lock along)."""
+
+    def __init__(self, study: Study, root: Path, options: Options, tell: Callable[[Event], None]):
+        self.study, self.root, self.options, self.tell = study, root, options, tell
+        self.members: dict[Any, Any] = {}
+        self.hand: dict[Any, Spec] = {}  # the run that each has in hand
+        self.deaths: Counter[Spec] = Counter()
+        self.died: dict[Spec, str] = {}
+        self.outcome: Outcome | None = None
+        self._told: set[tuple[str, Spec]] = set()
+        self._known: Counter[Any] = Counter()  # runs that each has told of
+        self._most = 0
+
+    def start(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe(duplex=False)
+        process = context.Process(target=_member, args=(theirs, self.study, self.root, self.options, self.died))
+        process.start()
+        theirs.close()
+        self.members[ours] = process
+
+    def listen(self, pipe: Any) -> None:
+        try:
+            said = pipe.recv()
+        except (EOFError, OSError):
+            return self._bury(pipe)
+        if isinstance(said, Outcome):
+            self.outcome = said
+        elif isinstance(said, ApetError | KeyboardInterrupt):
+            raise said
+        else:
+            self._hear(pipe, said)
+
+    def stop(self) -> None:
+        """Ask all to save what they have in hand, and wait until they have."""
+        for process in self.members.values():
+            with suppress(ProcessLookupError):
+                os.kill(process.pid, signal.SIGINT)
+        for process in self.members.values():
+            process.join()
+
+    def _hear(self, pipe: Any, event: Event) -> None:
+        """Pass on what is news: all of them tell of all runs."""
+        if event.kind == "begin" and event.spec is not None:
+            self.hand[pipe] = event.spec
+        if event.kind in ("done", "failed") and event.spec is not None:
+            self.hand.pop(pipe, None)
+            if (event.kind, event.spec) in self._told:
+                return
+            self._told.add((event.kind, event.spec))
+        if event.kind == "known":
+            return self._count(pipe, int(event.total))
+        self.tell(event)
+
+    def _count(self, pipe: Any, more: int) -> None:
+        self._known[pipe] += more
+        if self._known[pipe] > self._most:
+            self.tell(Event("known", total=self._known[pipe] - self._most))
+            self._most = self._known[pipe]
+
+    def _bury(self, pipe: Any) -> None:
+        """A process is gone: at its end, or in the middle of a run, which is then tried again, and given up the second time."""
+        process, spec = self.members.pop(pipe), self.hand.pop(pipe, None)
+        pipe.close()
+        process.join()
+        if process.exitcode == 0:
+            return
+        reason = f"signal {-process.exitcode}" if process.exitcode < 0 else f"exit code {process.exitcode}"
+        if spec is None:
+            raise ApetError(f"a process of the study died outside of any run ({reason})")
+        self.deaths[spec] += 1
+        if self.deaths[spec] >= DEATHS:
+            self.died[spec] = f"the process died {DEATHS} times in this run ({reason}; 9 often means that memory ran out)"
+        self.start()
+
+
+def _member(pipe: Connection, study: Study, root: Path, options: Options, died: dict[Spec, str]) -> None:
+    """A process of the crew. Ctrl-C in the terminal is the parent's, which passes it on once; if the parent dies, it stops."""
+    import torch
+
+    os.setpgrp()
+    _follow_parent()
+    torch.set_num_threads(1)
+    try:
+        with terminable():
+            pipe.send(work(study, Store(root), options, pipe.send, died))
+    except (ApetError, KeyboardInterrupt) as error:
+        with suppress(OSError):  # nobody listens any more
+            pipe.send(error)
+
+
+def _follow_parent() -> None:
+    """Have the kernel send Ctrl-C when the parent is gone (Linux only)."""
+    if sys.platform == "linux":
+        set_parent_death_signal = 1
+        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGINT)
