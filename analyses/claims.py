@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from apet.errors import ApetError
+from apet.files import writing
 
 
 class Held(ApetError):
@@ -24,8 +25,10 @@ class Held(ApetError):
 
 @contextmanager
 def claim(path: Path) -> Iterator[None]:
-    """Hold the file `path`, which says who holds it, while the block lasts. Raises Held if another process does."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Hold the file `path`, which says who holds it, while the block lasts. Raises Held if another process does,
+    WriteError where nobody can."""
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = _locked(path)
     try:
         os.ftruncate(descriptor, 0)
@@ -39,7 +42,8 @@ def claim(path: Path) -> Iterator[None]:
 def _locked(path: Path) -> int:
     """A descriptor of the locked file at `path`."""
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        with writing(path):
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

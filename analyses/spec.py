@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, get_type_hints
 
 from apet.errors import UsageError, did_you_mean, one_of
@@ -117,7 +117,7 @@ class Spec:
         used = (
             _USED[self.kind] | (_PLACED if placed else set()) | ({"train_seed"} if self.random_init else set())
         )  # which draws the weights
-        kept = {name: value for name, value in asdict(self).items() if name in used or name == "kind"}
+        kept = {name: value for name, value in vars(self).items() if name in used or name == "kind"}
         spec = Spec(**kept)
         if spec.kind == "train" and spec.lr is None and spec.matched is None:
             return replace(spec, lr=default_lr(spec.method, spec.k))

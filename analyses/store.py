@@ -65,10 +65,12 @@ class Row:
 
 @dataclass(frozen=True)
 class Summary:
-    """A run without its curves and arrays: its spec, its scalar rows, and what it took."""
+    """A run without its curves and arrays: its spec, the columns that all of its rows share, their (quantity, split) -> (value,
+    standard error) where both are but numbers, None for what is not one, and what it took."""
 
     spec: dict
-    rows: list[Row]
+    common: dict[str, Any]
+    scores: dict[tuple[str, str | None], tuple[Any, Any]]
     env: dict
 
 
@@ -174,9 +176,8 @@ class Store:
         for run_id, content in self._journal.contents(self.run_ids()):
             if content is None:
                 content = _summary(self.spec(run_id), self.rows(run_id), self.env(run_id))
-            common = content["common"]
-            rows = [Row(**common, quantity=q, value=_number(v), split=split, stderr=_number(e)) for q, split, v, e in content["rows"]]
-            yield run_id, Summary(content["spec"], rows, content["env"])
+            scores = {(quantity, split): (value, stderr) for quantity, split, value, stderr in content["rows"]}
+            yield run_id, Summary(content["spec"], content["common"], scores, content["env"])
 
     def _verified(self, run_id: str, stamp: str) -> str | None:
         """The state of a run whose every checksum holds, noted for the next time."""
@@ -242,10 +243,6 @@ def _stamp(folder: Path) -> str | None:
     except OSError:
         return None
     return " ".join(f"{each.st_size}:{each.st_mtime_ns}" for each in found)
-
-
-def _number(value: float | None) -> float:
-    return math.nan if value is None else value
 
 
 def spec_dict(spec: Spec) -> dict:

@@ -50,18 +50,18 @@ def table(store: Store, split: str = "validation") -> list[dict[str, Any]]:
 
 
 def _take(run: Summary, groups: dict[tuple, dict[str, _Same]], split: str) -> None:
-    first, found = run.rows[0], {(row.quantity, row.split): row for row in run.rows}
-    metric = metric_names(TASKS[first.task])[0]
-    if (metric, split) not in found:
-        raise UsageError(f"not every run of {first.task} was evaluated on the {split} split")
+    task, parameters, model, k = (run.common[name] for name in ("task", "parameters", "model", "k"))
+    metric = metric_names(TASKS[task])[0]
+    if (metric, split) not in run.scores:
+        raise UsageError(f"not every run of {task} was evaluated on the {split} split")
     spec = {name: value for name, value in run.spec.items() if not name.endswith("_seed")}
-    key = (first.task, first.parameters, first.model, spec["method"], first.k)
-    group, name = groups[key], json.dumps(spec, sort_keys=True)
+    group, name = groups[task, parameters, model, spec["method"], k], json.dumps(spec, sort_keys=True)
     if name not in group:
-        chance, head = found["chance", split], found.get(("k_head", None))
-        group[name] = _Same(spec, int(head.value) if head else 0, (chance.value, chance.stderr))
-    group[name].values.append(found[metric, split].value)
-    group[name].errors.append(found[metric, split].stderr)
+        k_head, _ = run.scores.get(("k_head", None), (0, None))
+        group[name] = _Same(spec, int(k_head), run.scores["chance", split])
+    value, stderr = run.scores[metric, split]
+    group[name].values.append(value)
+    group[name].errors.append(math.nan if stderr is None else stderr)
     group[name].seconds.append(run.env["seconds"])
 
 

@@ -33,6 +33,7 @@ from apet.errors import ApetError, Interrupted
 from apet.files import WriteError
 
 POLL = 0.5  # seconds between looks at runs that others have claimed
+START = "spawn"  # how processes are started: with a library's threads running, a fork may hang
 DEATHS = 2  # a run in whose hands a process died so often has failed
 
 
@@ -233,7 +234,7 @@ class _Crew:
         self._most = 0
 
     def start(self) -> None:
-        context = multiprocessing.get_context("spawn")
+        context = multiprocessing.get_context(START)
         ours, theirs = context.Pipe(duplex=False)
         process = context.Process(target=_member, args=(theirs, self.study, self.root, self.options, self.died))
         process.start()

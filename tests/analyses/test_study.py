@@ -6,40 +6,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from study_cases import BASE, HALF, rows_of, small, with_thresholds
 
 from analyses.kinds import RUNS
 from analyses.run import run
 from analyses.search import first_round, second_round
 from analyses.spec import Spec
 from analyses.store import Row, Store
-from analyses.study import Stage, Study, read_study
-from analyses.targets import Target
+from analyses.study import read_study
 from analyses.thresholds import finished, thresholds
 from analyses.training import train_run
 from analyses.workers import Event, Options, run_study
 from apet.errors import ApetError, MissingInput, UsageError
 
 ROOT = Path(__file__).parent.parent.parent
-HALF = Target("fraction", 0.5)
-BASE = {"model": "mini-t5-240k", "random_init": True, "task": "sst2", "examples": 16, "early_stop": False, "steps": 20, "batch": 8}
-
-
-def small(folder: Path) -> Study:
-    specs = [
-        Spec(**BASE, method="full"),
-        *(Spec(**BASE, k=k, position_seed=seed) for k in (5, 50) for seed in (0, 1)),
-        Spec(**{**BASE, "kind": "predict"}),
-    ]
-    return Study("small", (Stage("runs", tuple(spec.resolved() for spec in specs)),), (HALF,), {"sst2": folder})
-
-
-def with_thresholds(store: Store) -> Store:
-    thresholds(store, finished(store), HALF)
-    return store
-
-
-def rows_of(store: Store) -> dict[str, str]:
-    return {name: (store.folder(name) / "rows.jsonl").read_text() for name in store.run_ids()}
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,121 @@
+"""How long do 100,000 runs take to list, to find done again, and to tabulate?
+
+The runs are synthetic, the store is real: each is committed as a training run is, with 30 scalar rows, 20 rows of a histogram
+and an array (only fsync is left out while they are made). Each question is then asked in a fresh process: the whole runs
+of the store; a study of as many runs, which finds that nothing is to be done; the table by model, task and k. Once more
+without the journal, as for a store that was copied without it. Last line: {"figures": {...}}: list_s, resume_s and table_s
+in seconds, peak_gb of the largest of the three processes, and rebuild_s, the listing that makes the journal anew.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+MODELS = [f"model-{i}" for i in range(5)]
+TASKS = ["sst2", "rte", "mrpc", "qnli", "cb"]
+SEEDS, SCALARS, BINS = 20, 30, 20
+
+
+def specs(count: int) -> list:
+    """`count` different runs: models x tasks x k x seeds."""
+    from analyses.spec import Spec
+
+    ks = count // (len(MODELS) * len(TASKS) * SEEDS)
+    cells = ((m, t, k, s) for m in MODELS for t in TASKS for k in range(1, ks + 1) for s in range(SEEDS))
+    return [Spec(model=model, task=task, k=10 * k, position_seed=seed).resolved() for model, task, k, seed in cells]
+
+
+def identify(spec, data) -> str:
+    """The run's identity, were all models one and all data."""
+    return spec.run_id("weights", "data")
+
+
+def fill(root: Path, count: int) -> None:
+    import numpy as np
+
+    from analyses.store import Row, Store
+
+    os.fsync = lambda descriptor: None
+    store, random = Store(root), np.random.default_rng(0)
+    scalars = ["chance", "accuracy", *(f"quantity_{i}" for i in range(SCALARS - 2))]
+    for spec in specs(count):
+        name, values = identify(spec, None), random.random(SCALARS)
+        common = {"run_id": name, "method": "apet", "k": spec.k, "position_seed": spec.position_seed, "train_seed": 0}
+        rows = [
+            Row(spec.model, 10**6, spec.task, quantity, float(value), split="validation", stderr=0.01, **common)
+            for quantity, value in zip(scalars, values, strict=True)
+        ]
+        rows += [Row(spec.model, 10**6, spec.task, "entries", float(i), note=f"layer: {i}", **common) for i in range(BINS)]
+        store.commit(name, vars(spec), rows, {"z": values}, {"seconds": 60.0, "peak_gb": 1.0})
+
+
+def ask(question: str, root: Path, count: int) -> dict[str, float]:
+    """Seconds and peak memory of one question in this process, imports left out."""
+    import resource
+
+    import analyses.workers
+    from analyses.store import Store
+    from analyses.study import Stage, Study
+    from analyses.table import table
+
+    analyses.workers.identify = identify
+    store, study = Store(root), Study("scale", (Stage("runs", tuple(specs(count))),), (), {})
+    questions = {
+        "list": lambda: len(store.run_ids()),
+        "resume": lambda: len(analyses.workers.work(study, store).done),
+        "table": lambda: sum(line["seeds"] for line in table(store)),
+    }
+    started = time.perf_counter()
+    found = questions[question]()
+    seconds = time.perf_counter() - started
+    if found != count:
+        raise SystemExit(f"{question} found {found} of {count} runs")
+    return {"seconds": seconds, "gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9}
+
+
+def asked(question: str, root: Path, count: int) -> dict[str, float]:
+    command = [sys.executable, __file__, "--ask", question, "--root", str(root), "--runs", str(count)]
+    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="2,000 runs, under 50 s on two cores")
+    parser.add_argument("--json", action="store_true", help="print only the last line")
+    parser.add_argument("--runs", type=int, default=100_000, help="a multiple of 500")
+    parser.add_argument("--ask", help=argparse.SUPPRESS)
+    parser.add_argument("--root", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    count = 2000 if options.quick else options.runs
+    if options.ask:
+        return print(json.dumps(ask(options.ask, options.root, count)))
+    say = (lambda line: None) if options.json else print
+    from machine import describe
+
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder) / "scale"
+        started = time.perf_counter()
+        fill(root, count)
+        say(f"{count:,} runs made in {time.perf_counter() - started:.0f} s")
+        found = {}
+        for question in ("list", "resume", "table"):
+            found[question] = asked(question, root, count)
+            say(f"{question:8} {found[question]['seconds']:7.2f} s {found[question]['gb']:6.2f} GB")
+        (root / "journal.jsonl").unlink()
+        rebuild = asked("list", root, count)
+        say(f"without the journal, once: {rebuild['seconds']:.2f} s")
+    figures = {f"{question}_s": round(each["seconds"], 3) for question, each in found.items()}
+    peak = round(max(each["gb"] for each in found.values()), 3)
+    print(json.dumps({"figures": {**figures, "peak_gb": peak, "rebuild_s": round(rebuild["seconds"], 2), "runs": count}, **describe()}))
+
+
+if __name__ == "__main__":
+    main()

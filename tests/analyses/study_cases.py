@@ -1,0 +1,30 @@
+"""A study of six small runs, for tests of what runs, keeps and resumes studies."""
+
+from pathlib import Path
+
+from analyses.spec import Spec
+from analyses.store import Store
+from analyses.study import Stage, Study
+from analyses.targets import Target
+from analyses.thresholds import finished, thresholds
+
+HALF = Target("fraction", 0.5)
+BASE = {"model": "mini-t5-240k", "random_init": True, "task": "sst2", "examples": 16, "early_stop": False, "steps": 20, "batch": 8}
+
+
+def small(folder: Path) -> Study:
+    specs = [
+        Spec(**BASE, method="full"),
+        *(Spec(**BASE, k=k, position_seed=seed) for k in (5, 50) for seed in (0, 1)),
+        Spec(**{**BASE, "kind": "predict"}),
+    ]
+    return Study("small", (Stage("runs", tuple(spec.resolved() for spec in specs)),), (HALF,), {"sst2": folder})
+
+
+def with_thresholds(store: Store) -> Store:
+    thresholds(store, finished(store), HALF)
+    return store
+
+
+def rows_of(store: Store) -> dict[str, str]:
+    return {name: (store.folder(name) / "rows.jsonl").read_text() for name in store.run_ids()}

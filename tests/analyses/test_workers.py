@@ -1,0 +1,160 @@
+"""Processes share a study: nothing is lost, nothing is computed twice, whatever is killed."""
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from study_cases import BASE, rows_of, small, with_thresholds
+
+import analyses.workers
+from analyses.kinds import RUNS
+from analyses.spec import Spec
+from analyses.store import Store
+from analyses.study import Stage, Study
+from analyses.training import train_run
+from analyses.workers import Event, Options, run_study, work
+from apet.errors import ApetError, Interrupted
+
+FORK = multiprocessing.get_context("fork")
+
+
+@pytest.fixture(scope="module")
+def whole(folder, tmp_path_factory) -> Store:
+    store = Store(tmp_path_factory.mktemp("whole"))
+    run_study(small(folder), store)
+    return with_thresholds(store)
+
+
+def launch(study: Study, root: Path, made: Path) -> None:
+    """A launch that writes down which runs it made."""
+
+    def tell(event: Event) -> None:
+        if event.kind == "begin":
+            with made.open("a") as file:
+                file.write(f"{event.spec}\n")
+
+    work(study, Store(root), tell=tell)
+
+
+def launched(study: Study, root: Path, made: Path):
+    process = FORK.Process(target=launch, args=(study, root, made))
+    process.start()
+    return process
+
+
+def test_two_launches_at_once_share_the_runs(whole, folder, tmp_path):
+    processes = [launched(small(folder), tmp_path / "store", tmp_path / "made") for _ in range(2)]
+    for process in processes:
+        process.join()
+        assert process.exitcode == 0
+    store = Store(tmp_path / "store")
+    assert rows_of(with_thresholds(store)) == rows_of(whole)
+    seconds = [store.env(name)["seconds"] for name in store.run_ids() if "seconds" in store.env(name)]
+    assert len(seconds) == 6
+
+
+@pytest.mark.parametrize("order", [(1, 2, 1), (2, 2, 1)])
+def test_shards_make_up_the_study_and_one_that_is_run_twice_does_nothing_more(whole, folder, tmp_path, order):
+    store, begun, outcomes = Store(tmp_path), [], []
+    for index in order:
+        tell = lambda event: begun.append(event.spec) if event.kind == "begin" else None  # noqa: E731
+        outcomes.append(work(small(folder), store, Options(shard=(index, 2)), tell))
+    assert len(begun) == len(set(begun)) == 6
+    assert outcomes[0].elsewhere == 3
+    assert outcomes[2].elsewhere == 0
+    assert rows_of(with_thresholds(store)) == rows_of(whole)
+
+
+def test_a_launch_waits_for_what_another_has_claimed_and_takes_it_over_when_that_dies(whole, folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(analyses.workers, "POLL", 0.01)
+    study, store = small(folder), Store(tmp_path)
+    process = FORK.Process(target=_stuck, args=(study, tmp_path))
+    process.start()
+    while not list(tmp_path.glob(".claims/*")):
+        time.sleep(0.01)
+    threading.Timer(2.0, lambda: os.kill(process.pid, signal.SIGKILL)).start()
+    assert len(work(study, store).done) == 6
+    process.join()
+    assert rows_of(with_thresholds(store)) == rows_of(whole)
+
+
+def _stuck(study: Study, root: Path) -> None:
+    RUNS["train"] = lambda *_: time.sleep(600)
+    work(study, Store(root))
+
+
+def test_force_makes_every_run_once_more_and_leaves_the_others_alone(folder, tmp_path):
+    study, store = small(folder), Store(tmp_path)
+    run_study(study, store)
+    other = Study("other", (Stage("runs", (Spec(**BASE, k=7).resolved(),)),), (), study.data)
+    run_study(other, store)
+    stamps = {name: store.changed(name) for name in store.run_ids()}
+    (store.folder("x" * 16)).mkdir()
+    begun = []
+    options = Options(force=True, since=store.now())
+    for _ in range(2):  # as two processes of one launch do
+        work(study, store, options, lambda event: begun.append(event.spec) if event.kind == "begin" else None)
+    assert len(begun) == 6
+    redone = [name for name, stamp in stamps.items() if store.changed(name) != stamp]
+    assert len(redone) == 6
+
+
+def test_a_full_or_forbidden_store_stops_the_study_in_one_line(folder, tmp_path, monkeypatch):
+    root = tmp_path / "store"
+    root.write_text("a file, where a folder should be")
+    with pytest.raises(ApetError, match="cannot write"):
+        work(small(folder), Store(root))
+
+
+@pytest.mark.long
+def test_two_processes_give_the_rows_of_one(whole, folder, tmp_path):
+    store = Store(tmp_path)
+    assert len(run_study(small(folder), store, jobs=2).done) == 6
+    assert rows_of(with_thresholds(store)) == rows_of(whole)
+
+
+@pytest.fixture
+def forked(monkeypatch):
+    """Processes of a crew that have this one's patches."""
+    monkeypatch.setattr(analyses.workers, "START", "fork")
+
+
+def test_a_run_that_kills_its_process_twice_has_failed_and_the_others_are_done(forked, folder, tmp_path, monkeypatch):
+    """As where memory runs out: the process is gone without a word."""
+
+    def deadly(spec, *rest):
+        if spec.method == "full":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return train_run(spec, *rest)
+
+    monkeypatch.setitem(RUNS, "train", deadly)
+    store, events = Store(tmp_path), []
+    outcome = run_study(small(folder), store, jobs=2, tell=events.append)
+    assert len(outcome.done) == 5
+    ((spec, error),) = outcome.failed
+    assert spec.method == "full"
+    assert "died 2 times in this run (signal 9" in error
+    assert len(store.run_ids("failed")) == 1
+    assert sum(event.total for event in events if event.kind == "known") == 6
+    assert sum(event.kind == "done" for event in events) == 5
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_study_that_is_told_to_stop_saves_what_runs_and_goes_on_later(forked, whole, folder, tmp_path, number, jobs, monkeypatch):
+    store, saved = Store(tmp_path), tmp_path / "saved"
+
+    def stop(event: Event) -> None:
+        if event.kind == "begin" and event.spec.method == "full" and not saved.exists():
+            saved.mkdir()
+            threading.Timer(0.1, lambda: os.kill(os.getpid(), number)).start()
+
+    with pytest.raises((KeyboardInterrupt, Interrupted)):
+        run_study(small(folder), store, jobs, tell=stop)
+    assert len(store.run_ids()) < 6
+    run_study(small(folder), store, jobs)
+    assert rows_of(with_thresholds(store)) == rows_of(whole)
