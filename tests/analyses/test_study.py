@@ -53,13 +53,6 @@ def test_an_interrupted_study_equals_an_uninterrupted_one(whole, folder, tmp_pat
     assert rows_of(with_thresholds(store)) == rows_of(with_thresholds(whole))
 
 
-@pytest.mark.long
-def test_two_processes_give_the_rows_of_one(whole, folder, tmp_path):
-    store = Store(tmp_path)
-    assert len(run_study(small(folder), store, jobs=2).done) == 6
-    assert rows_of(with_thresholds(store)) == rows_of(with_thresholds(whole))
-
-
 def test_runs_leave_the_loaded_model_untouched(folder, tmp_path):
     from analyses.inputs import inputs
     from apet.models import fingerprint
