@@ -18,6 +18,7 @@ from analyses.thresholds import finished, thresholds
 from analyses.training import train_run
 from analyses.workers import Event, Options, run_study
 from apet.errors import ApetError, MissingInput, UsageError
+from apet.ladder import ladder_names
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -141,8 +142,19 @@ def test_round_one_spreads_k_and_round_two_brackets_the_crossing():
 def test_shipped_studies_are_valid(name):
     study = read_study(ROOT / "studies" / name)
     assert study.name == name.removesuffix(".yaml")
-    assert study.known or study.to_come
+    assert all(stage.specs or stage.variants or stage.to_come for stage in study.stages)
     assert all(asdict(spec) == asdict(spec.resolved()) for spec in study.known)
+
+
+RESULTS = ("demo", "ladder", "methods", "positions", "high-threshold", "low-threshold", "spectra", "surfaces", "predict", "mnist")
+
+
+@pytest.mark.parametrize("name", RESULTS)
+def test_every_result_has_a_study_and_a_quick_one_of_the_shipped_ladder(name):
+    read_study(ROOT / "studies" / f"{name}.yaml")
+    quick = read_study(ROOT / "studies" / f"{name}-quick.yaml")
+    assert {spec.model for stage in quick.stages for spec in stage.specs} <= set(ladder_names())
+    assert all(spec.task.startswith("mini-") for stage in quick.stages for spec in stage.specs)
 
 
 def test_the_largest_models_prediction_is_held_back():

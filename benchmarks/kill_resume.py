@@ -1,0 +1,164 @@
+"""Is a study that was killed again and again, and started again each time, bitwise the study that was left alone?
+
+Eleven runs on generated sentences (full fine-tuning, a search in two rounds that follows from it, curvature at what the search
+found, a prediction), one thread a run, checkpoints four times a second. The study and all of its processes are killed
+(SIGKILL) at random moments, half of them with its runs in this process, half with two jobs, and started again from what is
+there. Last line: {"figures": {...}}: `rows_lost` and `rows_different` against the uninterrupted study, `runs_recomputed` that
+had been finished before a kill, and how many kills met a run with a checkpoint.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+STUDY = """
+name: killed
+defaults: {model: mini-t5-240k, task: mini-sentiment, examples: 32, early_stop: false, steps: 60, batch: 8}
+stages:
+  full: {grid: [{kind: train, method: full}, {kind: predict}]}
+  search:
+    search: {fraction: 0.3, of: full, runs: 7, from: 4, to: 64}
+    grid: [{kind: train, method: apet}]
+  curvature: {at: search, grid: [{kind: spectrum, lanczos_steps: 3, probes: 1}]}
+"""
+
+
+def run(file: Path, root: Path, jobs: int) -> None:
+    """The study to its end, going on from what is there; its processes have this one's imports."""
+    import torch
+
+    import analyses.workers
+    import apet.train
+    from analyses.store import Store
+    from analyses.study import read_study
+    from analyses.thresholds import finished, thresholds
+
+    os.setsid()
+    torch.set_num_threads(1)
+    analyses.workers.START = "fork"
+    apet.train.train.__kwdefaults__["checkpoint_every"] = 0.25
+    study, store = read_study(file), Store(root)
+    analyses.workers.run_study(study, store, jobs)
+    for target in study.targets:
+        thresholds(store, finished(store), target)
+
+
+def start(*arguments: Any) -> Any:
+    process = multiprocessing.get_context("fork").Process(target=run, args=arguments)
+    process.start()
+    return process
+
+
+def finish(*arguments: Any) -> float:
+    """Run to the end; seconds."""
+    began, process = time.monotonic(), start(*arguments)
+    process.join()
+    if process.exitcode:
+        raise SystemExit(f"the study ended with {process.exitcode}")
+    return time.monotonic() - began
+
+
+def killed(seconds: float, *arguments: Any) -> bool:
+    """Start a study and kill all of its processes after `seconds`; whether it was still at work."""
+    import psutil
+
+    process = start(*arguments)
+    process.join(seconds)
+    alive = process.is_alive()
+    family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)] if alive else []
+    for member in family:
+        member.kill()
+    psutil.wait_procs(family)
+    process.join()
+    return alive
+
+
+def rows(root: Path) -> dict[str, list[str]]:
+    from analyses.store import Store
+
+    store = Store(root)
+    return {name: (store.folder(name) / "rows.jsonl").read_text().splitlines() for name in store.run_ids()}
+
+
+def finished_at(root: Path) -> dict[str, int]:
+    return {path.parent.name: path.stat().st_mtime_ns for path in root.glob("*/DONE")}
+
+
+def torture(kills: int, seconds: float, random: Any, say: Any, *arguments: Any) -> tuple[int, int]:
+    """(runs computed again, kills that met a checkpoint): the study is killed `kills` times, then left to end."""
+    root = arguments[1]
+    recomputed = met = count = 0
+    while count < kills:
+        before = finished_at(root)
+        alive = killed(seconds * random.random(), *arguments)
+        after = finished_at(root)
+        recomputed += sum(after.get(name) != stamp for name, stamp in before.items())
+        if alive:
+            count += 1
+            checkpoints = len(list(root.glob("*/checkpoint*.safetensors")))
+            met += checkpoints > 0
+            say(f"{count:4} {len(before):6} {len(after):6} {checkpoints:12}")
+    before = finished_at(root)
+    finish(*arguments)
+    return recomputed + sum(finished_at(root).get(name) != stamp for name, stamp in before.items()), met
+
+
+def measure(kills: int, folder: Path, say: Any) -> dict[str, int]:
+    import numpy as np
+
+    file, random = folder / "killed.yaml", np.random.default_rng(0)
+    file.write_text(STUDY.replace("search", "search"))
+    seconds = finish(file, folder / "whole", 1)
+    whole = rows(folder / "whole")
+    say(f"uninterrupted: {len(whole)} runs, thresholds among them, {seconds:.1f} s")
+    figures = {"kills": kills, "rows_lost": 0, "rows_different": 0, "runs_recomputed": 0, "kills_with_checkpoint": 0}
+    for jobs in (1, 2):
+        say(f"{jobs} at a time\n{'kill':>4} {'before':>6} {'after':>6} {'checkpoints':>12}")
+        root, share = folder / f"jobs-{jobs}", kills // 2 if jobs == 1 else kills - kills // 2
+        # A start of its own each: by half of the time an uninterrupted study needs, some runs are finished before the kill.
+        recomputed, met = torture(share, seconds / 2, random, say, file, root, jobs)
+        found = rows(root)
+        lost = sum(len(lines) for name, lines in whole.items() if name not in found)
+        different = sum(a != b for name in whole.keys() & found.keys() for a, b in zip(whole[name], found[name], strict=False))
+        extra = sum(len(lines) for name, lines in found.items() if name not in whole)
+        for name, number in (("rows_lost", lost), ("rows_different", different + extra), ("runs_recomputed", recomputed)):
+            figures[name] += number
+        figures["kills_with_checkpoint"] += met
+    return figures
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="four kills, under 50 s on two cores")
+    parser.add_argument("--json", action="store_true", help="print only the last line")
+    options = parser.parse_args()
+    import torch
+
+    torch.set_num_threads(1)
+    import accelerate  # noqa: F401 (the processes get all imports from this one)
+    import peft  # noqa: F401
+    from machine import describe
+
+    import analyses.thresholds
+    import analyses.workers  # noqa: F401
+    import apet.train  # noqa: F401
+
+    with tempfile.TemporaryDirectory() as root:
+        figures = measure(4 if options.quick else 20, Path(root), (lambda line: None) if options.json else print)
+    print(json.dumps({"figures": figures, **describe()}))
+
+
+if __name__ == "__main__":
+    main()
