@@ -320,8 +320,14 @@ def study(
         return _print_plan(plan(what, store, jobs, _device(device)), json_)
     options = Options(_device(device), part, not resume, retry_failed, jobs > 1, 0 if resume and not retry_failed else store.now())
     board = Board(jobs)
+
+    def tell(event: Any) -> None:
+        board.take(event)
+        if not log.is_terminal and event.kind in ("done", "failed"):  # a scheduler's log
+            log.print(f"{event.kind} {board.done + board.failed} of {board.known}: {title(event.spec)}", highlight=False, soft_wrap=True)
+
     with Live(board, console=log, transient=True, refresh_per_second=2):
-        outcome = run_study(what, store, jobs, options, board.take)
+        outcome = run_study(what, store, jobs, options, tell)
     rows = [row for target in what.targets for row in thresholds(store, finished(store), target)] if not outcome.elsewhere else []
     for spec, error in outcome.failed:
         log.print(f"[red]failed:[/red] {title(spec)}: {error}", highlight=False, soft_wrap=True)

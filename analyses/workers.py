@@ -254,12 +254,16 @@ class _Crew:
             self._hear(pipe, said)
 
     def stop(self) -> None:
-        """Ask all to save what they have in hand, and wait until they have."""
+        """Ask all to save what they have in hand, and listen until they are gone: none may wait for its words to be heard."""
         for process in self.members.values():
             with suppress(ProcessLookupError):
                 os.kill(process.pid, signal.SIGINT)
-        for process in self.members.values():
-            process.join()
+        while self.members:
+            for pipe in wait(list(self.members)):
+                try:
+                    pipe.recv()  # type: ignore[union-attr]
+                except (EOFError, OSError):
+                    self.members.pop(pipe).join()
 
     def _hear(self, pipe: Any, event: Event) -> None:
         """Pass on what is news: all of them tell of all runs."""
@@ -303,11 +307,18 @@ def _member(pipe: Connection, study: Study, root: Path, options: Options, died: 
     os.setpgrp()
     _follow_parent()
     torch.set_num_threads(1)
+
+    def tell(event: Event) -> None:
+        try:
+            pipe.send(event)
+        except OSError:  # nobody listens any more; no failure of the run in hand
+            raise KeyboardInterrupt from None
+
     try:
         with terminable():
-            pipe.send(work(study, Store(root), options, pipe.send, died))
+            pipe.send(work(study, Store(root), options, tell, died))
     except (ApetError, KeyboardInterrupt) as error:
-        with suppress(OSError):  # nobody listens any more
+        with suppress(OSError):
             pipe.send(error)
 
 

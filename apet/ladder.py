@@ -37,14 +37,19 @@ SIZES: dict[str, dict[str, tuple[int, int, int]]] = {
 DEFAULTS = {"t5": (8000, 2e-2), "bert": (6000, 3e-3), "bloom": (6000, 5e-3)}
 
 # The largest T5's rate fell early to end its long stay near the unigram level, and rose twice more to use what it had learnt.
-# The largest BERT was behind the next smaller one at half of its rate, which from there on fell more slowly.
+# The largest BERT was behind the next smaller one at half of its rate, which from there on fell more slowly and rose once more.
 SCHEDULES: dict[tuple[str, str], tuple[Stretch, ...]] = {
     ("t5", "6m"): (
         *((200, 2e-2, "linear"), (3528, 2e-2, "linear"), (2567, 4.5e-3, "sqrt"), (50, 1e-2, "linear"), (4155, 0.0, "linear")),
         *((100, 1e-2, "linear"), (4400, 1e-2, "linear"), (5000, 0.0, "linear")),
     ),
-    ("bert", "3m"): ((200, 3e-3, "linear"), (2800, 3e-3, "linear"), (1500, 1.5e-3, "linear"), (5000, 0.0, "linear")),
+    ("bert", "3m"): (
+        *((200, 3e-3, "linear"), (2800, 3e-3, "linear"), (1500, 1.5e-3, "linear"), (4302, 0.0002094, "linear")),
+        *((100, 8e-4, "linear"), (2200, 0.0, "linear")),
+    ),
 }
+
+HALF_STEPS = {("bert", "3m"): 7125}
 
 # The corpora whose licences allow redistributing weights trained on them, and the attribution they ask for.
 SOURCES = {
@@ -177,7 +182,7 @@ def make(
 
     default, peak = DEFAULTS[family]
     own = SCHEDULES.get((family, size)) if steps is None else None
-    recipe = Recipe(family, size, own or schedule(steps or default, peak), seed)
+    recipe = Recipe(family, size, own or schedule(steps or default, peak), seed, HALF_STEPS.get((family, size)) if own else None)
     summary = {"name": folder.name, "tokens": recipe.tokens, "steps": recipe.steps, "folder": str(folder)}
     if dry_run:
         return summary | {"train_files": [p.name for p in train_files], "heldout_files": [p.name for p in heldout_files]}

@@ -29,7 +29,7 @@ from apet.pretext import PRETEXTS, Pretext
 # A stretch of the learning rate: (steps, rate at its end, how it gets there). "sqrt" moves fast first.
 Stretch = tuple[int, float, str]
 HELDOUT_SEED = 20261120
-HALVES = 0.75  # of the steps, where a family starts with half windows
+HALVES = 0.75  # of the steps, where a family starts with half windows and the recipe says nothing else
 
 
 def schedule(steps: int, peak: float) -> tuple[Stretch, ...]:
@@ -41,12 +41,16 @@ def schedule(steps: int, peak: float) -> tuple[Stretch, ...]:
 
 @dataclass(frozen=True)
 class Recipe:
-    """All that decides the weights: the learning rate rises from 0 along `schedule`."""
+    """All that decides the weights: the learning rate rises from 0 along `schedule`.
+
+    Where a family starts with half windows, they are those of the first `half_steps` steps (None: three quarters of all).
+    """
 
     family: str
     size: str
     schedule: tuple[Stretch, ...]
     seed: int = 0
+    half_steps: int | None = None
 
     @property
     def pretext(self) -> Pretext:
@@ -55,6 +59,13 @@ class Recipe:
     @property
     def steps(self) -> int:
         return sum(steps for steps, _, _ in self.schedule)
+
+    @property
+    def halves(self) -> int:
+        """Steps with half windows."""
+        if not self.pretext.halves_first:
+            return 0
+        return int(HALVES * self.steps) if self.half_steps is None else self.half_steps
 
     @property
     def tokens(self) -> int:
@@ -118,8 +129,8 @@ def pretrain(
     while step < recipe.steps:
         for optimizer in optimizers:
             optimizer.param_groups[0]["lr"] = learning_rate(recipe, step) * optimizer.defaults["lr"]
-        halves = recipe.pretext.halves_first and step < HALVES * recipe.steps
-        loss = torch.stack(list(_losses(model, train, recipe.pretext, recipe.seed, step, device, halves).values())).sum()
+        losses = _losses(model, train, recipe.pretext, recipe.seed, step, device, halves=step < recipe.halves)
+        loss = torch.stack(list(losses.values())).sum()
         model.zero_grad()
         loss.backward()
         for optimizer in optimizers:

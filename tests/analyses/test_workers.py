@@ -1,5 +1,6 @@
 """Processes share a study: nothing is lost, nothing is computed twice, whatever is killed."""
 
+import errno
 import multiprocessing
 import os
 import signal
@@ -103,11 +104,42 @@ def test_force_makes_every_run_once_more_and_leaves_the_others_alone(folder, tmp
     assert len(redone) == 6
 
 
-def test_a_full_or_forbidden_store_stops_the_study_in_one_line(folder, tmp_path, monkeypatch):
+def test_a_place_that_cannot_be_written_to_stops_the_study_in_one_line(folder, tmp_path):
     root = tmp_path / "store"
     root.write_text("a file, where a folder should be")
     with pytest.raises(ApetError, match="cannot write"):
         work(small(folder), Store(root))
+
+
+@pytest.mark.parametrize("writes", [0, 3, 4, 5, 12])
+def test_a_full_disk_stops_the_study_and_harms_no_run(whole, folder, tmp_path, monkeypatch, writes):
+    """The disk is full after so many whole files; later there is room again."""
+    store, left = Store(tmp_path), iter(range(writes))
+    plain = os.fsync
+
+    def full(descriptor: int) -> None:
+        if next(left, None) is None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        plain(descriptor)
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(ApetError, match="cannot write .*No space left on device"):
+        work(small(folder), store)
+    assert len(store.run_ids()) == writes // 5
+    assert not store.run_ids("failed")
+    assert not list(tmp_path.glob("**/*.tmp"))
+    monkeypatch.undo()
+    assert len(work(small(folder), store).done) == 6
+    assert rows_of(with_thresholds(store)) == rows_of(whole)
+
+
+def test_a_study_that_is_done_can_be_looked_at_where_nothing_can_be_written(whole, folder, monkeypatch):
+    def refuse(*arguments, **options):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr("analyses.claims.os.open", refuse)
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    assert len(work(small(folder), Store(whole.root)).done) == 6
 
 
 @pytest.mark.long
