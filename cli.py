@@ -115,7 +115,7 @@ def command(name: str) -> Callable:
                 log.print(f"[red]error:[/red] {error}" if error.exit_code != 130 else str(error), highlight=False, soft_wrap=True)
                 raise typer.Exit(error.exit_code) from None
             except KeyboardInterrupt:
-                log.print("interrupted; finished runs are kept, the same command goes on from there")
+                log.print("interrupted; finished runs are kept, the same command (without --force) goes on from there")
                 raise typer.Exit(130) from None
 
         return guarded
@@ -328,7 +328,8 @@ def study(
 
     with Live(board, console=log, transient=True, refresh_per_second=2):
         outcome = run_study(what, store, jobs, options, tell)
-    rows = [row for target in what.targets for row in thresholds(store, finished(store), target)] if not outcome.elsewhere else []
+    runs = finished(store) if what.targets and not outcome.elsewhere else []
+    rows = [row for target in what.targets for row in thresholds(store, runs, target)]
     for spec, error in outcome.failed:
         log.print(f"[red]failed:[/red] {title(spec)}: {error}", highlight=False, soft_wrap=True)
     for note in what.to_come:

@@ -50,7 +50,7 @@ class Board:
         remaining = self.known - self.done - self.failed
         if not remaining or not self.seconds:
             return None if remaining else 0.0
-        spent = sum(self.clock() - begun for begun in self.begun.values())
+        spent = sum(self.clock() - begun for begun in list(self.begun.values()))
         return max(0.0, remaining * mean(self.seconds) - spent) / self.jobs
 
     def __rich__(self) -> Any:
@@ -58,7 +58,7 @@ class Board:
         counts = f"{self.done} of {self.known} done, {len(self.begun)} running, {self.failed} failed"
         head = f"{counts}, {_clock(self.clock() - self.started)} so far"
         table = Table(box=None, show_header=False, padding=(0, 2))
-        for spec, begun in self.begun.items():
+        for spec, begun in list(self.begun.items()):
             what, done, total = self.progress.get(spec, ("begins", 0, 0))
             share = f"{done:g} of {total:g}" if total else ""
             table.add_row(title(spec), what, share, _clock(self.clock() - begun))

@@ -12,7 +12,7 @@ import json
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from apet.errors import ApetError
@@ -31,11 +31,13 @@ def claim(path: Path) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = _locked(path)
     try:
-        os.ftruncate(descriptor, 0)
-        os.write(descriptor, json.dumps({"host": socket.gethostname(), "process": os.getpid()}).encode())
+        with suppress(OSError):  # on a full disk nobody reads who it was
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, json.dumps({"host": socket.gethostname(), "process": os.getpid()}).encode())
         yield
     finally:
-        path.unlink(missing_ok=True)  # before it is let go: who comes later makes a file of its own
+        with suppress(OSError):
+            path.unlink()  # before it is let go: who comes later makes a file of its own
         os.close(descriptor)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
+from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -50,17 +50,50 @@ def model_of(spec: Spec, device: str = "cpu", shapes_only: bool = False) -> Any:
     """
     from apet.tasks import TASKS
 
-    seed = spec.train_seed if spec.random_init else 0
-    load = partial(_model, spec.model, spec.random_init, seed, device, spec.weights, spec.attention, shapes_only)
+    lookup(TASKS, spec.task, "task")
+    load = partial(_model, *_drawn_as(spec), device, spec.weights, spec.attention, shapes_only)
     loaded = load(None)
-    classes = lookup(TASKS, spec.task, "task").classes
-    if spec.kind == "train" and spec.readout != "words" and loaded.form == "masked" and classes:
-        loaded = load(classes)
+    if _takes_head(spec, loaded.form):
+        loaded = load(TASKS[spec.task].classes)
     if spec.readout == "head" and loaded.form != "head":
         raise UsageError(
             f"{spec.model} answers {spec.task} in words: only BERT's kin take a classification head, and only where there are classes"
         )
     return loaded
+
+
+def fingerprints(spec: Spec, data: Path | None) -> tuple[str, str]:
+    """(of the spec's weights, of its data); each model and each task is loaded for it once a process."""
+    from apet.tasks import TASKS
+
+    classes = lookup(TASKS, spec.task, "task").classes
+    form, weights = _of_weights(*_drawn_as(spec), spec.weights, None)
+    if _takes_head(spec, form):
+        _, weights = _of_weights(*_drawn_as(spec), spec.weights, classes)
+    return weights, _of_data(spec.task, data, spec.test)
+
+
+@cache
+def _of_weights(name: str, random_init: bool, seed: int, dtype: str, classes: int | None) -> tuple[str, str]:
+    """(form, fingerprint); neither the device nor the attention changes them."""
+    loaded = _model(name, random_init, seed, "cpu", dtype, "eager", False, classes)
+    return loaded.form, loaded.fingerprint
+
+
+@cache
+def _of_data(name: str, folder: Path | None, test: bool) -> str:
+    return task_data(name, folder, test).fingerprint
+
+
+def _drawn_as(spec: Spec) -> tuple[str, bool, int]:
+    return spec.model, spec.random_init, spec.train_seed if spec.random_init else 0
+
+
+def _takes_head(spec: Spec, form: str) -> bool:
+    """Whether a BERT answers by a classification head: where it is trained, unless it shall answer in words or has no classes."""
+    from apet.tasks import TASKS
+
+    return spec.kind == "train" and spec.readout != "words" and form == "masked" and bool(TASKS[spec.task].classes)
 
 
 @lru_cache(maxsize=4)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import multiprocessing
-from collections import defaultdict
-from dataclasses import dataclass, field, replace
+from collections import Counter, defaultdict
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,10 @@ from analyses.inputs import Inputs, inputs, task_data
 from analyses.rehearsal import rehearse, too_large
 from analyses.run import cost, identify
 from analyses.spec import Spec, spec_from
+from analyses.stages import Find, walk
 from analyses.store import DONE, FAILED, Store
 from analyses.study import Stage, Study
+from analyses.workers import find
 from apet.errors import ApetError
 
 
@@ -28,7 +32,6 @@ class Share:
     gradient_equivalents: int = 0  # of the runs that are not over
     costliest: tuple[int, Spec] | None = None  # training runs that are not over
     missing: str | None = None  # why runs of this model cannot be made here
-    where: dict[str, Path] = field(default_factory=dict)
 
 
 def plan(study: Study, store: Store, jobs: int = 1, device: str = "cpu", calibrate: bool = True) -> dict[str, Any]:
@@ -38,7 +41,7 @@ def plan(study: Study, store: Store, jobs: int = 1, device: str = "cpu", calibra
     of its own; the time of its other runs is in proportion to their example-gradients.
     """
     shares: dict[str, Share] = defaultdict(Share)
-    for spec, count, known in _estimates(study):
+    for spec, count, known in _runs(study, partial(find, study, store)):
         _add(shares[spec.model], spec, count, known, study, store)
     lines = [_line(name, share, study, jobs, device, calibrate) for name, share in shares.items()]
     hours = [line["hours"] for line in lines]
@@ -51,22 +54,31 @@ def plan(study: Study, store: Store, jobs: int = 1, device: str = "cpu", calibra
     }
 
 
-def _estimates(study: Study) -> list[tuple[Spec, int, bool]]:
-    """(a run, how many like it, whether it is known already) for everything that the study may start."""
-    found: dict[str, list[tuple[Spec, int, bool]]] = {}
+def _runs(study: Study, found: Find) -> list[tuple[Spec, int, bool]]:
+    """(a run, how many like it, whether it is known already): all that is known by now, and about what may follow from it."""
+    known: dict[str, list[Spec]] = {stage.name: [] for stage in study.stages}
+    for stage, specs in walk(study, found):
+        known[stage.name] += specs
+    expected: dict[str, list[tuple[Spec, int]]] = {}
+    runs = [(spec, 1, True) for spec in dict.fromkeys(spec for specs in known.values() for spec in specs)]
     for stage in study.stages:
-        found[stage.name] = list(_of_stage(stage, found))
-    return [each for stage in found.values() for each in stage]
+        expected[stage.name] = _expected(stage, expected)
+        counts = Counter(spec.model for spec in known[stage.name])
+        for spec, count in expected[stage.name]:
+            here = min(count, counts[spec.model])
+            counts[spec.model] -= here
+            if count > here:
+                runs.append((spec, count - here, False))
+    return runs
 
 
-def _of_stage(stage: Stage, found: dict[str, list[tuple[Spec, int, bool]]]) -> list[tuple[Spec, int, bool]]:
+def _expected(stage: Stage, before: dict[str, list[tuple[Spec, int]]]) -> list[tuple[Spec, int]]:
+    """Runs like those that the stage will have in the end, and how many of each."""
     if stage.at is not None:
-        parents = found[stage.at]
-        return [(_following(spec, variant), count, False) for spec, count, _ in parents for variant in stage.variants]
+        return [(_following(spec, variant), count) for spec, count in before[stage.at] for variant in stage.variants]
     if stage.search is not None:
-        middle = round((stage.search.lowest * stage.search.highest) ** 0.5)
-        return [(replace(spec, k=middle).resolved(), stage.search.runs, False) for spec in stage.specs]
-    return [(spec, 1, True) for spec in stage.specs]
+        return [(replace(spec, k=stage.search.lowest).resolved(), stage.search.runs) for spec in stage.specs]
+    return [(spec, 1) for spec in stage.specs]
 
 
 def _following(spec: Spec, variant: tuple[tuple[str, Any], ...]) -> Spec:
@@ -103,15 +115,18 @@ def _line(name: str, share: Share, study: Study, jobs: int, device: str, calibra
     if share.costliest is None or not calibrate or too_large(share.costliest[1]):
         return line | {"hours": None, "note": "not rehearsed here"}
     gradients, spec = share.costliest
-    rehearsal = _apart(spec, study.data.get(spec.task), device)
+    try:
+        rehearsal = _apart(spec, study.data.get(spec.task), device)
+    except (ApetError, RuntimeError) as error:
+        return line | {"hours": None, "note": f"its rehearsal failed: {error}"}
     seconds = rehearsal["seconds"] / gradients * share.gradient_equivalents
     return line | {"hours": seconds / 3600 / jobs, "peak_gb": rehearsal["peak_gb"]}
 
 
 def _apart(spec: Spec, data: Path | None, device: str) -> dict[str, float]:
     """A rehearsal in a process of its own, whose memory is that of the run alone, with one thread as a study's jobs have."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_rehearsed, (spec, data, device))
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:  # one that notices when its process dies
+        return pool.submit(_rehearsed, spec, data, device).result()
 
 
 def _rehearsed(spec: Spec, data: Path | None, device: str) -> dict[str, float]:

@@ -7,15 +7,14 @@ import time
 import traceback
 from contextlib import nullcontext
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-from analyses.inputs import Context, Inputs, Report, inputs, model_of, row_maker, subsets, task_data
+from analyses.inputs import Context, Inputs, Report, fingerprints, inputs, subsets
 from analyses.kinds import RUNS
 from analyses.rehearsal import peak_gb
 from analyses.spec import Spec
-from analyses.store import DONE, FAILED, Row, Store, spec_dict
+from analyses.store import FAILED, Row, Store, spec_dict
 from apet.errors import ApetError, Interrupted, UsageError
 from apet.files import WriteError
 from apet.launch import main_process
@@ -28,12 +27,7 @@ def run_id(spec: Spec, found: Inputs) -> str | None:
 
 def identify(spec: Spec, data: Path | None) -> str:
     """The run's identity; a model is loaded only the first time that its weights are asked for."""
-    return spec.run_id(_weights(spec.of_weights()), task_data(spec.task, data, spec.test).fingerprint)
-
-
-@cache
-def _weights(spec: Spec) -> str:
-    return model_of(spec).fingerprint
+    return spec.run_id(*fingerprints(spec, data))
 
 
 def check(spec: Spec, found: Inputs) -> dict[str, Any]:
@@ -80,56 +74,52 @@ def cost(spec: Spec, found: Inputs) -> int:
 
 def run(
     spec: Spec, store: Store, data: Path | None = None, device: str = "cpu", report: Report = lambda *_: None, force: bool = False,
-    track: str | None = None, keep_failure: bool = False,
+    track: str | None = None,
 ) -> str:  # fmt: skip
     """Run `spec` unless it is done (or `force`), commit its rows and arrays to `store`, return the run id.
 
     `track` names a tracker that follows a training run. Of several processes (`accelerate launch`) the main one commits.
-    With `keep_failure` a run that fails is committed as well, as a row with its error. Raises Held if another process
-    computes the run.
+    Raises Held if another process computes the run.
     """
     spec = spec.resolved()
-    found = inputs(spec, data, device)
-    name = run_id(spec, found)
-    assert name is not None, "a run needs weights"
+    name = identify(spec, data)
     with store.claim(name) if main_process() else nullcontext():
         if force:
             store.forget(name)
-        if store.done(name):
-            return name
-        started = time.monotonic()
-        context = Context(store.folder(name), report, track)
-        try:
-            check(spec, found)
-            rows, arrays = RUNS[spec.kind](spec, found, context)
-            state = DONE
-        except (WriteError, Interrupted):
-            raise
-        except Exception as error:
-            if not keep_failure:
-                raise
-            rows, arrays, state = [_failure(spec, found, _line(error))], {}, FAILED
-            context.timings["traceback"] = traceback.format_exc()
-        env = {
-            "seconds": time.monotonic() - started, "peak_gb": peak_gb(device), **context.timings, "device": device,
-            "data": str(data) if data else None, "weights": found.loaded.fingerprint, **versions(),
-        }  # fmt: skip
-        if main_process():
-            store.commit(name, spec_dict(spec), [replace(row, run_id=name) for row in rows], arrays, env, state)
+        if not store.done(name):
+            compute(spec, name, store, data, device, report, track)
     return name
 
 
-def fail(spec: Spec, store: Store, data: Path | None, reason: str) -> None:
-    """Commit a run as failed without running it."""
-    found = inputs(spec, data)
-    name = run_id(spec, found)
-    assert name is not None, "a run needs weights"
-    with store.claim(name):
-        store.commit(name, spec_dict(spec), [replace(_failure(spec, found, reason), run_id=name)], {}, {"seconds": 0.0}, FAILED)
+def compute(
+    spec: Spec, name: str, store: Store, data: Path | None, device: str, report: Report, track: str | None = None,
+    keep_failure: bool = False,
+) -> None:  # fmt: skip
+    """Compute the run `name` of `spec`, whose claim the caller holds. With `keep_failure` an error becomes the run's one row."""
+    started = time.monotonic()
+    context = Context(store.folder(name), report, track)
+    try:
+        found = inputs(spec, data, device)
+        check(spec, found)
+        rows, arrays = RUNS[spec.kind](spec, found, context)
+    except (WriteError, Interrupted):
+        raise
+    except Exception as error:
+        if not keep_failure:
+            raise
+        return fail(spec, name, store, _line(error), traceback.format_exc())
+    env = {
+        "seconds": time.monotonic() - started, "peak_gb": peak_gb(device), **context.timings, "device": device,
+        "data": str(data) if data else None, "weights": found.loaded.fingerprint, **versions(),
+    }  # fmt: skip
+    if main_process():
+        store.commit(name, spec_dict(spec), [replace(row, run_id=name) for row in rows], arrays, env)
 
 
-def _failure(spec: Spec, found: Inputs, reason: str) -> Row:
-    return row_maker(spec, found)("failed", 1.0, note=reason)
+def fail(spec: Spec, name: str, store: Store, reason: str, trace: str = "") -> None:
+    """Commit a run as failed, `reason` in one line."""
+    row = Row(spec.model, 0, spec.task, "failed", 1.0, name, method=spec.method, k=spec.k, note=reason)
+    store.commit(name, spec_dict(spec), [row], {}, {"seconds": 0.0, "traceback": trace, **versions()}, FAILED)
 
 
 def _line(error: Exception) -> str:

@@ -123,18 +123,12 @@ class Spec:
             return replace(spec, lr=default_lr(spec.method, spec.k))
         return spec
 
-    def of_weights(self) -> Spec:
-        """The same for all runs that start from the same weights."""
-        names = _WEIGHTS | ({"train_seed"} if self.random_init else set())
-        return Spec(**{name: getattr(self, name) for name in names}, k=1)
-
     def run_id(self, weights: str, data: str) -> str:
         """16 hex digits over the resolved spec, the fingerprints of weights and data, and the schema."""
         identity = {"spec": vars(self.resolved()), "weights": weights, "data": data, "schema": SCHEMA}
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 
 
-_WEIGHTS = {"kind", "model", "random_init", "weights", "attention", "task", "readout"}
 _LOOP = {"find_lr", "accumulate", "schedule", "warmup", "clip", "weight_decay", "gradient_checkpointing"}
 _COMMON = {"model", "random_init", "task", "examples", "max_length", "train_seed"}
 _USED = {

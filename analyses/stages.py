@@ -5,6 +5,8 @@ Every process of a study asks the same questions of the same store and gets the 
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +17,7 @@ from analyses.search import FIRST_ROUND, first_round, second_round
 from analyses.spec import Spec, spec_from
 from analyses.study import Search, Stage, Study
 from analyses.targets import Run
+from apet.errors import ApetError
 from apet.evaluation import metric_names
 from apet.tasks import TASKS
 
@@ -23,16 +26,22 @@ Find = Callable[[Spec], Run | None]  # a spec's run if it is done and did not fa
 
 def batches(study: Study, find: Find) -> Iterator[list[Spec]]:
     """The study's runs, distinct, a batch at a time: the next one is asked for when the runs of the last are over."""
-    over: dict[str, list[Spec]] = {}
     asked: set[Spec] = set()
+    for _, specs in walk(study, find):
+        fresh = [spec for spec in dict.fromkeys(specs) if spec not in asked]
+        asked.update(fresh)
+        if fresh:
+            yield fresh
+
+
+def walk(study: Study, find: Find) -> Iterator[tuple[Stage, list[Spec]]]:
+    """Every stage with its runs, a round at a time."""
+    over: dict[str, list[Spec]] = {}
     for stage in study.stages:
         over[stage.name] = []
         for specs in _rounds(stage, study, over, find):
             over[stage.name] += specs
-            fresh = [spec for spec in dict.fromkeys(specs) if spec not in asked]
-            asked.update(fresh)
-            if fresh:
-                yield fresh
+            yield stage, specs
 
 
 def _rounds(stage: Stage, study: Study, over: dict[str, list[Spec]], find: Find) -> Iterator[list[Spec]]:
@@ -54,33 +63,33 @@ def _searching(bases: tuple[Spec, ...], search: Search, data: dict[str, Path], f
     """Round 1 of every search, then round 2 of those whose target is known."""
     first: dict[Spec, list[Spec]] = {}
     for base in bases:
-        size = check(base, inputs(base, data.get(base.task)))["in_scope"]
-        ks = first_round(size, min(search.runs, FIRST_ROUND), search.lowest, search.highest)
+        ks = first_round(_size(base, data.get(base.task)), min(search.runs, FIRST_ROUND), search.lowest, search.highest)
         first[base] = [_with(base, k, base.position_seed) for k in ks]
     yield [spec for specs in first.values() for spec in specs]
-    second: list[Spec] = []
+    target, second = search.target, []
+    measured = [run for spec in full if (run := find(spec)) and target.measures(run)]
     for base, specs in first.items():
-        runs = [run for spec in specs if (run := find(spec))]
-        against = [run for spec in full if comparable(vars(spec), vars(base)) and (run := find(spec))]
-        if search.target.kind == "above_chance":
+        runs = [run for spec in specs if (run := find(spec)) and target.counts(run)]
+        against = [run for run in measured if runs and target.group(run) == target.group(runs[0])]
+        if target.kind == "above_chance":
             against = against or runs
-        if not runs or not against:
+        if not against:
             continue
         metric = metric_names(TASKS[base.task])[0]
-        value = search.target.value(against, metric)
-        gaps = {run.spec["k"]: search.target.gap(run, value, metric) for run in runs}
-        second += [_with(base, k, base.position_seed + more) for k, more in second_round(gaps, search.runs - len(specs))]
+        value = target.value(against, metric)
+        gaps = {run.k: gap for run in runs if math.isfinite(gap := target.gap(run, value, metric))}
+        if gaps:
+            second += [_with(base, k, base.position_seed + more) for k, more in second_round(gaps, search.runs - len(specs))]
     yield second
+
+
+def _size(base: Spec, data: Path | None) -> int:
+    """How many entries there are to choose from, from the model's shapes; without limit where it is not here, which its runs will say."""
+    try:
+        return check(base, inputs(base, data, shapes_only=True))["in_scope"]
+    except ApetError:
+        return sys.maxsize
 
 
 def _with(base: Spec, k: int, position_seed: int) -> Spec:
     return replace(base, k=k, position_seed=position_seed).resolved()
-
-
-# What two runs must have in common for one to be measured by the other.
-_SAME = ("model", "random_init", "task", "examples", "max_length", "early_stop")
-
-
-def comparable(one: dict, other: dict) -> bool:
-    """Whether two training specs are of the same function on the same examples, whatever is tuned."""
-    return all(one[name] == other[name] for name in _SAME)

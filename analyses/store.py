@@ -140,7 +140,7 @@ class Store:
         stamp = _stamp(folder)
         if stamp is not None:
             self._journal.note(run_id, state, stamp, _summary(spec, rows, env))
-        for path in folder.glob("checkpoint*.safetensors"):
+        for path in (*folder.glob("checkpoint*.safetensors"), *folder.glob(".*.tmp")):  # and what a kill left
             path.unlink()
 
     def forget(self, run_id: str) -> None:
@@ -195,12 +195,18 @@ class Store:
         return json.loads((self.folder(run_id) / "DONE").read_bytes())
 
     def _read(self, run_id: str, name: str) -> bytes:
-        """A file of a whole run, as it was written; Damaged if it is not."""
+        """A file of a whole run, as it was written. Damaged if it is not; the run then no longer counts, and a new start redoes it."""
         path = self.folder(run_id) / name
-        content = path.read_bytes()
-        if hashlib.sha256(content).hexdigest() != self._about(run_id)["sums"][name]:
-            raise Damaged(f"{path} is not what was written (its checksum differs): delete its folder, and a new start redoes that run")
-        return content
+        try:
+            content = path.read_bytes()
+            if hashlib.sha256(content).hexdigest() == self._about(run_id)["sums"][name]:
+                return content
+        except (OSError, ValueError, KeyError, TypeError):
+            pass  # another process may be about to replace it
+        stamp = _stamp(self.folder(run_id))
+        if stamp is not None:
+            self._journal.note(run_id, "damaged", stamp, {})
+        raise Damaged(f"{path} is not what was written (its checksum differs): start again what made it, and that run is redone")
 
 
 _FLOATS = ("value", "target", "x", "stderr", "low", "high")
@@ -237,12 +243,12 @@ def _summary(spec: dict, rows: list[Row], env: dict) -> dict[str, Any]:
 
 
 def _stamp(folder: Path) -> str | None:
-    """Sizes and times of change of a run's files, None where one is missing."""
+    """Sizes and times of change of a run's files, as this schema reads them; None where one is missing."""
     try:
         found = [os.stat(f"{folder}/{name}") for name in ("DONE", *_FILES)]
     except OSError:
         return None
-    return " ".join(f"{each.st_size}:{each.st_mtime_ns}" for each in found)
+    return " ".join((f"schema {SCHEMA}", *(f"{each.st_size}:{each.st_mtime_ns}" for each in found)))
 
 
 def spec_dict(spec: Spec) -> dict:

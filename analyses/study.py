@@ -22,6 +22,7 @@ stages:
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,7 +32,7 @@ from analyses.lines import Mapping, read_yaml
 from analyses.search import FIRST_ROUND, HIGHEST_K, LOWEST_K
 from analyses.spec import Spec, field_names, spec_from
 from analyses.targets import QUANTITIES, Target
-from apet.errors import UsageError, did_you_mean
+from apet.errors import MissingInput, UsageError, did_you_mean
 
 _KEYS = ("name", "defaults", "grid", "stages", "threshold", "data")
 _STAGE_KEYS = ("grid", "at", "search")
@@ -105,10 +106,16 @@ def read_study(path: Path) -> Study:
         stages = []
         for name in content["stages"]:
             stages.append(_stage(name, content["stages"].mapping(name), defaults, tuple(stage.name for stage in stages)))
-    targets = [_target(content.mapping("threshold"))] if content.get("threshold") else []
+    targets = [_target(content.mapping("threshold"))] if "threshold" in content else []
     targets += [stage.search.target for stage in stages if stage.search]
-    data = {task: Path(folder) for task, folder in content.mapping("data").items()}
-    return Study(str(content.get("name", path.stem)), tuple(stages), tuple(dict.fromkeys(targets)), data)
+    data = content.mapping("data")
+    for task, folder in data.items():
+        if not isinstance(folder, str):
+            raise UsageError(f"{data.at(task)}{task}: {folder!r} is no folder")
+    name = str(content.get("name", path.stem))
+    if not re.fullmatch(r"\w[\w.-]*", name):
+        raise UsageError(f"{content.at('name')}the name '{name}' becomes a folder's: letters, digits, '-', '_' and '.' only")
+    return Study(name, tuple(stages), tuple(dict.fromkeys(targets)), {task: Path(folder) for task, folder in data.items()})
 
 
 def _stage(name: str, content: Mapping, defaults: Mapping, before: tuple[str, ...]) -> Stage:
@@ -119,19 +126,36 @@ def _stage(name: str, content: Mapping, defaults: Mapping, before: tuple[str, ..
     for entry in entries:
         if not isinstance(entry, Mapping):
             raise UsageError(f"{content.at('grid')}{entry!r} is not a mapping of fields: {', '.join(field_names())}")
-    later = tuple(dict.fromkeys(entry["kind"] for entry in entries if entry.get("kind") in TO_COME))
-    entries = [entry for entry in entries if entry.get("kind") not in TO_COME]
+    later = tuple(dict.fromkeys(_kind(entry, defaults) for entry in entries if _kind(entry, defaults) in TO_COME))
+    entries = [entry for entry in entries if _kind(entry, defaults) not in TO_COME]
     at = content.get("at")
     if at is not None:
-        if at not in before:
-            raise UsageError(f"{content.at('at')}there is no stage '{at}' before this one{did_you_mean(at, before) if before else ''}")
-        variants = [tuple(values.items()) for entry in entries for values in _crossed(entry)]
-        for entry in entries:
-            _spec_of({**entry.first(), "k": 1}, entry, defaults)  # checked as far as can be
-        return Stage(name, at=at, variants=tuple(variants), to_come=later)
+        return Stage(name, at=at, variants=_variants(content, entries, defaults, before), to_come=later)
     search = _search(content.mapping("search"), before) if "search" in content else None
     specs = [spec for entry in entries for spec in _expand(entry, defaults, search is not None)]
     return Stage(name, tuple(dict.fromkeys(specs)), search, to_come=later)
+
+
+def _kind(entry: Mapping, defaults: Mapping) -> str:
+    """An entry's kind of run, which is one where it is a kind that is still to come."""
+    kind = entry.get("kind", defaults.get("kind", "train"))
+    kinds = kind if isinstance(kind, list) else [kind]
+    if len(kinds) > 1 and set(kinds) & set(TO_COME):
+        raise UsageError(f"{entry.over(defaults).at('kind')}of the kinds {', '.join(map(str, kinds))} not all are here yet: an entry each")
+    return kinds[0] if kinds else "train"
+
+
+def _variants(content: Mapping, entries: list[Mapping], defaults: Mapping, before: tuple[str, ...]) -> tuple:
+    """What is laid over the specs of the stage `at`."""
+    at = content["at"]
+    if at not in before:
+        raise UsageError(f"{content.at('at')}there is no stage '{at}' before this one{did_you_mean(str(at), before) if before else ''}")
+    for entry in entries:
+        if _kind(entry, defaults) != "spectrum":
+            raise UsageError(f"{entry.at('kind')}at a run's optimum there are spectra, no {_kind(entry, defaults)} runs")
+        for values in _crossed(entry):
+            _spec_of({**values, "k": 1}, entry, defaults)  # checked as far as can be
+    return tuple(tuple(values.items()) for entry in entries for values in _crossed(entry))
 
 
 def _search(content: Mapping, before: tuple[str, ...]) -> Search:
@@ -164,12 +188,17 @@ def _target(content: Mapping) -> Target:
 
 def _expand(entry: Mapping, defaults: Mapping, searched: bool) -> Iterator[Spec]:
     for values in _crossed(entry.over(defaults)):
+        if searched and (values.get("kind", "train"), values.get("method", "apet"), values.get("matched")) != ("train", "apet", None):
+            raise UsageError(f"{entry.where}a search is for the k of training runs of method apet: no other kind, method or 'matched'")
         spec = _spec_of({**values, "k": 1} if searched else values, entry, defaults)
         yield spec if searched else spec.resolved()  # a search's defaults follow from each k
 
 
 def _crossed(entry: Mapping) -> list[dict[str, Any]]:
     axes = {name: value if isinstance(value, list) else [value] for name, value in entry.items()}
+    for name, values in axes.items():
+        if not values:
+            raise UsageError(f"{entry.at(name)}{name}: an empty list makes no runs")
     return [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
 
 
@@ -181,5 +210,7 @@ def _spec_of(values: dict[str, Any], entry: Mapping, defaults: Mapping) -> Spec:
 
 
 def with_data(study: Study, folder: Path) -> Study:
-    """The study with its data below `folder`, one folder a task; a task that has none there keeps its own."""
+    """The study with its data below `folder`, one folder a task; a task that has none there keeps its own. MissingInput for no folder."""
+    if not folder.is_dir():
+        raise MissingInput(f"no folder {folder}: --data takes one with a folder for each task")
     return replace(study, data=study.data | {task: folder / task for task in study.tasks if (folder / task).is_dir()})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from statistics import mean
@@ -85,9 +86,31 @@ class Target:
         return chance + self.amount * (1 - chance)
 
     def gap(self, run: Run, value: float, metric: str) -> float:
-        """How far `run` is beyond the target, positive where it is reached: in log loss, or in the metric's logit."""
+        """How far `run` is beyond the target, positive where it is reached: in log loss, or in the metric's logit; nan where that
+        cannot be said (a run that diverged, a target outside the score's range)."""
         from landscape.threshold import gap_of_accuracy, gap_of_loss
 
-        if self.on_loss:
-            return gap_of_loss(run.value("loss", "train"), value)
-        return gap_of_accuracy(run.value(metric, "validation"), value)
+        reached = run.value("loss", "train") if self.on_loss else run.value(metric, "validation")
+        try:
+            return gap_of_loss(reached, value) if self.on_loss else gap_of_accuracy(reached, value)
+        except ValueError:
+            return math.nan
+
+    def counts(self, run: Run) -> bool:
+        """Whether a run says something of the target. For one on the loss: of the function that a prediction speaks of, its minimum,
+        in words, by the weights as they are."""
+        if run.spec["kind"] == "predict":
+            return self.on_loss
+        if run.spec["kind"] != "train" or run.has("diverged"):
+            return False
+        plain = run.spec.get("weights", "float32") == "float32" and run.spec.get("attention", "eager") == "eager"
+        return not self.on_loss or (plain and not run.spec["early_stop"] and not run.has("k_head"))
+
+    def measures(self, run: Run) -> bool:
+        """Whether `run` is one that the target is taken from."""
+        return self.counts(run) and run.spec["kind"] == "train" and run.spec["method"] == "full"
+
+    def group(self, run: Run) -> tuple:
+        """What runs must have in common to be measured by each other, whatever is tuned."""
+        early = bool(run.spec["kind"] == "train" and run.spec["early_stop"] and not self.on_loss)
+        return (*(run.spec[name] for name in ("model", "random_init", "task", "examples", "max_length")), early, run.has("k_head"))

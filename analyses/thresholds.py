@@ -10,9 +10,11 @@ import hashlib
 import json
 import math
 from collections import defaultdict
+from contextlib import suppress
 
 import numpy as np
 
+from analyses.claims import Held
 from analyses.store import Row, Store
 from analyses.targets import Run, Target
 from apet.evaluation import metric_names
@@ -39,25 +41,13 @@ def thresholds(store: Store, runs: list[Run], target: Target, seed: int = 0) -> 
     """
     groups: dict[tuple, list[Run]] = defaultdict(list)
     for run in runs:
-        if _counts(run, target):
-            early = run.spec["early_stop"] and not target.on_loss
-            groups[*(run.spec[name] for name in ("model", "random_init", "task", "examples", "max_length")), early].append(run)
+        if target.counts(run):
+            groups[target.group(run)].append(run)
     found: list[Row] = []
     for members in groups.values():
         if any(_is(run, "full") for run in members) or (target.kind == "above_chance" and any(_is(run, "apet") for run in members)):
             found += _group(store, members, target, seed)
     return found
-
-
-def _counts(run: Run, target: Target) -> bool:
-    """Whether a run says something of a target: training runs in words, and for one on the loss of the function that a prediction
-    speaks of, its minimum by the weights as they are."""
-    if run.spec["kind"] == "predict":
-        return target.on_loss
-    if run.spec["kind"] != "train":
-        return False
-    plain = run.spec.get("weights", "float32") == "float32" and run.spec.get("attention", "eager") == "eager"
-    return not target.on_loss or (plain and not run.spec["early_stop"] and not run.has("k_head"))
 
 
 def _is(run: Run, method: str) -> bool:
@@ -66,10 +56,13 @@ def _is(run: Run, method: str) -> bool:
 
 def _group(store: Store, runs: list[Run], target: Target, seed: int) -> list[Row]:
     name = hashlib.sha256(json.dumps([sorted(run.id for run in runs), target.as_dict(), seed]).encode()).hexdigest()[:16]
-    if not store.done(name):
-        spec = {"kind": "threshold", "target": target.as_dict(), "seed": seed, "runs": sorted(run.id for run in runs)}
-        store.commit(name, spec, _rows(store, runs, target, seed, name), {}, {})
-    return store.rows(name)
+    if store.done(name):
+        return store.rows(name)
+    spec = {"kind": "threshold", "target": target.as_dict(), "seed": seed, "runs": sorted(run.id for run in runs)}
+    rows = _rows(store, runs, target, seed, name)
+    with suppress(Held), store.claim(name):  # whoever holds it commits the same
+        store.commit(name, spec, rows, {}, {})
+    return rows
 
 
 def _rows(store: Store, runs: list[Run], target: Target, seed: int, name: str) -> list[Row]:
@@ -98,11 +91,14 @@ def _rows(store: Store, runs: list[Run], target: Target, seed: int, name: str) -
 def _measured(runs: list[Run], target: Target, value: float, metric: str, seed: int, definition: str, row) -> list[Row]:
     from landscape.threshold import crossing
 
-    runs = sorted(runs, key=lambda run: (run.k, run.id))
-    gaps = [target.gap(run, value, metric) for run in runs]
-    found = crossing([run.k for run in runs], gaps, seed=seed)
+    gaps = [(run.k, target.gap(run, value, metric)) for run in sorted(runs, key=lambda run: (run.k, run.id))]
+    known = [(k, gap) for k, gap in gaps if math.isfinite(gap)]
+    try:
+        found = crossing([k for k, _ in known], [gap for _, gap in known], seed=seed)
+    except ValueError as reason:
+        return [row(target.quantity, None, note=f"undecided: {reason}"), row("runs", len(known))]
     note = f"censored: {found.censored}" if found.censored else definition
-    rows = [row(target.quantity, found.k_star, low=_number(found.low), high=_number(found.high), note=note), row("runs", len(runs))]
+    rows = [row(target.quantity, found.k_star, low=_number(found.low), high=_number(found.high), note=note), row("runs", len(known))]
     if found.slope is not None:
         rows.append(row("slope", found.slope, stderr=_number(found.slope_stderr)))
     return rows

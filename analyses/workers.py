@@ -23,14 +23,13 @@ from pathlib import Path
 from typing import Any
 
 from analyses.claims import Held
-from analyses.run import fail, identify, run
+from analyses.run import compute, fail, identify
 from analyses.spec import Spec
 from analyses.stages import batches
 from analyses.store import DONE, FAILED, Store
 from analyses.study import Study
 from analyses.targets import Run
-from apet.errors import ApetError, Interrupted
-from apet.files import WriteError
+from apet.errors import ApetError
 
 POLL = 0.5  # seconds between looks at runs that others have claimed
 START = "spawn"  # how processes are started: with a library's threads running, a fork may hang
@@ -70,104 +69,115 @@ class Options:
     since: int = 0
 
 
-def run_study(
-    study: Study, store: Store, jobs: int = 1, options: Options = Options(), tell: Callable[[Event], None] = lambda event: None
-) -> Outcome:
+Tell = Callable[[Event], None]
+
+
+def run_study(study: Study, store: Store, jobs: int = 1, options: Options = Options(), tell: Tell = lambda event: None) -> Outcome:
     """Run what is not done yet; a failed run does not stop the others. With `jobs` > 1 each process uses one thread.
 
-    Raises Interrupted on Ctrl-C and SIGTERM, after what runs has saved its state, and WriteError where results cannot be written.
+    Raises Interrupted or KeyboardInterrupt on Ctrl-C and SIGTERM, after what runs has saved its state, and WriteError where
+    results cannot be written.
     """
     with terminable():
-        if jobs == 1:
-            return work(study, store, options, tell)
-        return _crew(study, store.root, jobs, options, tell)
+        return work(study, store, options, tell) if jobs == 1 else _crew(study, store.root, jobs, options, tell)
 
 
-def work(
-    study: Study, store: Store, options: Options = Options(), tell: Callable[[Event], None] = lambda event: None,
-    died: dict[Spec, str] | None = None,
-) -> Outcome:  # fmt: skip
-    """Run the study in this process; `died` are runs that are given up, with the reason."""
-    outcome = Outcome()
-    index, count = options.shard
-    for specs in batches(study, partial(find, study, store)):
-        mine = specs[index - 1 :: count]
-        tell(Event("known", total=len(mine)))
-        order = sorted(mine, key=weight, reverse=True) if options.longest_first else mine
-        for spec, name, error in _settled(order, study, store, options, tell, died or {}):
-            if error is None:
-                outcome.done.append(name)
-            else:
-                outcome.failed.append((spec, error))
-            tell(Event("done" if error is None else "failed", spec, error or ""))
-        if count > 1:
-            outcome.elsewhere = sum(_state(spec, study, store) is None for spec in set(specs) - set(mine))
+def work(study: Study, store: Store, options: Options = Options(), tell: Tell = lambda event: None) -> Outcome:
+    """Run the study in this process."""
+    return _Walk(study, store, options, tell, {}).through()
+
+
+@dataclass
+class _Walk:
+    """One process on its way through a study; `died` are runs that are given up, with the reason."""
+
+    study: Study
+    store: Store
+    options: Options
+    tell: Tell
+    died: dict[Spec, str]
+
+    def through(self) -> Outcome:
+        outcome = Outcome()
+        index, count = self.options.shard
+        for specs in batches(self.study, partial(find, self.study, self.store)):
+            mine = specs[index - 1 :: count]
+            self.tell(Event("known", total=len(mine)))
+            for spec, name, error in self._settled(sorted(mine, key=weight, reverse=True) if self.options.longest_first else mine):
+                if error is None:
+                    outcome.done.append(name)
+                else:
+                    outcome.failed.append((spec, error))
+                self.tell(Event("done" if error is None else "failed", spec, error or ""))
+            outcome.elsewhere = sum(not self._over(spec) for spec in set(specs) - set(mine))
             if outcome.elsewhere:
                 break  # the next batch is not known before
-    return outcome
+        return outcome
 
-
-def _settled(
-    specs: list[Spec], study: Study, store: Store, options: Options, tell: Callable[[Event], None], died: dict[Spec, str]
-) -> Iterator[tuple[Spec, str, str | None]]:
-    """(spec, run id, error) of every run as it is over, in whatever process; those that others have claimed come last."""
-    waiting, held = deque(specs), 0
-    while waiting:
-        spec = waiting.popleft()
-        try:
-            yield spec, *_settle(spec, study, store, options, tell, died.get(spec))
-            held = 0
-        except Held:
-            waiting.append(spec)
-            held += 1
-            if held >= len(waiting):
-                time.sleep(POLL)
+    def _settled(self, specs: list[Spec]) -> Iterator[tuple[Spec, str, str | None]]:
+        """(spec, run id, error) of every run as it is over, in whatever process; those that others have claimed come last."""
+        waiting, held = deque(specs), 0
+        while waiting:
+            spec = waiting.popleft()
+            try:
+                yield spec, *self._settle(spec)
                 held = 0
+            except Held:
+                waiting.append(spec)
+                held += 1
+                if held >= len(waiting):
+                    time.sleep(POLL)
+                    held = 0
 
+    def _settle(self, spec: Spec) -> tuple[str, str | None]:
+        """(run id, error) of one run, which is made here if it is not over yet."""
+        data = self.study.data.get(spec.task)
+        try:
+            name = identify(spec, data)
+        except ApetError as error:  # its model or data are not here
+            return "", str(error)
+        if self._state(name) is None:
+            with self.store.claim(name):
+                if self._state(name) is None:  # nobody has made it in the meantime
+                    self._make(spec, name, data)
+        state = self.store.state(name)
+        if state is None:
+            raise ApetError(f"run {name} was whole and no longer is: does something else write to {self.store.root}?")
+        return name, None if state == DONE else self.store.rows(name)[0].note
 
-def _settle(
-    spec: Spec, study: Study, store: Store, options: Options, tell: Callable[[Event], None], died: str | None
-) -> tuple[str, str | None]:
-    """(run id, error) of one run, which is done here if it is not over yet."""
-    data = study.data.get(spec.task)
-    try:
-        name = identify(spec, data)
-        state = store.state(name)
-        old = store.changed(name) < options.since
-        again = old and (options.force or (options.retry_failed and state == FAILED))
-        if state is None or again:
-            tell(Event("begin", spec))
-            report = partial(_progress, tell, spec)
-            if died is None:
-                run(spec, store, data, options.device, report, force=again, keep_failure=True)
-            else:
-                fail(spec, store, data, died)
-            state = store.state(name)
-        return name, None if state == DONE else store.rows(name)[0].note
-    except (Held, Interrupted, WriteError):
-        raise
-    except ApetError as error:  # of a run that has no identity: its model or data are not here
-        return "", str(error)
+    def _make(self, spec: Spec, name: str, data: Path | None) -> None:
+        self.tell(Event("begin", spec))
+        if spec in self.died:
+            return fail(spec, name, self.store, self.died[spec])
+        if self.store.state(name) is not None or (self.options.force and self._old(name)):
+            self.store.forget(name)
+        report = lambda what, done, total: self.tell(Event("progress", spec, what, done, total))  # noqa: E731
+        compute(spec, name, self.store, data, self.options.device, report, keep_failure=True)
 
+    def _state(self, name: str) -> str | None:
+        """DONE or FAILED for a run that is over, None for one that is to be made (again)."""
+        state = self.store.state(name)
+        again = self.options.force or (self.options.retry_failed and state == FAILED)
+        return None if again and self._old(name) else state
 
-def _progress(tell: Callable[[Event], None], spec: Spec, what: str, done: float, total: float) -> None:
-    tell(Event("progress", spec, what, done, total))
+    def _old(self, name: str) -> bool:
+        """Whether what is there of the run is from before this launch."""
+        return self.store.changed(name) < self.options.since
+
+    def _over(self, spec: Spec) -> bool:
+        try:
+            return self._state(identify(spec, self.study.data.get(spec.task))) is not None
+        except ApetError:
+            return True  # it never will be made here
 
 
 def find(study: Study, store: Store, spec: Spec) -> Run | None:
     """The run of `spec` if it is done and did not fail."""
     try:
         name = identify(spec, study.data.get(spec.task))
-    except ApetError:
+        return Run(name, store.spec(name), store.rows(name)) if store.done(name) else None
+    except ApetError:  # not here, or damaged: it is about to be made again
         return None
-    return Run(name, store.spec(name), store.rows(name)) if store.done(name) else None
-
-
-def _state(spec: Spec, study: Study, store: Store) -> str | None:
-    try:
-        return store.state(identify(spec, study.data.get(spec.task)))
-    except ApetError:
-        return FAILED  # it never will be done here
 
 
 def weight(spec: Spec) -> float:
@@ -203,7 +213,7 @@ def terminable() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _crew(study: Study, root: Path, jobs: int, options: Options, tell: Callable[[Event], None]) -> Outcome:
+def _crew(study: Study, root: Path, jobs: int, options: Options, tell: Tell) -> Outcome:
     """The study by `jobs` processes. Each goes through all of it, so the outcome of the last to finish is that of all."""
     crew = _Crew(study, root, options, tell)
     try:
@@ -222,7 +232,7 @@ def _crew(study: Study, root: Path, jobs: int, options: Options, tell: Callable[
 class _Crew:
     """Processes at work, by the pipe that each talks through (one each: a process that is killed takes no shared lock along)."""
 
-    def __init__(self, study: Study, root: Path, options: Options, tell: Callable[[Event], None]):
+    def __init__(self, study: Study, root: Path, options: Options, tell: Tell):
         self.study, self.root, self.options, self.tell = study, root, options, tell
         self.members: dict[Any, Any] = {}
         self.hand: dict[Any, Spec] = {}  # the run that each has in hand
@@ -236,8 +246,12 @@ class _Crew:
     def start(self) -> None:
         context = multiprocessing.get_context(START)
         ours, theirs = context.Pipe(duplex=False)
-        process = context.Process(target=_member, args=(theirs, self.study, self.root, self.options, self.died))
-        process.start()
+        process = context.Process(target=_member, args=(theirs, os.getpid(), self.study, self.root, self.options, self.died))
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # which it inherits, and takes when it is ready
+        try:
+            process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         theirs.close()
         self.members[ours] = process
 
@@ -300,30 +314,33 @@ class _Crew:
         self.start()
 
 
-def _member(pipe: Connection, study: Study, root: Path, options: Options, died: dict[Spec, str]) -> None:
-    """A process of the crew. Ctrl-C in the terminal is the parent's, which passes it on once; if the parent dies, it stops."""
+def _member(pipe: Connection, parent: int, study: Study, root: Path, options: Options, died: dict[Spec, str]) -> None:
+    """A process of the crew. Ctrl-C and SIGTERM are the parent's, which passes them on once; if the parent dies, it stops."""
     import torch
 
     os.setpgrp()
-    _follow_parent()
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     torch.set_num_threads(1)
 
     def tell(event: Event) -> None:
         try:
             pipe.send(event)
-        except OSError:  # nobody listens any more; no failure of the run in hand
+        except OSError:  # nobody listens any more: no failure of the run in hand
             raise KeyboardInterrupt from None
 
     try:
-        with terminable():
-            pipe.send(work(study, Store(root), options, tell, died))
+        _follow(parent)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        pipe.send(_Walk(study, Store(root), options, tell, died).through())
     except (ApetError, KeyboardInterrupt) as error:
         with suppress(OSError):
             pipe.send(error)
 
 
-def _follow_parent() -> None:
-    """Have the kernel send Ctrl-C when the parent is gone (Linux only)."""
+def _follow(parent: int) -> None:
+    """Have the kernel send Ctrl-C when the parent is gone (Linux only; elsewhere the next word to it tells)."""
     if sys.platform == "linux":
         set_parent_death_signal = 1
         ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGINT)
+    if os.getppid() != parent:
+        raise KeyboardInterrupt

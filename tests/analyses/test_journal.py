@@ -64,8 +64,9 @@ def test_a_bit_that_flipped_behind_the_file_systems_back_is_an_error_where_it_is
     content[-3] ^= 1
     path.write_bytes(content)
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
-    with pytest.raises(analyses.store.Damaged, match=rf"{path.name} is not what was written .* redoes that run"):
+    with pytest.raises(analyses.store.Damaged, match=rf"{path.name} is not what was written .* that run is redone"):
         getattr(again(store), name)("b")
+    assert again(store).run_ids() == ["a", "c"]
     getattr(again(store), name)("a")
 
 
@@ -110,6 +111,22 @@ def test_a_run_of_another_schema_does_not_count_and_is_replaced(store):
     assert again(store).run_ids() == ["b", "c"]
     again(store).commit("a", {"kind": "train"}, ROWS, {}, {})
     assert again(store).run_ids() == ["a", "b", "c"]
+
+
+def test_the_journal_speaks_for_its_own_schema_only(store, monkeypatch):
+    assert again(store).run_ids() == ["a", "b", "c"]
+    monkeypatch.setattr(analyses.store, "SCHEMA", analyses.store.SCHEMA + 1)
+    assert again(store).run_ids() == []
+
+
+def test_a_damaged_done_is_no_run(store):
+    path = store.folder("b") / "DONE"
+    status, content = path.stat(), path.read_bytes()
+    path.write_bytes(content.replace(b"{", b"[", 1))
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    with pytest.raises(analyses.store.Damaged):
+        again(store).rows("b")
+    assert again(store).run_ids() == ["a", "c"]
 
 
 def test_a_read_only_store_can_be_read(store, monkeypatch):
