@@ -441,7 +441,22 @@ def table(
         return _print({"lines": len(lines), "out": str(out) if out else None}, json_)
     if out is not None:
         write_table(lines, out)
-    _listing("table", lines, json_)
+    _listing("table", lines if json_ else [_narrow(line, any(each["settings"] for each in lines)) for line in lines], json_)
+
+
+def _narrow(line: dict[str, Any], settings: bool) -> dict[str, Any]:
+    """A line of the table for a terminal's width: errors beside values, the head beside k."""
+    return {
+        "task": line["task"],
+        "model": line["model"],
+        "method": line["method"],
+        "k": f"{line['k']:,}" + (f" + {line['k_head']:,}" if line["k_head"] else ""),
+        "score": f"{line['value']:.3f} +- {line['stderr']:.3f}",
+        "chance": f"{line['chance']:.3f} +- {line['chance_stderr']:.3f}",
+        "seeds": line["seeds"],
+        "minutes": line["minutes"],
+        **({"settings": line["settings"]} if settings else {}),
+    }
 
 
 @command("export")
