@@ -258,7 +258,7 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(folder, tmp_path):
         [*command, "--out", str(tmp_path / "b")], cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     deadline = time.monotonic() + 60
-    while not list((tmp_path / "b").glob("train/*")) and time.monotonic() < deadline:
+    while not list((tmp_path / "b").glob("train/[0-9a-f]*")) and time.monotonic() < deadline:
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)

@@ -14,6 +14,7 @@ from analyses.run import run
 from analyses.spec import Spec
 from analyses.store import Row, Store
 from analyses.table import table, write_table
+from analyses.targets import Target
 from analyses.thresholds import finished, thresholds
 from apet.errors import UsageError
 from apet.scoring import cross_entropy, scorer_of
@@ -113,7 +114,7 @@ def test_runs_with_a_head_are_no_part_of_a_threshold(folder, tmp_path):
     store, bert = Store(tmp_path), replace(BASE, model=BERT, early_stop=False, examples=16)
     for method, k in (("full", None), ("apet", 30)):
         run(replace(bert, method=method, k=k).resolved(), store, folder)
-    assert thresholds(store, finished(store), 0.5) == []
+    assert thresholds(store, finished(store), Target("fraction", 0.5)) == []
 
 
 def test_a_search_for_the_rate_is_reported(folder, tmp_path):

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from apet.errors import UsageError
 from apet.ladder import LADDER, SIZES, card, ladder_names
@@ -63,7 +64,9 @@ def test_a_schedule_has_the_asked_number_of_steps(steps):
 @pytest.mark.parametrize("name", ladder_names())
 def test_the_cards_of_the_ladder_hold_what_the_weights_are(name):
     about, model = card(name), load_model(name).model
-    assert about["parameters"] == sum(p.numel() for p in model.parameters())
+    stored = load_file(LADDER / name / "model.safetensors")  # with the heads that BERT was pretrained with
+    assert about["parameters"] == sum(tensor.numel() for tensor in stored.values())
+    assert {key for key, _ in model.named_parameters()} <= set(stored)
     assert about["curve"][-1]["heldout_loss"] == about["heldout_loss"]
     assert about["tokens"] == about["curve"][-1]["tokens"]
 
