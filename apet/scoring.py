@@ -126,7 +126,9 @@ class Scorer(ABC):
     def _shortened(self, example: Example, length: int) -> Item:
         """The example's item after its longest fields lost their ends. Cut text may come out a piece longer: so more than once."""
         while True:
-            shorter = self._cut(example, length - self.max_length)
+            # One character may be several pieces, so that a text of fewer pieces need not be a shorter one.
+            cuts = (self._cut(example, excess) for excess in range(length - self.max_length, length + 1))
+            shorter = next((cut for cut in cuts if cut != example), example)
             if shorter == example:
                 raise UsageError(f"max_length {self.max_length} is too short for the template of {self.task.name}")
             example = shorter

@@ -146,6 +146,15 @@ def test_a_document_of_a_hundred_thousand_words_is_cut_in_seconds(name):
 
 
 @every_form
+def test_a_text_whose_last_character_is_many_pieces_is_cut_before_it(name):
+    """Compatibility characters come apart in the tokenizer: seven eighths are a 7, a stroke and an 8."""
+    scorer = scorer_of(ready(name), TASKS["sst2"], 64)
+    for words in range(30, 60):
+        (item,) = scorer.encode([{"sentence": "red " * words + "\u215e" * 9, "label": 0}])
+        assert len(item["input_ids"]) <= 64
+
+
+@every_form
 def test_a_length_below_the_templates_own_is_one_line(name):
     scorer = scorer_of(ready(name), TASKS["sst2"], 1)
     with pytest.raises(UsageError, match="^max_length 1 is too short for the template of sst2$"):
