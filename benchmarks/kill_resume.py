@@ -10,12 +10,14 @@ been finished before a kill, and how many kills met a run with a checkpoint.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import multiprocessing
 import os
 import sys
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -96,47 +98,51 @@ def finished_at(root: Path) -> dict[str, int]:
     return {path.parent.name: path.stat().st_mtime_ns for path in root.glob("*/DONE")}
 
 
-def torture(kills: int, seconds: float, random: Any, say: Any, *arguments: Any) -> tuple[int, int]:
-    """(runs computed again, kills that met a checkpoint): the study is killed `kills` times, then left to end."""
+def torture(kills: int, whole: dict, seconds: float, random: Any, say: Any, *arguments: Any) -> dict[str, int]:
+    """Kill one study at most `kills` times, start it again each time until it is finished, and compare it with `whole`."""
     root = arguments[1]
-    recomputed = met = count = 0
-    while count < kills:
+    figures = {"kills": 0, "runs_recomputed": 0, "kills_with_checkpoint": 0}
+    while figures["kills"] < kills and len(finished_at(root)) < len(whole):
         before = finished_at(root)
-        alive = killed(seconds * random.random(), count % 2 == 1, *arguments)
+        alive = killed(seconds * random.random(), figures["kills"] % 2 == 1, *arguments)
         after = finished_at(root)
-        recomputed += sum(after.get(name) != stamp for name, stamp in before.items())
+        figures["runs_recomputed"] += sum(after.get(name) != stamp for name, stamp in before.items())
         if alive:
-            count += 1
             checkpoints = len(list(root.glob("*/checkpoint*.safetensors")))
-            met += checkpoints > 0
-            say(f"{count:4} {len(before):6} {len(after):6} {checkpoints:12}")
+            figures["kills"] += 1
+            figures["kills_with_checkpoint"] += checkpoints > 0
+            say(f"{len(before):6} {len(after):6} {checkpoints:12}")
     before = finished_at(root)
     finish(*arguments)
-    return recomputed + sum(finished_at(root).get(name) != stamp for name, stamp in before.items()), met
+    figures["runs_recomputed"] += sum(finished_at(root).get(name) != stamp for name, stamp in before.items())
+    return figures | compared(whole, rows(root))
+
+
+def compared(whole: dict[str, list[str]], found: dict[str, list[str]]) -> dict[str, int]:
+    """Rows that are missing, and rows that are other ones or too many."""
+    lost = sum(len(lines) for name, lines in whole.items() if name not in found)
+    extra = sum(len(lines) for name, lines in found.items() if name not in whole)
+    both = whole.keys() & found.keys()
+    different = sum(a != b for name in both for a, b in itertools.zip_longest(whole[name], found[name]))
+    return {"rows_lost": lost, "rows_different": different + extra}
 
 
 def measure(kills: int, folder: Path, say: Any) -> dict[str, int]:
     import numpy as np
 
     file, random = folder / "killed.yaml", np.random.default_rng(0)
-    file.write_text(STUDY.replace("search", "search"))
+    file.write_text(STUDY)
     seconds = finish(file, folder / "whole", 1)
     whole = rows(folder / "whole")
     say(f"uninterrupted: {len(whole)} runs, thresholds among them, {seconds:.1f} s")
-    figures = {"kills": kills, "rows_lost": 0, "rows_different": 0, "runs_recomputed": 0, "kills_with_checkpoint": 0}
-    for jobs in (1, 2):
-        say(f"{jobs} at a time\n{'kill':>4} {'before':>6} {'after':>6} {'checkpoints':>12}")
-        root, share = folder / f"jobs-{jobs}", kills // 2 if jobs == 1 else kills - kills // 2
-        # A start of its own each: by half of the time an uninterrupted study needs, some runs are finished before the kill.
-        recomputed, met = torture(share, seconds / 2, random, say, file, root, jobs)
-        found = rows(root)
-        lost = sum(len(lines) for name, lines in whole.items() if name not in found)
-        different = sum(a != b for name in whole.keys() & found.keys() for a, b in zip(whole[name], found[name], strict=False))
-        extra = sum(len(lines) for name, lines in found.items() if name not in whole)
-        for name, number in (("rows_lost", lost), ("rows_different", different + extra), ("runs_recomputed", recomputed)):
-            figures[name] += number
-        figures["kills_with_checkpoint"] += met
-    return figures
+    total: Counter[str] = Counter()
+    for jobs, until in ((1, kills // 2), (2, kills)):
+        while total["kills"] < until:
+            say(f"{jobs} at a time, a new study\n{'before':>6} {'after':>6} {'checkpoints':>12}   (whole runs at a kill's start and end)")
+            root = folder / f"{jobs}-{total['kills']}"
+            # By a third of the time that the whole study needs, so that it takes several starts.
+            total.update(torture(until - total["kills"], whole, seconds / 3, random, say, file, root, jobs))
+    return dict(total)
 
 
 def main() -> None:
