@@ -114,11 +114,10 @@ class Spec:
         placed = self.kind != "predict" and self.method == "apet"
         if placed and (self.k is None) == (self.matched is None):
             raise UsageError("method apet needs either --k, the number of tuned parameters, or --matched METHOD")
-        used = (
-            _USED[self.kind] | (_PLACED if placed else set()) | ({"train_seed"} if self.random_init else set())
-        )  # which draws the weights
-        kept = {name: value for name, value in vars(self).items() if name in used or name == "kind"}
-        spec = Spec(**kept)
+        used = _USED[self.kind] | (_PLACED if placed else set())
+        used |= {"train_seed"} if self.random_init else set()  # which draws the weights
+        unused = {name: default for name, default in _DEFAULTS.items() if name not in used and getattr(self, name) != default}
+        spec = replace(self, **unused) if unused else self
         if spec.kind == "train" and spec.lr is None and spec.matched is None:
             return replace(spec, lr=default_lr(spec.method, spec.k))
         return spec
@@ -129,6 +128,7 @@ class Spec:
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 
 
+_DEFAULTS = {field.name: field.default for field in fields(Spec) if field.name != "kind"}
 _LOOP = {"find_lr", "accumulate", "schedule", "warmup", "clip", "weight_decay", "gradient_checkpointing"}
 _COMMON = {"model", "random_init", "task", "examples", "max_length", "train_seed"}
 _USED = {
