@@ -201,9 +201,15 @@ def _sizes() -> dict[str, int]:
 
 @contextmanager
 def terminable() -> Iterator[None]:
-    """While it lasts, SIGTERM, a scheduler's way to say that time is up, is taken as Ctrl-C."""
+    """While it lasts, SIGTERM, a scheduler's way to say that time is up, is taken as Ctrl-C, also where that is ignored (nohup)."""
+
+    def stop(number: int, frame: Any) -> None:
+        if signal.getsignal(signal.SIGINT) in (signal.SIG_IGN, None):
+            raise KeyboardInterrupt
+        signal.raise_signal(signal.SIGINT)
+
     try:
-        before = signal.signal(signal.SIGTERM, lambda number, frame: signal.raise_signal(signal.SIGINT))
+        before = signal.signal(signal.SIGTERM, stop)
     except ValueError:  # not the main thread
         yield
         return
@@ -320,6 +326,7 @@ def _member(pipe: Connection, parent: int, study: Study, root: Path, options: Op
 
     os.setpgrp()
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job would ignore it
     torch.set_num_threads(1)
 
     def tell(event: Event) -> None:
