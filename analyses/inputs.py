@@ -35,7 +35,7 @@ class Context:
     folder: Path
     report: Report
     track: str | None = None
-    timings: dict[str, Any] = field(default_factory=dict)
+    timings: dict[str, float] = field(default_factory=dict)
 
 
 def inputs(spec: Spec, data: Path | None, device: str = "cpu", shapes_only: bool = False) -> Inputs:

@@ -43,13 +43,13 @@ def intrinsic_dim(
     def do(each: Spec) -> Run:
         ids.append(run(each, store, data, device, report, force))
         stage(len(ids), total)
-        return Run(ids[-1], store.spec(ids[-1]), store.rows(ids[-1]))
+        return Run.of(store, ids[-1])
 
     members = [do(each) for each in known]
     target = Target("fraction", fraction)
     if measure:
         value = target.value(members[:1], "")
-        first = {m.k: target.gap(m, value, "") for m in members if m.spec["method"] == "apet" and m.spec["kind"] == "train"}
+        first = {m.k: target.gap(m, value, "") for m in members if m.tuned_by("apet")}
         pairs = second_round(first, max(0, runs - len(first)))
         members += [
             do(replace(spec, kind="train", early_stop=False, method="apet", k=k, position_seed=seed).resolved()) for k, seed in pairs

@@ -13,7 +13,7 @@ import json
 import os
 import zlib
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -67,16 +67,12 @@ class Journal:
         """Append a line; where that cannot be (a full disk, a store that is read-only) nothing is lost but time."""
         text = json.dumps(content, separators=(",", ":")).encode()
         line = b"\n%b\t%b\t%b\t%d\t%b\n" % (run_id.encode(), state.encode(), stamp.encode(), zlib.crc32(text), text)
-        try:
+        with suppress(OSError):
             descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-        except OSError:
-            return
-        try:
-            os.write(descriptor, line)
-        except OSError:
-            pass
-        finally:
-            os.close(descriptor)
+            try:
+                os.write(descriptor, line)
+            finally:
+                os.close(descriptor)
 
     def contents(self, run_ids: Iterable[str]) -> Iterator[tuple[str, dict[str, Any] | None]]:
         """Each run's id and the JSON of its line, None where the line is not whole or not there."""

@@ -48,10 +48,6 @@ class Mapping(dict[str, Any]):
         """This mapping laid over `defaults`."""
         return Mapping({**defaults, **self}, self.where, {**defaults.keys_at, **self.keys_at})
 
-    def first(self) -> dict[str, Any]:
-        """Of every list its first item."""
-        return {name: value[0] if isinstance(value, list) and value else value for name, value in self.items()}
-
     @contextmanager
     def blamed(self, key: str | None = None) -> Iterator[None]:
         """Put the line in front of a UsageError that does not name one."""

@@ -13,8 +13,8 @@ from typing import Any
 from analyses.inputs import Inputs, inputs, task_data
 from analyses.rehearsal import rehearse, too_large
 from analyses.run import cost, identify
-from analyses.spec import Spec, spec_from
-from analyses.stages import Find, walk
+from analyses.spec import Spec
+from analyses.stages import Find, at_optimum, walk
 from analyses.store import DONE, FAILED, Store
 from analyses.study import Stage, Study
 from analyses.workers import find
@@ -34,7 +34,7 @@ class Share:
     missing: str | None = None  # why runs of this model cannot be made here
 
 
-def plan(study: Study, store: Store, jobs: int = 1, device: str = "cpu", calibrate: bool = True) -> dict[str, Any]:
+def plan(study: Study, store: Store, jobs: int = 1, device: str = "cpu") -> dict[str, Any]:
     """The plan as a JSON object; `hours` divide by `jobs`, and are None where nothing could be tried here.
 
     For each model with runs to do its costliest training run is rehearsed for some seconds (`analyses.rehearsal`), in a process
@@ -43,7 +43,7 @@ def plan(study: Study, store: Store, jobs: int = 1, device: str = "cpu", calibra
     shares: dict[str, Share] = defaultdict(Share)
     for spec, count, known in _runs(study, partial(find, study, store)):
         _add(shares[spec.model], spec, count, known, study, store)
-    lines = [_line(name, share, study, jobs, device, calibrate) for name, share in shares.items()]
+    lines = [_line(name, share, study, jobs, device) for name, share in shares.items()]
     hours = [line["hours"] for line in lines]
     return {
         "study": study.name,
@@ -75,14 +75,10 @@ def _runs(study: Study, found: Find) -> list[tuple[Spec, int, bool]]:
 def _expected(stage: Stage, before: dict[str, list[tuple[Spec, int]]]) -> list[tuple[Spec, int]]:
     """Runs like those that the stage will have in the end, and how many of each."""
     if stage.at is not None:
-        return [(_following(spec, variant), count) for spec, count in before[stage.at] for variant in stage.variants]
+        return [(at_optimum(spec, variant, "not yet"), count) for spec, count in before[stage.at] for variant in stage.variants]
     if stage.search is not None:
         return [(replace(spec, k=stage.search.lowest).resolved(), stage.search.runs) for spec in stage.specs]
     return [(spec, 1) for spec in stage.specs]
-
-
-def _following(spec: Spec, variant: tuple[tuple[str, Any], ...]) -> Spec:
-    return spec_from({**vars(spec), **dict(variant), "at": "not yet"}).resolved()
 
 
 def _add(share: Share, spec: Spec, count: int, known: bool, study: Study, store: Store) -> None:
@@ -103,7 +99,7 @@ def _add(share: Share, spec: Spec, count: int, known: bool, study: Study, store:
             share.costliest = (gradients, spec)
 
 
-def _line(name: str, share: Share, study: Study, jobs: int, device: str, calibrate: bool) -> dict[str, Any]:
+def _line(name: str, share: Share, study: Study, jobs: int, device: str) -> dict[str, Any]:
     line = {
         "model": name, "runs": share.runs, "estimated_runs": share.estimated, "done": share.done, "failed": share.failed,
         "gradient_equivalents": share.gradient_equivalents, "hours": 0.0 if not share.missing else None, "peak_gb": None,
@@ -112,7 +108,7 @@ def _line(name: str, share: Share, study: Study, jobs: int, device: str, calibra
         return line | {"note": share.missing}
     if share.gradient_equivalents == 0:
         return line
-    if share.costliest is None or not calibrate or too_large(share.costliest[1]):
+    if share.costliest is None or too_large(share.costliest[1]):
         return line | {"hours": None, "note": "not rehearsed here"}
     gradients, spec = share.costliest
     try:

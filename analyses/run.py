@@ -63,8 +63,12 @@ def check(spec: Spec, found: Inputs) -> dict[str, Any]:
 
 
 def cost(spec: Spec, found: Inputs) -> int:
-    """At most how many example-gradients the run takes (a curvature product counts four); only the data are looked at."""
-    examples = len(subsets(spec, found)[0])
+    """At most how many example-gradients the run takes; only the data are looked at."""
+    return gradients(spec, len(subsets(spec, found)[0]))
+
+
+def gradients(spec: Spec, examples: int) -> int:
+    """At most how many example-gradients the run takes on so many examples (a curvature product counts four)."""
     if spec.kind == "train":
         return spec.steps * min(spec.batch, examples)
     if spec.kind == "predict":

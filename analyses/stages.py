@@ -15,7 +15,7 @@ from analyses.inputs import inputs
 from analyses.run import check
 from analyses.search import FIRST_ROUND, first_round, second_round
 from analyses.spec import Spec, spec_from
-from analyses.study import Search, Stage, Study
+from analyses.study import Search, Stage, Study, Variant
 from analyses.targets import Run
 from apet.errors import ApetError
 from apet.evaluation import metric_names
@@ -56,7 +56,12 @@ def _rounds(stage: Stage, study: Study, over: dict[str, list[Spec]], find: Find)
 def _following(stage: Stage, parents: list[Spec], find: Find) -> list[Spec]:
     """A run for each parent that is done and each variant: the parent's spec, what it found, and the variant's fields."""
     found = [(spec, run) for spec in parents if (run := find(spec))]
-    return [spec_from({**vars(spec), **dict(variant), "at": run.id}).resolved() for spec, run in found for variant in stage.variants]
+    return [at_optimum(spec, variant, run.id) for spec, run in found for variant in stage.variants]
+
+
+def at_optimum(spec: Spec, variant: Variant, run_id: str) -> Spec:
+    """The run that a variant of a stage asks for at the end of the run `run_id` of `spec`."""
+    return spec_from({**vars(spec), **dict(variant), "at": run_id}).resolved()
 
 
 def _searching(bases: tuple[Spec, ...], search: Search, data: dict[str, Path], full: list[Spec], find: Find) -> Iterator[list[Spec]]:

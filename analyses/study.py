@@ -40,6 +40,9 @@ _SEARCH_KEYS = (*QUANTITIES, "of", "runs", "from", "to")
 TO_COME = ("slice", "mnist")  # kinds of run that a study may name before there are commands for them
 
 
+Variant = tuple[tuple[str, Any], ...]  # fields with their values, of what starts from another run
+
+
 @dataclass(frozen=True)
 class Search:
     """The k that reaches a target, found with at most `runs` runs from `lowest` to `highest`; `of` is the stage with full fine-tuning."""
@@ -63,7 +66,7 @@ class Stage:
     specs: tuple[Spec, ...] = ()
     search: Search | None = None
     at: str | None = None
-    variants: tuple[tuple[tuple[str, Any], ...], ...] = ()
+    variants: tuple[Variant, ...] = ()
     to_come: tuple[str, ...] = ()
 
 
@@ -95,7 +98,7 @@ def read_study(path: Path) -> Study:
     """Parse and validate a study file; UsageError says the file, the line and what is wrong, MissingInput that there is none."""
     content = read_yaml(path)
     content.only(_KEYS)
-    if not isinstance(content.get("grid") or content.get("stages"), list if content.get("grid") else Mapping):
+    if not content.get("grid") and not content.get("stages"):
         raise UsageError(f"{path}: a study needs a 'grid' of runs, or 'stages' that have one each")
     if "grid" in content and "stages" in content:
         raise UsageError(f"{content.at('stages')}a study has either a grid or stages")
@@ -103,9 +106,9 @@ def read_study(path: Path) -> Study:
     if "grid" in content:
         stages = [_stage("runs", content.part("grid"), defaults, ())]
     else:
-        stages = []
-        for name in content["stages"]:
-            stages.append(_stage(name, content["stages"].mapping(name), defaults, tuple(stage.name for stage in stages)))
+        stages, listed = [], content.mapping("stages")
+        for name in listed:
+            stages.append(_stage(name, listed.mapping(name), defaults, tuple(stage.name for stage in stages)))
     targets = [_target(content.mapping("threshold"))] if "threshold" in content else []
     targets += [stage.search.target for stage in stages if stage.search]
     data = content.mapping("data")
@@ -145,17 +148,19 @@ def _kind(entry: Mapping, defaults: Mapping) -> str:
     return kinds[0] if kinds else "train"
 
 
-def _variants(content: Mapping, entries: list[Mapping], defaults: Mapping, before: tuple[str, ...]) -> tuple:
+def _variants(content: Mapping, entries: list[Mapping], defaults: Mapping, before: tuple[str, ...]) -> tuple[Variant, ...]:
     """What is laid over the specs of the stage `at`."""
     at = content["at"]
     if at not in before:
         raise UsageError(f"{content.at('at')}there is no stage '{at}' before this one{did_you_mean(str(at), before) if before else ''}")
+    found: list[Variant] = []
     for entry in entries:
         if _kind(entry, defaults) != "spectrum":
             raise UsageError(f"{entry.at('kind')}at a run's optimum there are spectra, no {_kind(entry, defaults)} runs")
         for values in _crossed(entry):
             _spec_of({**values, "k": 1}, entry, defaults)  # checked as far as can be
-    return tuple(tuple(values.items()) for entry in entries for values in _crossed(entry))
+            found.append(tuple(values.items()))
+    return tuple(found)
 
 
 def _search(content: Mapping, before: tuple[str, ...]) -> Search:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from statistics import mean
 from typing import Any
 
-from analyses.store import Row
+from analyses.store import Row, Store
 from apet.errors import UsageError, one_of
 
 
@@ -19,6 +19,15 @@ class Run:
     id: str
     spec: dict
     rows: list[Row]
+
+    @classmethod
+    def of(cls, store: Store, run_id: str) -> Run:
+        """The whole run of this id."""
+        return cls(run_id, store.spec(run_id), store.rows(run_id))
+
+    def tuned_by(self, method: str) -> bool:
+        """Whether it is a training run of this method."""
+        return self.spec["kind"] == "train" and self.spec["method"] == method
 
     @property
     def k(self) -> int:
@@ -108,7 +117,7 @@ class Target:
 
     def measures(self, run: Run) -> bool:
         """Whether `run` is one that the target is taken from."""
-        return self.counts(run) and run.spec["kind"] == "train" and run.spec["method"] == "full"
+        return self.counts(run) and run.tuned_by("full")
 
     def group(self, run: Run) -> tuple:
         """What runs must have in common to be measured by each other, whatever is tuned."""

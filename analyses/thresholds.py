@@ -23,14 +23,13 @@ from apet.tasks import TASKS
 
 def finished(store: Store) -> list[Run]:
     """All whole runs that came from a spec of their own (threshold summaries are left out)."""
-    runs = [Run(name, store.spec(name), store.rows(name)) for name in store.run_ids()]
+    runs = [Run.of(store, name) for name in store.run_ids()]
     return [run for run in runs if run.spec["kind"] != "threshold"]
 
 
 def known_targets(store: Store) -> list[Target]:
     """The targets for which thresholds have been computed here, sorted."""
-    specs = (store.spec(name) for name in store.run_ids())
-    found = {Target(**spec["target"]) for spec in specs if spec["kind"] == "threshold"}
+    found = {Target(**run.spec["target"]) for _, run in store.summaries() if run.spec["kind"] == "threshold"}
     return sorted(found, key=lambda target: (target.kind, target.amount))
 
 
@@ -45,13 +44,10 @@ def thresholds(store: Store, runs: list[Run], target: Target, seed: int = 0) -> 
             groups[target.group(run)].append(run)
     found: list[Row] = []
     for members in groups.values():
-        if any(_is(run, "full") for run in members) or (target.kind == "above_chance" and any(_is(run, "apet") for run in members)):
+        enough = ("full", "apet") if target.kind == "above_chance" else ("full",)
+        if any(run.tuned_by(method) for run in members for method in enough):
             found += _group(store, members, target, seed)
     return found
-
-
-def _is(run: Run, method: str) -> bool:
-    return run.spec["kind"] == "train" and run.spec["method"] == method
 
 
 def _group(store: Store, runs: list[Run], target: Target, seed: int) -> list[Row]:
@@ -66,7 +62,7 @@ def _group(store: Store, runs: list[Run], target: Target, seed: int) -> list[Row
 
 
 def _rows(store: Store, runs: list[Run], target: Target, seed: int, name: str) -> list[Row]:
-    full = [run for run in runs if _is(run, "full")] or runs
+    full = [run for run in runs if run.tuned_by("full")] or runs
     sample = full[0].rows[0]
     metric = metric_names(TASKS[sample.task])[0] if sample.task in TASKS else "accuracy"
     value = target.value(full, metric)
@@ -79,7 +75,7 @@ def _rows(store: Store, runs: list[Run], target: Target, seed: int, name: str) -
 
     definition = target.definition(full[0].spec["examples"])
     rows = [row("target_loss" if target.on_loss else "target_metric", value, note=definition)]
-    measured = [run for run in runs if _is(run, "apet")]
+    measured = [run for run in runs if run.tuned_by("apet")]
     if measured:
         rows += _measured(measured, target, value, metric, seed, definition, row)
     predicted = [run for run in runs if run.spec["kind"] == "predict"]

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from analyses.claims import Held
-from analyses.run import compute, fail, identify
+from analyses.run import compute, fail, gradients, identify
 from analyses.spec import Spec
 from analyses.stages import batches
 from analyses.store import DONE, FAILED, Store
@@ -136,11 +136,12 @@ class _Walk:
             name = identify(spec, data)
         except ApetError as error:  # its model or data are not here
             return "", str(error)
-        if self._state(name) is None:
+        state = self._state(name)
+        if state is None:
             with self.store.claim(name):
                 if self._state(name) is None:  # nobody has made it in the meantime
                     self._make(spec, name, data)
-        state = self.store.state(name)
+            state = self.store.state(name)
         if state is None:
             raise ApetError(f"run {name} was whole and no longer is: does something else write to {self.store.root}?")
         return name, None if state == DONE else self.store.rows(name)[0].note
@@ -175,21 +176,14 @@ def find(study: Study, store: Store, spec: Spec) -> Run | None:
     """The run of `spec` if it is done and did not fail."""
     try:
         name = identify(spec, study.data.get(spec.task))
-        return Run(name, store.spec(name), store.rows(name)) if store.done(name) else None
+        return Run.of(store, name) if store.done(name) else None
     except ApetError:  # not here, or damaged: it is about to be made again
         return None
 
 
 def weight(spec: Spec) -> float:
     """About how long a run takes, in units of its own: its example-gradients times the model's parameters, where they are known."""
-    sizes = _sizes()
-    examples = spec.examples or 1000
-    gradients = {
-        "train": spec.steps * spec.batch,
-        "predict": examples,
-        "spectrum": 4 * spec.lanczos_steps * (1 + spec.probes) * examples,
-    }
-    return gradients[spec.kind] * sizes.get(spec.model, 1e6)
+    return gradients(spec, spec.examples or 1000) * _sizes().get(spec.model, 1e6)
 
 
 @cache
