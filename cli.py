@@ -567,17 +567,13 @@ def _given(local: dict[str, Any]) -> dict[str, Any]:
 
 def _spec(kind: str, defaults: dict[str, Any], seed: int | None, config: Path | None, assignments: list[str] | None, **given: Any) -> Any:
     """defaults < --config < --seed < options < --set."""
-    import yaml
-
+    from analyses.lines import read_value, read_yaml
     from analyses.spec import spec_from
 
     values: dict[str, Any] = dict(defaults)
     if config is not None:
-        if not config.is_file():
-            raise MissingInput(f"no config file {config}")
-        content = yaml.safe_load(config.read_text())
-        if not isinstance(content, dict):
-            raise UsageError(f"{config} is not a mapping of fields to values")
+        content = read_yaml(config, "config")
+        spec_from({key: content[key] for key in content if key != "kind"}, content.at)  # so that an error names the line
         values |= content
     if seed is not None:
         values |= {"position_seed": seed, "train_seed": seed}
@@ -586,7 +582,7 @@ def _spec(kind: str, defaults: dict[str, Any], seed: int | None, config: Path | 
         name, equals, value = assignment.partition("=")
         if not equals:
             raise UsageError(f"--set {assignment}: write FIELD=VALUE")
-        values[name] = yaml.safe_load(value)
+        values[name] = read_value(value)
     if values.pop("kind", kind) != kind:
         raise UsageError(f"the config describes another kind of run: this command makes '{kind}' runs")
     return spec_from({**values, "kind": kind})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -59,12 +60,27 @@ class Mapping(dict[str, Any]):
             raise UsageError(str(error) if file and str(error).startswith(file) else f"{place}{error}") from error
 
 
-def read_yaml(path: Path) -> Mapping:
+class _Loader(yaml.SafeLoader):
+    """Plain YAML in which 1e-4 is a number, as in YAML 1.2 (1.1, which PyYAML follows, wants 1.0e-4)."""
+
+
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789"))
+
+
+def read_value(text: str) -> Any:
+    """The value that is written in `text`; a text where it is no YAML."""
+    try:
+        return yaml.load(text, _Loader)
+    except yaml.YAMLError:
+        return text
+
+
+def read_yaml(path: Path, what: str = "study") -> Mapping:
     """The mapping in a YAML file. MissingInput if there is no file, UsageError with the line for what is not YAML or no mapping."""
     if not path.is_file():
-        raise MissingInput(f"no study file {path}")
+        raise MissingInput(f"no {what} file {path}")
 
-    class Loader(yaml.SafeLoader):
+    class Loader(_Loader):
         pass
 
     def construct(loader: Loader, node: yaml.MappingNode) -> Mapping:
@@ -85,5 +101,5 @@ def read_yaml(path: Path) -> Mapping:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, Mapping):
-        raise UsageError(f"{path}: not a mapping: a study begins with 'name: ...'")
+        raise UsageError(f"{path}: not a mapping of names to values")
     return content

@@ -103,8 +103,16 @@ def test_thresholds_of_bert_are_measured_and_predicted_by_the_same_answers(folde
 def test_options_beat_config_and_set_beats_options(train, tmp_path):
     config = tmp_path / "c.yaml"
     config.write_text("batch: 4\nposition_seed: 7\n")
-    spec = answer(*train, "--config", config, "--set", "steps=11", "--dry-run")["spec"]
-    assert (spec["batch"], spec["position_seed"], spec["steps"]) == (8, 7, 11)
+    spec = answer(*train, "--config", config, "--set", "steps=11", "--set", "lr=3e-4", "--dry-run")["spec"]
+    assert (spec["batch"], spec["position_seed"], spec["steps"], spec["lr"]) == (8, 7, 11, 3e-4)
+
+
+def test_an_error_in_a_config_names_its_line(train, tmp_path):
+    config = tmp_path / "c.yaml"
+    config.write_text("batch: 4\nstepz: 7\n")
+    found, _, err = call(*train, "--config", config)
+    assert found == 2
+    assert f"{config}:2: unknown field 'stepz': did you mean steps" in err
 
 
 def test_seed_sets_both_seeds(train):
