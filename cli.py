@@ -71,6 +71,9 @@ Steps = Annotated[int | None, typer.Option(help="At most this many training step
 Batch = Annotated[int | None, typer.Option(help="Examples a step. \\[default: 32; 16 for intrinsic-dim]")]
 Rate = Annotated[float | None, typer.Option("--lr", help="Learning rate. \\[default: by method and k]")]
 FindRate = Annotated[bool | None, typer.Option("--find-lr", help="First try five rates around it for 40 steps each, and take the best.")]
+Trajectory = Annotated[
+    bool | None, typer.Option("--trajectory", help="apet: keep the tuned values at every look, for 'spectrum --along' and 'slice'.")
+]
 Schedule = Annotated[
     str | None,
     typer.Option(
@@ -135,7 +138,7 @@ def train(
     readout: Readout = None, max_length: MaxLength = None, examples: Examples = None,
     seed: Seed = None, position_seed: PositionSeed = None, train_seed: TrainSeed = None,
     steps: Steps = None, batch: Batch = None, accumulate: Accumulate = None, gradient_checkpointing: Checkpointing = None,
-    lr: Rate = None, find_lr: FindRate = None, schedule: Schedule = None, dtype: Dtype = None, weights: Weights = None, attention: Attention = None,
+    lr: Rate = None, find_lr: FindRate = None, schedule: Schedule = None, trajectory: Trajectory = None, dtype: Dtype = None, weights: Weights = None, attention: Attention = None,
     track: Track = None, device: Device = "auto", out: Out = Path("results"), config: Config = None, set_: Set = None,
     resume: Resume = True, json_: Json = False, dry_run: DryRun = False,
 ) -> None:  # fmt: skip
@@ -264,31 +267,68 @@ def spectrum(
     model: Model = None, task: Task = None, data: Data = None, random_init: RandomInit = None, examples: Examples = None,
     k: Annotated[int | None, typer.Option(help="How many coordinates the subspace has.")] = None,
     operations: Operations = None, scope: Scope = None, unit: Unit = None, order: Order = None,
-    matrix: Annotated[str | None, typer.Option(help="hessian or ggn (Gauss-Newton). \\[default: hessian]")] = None,
+    at: Annotated[Path | None, typer.Option(metavar="RUN", help="Folder of a finished run of 'train --method apet': curvature where it ended, in the coordinates that it tuned.")] = None,
+    at_step: Annotated[int | None, typer.Option("--step", help="With --at: at this step of the run's trajectory (made by 'train --trajectory').")] = None,
+    along: Annotated[bool, typer.Option("--along", help="With --at: at every step of the trajectory, one spectrum each.")] = False,
+    matrix: Annotated[str | None, typer.Option(help="hessian, ggn (Gauss-Newton) or fisher (empirical Fisher). \\[default: hessian]")] = None,
+    samples: Annotated[int | None, typer.Option(help="ggn: from this many labels of the model's own an example, with its error. \\[default: exact labels' mean]")] = None,
+    algorithm: Annotated[str | None, typer.Option(help="exact (all eigenvalues), lanczos (top pairs, density by quadrature) or auto (what costs less). \\[default: auto]")] = None,
     lanczos_steps: Annotated[int | None, typer.Option(help="Curvature products a Lanczos run. \\[default: 40]")] = None,
     probes: Annotated[int | None, typer.Option(help="Random probes of the density. \\[default: 4]")] = None,
     seed: Seed = None, position_seed: PositionSeed = None, train_seed: TrainSeed = None, batch: Batch = None, device: Device = "auto",
     out: Out = Path("results"), config: Config = None, set_: Set = None, resume: Resume = True, json_: Json = False, dry_run: DryRun = False,
 ) -> None:  # fmt: skip
-    """Curvature of the loss in k random coordinates at the pretrained point: top eigenvalues with residuals, density with errors."""
-    from analyses.inputs import inputs
-    from analyses.run import check, run
+    """Curvature of the loss in k random coordinates, at the pretrained point or where a run ended: eigenvalues, density, N_eff.
 
-    spec = _spec("spectrum", {"examples": 64}, seed, config, set_, **_given(locals()))
-    store = _store(out / "spectrum")
+    A Gauss-Newton matrix of label words is exact at the cost of a gradient; other matrices by k products where that is less than Lanczos
+    takes. The job goes on where it was stopped. Under 'accelerate launch' each process takes its share of the batches.
+    """
+    from analyses.inputs import inputs
+    from analyses.run import check
+    from analyses.spectrum import curved_like, trajectory_steps
+    from apet.launch import main_process
+
+    given = _given(locals())
+    store, defaults = _store(out / "spectrum"), {"examples": 64}
+    if at is not None:
+        store = _store(at.resolve().parent)
+        defaults, given = defaults | curved_like(store, at.name), {**given, "at": at.name}
+    elif along:
+        raise UsageError("--along goes along the trajectory of a run: say which with --at")
+    spec = _spec("spectrum", defaults, seed, config, set_, **given)
+    steps = trajectory_steps(store, spec.at) if along else [spec.at_step]
+    if not steps:
+        raise UsageError(f"{at} kept no trajectory: it is made by 'train --trajectory'")
+    specs = [_as(spec, at_step=each) for each in steps]
+    planned = check(spec, inputs(spec, data, _device(device)))
     if dry_run:
-        return _print(check(spec, inputs(spec, data, _device(device))), json_)
+        return _print(planned, json_)
+    log.print(f"{planned['algorithm']}: at most {planned['products']:,} products on {planned['train_examples']} examples", highlight=False)
+    found = [_spectrum(each, store, data, device, resume) for each in specs]
+    if main_process():
+        _print(found[0] if not along else {"along": found}, json_)
+
+
+def _spectrum(spec: Any, store: Any, data: Path | None, device: str, resume: bool) -> dict[str, Any]:
+    from analyses.run import run
+    from apet.launch import main_process
+
     with _bar() as report:
         name = run(spec, store, data, _device(device), report, force=not resume)
+    if not main_process():  # the main one commits, and tells
+        return {}
     rows = store.rows(name)
     single = {row.quantity: row for row in rows if row.x != row.x}
-    _print({
+    numbers = ("trace", "negative_mass", "effective_rank", "participation_ratio", "outliers", "decay_exponent")
+    return {
         "run_id": name, "model": rows[0].model, "task": rows[0].task, "matrix": rows[0].note, "k": rows[0].k,
+        "algorithm": single["products"].note.partition("; ")[2],
         "eigenvalues": [row.value for row in rows if row.quantity == "eigenvalue"],
         "residuals": [row.stderr for row in rows if row.quantity == "eigenvalue"],
-        **{f"{name}{suffix}": value for name in ("trace", "negative_mass") for suffix, value in (("", single[name].value), ("_stderr", single[name].stderr))},
+        **{f"{name}{suffix}": value for name in numbers if name in single
+           for suffix, value in (("", single[name].value), ("_stderr", single[name].stderr))},
         "symmetry_defect": single["symmetry_defect"].value, "results": str(store.folder(name)),
-    }, json_)  # fmt: skip
+    }  # fmt: skip
 
 
 @command("study")
@@ -541,6 +581,7 @@ def pretrain(
 
 
 _NOT_FIELDS = {
+    "at",
     "data",
     "device",
     "out",

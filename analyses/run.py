@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import sys
 import time
 import traceback
 from contextlib import nullcontext
@@ -14,6 +15,7 @@ from analyses.inputs import Context, Inputs, Report, fingerprints, inputs, subse
 from analyses.kinds import RUNS
 from analyses.rehearsal import peak_gb
 from analyses.spec import Spec
+from analyses.spectrum import route
 from analyses.store import FAILED, Row, Store, spec_dict
 from apet.errors import ApetError, Interrupted, UsageError
 from apet.files import WriteError
@@ -57,6 +59,7 @@ def check(spec: Spec, found: Inputs) -> dict[str, Any]:
         "in_scope": space.size,
         "k": k,
         "train_examples": len(train),
+        **({"algorithm": route(spec, k)[0], "products": route(spec, k)[1]} if spec.kind == "spectrum" and k else {}),
         "gradient_equivalents": cost(spec, found),
         "repeated_examples": found.data.repeated,
     }
@@ -68,12 +71,12 @@ def cost(spec: Spec, found: Inputs) -> int:
 
 
 def gradients(spec: Spec, examples: int) -> int:
-    """At most how many example-gradients the run takes on so many examples (a curvature product counts four)."""
+    """At most how many example-gradients the run takes on so many examples (a curvature product counts two)."""
     if spec.kind == "train":
         return spec.steps * min(spec.batch, examples)
     if spec.kind == "predict":
         return examples
-    return 4 * examples * spec.lanczos_steps * (1 + spec.probes)
+    return 2 * examples * route(spec, spec.k or sys.maxsize)[1]
 
 
 def run(

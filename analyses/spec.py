@@ -17,12 +17,13 @@ from apet.progress import SCHEDULES
 from apet.scope import parse
 from apet.scores import KINDS as SCORED_ORDERS
 
-SCHEMA = 3  # of rows and arrays: raised when the same spec would give other rows
+SCHEMA = 4  # of rows and arrays: raised when the same spec would give other rows
 KINDS = ("train", "predict", "spectrum")
 DTYPES = ("float32", "bfloat16", "float16")
 ATTENTION = ("eager", "sdpa")
 READOUTS = ("auto", "words", "head")
-MATRICES = ("hessian", "ggn")
+MATRICES = ("hessian", "ggn", "fisher")
+ALGORITHMS = ("auto", "exact", "lanczos")
 ORDERS = (*(order for order in PLACED_ORDERS if order != "score"), *SCORED_ORDERS)
 
 
@@ -38,8 +39,11 @@ class Spec:
     How: `early_stop` watches a part of the training data that is never reported, otherwise the run goes to the plateau of its
     training loss, as predictions need. `lr` None is the method's default at this k; `find_lr` tries rates around it. `dtype` is
     what is computed in (tuned values stay float32); the loop's other settings are those of `apet.progress`. With `test` the
-    tuned model is evaluated on the test split too.
-    Of a spectrum, `at` is the id of a run in the same store, whose optimum it is taken at (None: the pretrained point).
+    tuned model is evaluated on the test split too. With `trajectory` the tuned values of every look are kept.
+    Of a spectrum, `at` is the id of a run in the same store, whose end it is taken at (None: the pretrained point), or the look at
+    `at_step` of its trajectory. `matrix` is the Hessian, the Gauss-Newton matrix (with `samples`: from so many labels of the model's own
+    an example) or the empirical Fisher matrix; `algorithm` says how (auto: what costs less). An exact spectrum asks for neither
+    `lanczos_steps` nor `probes`.
     Fields that a kind does not use keep their defaults, and do not split its identity.
     """
 
@@ -73,9 +77,13 @@ class Spec:
     clip: float = 1.0
     weight_decay: float = 0.0
     gradient_checkpointing: bool = False
+    trajectory: bool = False
     dtype: str = "float32"
     at: str | None = None
+    at_step: int | None = None
     matrix: str = "hessian"
+    samples: int | None = None
+    algorithm: str = "auto"
     lanczos_steps: int = 40
     probes: int = 4
 
@@ -90,12 +98,13 @@ class Spec:
             one_of(OPERATIONS, operation, "operation")
         parse(self.scope)
         one_of(MATRICES, self.matrix, "matrix")
+        one_of(ALGORITHMS, self.algorithm, "algorithm")
         one_of(READOUTS, self.readout, "readout")
         one_of(DTYPES, self.dtype, "dtype")
         one_of(DTYPES, self.weights, "dtype of weights")
         one_of(ATTENTION, self.attention, "attention")
         one_of(SCHEDULES, self.schedule, "schedule")
-        for name in ("examples", "k", "steps", "batch", "lanczos_steps", "probes", "max_length"):
+        for name in ("examples", "k", "steps", "batch", "lanczos_steps", "probes", "samples", "max_length"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"{name} = {value} must be at least 1")
@@ -115,12 +124,21 @@ class Spec:
         if placed and (self.k is None) == (self.matched is None):
             raise UsageError("method apet needs either --k, the number of tuned parameters, or --matched METHOD")
         used = _USED[self.kind] | (_PLACED if placed else set())
+        used |= {"trajectory"} if placed and self.kind == "train" else set()
+        if self.kind == "spectrum":
+            self._check_spectrum()
         used |= {"train_seed"} if self.random_init else set()  # which draws the weights
         unused = {name: default for name, default in _DEFAULTS.items() if name not in used and getattr(self, name) != default}
         spec = replace(self, **unused) if unused else self
         if spec.kind == "train" and spec.lr is None and spec.matched is None:
             return replace(spec, lr=default_lr(spec.method, spec.k))
         return spec
+
+    def _check_spectrum(self) -> None:
+        if self.at_step is not None and self.at is None:
+            raise UsageError("a step is of a run's trajectory: say which run with --at")
+        if self.samples is not None and (self.matrix != "ggn" or self.algorithm == "exact"):
+            raise UsageError("samples are of labels for the matrix ggn, whose spectrum is then estimated: no exact one")
 
     def run_id(self, weights: str, data: str) -> str:
         """16 hex digits over the resolved spec, the fingerprints of weights and data, and the schema."""
@@ -134,7 +152,7 @@ _COMMON = {"model", "random_init", "task", "examples", "max_length", "train_seed
 _USED = {
     "train": _COMMON | {"readout", "weights", "attention", "method", "early_stop", "test", "lr", "steps", "batch", "dtype"} | _LOOP,
     "predict": _COMMON - {"train_seed"} | {"scope"},
-    "spectrum": _COMMON | {"at", "matrix", "lanczos_steps", "probes", "batch"},
+    "spectrum": _COMMON | {"at", "at_step", "matrix", "samples", "algorithm", "lanczos_steps", "probes", "batch"},
 }
 _PLACED = {"k", "matched", "operations", "scope", "unit", "order", "position_seed"}
 

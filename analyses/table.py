@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import defaultdict
 from collections.abc import Callable
@@ -36,7 +35,7 @@ def table(store: Store, split: str = "validation") -> list[dict[str, Any]]:
     `value` is the task's main metric on `split`, a fraction; `stderr` that over examples, together with the spread over seeds
     where there are several; `minutes` of wall clock a run, on the machine it ran on.
     """
-    groups: dict[tuple, dict[str, _Same]] = defaultdict(dict)
+    groups: dict[tuple, dict[tuple, _Same]] = defaultdict(dict)
     for _, run in store.summaries():
         if run.spec["kind"] == "train":
             _take(run, groups, split)
@@ -49,20 +48,20 @@ def table(store: Store, split: str = "validation") -> list[dict[str, Any]]:
     return lines
 
 
-def _take(run: Summary, groups: dict[tuple, dict[str, _Same]], split: str) -> None:
+def _take(run: Summary, groups: dict[tuple, dict[tuple, _Same]], split: str) -> None:
     task, parameters, model, k = (run.common[name] for name in ("task", "parameters", "model", "k"))
     metric = metric_names(TASKS[task])[0]
     if (metric, split) not in run.scores:
         raise UsageError(f"not every run of {task} was evaluated on the {split} split")
-    spec = {name: value for name, value in run.spec.items() if not name.endswith("_seed")}
-    group, name = groups[task, parameters, model, spec["method"], k], json.dumps(spec, sort_keys=True)
-    if name not in group:
+    group = groups[task, parameters, model, run.spec["method"], k]
+    settings = tuple(item for item in run.spec.items() if not item[0].endswith("_seed"))
+    if settings not in group:
         k_head, _ = run.scores.get(("k_head", None), (0, None))
-        group[name] = _Same(spec, int(k_head), run.scores["chance", split])
-    value, stderr = run.scores[metric, split]
-    group[name].values.append(value)
-    group[name].errors.append(math.nan if stderr is None else stderr)
-    group[name].seconds.append(run.env["seconds"])
+        group[settings] = _Same(dict(settings), int(k_head), run.scores["chance", split])
+    same, (value, stderr) = group[settings], run.scores[metric, split]
+    same.values.append(value)
+    same.errors.append(math.nan if stderr is None else stderr)
+    same.seconds.append(run.env["seconds"])
 
 
 def _line(key: tuple, settings: str, same: _Same) -> dict[str, Any]:

@@ -60,7 +60,7 @@ def train_options(spec: Spec, k: int, examples: int) -> Any:
     return TrainOptions(
         lr, spec.steps, spec.batch, spec.warmup, spec.clip, spec.weight_decay, _check_every(examples, spec.batch),
         train_seed=spec.train_seed, precision=precision, schedule=spec.schedule, accumulate=spec.accumulate,
-        gradient_checkpointing=spec.gradient_checkpointing, find_lr=spec.find_lr,
+        gradient_checkpointing=spec.gradient_checkpointing, trajectory=spec.trajectory, find_lr=spec.find_lr,
     )  # fmt: skip
 
 
@@ -114,6 +114,8 @@ def _arrays(spec: Spec, mounted: Any, progress: Any) -> dict[str, np.ndarray]:
     if spec.method == "apet":
         arrays["z"] = mounted.attached.z.detach().cpu().numpy()
         arrays |= {f"head.{name}": mounted.trainable[name].detach().cpu().numpy() for name in sorted(mounted.head)}
+        if spec.trajectory:  # one z for every line of the history
+            arrays["trajectory"] = np.stack([z.numpy() for z in mounted.trajectory])
         if spec.order in SCORED_ORDERS:  # elsewhere the positions follow from the spec
             arrays["index"] = mounted.placement.index
     return arrays

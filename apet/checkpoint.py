@@ -99,6 +99,8 @@ def packed(
     """All that decides how a run goes on; `run` says which one it is (JSON)."""
     tensors = {f"trainable.{name}": p for name, p in mounted.trainable.items()}
     tensors |= {f"best.{name}": value for name, value in best.items()}
+    if mounted.trajectory:
+        tensors["trajectory"] = torch.stack(mounted.trajectory)
     tensors["rng.cpu"] = torch.get_rng_state()
     if torch.cuda.is_available():
         tensors["rng.cuda"] = torch.cuda.get_rng_state()
@@ -126,6 +128,7 @@ def unpack(
         elif kind == "optimizer":
             index, slot = name.split(".")
             slots.setdefault(int(index), {})[slot] = value
+    mounted.trajectory[:] = tensors["trajectory"].unbind() if "trajectory" in tensors else []
     optimizer.load_state_dict({"state": slots, "param_groups": optimizer.state_dict()["param_groups"]})
     torch.set_rng_state(tensors["rng.cpu"])
     if "rng.cuda" in tensors and torch.cuda.is_available():

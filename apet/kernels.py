@@ -55,7 +55,15 @@ class Entries:
 
     @property
     def rows(self) -> Tensor:  # (k,)
+        return self._few_rows if self.kernel == "gather" else self._rows()
+
+    def _rows(self) -> Tensor:
         return torch.repeat_interleave(self.starts.diff().long(), output_size=self.k)
+
+    @cached_property
+    def _few_rows(self) -> Tensor:
+        """Kept where they are few and asked for in every product."""
+        return self._rows()
 
     @property
     def flat(self) -> Tensor:  # (k,)
@@ -219,7 +227,7 @@ def _wide(x: Tensor) -> Tensor:
 
 
 def _sample_gather(g: Tensor, x: Tensor, entries: Entries) -> Tensor:
-    return entries.to_z((_wide(g[:, entries.rows]) * _wide(x[:, entries.cols])).sum(0))
+    return entries.to_z((_wide(g.index_select(1, entries.rows)) * _wide(x.index_select(1, entries.cols))).sum(0))
 
 
 def _sample_sampled(g: Tensor, x: Tensor, entries: Entries) -> Tensor:
@@ -236,14 +244,14 @@ def _sample_each(g: Tensor, x: Tensor, entries: Entries) -> Tensor:
     """Each example's own gradient: (B, k) from g (B, ..., m) and x (B, ..., n)."""
     g, x = (_wide(t.reshape(len(t), -1, t.shape[-1])) for t in (g, x))
     if entries.kernel == "gather":
-        return entries.to_z((g[..., entries.rows] * x[..., entries.cols]).sum(1))
+        return entries.to_z((g.index_select(-1, entries.rows) * x.index_select(-1, entries.cols)).sum(1))
     flat = entries.flat
     return entries.to_z(torch.stack([(a.t() @ b).flatten()[flat] for a, b in zip(g, x, strict=True)]))
 
 
 def _scatter_gather(z: Tensor, x: Tensor, entries: Entries) -> Tensor:
     y = x.new_zeros(len(x), entries.shape[0])
-    return y.index_add_(1, entries.rows, x[:, entries.cols] * entries.of_z(z))
+    return y.index_add_(1, entries.rows, x.index_select(1, entries.cols) * entries.of_z(z))
 
 
 def _scatter_bag(z: Tensor, x: Tensor, entries: Entries) -> Tensor:

@@ -59,6 +59,7 @@ class Mounted:
     placement: Placement | None = None
     attached: Attached | None = None
     head: frozenset[str] = frozenset()
+    trajectory: list[torch.Tensor] = field(default_factory=list)  # z at each look, where a run keeps it
 
     @property
     def k(self) -> int:

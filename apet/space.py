@@ -72,6 +72,16 @@ class ParameterSpace:
             for i in np.flatnonzero(np.diff(bounds))
         ]
 
+    def labels(self, index: np.ndarray) -> dict[str, list[str]]:
+        """The layer and the kind of tensor of each of the global indices, in ascending order (k,)."""
+        found: dict[str, list[str]] = {"layer": [], "kind": []}
+        roles = dict(zip(self.names, self.roles, strict=True))
+        for name, where, _ in self.locate(np.sort(index)):
+            count = where.stop - where.start
+            found["layer"] += [layer_label(name)] * count
+            found["kind"] += [kind_label(roles[name])] * count
+        return found
+
     def histogram(self, index: np.ndarray) -> dict[str, dict[str, int]]:
         """How many of the ascending global indices (k,) fall in each layer and in each kind of tensor."""
         counts = np.diff(np.searchsorted(index, self.offsets))

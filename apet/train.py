@@ -100,7 +100,7 @@ class _Run:
         progress = Progress(lr=options.lr, accumulate=options.accumulate)
         if options.find_lr:
             progress.lr, progress.pilot = find_lr(self.stepper, self._loss, progress)
-        progress.check(self._loss(), options.patience)
+        self._note(progress, self._loss())
         return progress
 
     def look(self, progress: Progress) -> None:
@@ -108,10 +108,16 @@ class _Run:
         if self.best and loss < progress.best:
             self.best = self._state()
         options = self.stepper.options
-        progress.check(loss, options.patience)
+        self._note(progress, loss)
         self.stepper.accelerator.log(
             {"watched_loss": loss, "learning_rate": progress.lr * rate_factor(options, progress)}, step=progress.step
         )
+
+    def _note(self, progress: Progress, loss: float) -> None:
+        options, attached = self.stepper.options, self.mounted.attached
+        progress.check(loss, options.patience)
+        if options.trajectory and attached is not None:
+            self.mounted.trajectory.append(attached.z.detach().cpu().clone())
 
     def save(self, progress: Progress) -> None:
         accelerator = self.stepper.accelerator

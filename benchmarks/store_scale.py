@@ -92,7 +92,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print only the last line")
     parser.add_argument("--runs", type=int, default=100_000, help="a multiple of 500")
     parser.add_argument("--ask", help=argparse.SUPPRESS)
-    parser.add_argument("--root", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--root", type=Path, help="keep the store in this folder, and use the one that is there")
     options = parser.parse_args()
     count = 2000 if options.quick else options.runs
     if options.ask:
@@ -101,10 +101,11 @@ def main() -> None:
     from machine import describe
 
     with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder) / "scale"
-        started = time.perf_counter()
-        fill(root, count)
-        say(f"{count:,} runs made in {time.perf_counter() - started:.0f} s")
+        root = options.root or Path(folder) / "scale"
+        if not root.exists():
+            started = time.perf_counter()
+            fill(root, count)
+            say(f"{count:,} runs made in {time.perf_counter() - started:.0f} s")
         found = {}
         for question in ("list", "resume", "table"):
             found[question] = asked(question, root, count)

@@ -4,17 +4,22 @@ Needs torch, scipy and numpy, and nothing of the rest of the project. What has k
 tensor on the objective's device; what lives on the spectrum (eigenvalues, weights, thresholds) is numpy float64.
 """
 
+from landscape.criterion import CrossEntropy
+from landscape.curvature import Curvature, EmpiricalFisher, GaussNewton, Hessian
 from landscape.dual import GradientSpectrum, gradient_spectrum, subset_spectrum
-from landscape.lanczos import Eigenpairs, Tridiagonal, lanczos, top_eigenpairs
+from landscape.estimators import diagonal, hutch_plus_plus, hutchinson, squared_frobenius, xtrace
+from landscape.exact import Spectrum, by_columns, gauss_newton_rows, of_matrix, of_rows, shares
+from landscape.lanczos import Eigenpairs, Tridiagonal, eigenpairs, lanczos, lanczos_many
 from landscape.objective import Objective
 from landscape.operators import (
+    Block,
     DenseOperator,
-    GaussNewton,
-    Hessian,
     LinearOperator,
     NotSymmetric,
     OperatorCheck,
+    blocks,
     check_operator,
+    matmat,
     to_dense,
     to_scipy,
 )
@@ -28,9 +33,16 @@ from landscape.predict import (
 from landscape.quadrature import (
     Estimate,
     SpectralMeasure,
+    decay_exponent,
     density,
     effective_dimension,
+    effective_rank,
+    log_determinant,
+    mean_of,
     negative_mass,
+    outliers,
+    participation_ratio,
+    pooled,
     slq,
     spectral_measure,
     trace,
@@ -38,9 +50,13 @@ from landscape.quadrature import (
 from landscape.threshold import Crossing, crossing, gap_of_accuracy, gap_of_loss
 
 __all__ = [
+    "Block",
+    "CrossEntropy",
     "Crossing",
+    "Curvature",
     "DenseOperator",
     "Eigenpairs",
+    "EmpiricalFisher",
     "Estimate",
     "GaussNewton",
     "GradientSpectrum",
@@ -52,24 +68,45 @@ __all__ = [
     "Prediction",
     "PredictionInterval",
     "SpectralMeasure",
+    "Spectrum",
     "Tridiagonal",
+    "blocks",
+    "by_columns",
     "check_operator",
     "crossing",
+    "decay_exponent",
     "density",
+    "diagonal",
     "effective_dimension",
+    "effective_rank",
+    "eigenpairs",
     "expected_loss",
     "gap_of_accuracy",
     "gap_of_loss",
+    "gauss_newton_rows",
     "gradient_spectrum",
+    "hutch_plus_plus",
+    "hutchinson",
     "lanczos",
+    "lanczos_many",
+    "log_determinant",
+    "matmat",
+    "mean_of",
     "negative_mass",
+    "of_matrix",
+    "of_rows",
+    "outliers",
+    "participation_ratio",
+    "pooled",
     "predict_threshold",
     "predict_with_interval",
+    "shares",
     "slq",
     "spectral_measure",
+    "squared_frobenius",
     "subset_spectrum",
     "to_dense",
     "to_scipy",
-    "top_eigenpairs",
     "trace",
+    "xtrace",
 ]

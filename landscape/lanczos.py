@@ -1,4 +1,4 @@
-"""Lanczos with full reorthogonalisation, and the extreme eigenpairs from it.
+"""Lanczos with full reorthogonalisation, and extreme eigenpairs from it.
 
 Without reorthogonalisation Lanczos returns copies of converged eigenvalues (a peer answers [10, 10, 10, 10, 10] for the
 eigenvalues 10, 9.9, 5, 2.5, 1), so it is always on, and twice ("twice is enough", Parlett 1998, section 6.9). Its cost,
@@ -6,9 +6,9 @@ eigenvalues 10, 9.9, 5, 2.5, 1), so it is always on, and twice ("twice is enough
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Literal, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -16,11 +16,15 @@ import scipy.linalg  # pyright: ignore[reportMissingTypeStubs]
 import torch
 from torch import Tensor
 
-from landscape.operators import LinearOperator
+from landscape.dense import eigh, orthonormal
+from landscape.operators import LinearOperator, Progress, matmat
 from landscape.random import normal
 
 FloatArray = npt.NDArray[np.float64]
-Progress = Callable[[int, int], None]
+Which = Literal["top", "bottom", "magnitude"]
+
+NEWS = 1e-6  # of the largest eigenvalue: what another round must gain to be worth one more
+ORDERS: dict[str, Callable[[FloatArray], FloatArray]] = {"top": np.negative, "bottom": np.asarray, "magnitude": lambda x: -np.abs(x)}
 
 
 @dataclass(frozen=True)
@@ -42,11 +46,48 @@ class Tridiagonal:
 
 @dataclass(frozen=True)
 class Eigenpairs:
-    """Approximate eigenpairs with the norm of each residual A x - l x, in exact arithmetic."""
+    """Approximate eigenpairs, each within its residual of an eigenvalue."""
 
-    eigenvalues: FloatArray  # (count,) descending
-    eigenvectors: Tensor  # (k, count)
-    residuals: FloatArray  # (count,) |beta_m s_mi|
+    eigenvalues: FloatArray  # (count,) in the order asked for
+    eigenvectors: Tensor  # (k, count), orthonormal
+    residuals: FloatArray  # (count,) |A x - l x|, from products of their own
+    products: int  # with the operator, in all
+
+
+class _Recursion:
+    """One Lanczos recursion: ask for `vector`, multiply it, `take` the product; over when `vector` is None."""
+
+    def __init__(self, operator: LinearOperator, start: Tensor, steps: int, restart: Callable[[int], Tensor] | None = None) -> None:
+        self.steps, self.restart = min(steps, operator.size), restart
+        length = _length(start.reshape(-1))
+        if self.steps < 1 or start.shape != (operator.size,) or not length > 0:
+            raise ValueError(
+                f"lanczos needs steps >= 1 and a nonzero start of shape ({operator.size},), "
+                f"got {steps} and shape {tuple(start.shape)} of norm {length}"
+            )
+        self.rows = torch.empty((self.steps, operator.size), dtype=operator.dtype, device=operator.device)
+        self.rows[0] = start / length
+        self.alphas: list[float] = []
+        self.betas: list[float] = []
+        self.scale = 0.0  # the largest |A v| so far, a lower bound on |A|: what rounding is relative to
+        self.vector: Tensor | None = self.rows[0]
+
+    def take(self, product: Tensor) -> None:
+        step = len(self.alphas)
+        self.alphas.append(_dot(self.rows[step], product))
+        self.scale = max(self.scale, _length(product))
+        rest = orthogonalise(product, self.rows[: step + 1])
+        self.betas.append(_coupling(rest, self.scale, step))
+        if self.betas[-1] == 0 and self.restart is not None and step + 1 < self.steps:
+            rest = orthogonalise(self.restart(step).to(self.rows), self.rows[: step + 1])
+        elif self.betas[-1] == 0 or step + 1 == self.steps:
+            self.vector = None
+            return
+        self.rows[step + 1] = rest / _length(rest)
+        self.vector = self.rows[step + 1]
+
+    def result(self) -> Tridiagonal:
+        return Tridiagonal(np.array(self.alphas), np.array(self.betas), self.rows[: len(self.alphas)].T)
 
 
 def lanczos(
@@ -64,65 +105,113 @@ def lanczos(
     called after each product. Raises ValueError for a start of wrong shape or zero, steps < 1, or a product that is not
     finite. Source: Golub & Van Loan, Matrix Computations, section 10.3.
     """
-    steps = min(steps, operator.size)
-    length = _length(start.reshape(-1))
-    if steps < 1 or start.shape != (operator.size,) or not length > 0:
-        raise ValueError(
-            f"lanczos needs steps >= 1 and a nonzero start of shape ({operator.size},), "
-            f"got {steps} and shape {tuple(start.shape)} of norm {length}"
-        )
-    rows = torch.empty((steps, operator.size), dtype=operator.dtype, device=operator.device)
-    rows[0] = start / length
-    alphas: list[float] = []
-    betas: list[float] = []
-    scale = 0.0  # the largest |A v| so far, a lower bound on |A|: what rounding is relative to
-    for step in range(steps):
-        product = operator.matvec(rows[step])
-        alphas.append(_dot(rows[step], product))
-        scale = max(scale, _length(product))
-        rest = _orthogonalise(product, rows[: step + 1])
-        betas.append(_coupling(rest, scale, step))
+    return _together(operator, [_Recursion(operator, start, steps, restart)], progress)[0]
+
+
+def lanczos_many(operator: LinearOperator, starts: Sequence[Tensor], steps: int, *, progress: Progress | None = None) -> list[Tridiagonal]:
+    """One recursion a start, all in step: each takes its product from one `matmat`, which costs less than one by one."""
+    return _together(operator, [_Recursion(operator, start, steps) for start in starts], progress)
+
+
+def _together(operator: LinearOperator, runs: list[_Recursion], progress: Progress | None) -> list[Tridiagonal]:
+    done, total = 0, sum(run.steps for run in runs)
+    while going := [run for run in runs if run.vector is not None]:
+        products = matmat(operator, torch.stack([cast(Tensor, run.vector) for run in going], dim=1))
+        for run, product in zip(going, products.T, strict=True):
+            run.take(product)
+        done += len(going)
         if progress:
-            progress(step + 1, steps)
-        if betas[-1] == 0 and restart is not None and step + 1 < steps:
-            rest = _orthogonalise(restart(step).to(rows), rows[: step + 1])
-        elif betas[-1] == 0:
-            break
-        if step + 1 < steps:
-            rows[step + 1] = rest / _length(rest)
-    return Tridiagonal(np.array(alphas), np.array(betas), rows[: len(alphas)].T)
+            progress(done, total)
+    return [run.result() for run in runs]
 
 
-def top_eigenpairs(operator: LinearOperator, count: int, steps: int, seed: int = 0, *, progress: Progress | None = None) -> Eigenpairs:
-    """The `count` algebraically largest eigenvalues, descending, with eigenvectors and residuals.
+def eigenpairs(
+    operator: LinearOperator,
+    count: int,
+    steps: int,
+    *,
+    which: Which = "top",
+    seed: int = 0,
+    rounds: int = 8,
+    progress: Progress | None = None,
+) -> Eigenpairs:
+    """The `count` eigenvalues that are algebraically largest (top), smallest (bottom) or largest in magnitude, in this order.
 
-    Costs min(steps, k) products. Exact at steps >= k, repeated eigenvalues included; with fewer steps mostly one copy
-    of a repeated eigenvalue is found, and residuals say how far the others have converged. Start and restarts are
-    random, named by `seed`. Raises ValueError unless 1 <= count <= min(steps, k).
+    One Krylov space holds one vector of each eigenspace, so a cluster or a repeated eigenvalue needs several: rounds of
+    min(steps, k) products, each from a random start orthogonal to what was found, go on until one adds nothing, or `rounds` are over. A
+    last `count` products give a Rayleigh-Ritz step and true residuals. Exact, in one round, at steps >= k. Starts are named by `seed`.
+    Raises ValueError unless 1 <= count <= min(steps, k).
     """
     if not 1 <= count <= min(steps, operator.size):
         raise ValueError(f"count must be in 1..{min(steps, operator.size)} (steps {steps}, size {operator.size})")
+    found = torch.zeros((operator.size, 0), dtype=operator.dtype, device=operator.device)
+    values, products, scale = np.empty(0), 0, 0.0
+    for number in range(rounds):
+        rest = Deflated(operator, found)
 
-    def draw(role: str) -> Tensor:
-        return normal(seed, f"lanczos/{role}", operator.size, operator.dtype, operator.device)
+        def draw(step: int, number: int = number, rest: Deflated = rest) -> Tensor:
+            return rest.project(normal(seed, f"lanczos/{number}/{step}", operator.size, operator.dtype, operator.device))
 
-    tridiagonal = lanczos(operator, draw("start"), steps, restart=lambda step: draw(f"restart/{step}"), progress=progress)
-    values, vectors = tridiagonal.ritz()
-    top = slice(-1, -count - 1, -1)
-    chosen = torch.as_tensor(vectors[:, top].copy()).to(tridiagonal.basis)
-    residuals = np.abs(tridiagonal.betas[-1] * vectors[-1, top])
-    return Eigenpairs(values[top].copy(), tridiagonal.basis @ chosen, residuals)
+        space = lanczos(rest, draw(-1), min(steps, operator.size - found.shape[1]), restart=draw, progress=_after(products, progress))
+        products += len(space.alphas)
+        ritz, vectors = space.ritz()
+        scale = max(scale, float(np.abs(ritz).max()))
+        candidates = np.concatenate([values, ritz])
+        chosen = np.argsort(ORDERS[which](candidates), kind="stable")[:count]
+        old, new = chosen[chosen < len(values)], chosen[chosen >= len(values)] - len(values)
+        worst = ORDERS[which](values).max() if number else math.inf
+        if not (ORDERS[which](ritz[new]) < worst - NEWS * scale).any():
+            break
+        fresh = space.basis @ torch.as_tensor(vectors[:, new]).to(space.basis)
+        found, values = torch.cat([found[:, torch.as_tensor(old)], fresh], dim=1), np.concatenate([values[old], ritz[new]])
+        if len(space.alphas) == operator.size:  # the whole space was seen
+            break
+    return _rayleigh_ritz(operator, found, which, products)
+
+
+def _after(products: int, progress: Progress | None) -> Progress | None:
+    """`progress` that counts the products of earlier rounds too."""
+    return progress and (lambda done, total: progress(products + done, products + total))
+
+
+class Deflated:
+    """An operator on the complement of the span of orthonormal `vectors` (k, n), zero on the span."""
+
+    def __init__(self, operator: LinearOperator, vectors: Tensor) -> None:
+        self.operator, self.vectors = operator, vectors
+        self.size, self.dtype, self.device = operator.size, operator.dtype, operator.device
+
+    def project(self, v: Tensor) -> Tensor:
+        return orthogonalise(v, self.vectors.T)
+
+    def matvec(self, v: Tensor) -> Tensor:
+        return self.project(self.operator.matvec(v))
+
+    def matmat(self, vectors: Tensor) -> Tensor:
+        return self.project(matmat(self.operator, vectors))
+
+
+def _rayleigh_ritz(operator: LinearOperator, vectors: Tensor, which: Which, products: int) -> Eigenpairs:
+    """The best pairs in the span of `vectors`, which rounding left nearly orthonormal."""
+    basis, _ = orthonormal(vectors.double())
+    images = matmat(operator, basis.to(vectors.dtype)).double()
+    values, rotation = eigh((basis.T @ images + images.T @ basis) / 2)
+    order = torch.as_tensor(np.argsort(ORDERS[which](values.cpu().numpy()), kind="stable"))
+    values, rotation = values[order], rotation[:, order]
+    pairs = basis @ rotation
+    residuals = (images @ rotation - pairs * values).square().sum(0).sqrt()
+    return Eigenpairs(values.cpu().numpy(), pairs.to(vectors.dtype), residuals.cpu().numpy(), products + vectors.shape[1])
+
+
+def orthogonalise(vector: Tensor, rows: Tensor) -> Tensor:
+    """`vector` (k,) or several (k, columns) without their components along the orthonormal rows (m, k)."""
+    for _ in range(2):
+        vector = vector - rows.T @ (rows @ vector)
+    return vector
 
 
 def _dot(a: Tensor, b: Tensor) -> float:
     return float(a.double() @ b.double())
-
-
-def _orthogonalise(vector: Tensor, rows: Tensor) -> Tensor:
-    """`vector` (k,) without its components along the orthonormal rows (m, k)."""
-    for _ in range(2):
-        vector = vector - rows.T @ (rows @ vector)
-    return vector
 
 
 def _length(vector: Tensor) -> float:

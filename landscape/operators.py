@@ -1,10 +1,11 @@
-"""Curvature at one z as a symmetric linear operator: four members (size, dtype, device, matvec), nothing more.
+"""A symmetric matrix known by its products: four members (size, dtype, device, matvec), and `matmat` where several at once pay.
 
 Algorithms take any object with these members. Check an operator before trusting a spectrum: dropout or a wrong second
 derivative shows as a defect of determinism or symmetry, and nowhere else.
 """
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -13,10 +14,12 @@ import scipy.sparse.linalg  # pyright: ignore[reportMissingTypeStubs]
 import torch
 from torch import Tensor
 
-from landscape.objective import Objective
 from landscape.random import normal
 
 TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-8}
+COLUMNS = 16  # products at a time where a whole matrix is asked for
+
+Progress = Callable[[int, int], None]
 
 
 class LinearOperator(Protocol):
@@ -31,28 +34,12 @@ class LinearOperator(Protocol):
     def matvec(self, v: Tensor) -> Tensor: ...
 
 
-class Hessian:
-    """The Hessian of an objective at z, shape (k,); may be indefinite."""
-
-    def __init__(self, objective: Objective[Any], z: Tensor) -> None:
-        self.objective, self.z = objective, objective.vector(z, "z").clone()
-        self.size, self.dtype, self.device = objective.size, objective.dtype, objective.device
-
-    def matvec(self, v: Tensor) -> Tensor:
-        """H v, shape (k,)."""
-        return self.objective.hvp(self.z, v)
-
-
-class GaussNewton:
-    """The Gauss-Newton matrix of an objective at z, shape (k,); semidefinite where the criterion is convex."""
-
-    def __init__(self, objective: Objective[Any], z: Tensor) -> None:
-        self.objective, self.z = objective, objective.vector(z, "z").clone()
-        self.size, self.dtype, self.device = objective.size, objective.dtype, objective.device
-
-    def matvec(self, v: Tensor) -> Tensor:
-        """G v, shape (k,)."""
-        return self.objective.ggnvp(self.z, v)
+def matmat(operator: LinearOperator, vectors: Tensor) -> Tensor:
+    """operator times vectors (size, columns), at once where the operator can."""
+    at_once: Callable[[Tensor], Tensor] | None = getattr(operator, "matmat", None)
+    if at_once is not None:
+        return at_once(vectors)
+    return torch.stack([operator.matvec(column) for column in vectors.T.contiguous()], dim=1)
 
 
 class DenseOperator:
@@ -68,24 +55,63 @@ class DenseOperator:
         """matrix @ v, shape (size,)."""
         return self.matrix @ v
 
+    matmat = matvec
+
+
+class Block:
+    """An operator's diagonal block on the coordinates `index` (n,), distinct integers in 0..size - 1 (or ValueError)."""
+
+    def __init__(self, operator: LinearOperator, index: Tensor) -> None:
+        places = index.cpu().numpy()
+        if not len(places) or len(np.unique(places)) < len(places) or places.min() < 0 or places.max() >= operator.size:
+            raise ValueError(f"a block needs distinct coordinates in 0..{operator.size - 1}")
+        self.operator, self.index = operator, index.to(operator.device)
+        self.size, self.dtype, self.device = len(index), operator.dtype, operator.device
+
+    def matvec(self, v: Tensor) -> Tensor:
+        """The block times v, shape (n,)."""
+        return self.matmat(v[:, None])[:, 0]
+
+    def matmat(self, vectors: Tensor) -> Tensor:
+        """The block times vectors (n, columns)."""
+        wide = torch.zeros(self.operator.size, vectors.shape[1], dtype=self.dtype, device=self.device)
+        return matmat(self.operator, wide.index_copy(0, self.index, vectors.to(wide)))[self.index]
+
+
+def blocks(operator: LinearOperator, labels: Sequence[Any]) -> dict[Any, Block]:
+    """The diagonal block of every label in the order of their first places; labels (size,) say which group a coordinate is of."""
+    if len(labels) != operator.size:
+        raise ValueError(f"labels must have {operator.size} entries, got {len(labels)}")
+    places: dict[Any, list[int]] = {}
+    for place, label in enumerate(labels):
+        places.setdefault(label, []).append(place)
+    return {label: Block(operator, torch.tensor(index)) for label, index in places.items()}
+
 
 def to_scipy(operator: LinearOperator) -> scipy.sparse.linalg.LinearOperator:
-    """The operator as scipy's symmetric LinearOperator of the same dtype, for eigsh, cg, minres."""
+    """The operator as scipy's symmetric LinearOperator of the same dtype, for eigsh, lobpcg, cg, minres."""
 
-    def matvec(v: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        vector = torch.as_tensor(v.reshape(-1).copy()).to(device=operator.device, dtype=operator.dtype)
-        return operator.matvec(vector).cpu().numpy()
+    def product(v: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        vectors = torch.as_tensor(v.reshape(operator.size, -1).copy()).to(device=operator.device, dtype=operator.dtype)
+        return matmat(operator, vectors).cpu().numpy().reshape(v.shape)
 
     dtype = torch.empty(0, dtype=operator.dtype).numpy().dtype
     shape = (operator.size, operator.size)
     # scipy builds another class in __new__, with other arguments than its __init__ declares.
-    return scipy.sparse.linalg.LinearOperator(shape, matvec=matvec, rmatvec=matvec, dtype=dtype)  # pyright: ignore[reportCallIssue]
+    return scipy.sparse.linalg.LinearOperator(shape, matvec=product, rmatvec=product, matmat=product, rmatmat=product, dtype=dtype)  # pyright: ignore[reportCallIssue]
 
 
-def to_dense(operator: LinearOperator) -> Tensor:
-    """The matrix, shape (size, size), by `size` products."""
-    identity = torch.eye(operator.size, dtype=operator.dtype, device=operator.device)
-    return torch.stack([operator.matvec(column) for column in identity], dim=1)
+def to_dense(operator: LinearOperator, progress: Progress | None = None) -> Tensor:
+    """The matrix, shape (size, size), by `size` products; `progress(done, size)` is called now and then."""
+    parts: list[Tensor] = []
+    for start in range(0, operator.size, COLUMNS):
+        end = min(start + COLUMNS, operator.size)
+        columns = torch.zeros(operator.size, end - start, dtype=operator.dtype, device=operator.device)
+        columns[torch.arange(start, end), torch.arange(end - start)] = 1
+        parts.append(matmat(operator, columns))
+        if progress:
+            progress(end, operator.size)
+    return torch.cat(parts, dim=1)
 
 
 class NotSymmetric(ValueError):
@@ -104,14 +130,19 @@ def check_operator(operator: LinearOperator, seed: int = 0) -> OperatorCheck:
     """Symmetry and determinism of an operator from three products with two random vectors named by `seed`.
 
     For a standard normal v, |Av| estimates the Frobenius norm, and u'Av - v'Au has the size of |A - A'|_F: in this unit
-    the defect does not shrink with the size, as it would divided by |u||Av|. Raises NotSymmetric, or ValueError when
+    the defect does not shrink with the size, as it would divided by |u||Av|. An operator that keeps graphs is asked to `release`
+    them in between: dropout would hide in one that is kept. Raises NotSymmetric, or ValueError when
     two equal products differ or are not finite, if a defect exceeds 1e-3 (float32) or 1e-8 (float64).
     """
     if operator.dtype not in TOLERANCE:
         raise ValueError(f"an operator must be float32 or float64 to be checked, got {operator.dtype}")
     tolerance = TOLERANCE[operator.dtype]
     u, v = (normal(seed, f"check/{name}", operator.size, operator.dtype, operator.device) for name in "uv")
-    first, again, other = (operator.matvec(x).double() for x in (v, v, u))
+    first, other = matmat(operator, torch.stack([v, u], dim=1)).double().T
+    release: Callable[[], None] | None = getattr(operator, "release", None)
+    if release is not None:
+        release()
+    again = operator.matvec(v).double()
     scale = (_norm(first) + _norm(other)) / 2 or 1.0
     symmetry = abs(float(u.double() @ first - v.double() @ other)) / scale
     determinism = _norm(first - again) / scale

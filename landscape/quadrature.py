@@ -1,4 +1,4 @@
-"""Stochastic Lanczos quadrature: the spectral measure of an operator too large to diagonalise.
+"""Stochastic Lanczos quadrature, and what is read off a spectral measure, whether estimated or exact.
 
 Lanczos from a vector v gives the Gauss quadrature of v's spectral measure, sum_i (u_i'v)^2 delta(l_i): exact for
 polynomials up to degree 2 m - 1. Over random signs v its mean is the eigenvalue counting measure (Ubaru, Chen & Saad
@@ -10,51 +10,86 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
+import torch
+from scipy.special import stdtrit  # pyright: ignore[reportMissingTypeStubs]
 from torch import Tensor
 
-from landscape.lanczos import FloatArray, Progress, Tridiagonal, lanczos
-from landscape.operators import LinearOperator
+from landscape.lanczos import Deflated, Eigenpairs, FloatArray, Tridiagonal, lanczos, lanczos_many
+from landscape.operators import LinearOperator, Progress
 from landscape.random import rademacher
 
 
 @dataclass(frozen=True)
 class SpectralMeasure:
-    """Quadrature rules, one row a starting vector v; the weights of a row sum to |v|^2 (= size for random signs)."""
+    """Quadrature rules, one row a starting vector v; the weights of a row sum to |v|^2 (= size for random signs).
 
-    nodes: FloatArray  # (probes, steps)
-    weights: FloatArray  # (probes, steps), zero where Lanczos ended early
+    `exact`: the one row holds all eigenvalues with weight one, and what is computed from it has no error.
+    """
+
+    nodes: FloatArray  # (probes, points)
+    weights: FloatArray  # (probes, points), zero where Lanczos ended early
     size: int  # k
+    exact: bool = False
+
+    @classmethod
+    def of_eigenvalues(cls, eigenvalues: FloatArray) -> "SpectralMeasure":
+        """The measure that counts the eigenvalues (k,) of a matrix that could be diagonalised."""
+        return cls(np.asarray(eigenvalues, np.float64)[None], np.ones((1, len(eigenvalues))), len(eigenvalues), exact=True)
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over probes and its standard error, NaN for a single probe."""
+    """A mean over independent terms and its standard error: NaN for a single term, 0 where nothing was sampled."""
 
     value: float
     stderr: float
+    terms: int = 0  # how many were averaged, 0: exact
+
+    def interval(self, level: float = 0.95) -> tuple[float, float]:
+        """The t-interval at `level`, 0..1; NaN for a single term."""
+        if self.terms == 0:
+            return self.value, self.value
+        reach = float(stdtrit(self.terms - 1, (1 + level) / 2)) * self.stderr if self.terms > 1 else math.nan
+        return self.value - reach, self.value + reach
 
 
-def slq(operator: LinearOperator, probes: int, steps: int, seed: int = 0, *, progress: Progress | None = None) -> SpectralMeasure:
+def mean_of(terms: npt.ArrayLike) -> Estimate:
+    """The mean of independent terms (count,) with its standard error."""
+    terms = np.asarray(terms, np.float64)
+    return Estimate(float(terms.mean()), float(_stderr(terms)), len(terms))
+
+
+def slq(
+    operator: LinearOperator,
+    probes: int,
+    steps: int,
+    seed: int = 0,
+    *,
+    known: Eigenpairs | None = None,
+    progress: Progress | None = None,
+) -> SpectralMeasure:
     """The spectral measure of an operator from probes x min(steps, k) products.
 
-    Each probe is a vector of random signs named by (seed, its number): more probes keep the first ones.
-    `progress(done, total)` is called after each product. Raises ValueError unless probes >= 1 and steps >= 1.
+    Each probe is a vector of random signs named by (seed, its number): more probes keep the first ones. All go in step, so that
+    an operator with `matmat` serves them together. Pairs that are `known` and have converged are taken as they are, and only
+    the rest is sampled: where few eigenvalues outweigh all others, nearly all of the variance is theirs. `progress(done, total)`
+    counts products. Raises ValueError unless probes >= 1 and steps >= 1.
     """
     if probes < 1:
         raise ValueError(f"slq needs at least one probe, got {probes}")
-    steps = min(steps, operator.size)
-
-    def rule(probe: int) -> tuple[FloatArray, FloatArray]:
-        start = rademacher(seed, f"slq/{probe}", operator.size, operator.dtype, operator.device)
-
-        def report(done: int, _: int) -> None:
-            if progress:
-                progress(probe * steps + done, probes * steps)
-
-        return _gauss(lanczos(operator, start, steps, progress=report), operator.size, steps)
-
-    nodes, weights = zip(*map(rule, range(probes)), strict=True)
-    return SpectralMeasure(np.stack(nodes), np.stack(weights), operator.size)
+    values, vectors = _converged(known, operator)
+    if len(values) == operator.size:
+        return SpectralMeasure.of_eigenvalues(values)
+    rest = Deflated(operator, vectors)
+    starts = [rest.project(rademacher(seed, f"slq/{probe}", operator.size, operator.dtype, operator.device)) for probe in range(probes)]
+    steps = min(steps, operator.size - len(values))
+    runs = lanczos_many(rest, starts, steps, progress=progress)
+    nodes, weights = zip(*(_gauss(run, _square(start), steps) for run, start in zip(runs, starts, strict=True)), strict=True)
+    atoms = np.tile(values, (probes, 1))
+    return SpectralMeasure(
+        np.concatenate([np.stack(nodes), atoms], axis=1), np.concatenate([np.stack(weights), np.ones_like(atoms)], axis=1), operator.size
+    )
 
 
 def spectral_measure(operator: LinearOperator, start: Tensor, steps: int) -> SpectralMeasure:
@@ -63,14 +98,14 @@ def spectral_measure(operator: LinearOperator, start: Tensor, steps: int) -> Spe
     From the gradient it is the g-weighted measure: trace(measure, f).value = g' f(A) g.
     """
     steps = min(steps, operator.size)
-    mass = float(start.double() @ start.double())
-    nodes, weights = _gauss(lanczos(operator, start, steps), mass, steps)
+    nodes, weights = _gauss(lanczos(operator, start, steps), _square(start), steps)
     return SpectralMeasure(nodes[None], weights[None], operator.size)
 
 
-def trace(measure: SpectralMeasure, f: Callable[[FloatArray], FloatArray]) -> Estimate:
+def trace(measure: SpectralMeasure, f: Callable[[FloatArray], FloatArray] = lambda x: x) -> Estimate:
     """The sum of f over the eigenvalues; f acts elementwise (x -> x: the trace, x**2: the squared Frobenius norm)."""
-    return _mean((measure.weights * f(measure.nodes)).sum(axis=1))
+    terms = (measure.weights * f(measure.nodes)).sum(axis=1)
+    return Estimate(float(terms[0]), 0.0) if measure.exact else mean_of(terms)
 
 
 def effective_dimension(measure: SpectralMeasure, kappa: float) -> Estimate:
@@ -80,13 +115,82 @@ def effective_dimension(measure: SpectralMeasure, kappa: float) -> Estimate:
     return trace(measure, lambda x: np.maximum(x, 0) / (np.maximum(x, 0) + kappa))
 
 
+def log_determinant(measure: SpectralMeasure, ridge: float) -> Estimate:
+    """log det(A+ + ridge I), ridge > 0, where A+ is A without its negative eigenvalues."""
+    if not ridge > 0:
+        raise ValueError(f"the ridge must be positive, got {ridge}")
+    return trace(measure, lambda x: np.log(np.maximum(x, 0) + ridge))
+
+
 def negative_mass(measure: SpectralMeasure) -> Estimate:
     """sum |negative eigenvalues| / sum |eigenvalues|, in 0..1; 0 for a zero operator."""
-    negative = (measure.weights * np.maximum(-measure.nodes, 0)).sum(axis=1)
-    absolute = (measure.weights * np.abs(measure.nodes)).sum(axis=1)
-    ratio = float(negative.sum() / (absolute.sum() or 1.0))
-    # A ratio of two means over the same probes: the delta method's error is that of negative - ratio x absolute.
-    return Estimate(ratio, _mean(negative - ratio * absolute).stderr / (float(absolute.mean()) or 1.0))
+    return pooled(measure, lambda x, w: _over((w * np.maximum(-x, 0)).sum(), (w * np.abs(x)).sum()))
+
+
+def participation_ratio(measure: SpectralMeasure) -> Estimate:
+    """(sum |l|)^2 / sum l^2, in 1..k: how many eigenvalues a flat spectrum of the same two moments has; 0 for a zero operator."""
+    return pooled(measure, lambda x, w: _over((w * np.abs(x)).sum() ** 2, (w * x**2).sum()))
+
+
+def effective_rank(measure: SpectralMeasure) -> Estimate:
+    """exp of the entropy of |l| / sum |l|, in 1..k (Roy & Vetterli 2007); 0 for a zero operator."""
+
+    def rank(x: FloatArray, w: FloatArray) -> float:
+        total = (w * np.abs(x)).sum()
+        share = np.abs(x) / (total or 1.0)
+        return float(np.exp(-(w * share * np.log(np.where(share > 0, share, 1.0))).sum())) if total > 0 else 0.0
+
+    return pooled(measure, rank)
+
+
+def outliers(measure: SpectralMeasure) -> tuple[float, Estimate]:
+    """(edge of the bulk, how many eigenvalues are larger in magnitude).
+
+    The edge is Tukey's outer fence of log |l|: the upper quartile and three interquartile ranges. Eigenvalues below 1e-8 of
+    the largest are rounding, and left out.
+    """
+    sizes, weights = np.abs(measure.nodes).ravel(), measure.weights.ravel()
+    there = (sizes > 1e-8 * sizes.max(initial=0.0)) & (weights > 0)
+    if not there.any():
+        return 0.0, trace(measure, np.zeros_like)
+    order = np.argsort(sizes[there])
+    logs, mass = np.log(sizes[there][order]), np.cumsum(weights[there][order])
+    low, high = (float(logs[np.searchsorted(mass, q * mass[-1])]) for q in (0.25, 0.75))
+    edge = math.exp(high + 3 * (high - low))
+    return edge, trace(measure, lambda x: (np.abs(x) > edge).astype(float))
+
+
+def decay_exponent(eigenvalues: npt.ArrayLike) -> Estimate:
+    """s of l_i ~ i^-s over positive eigenvalues (n >= 3, or ValueError), largest first.
+
+    Log (rank - 1/2) is regressed on log l, and s is one over the slope; the standard error s sqrt(2 / n) holds if the eigenvalues are like
+    independent draws from a power law (Gabaix & Ibragimov 2011, doi 10.1198/jbes.2009.06157).
+    """
+    lam = np.sort(np.asarray(eigenvalues, np.float64))[::-1]
+    if len(lam) < 3 or not (lam > 0).all():
+        raise ValueError(f"a decay exponent needs at least 3 eigenvalues, all positive, got {len(lam)}")
+    x, y = np.log(lam), np.log(np.arange(len(lam)) + 0.5)
+    apart = x - x.mean()
+    if not (apart**2).sum() > 0:
+        return Estimate(0.0, 0.0, len(lam))
+    s = -float((apart**2).sum() / (apart * y).sum())
+    return Estimate(s, s * math.sqrt(2 / len(lam)), len(lam))
+
+
+def pooled(measure: SpectralMeasure, f: Callable[[FloatArray, FloatArray], float]) -> Estimate:
+    """A function of the whole measure, f(nodes, weights), both (points,): for what is no mean over probes. Jackknife standard error."""
+    probes = len(measure.nodes)
+
+    def of(rows: npt.NDArray[np.bool_]) -> float:
+        return float(f(measure.nodes[rows].ravel(), measure.weights[rows].ravel() / rows.sum()))
+
+    every = np.ones(probes, bool)
+    if measure.exact:
+        return Estimate(of(every), 0.0)
+    if probes == 1:
+        return Estimate(of(every), math.nan, 1)
+    without = np.array([of(np.arange(probes) != i) for i in range(probes)])
+    return Estimate(of(every), math.sqrt((probes - 1) * float(without.var())), probes)
 
 
 def density(measure: SpectralMeasure, grid: FloatArray, sigma: float) -> tuple[FloatArray, FloatArray]:
@@ -100,7 +204,8 @@ def density(measure: SpectralMeasure, grid: FloatArray, sigma: float) -> tuple[F
     distance = (np.asarray(grid)[None, :, None] - measure.nodes[:, None, :]) / sigma
     bumps = np.exp(-0.5 * distance**2) / (sigma * math.sqrt(2 * math.pi))
     rows = (bumps * share[:, None, :]).sum(axis=2)
-    return rows.mean(axis=0), _stderr(rows)
+    error = np.zeros_like(rows[0]) if measure.exact else _stderr(rows)
+    return rows.mean(axis=0), error
 
 
 def _gauss(tridiagonal: Tridiagonal, mass: float, steps: int) -> tuple[FloatArray, FloatArray]:
@@ -110,8 +215,22 @@ def _gauss(tridiagonal: Tridiagonal, mass: float, steps: int) -> tuple[FloatArra
     return np.pad(nodes, (0, padding), mode="edge"), np.pad(mass * vectors[0] ** 2, (0, padding))
 
 
-def _mean(rows: FloatArray) -> Estimate:
-    return Estimate(float(rows.mean()), float(_stderr(rows)))
+CONVERGED = 1e-3  # of the largest eigenvalue: a residual below it
+
+
+def _converged(known: Eigenpairs | None, operator: LinearOperator) -> tuple[FloatArray, Tensor]:
+    if known is None:
+        return np.empty(0), torch.zeros((operator.size, 0), dtype=operator.dtype, device=operator.device)
+    there = known.residuals <= CONVERGED * np.abs(known.eigenvalues).max(initial=0.0)
+    return known.eigenvalues[there], known.eigenvectors[:, torch.as_tensor(there)]
+
+
+def _square(v: Tensor) -> float:
+    return float(v.double() @ v.double())
+
+
+def _over(a: float, b: float) -> float:
+    return float(a / b) if b > 0 else 0.0
 
 
 def _stderr(rows: FloatArray) -> FloatArray:

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from landscape import Objective
+from landscape import CrossEntropy, Objective
 
 Batch = tuple[Tensor, Tensor]  # inputs (n, 3), labels (n,)
 
@@ -68,8 +68,22 @@ def _softmax_regression(z: Tensor, batch: Batch) -> Tensor:
     return batch[0] @ z.view(3, 3)
 
 
-def _cross_entropy(outputs: Tensor, batch: Batch) -> tuple[Tensor, float]:
+def _plain_cross_entropy(outputs: Tensor, batch: Batch) -> tuple[Tensor, float]:
+    """Without a closed form of anything."""
     return F.cross_entropy(outputs, batch[1], reduction="sum"), float(len(batch[1]))
+
+
+def _pieces(z: Tensor, batch: Batch) -> Tensor:
+    """Three pieces a text of two words each, logits (B, 3, 4)."""
+    words = torch.stack([batch[0], batch[0].flip(0), batch[0] ** 2], dim=1)
+    return torch.tanh(words @ z[:12].view(3, 4)) @ z[12:28].view(4, 4)
+
+
+def _labels_of_pieces(batch: Batch) -> Tensor:
+    """The first piece of every second text is not counted."""
+    labels = torch.stack([batch[1], (batch[1] + 1) % 4, (batch[1] + 2) % 4], dim=1)
+    labels[::2, 0] = -100
+    return labels
 
 
 def _linear(z: Tensor, batch: Batch) -> Tensor:
@@ -85,11 +99,14 @@ def _batches(sizes: tuple[int, ...]) -> tuple[Batch, ...]:
     return tuple((torch.randn(n, 3, generator=random, dtype=torch.float64), torch.randint(3, (n,), generator=random)) for n in sizes)
 
 
+_OF_EXAMPLES = CrossEntropy(lambda batch: batch[1])
+
 CASES = [
-    Case("layernorm_mlp", _layernorm_mlp, _cross_entropy, 32, _batches((4, 4, 3))),
+    Case("layernorm_mlp", _layernorm_mlp, _OF_EXAMPLES, 32, _batches((4, 4, 3))),
     # Attention mixes the examples of a batch, so it has a single one.
-    Case("attention", _attention, _cross_entropy, 27, _batches((6,))),
-    Case("softmax_regression", _softmax_regression, _cross_entropy, 9, _batches((5, 5, 1))),
+    Case("attention", _attention, _OF_EXAMPLES, 27, _batches((6,))),
+    Case("text", _pieces, CrossEntropy(_labels_of_pieces), 28, _batches((6,))),
+    Case("softmax_regression", _softmax_regression, _plain_cross_entropy, 9, _batches((5, 5, 1))),
     Case("quadratic", _linear, _squares, 3, _batches((4, 2))),
 ]
-SEPARABLE = [case for case in CASES if case.name != "attention"]
+SEPARABLE = [case for case in CASES if case.name not in ("attention", "text")]

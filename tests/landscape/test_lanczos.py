@@ -3,7 +3,8 @@ import pytest
 import torch
 from landscape_cases import CASES
 
-from landscape import DenseOperator, Hessian, lanczos, to_dense, top_eigenpairs
+from landscape import DenseOperator, Hessian, eigenpairs, lanczos, lanczos_many, to_dense
+from landscape.lanczos import Which
 
 
 def prescribed(eigenvalues: list[float], seed: int = 0) -> DenseOperator:
@@ -30,7 +31,7 @@ def test_all_eigenpairs_are_exact_at_k_steps(name: str, rotated: bool) -> None:
     eigenvalues = SPECTRA[name]
     diagonal = DenseOperator(torch.diag(torch.tensor(eigenvalues, dtype=torch.float64)))
     operator = prescribed(eigenvalues) if rotated else diagonal
-    pairs = top_eigenpairs(operator, len(eigenvalues), len(eigenvalues))
+    pairs = eigenpairs(operator, len(eigenvalues), len(eigenvalues))
     np.testing.assert_allclose(pairs.eigenvalues, sorted(eigenvalues, reverse=True), atol=1e-13)
     residual = operator.matrix @ pairs.eigenvectors - pairs.eigenvectors * torch.from_numpy(pairs.eigenvalues)
     # What Lanczos takes for the end of a Krylov space is 10 eps |A|.
@@ -41,28 +42,28 @@ def test_all_eigenpairs_are_exact_at_k_steps(name: str, rotated: bool) -> None:
 
 def test_two_hundred_steps_give_no_copies_of_the_top_eigenvalue() -> None:
     eigenvalues = [100.0, 99.0, *np.linspace(0, 1, 298)]
-    pairs = top_eigenpairs(prescribed(eigenvalues), 3, 200)
+    pairs = eigenpairs(prescribed(eigenvalues), 3, 200)
     np.testing.assert_allclose(pairs.eigenvalues[:2], [100, 99], rtol=1e-12)
     assert pairs.eigenvalues[2] <= 1 + 1e-12
 
 
 def test_residual_bounds_are_the_true_residuals() -> None:
     operator = prescribed([i**-0.5 for i in range(1, 101)])
-    pairs = top_eigenpairs(operator, 5, 15)
+    pairs = eigenpairs(operator, 5, 15)
     residual = operator.matrix @ pairs.eigenvectors - pairs.eigenvectors * torch.from_numpy(pairs.eigenvalues)
     np.testing.assert_allclose(residual.norm(dim=0).numpy(), pairs.residuals, atol=1e-13)
     assert pairs.residuals[-1] > 1e-3
 
 
-def test_a_hessians_top_eigenpairs_are_those_of_its_matrix() -> None:
+def test_a_hessians_eigenpairs_are_those_of_its_matrix() -> None:
     hessian = Hessian(CASES[0].objective(), CASES[0].z)
-    pairs = top_eigenpairs(hessian, 4, hessian.size)
+    pairs = eigenpairs(hessian, 4, hessian.size)
     np.testing.assert_allclose(pairs.eigenvalues, torch.linalg.eigvalsh(to_dense(hessian)).flip(0)[:4], rtol=1e-11)
 
 
 def test_float32_finds_repeated_eigenvalues_too() -> None:
     matrix = prescribed(SPECTRA["repeated"]).matrix.float()
-    pairs = top_eigenpairs(DenseOperator(matrix), 6, 6)
+    pairs = eigenpairs(DenseOperator(matrix), 6, 6)
     np.testing.assert_allclose(pairs.eigenvalues, SPECTRA["repeated"], atol=1e-5)
 
 
@@ -86,19 +87,50 @@ def test_the_basis_is_orthonormal_and_projects_the_operator_onto_the_tridiagonal
 
 def test_progress_counts_products_and_the_seed_names_the_start() -> None:
     operator, seen = prescribed([3.0, 2.0, 1.0, 0.5]), []
-    one = top_eigenpairs(operator, 1, 3, seed=1, progress=lambda done, total: seen.append((done, total)))
-    assert seen == [(1, 3), (2, 3), (3, 3)]
-    assert one.eigenvalues == top_eigenpairs(operator, 1, 3, seed=1).eigenvalues
-    assert one.eigenvalues != top_eigenpairs(operator, 1, 3, seed=2).eigenvalues
+    one = eigenpairs(operator, 1, 3, seed=1, progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(1, 3), (2, 3), (3, 3), (4, 6), (5, 6), (6, 6)]  # a second round finds nothing new
+    assert one.eigenvalues == eigenpairs(operator, 1, 3, seed=1).eigenvalues
+    assert one.eigenvalues != eigenpairs(operator, 1, 3, seed=2).eigenvalues
 
 
 def test_wrong_use_is_refused_with_the_numbers() -> None:
     operator = prescribed([3.0, 2.0])
     with pytest.raises(ValueError, match=r"count must be in 1\.\.2"):
-        top_eigenpairs(operator, 3, 10)
+        eigenpairs(operator, 3, 10)
     with pytest.raises(ValueError, match=r"norm 0\.0"):
         lanczos(operator, torch.zeros(2, dtype=torch.float64), 2)
     with pytest.raises(ValueError, match="got 0 and shape"):
         lanczos(operator, torch.ones(2, dtype=torch.float64), 0)
     with pytest.raises(ValueError, match="at step 0 is not finite"):
         lanczos(DenseOperator(torch.full((2, 2), float("inf"))), torch.ones(2), 2)
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+@pytest.mark.parametrize(
+    "top",
+    [[10, 9.9, 5, 2.5, 1], [10] * 5, [10, 10 - 1e-4, 10 - 2e-4, 9, 9], [7, 7, 7, 6, 6]],
+    ids=["a_peers_five_tens", "degenerate", "clustered", "two_repeated"],
+)
+def test_clusters_are_found_in_fewer_steps_than_k(top: list[float], scale: float) -> None:
+    bulk = np.linspace(-0.5, 0.5, 200)
+    operator = prescribed([scale * x for x in [*top, *bulk]])
+    pairs = eigenpairs(operator, 5, 60)
+    np.testing.assert_allclose(pairs.eigenvalues, scale * np.array(top), rtol=1e-6)
+    assert pairs.residuals.max() < 1e-4 * scale
+    assert pairs.products < 8 * 60
+
+
+@pytest.mark.parametrize(("which", "expected"), [("top", [4, 3, 2]), ("bottom", [-9, -9, 0]), ("magnitude", [-9, -9, 4])])
+def test_either_end_and_the_largest_magnitudes_are_found(which: Which, expected: list[float]) -> None:
+    operator = prescribed([-9.0, -9.0, 4.0, 3.0, 2.0, *[0.0] * 60])
+    np.testing.assert_allclose(eigenpairs(operator, 3, 20, which=which).eigenvalues, expected, atol=1e-10)
+
+
+def test_recursions_in_step_are_those_one_by_one() -> None:
+    operator = DenseOperator(torch.diag(torch.arange(1.0, 41, dtype=torch.float64) ** -2))
+    starts = [torch.randn(40, generator=torch.Generator().manual_seed(i), dtype=torch.float64) for i in range(3)]
+    starts[1] = operator.matrix[3]  # an eigenvector: ends at once
+    for start, found in zip(starts, lanczos_many(operator, starts, 12), strict=True):
+        alone = lanczos(operator, start, 12)
+        np.testing.assert_allclose(found.alphas, alone.alphas, atol=1e-12)
+        assert found.basis.shape == alone.basis.shape

@@ -7,7 +7,7 @@ import scipy.sparse.linalg
 import torch
 from landscape_cases import CASES, Case
 
-from landscape import DenseOperator, GaussNewton, Hessian, NotSymmetric, check_operator, to_dense, to_scipy
+from landscape import Block, DenseOperator, GaussNewton, Hessian, NotSymmetric, blocks, check_operator, to_dense, to_scipy
 
 cases = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 operators = pytest.mark.parametrize("operator", [Hessian, GaussNewton])
@@ -26,7 +26,7 @@ def test_hessian_equals_looped_double_backward(case: Case) -> None:
 def test_gauss_newton_equals_explicit_jacobians(case: Case) -> None:
     batch = case.whole
     explicit = oracles.gauss_newton(case.whole_outputs, lambda outputs: case.criterion(outputs, batch)[0], case.z)
-    close(to_dense(GaussNewton(case.objective(), case.z)), explicit / len(batch[1]))
+    close(to_dense(GaussNewton(case.objective(), case.z)), explicit / case.criterion(case.whole_outputs(case.z), batch)[1])
 
 
 @cases
@@ -103,3 +103,17 @@ def test_products_that_differ_or_are_not_finite_are_refused() -> None:
 
 def test_a_zero_operator_is_sound() -> None:
     assert check_operator(DenseOperator(torch.zeros(4, 4))).symmetry_defect == 0
+
+
+def test_blocks_are_the_diagonal_blocks_by_label() -> None:
+    hessian = Hessian(CASES[0].objective(), CASES[0].z)
+    matrix = to_dense(hessian)
+    found = blocks(hessian, ["weight"] * 12 + ["norm"] * 8 + ["weight"] * 12)
+    assert list(found) == ["weight", "norm"]
+    close(to_dense(found["norm"]), matrix[12:20, 12:20])
+    of_weight = [*range(12), *range(20, 32)]
+    close(to_dense(found["weight"]), matrix[of_weight][:, of_weight])
+    with pytest.raises(ValueError, match="32 entries, got 3"):
+        blocks(hessian, [1, 2, 3])
+    with pytest.raises(ValueError, match="distinct"):
+        Block(hessian, torch.tensor([1, 1]))

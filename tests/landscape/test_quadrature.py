@@ -7,10 +7,16 @@ import torch
 from landscape import (
     DenseOperator,
     SpectralMeasure,
+    decay_exponent,
     density,
     effective_dimension,
+    effective_rank,
+    eigenpairs,
     lanczos,
+    log_determinant,
     negative_mass,
+    outliers,
+    participation_ratio,
     slq,
     spectral_measure,
     trace,
@@ -134,7 +140,7 @@ def test_more_probes_keep_the_first_ones(operator: DenseOperator) -> None:
 def test_progress_counts_products_over_all_probes(operator: DenseOperator) -> None:
     seen: list[tuple[int, int]] = []
     slq(operator, 2, 3, progress=lambda done, total: seen.append((done, total)))
-    assert seen == [(i, 6) for i in range(1, 7)]
+    assert seen == [(2, 6), (4, 6), (6, 6)]  # both probes at once
 
 
 def test_probes_are_the_same_in_float32(operator: DenseOperator) -> None:
@@ -148,3 +154,64 @@ def test_wrong_use_is_refused_with_the_numbers(operator: DenseOperator, measure:
         slq(operator, 0, 5)
     with pytest.raises(ValueError, match="sigma must be positive"):
         density(measure, np.zeros(1), 0.0)
+
+
+def test_an_exact_measure_has_no_errors() -> None:
+    measure = SpectralMeasure.of_eigenvalues(np.array([4.0, 2.0, 1.0, -1.0]))
+    for estimate, value in ((trace(measure), 6), (negative_mass(measure), 1 / 8), (participation_ratio(measure), 64 / 22)):
+        assert estimate.value == pytest.approx(value)
+        assert estimate.interval() == (estimate.value, estimate.value)
+    assert density(measure, np.zeros(1), 0.1)[1] == 0
+
+
+def test_ranks_of_a_flat_spectrum_count_it(operator: DenseOperator, measure: SpectralMeasure) -> None:
+    flat = SpectralMeasure.of_eigenvalues(np.array([3.0] * 7 + [0.0] * 5))
+    assert effective_rank(flat).value == pytest.approx(7)
+    assert participation_ratio(flat).value == pytest.approx(7)
+    zero = SpectralMeasure.of_eigenvalues(np.zeros(5))
+    assert effective_rank(zero).value == participation_ratio(zero).value == 0
+    exact = SpectralMeasure.of_eigenvalues(eigenvalues(operator))
+    for rank in (effective_rank, participation_ratio):
+        estimate = rank(measure)
+        assert abs(estimate.value - rank(exact).value) < 4 * estimate.stderr
+
+
+def test_log_determinants_are_those_of_the_matrix() -> None:
+    matrix = torch.diag(torch.tensor([2.0, 0.5, 0.0], dtype=torch.float64))
+    expected = float(torch.logdet(matrix + 0.1 * torch.eye(3, dtype=torch.float64)))
+    assert log_determinant(slq(DenseOperator(matrix), 2, 3), 0.1).value == pytest.approx(expected)
+    with pytest.raises(ValueError, match="ridge must be positive"):
+        log_determinant(SpectralMeasure.of_eigenvalues(np.ones(2)), 0)
+
+
+def test_outliers_lie_beyond_the_bulk() -> None:
+    bulk = np.random.default_rng(0).uniform(0.5, 2, 500)
+    edge, count = outliers(SpectralMeasure.of_eigenvalues(np.concatenate([bulk, [900.0, 500.0, -800.0]])))
+    assert count.value == 3
+    assert 2 < edge < 500
+    assert outliers(SpectralMeasure.of_eigenvalues(np.zeros(4)))[1].value == 0
+
+
+def test_the_decay_exponent_of_a_power_law_lies_in_its_interval() -> None:
+    covered = 0
+    for seed in range(200):  # l = u^-s for uniform u: ranks then follow i^-s
+        estimate = decay_exponent(np.random.default_rng(seed).uniform(size=60) ** -1.5)
+        low, high = estimate.interval()
+        covered += low < 1.5 < high
+    assert 0.9 < covered / 200 < 0.99
+    assert decay_exponent([i**-2.0 for i in range(1, 400)]).value == pytest.approx(2, rel=0.03)
+    with pytest.raises(ValueError, match="at least 3 eigenvalues, all positive"):
+        decay_exponent([1.0, 0.5, 0.0])
+
+
+def test_known_pairs_are_taken_as_they_are_and_the_rest_is_sampled() -> None:
+    values = np.array([100.0, 50.0, *np.linspace(-1, 1, 60)])
+    rotation, _ = torch.linalg.qr(torch.randn(62, 62, generator=torch.Generator().manual_seed(0), dtype=torch.float64))
+    big = DenseOperator(rotation @ torch.diag(torch.as_tensor(values)) @ rotation.T)
+    known = eigenpairs(big, 2, 30)
+    blind, seeing = slq(big, 10, 25), slq(big, 10, 25, known=known)
+    assert trace(seeing).stderr < 0.2 * trace(blind).stderr
+    for f in (np.abs, np.square):
+        assert abs(trace(seeing, f).value - f(values).sum()) < 4 * trace(seeing, f).stderr
+    everything = eigenpairs(big, 62, 62)
+    assert trace(slq(big, 2, 5, known=everything)).interval() == pytest.approx((150, 150))
