@@ -1,4 +1,4 @@
-"""Curvature at the pretrained point over scale: top eigenvalues, spectral density, effective dimension N_eff(kappa)."""
+"""Curvature over scale: top eigenvalues, spectral density, effective dimension N_eff(kappa), where the gradient lies."""
 
 from __future__ import annotations
 
@@ -115,6 +115,17 @@ def _n_eff(axes: Axes, rows: pd.DataFrame, look: Look) -> None:
     style.log_counts(axes.yaxis, *axes.get_ylim())
 
 
+def _alignment(axes: Axes, rows: pd.DataFrame, look: Look) -> None:
+    """The share of |g|^2 along the eigenvectors from the largest eigenvalue down to rank i."""
+    most = 1.0
+    for colour, dashes, own in _curves(rows, look):
+        shares = own.sort_values(by="x", ascending=False)["value"].to_numpy()
+        axes.step(np.arange(1, len(shares) + 1), shares, where="mid", color=colour, linestyle=dashes, linewidth=0.8)
+        most = max(most, float(len(shares)))
+    style.log_counts(axes.xaxis, 0.8, 1.3 * most)
+    axes.set(ylim=(0, 1.03), xlabel="rank", ylabel="share of $|g|^2$")
+
+
 def _banded(axes: Axes, rows: pd.DataFrame, look: Look) -> None:
     """Values as lines with a band of one standard error, on a log axis that ends where nothing is left to see.
 
@@ -159,7 +170,8 @@ def _legend(look: Look) -> dict[str, style.Key]:
 
 
 PANELS: dict[str, tuple[str, Callable[[Axes, pd.DataFrame, Look], None]]] = {
-    "eigenvalue": ("top eigenvalues", _eigenvalues),
-    "density": ("spectral density", _density),
-    "n_eff": ("effective dimension", _n_eff),
+    "eigenvalue": ("eigenvalues", _eigenvalues),
+    "density": ("density", _density),
+    "n_eff": ("$N_{eff}$", _n_eff),
+    "alignment": ("alignment", _alignment),
 }

@@ -25,7 +25,17 @@ CAPTIONS = {
         "rank, with the residual as error bar; spectral density, smoothed, so that it reaches beyond the "
         "eigenvalues by its kernel; effective dimension N_eff(kappa) = sum of l / (l + kappa) over the eigenvalues"
         " l, against the ridge kappa. Bands are one standard error. Several spectra of one model are separate "
-        "lines. Panels without rows are left out."
+        "lines. The gradient's alignment is the share of |g|^2 along the eigenvectors from the largest eigenvalue down to a rank. "
+        "Panels without rows are left out."
+    ),
+    "scale": (
+        "Numbers of the spectrum at the pretrained point against the number of parameters, one line a family, by task. Effective "
+        "rank is the exponential of the entropy of |l| / sum |l|; the decay exponent that of l_i ~ i^-s over the ten largest; "
+        "negative mass the negative eigenvalues' share of sum |l|. Points are means over position seeds with one standard error."
+    ),
+    "layers": (
+        "Where the curvature lies at the pretrained point: the trace of the block of each layer, and below of each kind of tensor, over "
+        "the number of its tuned entries, mean over position seeds. White: the model has no such entry, or the trace is not positive."
     ),
 }
 

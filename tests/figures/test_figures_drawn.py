@@ -27,10 +27,11 @@ STUDIES = {
     "no accuracy": study(TWO).query("quantity != 'accuracy'"),
     "no thresholds": study(TWO).query("quantity not in ['k_star', 'k_pred', 'predicted_loss']"),
     "predictions only": study(TWO).query("quantity != 'k_star'"),
-    "density only": study(TWO).query("quantity not in ['eigenvalue', 'n_eff']"),
+    "density only": study(TWO).query("quantity not in ['eigenvalue', 'n_eff', 'alignment']"),
 }
 # Only the figures that a missing quantity changes are drawn for it.
 CHANGED = {
+    "one model": [name for name in FIGURES if name != "scale"],
     "censored": ["performance", "thresholds"],
     "no accuracy": ["performance"],
     "no thresholds": ["performance"],
@@ -66,7 +67,7 @@ def test_text_is_within_the_figure_and_apart_and_no_panel_is_empty(name: str, fi
         assert float(text.get_fontsize()) >= 7, f"{text.get_text()!r} is smaller than 7 pt"
     for (one, a), (other, b) in combinations(boxes.items(), 2):
         assert not a.overlaps(b), f"{one.get_text()!r} overlaps {other.get_text()!r}"
-    assert all(axes.lines or axes.collections for axes in drawn.axes)
+    assert all(axes.lines or axes.collections or axes.images for axes in drawn.axes)
 
 
 @pytest.mark.parametrize("models", [ONE, SIX])
@@ -154,3 +155,23 @@ def test_two_spectra_of_one_model_are_two_lines():
     again = rows[rows["note"] == "ggn"].assign(run_id="other", k=512)
     one, two = (FIGURES["spectra"](r).axes[1].lines for r in (rows, pd.concat([rows, again])))
     assert len(two) == len(one) + 1
+
+
+def test_a_family_of_one_model_has_no_figure_over_scale():
+    with pytest.raises(CannotDraw, match="two models of one family"):
+        FIGURES["scale"](study(ONE))
+
+
+def test_spectra_at_an_optimum_are_no_part_of_the_figure_over_scale():
+    there = study(TWO)
+    elsewhere = there[there["note"].str.startswith("ggn")].assign(run_id="other", value=1e9)
+    elsewhere["note"] = elsewhere["note"].str.replace("ggn", "ggn at 0123")
+    one, two = (FIGURES["scale"](rows).axes[0].get_ylim() for rows in (there, pd.concat([there, elsewhere])))
+    assert one == two
+
+
+def test_the_heat_map_has_a_column_a_model_and_a_line_a_block():
+    image = FIGURES["layers"](study()).axes[0].images[0].get_array()
+    assert image is not None
+    assert image.shape == (6, 4)
+    np.testing.assert_allclose(image[:, 0] / image[0, 0], (MODELS["mini-t5-240k"] ** 0.25) ** np.array([0, 1, 2, 3, 4, 5]))

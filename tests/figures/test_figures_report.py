@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from figures import FIGURES
 from figures.findings import misfits, scale_verdicts, unchecked
 from figures.interval import Interval
 from figures.numbers import interval, with_error
@@ -34,7 +35,7 @@ def verdict(rows: pd.DataFrame) -> str:
 
 def test_report_loads_nothing_and_needs_no_script(tmp_path: Path, pngs: dict[str, Path]):
     page = write_report(study(), tmp_path, "Study", pngs).read_text(encoding="utf-8")
-    assert page.count("data:image/png;base64,") == 3
+    assert page.count("data:image/png;base64,") == len(pngs) == len(FIGURES)
     rest = re.sub(r"data:image/png;base64,[A-Za-z0-9+/=]+", "", page)
     assert not re.search(r"http|<script|<link|@import|url\(|//", rest)
 

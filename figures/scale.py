@@ -1,0 +1,110 @@
+"""The spectrum's numbers against the size of the model: one line a family, mean and standard error over position seeds."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from figures import style
+from figures.rows import CannotDraw, pick, tidy, where
+from figures.spectra import MATRICES, matrix_of
+
+HEIGHT = 1.75  # inches a line of panels
+COLUMNS = 3
+# Quantity -> title, log axis.
+PANELS = {
+    "eigenvalue": ("largest eigenvalue", True),
+    "trace": ("trace", True),
+    "effective_rank": ("effective rank", False),
+    "decay_exponent": ("decay of the top ten", False),
+    "top_alignment": ("gradient in the top ten", False),
+    "negative_mass": ("negative mass", False),
+}
+LINES = {"ggn": "-", "hessian": "--", "fisher": ":"}
+FAMILY_MARKERS = "osD^vPX*"
+
+
+@style.paper()
+def draw(rows: pd.DataFrame) -> Figure:
+    """One panel a number and task; families by colour and marker, matrices by dashes. Spectra at a run's optimum are left out.
+
+    Bars are one standard error over position seeds, for a single seed that of the estimate. Raises CannotDraw without spectra
+    of two models of one family.
+    """
+    numbers = _numbers(tidy(rows))
+    families = sorted(set(numbers["family"]))
+    if len(set(zip(numbers["family"], numbers["model"], strict=True))) == len(families):
+        raise CannotDraw("no spectra at the pretrained point of two models of one family in the rows")
+    tasks = sorted(set(numbers["task"]))
+    lines = math.ceil(len(PANELS) / COLUMNS)  # of a task
+    figure = style.new_figure(style.TEXT_WIDTH, HEIGHT * lines * len(tasks) + 0.45)
+    grid = figure.subplots(lines * len(tasks), COLUMNS, squeeze=False).reshape(len(tasks), -1)
+    looks = {family: (colour, FAMILY_MARKERS[i % 8]) for i, (family, colour) in enumerate(style.model_colours(families).items())}
+    index = 0
+    for task, line in zip(tasks, grid, strict=True):
+        for (name, (title, log)), axes in zip(PANELS.items(), line, strict=True):
+            own = where(numbers, (numbers["task"] == task) & (numbers["quantity"] == name))
+            if not (np.abs(own["value"].to_numpy(float)) > 1e-6).any():  # a Gauss-Newton matrix has no negative mass
+                axes.remove()
+                continue
+            _panel(axes, own, looks, log)
+            style.letter(axes, index, f"{task}: {title}" if len(tasks) > 1 else title)
+            index += 1
+    style.outside_legend(figure, _legend(looks, set(numbers["matrix"])))
+    return style.finish(figure)
+
+
+def _numbers(rows: pd.DataFrame) -> pd.DataFrame:
+    """Columns task, family, model, parameters, matrix, quantity, value, stderr: one line a spectrum and number."""
+    rows = where(rows, rows["note"].isin(list(MATRICES)))
+    parts = [pick(rows, name) for name in PANELS if name != "eigenvalue"]
+    top = pick(rows, "eigenvalue")
+    parts.append(where(top, top["x"] == 1))
+    found = pd.concat([*parts, _aligned(rows)], ignore_index=True)
+    found["matrix"] = [matrix_of(note) for note in found["note"]]
+    found["family"] = [name.rpartition("-")[0] for name in found["model"]]
+    return found
+
+
+def _aligned(rows: pd.DataFrame) -> pd.DataFrame:
+    """The gradient's cumulative share at the tenth eigenvalue from the top."""
+    found = pick(rows, "alignment").sort_values(by=["run_id", "x"], ascending=[True, False])
+    places = found.groupby("run_id").cumcount()
+    return where(found, places == 9).assign(quantity="top_alignment")
+
+
+def _panel(axes: Axes, numbers: pd.DataFrame, looks: dict[str, tuple[style.Colour, str]], log: bool) -> None:
+    for family, matrix in sorted(set(zip(numbers["family"], numbers["matrix"], strict=True))):
+        group = where(numbers, (numbers["family"] == family) & (numbers["matrix"] == matrix))
+        colour, marker = looks[family]
+        dashes = next(LINES[key] for key, name in MATRICES.items() if name == matrix)
+        sizes = sorted(set(group["parameters"]))
+        middle, spread = zip(*(_mean(where(group, group["parameters"] == size)) for size in sizes), strict=True)
+        axes.errorbar(
+            np.array(sizes, float), middle, yerr=spread, color=colour, marker=marker,
+            linestyle=dashes, markersize=3, elinewidth=0.7, linewidth=0.9,
+        )  # fmt: skip
+    every = numbers["parameters"].to_numpy(float)
+    style.log_counts(axes.xaxis, every.min() / 1.4, every.max() * 1.4)
+    if log:
+        axes.set_yscale("log")
+    axes.set_xlabel("parameters")
+
+
+def _mean(group: pd.DataFrame) -> tuple[float, float]:
+    """Mean over runs and its standard error, 0 where none is known."""
+    values, errors = group["value"].to_numpy(float), group["stderr"].to_numpy(float)
+    spread = float(values.std(ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else float(errors[0])
+    return float(values.mean()), spread if math.isfinite(spread) else 0.0
+
+
+def _legend(looks: dict[str, tuple[style.Colour, str]], matrices: set[str]) -> dict[str, style.Key]:
+    keys: dict[str, style.Key] = {
+        family: Line2D([], [], color=colour, marker=marker, markersize=3) for family, (colour, marker) in looks.items()
+    }
+    return keys | {MATRICES[key]: Line2D([], [], color=style.INK, ls=dashes) for key, dashes in LINES.items() if MATRICES[key] in matrices}
