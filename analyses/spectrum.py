@@ -20,6 +20,7 @@ from apet.tasks import TASKS
 TOP = 10  # eigenpairs that are reported one by one
 BLOCK_STEPS = 20  # of Lanczos, for the top eigenvalue of a layer
 ROUNDS = 3  # of Lanczos for clustered eigenvalues, at most
+RIDGE = 1e-4  # of the largest eigenvalue, for log det(A + ridge I); the ridge is the row's target
 POINTS, DECADES = 25, 4  # of N_eff(kappa), below the largest eigenvalue
 
 
@@ -57,7 +58,7 @@ class Curved:
     errors: np.ndarray  # (count,) of the eigenvalues
     measure: Any  # landscape.SpectralMeasure
     along: tuple[np.ndarray, np.ndarray]  # eigenvalues, and the gradient's squared share of each
-    groups: list[tuple[str, str, int, Any, float]]  # by, label, coordinates, Estimate of the trace, top eigenvalue
+    parts: list[tuple[str, str, int, Any, float]]  # by, label, coordinates, Estimate of the trace, top eigenvalue
     drawn: float = 0.0  # of the trace: the standard error that it owes to sampled labels
 
 
@@ -211,23 +212,24 @@ def _by_columns(spec: Spec, point: Point, operator: Any, gradient: Any, context:
 def _exact(spectrum: Any, point: Point, gradient: Any, block: Callable[[Any], Any]) -> Curved:
     from landscape.exact import shares
     from landscape.lanczos import ORDERS, Eigenpairs
+    from landscape.operators import groups
     from landscape.quadrature import Estimate, SpectralMeasure
 
     order = np.argsort(ORDERS["magnitude"](spectrum.eigenvalues), kind="stable")[:TOP]
     values = spectrum.eigenvalues[order]
     top = Eigenpairs(values, spectrum.eigenvectors[:, order.copy()].float(), np.zeros(len(values)), 0)
-    groups = []
-    for by, label, index in _groups(point.labels):
+    parts = []
+    for by, label, index in ((by, *item) for by, labels in point.labels.items() for item in groups(labels).items()):
         eigenvalues = block(index).eigenvalues
-        groups.append((by, label, len(index), Estimate(float(eigenvalues.sum()), 0.0), float(eigenvalues.max(initial=0.0))))
+        parts.append((by, label, len(index), Estimate(float(eigenvalues.sum()), 0.0), float(eigenvalues.max(initial=0.0))))
     measure = SpectralMeasure.of_eigenvalues(spectrum.all_eigenvalues)
-    return Curved(top, np.zeros(len(values)), measure, (spectrum.eigenvalues, shares(spectrum, gradient)), groups)
+    return Curved(top, np.zeros(len(values)), measure, (spectrum.eigenvalues, shares(spectrum, gradient)), parts)
 
 
 def _by_lanczos(spec: Spec, point: Point, operator: Any, gradient: Any, context: Context, products: int) -> Curved:
     from landscape.estimators import diagonal
     from landscape.lanczos import eigenpairs
-    from landscape.operators import Block
+    from landscape.operators import blocks
     from landscape.quadrature import mean_of, slq, spectral_measure
 
     def report(done: int, of: int) -> None:
@@ -247,13 +249,11 @@ def _by_lanczos(spec: Spec, point: Point, operator: Any, gradient: Any, context:
         weighted = spectral_measure(operator, gradient, spec.lanczos_steps)
         along = weighted.nodes[0], weighted.weights[0]
     terms = diagonal(operator, spec.probes, seed) if spec.probes > 1 else None
-    groups = []
-    for by, label, index in _groups(point.labels):
-        block = Block(operator, index)
-        steps = min(BLOCK_STEPS, len(index))
-        largest = eigenpairs(block, 1, steps, seed=seed, rounds=1, progress=report).eigenvalues[0] if by == "layer" else math.nan
-        groups.append((by, label, len(index), _part(terms, index), float(largest)))
-    return Curved(top, errors, measure, along, groups, drawn)
+    parts = []
+    for by, label, block in ((by, *item) for by, labels in point.labels.items() for item in blocks(operator, labels).items()):
+        one = by == "layer" and eigenpairs(block, 1, min(BLOCK_STEPS, block.size), seed=seed, rounds=1, progress=report)
+        parts.append((by, label, block.size, _part(terms, block.index), float(one.eigenvalues[0]) if one else math.nan))
+    return Curved(top, errors, measure, along, parts, drawn)
 
 
 def _part(terms: Any, index: Any) -> Any:
@@ -261,15 +261,6 @@ def _part(terms: Any, index: Any) -> Any:
     from landscape.quadrature import Estimate, mean_of
 
     return Estimate(math.nan, math.nan) if terms is None else mean_of(terms[index].sum(0).cpu().numpy())
-
-
-def _groups(labels: dict[str, list[str]]) -> Iterator[tuple[str, str, Any]]:
-    """(by, label, which coordinates), in the order of their first coordinates."""
-    import torch
-
-    for by, each in labels.items():
-        for label in dict.fromkeys(each):
-            yield by, label, torch.tensor([i for i, other in enumerate(each) if other == label])
 
 
 _ROUTES = {"rows": _by_rows, "columns": _by_columns, "lanczos": _by_lanczos}
@@ -290,9 +281,10 @@ def _maker(spec: Spec, found: Inputs, k: int) -> Callable[..., Row]:
 
 def _numbers(curved: Curved, make: Callable[..., Row]) -> list[Row]:
     """One number each, estimates with standard error and 95 % t-interval."""
-    from landscape.quadrature import decay_exponent, effective_rank, negative_mass, outliers, participation_ratio, trace
+    from landscape.quadrature import decay_exponent, effective_rank, log_determinant, negative_mass, outliers, participation_ratio, trace
 
     measure = curved.measure
+    largest = float(np.abs(measure.nodes).max(initial=0.0))
     edge, count = outliers(measure)
     whole = trace(measure)
     if curved.drawn:
@@ -306,10 +298,13 @@ def _numbers(curved: Curved, make: Callable[..., Row]) -> list[Row]:
         estimates["decay_exponent"] = decay_exponent(positive)
     rows = [_estimate(make, name, estimate) for name, estimate in estimates.items()]
     rows.append(make("bulk_edge", edge))
-    for place, (by, label, coordinates, part, largest) in enumerate(curved.groups):
+    if largest > 0:
+        ridge = RIDGE * largest
+        rows.append(_estimate(make, "log_determinant", log_determinant(measure, ridge), target=ridge))
+    for place, (by, label, coordinates, part, top) in enumerate(curved.parts):
         name = f"{by}: {label}"
         rows += [make("block_size", coordinates, note_too=name, x=place), _estimate(make, "block_trace", part, note_too=name, x=place)]
-        rows += [] if math.isnan(largest) else [make("block_eigenvalue", largest, note_too=name, x=place)]
+        rows += [] if math.isnan(top) else [make("block_eigenvalue", top, note_too=name, x=place)]
     return rows
 
 

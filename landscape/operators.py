@@ -78,14 +78,19 @@ class Block:
         return matmat(self.operator, wide.index_copy(0, self.index, vectors.to(wide)))[self.index]
 
 
-def blocks(operator: LinearOperator, labels: Sequence[Any]) -> dict[Any, Block]:
-    """The diagonal block of every label in the order of their first places; labels (size,) say which group a coordinate is of."""
-    if len(labels) != operator.size:
-        raise ValueError(f"labels must have {operator.size} entries, got {len(labels)}")
-    places: dict[Any, list[int]] = {}
+def groups(labels: Sequence[str]) -> dict[str, Tensor]:
+    """Which coordinates bear each label, in the order of their first places."""
+    places: dict[str, list[int]] = {}
     for place, label in enumerate(labels):
         places.setdefault(label, []).append(place)
-    return {label: Block(operator, torch.tensor(index)) for label, index in places.items()}
+    return {label: torch.tensor(index) for label, index in places.items()}
+
+
+def blocks(operator: LinearOperator, labels: Sequence[str]) -> dict[str, Block]:
+    """The diagonal block of every label; labels (size,) say which group a coordinate is of."""
+    if len(labels) != operator.size:
+        raise ValueError(f"labels must have {operator.size} entries, got {len(labels)}")
+    return {label: Block(operator, index) for label, index in groups(labels).items()}
 
 
 def to_scipy(operator: LinearOperator) -> scipy.sparse.linalg.LinearOperator:

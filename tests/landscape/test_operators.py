@@ -114,6 +114,6 @@ def test_blocks_are_the_diagonal_blocks_by_label() -> None:
     of_weight = [*range(12), *range(20, 32)]
     close(to_dense(found["weight"]), matrix[of_weight][:, of_weight])
     with pytest.raises(ValueError, match="32 entries, got 3"):
-        blocks(hessian, [1, 2, 3])
+        blocks(hessian, ["a", "b", "b"])
     with pytest.raises(ValueError, match="distinct"):
         Block(hessian, torch.tensor([1, 1]))
