@@ -4,7 +4,7 @@ PY := .venv/bin/python
 JOBS ?= 2
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test test-long lint bench clean
+.PHONY: demo test test-long lint bench bench-peers clean
 
 demo: .venv/ready
 	HF_HUB_OFFLINE=1 $(PY) cli.py study studies/demo.yaml --jobs $(JOBS)
@@ -17,10 +17,22 @@ test-long: .venv/ready
 	HF_HUB_OFFLINE=1 $(PY) -m pytest
 
 # Full runs, one thread; their last lines are kept under benchmarks/results.
-BENCHMARKS := kernels apet_step train_resume rehearsal kill_resume store_scale
+BENCHMARKS := kernels apet_step hvp estimators train_resume rehearsal kill_resume store_scale
 bench: .venv/ready
 	mkdir -p benchmarks/results
 	for name in $(BENCHMARKS); do $(PY) benchmarks/$$name.py | tee /dev/stderr | tail -n 1 > benchmarks/results/$$name.json; done
+
+# Peers bring dependencies that must not meet ours: they get an environment of their own. A torchvision that comes with one of
+# them is another build than the CPU's torch, and breaks transformers.
+bench-peers: .venv-peers/ready
+	mkdir -p benchmarks/results
+	.venv-peers/bin/python benchmarks/peers_curvature.py | tee /dev/stderr | tail -n 1 > benchmarks/results/peers_curvature.json
+
+.venv-peers/ready: setup.cfg constraints.txt
+	test -x .venv-peers/bin/python || $(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e . curvlinops-for-pytorch pyhessian hessian-eigenthings
+	.venv-peers/bin/python -m pip uninstall --quiet --yes torchvision
+	touch $@
 
 lint: .venv/ready
 	.venv/bin/ruff check .
@@ -34,4 +46,4 @@ lint: .venv/ready
 	touch $@
 
 clean:
-	rm -rf .venv results figures/out
+	rm -rf .venv .venv-peers results figures/out

@@ -18,7 +18,7 @@ from apet.errors import ApetError, MissingInput, UsageError
 from apet.tasks import TASKS
 
 TOP = 10  # eigenpairs that are reported one by one
-BLOCK_STEPS = 20  # of Lanczos, for the top eigenvalue of a layer
+BLOCK_STEPS = 10  # of Lanczos, for the top eigenvalue of a layer
 ROUNDS = 3  # of Lanczos for clustered eigenvalues, at most
 RIDGE = 1e-4  # of the largest eigenvalue, for log det(A + ridge I); the ridge is the row's target
 POINTS, DECADES = 25, 4  # of N_eff(kappa), below the largest eigenvalue
