@@ -47,7 +47,7 @@ class Point:
     objective: Any  # landscape.Objective
     z: Any  # Tensor (k,)
     labels: dict[str, list[str]]  # by layer and by kind of tensor, (k,) each
-    main: bool  # whether this process writes
+    processes: Any  # accelerate's Accelerator
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def _point(spec: Spec, found: Inputs, context: Context) -> Iterator[Point]:
             outputs, CrossEntropy(), batches, mounted.k, device=found.device, total=lambda tensor: total(processes, tensor)
         )
         z = torch.zeros(mounted.k) if spec.at is None else torch.as_tensor(_found_by(spec, context))
-        yield Point(objective, objective.vector(z, "z"), mounted.space.labels(mounted.placement.index), processes.is_main_process)
+        yield Point(objective, objective.vector(z, "z"), mounted.space.labels(mounted.placement.index), processes)
 
 
 def _found_by(spec: Spec, context: Context) -> np.ndarray:
@@ -148,7 +148,8 @@ def curved_like(store: Store, run_id: str) -> dict[str, Any]:
     if not store.done(run_id):
         raise MissingInput(f"no finished run in {store.folder(run_id)}")
     spec = store.spec(run_id)
-    return {name: spec[name] for name in _SUBSPACE}
+    examples = {} if spec["examples"] is None else {"examples": spec["examples"]}  # those that it was trained on
+    return {name: spec[name] for name in _SUBSPACE} | examples
 
 
 def trajectory_steps(store: Store, run_id: str) -> list[int]:
@@ -169,7 +170,7 @@ def _operator(spec: Spec, point: Point, context: Context) -> Any:
         matrix = GaussNewton(point.objective, point.z, memory=memory, samples=spec.samples, seed=spec.train_seed)
     else:
         matrix = {"hessian": Hessian, "fisher": EmpiricalFisher}[spec.matrix](point.objective, point.z, memory=memory)
-    return Recorded(matrix, context.folder, point.main)
+    return Recorded(matrix, context.folder, point.processes.is_main_process)
 
 
 def _free_on(device: Any) -> float:
@@ -189,6 +190,7 @@ def _checked(operator: Any, seed: int) -> Any:
 
 def _by_rows(spec: Spec, point: Point, operator: Any, gradient: Any, context: Context, products: int) -> Curved:
     from apet.kernels import NotPerExample
+    from apet.launch import gathered
     from landscape.exact import gauss_newton_rows, of_rows
 
     def report(done: int, of: int) -> None:
@@ -198,6 +200,7 @@ def _by_rows(spec: Spec, point: Point, operator: Any, gradient: Any, context: Co
         rows = gauss_newton_rows(point.objective, point.z, each=True, progress=report)
     except NotPerExample:  # an entry of a table that all examples share
         rows = gauss_newton_rows(point.objective, point.z, each=False, progress=report)
+    rows = gathered(point.processes, rows)  # rows of zeros add nothing
     return _exact(of_rows(rows), point, gradient, lambda index: of_rows(rows[:, index]))
 
 

@@ -83,3 +83,12 @@ def total(accelerator: Accelerator, tensor: torch.Tensor) -> torch.Tensor:
     summed = accelerator.reduce(tensor, "sum")
     assert isinstance(summed, torch.Tensor)
     return summed
+
+
+def gathered(accelerator: Accelerator, rows: torch.Tensor) -> torch.Tensor:
+    """The rows (n, ...) of all processes, one below the other; where they have unequal numbers, with rows of zeros between."""
+    if accelerator.num_processes == 1:
+        return rows
+    every = accelerator.gather(accelerator.pad_across_processes(rows))
+    assert isinstance(every, torch.Tensor)
+    return every

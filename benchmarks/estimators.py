@@ -25,8 +25,11 @@ def operators() -> dict[str, Any]:
 
     ranks = np.arange(1.0, SIZE + 1)
     spectra = {
-        "flat": np.linspace(0.5, 2, SIZE), "1/i": 1 / ranks, "1/i^2": ranks**-2.0, "outliers": np.r_[100, 60, 40, np.linspace(0, 1, SIZE - 3)],
-    }  # fmt: skip
+        "flat": np.linspace(0.5, 2, SIZE),
+        "1/i": 1 / ranks,
+        "1/i^2": ranks**-2.0,
+        "outliers": np.r_[100, 60, 40, np.linspace(0, 1, SIZE - 3)],
+    }
     random = torch.Generator().manual_seed(0)
     rotation, _ = torch.linalg.qr(torch.randn(SIZE, SIZE, generator=random, dtype=torch.float64))
     return {name: DenseOperator(rotation @ torch.diag(torch.as_tensor(values)) @ rotation.T) for name, values in spectra.items()}

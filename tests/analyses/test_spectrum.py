@@ -183,10 +183,11 @@ def test_spectra_along_a_trajectory_begin_and_end_where_the_run_did(folder, tmp_
 
 
 @pytest.mark.long
-def test_two_processes_find_what_one_does(folder, tmp_path):
+@pytest.mark.parametrize("how", [("--algorithm", "lanczos", "--lanczos-steps", "8"), ("--matrix", "ggn")])
+def test_two_processes_find_what_one_does(how, folder, tmp_path):
     options = [
-        "cli.py", "spectrum", "--model", "mini-t5-240k", "--data", folder, "--k", "30", "--examples", "20", "--batch", "4",
-        "--algorithm", "lanczos", "--lanczos-steps", "8", "--device", "cpu",
+        "cli.py", "spectrum", "--model", "mini-t5-240k", "--data", folder, "--k", "30", "--examples", "18", "--batch", "4",
+        "--device", "cpu", *how,
     ]  # fmt: skip
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     found = []
