@@ -71,9 +71,7 @@ Steps = Annotated[int | None, typer.Option(help="At most this many training step
 Batch = Annotated[int | None, typer.Option(help="Examples a step. \\[default: 32; 16 for intrinsic-dim]")]
 Rate = Annotated[float | None, typer.Option("--lr", help="Learning rate. \\[default: by method and k]")]
 FindRate = Annotated[bool | None, typer.Option("--find-lr", help="First try five rates around it for 40 steps each, and take the best.")]
-Trajectory = Annotated[
-    bool | None, typer.Option("--trajectory", help="apet: keep the tuned values at every look, for 'spectrum --along' and 'slice'.")
-]
+Trajectory = Annotated[bool | None, typer.Option("--trajectory", help="apet: keep the tuned values at every look, for 'spectrum --along'.")]
 Schedule = Annotated[
     str | None,
     typer.Option(
@@ -291,10 +289,13 @@ def spectrum(
     given = _given(locals())
     store, defaults = _store(out / "spectrum"), {"examples": 64}
     if at is not None:
-        store = _store(at.resolve().parent)
+        at = at.resolve()
+        store = _store(at.parent)
         defaults, given = defaults | curved_like(store, at.name), {**given, "at": at.name}
     elif along:
         raise UsageError("--along goes along the trajectory of a run: say which with --at")
+    if along and at_step is not None:
+        raise UsageError("--along takes every step of the trajectory, --step one: choose")
     spec = _spec("spectrum", defaults, seed, config, set_, **given)
     steps = trajectory_steps(store, spec.at) if along else [spec.at_step]
     if not steps:
@@ -320,6 +321,7 @@ def _spectrum(spec: Any, store: Any, data: Path | None, device: str, resume: boo
     rows = store.rows(name)
     single = {row.quantity: row for row in rows if row.x != row.x}
     numbers = ("trace", "negative_mass", "effective_rank", "participation_ratio", "outliers", "decay_exponent")
+    single = {name: _as(row, stderr=None if row.stderr != row.stderr else row.stderr) for name, row in single.items()}  # JSON has no NaN
     return {
         "run_id": name, "model": rows[0].model, "task": rows[0].task, "matrix": rows[0].note, "k": rows[0].k,
         "algorithm": single["products"].note.partition("; ")[2],
@@ -417,7 +419,7 @@ Results = Annotated[Path, typer.Argument(help="Folder of a study's results, for 
 def figures(
     results: Results,
     out: Annotated[Path, typer.Option(help="Where the PDF and PNG files go.")] = Path("figures/out"),
-    only: Annotated[list[str] | None, typer.Option(help="Draw only these: performance, spectra, thresholds.")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="Draw only these: performance, spectra, scale, layers, thresholds.")] = None,
     fraction: Fraction = None,
     json_: Json = False, dry_run: DryRun = False,
 ) -> None:  # fmt: skip

@@ -10,7 +10,6 @@ from __future__ import annotations
 import time
 import zlib
 from collections import deque
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,33 +23,42 @@ from landscape.operators import matmat
 
 SECONDS = 5.0  # between writes: what a kill can cost
 
+Kept = tuple[int, Tensor]  # checksum of the input, product
+
 
 class Recorded:
-    """An operator whose products are kept in `folder` as checkpoint-*.safetensors (`write`: by this process)."""
+    """An operator whose products are kept in `folder` as checkpoint-*.safetensors (`write`: by this process).
 
-    def __init__(self, operator: Any, folder: Path, write: bool = True, seconds: float = SECONDS):
-        self.operator, self.folder, self.write, self.seconds = operator, folder, write, seconds
+    `name` says which operator it is, whatever its products depend on: what was kept under another one is not used. `known` are
+    products to begin with, by default those that `kept(folder)` finds.
+    """
+
+    def __init__(
+        self, operator: Any, folder: Path, name: str = "", write: bool = True, known: list[Kept] | None = None, seconds: float = SECONDS
+    ):
+        self.operator, self.folder, self.name, self.write, self.seconds = operator, folder, name, write, seconds
         self.size, self.dtype, self.device = operator.size, operator.dtype, operator.device
-        self._known = deque(_read(folder))
-        self._new: list[tuple[int, Tensor]] = []
-        self._chunks = len(list(folder.glob("checkpoint-*.safetensors")))
+        self._known = deque(kept(folder) if known is None else known)
+        self._replayed: list[Kept] = []
+        self._new: list[Kept] = []
         self._saved = time.monotonic()
+        self._chunks: int | None = None  # on the disk and in use; None until the first is written
         self.made = 0  # products that were not known
 
     def matvec(self, v: Tensor) -> Tensor:
         return self.matmat(v[:, None])[:, 0]
 
     def matmat(self, vectors: Tensor) -> Tensor:
-        sum_ = zlib.crc32(vectors.detach().cpu().contiguous().numpy().data)
+        checksum = zlib.crc32(vectors.detach().cpu().contiguous().numpy().data, zlib.crc32(self.name.encode()))
         if self._known:
             known, products = self._known.popleft()
-            if known == sum_ and products.shape == vectors.shape:
+            if known == checksum and products.shape == vectors.shape:
+                self._replayed.append((known, products))
                 return products.to(self.device)
             self._known.clear()
-            self._forget()
         products = matmat(self.operator, vectors)
         self.made += vectors.shape[1]
-        self._new.append((sum_, products.cpu()))
+        self._new.append((checksum, products.cpu()))
         if time.monotonic() - self._saved >= self.seconds:
             self.flush()
         return products
@@ -66,29 +74,28 @@ class Recorded:
         self.release()
 
     def flush(self) -> None:
-        """Write what is not yet on the disk."""
+        """Write what is not yet on the disk: the first time with all that was replayed, in place of the files that are there."""
         if self.write and self._new:
             self.folder.mkdir(parents=True, exist_ok=True)
-            tensors = {f"{i:06d}.{sum_}": products.contiguous() for i, (sum_, products) in enumerate(self._new)}
+            if self._chunks is None:
+                for path in self.folder.glob("checkpoint-*.safetensors"):
+                    path.unlink()
+                self._new, self._chunks = self._replayed + self._new, 0
+            tensors = {f"{i:06d}.{checksum}": products.contiguous() for i, (checksum, products) in enumerate(self._new)}
             write_whole(self.folder / f"checkpoint-{self._chunks:06d}.safetensors", save(tensors))
             self._chunks += 1
         self._new, self._saved = [], time.monotonic()
 
-    def _forget(self) -> None:
-        if self.write:
-            for path in self.folder.glob("checkpoint-*.safetensors"):
-                path.unlink()
-        self._chunks = 0
 
-
-def _read(folder: Path) -> Iterator[tuple[int, Tensor]]:
-    """(checksum of the input, product) in the order they were made, up to the first file that is not whole."""
+def kept(folder: Path) -> list[Kept]:
+    """What was kept in `folder`, in the order it was made, up to the first file that is not whole."""
+    found: list[Kept] = []
     for number, path in enumerate(sorted(folder.glob("checkpoint-*.safetensors"))):
         try:
-            found = load(path.read_bytes())
+            content = load(path.read_bytes())
         except (OSError, SafetensorError, ValueError):
-            return
+            break
         if path.name != f"checkpoint-{number:06d}.safetensors":
-            return
-        for name in sorted(found):
-            yield int(name.partition(".")[2]), found[name].clone(memory_format=torch.contiguous_format)
+            break
+        found += [(int(name.partition(".")[2]), content[name].clone(memory_format=torch.contiguous_format)) for name in sorted(content)]
+    return found

@@ -59,7 +59,7 @@ def check(spec: Spec, found: Inputs) -> dict[str, Any]:
         "in_scope": space.size,
         "k": k,
         "train_examples": len(train),
-        **({"algorithm": route(spec, k)[0], "products": route(spec, k)[1]} if spec.kind == "spectrum" and k else {}),
+        **({} if spec.kind != "spectrum" or k is None else dict(zip(("algorithm", "products"), route(spec, k, space.layers), strict=True))),
         "gradient_equivalents": cost(spec, found),
         "repeated_examples": found.data.repeated,
     }

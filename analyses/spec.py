@@ -137,6 +137,8 @@ class Spec:
     def _check_spectrum(self) -> None:
         if self.at_step is not None and self.at is None:
             raise UsageError("a step is of a run's trajectory: say which run with --at")
+        if self.samples == 1:
+            raise UsageError("samples = 1 has no error: take at least 2")
         if self.samples is not None and (self.matrix != "ggn" or self.algorithm == "exact"):
             raise UsageError("samples are of labels for the matrix ggn, whose spectrum is then estimated: no exact one")
 

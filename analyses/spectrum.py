@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -30,7 +31,7 @@ def route(spec: Spec, k: int, layers: int = 12) -> tuple[str, int]:
     rows: exact from one backward pass a class but one; columns: exact from k products; lanczos: top pairs and quadrature.
     """
     classes = TASKS[spec.task].classes if spec.task in TASKS else 0
-    # Rounds of the top pairs, probes, the gradient's measure; then the diagonal, and the top pair of each layer.
+    # Rounds of the top pairs, probes, the gradient's measure; then the diagonal, and the top pair of each layer. Without self-checks.
     lanczos = spec.lanczos_steps * (ROUNDS + spec.probes + 1) + TOP + spec.probes + layers * (BLOCK_STEPS + 1)
     if spec.algorithm != "lanczos" and spec.samples is None:
         if spec.matrix == "ggn" and classes:
@@ -58,8 +59,8 @@ class Curved:
     errors: np.ndarray  # (count,) of the eigenvalues
     measure: Any  # landscape.SpectralMeasure
     along: tuple[np.ndarray, np.ndarray]  # eigenvalues, and the gradient's squared share of each
-    parts: list[tuple[str, str, int, Any, float]]  # by, label, coordinates, Estimate of the trace, top eigenvalue
-    drawn: float = 0.0  # of the trace: the standard error that it owes to sampled labels
+    parts: list[tuple[str, str, int, Any, tuple[float, float] | None]]  # by, label, entries, Estimate of trace, top eigenvalue and error
+    drawn: float | None = None  # of the trace: the standard error that it owes to sampled labels
 
 
 def spectrum_run(spec: Spec, found: Inputs, context: Context) -> tuple[list[Row], dict[str, np.ndarray]]:
@@ -70,8 +71,9 @@ def spectrum_run(spec: Spec, found: Inputs, context: Context) -> tuple[list[Row]
         gradient = point.objective.gradient(point.z)
         how, products = route(spec, len(gradient), len(set(point.labels["layer"])))
         context.report(f"{how}: at most {products:,} products with {spec.matrix}", 0, products)
-        with _operator(spec, point, context) as operator:
-            check = _checked(operator, spec.train_seed)
+        matrix = _matrix(spec, point)
+        check = _checked(matrix, spec.train_seed)
+        with _recorded(matrix, gradient, point, context) as operator:
             curved = _ROUTES[how](spec, point, operator, gradient, context, products)
     make = _maker(spec, found, len(gradient))
     rows = [
@@ -82,6 +84,7 @@ def spectrum_run(spec: Spec, found: Inputs, context: Context) -> tuple[list[Row]
         make("products", products, note_too=how),
         *_numbers(curved, make),
         *_curves(curved, make),
+        *_aligned(curved, gradient, make),
     ]
     return rows, {
         "nodes": curved.measure.nodes, "weights": curved.measure.weights, "eigenvalues": curved.top.eigenvalues,
@@ -104,6 +107,8 @@ def _point(spec: Spec, found: Inputs, context: Context) -> Iterator[Point]:
     examples, _ = subsets(spec, found)
     mounted = mounted_for(spec, model, scorer, examples)
     processes = accelerator_for(found.device, "no")
+    if spec.samples is not None and processes.num_processes > 1:
+        raise UsageError("samples are drawn batch by batch: take one process")
     batches = list(scorer.batches(examples, spec.batch))[processes.process_index :: processes.num_processes]
     if not batches:
         raise UsageError(f"{processes.num_processes} processes share {len(examples)} examples in batches of {spec.batch}: lower batch")
@@ -116,12 +121,12 @@ def _point(spec: Spec, found: Inputs, context: Context) -> Iterator[Point]:
         objective = Objective(
             outputs, CrossEntropy(), batches, mounted.k, device=found.device, total=lambda tensor: total(processes, tensor)
         )
-        z = torch.zeros(mounted.k) if spec.at is None else torch.as_tensor(_found_by(spec, context))
+        z = torch.zeros(mounted.k) if spec.at is None else torch.as_tensor(_found_by(spec, context, mounted.placement.index))
         yield Point(objective, objective.vector(z, "z"), mounted.space.labels(mounted.placement.index), processes)
 
 
-def _found_by(spec: Spec, context: Context) -> np.ndarray:
-    """z (k,) at the end of the run `spec.at`, or at the look at `spec.at_step`; it must have tuned the same entries."""
+def _found_by(spec: Spec, context: Context, index: np.ndarray) -> np.ndarray:
+    """z (k,) at the end of the run `spec.at`, or at the look at `spec.at_step`; it must have tuned the same entries `index`."""
     assert spec.at is not None
     store = Store(context.folder.parent)
     if not store.done(spec.at):
@@ -129,9 +134,11 @@ def _found_by(spec: Spec, context: Context) -> np.ndarray:
     other, arrays = store.spec(spec.at), store.arrays(spec.at)
     if other["kind"] != "train" or "z" not in arrays or any(name.startswith("head.") for name in arrays):
         raise UsageError(f"{spec.at} is no run of apet in words: only of those the optimum is a point of this subspace")
-    for name in _SUBSPACE:
+    for name in (*_SUBSPACE, *(["train_seed"] if spec.random_init else [])):  # which draws the weights
         if other[name] != getattr(spec, name):
             raise UsageError(f"{spec.at} has {name} {other[name]}, this spectrum {getattr(spec, name)}: they are not of the same subspace")
+    if "index" in arrays and not np.array_equal(arrays["index"], index):
+        raise UsageError(f"{spec.at} placed its entries by {spec.order} on other examples: their order cannot be made again here")
     if spec.at_step is None:
         return arrays["z"]
     steps = trajectory_steps(store, spec.at)
@@ -148,8 +155,11 @@ def curved_like(store: Store, run_id: str) -> dict[str, Any]:
     if not store.done(run_id):
         raise MissingInput(f"no finished run in {store.folder(run_id)}")
     spec = store.spec(run_id)
+    if spec["kind"] != "train" or spec["method"] != "apet":
+        raise UsageError(f"{run_id} is a {spec['kind']} run of method {spec['method']}: spectra are taken where runs of apet end")
     examples = {} if spec["examples"] is None else {"examples": spec["examples"]}  # those that it was trained on
-    return {name: spec[name] for name in _SUBSPACE} | examples
+    seed = {"train_seed": spec["train_seed"]} if spec["random_init"] else {}
+    return {name: spec[name] for name in (*_SUBSPACE, "max_length")} | examples | seed
 
 
 def trajectory_steps(store: Store, run_id: str) -> list[int]:
@@ -158,25 +168,32 @@ def trajectory_steps(store: Store, run_id: str) -> list[int]:
     return [int(step) for step in arrays["history"][:, 0]] if "trajectory" in arrays else []
 
 
-def _operator(spec: Spec, point: Point, context: Context) -> Any:
-    """The matrix, its graphs kept in half of the free memory and its products on the disk."""
+def _matrix(spec: Spec, point: Point) -> Any:
+    """The matrix as an operator, its graphs kept in a quarter of the free memory, which processes share."""
     import psutil
-
-    from analyses.recorded import Recorded
-    from landscape.curvature import EmpiricalFisher, GaussNewton, Hessian
-
-    memory = psutil.virtual_memory().available / 2 if point.objective.device.type == "cpu" else _free_on(point.objective.device) / 2
-    if spec.matrix == "ggn":
-        matrix = GaussNewton(point.objective, point.z, memory=memory, samples=spec.samples, seed=spec.train_seed)
-    else:
-        matrix = {"hessian": Hessian, "fisher": EmpiricalFisher}[spec.matrix](point.objective, point.z, memory=memory)
-    return Recorded(matrix, context.folder, point.processes.is_main_process)
-
-
-def _free_on(device: Any) -> float:
     import torch
 
-    return torch.cuda.mem_get_info(device)[0]
+    from landscape.curvature import EmpiricalFisher, GaussNewton, Hessian
+
+    on_gpu = point.objective.device.type == "cuda"
+    free = torch.cuda.mem_get_info(point.objective.device)[0] if on_gpu else psutil.virtual_memory().available
+    memory = free / 4 / (1 if on_gpu else point.processes.num_processes)
+    if spec.matrix == "ggn":
+        return GaussNewton(point.objective, point.z, memory=memory, samples=spec.samples, seed=spec.train_seed)
+    return {"hessian": Hessian, "fisher": EmpiricalFisher}[spec.matrix](point.objective, point.z, memory=memory)
+
+
+def _recorded(matrix: Any, gradient: Any, point: Point, context: Context) -> Any:
+    """The same with its products on the disk, by the main process; all begin with those that it finds."""
+    import torch
+
+    from analyses.recorded import Recorded, kept
+    from apet.launch import shared
+
+    main = point.processes.is_main_process
+    # The run's folder says which run it is; the rest, what may change between two starts of it.
+    name = f"{torch.__version__} {matrix.device.type} {zlib.crc32(gradient.cpu().numpy().data)} {zlib.crc32(point.z.cpu().numpy().data)}"
+    return Recorded(matrix, context.folder, name, main, shared(point.processes, kept(context.folder) if main else None))
 
 
 def _checked(operator: Any, seed: int) -> Any:
@@ -223,8 +240,8 @@ def _exact(spectrum: Any, point: Point, gradient: Any, block: Callable[[Any], An
     top = Eigenpairs(values, spectrum.eigenvectors[:, order.copy()].float(), np.zeros(len(values)), 0)
     parts = []
     for by, label, index in ((by, *item) for by, labels in point.labels.items() for item in groups(labels).items()):
-        eigenvalues = block(index).eigenvalues
-        parts.append((by, label, len(index), Estimate(float(eigenvalues.sum()), 0.0), float(eigenvalues.max(initial=0.0))))
+        eigenvalues = block(index).all_eigenvalues
+        parts.append((by, label, len(index), Estimate(float(eigenvalues.sum()), 0.0), (float(eigenvalues[0]), 0.0)))
     measure = SpectralMeasure.of_eigenvalues(spectrum.all_eigenvalues)
     return Curved(top, np.zeros(len(values)), measure, (spectrum.eigenvalues, shares(spectrum, gradient)), parts)
 
@@ -241,7 +258,7 @@ def _by_lanczos(spec: Spec, point: Point, operator: Any, gradient: Any, context:
     k, seed = operator.size, spec.train_seed
     count = min(TOP, k, spec.lanczos_steps)
     top = eigenpairs(operator, count, spec.lanczos_steps, which="magnitude", seed=seed, rounds=ROUNDS, progress=report)
-    errors, drawn = top.residuals, 0.0
+    errors, drawn = top.residuals, None
     if spec.samples is not None:
         forms = operator.operator.forms(top.eigenvectors).cpu().numpy()
         errors = np.hypot(errors, [mean_of(each).stderr for each in forms.T])
@@ -251,19 +268,13 @@ def _by_lanczos(spec: Spec, point: Point, operator: Any, gradient: Any, context:
     if float(gradient.norm()) > 0:
         weighted = spectral_measure(operator, gradient, spec.lanczos_steps)
         along = weighted.nodes[0], weighted.weights[0]
-    terms = diagonal(operator, spec.probes, seed) if spec.probes > 1 else None
+    terms = diagonal(operator, spec.probes, seed)
     parts = []
     for by, label, block in ((by, *item) for by, labels in point.labels.items() for item in blocks(operator, labels).items()):
         one = by == "layer" and eigenpairs(block, 1, min(BLOCK_STEPS, block.size), seed=seed, rounds=1, progress=report)
-        parts.append((by, label, block.size, _part(terms, block.index), float(one.eigenvalues[0]) if one else math.nan))
+        trace = mean_of(terms[block.index].sum(0).cpu().numpy())
+        parts.append((by, label, block.size, trace, (float(one.eigenvalues[0]), float(one.residuals[0])) if one else None))
     return Curved(top, errors, measure, along, parts, drawn)
-
-
-def _part(terms: Any, index: Any) -> Any:
-    """The trace of a block from the diagonal's estimate."""
-    from landscape.quadrature import Estimate, mean_of
-
-    return Estimate(math.nan, math.nan) if terms is None else mean_of(terms[index].sum(0).cpu().numpy())
 
 
 _ROUTES = {"rows": _by_rows, "columns": _by_columns, "lanczos": _by_lanczos}
@@ -284,31 +295,49 @@ def _maker(spec: Spec, found: Inputs, k: int) -> Callable[..., Row]:
 
 def _numbers(curved: Curved, make: Callable[..., Row]) -> list[Row]:
     """One number each, estimates with standard error and 95 % t-interval."""
-    from landscape.quadrature import decay_exponent, effective_rank, log_determinant, negative_mass, outliers, participation_ratio, trace
+    from landscape.quadrature import (
+        NOISE,
+        decay_exponent,
+        effective_rank,
+        log_determinant,
+        negative_mass,
+        outliers,
+        participation_ratio,
+        resolved,
+        trace,
+    )  # fmt: skip
 
     measure = curved.measure
     largest = float(np.abs(measure.nodes).max(initial=0.0))
     edge, count = outliers(measure)
-    whole = trace(measure)
-    if curved.drawn:
-        whole = replace(whole, stderr=math.hypot(whole.stderr, curved.drawn))
-    estimates = {
-        "trace": whole, "squared_frobenius": trace(measure, np.square), "negative_mass": negative_mass(measure),
-        "effective_rank": effective_rank(measure), "participation_ratio": participation_ratio(measure), "outliers": count,
+    numbers: dict[str, Callable[[Any], Any]] = {
+        "trace": trace, "squared_frobenius": lambda each: trace(each, np.square), "negative_mass": negative_mass,
+        "effective_rank": effective_rank, "participation_ratio": participation_ratio,
     }  # fmt: skip
-    positive = curved.top.eigenvalues[curved.top.eigenvalues > 0]
+    estimates = {name: _known(resolved(measure, f), curved, name) for name, f in numbers.items()}
+    estimates["outliers"] = _known(count, curved, "outliers")
+    positive = curved.top.eigenvalues[curved.top.eigenvalues > NOISE * largest]
     if len(positive) >= 3:
         estimates["decay_exponent"] = decay_exponent(positive)
     rows = [_estimate(make, name, estimate) for name, estimate in estimates.items()]
-    rows.append(make("bulk_edge", edge))
+    rows += [] if math.isnan(edge) else [make("bulk_edge", edge)]
     if largest > 0:
         ridge = RIDGE * largest
-        rows.append(_estimate(make, "log_determinant", log_determinant(measure, ridge), target=ridge))
+        found = resolved(measure, lambda each: log_determinant(each, ridge))
+        rows.append(_estimate(make, "log_determinant", _known(found, curved, "log_determinant"), target=ridge))
     for place, (by, label, coordinates, part, top) in enumerate(curved.parts):
         name = f"{by}: {label}"
         rows += [make("block_size", coordinates, note_too=name, x=place), _estimate(make, "block_trace", part, note_too=name, x=place)]
-        rows += [] if math.isnan(top) else [make("block_eigenvalue", top, note_too=name, x=place)]
+        rows += [] if top is None else [make("block_eigenvalue", top[0], stderr=top[1], note_too=name, x=place)]
     return rows
+
+
+def _known(estimate: Any, curved: Curved, name: str) -> Any:
+    """The estimate with the error of sampled labels: known for the trace, unknown for what is no mean over them."""
+    if curved.drawn is None:
+        return estimate
+    error = math.hypot(estimate.stderr, curved.drawn) if name == "trace" else math.nan
+    return replace(estimate, stderr=error, terms=max(2, estimate.terms))
 
 
 def _estimate(make: Callable[..., Row], name: str, estimate: Any, **columns: Any) -> Row:
@@ -316,25 +345,35 @@ def _estimate(make: Callable[..., Row], name: str, estimate: Any, **columns: Any
     return make(name, estimate.value, stderr=estimate.stderr, low=low, high=high, **columns)
 
 
+def _aligned(curved: Curved, gradient: Any, make: Callable[..., Row]) -> list[Row]:
+    """The gradient's cumulative share of |g|^2: along the top eigenvectors by rank, and down to each eigenvalue."""
+    square = float(gradient.double() @ gradient.double())
+    if not square > 0:
+        return []
+    ranks = np.cumsum(((curved.top.eigenvectors.double().T @ gradient.double()) ** 2).cpu().numpy()) / square
+    nodes, weights = curved.along
+    order = np.argsort(-nodes, kind="stable")
+    return [
+        *(make("top_alignment", share, x=i + 1) for i, share in enumerate(ranks)),
+        *(make("alignment", share, x=node) for node, share in zip(nodes[order], np.cumsum(weights[order]) / square, strict=True)),
+    ]
+
+
 def _curves(curved: Curved, make: Callable[..., Row]) -> list[Row]:
-    """Top eigenvalues, density, N_eff(kappa), and the gradient's cumulative share from the largest eigenvalues down."""
-    from landscape.quadrature import density, effective_dimension
+    """Top eigenvalues, density, N_eff(kappa)."""
+    from landscape.quadrature import density, effective_dimension, resolved
 
     measure = curved.measure
     largest = float(np.abs(measure.nodes).max(initial=0.0))
     rows = [make("eigenvalue", v, x=i + 1, stderr=e) for i, (v, e) in enumerate(zip(curved.top.eigenvalues, curved.errors, strict=True))]
-    nodes, weights = curved.along
-    order = np.argsort(-nodes, kind="stable")
-    if weights.sum() > 0:
-        shares = np.cumsum(weights[order]) / weights.sum()
-        rows += [make("alignment", share, x=node) for node, share in zip(nodes[order], shares, strict=True)]
     if not largest > 0:
         return rows
     grid = _grid(measure.nodes, largest)
     values, errors = density(measure, grid, sigma=largest / 50)
     rows += [make("density", v, x=at, stderr=e) for at, v, e in zip(grid, values, errors, strict=True)]
     for kappa in np.geomspace(largest * 10.0**-DECADES, largest, POINTS):
-        rows.append(_estimate(make, "n_eff", effective_dimension(measure, float(kappa)), x=kappa))
+        found = resolved(measure, lambda each, kappa=float(kappa): effective_dimension(each, kappa))
+        rows.append(_estimate(make, "n_eff", _known(found, curved, "n_eff"), x=kappa))
     return rows
 
 

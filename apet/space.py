@@ -57,6 +57,11 @@ class ParameterSpace:
         return int(self.offsets[-1])
 
     @property
+    def layers(self) -> int:
+        """How many layers have tensors in scope, what lies outside of layers counted as one."""
+        return len({layer_label(name) for name in self.names})
+
+    @property
     def names(self) -> list[str]:
         return [name for name, _ in self.tensors]
 

@@ -49,6 +49,7 @@ def _blocks(rows: pd.DataFrame) -> pd.DataFrame:
     """Columns model, parameters, task, matrix, label, value: a block's trace over the number of its entries."""
     traces = pick(rows, "block_trace")
     traces = where(traces, [note.partition(";")[0] in MATRICES for note in traces["note"]])
+    traces = traces.dropna(subset=["value"])
     if not (traces["value"].to_numpy(float) > 0).any():
         raise CannotDraw("no block_trace at a pretrained point in the rows")
     trace, size = (part.set_index(["run_id", "x"]) for part in (traces, pick(rows, "block_size")))

@@ -49,7 +49,7 @@ def draw(rows: pd.DataFrame) -> Figure:
     for task, line in zip(tasks, grid, strict=True):
         for (name, (title, log)), axes in zip(PANELS.items(), line, strict=True):
             own = where(numbers, (numbers["task"] == task) & (numbers["quantity"] == name))
-            if not (np.abs(own["value"].to_numpy(float)) > 1e-6).any():  # a Gauss-Newton matrix has no negative mass
+            if own.empty or (name == "negative_mass" and own["value"].max() < 1e-6):  # a Gauss-Newton matrix has none
                 axes.remove()
                 continue
             _panel(axes, own, looks, log)
@@ -62,20 +62,22 @@ def draw(rows: pd.DataFrame) -> Figure:
 def _numbers(rows: pd.DataFrame) -> pd.DataFrame:
     """Columns task, family, model, parameters, matrix, quantity, value, stderr: one line a spectrum and number."""
     rows = where(rows, rows["note"].isin(list(MATRICES)))
-    parts = [pick(rows, name) for name in PANELS if name != "eigenvalue"]
-    top = pick(rows, "eigenvalue")
-    parts.append(where(top, top["x"] == 1))
-    found = pd.concat([*parts, _aligned(rows)], ignore_index=True)
+    of_rank = {"eigenvalue": 1, "top_alignment": 10}
+    parts = [pick(rows, name) for name in PANELS if name not in of_rank]
+    parts += [where(found, found["x"] == rank) for found, rank in ((pick(rows, name), rank) for name, rank in of_rank.items())]
+    found = pd.concat(parts, ignore_index=True)
     found["matrix"] = [matrix_of(note) for note in found["note"]]
-    found["family"] = [name.rpartition("-")[0] for name in found["model"]]
+    found["family"] = [_family(name) for name in found["model"]]
+    for column in ("k", "placement"):
+        if len(set(found[column])) > 1:
+            raise CannotDraw(f"spectra of several {column} in the rows: {', '.join(map(str, sorted(set(found[column]))))}; select one")
     return found
 
 
-def _aligned(rows: pd.DataFrame) -> pd.DataFrame:
-    """The gradient's cumulative share at the tenth eigenvalue from the top."""
-    found = pick(rows, "alignment").sort_values(by=["run_id", "x"], ascending=[True, False])
-    places = found.groupby("run_id").cumcount()
-    return where(found, places == 9).assign(quantity="top_alignment")
+def _family(model: str) -> str:
+    """The name without its size; an untrained twin is of another family."""
+    name, twin, rest = model.partition(" (")
+    return name.rpartition("-")[0] + twin + rest
 
 
 def _panel(axes: Axes, numbers: pd.DataFrame, looks: dict[str, tuple[style.Colour, str]], log: bool) -> None:

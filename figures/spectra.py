@@ -116,13 +116,10 @@ def _n_eff(axes: Axes, rows: pd.DataFrame, look: Look) -> None:
 
 
 def _alignment(axes: Axes, rows: pd.DataFrame, look: Look) -> None:
-    """The share of |g|^2 along the eigenvectors from the largest eigenvalue down to rank i."""
-    most = 1.0
+    """The share of |g|^2 along the top eigenvectors up to a rank."""
     for colour, dashes, own in _curves(rows, look):
-        shares = own.sort_values(by="x", ascending=False)["value"].to_numpy()
-        axes.step(np.arange(1, len(shares) + 1), shares, where="mid", color=colour, linestyle=dashes, linewidth=0.8)
-        most = max(most, float(len(shares)))
-    style.log_counts(axes.xaxis, 0.8, 1.3 * most)
+        axes.plot(own["x"], own["value"], color=colour, linestyle=dashes, marker="o", markersize=2, linewidth=0.8)
+    style.log_counts(axes.xaxis, 0.8, 1.3 * float(rows["x"].to_numpy().max()))
     axes.set(ylim=(0, 1.03), xlabel="rank", ylabel="share of $|g|^2$")
 
 
@@ -173,5 +170,5 @@ PANELS: dict[str, tuple[str, Callable[[Axes, pd.DataFrame, Look], None]]] = {
     "eigenvalue": ("eigenvalues", _eigenvalues),
     "density": ("density", _density),
     "n_eff": ("$N_{eff}$", _n_eff),
-    "alignment": ("alignment", _alignment),
+    "top_alignment": ("alignment", _alignment),
 }

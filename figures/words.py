@@ -25,7 +25,7 @@ CAPTIONS = {
         "rank, with the residual as error bar; spectral density, smoothed, so that it reaches beyond the "
         "eigenvalues by its kernel; effective dimension N_eff(kappa) = sum of l / (l + kappa) over the eigenvalues"
         " l, against the ridge kappa. Bands are one standard error. Several spectra of one model are separate "
-        "lines. The gradient's alignment is the share of |g|^2 along the eigenvectors from the largest eigenvalue down to a rank. "
+        "lines. The gradient's alignment is the share of |g|^2 along the top eigenvectors up to a rank. "
         "Panels without rows are left out."
     ),
     "scale": (

@@ -40,12 +40,15 @@ class CrossEntropy:
         return each.view(len(labels), -1).sum(1)
 
     def curvature(self, outputs: Tensor, batch: Any) -> Middle:
-        """u -> (diag(p) - pp') u at every label that counts, p = softmax(outputs)."""
-        p = self._counted(outputs, batch).softmax(-1) * self._mask(batch)
+        """u -> (diag(p) - pp') u at every label that counts, p = softmax(outputs).
+
+        In float64: where the model is sure, float32 would leave nothing of the difference.
+        """
+        p = self._counted(outputs, batch).double().softmax(-1) * self._mask(batch)
 
         def middle(u: Tensor) -> Tensor:
             weighted = p * u
-            return weighted - p * weighted.sum(-1, keepdim=True)
+            return (weighted - p * weighted.sum(-1, keepdim=True)).to(u)
 
         return middle
 
@@ -56,7 +59,7 @@ class CrossEntropy:
 
         def middle(u: Tensor) -> Tensor:
             along = _along(u, p, drawn) / samples * mask
-            return p * along.sum(-1, keepdim=True) - torch.zeros_like(u).scatter_add_(-1, drawn, along)
+            return (p * along.sum(-1, keepdim=True) - torch.zeros_like(p).scatter_add_(-1, drawn, along)).to(u)
 
         return middle
 
@@ -68,7 +71,7 @@ class CrossEntropy:
 
     def _drawn(self, outputs: Tensor, batch: Any, samples: int, random: np.random.Generator) -> tuple[Tensor, Tensor]:
         """p, and labels drawn from it (..., samples) through its distribution function, so that no device changes a draw."""
-        p = self._counted(outputs, batch).softmax(-1)
+        p = self._counted(outputs, batch).double().softmax(-1)
         uniform = torch.as_tensor(random.random((*p.shape[:-1], samples))).to(p)
         return p, torch.searchsorted(p.cumsum(-1), uniform).clamp_(max=p.shape[-1] - 1)
 
@@ -91,6 +94,7 @@ class CrossEntropy:
 
 def _along(u: Tensor, p: Tensor, drawn: Tensor) -> Tensor:
     """(p - e_y)'u for every drawn y, (..., samples)."""
+    u = u.double()
     return (p * u).sum(-1, keepdim=True) - u.gather(-1, drawn)
 
 

@@ -75,18 +75,23 @@ class Curvature(ABC):
         return self._room
 
     def _bytes(self) -> int:
-        """What autograd keeps of one graph. The graph is made for this alone: hooks would slow down every product."""
-        kept: dict[int, int] = {}
+        """What autograd keeps of one graph alone: of two, what is not kept by both (the model's weights).
+
+        The graphs are made for this alone: hooks would slow down every product.
+        """
+        kept: list[dict[int, int]] = []
+        graphs: list[tuple[Product, float]] = []  # alive, or the second would take the first one's places
 
         def count(tensor: Tensor) -> Tensor:
             storage = tensor.untyped_storage()
-            kept[storage.data_ptr()] = storage.nbytes()
+            kept[-1][storage.data_ptr()] = storage.nbytes()
             return tensor
 
-        with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
-            graph = self._graph(leaf(self.z), 0)
-        del graph
-        return sum(kept.values())
+        for _ in range(2):
+            kept.append({})
+            with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+                graphs.append(self._graph(leaf(self.z), 0))
+        return sum(size for place, size in kept[1].items() if place not in kept[0])
 
 
 class Hessian(Curvature):

@@ -35,6 +35,19 @@ class Tridiagonal:
     betas: FloatArray  # (m,) betas[j] couples j and j + 1; the last is the norm of what is left over, 0 at a breakdown
     basis: Tensor  # (k, m)
 
+    def with_zero(self) -> "Tridiagonal":
+        """T with one more row, chosen so that zero is an eigenvalue: the Gauss-Radau rule (Golub & Meurant 2010, section 6.2).
+
+        Of a semidefinite matrix, Gauss and Gauss-Radau bracket the integral of l / (l + kappa), log(l + kappa) and the like.
+        """
+        last = np.zeros(len(self.alphas))
+        last[-1] = self.betas[-1] ** 2
+        matrix = np.diag(self.alphas) + np.diag(self.betas[:-1], 1) + np.diag(self.betas[:-1], -1)
+        if self.betas[-1] == 0 or np.abs(np.linalg.eigvalsh(matrix)).min() <= np.finfo(float).eps * np.abs(matrix).max():
+            return self  # nothing is left over, or zero is one already
+        corner = float(np.linalg.solve(matrix, last)[-1])
+        return Tridiagonal(np.append(self.alphas, corner), np.append(self.betas, 0.0), self.basis)
+
     def ritz(self) -> tuple[FloatArray, FloatArray]:
         """Eigenvalues of T, ascending, (m,) and its eigenvectors by columns, (m, m)."""
         # stev (QR) keeps eigenvectors orthogonal where restarts make eigenvalues equal.
@@ -55,10 +68,15 @@ class Eigenpairs:
 
 
 class _Recursion:
-    """One Lanczos recursion: ask for `vector`, multiply it, `take` the product; over when `vector` is None."""
+    """One Lanczos recursion: ask for `vector`, multiply it, `take` the product; over when `vector` is None.
+
+    All its vectors are kept orthogonal to those by which the operator is deflated, if it is: normalising a small remainder would blow up
+    what rounding left of them.
+    """
 
     def __init__(self, operator: LinearOperator, start: Tensor, steps: int, restart: Callable[[int], Tensor] | None = None) -> None:
         self.steps, self.restart = min(steps, operator.size), restart
+        self.without: Tensor | None = operator.vectors.T if isinstance(operator, Deflated) else None
         length = _length(start.reshape(-1))
         if self.steps < 1 or start.shape != (operator.size,) or not length > 0:
             raise ValueError(
@@ -76,15 +94,21 @@ class _Recursion:
         step = len(self.alphas)
         self.alphas.append(_dot(self.rows[step], product))
         self.scale = max(self.scale, _length(product))
-        rest = orthogonalise(product, self.rows[: step + 1])
+        rest = self._orthogonal(product, step)
         self.betas.append(_coupling(rest, self.scale, step))
         if self.betas[-1] == 0 and self.restart is not None and step + 1 < self.steps:
-            rest = orthogonalise(self.restart(step).to(self.rows), self.rows[: step + 1])
+            rest = self._orthogonal(self.restart(step).to(self.rows), step)
         elif self.betas[-1] == 0 or step + 1 == self.steps:
             self.vector = None
             return
         self.rows[step + 1] = rest / _length(rest)
         self.vector = self.rows[step + 1]
+
+    def _orthogonal(self, vector: Tensor, step: int) -> Tensor:
+        for _ in range(2):
+            vector = _less(vector, self.rows[: step + 1])
+            vector = vector if self.without is None else _less(vector, self.without)
+        return vector
 
     def result(self) -> Tridiagonal:
         return Tridiagonal(np.array(self.alphas), np.array(self.betas), self.rows[: len(self.alphas)].T)
@@ -205,9 +229,11 @@ def _rayleigh_ritz(operator: LinearOperator, vectors: Tensor, which: Which, prod
 
 def orthogonalise(vector: Tensor, rows: Tensor) -> Tensor:
     """`vector` (k,) or several (k, columns) without their components along the orthonormal rows (m, k)."""
-    for _ in range(2):
-        vector = vector - rows.T @ (rows @ vector)
-    return vector
+    return _less(_less(vector, rows), rows)
+
+
+def _less(vector: Tensor, rows: Tensor) -> Tensor:
+    return vector - rows.T @ (rows @ vector)
 
 
 def _dot(a: Tensor, b: Tensor) -> float:

@@ -7,7 +7,7 @@ polynomials up to degree 2 m - 1. Over random signs v its mean is the eigenvalue
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -24,13 +24,15 @@ from landscape.random import rademacher
 class SpectralMeasure:
     """Quadrature rules, one row a starting vector v; the weights of a row sum to |v|^2 (= size for random signs).
 
-    `exact`: the one row holds all eigenvalues with weight one, and what is computed from it has no error.
+    `exact`: the one row holds all eigenvalues with weight one, and what is computed from it has no error. `radau` are the rules with
+    a node at zero, if there are any: what differs between the two is not resolved (see `resolved`).
     """
 
     nodes: FloatArray  # (probes, points)
     weights: FloatArray  # (probes, points), zero where Lanczos ended early
     size: int  # k
     exact: bool = False
+    radau: "SpectralMeasure | None" = None
 
     @classmethod
     def of_eigenvalues(cls, eigenvalues: FloatArray) -> "SpectralMeasure":
@@ -85,11 +87,36 @@ def slq(
     starts = [rest.project(rademacher(seed, f"slq/{probe}", operator.size, operator.dtype, operator.device)) for probe in range(probes)]
     steps = min(steps, operator.size - len(values))
     runs = lanczos_many(rest, starts, steps, progress=progress)
-    nodes, weights = zip(*(_gauss(run, _square(start), steps) for run, start in zip(runs, starts, strict=True)), strict=True)
-    atoms = np.tile(values, (probes, 1))
-    return SpectralMeasure(
-        np.concatenate([np.stack(nodes), atoms], axis=1), np.concatenate([np.stack(weights), np.ones_like(atoms)], axis=1), operator.size
-    )
+    radau = _measure([run.with_zero() for run in runs], starts, values, operator.size)
+    return replace(_measure(runs, starts, values, operator.size), radau=radau)
+
+
+def _measure(runs: list[Tridiagonal], starts: list[Tensor], values: FloatArray, size: int) -> SpectralMeasure:
+    """The rules of `runs`, with the known eigenvalues as atoms of weight one.
+
+    What a projected start's squared length lacks of its mean counts as an eigenvalue of zero: of a function that is not zero
+    there, its noise would be most of the error.
+    """
+    steps = max(len(run.alphas) for run in runs)
+    rules = [_gauss(run, _square(start), steps) for run, start in zip(runs, starts, strict=True)]
+    nodes, weights = (np.stack(each) for each in zip(*rules, strict=True))
+    if len(values):
+        missing = size - len(values) - weights.sum(axis=1, keepdims=True)
+        nodes = np.concatenate([nodes, np.tile(np.append(values, 0.0), (len(runs), 1))], axis=1)
+        weights = np.concatenate([weights, np.ones((len(runs), len(values))), missing], axis=1)
+    return SpectralMeasure(nodes, weights, size)
+
+
+def resolved(measure: SpectralMeasure, f: Callable[[SpectralMeasure], Estimate]) -> Estimate:
+    """f(measure), its standard error widened by what f changes between the Gauss and the Gauss-Radau rules.
+
+    Quadrature is biased where f bends below the smallest eigenvalues that Lanczos resolves, and no spread over probes shows it. For
+    N_eff and log-determinants of semidefinite matrices the two rules lie on either side of the truth, for others they indicate.
+    """
+    found = f(measure)
+    if measure.radau is None:
+        return found
+    return replace(found, stderr=math.hypot(found.stderr, found.value - f(measure.radau).value))
 
 
 def spectral_measure(operator: LinearOperator, start: Tensor, steps: int) -> SpectralMeasure:
@@ -144,20 +171,21 @@ def effective_rank(measure: SpectralMeasure) -> Estimate:
 
 
 def outliers(measure: SpectralMeasure) -> tuple[float, Estimate]:
-    """(edge of the bulk, how many eigenvalues are larger in magnitude).
+    """(edge of the bulk, how many eigenvalues are larger in magnitude); NaN for the edge where none is.
 
-    The edge is Tukey's outer fence of log |l|: the upper quartile and three interquartile ranges. Eigenvalues below 1e-8 of
-    the largest are rounding, and left out.
+    The edge is Tukey's outer fence of log |l|: the upper quartile and three interquartile ranges. Eigenvalues below NOISE of
+    the largest are left out.
     """
     sizes, weights = np.abs(measure.nodes).ravel(), measure.weights.ravel()
-    there = (sizes > 1e-8 * sizes.max(initial=0.0)) & (weights > 0)
+    there = (sizes > NOISE * sizes.max(initial=0.0)) & (weights > 0)
     if not there.any():
-        return 0.0, trace(measure, np.zeros_like)
+        return math.nan, trace(measure, np.zeros_like)
     order = np.argsort(sizes[there])
     logs, mass = np.log(sizes[there][order]), np.cumsum(weights[there][order])
     low, high = (float(logs[np.searchsorted(mass, q * mass[-1])]) for q in (0.25, 0.75))
-    edge = math.exp(high + 3 * (high - low))
-    return edge, trace(measure, lambda x: (np.abs(x) > edge).astype(float))
+    fence = high + 3 * (high - low)
+    edge = math.exp(fence) if fence < logs[-1] else math.inf
+    return edge if math.isfinite(edge) else math.nan, trace(measure, lambda x: (np.abs(x) > edge).astype(float))
 
 
 def decay_exponent(eigenvalues: npt.ArrayLike) -> Estimate:
@@ -215,6 +243,7 @@ def _gauss(tridiagonal: Tridiagonal, mass: float, steps: int) -> tuple[FloatArra
     return np.pad(nodes, (0, padding), mode="edge"), np.pad(mass * vectors[0] ** 2, (0, padding))
 
 
+NOISE = 1e-5  # of the largest eigenvalue: what a float32 matrix of some thousand columns has of rounding
 CONVERGED = 1e-3  # of the largest eigenvalue: a residual below it
 
 

@@ -15,7 +15,7 @@ from analyses.inputs import inputs
 from analyses.recorded import Recorded
 from analyses.run import check, run
 from analyses.spec import Spec
-from analyses.spectrum import route, trajectory_steps
+from analyses.spectrum import curved_like, route, trajectory_steps
 from analyses.store import Store
 from apet.errors import ApetError, UsageError
 from landscape import DenseOperator, eigenpairs, slq
@@ -71,6 +71,10 @@ def test_sampled_labels_come_with_their_error(folder, tmp_path):
     top, error = drawn["eigenvalue", 1.0, ""].value, drawn["eigenvalue", 1.0, ""].stderr
     assert error > 0
     assert abs(top - exact["eigenvalue", 1.0, ""].value) < 4 * error
+    assert drawn["trace", None, ""].stderr > 0
+    assert math.isnan(drawn["effective_rank", None, ""].stderr)
+    with pytest.raises(UsageError, match="samples = 1 has no error"):
+        replace(SMALL, matrix="ggn", samples=1).resolved()
 
 
 def test_the_cheapest_route_is_taken_and_said_beforehand(folder):
@@ -114,23 +118,45 @@ def test_a_spectrum_that_was_stopped_goes_on_and_ends_bitwise_the_same(folder, t
 
 
 def test_kept_products_are_those_of_the_operator_and_others_are_dropped(tmp_path):
-    matrix = torch.diag(torch.arange(1.0, 31))
-    with Recorded(_Counted(matrix), tmp_path) as first:
+    def start(name: str = "", scale: float = 1.0) -> Recorded:
+        return Recorded(_Counted(scale * torch.diag(torch.arange(1.0, 31))), tmp_path, name, seconds=0)
+
+    with start() as first:
         expected = slq(first, 3, 10)
     assert first.made == 30
-    with Recorded(_Counted(matrix), tmp_path, seconds=0) as again:
+    with start() as again:
         np.testing.assert_array_equal(slq(again, 3, 10).nodes, expected.nodes)
         assert again.made == 0
         eigenpairs(again, 1, 5, rounds=1)
         assert again.made == 6
-    with Recorded(_Counted(matrix), tmp_path) as other:
-        eigenpairs(other, 1, 5, rounds=1)
-        assert other.made == 6  # asked for in another order
-    (path,) = tmp_path.glob("checkpoint-*")
+    with start() as third:  # both parts are kept
+        slq(third, 3, 10)
+        eigenpairs(third, 1, 5, rounds=1)
+        assert third.made == 0
+    for name in ("other weights", ""):  # what was kept under another name is not used, and gone
+        with start(name) as other:
+            slq(other, 3, 10)
+            assert other.made == 30
+
+
+def test_a_damaged_file_costs_what_comes_after_it_once(tmp_path):
+    def products(count: int) -> int:
+        with Recorded(_Counted(torch.diag(torch.arange(1.0, 31))), tmp_path, seconds=0) as operator:
+            for i in range(count):
+                operator.matvec(torch.eye(30)[i])
+        return operator.made
+
+    assert products(6) == 6
+    path = tmp_path / "checkpoint-000002.safetensors"
     path.write_bytes(path.read_bytes()[:-3])
-    with Recorded(_Counted(matrix), tmp_path) as damaged:
-        eigenpairs(damaged, 1, 5, rounds=1)
-        assert damaged.made == 6
+    assert products(6) == 4
+    assert products(6) == 0
+    assert products(2) == 0
+    with Recorded(_Counted(torch.eye(30)), tmp_path, seconds=0) as operator:  # another order from the third on
+        for i in (0, 1, 9):
+            operator.matvec(torch.eye(30)[i])
+        assert operator.made == 1
+    assert products(2) == 0
 
 
 class _Counted(DenseOperator):
@@ -159,6 +185,21 @@ def test_dropout_left_on_is_refused(folder, tmp_path):
         for module in model.modules():
             if isinstance(module, torch.nn.Dropout):
                 module.p = 0.0
+
+
+def test_a_run_on_other_weights_or_other_entries_is_refused(folder, tmp_path):
+    store = Store(tmp_path)
+    random = run(Spec(**{**BASE, "k": 40, "steps": 5, "train_seed": 3}), store, folder)
+    with pytest.raises(UsageError, match="has train_seed 3, this spectrum 0"):
+        run(replace(SMALL, at=random), store, folder)
+    at = Spec(**{**vars(SMALL), **curved_like(store, random), "at": random})
+    assert single(rows_of(at, folder, tmp_path), "loss") == pytest.approx(store.arrays(random)["history"][-1, 1], rel=1e-5)
+    scored = run(Spec(**{**BASE, "k": 40, "steps": 5, "order": "gradient"}), store, folder)
+    with pytest.raises(UsageError, match="placed its entries by gradient on other examples"):
+        run(replace(SMALL, at=scored, order="gradient", examples=4), store, folder)
+    full = run(Spec(**{**BASE, "method": "full", "steps": 5}), store, folder)
+    with pytest.raises(UsageError, match="train run of method full"):
+        curved_like(store, full)
 
 
 def test_a_single_coordinate_has_one_eigenvalue(folder, tmp_path):

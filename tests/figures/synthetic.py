@@ -114,7 +114,7 @@ def _spectra(base: Row) -> list[Row]:
     n_eff = [(kappa, sum(value / (value + kappa) for _, value in eigenvalues)) for kappa in kappas]
     curves = [("eigenvalue", x, y, 0.02 * y) for x, y in eigenvalues]
     curves += [("density", x, y, 0.1 * y) for x, y in density] + [("n_eff", x, y, 0.05 * y) for x, y in n_eff]
-    curves += [("alignment", x, 1 - 0.7**rank, math.nan) for rank, (_, x) in enumerate(eigenvalues, 1)]
+    curves += [("top_alignment", rank, 1 - 0.7**rank, math.nan) for rank in range(1, 11)]
     scalars = [("trace", 41.0, 1.1), ("negative_mass", 0.012, 0.002), ("symmetry_defect", 2.1e-7, math.nan)]
     scalars += [("effective_rank", 3 + size / 10, 0.3), ("decay_exponent", 1.3, 0.2)]
     blocks = ["layer: outside", "layer: encoder 0", "layer: encoder 1", "layer: decoder 0", "kind: attention", "kind: norms"]

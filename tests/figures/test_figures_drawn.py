@@ -27,7 +27,7 @@ STUDIES = {
     "no accuracy": study(TWO).query("quantity != 'accuracy'"),
     "no thresholds": study(TWO).query("quantity not in ['k_star', 'k_pred', 'predicted_loss']"),
     "predictions only": study(TWO).query("quantity != 'k_star'"),
-    "density only": study(TWO).query("quantity not in ['eigenvalue', 'n_eff', 'alignment']"),
+    "density only": study(TWO).query("quantity not in ['eigenvalue', 'n_eff', 'top_alignment']"),
 }
 # Only the figures that a missing quantity changes are drawn for it.
 CHANGED = {
@@ -175,3 +175,14 @@ def test_the_heat_map_has_a_column_a_model_and_a_line_a_block():
     assert image is not None
     assert image.shape == (6, 4)
     np.testing.assert_allclose(image[:, 0] / image[0, 0], (MODELS["mini-t5-240k"] ** 0.25) ** np.array([0, 1, 2, 3, 4, 5]))
+
+
+def test_twins_and_several_k_are_not_pooled():
+    twins = study(TWO)
+    twins["model"] += " (random init)"
+    twins["run_id"] += "-twin"
+    both = FIGURES["scale"](pd.concat([study(TWO), twins]))
+    assert [text.get_text() for text in both.legends[0].get_texts()][:2] == ["mini-t5", "mini-t5 (random init)"]
+    other = study(TWO).assign(k=99)
+    with pytest.raises(CannotDraw, match="several k"):
+        FIGURES["scale"](pd.concat([study(TWO), other]))

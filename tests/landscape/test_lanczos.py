@@ -134,3 +134,13 @@ def test_recursions_in_step_are_those_one_by_one() -> None:
         alone = lanczos(operator, start, 12)
         np.testing.assert_allclose(found.alphas, alone.alphas, atol=1e-12)
         assert found.basis.shape == alone.basis.shape
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("which", ["top", "bottom"])
+def test_what_is_deflated_does_not_come_back_as_zero(which: Which, dtype: torch.dtype) -> None:
+    sign = -1 if which == "top" else 1
+    operator = DenseOperator(prescribed([sign * x for x in [5.0, 4, 3, 2, *[1.0] * 96]]).matrix.to(dtype))
+    pairs = eigenpairs(operator, 4, 20, which=which)
+    np.testing.assert_allclose(pairs.eigenvalues, [sign] * 4, atol=1e-5)
+    assert pairs.residuals.max() < 1e-5

@@ -17,6 +17,7 @@ from landscape import (
     negative_mass,
     outliers,
     participation_ratio,
+    resolved,
     slq,
     spectral_measure,
     trace,
@@ -109,7 +110,7 @@ def test_effective_dimension_counts_the_eigenvalues_above_the_ridge() -> None:
 
 def test_an_early_end_is_padded_with_weight_zero_at_nodes_where_f_is_safe() -> None:
     measure = slq(DenseOperator(2 * torch.eye(6, dtype=torch.float64)), 2, 4)
-    np.testing.assert_allclose(measure.weights, [[6, 0, 0, 0]] * 2)
+    np.testing.assert_allclose(measure.weights, [[6]] * 2)
     assert trace(measure, np.log).value == pytest.approx(6 * math.log(2))
 
 
@@ -215,3 +216,28 @@ def test_known_pairs_are_taken_as_they_are_and_the_rest_is_sampled() -> None:
         assert abs(trace(seeing, f).value - f(values).sum()) < 4 * trace(seeing, f).stderr
     everything = eigenpairs(big, 62, 62)
     assert trace(slq(big, 2, 5, known=everything)).interval() == pytest.approx((150, 150))
+
+
+def test_what_lanczos_does_not_resolve_widens_the_error() -> None:
+    values = 10 ** -np.linspace(0, 6, 200)
+    rotation, _ = torch.linalg.qr(torch.randn(200, 200, generator=torch.Generator().manual_seed(0), dtype=torch.float64))
+    steep = DenseOperator(rotation @ torch.diag(torch.as_tensor(values)) @ rotation.T)
+    kappa = 1e-4
+    truth = (values / (values + kappa)).sum()
+    for steps in (10, 20, 40):
+        measure = slq(steep, 4, steps, known=eigenpairs(steep, 10, 40))
+        estimate = resolved(measure, lambda each: effective_dimension(each, kappa))
+        assert abs(estimate.value - truth) < 3 * estimate.stderr
+        assert measure.radau is not None
+        low, high = effective_dimension(measure.radau, kappa), effective_dimension(measure, kappa)
+        assert low.value - 3 * low.stderr < truth < high.value + 3 * high.stderr
+    assert resolved(SpectralMeasure.of_eigenvalues(values), trace).stderr == 0
+    moments = resolved(measure, trace)  # Gauss quadrature is exact for these
+    assert moments.stderr == pytest.approx(trace(measure).stderr, rel=1e-6)
+
+
+def test_rounding_is_no_bulk() -> None:
+    rows = torch.randn(64, 300, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    rows[:3] *= 60
+    single = torch.linalg.eigvalsh((rows.T @ rows).float()).double().numpy()
+    assert outliers(SpectralMeasure.of_eigenvalues(single))[1].value == 3
