@@ -49,7 +49,7 @@ def draw(rows: pd.DataFrame) -> Figure:
     for task, line in zip(tasks, grid, strict=True):
         for (name, (title, log)), axes in zip(PANELS.items(), line, strict=True):
             own = where(numbers, (numbers["task"] == task) & (numbers["quantity"] == name))
-            if own.empty or (name == "negative_mass" and own["value"].max() < 1e-6):  # a Gauss-Newton matrix has none
+            if own.empty or (name == "negative_mass" and own["value"].to_numpy().max() < 1e-6):  # a Gauss-Newton matrix has none
                 axes.remove()
                 continue
             _panel(axes, own, looks, log)
