@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import zip_longest
 from math import ceil, floor, log10
 
 import numpy as np
@@ -11,12 +12,13 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator
+from matplotlib.ticker import LogLocator, MaxNLocator
 
 from figures import style
 from figures.rows import CannotDraw, models, pick, tidy, where
 
-HEIGHT = 2.15  # inches a line of panels
+HEIGHT = 1.9  # inches a line of panels
+COLUMNS = 3
 MATRICES = {"ggn": "Gauss-Newton", "hessian": "Hessian", "fisher": "empirical Fisher"}
 NOT_NAMED = "matrix not named"
 SMALLEST = 1e-7  # of the highest density: what lies below is left out
@@ -33,32 +35,33 @@ class Look:
 
 @style.paper()
 def draw(rows: pd.DataFrame) -> Figure:
-    """One line of panels a task, models overlaid by colour, matrices by dashes; a panel is drawn if it has rows.
+    """Panels by task, models overlaid by colour, matrices by dashes; a panel is drawn if it has rows.
 
     Bars and bands are the recorded residuals and standard errors. Raises CannotDraw without spectra.
     """
     rows = tidy(rows)
-    found = where(rows, rows["quantity"].isin(list(PANELS)) & rows["x"].notna() & rows["value"].notna())
+    found = where(rows, rows["quantity"].isin(QUANTITIES) & rows["x"].notna() & rows["value"].notna())
     if found.empty:
-        raise CannotDraw(f"no {', '.join(PANELS)} in the rows")
+        raise CannotDraw(f"no {', '.join(QUANTITIES)} in the rows")
     found = found.assign(matrix=[matrix_of(note) for note in found["note"]])
     tasks = sorted(set(found["task"]))
-    names = [name for name in PANELS if name in set(found["quantity"])]
+    names = [name for name, (quantity, _, _) in PANELS.items() if quantity in set(found["quantity"])]
     look = _look(found, style.model_colours(models(rows)))
-    figure = style.new_figure(style.TEXT_WIDTH if len(names) > 1 else style.COLUMN_WIDTH, HEIGHT * len(tasks) + 0.45)
-    grid = figure.subplots(len(tasks), len(names), squeeze=False)
-    cells = [(task, name, axes) for task, line in zip(tasks, grid, strict=True)
-             for name, axes in zip(names, line, strict=True)]  # fmt: skip
+    columns = min(COLUMNS, len(names))
+    lines = ceil(len(names) / COLUMNS)  # of a task
+    figure = style.new_figure(style.TEXT_WIDTH if columns > 1 else style.COLUMN_WIDTH, HEIGHT * lines * len(tasks) + 0.45)
+    grid = figure.subplots(lines * len(tasks), columns, squeeze=False).reshape(len(tasks), -1)
     index = 0
-    for task, name, axes in cells:
-        own = pick(where(found, found["task"] == task), name)
-        if own.empty:
-            axes.remove()
-            continue
-        title, curve = PANELS[name]
-        curve(axes, own, look)
-        style.letter(axes, index, title if len(tasks) == 1 else f"{task}: {title}")
-        index += 1
+    for task, line in zip(tasks, grid, strict=True):
+        for name, axes in zip_longest(names, line):
+            quantity, title, curve = PANELS.get(name, ("", "", None))
+            own = pick(where(found, found["task"] == task), quantity)
+            if curve is None or own.empty:
+                axes.remove()
+                continue
+            curve(axes, own, look)
+            style.letter(axes, index, title if len(tasks) == 1 else f"{task}: {title}")
+            index += 1
     style.outside_legend(figure, _legend(look))
     return style.finish(figure)
 
@@ -106,6 +109,14 @@ def _density(axes: Axes, rows: pd.DataFrame, look: Look) -> None:
     visible = where(rows, rows["value"] > rows["value"].max() * SMALLEST)["x"].to_numpy()
     _signed_log(axes, "x", visible)
     axes.set(xlim=(visible.min(), visible.max()), xlabel="$\\lambda$", ylabel="density")
+
+
+def _density_linear(axes: Axes, rows: pd.DataFrame, look: Look) -> None:
+    """The same on a linear axis, where outliers stand apart."""
+    _banded(axes, rows, look)
+    visible = where(rows, rows["value"] > rows["value"].max() * SMALLEST)["x"].to_numpy()
+    axes.set(xlim=(visible.min(), visible.max()), xlabel="$\\lambda$", ylabel="density")
+    axes.xaxis.set_major_locator(MaxNLocator(4))
 
 
 def _n_eff(axes: Axes, rows: pd.DataFrame, look: Look) -> None:
@@ -166,9 +177,12 @@ def _legend(look: Look) -> dict[str, style.Key]:
     return keys | {name: Line2D([], [], color=style.INK, ls=dashes) for name, dashes in look.dashes.items()}
 
 
-PANELS: dict[str, tuple[str, Callable[[Axes, pd.DataFrame, Look], None]]] = {
-    "eigenvalue": ("eigenvalues", _eigenvalues),
-    "density": ("density", _density),
-    "n_eff": ("$N_{eff}$", _n_eff),
-    "top_alignment": ("alignment", _alignment),
+# Panel -> the rows' quantity, title, curve.
+PANELS: dict[str, tuple[str, str, Callable[[Axes, pd.DataFrame, Look], None]]] = {
+    "eigenvalue": ("eigenvalue", "eigenvalues", _eigenvalues),
+    "density": ("density", "density", _density),
+    "density_linear": ("density", "density, linear axis", _density_linear),
+    "n_eff": ("n_eff", "$N_{eff}$", _n_eff),
+    "alignment": ("top_alignment", "alignment", _alignment),
 }
+QUANTITIES = list(dict.fromkeys(quantity for quantity, _, _ in PANELS.values()))
