@@ -6,6 +6,16 @@ tensor on the objective's device; what lives on the spectrum (eigenvalues, weigh
 
 from landscape.criterion import CrossEntropy
 from landscape.curvature import Curvature, EmpiricalFisher, GaussNewton, Hessian
+from landscape.directions import (
+    Principal,
+    Through,
+    normalised,
+    orthonormalised,
+    principal_directions,
+    random_directions,
+    scaled,
+    through,
+)
 from landscape.dual import GradientSpectrum, gradient_spectrum, subset_spectrum
 from landscape.estimators import diagonal, hutch_plus_plus, hutchinson, squared_frobenius, xtrace
 from landscape.exact import Spectrum, by_columns, gauss_newton_rows, of_matrix, of_rows, shares
@@ -49,6 +59,7 @@ from landscape.quadrature import (
     spectral_measure,
     trace,
 )
+from landscape.slices import Slice, axis, quadratic, refined, slice_of
 from landscape.threshold import Crossing, crossing, gap_of_accuracy, gap_of_loss
 
 __all__ = [
@@ -69,9 +80,13 @@ __all__ = [
     "OperatorCheck",
     "Prediction",
     "PredictionInterval",
+    "Principal",
+    "Slice",
     "SpectralMeasure",
     "Spectrum",
+    "Through",
     "Tridiagonal",
+    "axis",
     "blocks",
     "by_columns",
     "check_operator",
@@ -96,19 +111,28 @@ __all__ = [
     "matmat",
     "mean_of",
     "negative_mass",
+    "normalised",
     "of_matrix",
     "of_rows",
+    "orthonormalised",
     "outliers",
     "participation_ratio",
     "pooled",
     "predict_threshold",
     "predict_with_interval",
+    "principal_directions",
+    "quadratic",
+    "random_directions",
+    "refined",
     "resolved",
+    "scaled",
     "shares",
+    "slice_of",
     "slq",
     "spectral_measure",
     "squared_frobenius",
     "subset_spectrum",
+    "through",
     "to_dense",
     "to_scipy",
     "trace",
