@@ -480,7 +480,7 @@ def _print_plan(found: dict[str, Any], as_json: bool) -> None:
 Fraction = Annotated[
     float | None, typer.Option(help="Threshold target, as in 'intrinsic-dim'. \\[default: the study's own]", min=0.01, max=0.99)
 ]
-Results = Annotated[Path, typer.Argument(help="Folder of a study's results, for instance results/demo.")]
+Results = Annotated[Path, typer.Argument(help="Folder of a study's results, for instance results/demo; or their rows in a .parquet file.")]
 
 
 @command("figures")
@@ -517,7 +517,7 @@ def report(
     from figures.summary import summary_table
 
     rows = _rows(results, fraction)
-    page = out or results / "report.html"
+    page = out or (results.parent if results.suffix == ".parquet" else results) / "report.html"
     if dry_run:
         return _print({"rows": len(rows), "out": str(page)}, json_)
     drawn = draw_all(rows, page.parent / "figures")
@@ -538,12 +538,20 @@ def table(
     results: Results,
     out: Annotated[Path | None, typer.Option(help="Write it to this file: .csv, .parquet, .tex (booktabs) or .md.")] = None,
     split: Annotated[str, typer.Option(help="validation, or test where runs were made with --test.")] = "validation",
+    rows: Annotated[bool, typer.Option("--rows", help="Every row of every run instead, as 'figures' reads them, to --out.")] = False,
     json_: Json = False, dry_run: DryRun = False,
 ) -> None:  # fmt: skip
     """Tabulate training runs: a line for each model, task, method and k, with standard errors, chance, seeds and minutes."""
     from analyses.table import table as tabulate
     from analyses.table import write_table
 
+    if rows:
+        if out is None:
+            raise UsageError("--rows are many: say with --out where to, for instance rows.parquet")
+        found = _rows(results, None).to_dict("records")
+        if not dry_run:
+            write_table(found, out)
+        return _print({"rows": len(found), "out": str(out)}, json_)
     lines = tabulate(_store(results), split)
     if not lines:
         raise MissingInput(f"no finished training run under {results}")
@@ -717,6 +725,8 @@ def _rows(results: Path, fraction: float | None) -> Any:
     from analyses.targets import Target
     from analyses.thresholds import finished, known_targets, thresholds
 
+    if results.suffix == ".parquet":
+        return _kept_rows(results)
     store = _store(results)
     runs = finished(store)
     if not runs:
@@ -727,6 +737,18 @@ def _rows(results: Path, fraction: float | None) -> Any:
     if len(fractions) > 1:
         raise UsageError(f"{results} holds thresholds for the fractions {', '.join(map(str, fractions))}: choose one with --fraction")
     return frame([row for run in runs for row in run.rows] + [row for target in known for row in thresholds(store, runs, target)])
+
+
+def _kept_rows(path: Path) -> Any:
+    """Rows as 'table --rows' wrote them."""
+    import pandas as pd
+
+    try:
+        return pd.read_parquet(path)
+    except FileNotFoundError:
+        raise MissingInput(f"no file {path}") from None
+    except Exception as error:  # pyarrow's own
+        raise UsageError(f"{path} holds no rows: {' '.join(str(error).split())}") from error
 
 
 def _device(name: str) -> str:
