@@ -49,6 +49,8 @@ def planned(spec: Spec, examples: int) -> dict[str, Any]:
 
 
 def slice_run(spec: Spec, found: Inputs, context: Context) -> tuple[list[Row], dict[str, np.ndarray]]:
+    from apet.evaluation import by_length
+
     examples, _ = subsets(spec, found)
     with point(spec, found, context) as here:
         if here.processes.num_processes > 1:
@@ -59,7 +61,9 @@ def slice_run(spec: Spec, found: Inputs, context: Context) -> tuple[list[Row], d
         if not math.isfinite(loss):
             raise ApetError(f"the loss at this point is {loss}: there is nothing to slice through")
         frame = frame_for(spec, here, gradient, context)
-        objectives = {"train": here.objective, "validation": here.objective_on(held_out(found, len(examples)))}
+        # By length: a batch is padded to its longest, and attention pays for that squared.
+        splits = {"train": examples, "validation": held_out(found, len(examples))}
+        objectives = {split: here.objective_on(by_length(found.data.task, each)) for split, each in splits.items()}
         with Evaluated(objectives, context.folder, _name(here), spec.metric) as evaluated:
             axes, numbers = _grid(spec, here, frame, evaluated, context)
             measures = evaluated.measures
