@@ -25,6 +25,11 @@ def draw(rows: pd.DataFrame) -> Figure:
     norm = loss_norm(found)
     for index, (axes, grid) in enumerate(zip(cells, found, strict=True)):
         _surface(cast(Any, axes), grid, norm)
+        if len(found) == 1:  # beside others there is no room
+            for axis, number in ((cast(Any, axes).xaxis, 0), (cast(Any, axes).yaxis, 1)):
+                axis.set_rotate_label(False)
+                axis.set_label_text(grid.label(number, short=True), rotation=0)
+                axis.labelpad = 4
         axes.set_title(f"({'abcdefghijklmnopqrstuvwxyz'[index % 26]}) {grid.title}", loc="left", y=1.0, pad=2)
     loss_bar(figure, cells, norm)
     return style.finish(figure)
