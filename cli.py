@@ -37,7 +37,7 @@ RandomInit = Annotated[
 ]
 Examples = Annotated[
     int | None,
-    typer.Option(help="Use a fixed subset of this many training examples. \\[default: all; 128 for intrinsic-dim, 64 for spectrum]"),
+    typer.Option(help="Use a fixed subset of this many training examples. \\[default: all; 128 for intrinsic-dim, 64 for spectrum and slice]"),
 ]
 Seed = Annotated[int | None, typer.Option(help="Sets both the position seed and the train seed.")]
 PositionSeed = Annotated[int | None, typer.Option(help="Names the order of entries: which k are tuned. \\[default: 0]")]
@@ -342,7 +342,7 @@ def slice_(
     at_step: Annotated[int | None, typer.Option("--step", help="With --at: through this step of the run's trajectory (made by 'train --trajectory').")] = None,
     to: Annotated[list[Path] | None, typer.Option(metavar="RUN", help="optima: another run of the same model and task, for a line; twice for a plane. Other position seeds and k may be: the slice lies in what their entries span together.")] = None,
     dims: Annotated[int | None, typer.Option(help="1: a line; 2: a plane. \\[default: 1]")] = None,
-    directions: Annotated[str | None, typer.Option(help="random (--seed names them), tensor or filter (random, as long in each tensor or row as its values are), fisher or jacobi (random, shorter where curvature is high), hessian or ggn (top eigenvectors), gradient, trajectory (principal components of the run at --at), optima (through the runs in --to). \\[default: random]")] = None,
+    directions: Annotated[str | None, typer.Option(help="random (--train-seed names them), tensor or filter (random, as long in each tensor or row as its values are), fisher or jacobi (random, shorter where curvature is high), hessian or ggn (top eigenvectors), gradient, trajectory (principal components of the run at --at), optima (through the runs in --to). \\[default: random]")] = None,
     reach: Annotated[float | None, typer.Option(help="How far each way, in units of |theta|, the norm of the tuned entries' values at the point; for trajectory and optima of the farthest place along the axis. \\[default: 1; 1.25 for trajectory and optima]")] = None,
     points: Annotated[int | None, typer.Option(help="Points a side, an odd number. \\[default: 41 on a line, 25 in a plane]")] = None,
     refine: Annotated[int | None, typer.Option(help="So many more places on each axis, where the loss bends most. \\[default: 0]")] = None,
