@@ -37,7 +37,9 @@ RandomInit = Annotated[
 ]
 Examples = Annotated[
     int | None,
-    typer.Option(help="Use a fixed subset of this many training examples. \\[default: all; 128 for intrinsic-dim, 64 for spectrum and slice]"),
+    typer.Option(
+        help="Use a fixed subset of this many training examples. \\[default: all; 128 for intrinsic-dim, 64 for spectrum and slice]"
+    ),
 ]
 Seed = Annotated[int | None, typer.Option(help="Sets both the position seed and the train seed.")]
 PositionSeed = Annotated[int | None, typer.Option(help="Names the order of entries: which k are tuned. \\[default: 0]")]
