@@ -4,6 +4,7 @@ Needs torch, scipy and numpy, and nothing of the rest of the project. What has k
 tensor on the objective's device; what lives on the spectrum (eigenvalues, weights, thresholds) is numpy float64.
 """
 
+from landscape.basin import Width, Worst, basin_width, hessian_ratio, roughness, sharpness_average, sharpness_worst
 from landscape.criterion import CrossEntropy
 from landscape.curvature import Curvature, EmpiricalFisher, GaussNewton, Hessian
 from landscape.directions import (
@@ -34,6 +35,7 @@ from landscape.operators import (
     to_dense,
     to_scipy,
 )
+from landscape.paths import Bezier, barrier, low_curve, straight
 from landscape.predict import (
     Prediction,
     PredictionInterval,
@@ -63,6 +65,7 @@ from landscape.slices import Slice, axis, quadratic, refined, slice_of
 from landscape.threshold import Crossing, crossing, gap_of_accuracy, gap_of_loss
 
 __all__ = [
+    "Bezier",
     "Block",
     "CrossEntropy",
     "Crossing",
@@ -86,7 +89,11 @@ __all__ = [
     "Spectrum",
     "Through",
     "Tridiagonal",
+    "Width",
+    "Worst",
     "axis",
+    "barrier",
+    "basin_width",
     "blocks",
     "by_columns",
     "check_operator",
@@ -103,11 +110,13 @@ __all__ = [
     "gauss_newton_rows",
     "gradient_spectrum",
     "groups",
+    "hessian_ratio",
     "hutch_plus_plus",
     "hutchinson",
     "lanczos",
     "lanczos_many",
     "log_determinant",
+    "low_curve",
     "matmat",
     "mean_of",
     "negative_mass",
@@ -125,12 +134,16 @@ __all__ = [
     "random_directions",
     "refined",
     "resolved",
+    "roughness",
     "scaled",
     "shares",
+    "sharpness_average",
+    "sharpness_worst",
     "slice_of",
     "slq",
     "spectral_measure",
     "squared_frobenius",
+    "straight",
     "subset_spectrum",
     "through",
     "to_dense",
