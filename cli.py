@@ -389,7 +389,10 @@ def _slice_summary(name: str, store: Any) -> dict[str, Any]:
     rows = store.rows(name)
     losses = [row for row in rows if row.quantity == "slice_loss" and row.split == "train"]
     finite = [row.value for row in losses if row.value == row.value]
-    single = {row.quantity: row for row in rows if row.x != row.x and row.quantity != "slice_loss"}
+    single = {
+        row.quantity + ("_of_curve" if row.note.endswith("; curve") else "") + ("" if row.split == "train" else f"_{row.split}"): row
+        for row in rows if row.x != row.x
+    }  # fmt: skip
     numbers = {
         f"{quantity}{suffix}": None if value != value else value
         for quantity, row in single.items()

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ import numpy as np
 from apet.files import write_whole
 
 SECONDS = 5.0  # between writes: what a kill can cost
-NAME = "checkpoint.losses.safetensors"  # the store removes it with the other checkpoints when the run is whole
+NAME = "losses"  # of the file: checkpoint.NAME.safetensors; the store removes it with the other checkpoints when the run is whole
 
 
 @dataclass(frozen=True)
@@ -53,9 +52,10 @@ class Evaluated:
 
     def __init__(
         self, objectives: dict[str, Any], folder: Path, name: str, metric: bool = False, seconds: float = SECONDS,
-        tell: Callable[[int], None] = lambda made: None,
+        file: str = NAME,
     ):  # fmt: skip
-        self.objectives, self.path, self.name, self.metric, self.seconds, self.tell = objectives, folder / NAME, name, metric, seconds, tell
+        self.objectives, self.name, self.metric, self.seconds = objectives, name, metric, seconds
+        self.path = folder / f"checkpoint.{file}.safetensors"
         self.measures = _measures(objectives, metric)
         self._known = _kept(self.path, name)
         self._saved, self._new = time.monotonic(), 0
@@ -68,7 +68,6 @@ class Evaluated:
             self.made, self._new = self.made + 1, self._new + 1
             if time.monotonic() - self._saved >= self.seconds:
                 self.flush()
-        self.tell(self.made)
         return self._known[key]
 
     def __enter__(self) -> Evaluated:

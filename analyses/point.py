@@ -181,3 +181,23 @@ def recorded(matrix: Any, gradient: Any, point: Point, context: Context) -> Any:
     sums = " ".join(str(zlib.crc32(vector.cpu().numpy().data)) for vector in (gradient, point.z))
     name = f"{type(matrix).__name__} {torch.__version__} {matrix.device.type} {sums}"
     return Recorded(matrix, context.folder, name, main, shared(point.processes, kept(context.folder) if main else None))
+
+
+def gauss_newton_rows_of(point: Point, progress: Callable[[int, int], None] | None = None) -> Any:
+    """Rows (n (C - 1), k) whose Gram matrix is the Gauss-Newton matrix of label words, those of all processes."""
+    from apet.kernels import NotPerExample
+    from apet.launch import gathered
+    from landscape.exact import gauss_newton_rows
+
+    try:
+        rows = gauss_newton_rows(point.objective, point.z, each=True, progress=progress)
+    except NotPerExample:  # an entry of a table that all examples share
+        rows = gauss_newton_rows(point.objective, point.z, each=False, progress=progress)
+    return gathered(point.processes, rows)  # rows of zeros add nothing
+
+
+def gauss_newton_spectrum(point: Point) -> Any:
+    """The exact spectrum of the Gauss-Newton matrix of label words."""
+    from landscape.exact import of_rows
+
+    return of_rows(gauss_newton_rows_of(point))

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from analyses.basins import CURVE_STEPS, PLACES, about, between, numbers_gradients
 from analyses.evaluated import Evaluated, Measure
 from analyses.frames import LANCZOS_STEPS, PROBES, Frame, frame_for, norm_of
 from analyses.inputs import Context, Inputs, row_maker, subsets
@@ -34,7 +35,9 @@ def forwards(spec: Spec) -> int:
 def slice_gradients(spec: Spec, examples: int) -> int:
     """About how many example-gradients that costs, as many held-out examples included: a forward pass is a third of one."""
     products = PRODUCTS.get(spec.directions, 0) + spec.dims
-    return math.ceil(2 * examples * (forwards(spec) / 3 + products)) + examples
+    paths = PLACES * (1 + spec.curve) if spec.directions == "optima" and spec.dims == 1 else 0
+    found = math.ceil(2 * examples * ((forwards(spec) + paths) / 3 + products)) + examples * (1 + CURVE_STEPS * spec.curve)
+    return found + (numbers_gradients(spec, examples) if spec.numbers else 0)
 
 
 def planned(spec: Spec, examples: int) -> dict[str, Any]:
@@ -50,6 +53,7 @@ def planned(spec: Spec, examples: int) -> dict[str, Any]:
 
 def slice_run(spec: Spec, found: Inputs, context: Context) -> tuple[list[Row], dict[str, np.ndarray]]:
     from apet.evaluation import by_length
+    from landscape.basin import roughness
 
     examples, _ = subsets(spec, found)
     with point(spec, found, context) as here:
@@ -64,23 +68,31 @@ def slice_run(spec: Spec, found: Inputs, context: Context) -> tuple[list[Row], d
         # By length: a batch is padded to its longest, and attention pays for that squared.
         splits = {"train": examples, "validation": held_out(found, len(examples))}
         objectives = {split: here.objective_on(by_length(found.data.task, each)) for split, each in splits.items()}
+        make, norm, more = _maker(spec, found, len(gradient)), norm_of(here), {}
         with Evaluated(objectives, context.folder, _name(here), spec.metric) as evaluated:
             axes, numbers = _grid(spec, here, frame, evaluated, context)
             measures = evaluated.measures
+            extra = []
+            if spec.directions == "optima" and spec.dims == 1:
+                extra, more = between(spec, here, context, evaluated, make)
         model = _quadratic(here, frame, axes, loss, gradient)
-        norm = norm_of(here)
-    make = _maker(spec, found, len(gradient), here.others)
+        if spec.numbers:
+            with Evaluated({"train": objectives["train"]}, context.folder, _name(here), file="rays") as alone:
+                extra += about(spec, here, gradient, norm, context, alone, make)
+    rough = roughness(measures[0].mean(numbers), model, measures[0].stderr(numbers))
     rows = [
         make("centre_loss", loss),
         make("gradient_norm", float(gradient.norm())),
         make("theta_norm", norm),
         make("z_norm", float(here.z.norm())),
+        make("roughness", rough.value, stderr=rough.stderr, note_too="rms distance from the quadratic model, of the slice's range"),
+        *extra,
         *(make("slice_reach", each, x=i + 1) for i, each in enumerate(frame.reach)),
         *(make("explained_variance", share, x=i + 1) for i, share in enumerate(frame.explained)),
         *(make("slice_place", mark, **_at(place)) for place, mark in zip(frame.places, frame.marks, strict=True)),
         *_curves(axes, numbers, measures, model, make),
     ]
-    arrays = {f"axis_{i}": axis for i, axis in enumerate(axes)} | {"quadratic": model, "z": here.z.cpu().numpy()}
+    arrays = more | {f"axis_{i}": axis for i, axis in enumerate(axes)} | {"quadratic": model, "z": here.z.cpu().numpy()}
     arrays |= {"directions": frame.directions.cpu().numpy(), "places": frame.places, "gradient": gradient.cpu().numpy()}
     for each in measures:
         arrays |= {f"{each.quantity}.{each.split}": each.mean(numbers), f"{each.quantity}.{each.split}.stderr": each.stderr(numbers)}
@@ -126,17 +138,18 @@ def _quadratic(here: Point, frame: Frame, axes: list[np.ndarray], loss: float, g
         return quadratic(loss, gradient, matmat(hessian, frame.directions), frame.directions, axes)
 
 
-def _maker(spec: Spec, found: Inputs, k: int, others: list) -> Callable[..., Row]:
+def _maker(spec: Spec, found: Inputs, k: int) -> Callable[..., Row]:
     """Rows of this slice; the note says the directions, where it was taken and which runs it goes to."""
     make = row_maker(spec, found)
-    to = f"; to {', '.join(spec.to_runs)}" if others else ""
+    to = f"; to {', '.join(spec.to_runs)}" if spec.to else ""
     common = {
         "k": k, "position_seed": spec.position_seed, "train_seed": spec.train_seed, "method": "apet", "subspace": "coordinates",
-        "note": f"{spec.directions}{named(spec)}{to}",
     }  # fmt: skip
+    where = f"{spec.directions}{named(spec)}{to}"
 
-    def row(quantity: str, value: float, **columns: Any) -> Row:
-        return make(quantity, value, **{**common, "split": "train", **columns})
+    def row(quantity: str, value: float, note_too: str = "", **columns: Any) -> Row:
+        note = f"{where}; {note_too}" if note_too else where
+        return make(quantity, value, **{**common, "split": "train", "note": note, **columns})
 
     return row
 

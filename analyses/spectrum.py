@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from analyses.inputs import Context, Inputs, row_maker
-from analyses.point import Point, matrix_at, named, point, recorded
+from analyses.point import Point, gauss_newton_rows_of, matrix_at, named, point, recorded
 from analyses.spec import Spec
 from analyses.store import Row
 from apet.errors import ApetError
@@ -90,18 +90,9 @@ def _checked(operator: Any, seed: int) -> Any:
 
 
 def _by_rows(spec: Spec, point: Point, operator: Any, gradient: Any, context: Context, products: int) -> Curved:
-    from apet.kernels import NotPerExample
-    from apet.launch import gathered
-    from landscape.exact import gauss_newton_rows, of_rows
+    from landscape.exact import of_rows
 
-    def report(done: int, of: int) -> None:
-        context.report("exact, by rows", done, of)
-
-    try:
-        rows = gauss_newton_rows(point.objective, point.z, each=True, progress=report)
-    except NotPerExample:  # an entry of a table that all examples share
-        rows = gauss_newton_rows(point.objective, point.z, each=False, progress=report)
-    rows = gathered(point.processes, rows)  # rows of zeros add nothing
+    rows = gauss_newton_rows_of(point, lambda done, of: context.report("exact, by rows", done, of))
     return _exact(of_rows(rows), point, gradient, lambda index: of_rows(rows[:, index]))
 
 

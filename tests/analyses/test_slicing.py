@@ -202,3 +202,32 @@ def test_a_slices_fields_split_no_other_runs_identity():
     assert replace(spectrum, dims=2, points=7).run_id("w", "d") == spectrum.run_id("w", "d")
     assert replace(line, dims=2).run_id("w", "d") != line.run_id("w", "d")
     assert replace(line, points=None).run_id("w", "d") == replace(line, points=41).run_id("w", "d")
+
+
+def test_numbers_of_a_point_come_with_their_errors_and_a_level_that_is_not_met_is_censored(runs, folder, monkeypatch):
+    store, names = runs
+    rows, _ = sliced(replace(LINE, numbers=True, at=names["a"]), store, folder)
+    found = {row.quantity: row for row in rows if math.isnan(row.x)}
+    for name in ("sharpness_average", "sharpness_worst", "hessian_ratio", "angular_dimension", "roughness"):
+        assert math.isfinite(found[name].value) and found[name].stderr >= 0
+    assert found["sharpness_worst"].value >= found["sharpness_average"].value
+    assert 0 <= found["angular_dimension"].value <= 40
+    monkeypatch.setattr("analyses.basins.LEVEL", 1e9)
+    rows, _ = sliced(replace(LINE, numbers=True, at=names["a"], points=3), store, folder)
+    (width,) = [row for row in rows if row.quantity == "basin_width"]
+    assert math.isnan(width.value) and width.low == 4.0
+    assert "censored: above 4, no ray met it" in width.note
+
+
+def test_a_curve_between_optima_has_no_higher_barrier_than_the_line(runs, folder):
+    store, names = runs
+    rows, arrays = sliced(replace(LINE, directions="optima", at=names["a"], to=names["b"], curve=True), store, folder)
+    barriers = {(row.split, row.note.rpartition("; ")[2]): row for row in rows if row.quantity == "barrier"}
+    assert set(barriers) == {(split, path) for split in ("train", "validation") for path in ("line", "curve")}
+    assert all(row.value >= 0 and row.stderr >= 0 for row in barriers.values())
+    assert barriers["train", "curve"].value <= barriers["train", "line"].value + 2 * barriers["train", "line"].stderr
+    for path in ("line", "curve"):
+        ends = [row.value for row in rows if row.quantity == "path_loss" and row.split == "train" and row.note.endswith(path)]
+        assert ends[0] == pytest.approx(store.arrays(names["a"])["history"][-1, 1], rel=1e-4)
+        assert len(ends) == 17
+    assert arrays["bend"].shape == arrays["z"].shape
