@@ -37,7 +37,9 @@ RandomInit = Annotated[
 ]
 Examples = Annotated[
     int | None,
-    typer.Option(help="Use a fixed subset of this many training examples. \\[default: all; 128 for intrinsic-dim, 64 for spectrum]"),
+    typer.Option(
+        help="Use a fixed subset of this many training examples. \\[default: all; 128 for intrinsic-dim, 64 for spectrum and slice]"
+    ),
 ]
 Seed = Annotated[int | None, typer.Option(help="Sets both the position seed and the train seed.")]
 PositionSeed = Annotated[int | None, typer.Option(help="Names the order of entries: which k are tuned. \\[default: 0]")]
@@ -282,8 +284,8 @@ def spectrum(
     takes. The job goes on where it was stopped. Under 'accelerate launch' each process takes its share of the batches.
     """
     from analyses.inputs import inputs
+    from analyses.point import fields_at, trajectory_steps
     from analyses.run import check
-    from analyses.spectrum import curved_like, trajectory_steps
     from apet.launch import main_process
 
     given = _given(locals())
@@ -291,7 +293,7 @@ def spectrum(
     if at is not None:
         at = at.resolve()
         store = _store(at.parent)
-        defaults, given = defaults | curved_like(store, at.name), {**given, "at": at.name}
+        defaults, given = defaults | fields_at(store, at.name), {**given, "at": at.name}
     elif along:
         raise UsageError("--along goes along the trajectory of a run: say which with --at")
     if along and at_step is not None:
@@ -330,6 +332,77 @@ def _spectrum(spec: Any, store: Any, data: Path | None, device: str, resume: boo
         **{f"{name}{suffix}": value for name in numbers if name in single
            for suffix, value in (("", single[name].value), ("_stderr", single[name].stderr))},
         "symmetry_defect": single["symmetry_defect"].value, "results": str(store.folder(name)),
+    }  # fmt: skip
+
+
+@command("slice")
+def slice_(
+    model: Model = None, task: Task = None, data: Data = None, random_init: RandomInit = None, examples: Examples = None,
+    k: Annotated[int | None, typer.Option(help="How many coordinates the subspace has.")] = None,
+    operations: Operations = None, scope: Scope = None, unit: Unit = None, order: Order = None,
+    at: Annotated[Path | None, typer.Option(metavar="RUN", help="Folder of a finished run of 'train --method apet': the slice goes through where it ended.")] = None,
+    at_step: Annotated[int | None, typer.Option("--step", help="With --at: through this step of the run's trajectory (made by 'train --trajectory').")] = None,
+    to: Annotated[list[Path] | None, typer.Option(metavar="RUN", help="optima: another run of the same model and task, for a line; twice for a plane. Other position seeds and k may be: the slice lies in what their entries span together.")] = None,
+    dims: Annotated[int | None, typer.Option(help="1: a line; 2: a plane. \\[default: 1]")] = None,
+    directions: Annotated[str | None, typer.Option(help="random (--train-seed names them), tensor or filter (random, as long in each tensor or row as its values are), fisher or jacobi (random, shorter where curvature is high), hessian or ggn (top eigenvectors), gradient, trajectory (principal components of the run at --at), optima (through the runs in --to). \\[default: random]")] = None,
+    reach: Annotated[float | None, typer.Option(help="How far each way, in units of |theta|, the norm of the tuned entries' values at the point; for trajectory and optima of the farthest place along the axis. \\[default: 1; 1.25 for trajectory and optima]")] = None,
+    points: Annotated[int | None, typer.Option(help="Points a side, an odd number. \\[default: 41 on a line, 25 in a plane]")] = None,
+    refine: Annotated[int | None, typer.Option(help="So many more places on each axis, where the loss bends most. \\[default: 0]")] = None,
+    metric: Annotated[bool | None, typer.Option("--metric", help="Accuracies as well, at no cost.")] = None,
+    numbers: Annotated[bool | None, typer.Option("--numbers", help="Sharpness, basin width, dimension and roughness at the point as well, with their errors.")] = None,
+    curve: Annotated[bool | None, typer.Option("--curve", help="optima on a line: train a curve of low loss between the two as well.")] = None,
+    seed: Seed = None, position_seed: PositionSeed = None, train_seed: TrainSeed = None, batch: Batch = None, device: Device = "auto",
+    out: Out = Path("results"), config: Config = None, set_: Set = None, resume: Resume = True, json_: Json = False, dry_run: DryRun = False,
+) -> None:  # fmt: skip
+    """The loss along a line or over a plane through the pretrained point, or where a run ended; 'figures' draws it.
+
+    Training and as many validation examples, with standard errors, beside the quadratic model of the point. Axes are true
+    displacements of the tuned entries. The job goes on where it was stopped.
+    """
+    from analyses.inputs import inputs
+    from analyses.point import fields_at
+    from analyses.run import check, run
+
+    store, defaults, runs = _store(out / "slice"), {"examples": 64}, [path.resolve() for path in ([at] if at else []) + (to or [])]
+    given = {name: value for name, value in _given(locals()).items() if name != "to"}
+    if runs:
+        if len({path.parent for path in runs}) > 1:
+            raise UsageError(
+                f"the runs of a slice lie in one folder of results, these in {' and '.join(sorted({str(p.parent) for p in runs}))}"
+            )
+        store = _store(runs[0].parent)
+        defaults |= fields_at(store, runs[0].name)
+        given |= {"at": runs[0].name} if at else {}
+        given |= {"to": "+".join(path.name for path in runs[1 if at else 0 :])} if to else {}
+    spec = _spec("slice", defaults, seed, config, set_, **given)
+    plan = check(spec, inputs(spec, data, _device(device)))
+    if dry_run:
+        return _print(plan, json_)
+    log.print(f"{plan['points']:,} points of {plan['train_examples']} training examples and as many others", highlight=False)
+    with _bar() as report:
+        name = run(spec, store, data, _device(device), report, force=not resume)
+    _print(_slice_summary(name, store), json_)
+
+
+def _slice_summary(name: str, store: Any) -> dict[str, Any]:
+    """The command's JSON object: where the slice is, its extremes, and the numbers of the point."""
+    rows = store.rows(name)
+    losses = [row for row in rows if row.quantity == "slice_loss" and row.split == "train"]
+    finite = [row.value for row in losses if row.value == row.value]
+    single = {
+        row.quantity + ("_of_curve" if row.note.endswith("; curve") else "") + ("" if row.split == "train" else f"_{row.split}"): row
+        for row in rows if row.x != row.x
+    }  # fmt: skip
+    numbers = {
+        f"{quantity}{suffix}": None if value != value else value
+        for quantity, row in single.items()
+        for suffix, value in (("", row.value), *([("_stderr", row.stderr)] if row.stderr == row.stderr else []))
+    }
+    return {
+        "run_id": name, "model": rows[0].model, "task": rows[0].task, "k": rows[0].k, "directions": rows[0].note, "points": len(losses),
+        "lowest_loss": min(finite, default=None), "highest_loss": max(finite, default=None), "not_finite": len(losses) - len(finite),
+        "explained_variance": [row.value for row in rows if row.quantity == "explained_variance"],
+        **numbers, "results": str(store.folder(name)),
     }  # fmt: skip
 
 
@@ -412,18 +485,18 @@ def _print_plan(found: dict[str, Any], as_json: bool) -> None:
 Fraction = Annotated[
     float | None, typer.Option(help="Threshold target, as in 'intrinsic-dim'. \\[default: the study's own]", min=0.01, max=0.99)
 ]
-Results = Annotated[Path, typer.Argument(help="Folder of a study's results, for instance results/demo.")]
+Results = Annotated[Path, typer.Argument(help="Folder of a study's results, for instance results/demo; or their rows in a .parquet file.")]
 
 
 @command("figures")
 def figures(
     results: Results,
     out: Annotated[Path, typer.Option(help="Where the PDF and PNG files go.")] = Path("figures/out"),
-    only: Annotated[list[str] | None, typer.Option(help="Draw only these: performance, spectra, scale, layers, thresholds.")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="Draw only these: performance, spectra, scale, layers, thresholds; slices (the loss along lines), contours (over planes), surfaces (over scale, on common axes), relief (in 3-D, and an interactive page).")] = None,
     fraction: Fraction = None,
     json_: Json = False, dry_run: DryRun = False,
 ) -> None:  # fmt: skip
-    """Draw the figures that the rows of a study allow (PDF and PNG)."""
+    """Draw the figures that the rows of a study allow (PDF and PNG; of surfaces a page that can be turned, and opens offline)."""
     from figures import FIGURES, draw_all
 
     for name in only or []:
@@ -449,7 +522,7 @@ def report(
     from figures.summary import summary_table
 
     rows = _rows(results, fraction)
-    page = out or results / "report.html"
+    page = out or (results.parent if results.suffix == ".parquet" else results) / "report.html"
     if dry_run:
         return _print({"rows": len(rows), "out": str(page)}, json_)
     drawn = draw_all(rows, page.parent / "figures")
@@ -470,12 +543,20 @@ def table(
     results: Results,
     out: Annotated[Path | None, typer.Option(help="Write it to this file: .csv, .parquet, .tex (booktabs) or .md.")] = None,
     split: Annotated[str, typer.Option(help="validation, or test where runs were made with --test.")] = "validation",
+    rows: Annotated[bool, typer.Option("--rows", help="Every row of every run instead, as 'figures' reads them, to --out.")] = False,
     json_: Json = False, dry_run: DryRun = False,
 ) -> None:  # fmt: skip
     """Tabulate training runs: a line for each model, task, method and k, with standard errors, chance, seeds and minutes."""
     from analyses.table import table as tabulate
     from analyses.table import write_table
 
+    if rows:
+        if out is None:
+            raise UsageError("--rows are many: say with --out where to, for instance rows.parquet")
+        found = _rows(results, None).to_dict("records")
+        if not dry_run:
+            write_table(found, out)
+        return _print({"rows": len(found), "out": str(out)}, json_)
     lines = tabulate(_store(results), split)
     if not lines:
         raise MissingInput(f"no finished training run under {results}")
@@ -649,6 +730,8 @@ def _rows(results: Path, fraction: float | None) -> Any:
     from analyses.targets import Target
     from analyses.thresholds import finished, known_targets, thresholds
 
+    if results.suffix == ".parquet":
+        return _kept_rows(results)
     store = _store(results)
     runs = finished(store)
     if not runs:
@@ -659,6 +742,18 @@ def _rows(results: Path, fraction: float | None) -> Any:
     if len(fractions) > 1:
         raise UsageError(f"{results} holds thresholds for the fractions {', '.join(map(str, fractions))}: choose one with --fraction")
     return frame([row for run in runs for row in run.rows] + [row for target in known for row in thresholds(store, runs, target)])
+
+
+def _kept_rows(path: Path) -> Any:
+    """Rows as 'table --rows' wrote them."""
+    import pandas as pd
+
+    try:
+        return pd.read_parquet(path)
+    except FileNotFoundError:
+        raise MissingInput(f"no file {path}") from None
+    except Exception as error:  # pyarrow's own
+        raise UsageError(f"{path} holds no rows: {' '.join(str(error).split())}") from error
 
 
 def _device(name: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from analyses.inputs import Context, Inputs, row_maker, scorer_for, subsets
+from analyses.slicing import slice_run
 from analyses.spec import Spec
 from analyses.spectrum import spectrum_run
 from analyses.store import Row
@@ -35,4 +36,4 @@ def predict_run(spec: Spec, found: Inputs, context: Context) -> tuple[list[Row],
     return rows, {"gram": gram, "logits": logits, "labels": labels}
 
 
-RUNS = {"train": train_run, "predict": predict_run, "spectrum": spectrum_run}
+RUNS = {"train": train_run, "predict": predict_run, "spectrum": spectrum_run, "slice": slice_run}

@@ -14,6 +14,7 @@ from typing import Any
 from analyses.inputs import Context, Inputs, Report, fingerprints, inputs, subsets
 from analyses.kinds import RUNS
 from analyses.rehearsal import peak_gb
+from analyses.slicing import planned, slice_gradients
 from analyses.spec import Spec
 from analyses.spectrum import route
 from analyses.store import FAILED, Row, Store, spec_dict
@@ -59,6 +60,7 @@ def check(spec: Spec, found: Inputs) -> dict[str, Any]:
         "in_scope": space.size,
         "k": k,
         "train_examples": len(train),
+        **(planned(spec, len(train)) if spec.kind == "slice" else {}),
         **({} if spec.kind != "spectrum" or k is None else dict(zip(("algorithm", "products"), route(spec, k, space.layers), strict=True))),
         "gradient_equivalents": cost(spec, found),
         "repeated_examples": found.data.repeated,
@@ -76,6 +78,8 @@ def gradients(spec: Spec, examples: int) -> int:
         return spec.steps * min(spec.batch, examples)
     if spec.kind == "predict":
         return examples
+    if spec.kind == "slice":
+        return slice_gradients(spec, examples)
     return 2 * examples * route(spec, spec.k or sys.maxsize)[1]
 
 

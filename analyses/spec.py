@@ -18,18 +18,21 @@ from apet.scope import parse
 from apet.scores import KINDS as SCORED_ORDERS
 
 SCHEMA = 4  # of rows and arrays: raised when the same spec would give other rows
-KINDS = ("train", "predict", "spectrum")
+KINDS = ("train", "predict", "spectrum", "slice")
 DTYPES = ("float32", "bfloat16", "float16")
 ATTENTION = ("eager", "sdpa")
 READOUTS = ("auto", "words", "head")
 MATRICES = ("hessian", "ggn", "fisher")
 ALGORITHMS = ("auto", "exact", "lanczos")
+DIRECTIONS = ("random", "tensor", "filter", "fisher", "jacobi", "hessian", "ggn", "gradient", "trajectory", "optima")
+MOST_POINTS = 100_000  # of a slice's grid: a row each, and a forward pass of all examples
 ORDERS = (*(order for order in PLACED_ORDERS if order != "score"), *SCORED_ORDERS)
 
 
 @dataclass(frozen=True)
 class Spec:
-    """One run. `kind` train: tune and evaluate; predict: the Gram matrix at the pretrained point; spectrum: curvature there.
+    """One run. `kind` train: tune and evaluate; predict: the Gram matrix at the pretrained point; spectrum: curvature there;
+    slice: the loss along lines and planes through it.
 
     What is there: `weights` is what the base model is held in while it is trained, and `attention` how it attends then;
     `examples` fixes a training subset (None: all of the split). `readout` is how a BERT that is trained answers: by a
@@ -40,10 +43,15 @@ class Spec:
     training loss, as predictions need. `lr` None is the method's default at this k; `find_lr` tries rates around it. `dtype` is
     what is computed in (tuned values stay float32); the loop's other settings are those of `apet.progress`. With `test` the
     tuned model is evaluated on the test split too. With `trajectory` the tuned values of every look are kept.
-    Of a spectrum, `at` is the id of a run in the same store, whose end it is taken at (None: the pretrained point), or the look at
-    `at_step` of its trajectory. `matrix` is the Hessian, the Gauss-Newton matrix (with `samples`: from so many labels of the model's own
-    an example) or the empirical Fisher matrix; `algorithm` says how (auto: what costs less). An exact spectrum asks for neither
-    `lanczos_steps` nor `probes`.
+    Of a spectrum and of a slice, `at` is the id of a run in the same store, whose end it is taken at (None: the pretrained point), or
+    the look at `at_step` of its trajectory. `matrix` is the Hessian, the Gauss-Newton matrix (with `samples`: from so many labels of
+    the model's own an example) or the empirical Fisher matrix; `algorithm` says how (auto: what costs less). An exact spectrum asks
+    for neither `lanczos_steps` nor `probes`.
+    A slice spans `dims` directions with `points` a side (odd, so that the centre is one of them; None: 41 on a line, 25 in a plane)
+    and goes `reach` times |theta| of the tuned entries each way (1), or past the farthest place by as much (1.25) where directions
+    are of a trajectory or to the ends of other runs, `to` (ids separated by +). `refine` more places on each axis go where the loss
+    bends most. With `metric` accuracies are taken along, with `numbers` the point's sharpness, basin, roughness and the like; `curve`
+    bends the line between two optima where the loss is low.
     Fields that a kind does not use keep their defaults, and do not split its identity.
     """
 
@@ -86,6 +94,15 @@ class Spec:
     algorithm: str = "auto"
     lanczos_steps: int = 40
     probes: int = 4
+    dims: int = 1
+    directions: str = "random"
+    to: str | None = None
+    reach: float | None = None
+    points: int | None = None
+    refine: int = 0
+    metric: bool = False
+    numbers: bool = False
+    curve: bool = False
 
     def __post_init__(self) -> None:
         one_of(KINDS, self.kind, "kind")
@@ -99,12 +116,13 @@ class Spec:
         parse(self.scope)
         one_of(MATRICES, self.matrix, "matrix")
         one_of(ALGORITHMS, self.algorithm, "algorithm")
+        one_of(DIRECTIONS, self.directions, "directions")
         one_of(READOUTS, self.readout, "readout")
         one_of(DTYPES, self.dtype, "dtype")
         one_of(DTYPES, self.weights, "dtype of weights")
         one_of(ATTENTION, self.attention, "attention")
         one_of(SCHEDULES, self.schedule, "schedule")
-        for name in ("examples", "k", "steps", "batch", "lanczos_steps", "probes", "samples", "max_length"):
+        for name in ("examples", "k", "steps", "batch", "lanczos_steps", "probes", "samples", "max_length", "points"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"{name} = {value} must be at least 1")
@@ -118,6 +136,11 @@ class Spec:
     def operation_names(self) -> tuple[str, ...]:
         return tuple(self.operations.split("+"))
 
+    @property
+    def to_runs(self) -> tuple[str, ...]:
+        """The ids of the runs whose ends a slice goes to."""
+        return tuple(self.to.split("+")) if self.to else ()
+
     def resolved(self) -> Spec:
         """The same run with what it does not use at its default, and its defaults made explicit."""
         placed = self.kind != "predict" and self.method == "apet"
@@ -127,16 +150,54 @@ class Spec:
         used |= {"trajectory"} if placed and self.kind == "train" else set()
         if self.kind == "spectrum":
             self._check_spectrum()
+        if self.kind == "slice":
+            self._check_slice()
         used |= {"train_seed"} if self.random_init else set()  # which draws the weights
         unused = {name: default for name, default in _DEFAULTS.items() if name not in used and getattr(self, name) != default}
         spec = replace(self, **unused) if unused else self
         if spec.kind == "train" and spec.lr is None and spec.matched is None:
             return replace(spec, lr=default_lr(spec.method, spec.k))
-        return spec
+        return spec._on_a_grid() if spec.kind == "slice" else spec
 
-    def _check_spectrum(self) -> None:
+    def _on_a_grid(self) -> Spec:
+        """A slice with its default grid made explicit."""
+        reach = 1.25 if self.directions in ("trajectory", "optima") else 1.0
+        points = {1: 41, 2: 25}[self.dims]
+        return replace(self, reach=reach if self.reach is None else self.reach, points=points if self.points is None else self.points)
+
+    def _check_slice(self) -> None:
+        self._check_step()
+        if self.dims not in (1, 2):
+            raise UsageError(f"dims = {self.dims}: a slice is a line (1) or a plane (2)")
+        points, reach = self._on_a_grid().points, self._on_a_grid().reach
+        assert points is not None
+        assert reach is not None
+        if points % 2 == 0:
+            raise UsageError(f"points = {points} is even: an odd number has the centre among them, for instance {points + 1}")
+        if self.refine < 0:
+            raise UsageError(f"refine = {self.refine} must be at least 0")
+        if (points + self.refine) ** self.dims > MOST_POINTS:
+            most = 2 * ((int(MOST_POINTS ** (1 / self.dims)) - 1) // 2) + 1
+            raise UsageError(f"a grid of {(points + self.refine) ** self.dims:,} points is over {MOST_POINTS:,}: at most {most:,} a side")
+        if not 0 < reach < float("inf"):
+            raise UsageError(f"reach = {reach} must be positive")
+        if self.directions == "trajectory" and self.at is None:
+            raise UsageError("a trajectory is of a run: say which with --at")
+        if self.directions == "optima" and len(self.to_runs) != self.dims:
+            raise UsageError(f"directions optima in {self.dims} dimension(s) need {self.dims} run(s) in --to, got {len(self.to_runs)}")
+        if self.directions != "optima" and (self.to or self.curve):
+            raise UsageError(f"--to and --curve are for directions optima, these are {self.directions}")
+        if self.curve and self.dims != 1:
+            raise UsageError("--curve joins two optima: take dims 1")
+        if self.directions == "filter" and self.unit not in ("row", "tensor"):
+            raise UsageError(f"by {self.unit} no whole filter is tuned, which is a row of a tensor: take --unit row, or directions tensor")
+
+    def _check_step(self) -> None:
         if self.at_step is not None and self.at is None:
             raise UsageError("a step is of a run's trajectory: say which run with --at")
+
+    def _check_spectrum(self) -> None:
+        self._check_step()
         if self.samples == 1:
             raise UsageError("samples = 1 has no error: take at least 2")
         if self.samples is not None and (self.matrix != "ggn" or self.algorithm == "exact"):
@@ -144,17 +205,20 @@ class Spec:
 
     def run_id(self, weights: str, data: str) -> str:
         """16 hex digits over the resolved spec, the fingerprints of weights and data, and the schema."""
-        identity = {"spec": vars(self.resolved()), "weights": weights, "data": data, "schema": SCHEMA}
+        fields = {name: value for name, value in vars(self.resolved()).items() if self.kind == "slice" or name not in _OF_SLICES}
+        identity = {"spec": fields, "weights": weights, "data": data, "schema": SCHEMA}
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 
 
 _DEFAULTS = {field.name: field.default for field in fields(Spec) if field.name != "kind"}
 _LOOP = {"find_lr", "accumulate", "schedule", "warmup", "clip", "weight_decay", "gradient_checkpointing"}
 _COMMON = {"model", "random_init", "task", "examples", "max_length", "train_seed"}
+_OF_SLICES = {"dims", "directions", "to", "reach", "points", "refine", "metric", "numbers", "curve"}  # no part of another kind's identity
 _USED = {
     "train": _COMMON | {"readout", "weights", "attention", "method", "early_stop", "test", "lr", "steps", "batch", "dtype"} | _LOOP,
     "predict": _COMMON - {"train_seed"} | {"scope"},
     "spectrum": _COMMON | {"at", "at_step", "matrix", "samples", "algorithm", "lanczos_steps", "probes", "batch"},
+    "slice": _COMMON | {"at", "at_step", "batch"} | _OF_SLICES,
 }
 _PLACED = {"k", "matched", "operations", "scope", "unit", "order", "position_seed"}
 

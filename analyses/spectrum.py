@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import copy
 import math
-import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from analyses.inputs import Context, Inputs, mounted_for, row_maker, scorer_for, subsets
+from analyses.inputs import Context, Inputs, row_maker
+from analyses.point import Point, gauss_newton_rows_of, matrix_at, named, point, recorded
 from analyses.spec import Spec
-from analyses.store import Row, Store
-from apet.errors import ApetError, MissingInput, UsageError
+from analyses.store import Row
+from apet.errors import ApetError
 from apet.tasks import TASKS
 
 TOP = 10  # eigenpairs that are reported one by one
@@ -42,16 +40,6 @@ def route(spec: Spec, k: int, layers: int = 12) -> tuple[str, int]:
 
 
 @dataclass(frozen=True)
-class Point:
-    """The subspace and the place in it where curvature is asked for."""
-
-    objective: Any  # landscape.Objective
-    z: Any  # Tensor (k,)
-    labels: dict[str, list[str]]  # by layer and by kind of tensor, (k,) each
-    processes: Any  # accelerate's Accelerator
-
-
-@dataclass(frozen=True)
 class Curved:
     """What every route finds."""
 
@@ -64,17 +52,17 @@ class Curved:
 
 
 def spectrum_run(spec: Spec, found: Inputs, context: Context) -> tuple[list[Row], dict[str, np.ndarray]]:
-    with _point(spec, found, context) as point:
-        loss = point.objective.loss(point.z)
+    with point(spec, found, context) as here:
+        loss = here.objective.loss(here.z)
         if not math.isfinite(loss):
             raise ApetError(f"the loss at this point is {loss}: there is no curvature to speak of")
-        gradient = point.objective.gradient(point.z)
-        how, products = route(spec, len(gradient), len(set(point.labels["layer"])))
+        gradient = here.objective.gradient(here.z)
+        how, products = route(spec, len(gradient), len(set(here.labels["layer"])))
         context.report(f"{how}: at most {products:,} products with {spec.matrix}", 0, products)
-        matrix = _matrix(spec, point)
+        matrix = matrix_at(here, spec.matrix, spec.samples, spec.train_seed)
         check = _checked(matrix, spec.train_seed)
-        with _recorded(matrix, gradient, point, context) as operator:
-            curved = _ROUTES[how](spec, point, operator, gradient, context, products)
+        with recorded(matrix, gradient, here, context) as operator:
+            curved = _ROUTES[how](spec, here, operator, gradient, context, products)
     make = _maker(spec, found, len(gradient))
     rows = [
         make("loss", loss),
@@ -88,112 +76,8 @@ def spectrum_run(spec: Spec, found: Inputs, context: Context) -> tuple[list[Row]
     ]
     return rows, {
         "nodes": curved.measure.nodes, "weights": curved.measure.weights, "eigenvalues": curved.top.eigenvalues,
-        "eigenvectors": curved.top.eigenvectors.cpu().numpy(), "gradient": gradient.cpu().numpy(), "z": point.z.cpu().numpy(),
+        "eigenvectors": curved.top.eigenvectors.cpu().numpy(), "gradient": gradient.cpu().numpy(), "z": here.z.cpu().numpy(),
     }  # fmt: skip
-
-
-@contextmanager
-def _point(spec: Spec, found: Inputs, context: Context) -> Iterator[Point]:
-    """Mount the subspace; the model is as it was when the block ends. Several processes take every so-many-th batch each."""
-    import torch
-
-    from apet.launch import accelerator_for, total
-    from landscape.criterion import CrossEntropy
-    from landscape.objective import Objective
-
-    model, scorer = found.loaded.model, scorer_for(spec, found)
-    if spec.operations != "add":  # new parameters stay
-        model = copy.deepcopy(model)
-    examples, _ = subsets(spec, found)
-    mounted = mounted_for(spec, model, scorer, examples)
-    processes = accelerator_for(found.device, "no")
-    if spec.samples is not None and processes.num_processes > 1:
-        raise UsageError("samples are drawn batch by batch: take one process")
-    batches = list(scorer.batches(examples, spec.batch))[processes.process_index :: processes.num_processes]
-    if not batches:
-        raise UsageError(f"{processes.num_processes} processes share {len(examples)} examples in batches of {spec.batch}: lower batch")
-    with mounted.attached as attached:
-
-        def outputs(z: torch.Tensor, batch: Any) -> torch.Tensor:
-            attached.bind(z)
-            return scorer.logits(model, batch)
-
-        objective = Objective(
-            outputs, CrossEntropy(), batches, mounted.k, device=found.device, total=lambda tensor: total(processes, tensor)
-        )
-        z = torch.zeros(mounted.k) if spec.at is None else torch.as_tensor(_found_by(spec, context, mounted.placement.index))
-        yield Point(objective, objective.vector(z, "z"), mounted.space.labels(mounted.placement.index), processes)
-
-
-def _found_by(spec: Spec, context: Context, index: np.ndarray) -> np.ndarray:
-    """z (k,) at the end of the run `spec.at`, or at the look at `spec.at_step`; it must have tuned the same entries `index`."""
-    assert spec.at is not None
-    store = Store(context.folder.parent)
-    if not store.done(spec.at):
-        raise MissingInput(f"no finished run {spec.at} in {store.root}")
-    other, arrays = store.spec(spec.at), store.arrays(spec.at)
-    if other["kind"] != "train" or "z" not in arrays or any(name.startswith("head.") for name in arrays):
-        raise UsageError(f"{spec.at} is no run of apet in words: only of those the optimum is a point of this subspace")
-    for name in (*_SUBSPACE, *(["train_seed"] if spec.random_init else [])):  # which draws the weights
-        if other[name] != getattr(spec, name):
-            raise UsageError(f"{spec.at} has {name} {other[name]}, this spectrum {getattr(spec, name)}: they are not of the same subspace")
-    if "index" in arrays and not np.array_equal(arrays["index"], index):
-        raise UsageError(f"{spec.at} placed its entries by {spec.order} on other examples: their order cannot be made again here")
-    if spec.at_step is None:
-        return arrays["z"]
-    steps = trajectory_steps(store, spec.at)
-    if spec.at_step not in steps:
-        raise UsageError(f"step {spec.at_step} is no look of {spec.at}: there are {', '.join(map(str, steps)) or 'none'}")
-    return arrays["trajectory"][steps.index(spec.at_step)]
-
-
-_SUBSPACE = ("model", "random_init", "task", "k", "matched", "operations", "scope", "unit", "order", "position_seed")
-
-
-def curved_like(store: Store, run_id: str) -> dict[str, Any]:
-    """The fields that a spectrum at the run must share with it."""
-    if not store.done(run_id):
-        raise MissingInput(f"no finished run in {store.folder(run_id)}")
-    spec = store.spec(run_id)
-    if spec["kind"] != "train" or spec["method"] != "apet":
-        raise UsageError(f"{run_id} is a {spec['kind']} run of method {spec['method']}: spectra are taken where runs of apet end")
-    examples = {} if spec["examples"] is None else {"examples": spec["examples"]}  # those that it was trained on
-    seed = {"train_seed": spec["train_seed"]} if spec["random_init"] else {}
-    return {name: spec[name] for name in (*_SUBSPACE, "max_length")} | examples | seed
-
-
-def trajectory_steps(store: Store, run_id: str) -> list[int]:
-    """The steps at which the run kept what it tuned; none unless it was made with `trajectory`."""
-    arrays = store.arrays(run_id)
-    return [int(step) for step in arrays["history"][:, 0]] if "trajectory" in arrays else []
-
-
-def _matrix(spec: Spec, point: Point) -> Any:
-    """The matrix as an operator, its graphs kept in a quarter of the free memory, which processes share."""
-    import psutil
-    import torch
-
-    from landscape.curvature import EmpiricalFisher, GaussNewton, Hessian
-
-    on_gpu = point.objective.device.type == "cuda"
-    free = torch.cuda.mem_get_info(point.objective.device)[0] if on_gpu else psutil.virtual_memory().available
-    memory = free / 4 / (1 if on_gpu else point.processes.num_processes)
-    if spec.matrix == "ggn":
-        return GaussNewton(point.objective, point.z, memory=memory, samples=spec.samples, seed=spec.train_seed)
-    return {"hessian": Hessian, "fisher": EmpiricalFisher}[spec.matrix](point.objective, point.z, memory=memory)
-
-
-def _recorded(matrix: Any, gradient: Any, point: Point, context: Context) -> Any:
-    """The same with its products on the disk, by the main process; all begin with those that it finds."""
-    import torch
-
-    from analyses.recorded import Recorded, kept
-    from apet.launch import shared
-
-    main = point.processes.is_main_process
-    # The run's folder says which run it is; the rest, what may change between two starts of it.
-    name = f"{torch.__version__} {matrix.device.type} {zlib.crc32(gradient.cpu().numpy().data)} {zlib.crc32(point.z.cpu().numpy().data)}"
-    return Recorded(matrix, context.folder, name, main, shared(point.processes, kept(context.folder) if main else None))
 
 
 def _checked(operator: Any, seed: int) -> Any:
@@ -206,18 +90,9 @@ def _checked(operator: Any, seed: int) -> Any:
 
 
 def _by_rows(spec: Spec, point: Point, operator: Any, gradient: Any, context: Context, products: int) -> Curved:
-    from apet.kernels import NotPerExample
-    from apet.launch import gathered
-    from landscape.exact import gauss_newton_rows, of_rows
+    from landscape.exact import of_rows
 
-    def report(done: int, of: int) -> None:
-        context.report("exact, by rows", done, of)
-
-    try:
-        rows = gauss_newton_rows(point.objective, point.z, each=True, progress=report)
-    except NotPerExample:  # an entry of a table that all examples share
-        rows = gauss_newton_rows(point.objective, point.z, each=False, progress=report)
-    rows = gathered(point.processes, rows)  # rows of zeros add nothing
+    rows = gauss_newton_rows_of(point, lambda done, of: context.report("exact, by rows", done, of))
     return _exact(of_rows(rows), point, gradient, lambda index: of_rows(rows[:, index]))
 
 
@@ -282,13 +157,14 @@ _ROUTES = {"rows": _by_rows, "columns": _by_columns, "lanczos": _by_lanczos}
 
 def _maker(spec: Spec, found: Inputs, k: int) -> Callable[..., Row]:
     """Rows of this spectrum; the note begins with the matrix and where it was taken."""
-    where = "" if spec.at is None else f" at {spec.at}" + ("" if spec.at_step is None else f" step {spec.at_step}")
     matrix = spec.matrix if spec.samples is None else f"{spec.matrix} of {spec.samples} sampled labels"
     make = row_maker(spec, found)
     common = {"k": k, "position_seed": spec.position_seed, "train_seed": spec.train_seed, "method": "apet", "subspace": "coordinates"}
 
     def row(quantity: str, value: float, note_too: str = "", **columns: Any) -> Row:
-        return make(quantity, value, note=f"{matrix}{where}" + (f"; {note_too}" if note_too else ""), split="train", **common, **columns)
+        return make(
+            quantity, value, note=f"{matrix}{named(spec)}" + (f"; {note_too}" if note_too else ""), split="train", **common, **columns
+        )
 
     return row
 

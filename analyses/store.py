@@ -40,7 +40,10 @@ class Damaged(ApetError):
 
 @dataclass(frozen=True)
 class Row:
-    """One tidy observation; NaN and None mean "does not apply" (value NaN: censored, `note` says how)."""
+    """One tidy observation; NaN and None mean "does not apply" (value NaN: censored, `note` says how).
+
+    `x` is the place on a curve; on a surface, `x` and `y`.
+    """
 
     model: str
     parameters: int
@@ -57,6 +60,7 @@ class Row:
     train_seed: int | None = None
     target: float = math.nan
     x: float = math.nan
+    y: float = math.nan
     stderr: float = math.nan
     low: float = math.nan
     high: float = math.nan
@@ -209,11 +213,11 @@ class Store:
         raise Damaged(f"{path} is not what was written (its checksum differs): start again what made it, and that run is redone")
 
 
-_FLOATS = ("value", "target", "x", "stderr", "low", "high")
+_FLOATS = ("value", "target", "x", "y", "stderr", "low", "high")
 
 
 def _row(fields: dict[str, Any]) -> Row:
-    missing = {name: math.nan for name in _FLOATS if fields[name] is None}
+    missing = {name: math.nan for name in _FLOATS if fields.get(name) is None}
     return Row(**{**fields, **missing})
 
 
@@ -232,7 +236,7 @@ def _plain(row: Row) -> dict:
 def _summary(spec: dict, rows: list[Row], env: dict) -> dict[str, Any]:
     """What the journal keeps: the scalar rows (no curves, no notes), their common columns once, and the cost."""
     plain = [_plain(row) for row in rows if math.isnan(row.x) and not row.note]
-    varying = {"quantity", "split", "value", "stderr", "low", "high", "target", "x", "note"}
+    varying = {"quantity", "split", "value", "stderr", "low", "high", "target", "x", "y", "note"}
     common = {name: value for name, value in plain[0].items() if name not in varying} if plain else {}
     return {
         "spec": spec,

@@ -37,7 +37,7 @@ from apet.errors import MissingInput, UsageError, did_you_mean
 _KEYS = ("name", "defaults", "grid", "stages", "threshold", "data")
 _STAGE_KEYS = ("grid", "at", "search")
 _SEARCH_KEYS = (*QUANTITIES, "of", "runs", "from", "to")
-TO_COME = ("slice", "mnist")  # kinds of run that a study may name before there are commands for them
+TO_COME = ("mnist",)  # kinds of run that a study may name before there are commands for them
 
 
 Variant = tuple[tuple[str, Any], ...]  # fields with their values, of what starts from another run
@@ -155,8 +155,8 @@ def _variants(content: Mapping, entries: list[Mapping], defaults: Mapping, befor
         raise UsageError(f"{content.at('at')}there is no stage '{at}' before this one{did_you_mean(str(at), before) if before else ''}")
     found: list[Variant] = []
     for entry in entries:
-        if _kind(entry, defaults) != "spectrum":
-            raise UsageError(f"{entry.at('kind')}at a run's optimum there are spectra, no {_kind(entry, defaults)} runs")
+        if _kind(entry, defaults) not in ("spectrum", "slice"):
+            raise UsageError(f"{entry.at('kind')}at a run's optimum there are spectra and slices, no {_kind(entry, defaults)} runs")
         for values in _crossed(entry):
             _spec_of({**values, "k": 1}, entry, defaults)  # checked as far as can be
             found.append(tuple(values.items()))

@@ -21,7 +21,8 @@ def _draw(name: str, rows: pd.DataFrame) -> Figure:
     return import_module(f"figures.{name}").draw(rows)
 
 
-NAMES = ("performance", "spectra", "scale", "layers", "thresholds")
+NAMES = ("performance", "spectra", "scale", "layers", "thresholds", "slices", "contours", "surfaces", "relief")
+PAGES = ("relief",)  # figures that have an interactive page as well
 FIGURES: dict[str, Callable[[pd.DataFrame], Figure]] = {name: partial(_draw, name) for name in NAMES}
 
 
@@ -29,22 +30,24 @@ FIGURES: dict[str, Callable[[pd.DataFrame], Figure]] = {name: partial(_draw, nam
 class Drawn:
     """What `draw_all` did."""
 
-    written: dict[str, list[Path]] = field(default_factory=dict)  # figure -> its PDF and PNG
+    written: dict[str, list[Path]] = field(default_factory=dict)  # figure -> its PDF and PNG, and the page of those that have one
     skipped: dict[str, str] = field(default_factory=dict)  # figure -> why it was not drawn
 
 
 def draw_all(rows: pd.DataFrame, out: Path, only: list[str] | None = None) -> Drawn:
-    """Draw the figures named in `only` (default: all) and write `out`/NAME.pdf and NAME.png (200 dpi).
+    """Draw the figures named in `only` (default: all) and write `out`/NAME.pdf and NAME.png (200 dpi), of some also NAME.html.
 
     A figure whose rows are absent or ambiguous is skipped with the reason. Raises ValueError on an unknown name.
     """
     from figures.rows import CannotDraw
-    from figures.style import save
+    from figures.style import save, save_page
 
     drawn = Drawn()
     for name in list(FIGURES) if only is None else [_known(name) for name in only]:
         try:
             drawn.written[name] = save(FIGURES[name](rows), Path(out), name)
+            if name in PAGES:
+                drawn.written[name].append(save_page(import_module(f"figures.{name}").page(rows), Path(out), name))
         except CannotDraw as reason:
             drawn.skipped[name] = str(reason)
     return drawn

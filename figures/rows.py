@@ -13,10 +13,10 @@ import pandas as pd
 
 COLUMNS = (
     "model", "parameters", "task", "split", "method", "subspace", "placement", "k", "position_seed", "train_seed",
-    "target", "quantity", "x", "value", "stderr", "low", "high", "note", "run_id",
+    "target", "quantity", "x", "y", "value", "stderr", "low", "high", "note", "run_id",
 )  # fmt: skip
 IDENTITY = ("model", "parameters", "task", "method", "subspace", "placement", "k", "position_seed", "train_seed")
-ORDER = ["parameters", "model", "task", "method", "k", "run_id", "quantity", "split", "x", "note"]
+ORDER = ["parameters", "model", "task", "method", "k", "run_id", "quantity", "split", "x", "y", "note"]
 # What a training run reports: column of the wide table -> (quantity, split); split "" takes any.
 RUN_QUANTITIES = {
     "accuracy": ("accuracy", "validation"),
@@ -58,7 +58,7 @@ def tidy(rows: pd.DataFrame) -> pd.DataFrame:
     rows = rows.loc[:, list(COLUMNS)].drop_duplicates().reset_index(drop=True)
     words = ["task", "split", "method", "subspace", "placement", "note", "run_id"]
     rows[words] = rows[words].astype(object).where(rows[words].notna(), "")
-    for column in ("parameters", "target", "x", "value", "stderr", "low", "high", "k"):
+    for column in ("parameters", "target", "x", "y", "value", "stderr", "low", "high", "k"):
         rows[column] = pd.to_numeric(rows[column])
     return rows.sort_values(ORDER, kind="stable", ignore_index=True)
 

@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from figures.files import replacing
 
@@ -66,6 +66,26 @@ def new_figure(width: float, height: float) -> Figure:
     return figure
 
 
+def small_multiples(count: int, height: float, share: bool = False, projection: str | None = None) -> tuple[Figure, list[Axes]]:
+    """`count` panels of so many inches: one or two beside each other fill a column, from the seventh on four a page's width."""
+    columns = min(count, 2) if count <= 6 else 4
+    lines = -(-count // columns)
+    figure = new_figure(COLUMN_WIDTH if columns <= 2 else TEXT_WIDTH, height * lines + 0.5)
+    options: dict[str, Any] = {"sharex": share, "sharey": share, "squeeze": False, "subplot_kw": {"projection": projection}}
+    grid = figure.subplots(lines, columns, **options).ravel()
+    for axes in grid[count:]:
+        axes.remove()
+    for axes in grid[max(0, count - columns) : count]:  # the lowest of their columns
+        axes.tick_params(labelbottom=True)
+    return figure, list(grid[:count])
+
+
+def columns_of(cells: list[Axes]) -> int:
+    """How many panels stand beside each other."""
+    place = cells[0].get_subplotspec()
+    return place.get_gridspec().ncols if place is not None else 1
+
+
 def model_colours(models: Iterable[str]) -> dict[str, Colour]:
     """One colour a model, from dark (small) to light (large); viridis stops where yellow would fade on white."""
     names = list(models)
@@ -85,6 +105,20 @@ def count_label(value: float, _position: int | None = None) -> str:
         if value >= size:
             return f"{value / size:g}{suffix}"
     return f"{value:g}"
+
+
+def number_label(value: float) -> str:
+    """Three digits, without an exponent where that is as short."""
+    return f"{value:.3g}".replace("e-0", "e-").replace("e+0", "e")
+
+
+def few_ticks(low: float, high: float, log: bool) -> list[float]:
+    """Three to five round places from `low` to `high`; both ends where there is nothing round."""
+    locator = LogLocator(subs=(1.0, 2.0, 5.0), numticks=12) if log else MaxNLocator(4)
+    found = [float(tick) for tick in locator.tick_values(low, high) if low <= tick <= high]
+    if len(found) > 5:
+        found = found[:: -(-len(found) // 5)]
+    return found if len(found) > 1 else [low, high]
 
 
 def log_counts(axis: Axis, low: float, high: float, most: int = 5) -> None:
@@ -146,3 +180,11 @@ def save(figure: Figure, folder: Path, name: str) -> list[Path]:
             figure.savefig(temporary, dpi=DPI, metadata=metadata)
         paths.append(path)
     return paths
+
+
+def save_page(text: str, folder: Path, name: str) -> Path:
+    """Write NAME.html under `folder`, whole or not at all."""
+    path = Path(folder) / f"{name}.html"
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return path

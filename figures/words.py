@@ -37,6 +37,25 @@ CAPTIONS = {
         "Where the curvature lies at the pretrained point: the trace of the block of each layer, and below of each kind of tensor, over "
         "the number of its tuned entries, mean over position seeds. White: the model has no such entry, or the trace is not positive."
     ),
+    "slices": (
+        "Loss along lines through a point of the tuned subspace, one panel a model, one colour a run (its seed names the direction). "
+        "Displacements are true Euclidean ones of the tuned entries; zero is the point itself. Bands are one standard error over "
+        "examples. The quadratic model has the gradient and the curvature at zero; it leaves the axes where it holds no more."
+    ),
+    "contours": (
+        "Training loss over planes through a point of the tuned subspace, on one logarithmic scale of colours. Displacements are true "
+        "Euclidean ones. In the plane of a trajectory's first principal components, their share of its variance on the axes, points "
+        "are the looks of the run, joined in order; elsewhere, where runs ended. The cross is the point that the plane is "
+        "laid through. White: the loss is not a number."
+    ),
+    "surfaces": (
+        "Slices over scale on common axes: displacements in units of |theta|, the Euclidean norm of the tuned entries' values at the "
+        "point; one scale of colours (or of losses) for all models."
+    ),
+    "relief": (
+        "Training loss over planes as surfaces; height and colour are the loss on a log scale. relief.html, beside the figures, shows the "
+        "same to be turned."
+    ),
 }
 
 DEFINITIONS = {

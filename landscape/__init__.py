@@ -4,8 +4,19 @@ Needs torch, scipy and numpy, and nothing of the rest of the project. What has k
 tensor on the objective's device; what lives on the spectrum (eigenvalues, weights, thresholds) is numpy float64.
 """
 
+from landscape.basin import Width, Worst, basin_width, hessian_ratio, roughness, sharpness_average, sharpness_worst
 from landscape.criterion import CrossEntropy
 from landscape.curvature import Curvature, EmpiricalFisher, GaussNewton, Hessian
+from landscape.directions import (
+    Principal,
+    Through,
+    normalised,
+    orthonormalised,
+    principal_directions,
+    random_directions,
+    scaled,
+    through,
+)
 from landscape.dual import GradientSpectrum, gradient_spectrum, subset_spectrum
 from landscape.estimators import diagonal, hutch_plus_plus, hutchinson, squared_frobenius, xtrace
 from landscape.exact import Spectrum, by_columns, gauss_newton_rows, of_matrix, of_rows, shares
@@ -24,6 +35,7 @@ from landscape.operators import (
     to_dense,
     to_scipy,
 )
+from landscape.paths import Bezier, barrier, low_curve, straight
 from landscape.predict import (
     Prediction,
     PredictionInterval,
@@ -49,9 +61,11 @@ from landscape.quadrature import (
     spectral_measure,
     trace,
 )
+from landscape.slices import Slice, axis, quadratic, refined, slice_of
 from landscape.threshold import Crossing, crossing, gap_of_accuracy, gap_of_loss
 
 __all__ = [
+    "Bezier",
     "Block",
     "CrossEntropy",
     "Crossing",
@@ -69,9 +83,17 @@ __all__ = [
     "OperatorCheck",
     "Prediction",
     "PredictionInterval",
+    "Principal",
+    "Slice",
     "SpectralMeasure",
     "Spectrum",
+    "Through",
     "Tridiagonal",
+    "Width",
+    "Worst",
+    "axis",
+    "barrier",
+    "basin_width",
     "blocks",
     "by_columns",
     "check_operator",
@@ -88,27 +110,42 @@ __all__ = [
     "gauss_newton_rows",
     "gradient_spectrum",
     "groups",
+    "hessian_ratio",
     "hutch_plus_plus",
     "hutchinson",
     "lanczos",
     "lanczos_many",
     "log_determinant",
+    "low_curve",
     "matmat",
     "mean_of",
     "negative_mass",
+    "normalised",
     "of_matrix",
     "of_rows",
+    "orthonormalised",
     "outliers",
     "participation_ratio",
     "pooled",
     "predict_threshold",
     "predict_with_interval",
+    "principal_directions",
+    "quadratic",
+    "random_directions",
+    "refined",
     "resolved",
+    "roughness",
+    "scaled",
     "shares",
+    "sharpness_average",
+    "sharpness_worst",
+    "slice_of",
     "slq",
     "spectral_measure",
     "squared_frobenius",
+    "straight",
     "subset_spectrum",
+    "through",
     "to_dense",
     "to_scipy",
     "trace",

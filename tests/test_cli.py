@@ -233,6 +233,50 @@ def test_spectrum_prints_eigenvalues_with_residuals(folder, tmp_path):
     assert exact["negative_mass"] < 1e-4
 
 
+@pytest.fixture
+def line(folder, tmp_path) -> list[str]:
+    return ["slice", *SMALL, "--task", "sst2", "--data", folder, "--k", "20", "--examples", "8", "--points", "3", "--out", tmp_path]
+
+
+def test_slice_says_where_it_is_and_its_rows_can_be_drawn_and_kept(line, tmp_path):
+    planned = answer(*line, "--dims", "2", "--dry-run")
+    assert planned["points"] == 9 and not (tmp_path / "slice").exists()
+    found = answer(*line, "--dims", "2", "--metric")
+    assert {"run_id", "centre_loss", "theta_norm", "gradient_norm", "lowest_loss", "highest_loss"} <= found.keys()
+    assert (found["run_id"], found["points"], found["directions"]) == (answer(*line, "--dims", "2", "--metric")["run_id"], 9, "random")
+    assert found["lowest_loss"] <= found["centre_loss"] + 1e-6
+    drawn = answer("figures", tmp_path / "slice", "--only", "contours", "--out", tmp_path / "a")["written"]["contours"]
+    rows = tmp_path / "rows.parquet"
+    assert answer("table", tmp_path / "slice", "--rows", "--out", rows)["rows"] > 9 * 5
+    again = answer("figures", rows, "--only", "contours", "--out", tmp_path / "b")["written"]["contours"]
+    assert [Path(path).read_bytes() for path in drawn] == [Path(path).read_bytes() for path in again]
+    assert call("table", tmp_path / "slice", "--rows")[0] == 2
+    assert call("figures", tmp_path / "none.parquet")[0] == 3
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "message"),
+    [
+        (["--points", "4"], 2, "points = 4 is even"),
+        (["--directions", "eigen"], 2, "unknown directions 'eigen'"),
+        (["--directions", "trajectory"], 2, "say which with --at"),
+        (["--directions", "filter"], 2, "no whole filter is tuned"),
+        (["--directions", "optima"], 2, "need 1 run(s) in --to"),
+        (["--reach", "0"], 2, "reach = 0.0 must be positive"),
+        (["--dims", "2", "--points", "999"], 2, "points is over 100,000"),
+        (["--at", "nowhere"], 3, "no finished run in"),
+        (["--at", "a/b", "--to", "c/d", "--directions", "optima"], 2, "lie in one folder of results"),
+        (["--k", "1", "--dims", "2"], 2, "no plane in one coordinate"),
+    ],
+)
+def test_what_makes_no_slice_is_one_line_with_its_exit_code(line, change, code, message, tmp_path):
+    found, out, err = call(*line, *change, "--json")
+    assert (found, out) == (code, "")
+    assert message in err
+    assert len([text for text in err.strip().splitlines() if text.startswith("error")]) == 1
+    assert not list(tmp_path.glob("slice/*/DONE"))
+
+
 def test_intrinsic_dim_prints_the_contracts_fields(folder, tmp_path):
     options = [
         "--task",

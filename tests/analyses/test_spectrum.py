@@ -12,10 +12,11 @@ import torch
 from study_cases import BASE
 
 from analyses.inputs import inputs
+from analyses.point import fields_at, trajectory_steps
 from analyses.recorded import Recorded
 from analyses.run import check, run
 from analyses.spec import Spec
-from analyses.spectrum import curved_like, route, trajectory_steps
+from analyses.spectrum import route
 from analyses.store import Store
 from apet.errors import ApetError, UsageError
 from landscape import DenseOperator, eigenpairs, slq
@@ -192,14 +193,14 @@ def test_a_run_on_other_weights_or_other_entries_is_refused(folder, tmp_path):
     random = run(Spec(**{**BASE, "k": 40, "steps": 5, "train_seed": 3}), store, folder)
     with pytest.raises(UsageError, match="has train_seed 3, this spectrum 0"):
         run(replace(SMALL, at=random), store, folder)
-    at = Spec(**{**vars(SMALL), **curved_like(store, random), "at": random})
+    at = Spec(**{**vars(SMALL), **fields_at(store, random), "at": random})
     assert single(rows_of(at, folder, tmp_path), "loss") == pytest.approx(store.arrays(random)["history"][-1, 1], rel=1e-5)
     scored = run(Spec(**{**BASE, "k": 40, "steps": 5, "order": "gradient"}), store, folder)
     with pytest.raises(UsageError, match="placed its entries by gradient on other examples"):
         run(replace(SMALL, at=scored, order="gradient", examples=4), store, folder)
     full = run(Spec(**{**BASE, "method": "full", "steps": 5}), store, folder)
     with pytest.raises(UsageError, match="train run of method full"):
-        curved_like(store, full)
+        fields_at(store, full)
 
 
 def test_a_single_coordinate_has_one_eigenvalue(folder, tmp_path):

@@ -188,7 +188,7 @@ def test_the_largest_models_prediction_is_held_back():
         ("grid: [{k: 1}]\nname: ../x", "s.yaml:2: the name '../x' becomes a folder's"),
         ("grid:\n  - kind: train\n    k: []", "s.yaml:3: k: an empty list makes no runs"),
         ("grid: [{k: 1}]\nthreshold: {}", "s.yaml:2: a threshold needs one of"),
-        ("grid:\n  - {kind: [train, slice], k: 1}", "s.yaml:2: of the kinds train, slice not all are here yet"),
+        ("grid:\n  - {kind: [train, mnist], k: 1}", "s.yaml:2: of the kinds train, mnist not all are here yet"),
         ("stages:\n  a: {grid: [{k: 1}]}\n  b:\n    at: a\n    grid: [{kind: train}]", "s.yaml:5: at a run's optimum there are spectra"),
         ("stages:\n  a:\n    search: {above_chance: .1}\n    grid: [{method: full}]", "s.yaml:4: a search is for the k of training runs"),
         ("stages:\n  a:\n    search: {above_chance: .1}\n    grid: [{matched: lora}]", "s.yaml:4: a search is for the k of"),

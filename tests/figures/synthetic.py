@@ -19,7 +19,7 @@ TARGET = 0.277
 Row = dict[str, Any]
 BLANK: Row = {
     "split": None, "method": "apet", "subspace": "coordinates", "placement": "random", "k": 0, "position_seed": None,
-    "train_seed": None, "target": math.nan, "x": math.nan, "stderr": math.nan, "low": math.nan, "high": math.nan,
+    "train_seed": None, "target": math.nan, "x": math.nan, "y": math.nan, "stderr": math.nan, "low": math.nan, "high": math.nan,
     "note": "", "run_id": "",
 }  # fmt: skip
 
@@ -32,6 +32,7 @@ def study(models: dict[str, int] | None = None, *, task: str = "sst2", censored:
         rows += _training(base)
         rows += _thresholds(base, model in censored)
         rows += _spectra(base)
+        rows += _slices(base)
     return pd.DataFrame(rows)
 
 
@@ -125,3 +126,30 @@ def _spectra(base: Row) -> list[Row]:
         *({**common, "quantity": name, "x": x, "value": value, "stderr": error} for name, x, value, error in curves),
         *({**common, "quantity": name, "value": value, "stderr": error} for name, value, error in scalars),
     ]
+
+
+def _slices(base: Row) -> list[Row]:
+    """Lines in two random directions, and a plane through a run's end with its trajectory."""
+    size = base["parameters"] ** 0.25
+    norm = 2.0 * size
+    train, validation = {"split": "train", "stderr": 0.02}, {"split": "validation", "stderr": 0.03}
+    rows: list[Row] = []
+    for seed in range(2):
+        common = {**base, "k": 256, "train_seed": seed, "note": "random", "run_id": f"{base['model']}-{base['task']}-line-{seed}"}
+        rows.append({**common, "quantity": "theta_norm", "value": norm})
+        for x in np.linspace(-norm, norm, 21):
+            height = 0.69 + (0.5 + 0.2 * seed) * math.log1p((x / size) ** 2)
+            rows.append({**common, **train, "quantity": "slice_loss", "x": x, "value": height})
+            rows.append({**common, **validation, "quantity": "slice_loss", "x": x, "value": height + 0.04})
+            rows.append({**common, "split": "train", "quantity": "slice_quadratic", "x": x, "value": 0.69 + (x / size) ** 2})
+    common = {**base, "k": 256, "note": "trajectory at 0123456789abcdef", "run_id": f"{base['model']}-{base['task']}-plane"}
+    rows.append({**common, "quantity": "theta_norm", "value": norm})
+    rows += [{**common, "quantity": "explained_variance", "x": rank, "value": share} for rank, share in ((1, 0.71), (2, 0.18))]
+    for x in np.linspace(-norm, norm, 11):
+        for y in np.linspace(-norm / 2, norm / 2, 11):
+            height = 0.05 + math.log1p((x / size) ** 2 + 3 * (y / size) ** 2)
+            value = math.nan if x == -norm and y == norm / 2 else height
+            rows.append({**common, **train, "quantity": "slice_loss", "x": x, "y": y, "value": value})
+    looks = [(norm * 0.8 * 0.6**i, norm * 0.2 * math.sin(i), 20 * i) for i in range(8)]
+    rows += [{**common, "quantity": "slice_place", "x": x, "y": y, "value": step} for x, y, step in looks]
+    return rows

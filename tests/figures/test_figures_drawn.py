@@ -10,9 +10,11 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
+from mpl_toolkits.mplot3d.axes3d import Axes3D
 
 from figures import FIGURES
-from figures.rows import CannotDraw
+from figures.grids import grids
+from figures.rows import CannotDraw, tidy
 from tests.figures.synthetic import MODELS, change, study
 
 ONE = {"mini-t5-2m": MODELS["mini-t5-2m"]}
@@ -28,15 +30,17 @@ STUDIES = {
     "no thresholds": study(TWO).query("quantity not in ['k_star', 'k_pred', 'predicted_loss']"),
     "predictions only": study(TWO).query("quantity != 'k_star'"),
     "density only": study(TWO).query("quantity not in ['eigenvalue', 'n_eff', 'top_alignment']"),
+    "lines only": study(TWO).query("quantity == 'theta_norm' or (quantity.str.startswith('slice') and y.isna())"),
 }
 # Only the figures that a missing quantity changes are drawn for it.
 CHANGED = {
-    "one model": [name for name in FIGURES if name != "scale"],
+    "one model": [name for name in FIGURES if name not in ("scale", "surfaces")],
     "censored": ["performance", "thresholds"],
     "no accuracy": ["performance"],
     "no thresholds": ["performance"],
     "predictions only": ["performance", "thresholds"],
     "density only": ["spectra"],
+    "lines only": ["slices", "surfaces"],
 }
 CASES = [(name, figure) for name in STUDIES for figure in CHANGED.get(name, FIGURES)]
 
@@ -44,10 +48,11 @@ CASES = [(name, figure) for name in STUDIES for figure in CHANGED.get(name, FIGU
 def texts(figure: Figure) -> list[Text]:
     """Every text that is drawn."""
     found = [text for legend in figure.legends for text in legend.get_texts()]
+    found += [part for part in figure.get_children() if isinstance(part, Text)]
     for axes in figure.axes:
         found += [axes.xaxis.label, axes.yaxis.label]
         found += [part for part in axes.get_children() if isinstance(part, Text)]
-        for axis in (axes.xaxis, axes.yaxis):
+        for axis in (axes.xaxis, axes.yaxis, *([axes.zaxis] if isinstance(axes, Axes3D) else [])):
             low, high = sorted(axis.get_view_interval())
             ticks = [*axis.get_major_ticks(), *axis.get_minor_ticks()]
             found += [tick.label1 for tick in ticks if low <= tick.get_loc() <= high and tick.label1.get_visible()]
@@ -186,3 +191,38 @@ def test_twins_and_several_k_are_not_pooled():
     other = study(TWO).assign(k=99)
     with pytest.raises(CannotDraw, match="several k"):
         FIGURES["scale"](pd.concat([study(TWO), other]))
+
+
+def test_a_quadratic_model_does_not_stretch_the_axes_and_a_flat_plane_is_drawn():
+    rows = study(ONE)
+    far = rows.assign(value=np.where(rows["quantity"] == "slice_quadratic", 1e6, rows["value"]))
+    assert FIGURES["slices"](far).axes[0].get_ylim() == FIGURES["slices"](rows).axes[0].get_ylim()
+    flat = rows.assign(value=np.where(rows["quantity"] == "slice_loss", 0.5, rows["value"]))
+    for figure in ("contours", "relief"):
+        FIGURES[figure](flat)
+
+
+def test_a_loss_that_is_no_number_stays_white():
+    rows = study(ONE)
+    (grid,) = grids(tidy(rows), 2)
+    assert int(np.isnan(grid.loss).sum()) == 1
+    assert np.isnan(grid.loss[0, -1])
+    nowhere = rows.assign(value=np.where(rows["quantity"] == "slice_loss", np.nan, rows["value"]))
+    for figure in ("slices", "contours", "relief"):
+        with pytest.raises(CannotDraw, match="no slice_loss"):
+            FIGURES[figure](nowhere)
+
+
+def test_slices_over_scale_share_axes_and_are_in_units_of_theta():
+    panels = FIGURES["surfaces"](study()).axes[:4]
+    assert {axes.get_xlim() for axes in panels} == {(-1.0, 1.0)}
+    assert len({axes.get_ylim() for axes in panels}) == 1
+    with pytest.raises(CannotDraw, match="two sizes"):
+        FIGURES["surfaces"](study(ONE))
+
+
+def test_axes_of_a_trajectory_bear_the_explained_variance():
+    (panel, *_) = FIGURES["contours"](study(ONE)).axes
+    assert (panel.get_xlabel(), panel.get_ylabel()) == ("PC 1 (71 % of variance)", "PC 2 (18 % of variance)")
+    path = panel.lines[0]
+    assert len(np.asarray(path.get_xdata())) == 8

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,9 +10,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from figures import FIGURES, Drawn, draw_all
+from figures import FIGURES, PAGES, Drawn, draw_all
 from figures.style import save
-from tests.figures.synthetic import study
+from tests.figures.synthetic import MODELS, study
 
 ROOT = Path(__file__).parents[2]
 
@@ -20,7 +21,7 @@ def test_every_figure_is_written_as_pdf_and_png(drawn: Drawn):
     assert list(drawn.written) == list(FIGURES)
     assert not drawn.skipped
     for name, paths in drawn.written.items():
-        assert [path.name for path in paths] == [f"{name}.pdf", f"{name}.png"]
+        assert [path.name for path in paths] == [f"{name}.pdf", f"{name}.png", *([f"{name}.html"] if name in PAGES else [])]
         assert paths[0].read_bytes().startswith(b"%PDF")
         assert paths[1].read_bytes().startswith(b"\x89PNG")
         assert sorted(paths[0].parent.glob(".*")) == []
@@ -33,9 +34,17 @@ def test_drawing_twice_gives_the_same_bytes_in_any_order_of_rows(drawn: Drawn, t
 
 
 def test_fonts_are_embedded_as_truetype(drawn: Drawn):
-    for pdf, _ in drawn.written.values():
+    for pdf, *_ in drawn.written.values():
         assert b"/Type3" not in pdf.read_bytes()
         assert b"/FontFile2" in pdf.read_bytes()
+
+
+def test_the_page_of_surfaces_loads_nothing_and_holds_every_plane(drawn: Drawn):
+    page = drawn.written["relief"][2].read_text(encoding="utf-8")
+    assert not re.search(r"<script[^>]+src=|<link|@import", page)
+    own = page[page.rindex("Plotly.newPlot") :]  # after plotly's program
+    assert not re.search(r"https?://(?!www\.w3\.org)", own)
+    assert all(f'"label":"{model}, sst2, trajectory, tuned"' in own for model in MODELS)
 
 
 def test_figures_without_rows_are_skipped_with_a_reason(tmp_path: Path):

@@ -1,0 +1,136 @@
+"""Losses of single examples at points of a subspace, kept on disk as they are computed.
+
+Slices, paths, balls and rays all ask for losses at points, one after the other, each a function of what was found before. Started
+again they ask for the same points, and are given what was kept, bitwise; so none of them needs a checkpoint of its own. That
+every example's loss is kept, not the mean alone, makes differences between points paired: what one sentence adds to both cancels.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from apet.files import write_whole
+
+SECONDS = 5.0  # between writes: what a kill can cost
+NAME = "losses"  # of the file: checkpoint.NAME.safetensors; the store removes it with the other checkpoints when the run is whole
+
+
+@dataclass(frozen=True)
+class Measure:
+    """What is summed over examples: the mean of `quantity` on `split` is sum(values) / sum(weights)."""
+
+    quantity: str  # loss or accuracy
+    split: str
+    weights: np.ndarray  # (n,): 1 an example, of a text its pieces
+    where: slice  # in the numbers of a point
+
+    def mean(self, numbers: np.ndarray) -> np.ndarray:
+        """The mean at each point, (...,) of numbers (..., all)."""
+        return numbers[..., self.where].sum(-1) / self.weights.sum()
+
+    def stderr(self, numbers: np.ndarray) -> np.ndarray:
+        """Its standard error over examples, that of a ratio; NaN for a single example."""
+        values, count = numbers[..., self.where], len(self.weights)
+        if count < 2:
+            return np.full(numbers.shape[:-1], np.nan)
+        rest = values - self.mean(numbers)[..., None] * self.weights
+        return np.sqrt(count / (count - 1) * (rest**2).sum(-1)) / self.weights.sum()
+
+
+class Evaluated:
+    """z -> what every example adds to every measure, (all,) float64, from `objectives` by split; see `measures`.
+
+    With `metric` the number of right answers is measured too (tasks with classes). `name` says of which weights and machine
+    these are: what was kept under another one is not used. `write`: keep, every `seconds`.
+    """
+
+    def __init__(
+        self, objectives: dict[str, Any], folder: Path, name: str, metric: bool = False, seconds: float = SECONDS,
+        file: str = NAME,
+    ):  # fmt: skip
+        self.objectives, self.name, self.metric, self.seconds = objectives, name, metric, seconds
+        self.path = folder / f"checkpoint.{file}.safetensors"
+        self.measures = _measures(objectives, metric)
+        self._known = _kept(self.path, name)
+        self._saved, self._new = time.monotonic(), 0
+        self.made = 0  # points that were not known
+
+    def __call__(self, z: Any) -> np.ndarray:
+        key = hashlib.blake2b(z.detach().cpu().contiguous().numpy().data, digest_size=16).hexdigest()
+        if key not in self._known:
+            self._known[key] = np.concatenate([_numbers(each, z, self.metric) for each in self.objectives.values()])
+            self.made, self._new = self.made + 1, self._new + 1
+            if time.monotonic() - self._saved >= self.seconds:
+                self.flush()
+        return self._known[key]
+
+    def __enter__(self) -> Evaluated:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.flush()
+
+    def flush(self) -> None:
+        """Write all that is known, if anything is new."""
+        from safetensors.numpy import save
+
+        started = time.monotonic()
+        if self._new:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            keys, numbers = list(self._known), np.stack(list(self._known.values()))
+            names = np.frombuffer(bytes.fromhex("".join(keys)), np.uint8).reshape(len(keys), -1)
+            write_whole(self.path, save({"keys": names, "numbers": numbers}, {"name": self.name}))
+        self._saved, self._new = time.monotonic(), 0
+        self.seconds = max(self.seconds, 20 * (self._saved - started))  # all is written each time: at most a twentieth of the time
+
+
+def _kept(path: Path, name: str) -> dict[str, np.ndarray]:
+    """What is on the disk of these weights; nothing where the file is damaged."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "numpy") as file:
+            if (file.metadata() or {}).get("name") != name:
+                return {}
+            keys, numbers = file.get_tensor("keys"), file.get_tensor("numbers")
+    except (OSError, SafetensorError, ValueError):
+        return {}
+    return {key.tobytes().hex(): each for key, each in zip(keys, numbers, strict=True)}
+
+
+def _measures(objectives: dict[str, Any], metric: bool) -> list[Measure]:
+    found, start = [], 0
+    for split, objective in objectives.items():
+        weights = np.concatenate([_weights(batch["labels"]) for batch in objective.batches])
+        for quantity in ("loss", *(["accuracy"] if metric else [])):
+            found.append(Measure(quantity, split, weights, slice(start, start + len(weights))))
+            start += len(weights)
+    return found
+
+
+def _weights(labels: Any) -> np.ndarray:
+    from apet.scoring import IGNORED
+
+    return (labels.reshape(len(labels), -1) != IGNORED).sum(1).double().cpu().numpy()
+
+
+def _numbers(objective: Any, z: Any, metric: bool) -> np.ndarray:
+    """(n,) losses of one split's examples at z; with `metric` (2 n,), the right answers after them."""
+    import torch
+
+    from landscape.objective import derivatives
+
+    losses, right = [], []
+    with derivatives(), torch.no_grad():
+        for batch in objective.batches:
+            outputs = objective.outputs(z, batch)
+            losses.append(objective.criterion.losses(outputs, batch).double())
+            if metric:
+                right.append((outputs.argmax(-1) == batch["labels"]).double())
+    return torch.cat(losses + right).cpu().numpy()

@@ -1,0 +1,168 @@
+"""Which directions a slice has: from a spec and a point of the subspace to columns of unit length, and what lies in their span.
+
+All frames are orthonormal, so that a displacement along an axis is a true one. Drawn directions are shaped first (by tensors,
+filters, curvatures) and made orthonormal after; eigenvectors are taken as they are found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from analyses.inputs import Context
+from analyses.point import Point, matrix_at, recorded, trajectory_steps
+from analyses.spec import Spec
+from analyses.store import Store
+from apet.errors import ApetError, UsageError
+
+LANCZOS_STEPS = 30  # for the top eigenvectors
+PROBES = 32  # for a diagonal that is estimated
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Directions (k, dims) and how far a slice goes along each; `places` (m, dims) are what it was laid through, `marks` (m,) which:
+
+    the step of a trajectory's look, or the number of a run in `to` (0: the point itself). `explained` are the shares of a trajectory's
+    variance.
+    """
+
+    directions: Any  # Tensor
+    reach: tuple[float, ...]
+    places: np.ndarray = field(default_factory=lambda: np.empty((0, 1)))
+    marks: np.ndarray = field(default_factory=lambda: np.empty(0))
+    explained: np.ndarray = field(default_factory=lambda: np.empty(0))
+
+
+def frame_for(spec: Spec, here: Point, gradient: Any, context: Context) -> Frame:
+    """The frame that `spec.directions` asks for at the point. ApetError for a direction of no length."""
+    if spec.directions == "trajectory":
+        return _trajectory(spec, here, context)
+    if spec.directions == "optima":
+        return _optima(spec, here)
+    directions = _FOUND[spec.directions](spec, here, gradient, context)
+    assert spec.reach is not None
+    return Frame(directions, (spec.reach * norm_of(here),) * spec.dims)
+
+
+def norm_of(here: Point) -> float:
+    """|theta| of the tuned entries at the point, the unit of what is comparable over scales. UsageError where they are all zero."""
+    norm = float((here.theta.to(here.z) + here.z).double().norm())
+    if not norm > 0:
+        raise UsageError("all tuned entries are zero here, so there is no length to measure by: tune entries of the model's own")
+    return norm
+
+
+def _random(spec: Spec, here: Point) -> Any:
+    from landscape.directions import random_directions
+
+    return random_directions(len(here.z), spec.dims, spec.train_seed, here.z.dtype, here.z.device)
+
+
+def _drawn(spec: Spec, here: Point, gradient: Any, context: Context) -> Any:
+    return _random(spec, here)
+
+
+def _normalised(spec: Spec, here: Point, gradient: Any, context: Context) -> Any:
+    from landscape.directions import normalised
+
+    theta, labels = here.theta.to(here.z) + here.z, _parts(here, spec.directions == "filter")
+    return _apart(normalised(_random(spec, here), theta, labels))
+
+
+def _parts(here: Point, filters: bool) -> list[str]:
+    """The tensor, or the tensor's row (a filter), of every entry."""
+    shapes, labels = dict(here.space.tensors), []
+    for name, _, flat in here.space.locate(here.index):
+        rows = flat // shapes[name][-1] if filters and len(shapes[name]) > 1 else np.zeros_like(flat)
+        labels += [f"{name} {row}" for row in rows]
+    return labels
+
+
+def _scaled(spec: Spec, here: Point, gradient: Any, context: Context) -> Any:
+    """By the diagonal of the Gauss-Newton matrix, which is the Fisher matrix (fisher), or by the size of the Hessian's (jacobi)."""
+    from landscape.directions import scaled
+    from landscape.estimators import diagonal
+
+    matrix = "ggn" if spec.directions == "fisher" else "hessian"
+    with recorded(matrix_at(here, matrix), gradient, here, context) as operator:
+        estimate = diagonal(operator, min(PROBES, len(here.z)), spec.train_seed).mean(1).abs()
+    return _apart(scaled(_random(spec, here), estimate))
+
+
+def _eigenvectors(spec: Spec, here: Point, gradient: Any, context: Context) -> Any:
+    from landscape.lanczos import eigenpairs
+
+    if spec.dims > len(here.z):
+        raise UsageError(f"{len(here.z)} coordinates have no {spec.dims} eigenvectors")
+    with recorded(matrix_at(here, spec.directions), gradient, here, context) as operator:
+        steps = min(LANCZOS_STEPS, len(here.z))
+        return eigenpairs(operator, spec.dims, steps, which="magnitude", seed=spec.train_seed).eigenvectors.to(here.z)
+
+
+def _gradient(spec: Spec, here: Point, gradient: Any, context: Context) -> Any:
+    import torch
+
+    return _apart(torch.cat([gradient[:, None], _random(spec, here)], dim=1)[:, : spec.dims])
+
+
+_FOUND: dict[str, Callable[[Spec, Point, Any, Context], Any]] = {
+    "random": _drawn, "tensor": _normalised, "filter": _normalised, "fisher": _scaled, "jacobi": _scaled,
+    "hessian": _eigenvectors, "ggn": _eigenvectors, "gradient": _gradient,
+}  # fmt: skip
+
+
+def _apart(columns: Any) -> Any:
+    """(k, n) orthonormal columns, the first along the first. ApetError where one has no length of its own."""
+    from landscape.directions import orthonormalised
+
+    try:
+        return orthonormalised(columns)
+    except ValueError as error:
+        raise ApetError(f"nothing can be sliced along these directions: {error}") from error
+
+
+def _trajectory(spec: Spec, here: Point, context: Context) -> Frame:
+    import torch
+
+    from landscape.directions import principal_directions
+
+    assert spec.at is not None
+    store = Store(context.folder.parent)
+    steps = trajectory_steps(store, spec.at)
+    if len(steps) <= spec.dims:
+        raise UsageError(f"{spec.at} kept {len(steps)} looks of its trajectory: a run with more of them is made by 'train --trajectory'")
+    points = torch.as_tensor(store.arrays(spec.at)["trajectory"]).to(here.z)
+    try:
+        found = principal_directions(points, spec.dims)
+    except ValueError as error:
+        raise ApetError(f"the trajectory of {spec.at} has no {spec.dims} principal components: {error}") from error
+    directions = found.directions.to(here.z)
+    places = ((points - here.z) @ directions).cpu().numpy()
+    return Frame(directions, _past(spec, places), places, np.array(steps, float), np.asarray(found.explained))
+
+
+def _optima(spec: Spec, here: Point) -> Frame:
+    import torch
+
+    from landscape.directions import through
+
+    try:
+        found = through(torch.stack([here.z, *here.others]))
+    except ValueError as error:
+        raise ApetError(f"these optima span no {'line' if spec.dims == 1 else 'plane'}: {error}") from error
+    directions = found.directions.to(here.z)
+    places = (torch.stack([here.z, *here.others]) - here.z) @ directions
+    return Frame(directions, _past(spec, places.cpu().numpy()), places.cpu().numpy(), np.arange(len(places), dtype=float))
+
+
+def _past(spec: Spec, places: np.ndarray) -> tuple[float, ...]:
+    """Beyond the farthest place along each axis; as far as along the first one where all lie on it."""
+    assert spec.reach is not None
+    far = np.abs(places).max(0)
+    if not far[0] > 0:
+        raise ApetError("all places of the slice are one: nothing lies between them")
+    return tuple(spec.reach * float(each if each > 1e-9 * far[0] else far[0]) for each in far)

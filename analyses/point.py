@@ -1,0 +1,203 @@
+"""Where in a tuned subspace something is asked of the loss: at the pretrained point, where a run ended, or on its way there.
+
+A subspace is spanned by entries of the model, and z says how far each is from its pretrained value. Runs that tuned other entries
+(another position seed, another k) are points of the space that all of their entries span together: there they can be compared.
+"""
+
+from __future__ import annotations
+
+import copy
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from analyses.inputs import Context, Inputs, mounted_for, scorer_for, subsets
+from analyses.spec import Spec
+from analyses.store import Store
+from apet.errors import MissingInput, UsageError
+
+SUBSPACE = ("model", "random_init", "task", "k", "matched", "operations", "scope", "unit", "order", "position_seed")
+PLACED = ("k", "matched", "unit", "order", "position_seed")  # which of the entries that the rest names are tuned
+
+
+@dataclass(frozen=True)
+class Point:
+    """The subspace, and the place in it where something is asked for."""
+
+    objective: Any  # landscape.Objective, the training loss
+    z: Any  # Tensor (k,)
+    labels: dict[str, list[str]]  # by layer and by kind of tensor, (k,) each
+    processes: Any  # accelerate's Accelerator
+    space: Any  # apet.space.ParameterSpace
+    index: np.ndarray  # (k,), ascending
+    theta: Any  # Tensor (k,), the entries' pretrained values
+    objective_on: Callable[[list], Any]  # the loss on other examples
+    others: list[Any] = field(default_factory=list)  # Tensor (k,) each: where the runs `spec.to` ended
+
+
+@contextmanager
+def point(spec: Spec, found: Inputs, context: Context) -> Iterator[Point]:
+    """Mount the subspace; the model is as it was when the block ends. Several processes take every so-many-th batch each."""
+    import torch
+
+    from apet.coordinates import Coordinates
+    from apet.launch import accelerator_for, total
+    from apet.resident import plain
+    from apet.scope import all_names
+    from landscape.criterion import CrossEntropy
+    from landscape.objective import Objective
+
+    model, scorer = found.loaded.model, scorer_for(spec, found)
+    if spec.operations != "add":  # new parameters stay
+        model = copy.deepcopy(model)
+    examples, _ = subsets(spec, found)
+    processes = accelerator_for(found.device, "no")
+    if spec.samples is not None and processes.num_processes > 1:
+        raise UsageError("samples are drawn batch by batch: take one process")
+    mounted = mounted_for(spec, model, scorer, examples)
+    with mounted.attached:
+        own = mounted.placement.index
+        where = torch.zeros(mounted.k) if spec.at is None else torch.as_tensor(found_by(spec, context, own))
+        ends = [_end_of(run_id, spec, context, mounted.space) for run_id in spec.to_runs]
+    index = np.unique(np.concatenate([own, *(each for each, _ in ends)]))
+    coordinates = Coordinates(mounted.space, index)
+    theta = coordinates.pull({name: plain(p).detach() for name, p in all_names(model).items()})
+    with coordinates.attach(model) as attached:
+
+        def outputs(z: torch.Tensor, batch: Any) -> torch.Tensor:
+            attached.bind(z)
+            return scorer.logits(model, batch)
+
+        def objective_on(these: list) -> Objective:
+            batches = list(scorer.batches(these, spec.batch))[processes.process_index :: processes.num_processes]
+            if not batches:
+                raise UsageError(f"{processes.num_processes} processes share {len(these)} examples in batches of {spec.batch}: lower batch")
+            return Objective(outputs, CrossEntropy(), batches, len(index), device=found.device, total=lambda each: total(processes, each))
+
+        def embedded(z: Any, entries: np.ndarray) -> torch.Tensor:
+            whole = torch.zeros(len(index))
+            whole[np.searchsorted(index, entries)] = torch.as_tensor(z)
+            return objective.vector(whole, "z")
+
+        objective = objective_on(examples)
+        others = [embedded(z, entries) for entries, z in ends]
+        yield Point(
+            objective, embedded(where, own), mounted.space.labels(index), processes, mounted.space, index, theta, objective_on, others,
+        )  # fmt: skip
+
+
+def found_by(spec: Spec, context: Context, index: np.ndarray) -> np.ndarray:
+    """z (k,) at the end of the run `spec.at`, or at the look at `spec.at_step`; it must have tuned the same entries `index`."""
+    assert spec.at is not None
+    store, _, arrays = _tuned(spec.at, spec, context, SUBSPACE)
+    if "index" in arrays and not np.array_equal(arrays["index"], index):
+        raise UsageError(f"{spec.at} placed its entries by {spec.order} on other examples: their order cannot be made again here")
+    if spec.at_step is None:
+        return arrays["z"]
+    steps = trajectory_steps(store, spec.at)
+    if spec.at_step not in steps:
+        raise UsageError(f"step {spec.at_step} is no look of {spec.at}: there are {', '.join(map(str, steps)) or 'none'}")
+    return arrays["trajectory"][steps.index(spec.at_step)]
+
+
+def _tuned(run_id: str, spec: Spec, context: Context, same: tuple[str, ...]) -> tuple[Store, dict, dict[str, np.ndarray]]:
+    """(store, spec, arrays) of a finished run of apet that agrees with `spec` in the fields `same`."""
+    store = Store(context.folder.parent)
+    if not store.done(run_id):
+        raise MissingInput(f"no finished run {run_id} in {store.root}")
+    other, arrays = store.spec(run_id), store.arrays(run_id)
+    if other["kind"] != "train" or "z" not in arrays or any(name.startswith("head.") for name in arrays):
+        raise UsageError(f"{run_id} is no run of apet in words: only of those the optimum is a point of this subspace")
+    for name in (*same, *(["train_seed"] if spec.random_init else [])):  # which draws the weights
+        if other[name] != getattr(spec, name):
+            raise UsageError(
+                f"{run_id} has {name} {other[name]}, this {spec.kind} {getattr(spec, name)}: they are not of the same subspace"
+            )
+    return store, other, arrays
+
+
+def _end_of(run_id: str, spec: Spec, context: Context, space: Any) -> tuple[np.ndarray, np.ndarray]:
+    """(entries, z) where another run ended, which may have tuned other entries of the same space."""
+    from apet.placement import place
+
+    store, other, arrays = _tuned(run_id, spec, context, tuple(name for name in SUBSPACE if name not in PLACED))
+    if "index" in arrays:
+        return arrays["index"], arrays["z"]
+    requested = next(int(row.value) for row in store.rows(run_id) if row.quantity == "requested_k")
+    return place(space, requested, other["position_seed"], other["unit"], other["order"]).index, arrays["z"]
+
+
+def fields_at(store: Store, run_id: str) -> dict[str, Any]:
+    """The fields that whatever is asked for at the run must share with it."""
+    if not store.done(run_id):
+        raise MissingInput(f"no finished run in {store.folder(run_id)}")
+    spec = store.spec(run_id)
+    if spec["kind"] != "train" or spec["method"] != "apet":
+        raise UsageError(f"{run_id} is a {spec['kind']} run of method {spec['method']}: only runs of apet end at a point of the subspace")
+    examples = {} if spec["examples"] is None else {"examples": spec["examples"]}  # those that it was trained on
+    seed = {"train_seed": spec["train_seed"]} if spec["random_init"] else {}
+    return {name: spec[name] for name in (*SUBSPACE, "max_length")} | examples | seed
+
+
+def trajectory_steps(store: Store, run_id: str) -> list[int]:
+    """The steps at which the run kept what it tuned; none unless it was made with `trajectory`."""
+    arrays = store.arrays(run_id)
+    return [int(step) for step in arrays["history"][:, 0]] if "trajectory" in arrays else []
+
+
+def named(spec: Spec) -> str:
+    """Where it is, for the note of a row; "" for the pretrained point."""
+    return "" if spec.at is None else f" at {spec.at}" + ("" if spec.at_step is None else f" step {spec.at_step}")
+
+
+def matrix_at(point: Point, matrix: str, samples: int | None = None, seed: int = 0) -> Any:
+    """The matrix as an operator, its graphs kept in a quarter of the free memory, which processes share."""
+    import psutil
+    import torch
+
+    from landscape.curvature import EmpiricalFisher, GaussNewton, Hessian
+
+    on_gpu = point.objective.device.type == "cuda"
+    free = torch.cuda.mem_get_info(point.objective.device)[0] if on_gpu else psutil.virtual_memory().available
+    memory = free / 4 / (1 if on_gpu else point.processes.num_processes)
+    if matrix == "ggn":
+        return GaussNewton(point.objective, point.z, memory=memory, samples=samples, seed=seed)
+    return {"hessian": Hessian, "fisher": EmpiricalFisher}[matrix](point.objective, point.z, memory=memory)
+
+
+def recorded(matrix: Any, gradient: Any, point: Point, context: Context) -> Any:
+    """The same with its products on the disk, by the main process; all begin with those that it finds."""
+    import torch
+
+    from analyses.recorded import Recorded, kept
+    from apet.launch import shared
+
+    main = point.processes.is_main_process
+    # The run's folder says which run it is; the rest, which of its matrices, and what may change between two starts of it.
+    sums = " ".join(str(zlib.crc32(vector.cpu().numpy().data)) for vector in (gradient, point.z))
+    name = f"{type(matrix).__name__} {torch.__version__} {matrix.device.type} {sums}"
+    return Recorded(matrix, context.folder, name, main, shared(point.processes, kept(context.folder) if main else None))
+
+
+def gauss_newton_rows_of(point: Point, progress: Callable[[int, int], None] | None = None) -> Any:
+    """Rows (n (C - 1), k) whose Gram matrix is the Gauss-Newton matrix of label words, those of all processes."""
+    from apet.kernels import NotPerExample
+    from apet.launch import gathered
+    from landscape.exact import gauss_newton_rows
+
+    try:
+        rows = gauss_newton_rows(point.objective, point.z, each=True, progress=progress)
+    except NotPerExample:  # an entry of a table that all examples share
+        rows = gauss_newton_rows(point.objective, point.z, each=False, progress=progress)
+    return gathered(point.processes, rows)  # rows of zeros add nothing
+
+
+def gauss_newton_spectrum(point: Point) -> Any:
+    """The exact spectrum of the Gauss-Newton matrix of label words."""
+    from landscape.exact import of_rows
+
+    return of_rows(gauss_newton_rows_of(point))

@@ -1,0 +1,171 @@
+"""A run of kind slice: the loss along lines and planes through a point of the tuned subspace, with the quadratic model beside it.
+
+Displacements are true ones: |delta| of the tuned entries, in rows as x (and y); |theta|, by which they are comparable over scales,
+is a row of its own. Whatever is evaluated is kept on disk as it comes, so a job that was stopped goes on and ends the same.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from analyses.basins import CURVE_STEPS, PLACES, about, between, numbers_gradients
+from analyses.evaluated import Evaluated, Measure
+from analyses.frames import LANCZOS_STEPS, PROBES, Frame, frame_for, norm_of
+from analyses.inputs import Context, Inputs, row_maker, subsets
+from analyses.point import Point, matrix_at, named, point
+from analyses.spec import Spec
+from analyses.store import Row
+from apet.errors import ApetError, UsageError
+
+MOST_LOSSES = 200_000_000  # kept for one slice: points times examples
+PRODUCTS = {"fisher": PROBES, "jacobi": PROBES, "hessian": LANCZOS_STEPS, "ggn": LANCZOS_STEPS}
+
+
+def forwards(spec: Spec) -> int:
+    """At how many points the loss is asked for, at most."""
+    spec = spec.resolved()
+    assert spec.points is not None
+    return (spec.points + spec.refine) ** spec.dims
+
+
+def slice_gradients(spec: Spec, examples: int) -> int:
+    """About how many example-gradients that costs, as many held-out examples included: a forward pass is a third of one."""
+    products = PRODUCTS.get(spec.directions, 0) + spec.dims
+    paths = PLACES * (1 + spec.curve) if spec.directions == "optima" and spec.dims == 1 else 0
+    found = math.ceil(2 * examples * ((forwards(spec) + paths) / 3 + products)) + examples * (1 + CURVE_STEPS * spec.curve)
+    return found + (numbers_gradients(spec, examples) if spec.numbers else 0)
+
+
+def planned(spec: Spec, examples: int) -> dict[str, Any]:
+    """What a dry run says of a slice. UsageError for a grid whose losses do not fit into memory."""
+    count = forwards(spec)
+    if 2 * count * examples > MOST_LOSSES:
+        raise UsageError(
+            f"{count:,} points times {2 * examples:,} examples are {16e-9 * count * examples:.1f} GB of losses, at most "
+            f"{8e-9 * MOST_LOSSES:.1f}: fewer points, or fewer examples"
+        )
+    return {"points": count}
+
+
+def slice_run(spec: Spec, found: Inputs, context: Context) -> tuple[list[Row], dict[str, np.ndarray]]:
+    from apet.evaluation import by_length
+    from landscape.basin import roughness
+
+    examples, _ = subsets(spec, found)
+    with point(spec, found, context) as here:
+        if here.processes.num_processes > 1:
+            raise UsageError("a slice takes one process: start several for several seeds")
+        if spec.dims > len(here.z):
+            raise UsageError(f"k = {len(here.z)}: there is no plane in one coordinate")
+        loss, gradient = here.objective.loss(here.z), here.objective.gradient(here.z)
+        if not math.isfinite(loss):
+            raise ApetError(f"the loss at this point is {loss}: there is nothing to slice through")
+        frame = frame_for(spec, here, gradient, context)
+        # By length: a batch is padded to its longest, and attention pays for that squared.
+        splits = {"train": examples, "validation": held_out(found, len(examples))}
+        objectives = {split: here.objective_on(by_length(found.data.task, each)) for split, each in splits.items()}
+        make, norm, more = _maker(spec, found, len(gradient)), norm_of(here), {}
+        with Evaluated(objectives, context.folder, _name(here), spec.metric) as evaluated:
+            axes, numbers = _grid(spec, here, frame, evaluated, context)
+            measures = evaluated.measures
+            extra = []
+            if spec.directions == "optima" and spec.dims == 1:
+                extra, more = between(spec, here, context, evaluated, make)
+        model = _quadratic(here, frame, axes, loss, gradient)
+        if spec.numbers:
+            with Evaluated({"train": objectives["train"]}, context.folder, _name(here), file="rays") as alone:
+                extra += about(spec, here, gradient, norm, context, alone, make)
+    rough = roughness(measures[0].mean(numbers), model, measures[0].stderr(numbers))
+    rows = [
+        make("centre_loss", loss),
+        make("gradient_norm", float(gradient.norm())),
+        make("theta_norm", norm),
+        make("z_norm", float(here.z.norm())),
+        make("roughness", rough.value, stderr=rough.stderr, note_too="rms distance from the quadratic model, of the slice's range"),
+        *extra,
+        *(make("slice_reach", each, x=i + 1) for i, each in enumerate(frame.reach)),
+        *(make("explained_variance", share, x=i + 1) for i, share in enumerate(frame.explained)),
+        *(make("slice_place", mark, **_at(place)) for place, mark in zip(frame.places, frame.marks, strict=True)),
+        *_curves(axes, numbers, measures, model, make),
+    ]
+    arrays = more | {f"axis_{i}": axis for i, axis in enumerate(axes)} | {"quadratic": model, "z": here.z.cpu().numpy()}
+    arrays |= {"directions": frame.directions.cpu().numpy(), "places": frame.places, "gradient": gradient.cpu().numpy()}
+    for each in measures:
+        arrays |= {f"{each.quantity}.{each.split}": each.mean(numbers), f"{each.quantity}.{each.split}.stderr": each.stderr(numbers)}
+    return rows, arrays
+
+
+def held_out(found: Inputs, count: int) -> list:
+    """So many examples of the validation split, the same for every slice of the task."""
+    examples = found.data.splits["validation"]
+    return [examples[i] for i in np.random.default_rng(20261125).permutation(len(examples))[:count]]
+
+
+def _name(here: Point) -> str:
+    """What the losses at a point depend on and may change between two starts of a run."""
+    import torch
+
+    return f"{torch.__version__} {here.z.device.type} {torch.get_num_threads()}"
+
+
+def _grid(spec: Spec, here: Point, frame: Frame, evaluated: Evaluated, context: Context) -> tuple[list[np.ndarray], np.ndarray]:
+    """(axes, numbers (points, ..., all)) over the grid, the first axis first; with `refine` again with more places on each axis."""
+    from landscape.slices import axis, refined, slice_of
+
+    assert spec.points is not None
+    axes, total = [axis(reach, spec.points) for reach in frame.reach], forwards(spec)
+
+    def tell(done: int, of: int) -> None:
+        context.report("slice", done, total)
+
+    found = slice_of(evaluated, here.z, frame.directions, axes, progress=tell)
+    if spec.refine:
+        axes = list(refined(axes, evaluated.measures[0].mean(found.numbers), spec.refine))
+        found = slice_of(evaluated, here.z, frame.directions, axes, progress=tell)
+    return axes, found.numbers
+
+
+def _quadratic(here: Point, frame: Frame, axes: list[np.ndarray], loss: float, gradient: Any) -> np.ndarray:
+    """The quadratic model over the grid, from the gradient and as many Hessian products as there are directions."""
+    from landscape.operators import matmat
+    from landscape.slices import quadratic
+
+    with matrix_at(here, "hessian") as hessian:
+        return quadratic(loss, gradient, matmat(hessian, frame.directions), frame.directions, axes)
+
+
+def _maker(spec: Spec, found: Inputs, k: int) -> Callable[..., Row]:
+    """Rows of this slice; the note says the directions, where it was taken and which runs it goes to."""
+    make = row_maker(spec, found)
+    to = f"; to {', '.join(spec.to_runs)}" if spec.to else ""
+    common = {
+        "k": k, "position_seed": spec.position_seed, "train_seed": spec.train_seed, "method": "apet", "subspace": "coordinates",
+    }  # fmt: skip
+    where = f"{spec.directions}{named(spec)}{to}"
+
+    def row(quantity: str, value: float, note_too: str = "", **columns: Any) -> Row:
+        note = f"{where}; {note_too}" if note_too else where
+        return make(quantity, value, **{**common, "split": "train", "note": note, **columns})
+
+    return row
+
+
+def _at(place: Any) -> dict[str, float]:
+    """The coordinates of a place as columns of a row."""
+    return dict(zip("xy", map(float, place), strict=False))
+
+
+def _curves(axes: list[np.ndarray], numbers: np.ndarray, measures: list[Measure], model: np.ndarray, make: Callable[..., Row]) -> list[Row]:
+    """A row a point and measure, and one of the quadratic model."""
+    values = [(each, each.mean(numbers), each.stderr(numbers)) for each in measures]
+    rows = []
+    for index in np.ndindex(model.shape):
+        place = _at([axis[i] for axis, i in zip(axes, index, strict=True)])
+        for each, mean, error in values:
+            rows.append(make(f"slice_{each.quantity}", mean[index], stderr=float(error[index]), split=each.split, **place))
+        rows.append(make("slice_quadratic", model[index], **place))
+    return rows

@@ -1,0 +1,112 @@
+"""Reading the rows of slices: the loss over lines and planes, what lies on them, and the quadratic model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from figures.rows import CannotDraw, pick, where
+from figures.style import short_name
+
+NAMES = {
+    "random": "random direction", "tensor": "normalised by tensors", "filter": "normalised by filters", "fisher": "scaled by Fisher",
+    "jacobi": "scaled by curvature", "hessian": "Hessian eigenvector", "ggn": "Gauss-Newton eigenvector", "gradient": "gradient",
+    "trajectory": "principal component", "optima": "between optima",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Place:
+    """A point of a slice that means something: a look of a trajectory (`step`), or where a run ended."""
+
+    x: float
+    y: float
+    step: float
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A slice of one run: `loss` (x,) or (x, y) over displacements `x`, `y`, NaN where it is not known.
+
+    `norm` is |theta| of the tuned entries, `directions` the kind of directions, `at` the run that it goes through ("": the
+    pretrained point). `stderr`, `validation` and `quadratic` are shaped like `loss`, or None.
+    """
+
+    run_id: str
+    model: str
+    parameters: int
+    task: str
+    k: int
+    directions: str
+    at: str
+    norm: float
+    x: np.ndarray
+    y: np.ndarray | None
+    loss: np.ndarray
+    stderr: np.ndarray
+    validation: np.ndarray | None
+    quadratic: np.ndarray | None
+    explained: tuple[float, ...]  # of a trajectory's variance, by each direction
+    places: tuple[Place, ...]
+
+    @property
+    def taken(self) -> str:
+        return "tuned" if self.at else "pretrained"
+
+    def label(self, axis: int, short: bool = False) -> str:
+        """What is on the axis (0 or 1), its share of the variance where it is a principal component."""
+        if self.directions == "trajectory":
+            share = f" ({100 * self.explained[axis]:.0f} %{'' if short else ' of variance'})" if len(self.explained) > axis else ""
+            return f"PC {axis + 1}{share}"
+        rank = "first" if axis == 0 else "second"
+        if self.directions in ("hessian", "ggn"):
+            return f"{rank} eigenvector"
+        return {"gradient": ("along the gradient", "random direction"), "optima": ("to the first run", "to the second run")}.get(
+            self.directions, (f"{rank} direction",) * 2
+        )[axis]
+
+    @property
+    def title(self) -> str:
+        return short_name(self.model)
+
+
+def grids(rows: pd.DataFrame, dims: int) -> list[Grid]:
+    """The slices of so many dimensions in `rows` (from `tidy`), by task, size, directions and run. CannotDraw without any."""
+    losses = pick(rows, "slice_loss", "train")
+    losses = where(losses, losses["y"].notna() if dims == 2 else losses["y"].isna())
+    found = [_grid(str(run), where(rows, rows["run_id"] == run), dims) for run in dict.fromkeys(losses["run_id"])]
+    found = [grid for grid in found if np.isfinite(grid.loss).any()]
+    if not found:
+        raise CannotDraw(f"no slice_loss over {'a plane' if dims == 2 else 'a line'} in the rows")
+    return sorted(found, key=lambda grid: (grid.task, grid.parameters, grid.model, grid.directions, grid.at != "", grid.run_id))
+
+
+def _grid(run_id: str, rows: pd.DataFrame, dims: int) -> Grid:
+    train = pick(rows, "slice_loss", "train")
+    first = train.iloc[0]
+    directions, _, at = str(first["note"]).partition(";")[0].partition(" at ")
+    x, y = np.unique(train["x"].to_numpy(float)), np.unique(train["y"].to_numpy(float)) if dims == 2 else None
+
+    def table(part: pd.DataFrame, column: str = "value") -> np.ndarray | None:
+        """A column over the grid; rows that were not finite are NaN."""
+        if part.empty:
+            return None
+        values = np.full((len(x),) if y is None else (len(x), len(y)), np.nan)
+        at_x = np.searchsorted(x, part["x"].to_numpy(float))
+        values[at_x if y is None else (at_x, np.searchsorted(y, part["y"].to_numpy(float)))] = part[column].to_numpy(float)
+        return values
+
+    loss, stderr = table(train), table(train, "stderr")
+    assert loss is not None
+    assert stderr is not None
+    norm = pick(rows, "theta_norm")["value"]
+    shares = pick(rows, "explained_variance").sort_values("x")["value"]
+    places = pick(rows, "slice_place").sort_values("value")
+    return Grid(
+        run_id, str(first["model"]), int(first["parameters"]), str(first["task"]), int(first["k"]), directions, at.strip(),
+        float(norm.iloc[0]) if len(norm) else float("nan"), x, y, loss, stderr, table(pick(rows, "slice_loss", "validation")),
+        table(pick(rows, "slice_quadratic")), tuple(map(float, shares)),
+        tuple(Place(*map(float, each)) for each in places[["x", "y", "value"]].to_numpy()),
+    )  # fmt: skip

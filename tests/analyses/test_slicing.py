@@ -1,0 +1,242 @@
+"""Slices: the centre is the loss that was reported, axes are true displacements, a killed one goes on, wrong input is refused."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from study_cases import BASE
+
+from analyses.evaluated import Evaluated
+from analyses.inputs import Context, inputs
+from analyses.point import point
+from analyses.run import check, run
+from analyses.slicing import MOST_LOSSES
+from analyses.spec import DIRECTIONS, Spec
+from analyses.store import Store
+from apet.errors import ApetError, UsageError
+from apet.models import fingerprint
+
+LINE = Spec(**{**BASE, "kind": "slice", "k": 40, "points": 5})
+SEEDS = {"position_seed": 3, "k": 30}
+
+
+@pytest.fixture(autouse=True)
+def brief(monkeypatch) -> None:
+    """Fewer products and rays than a real slice takes."""
+    for name, value in (("frames.LANCZOS_STEPS", 8), ("frames.PROBES", 4), ("basins.LANCZOS_STEPS", 8), ("basins.RAYS", 3)):
+        monkeypatch.setattr(f"analyses.{name}", value)
+    monkeypatch.setattr("analyses.basins.CURVE_STEPS", 30)
+    monkeypatch.setattr("landscape.basin.HALVINGS", 6)
+
+
+@pytest.fixture(scope="module")
+def runs(folder, tmp_path_factory) -> tuple[Store, dict[str, str]]:
+    """Three runs of other entries, one with its trajectory."""
+    store = Store(tmp_path_factory.mktemp("runs"))
+    train = {**BASE, "k": 40, "steps": 45, "trajectory": True}
+    names = {"a": run(Spec(**train), store, folder), "b": run(Spec(**{**train, **SEEDS}), store, folder)}
+    return store, names | {"c": run(Spec(**{**train, "position_seed": 5}), store, folder)}
+
+
+def sliced(spec: Spec, store: Store, folder) -> tuple[list, dict[str, np.ndarray]]:
+    name = run(spec, store, folder)
+    return store.rows(name), store.arrays(name)
+
+
+def single(rows: list, quantity: str) -> float:
+    return next(row.value for row in rows if row.quantity == quantity and math.isnan(row.x))
+
+
+@pytest.mark.parametrize("dims", [1, 2])
+@pytest.mark.parametrize("directions", [each for each in DIRECTIONS if each not in ("filter", "optima")])
+def test_the_centre_is_the_loss_of_the_point_and_axes_are_true_displacements(directions, dims, runs, folder):
+    store, names = runs
+    spec = replace(LINE, directions=directions, dims=dims, at=names["a"], points=3)
+    rows, arrays = sliced(spec, store, folder)
+    losses = arrays["loss.train"]
+    assert losses.shape == (3,) * dims
+    assert losses[(1,) * dims] == pytest.approx(store.arrays(names["a"])["history"][-1, 1], rel=1e-5)
+    assert arrays["quadratic"][(1,) * dims] == single(rows, "centre_loss")
+    np.testing.assert_allclose(arrays["directions"].T @ arrays["directions"], np.eye(dims), atol=1e-5)
+    assert {row.note.partition("; ")[0] for row in rows} == {f"{directions} at {names['a']}"}
+    if directions not in ("trajectory",):
+        assert arrays["axis_0"][-1] == pytest.approx(single(rows, "theta_norm"))
+    points = [row for row in rows if row.quantity == "slice_loss" and row.split == "train"]
+    assert all(row.stderr > 0 for row in points)
+    assert [math.isnan(row.y) for row in points] == [dims == 1] * len(points)
+
+
+def test_a_point_of_the_slice_is_the_loss_there_and_the_model_is_left_as_it_was(runs, folder, tmp_path):
+    store, names = runs
+    spec = replace(LINE, at=names["a"]).resolved()
+    _, arrays = sliced(spec, store, folder)
+    found = inputs(spec, folder)
+    with point(spec, found, Context(store.folder("x"), lambda *_: None)) as here:
+        z = here.z + torch.as_tensor(arrays["axis_0"][4] * arrays["directions"][:, 0]).to(here.z)
+        assert here.objective.loss(z) == pytest.approx(arrays["loss.train"][4], rel=1e-5)
+    assert fingerprint(found.loaded.model) == found.loaded.fingerprint
+
+
+def test_the_quadratic_model_touches_the_loss(folder, tmp_path):
+    _, arrays = sliced(replace(LINE, reach=0.02, directions="gradient"), Store(tmp_path), folder)
+    change = arrays["loss.train"] - arrays["loss.train"][2]
+    np.testing.assert_allclose(arrays["quadratic"] - arrays["quadratic"][2], change, atol=0.02 * np.abs(change).max())
+    assert change[-1] > 0 > change[0]
+
+
+def test_runs_of_other_entries_are_points_of_the_span_of_all(runs, folder):
+    store, names = runs
+    spec = replace(LINE, directions="optima", at=names["a"], to=names["b"], reach=1.0)
+    _, arrays = sliced(spec, store, folder)
+    ends = [store.arrays(names[each]) for each in "ab"]
+    assert arrays["loss.train"][[2, 4]] == pytest.approx([end["history"][-1, 1] for end in ends], rel=1e-4)
+    apart = np.linalg.norm(arrays["places"][1] - arrays["places"][0])
+    assert 40 <= len(arrays["z"]) <= 70
+    norms = [float(np.linalg.norm(end["z"])) for end in ends]
+    assert math.hypot(*norms) * 0.7 < apart < sum(norms) + 1e-6
+    plane = replace(spec, dims=2, to=f"{names['b']}+{names['c']}", points=3)
+    _, arrays = sliced(plane, store, folder)
+    assert arrays["places"].shape == (3, 2)
+    here = {**vars(plane), "at": None, "dims": 1, "to": names["a"]}  # from the pretrained point
+    _, arrays = sliced(Spec(**here), store, folder)
+    assert arrays["loss.train"][1] == pytest.approx(store.arrays(names["a"])["history"][0, 1], rel=1e-5)
+
+
+class Dies(RuntimeError):
+    pass
+
+
+def test_a_slice_that_was_stopped_goes_on_and_ends_bitwise_the_same(folder, tmp_path, monkeypatch):
+    whole, part = Store(tmp_path / "whole"), Store(tmp_path / "part")
+    spec = replace(LINE, dims=2, directions="hessian", metric=True)
+    name, honest, made = run(spec, whole, folder), Evaluated.__call__, []
+
+    def dies(self: Evaluated, z: torch.Tensor) -> np.ndarray:
+        if len(made) == 9:
+            raise Dies
+        made.append(self.made)
+        return honest(self, z)
+
+    monkeypatch.setattr(Evaluated, "__call__", dies)
+    with pytest.raises(Dies):
+        run(spec, part, folder)
+    assert list(part.folder(name).glob("checkpoint*"))
+    monkeypatch.setattr(Evaluated, "__call__", lambda self, z: (honest(self, z), made.append(self.made))[0])
+    run(spec, part, folder)
+    assert made[-1] == 25 - 9
+    for file in ("rows.jsonl", "arrays.safetensors"):
+        assert (part.folder(name) / file).read_bytes() == (whole.folder(name) / file).read_bytes()
+    assert not list(part.folder(name).glob("checkpoint*"))
+
+
+def test_a_loss_that_is_no_number_stays_one(folder, tmp_path, monkeypatch):
+    honest = Evaluated.__call__
+    calls: list[int] = []
+
+    def broken(self: Evaluated, z: torch.Tensor) -> np.ndarray:
+        calls.append(1)
+        return honest(self, z) * (math.nan if len(calls) == 1 else 1.0)
+
+    monkeypatch.setattr(Evaluated, "__call__", broken)
+    rows, _ = sliced(LINE, Store(tmp_path), folder)
+    values = [row.value for row in rows if row.quantity == "slice_loss" and row.split == "train"]
+    assert [math.isnan(value) for value in values] == [True, False, False, False, False]
+
+
+def test_a_grid_of_one_point_is_the_centre_and_refinement_keeps_the_old_places(folder, tmp_path):
+    store = Store(tmp_path)
+    rows, arrays = sliced(replace(LINE, points=1), store, folder)
+    assert arrays["loss.train"] == pytest.approx([single(rows, "centre_loss")], rel=1e-6)
+    _, coarse = sliced(LINE, store, folder)
+    _, fine = sliced(replace(LINE, refine=4), store, folder)
+    assert len(fine["axis_0"]) == 9
+    np.testing.assert_array_equal(fine["loss.train"][np.isin(fine["axis_0"], coarse["axis_0"])], coarse["loss.train"])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"points": 4}, "points = 4 is even: .* for instance 5"),
+        ({"dims": 3}, "a line .1. or a plane .2."),
+        ({"dims": 2, "points": 1001}, "1,002,001 points is over 100,000: at most 315 a side"),
+        ({"reach": 0.0}, "reach = 0.0 must be positive"),
+        ({"reach": math.nan}, "reach = nan must be positive"),
+        ({"directions": "filter"}, "no whole filter is tuned"),
+        ({"directions": "trajectory"}, "say which with --at"),
+        ({"directions": "optima"}, r"need 1 run\(s\) in --to, got 0"),
+        ({"to": "x"}, "are for directions optima"),
+        ({"directions": "eigen"}, "unknown direction"),
+        ({"at_step": 3}, "say which run with --at"),
+    ],
+)
+def test_what_makes_no_slice_is_refused(change, message):
+    with pytest.raises(UsageError, match=message):
+        replace(LINE, **change).resolved()
+
+
+def test_what_cannot_be_sliced_says_why(runs, folder, tmp_path, monkeypatch):
+    store, names = runs
+    with pytest.raises(UsageError, match="no plane in one coordinate"):
+        run(replace(LINE, k=1, dims=2), store, folder)
+    with pytest.raises(ApetError, match="span no line"):
+        run(replace(LINE, directions="optima", at=names["a"], to=names["a"]), store, folder)
+    monkeypatch.setattr("landscape.objective.Objective.gradient", lambda self, z: torch.zeros_like(z))
+    with pytest.raises(ApetError, match="direction 0 has length 0"):
+        run(replace(LINE, directions="gradient"), store, folder)
+    monkeypatch.setattr("analyses.slicing.MOST_LOSSES", 100)
+    assert MOST_LOSSES > 100
+    with pytest.raises(UsageError, match="fewer points, or fewer examples"):
+        check(LINE, inputs(LINE, folder))
+
+
+def test_directions_by_filters_are_as_long_in_every_row_as_its_values(folder, tmp_path):
+    spec = replace(LINE, unit="row", k=400, directions="filter", scope="weights")
+    _, arrays = sliced(spec, Store(tmp_path), folder)
+    found = inputs(spec, folder)
+    with point(spec.resolved(), found, Context(tmp_path / "x", lambda *_: None)) as here:
+        shapes = dict(here.space.tensors)
+        ratios = []
+        for name, where, flat in here.space.locate(here.index):
+            for row in np.unique(flat // shapes[name][-1]):
+                chosen = np.flatnonzero(flat // shapes[name][-1] == row) + where.start
+                ratios.append(np.linalg.norm(arrays["directions"][chosen, 0]) / float(here.theta[chosen].norm()))
+    assert len(ratios) > 2
+    np.testing.assert_allclose(ratios, ratios[0], rtol=1e-4)
+
+
+def test_a_slices_fields_split_no_other_runs_identity():
+    spectrum, line = Spec(**{**BASE, "kind": "spectrum", "k": 40}), LINE
+    assert replace(spectrum, dims=2, points=7).run_id("w", "d") == spectrum.run_id("w", "d")
+    assert replace(line, dims=2).run_id("w", "d") != line.run_id("w", "d")
+    assert replace(line, points=None).run_id("w", "d") == replace(line, points=41).run_id("w", "d")
+
+
+def test_numbers_of_a_point_come_with_their_errors_and_a_level_that_is_not_met_is_censored(runs, folder, monkeypatch):
+    store, names = runs
+    rows, _ = sliced(replace(LINE, numbers=True, at=names["a"]), store, folder)
+    found = {row.quantity: row for row in rows if math.isnan(row.x)}
+    for name in ("sharpness_average", "sharpness_worst", "hessian_ratio", "angular_dimension", "roughness"):
+        assert math.isfinite(found[name].value) and found[name].stderr >= 0
+    assert found["sharpness_worst"].value >= found["sharpness_average"].value
+    assert 0 <= found["angular_dimension"].value <= 40
+    monkeypatch.setattr("analyses.basins.LEVEL", 1e9)
+    rows, _ = sliced(replace(LINE, numbers=True, at=names["a"], points=3), store, folder)
+    (width,) = [row for row in rows if row.quantity == "basin_width"]
+    assert math.isnan(width.value) and width.low == 4.0
+    assert "censored: above 4, no ray met it" in width.note
+
+
+def test_a_curve_between_optima_has_no_higher_barrier_than_the_line(runs, folder):
+    store, names = runs
+    rows, arrays = sliced(replace(LINE, directions="optima", at=names["a"], to=names["b"], curve=True), store, folder)
+    barriers = {(row.split, row.note.rpartition("; ")[2]): row for row in rows if row.quantity == "barrier"}
+    assert set(barriers) == {(split, path) for split in ("train", "validation") for path in ("line", "curve")}
+    assert all(row.value >= 0 and row.stderr >= 0 for row in barriers.values())
+    assert barriers["train", "curve"].value <= barriers["train", "line"].value + 2 * barriers["train", "line"].stderr
+    for path in ("line", "curve"):
+        ends = [row.value for row in rows if row.quantity == "path_loss" and row.split == "train" and row.note.endswith(path)]
+        assert ends[0] == pytest.approx(store.arrays(names["a"])["history"][-1, 1], rel=1e-4)
+        assert len(ends) == 17
+    assert arrays["bend"].shape == arrays["z"].shape

@@ -1,0 +1,114 @@
+"""Sharpness, width and roughness on quadratics, where each has a closed form."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from landscape import DenseOperator, Objective, basin_width, hessian_ratio, roughness, sharpness_average, sharpness_worst
+
+SIZE = 30
+RANDOM = np.random.default_rng(11)
+ROTATION = torch.as_tensor(np.linalg.qr(RANDOM.standard_normal((SIZE, SIZE)))[0])
+EIGENVALUES = torch.as_tensor(np.arange(1.0, SIZE + 1) ** -1.0)
+H = ROTATION @ torch.diag(EIGENVALUES) @ ROTATION.T
+CENTRE = torch.as_tensor(RANDOM.standard_normal(SIZE))
+
+
+def objective(h: torch.Tensor = H, g: torch.Tensor | None = None) -> Objective[torch.Tensor]:
+    """1 + g'd + d'Hd / 2 about CENTRE, in two batches of unequal weight."""
+
+    def outputs(z: torch.Tensor, batch: torch.Tensor) -> torch.Tensor:
+        d = z - CENTRE[: len(h)]
+        return 1 + (0 if g is None else g @ d) + d @ h @ d / 2
+
+    return Objective(
+        outputs, lambda out, batch: (out * len(batch), float(len(batch))), [torch.ones(3), torch.ones(1)], len(h), torch.float64
+    )
+
+
+def test_average_sharpness_is_the_trace_whatever_the_slope() -> None:
+    for g in (None, torch.ones(SIZE, dtype=torch.float64)):
+        found = sharpness_average(objective(g=g).loss, CENTRE, 0.5, 400)
+        truth = 0.25 * float(EIGENVALUES.sum()) / (2 * SIZE)
+        assert abs(found.value - truth) < 3 * found.stderr
+        assert 0 < found.stderr < 0.1 * truth
+
+
+def test_worst_sharpness_is_the_largest_eigenvalue_and_a_lower_bound() -> None:
+    found = sharpness_worst(objective(), CENTRE, 2.0, steps=40)
+    assert found.rise == pytest.approx(4 * 1.0 / 2, rel=1e-6)
+    assert float(found.displacement.norm()) == pytest.approx(2)
+    assert (found.rises <= 2 + 1e-12).all()
+    assert sharpness_worst(objective(), CENTRE, 2.0, steps=2).rise < found.rise
+
+
+def test_where_the_loss_falls_all_around_nothing_rises() -> None:
+    found = sharpness_worst(objective(-H), CENTRE, 1.0)
+    assert found.rise == 0
+    assert not found.displacement.any()
+
+
+def test_widths_are_those_of_the_ellipsoid() -> None:
+    found = basin_width(objective().loss, CENTRE, 0.1, 100.0, 300)
+    draws = np.random.default_rng(0).standard_normal((200_000, SIZE))
+    draws /= np.linalg.norm(draws, axis=1, keepdims=True)
+    truth = np.sqrt(0.2 / (draws**2 @ EIGENVALUES.numpy())).mean()
+    assert abs(found.mean.value - truth) < 3 * found.mean.stderr
+    assert found.censored == 0
+    one = basin_width(objective(torch.tensor([[4.0]], dtype=torch.float64)).loss, CENTRE[:1], 0.5, 10.0, 3)
+    assert one.widths == pytest.approx(0.5, rel=1e-5)
+
+
+def test_a_level_that_is_never_met_is_censored_and_one_met_by_some_bounds_from_below() -> None:
+    never = basin_width(objective().loss, CENTRE, 1e6, 1.0, 5)
+    assert never.censored == 5
+    assert math.isnan(never.mean.value)
+    some = basin_width(objective().loss, CENTRE, 0.1, 1.2, 50)
+    assert 0 < some.censored < 50
+    assert some.mean.value < basin_width(objective().loss, CENTRE, 0.1, 100.0, 50).mean.value
+
+
+def test_what_is_not_finite_is_beyond_the_basin() -> None:
+    found = basin_width(lambda z: math.nan if float((z - CENTRE).norm()) > 0.3 else 0.0, CENTRE, 1.0, 10.0, 3)
+    assert found.widths == pytest.approx(0.3, rel=1e-4)
+
+
+def test_roughness_is_zero_on_the_model_and_grows_with_the_ripple() -> None:
+    x = np.linspace(-1, 1, 201)
+    model, noise = 2 * x**2, np.full_like(x, 0.01)
+    assert roughness(model, model, noise).value == 0
+    found = roughness(model + 0.1 * np.sin(30 * x), model, noise)
+    assert found.value == pytest.approx(0.1 / math.sqrt(2) / 2.0, rel=0.1)
+    # The error that is stated is the spread over draws of the points' errors.
+    random = np.random.default_rng(0)
+    rough = model + 0.1 * np.sin(30 * x)
+    spread = np.std([roughness(rough + 0.01 * random.standard_normal(201), model, noise).value for _ in range(400)])
+    assert found.stderr == pytest.approx(spread, rel=0.2)
+    assert math.isnan(roughness(np.ones(5), np.ones(5), np.ones(5)).value)
+    values = np.where(x > 0.9, np.nan, model)
+    assert roughness(values, model, noise).value == 0
+
+
+def test_the_ratio_of_extreme_eigenvalues_tells_how_far_from_convex() -> None:
+    def of(values: list[float]) -> tuple[float, float]:
+        rotation = torch.as_tensor(np.linalg.qr(np.random.default_rng(0).standard_normal((len(values),) * 2))[0])
+        return hessian_ratio(DenseOperator(rotation @ torch.diag(torch.tensor(values, dtype=torch.float64)) @ rotation.T))
+
+    assert of([4.0, 1.0, -2.0, 0.5]) == (pytest.approx(0.5), pytest.approx(0, abs=1e-9))
+    assert of([4.0, 1.0, 2.0])[0] == 0
+    assert math.isnan(of([0.0, 0.0])[0])
+
+
+def test_wrong_use_is_refused() -> None:
+    for wrong in (
+        lambda: sharpness_average(objective().loss, CENTRE, 0.0, 3),
+        lambda: sharpness_worst(objective(), CENTRE, -1.0),
+        lambda: basin_width(objective().loss, CENTRE, 0.0, 1.0, 3),
+        lambda: basin_width(objective().loss, CENTRE, 1.0, math.inf, 3),
+    ):
+        with pytest.raises(ValueError, match="must be positive"):
+            wrong()
+    with pytest.raises(ValueError, match="at least one ray"):
+        sharpness_average(objective().loss, CENTRE, 1.0, 0)
