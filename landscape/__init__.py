@@ -31,6 +31,7 @@ from landscape.predict import (
     predict_threshold,
     predict_with_interval,
 )
+from landscape.probit import Passage, passage
 from landscape.quadrature import (
     Estimate,
     SpectralMeasure,
@@ -67,6 +68,7 @@ __all__ = [
     "NotSymmetric",
     "Objective",
     "OperatorCheck",
+    "Passage",
     "Prediction",
     "PredictionInterval",
     "SpectralMeasure",
@@ -100,6 +102,7 @@ __all__ = [
     "of_rows",
     "outliers",
     "participation_ratio",
+    "passage",
     "pooled",
     "predict_threshold",
     "predict_with_interval",
