@@ -224,7 +224,7 @@ def intrinsic_dim(
     subspace: Annotated[str, typer.Option(help="coordinates (APET).")] = "coordinates",
     measure: Annotated[bool, typer.Option("--measure/--no-measure", help="Train over k and regress the crossing.")] = True,
     predict: Annotated[bool, typer.Option("--predict/--no-predict", help="Predict from the Gauss-Newton matrix at the pretrained point.")] = True,
-    find_lr: Annotated[bool | None, typer.Option("--find-lr/--no-find-lr", help="Before each run try five rates for 40 steps, so that every k has its own. \\[default: find-lr]")] = None,
+    find_lr: Annotated[bool | None, typer.Option("--find-lr/--no-find-lr", help="Before each run try five rates around the default for its k, 40 steps each. \\[default: no-find-lr]")] = None,
     seed: Seed = None, train_seed: TrainSeed = None, steps: Steps = None, batch: Batch = None, lr: Rate = None, dtype: Dtype = None,
     device: Device = "auto", out: Out = Path("results"), config: Config = None, set_: Set = None, resume: Resume = True,
     json_: Json = False, dry_run: DryRun = False,
@@ -251,7 +251,7 @@ def intrinsic_dim(
     if k_max <= k_min:
         raise UsageError(f"--k-max {k_max} is not above --k-min {k_min}")
     aim = Search(_target(target, fraction) or Target("fraction", 0.15), "full", runs, k_min, k_max)
-    defaults = {"examples": 128, "early_stop": False, "batch": 16, "readout": "words", "find_lr": True}
+    defaults = {"examples": 128, "early_stop": False, "batch": 16, "readout": "words"}
     spec = _spec("train", defaults, seed, config, set_, **_given(locals()))
     store = _store(out / "intrinsic-dim")
     if dry_run:

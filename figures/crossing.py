@@ -22,7 +22,9 @@ THRESHOLDS = {"k_star": LOSS, "k_loss": LOSS, "k_part": METRIC, "k_high": METRIC
 # Note of a gap -> label, marker, filled.
 STATES = {"used": ("run in the fit", "o", True), "far": ("run far from the crossing", "o", False),
           "failed training": ("failed training, set aside", "x", True)}  # fmt: skip
-LINE, ZERO, CENSORED = "robust line", "k*, interval", "censored, on this side"
+ROOM = 1.6  # the axis goes so far beyond the gaps of the fit; what lies further stands at its edge
+EDGE = 0.94
+LINE, ZERO, CENSORED, BEYOND = "robust line", "k*, interval", "censored, on this side", "far, beyond the axis"
 
 
 @style.paper()
@@ -71,10 +73,18 @@ def _panel(axes: Axes, own: pd.DataFrame, quantity: str, colour: style.Colour) -
     low, high = tried.min() / 1.4, tried.max() * 1.4
     style.log_counts(axes.xaxis, low, high, most=4)
     axes.axhline(0, color=style.GREY, linewidth=0.8, linestyle=":", zorder=1)
+    top = _top(gaps)
+    axes.set_ylim(-top, top)
     for state, (_, marker, filled) in STATES.items():
         part = where(gaps, gaps["note"] == state)
-        face = colour if filled else "white"
-        axes.plot(part["x"], part["value"], marker, color=colour, mfc=face, ms=3.2, mew=0.8, linestyle="none", zorder=3)
+        x, y = part["x"].to_numpy(float), part["value"].to_numpy(float)
+        at_edge = dict.fromkeys(("^", "v"), marker) if marker == "x" else {"^": "^", "v": "v"}
+        for chosen, shape in ((np.abs(y) < top, marker), (y >= top, at_edge["^"]), (y <= -top, at_edge["v"])):
+            if chosen.any():
+                axes.plot(
+                    x[chosen], np.clip(y[chosen], -EDGE * top, EDGE * top), shape, color=colour, mfc=colour if filled else "white",
+                    ms=3.2, mew=0.8, linestyle="none", zorder=3,
+                )  # fmt: skip
     k_star, *ends = (float(threshold[name]) for name in ("value", "low", "high"))
     if not math.isfinite(k_star):
         side = str(threshold["note"]).removeprefix("censored: ")
@@ -92,6 +102,13 @@ def _panel(axes: Axes, own: pd.DataFrame, quantity: str, colour: style.Colour) -
         axes.plot(reach, float(slope["value"].iloc[0]) * np.log(reach / k_star), color=style.MEASURED, linewidth=1.0, zorder=2)
 
 
+def _top(gaps: pd.DataFrame) -> float:
+    """The largest gap on the axis: what the runs of the fit need, so that one far run does not flatten them."""
+    used = gaps["value"].to_numpy(float)[(gaps["note"] == "used").to_numpy()]
+    widest = float(np.abs(used if len(used) else gaps["value"].to_numpy(float)).max())
+    return ROOM * widest if widest > 0 else 1.0
+
+
 def _legend(rows: pd.DataFrame, found: list[tuple[str, pd.DataFrame]]) -> dict[str, style.Key]:
     notes = set(pick(rows, "gap")["note"])
     keys: dict[str, style.Key] = {
@@ -105,4 +122,6 @@ def _legend(rows: pd.DataFrame, found: list[tuple[str, pd.DataFrame]]) -> dict[s
         keys[LINE] = Line2D([], [], color=style.MEASURED, linewidth=1.0)
     if any(str(answer["note"]) in ("censored: above", "censored: below") for answer in answers):
         keys[CENSORED] = Line2D([], [], marker=">", ls="none", color=style.MEASURED, mfc="white")
+    if any((gaps["note"].eq("far") & (gaps["value"].abs() >= _top(gaps))).any() for gaps in (pick(own, "gap") for _, own in found)):
+        keys[BEYOND] = Line2D([], [], marker="^", ls="none", ms=3.2, color=style.INK, mfc="white")
     return keys

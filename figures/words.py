@@ -23,9 +23,9 @@ CAPTIONS = {
     "crossing": (
         "How each threshold was measured: the gap of every run to its target over k (log scale), positive where the target is "
         "reached, and the robust line through the runs near the crossing, as far as those reach. Its zero is k* (vertical line), "
-        "with its interval shaded, to the edge where an end is not known. Open points are runs too far away to be used, crosses "
-        "failed trainings set aside; an arrow marks a censored threshold, on the side where it lies. Without a line, k* is from "
-        "which runs reached the target alone."
+        "with its interval shaded, to the edge where an end is not known. Open points are runs too far away to be used, triangles at "
+        "an edge those beyond the axis, crosses failed trainings set aside; an arrow marks a censored threshold, on the side where it "
+        "lies. Without a line, k* is from which runs reached the target alone."
     ),
     "spectra": (
         "Curvature of the train loss at the pretrained point, one colour a model. Top eigenvalues against their "
