@@ -93,6 +93,11 @@ Weights = Annotated[str | None, typer.Option(help="What the base model is held i
 Attention = Annotated[str | None, typer.Option(help="eager, or sdpa: faster, but curvature is not to be had of it. \\[default: eager]")]
 Track = Annotated[str | None, typer.Option(help="A tracker of accelerate's, such as tensorboard, that follows the run.")]
 Dtype = Annotated[str | None, typer.Option(help="float32, bfloat16 or float16 (autocast; tuned values stay float32). \\[default: float32]")]
+TARGETS = (
+    "What k* shall reach. fraction:.9 (this part of full fine-tuning's improvement of the training loss), loss:.35 (this training loss); "
+    "of the validation metric: of-full:.9 (this part of full fine-tuning's), below-full:.01 (so much less, the high threshold), "
+    "above-chance:.1 (chance and this part of what is missing to 1, the low threshold). \\[default: fraction:0.15]"
+)
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Out = Annotated[Path, typer.Option(help="Folder of results.")]
 Config = Annotated[Path | None, typer.Option(help="YAML file with fields of the run; options on the command line win.")]
@@ -213,17 +218,23 @@ def _histogram(rows: list[Any]) -> dict[str, dict[str, int]]:
 @command("intrinsic-dim")
 def intrinsic_dim(
     model: Model = None, task: Task = None, data: Data = None, random_init: RandomInit = None, examples: Examples = None, scope: Scope = None,
-    fraction: Annotated[float, typer.Option(help="Target: this part of the way from the untuned model's training loss to full fine-tuning's.", min=0.01, max=0.99)] = 0.15,
-    runs: Annotated[int, typer.Option(help="How many APET runs may be spent on the measurement.", min=4)] = 14,
+    target: Annotated[str | None, typer.Option(metavar="KIND:AMOUNT", help=TARGETS)] = None,
+    fraction: Annotated[float | None, typer.Option(help="Short for --target fraction:AMOUNT. \\[default: 0.15]", min=0.01, max=0.99)] = None,
+    runs: Annotated[int, typer.Option(help="At most this many APET runs, in rounds of 4, 3, 3, ...", min=4)] = 14,
+    k_min: Annotated[int, typer.Option(help="The smallest k tried.", min=1)] = 4,
+    k_max: Annotated[int, typer.Option(help="The largest k tried.", min=1)] = 4096,
     subspace: Annotated[str, typer.Option(help="coordinates (APET).")] = "coordinates",
     measure: Annotated[bool, typer.Option("--measure/--no-measure", help="Train over k and regress the crossing.")] = True,
     predict: Annotated[bool, typer.Option("--predict/--no-predict", help="Predict from the Gauss-Newton matrix at the pretrained point.")] = True,
+    find_lr: Annotated[bool | None, typer.Option("--find-lr/--no-find-lr", help="Before each run try five rates around the default for its k, 40 steps each. \\[default: no-find-lr]")] = None,
     seed: Seed = None, train_seed: TrainSeed = None, steps: Steps = None, batch: Batch = None, lr: Rate = None, dtype: Dtype = None,
     device: Device = "auto", out: Out = Path("results"), config: Config = None, set_: Set = None, resume: Resume = True,
     json_: Json = False, dry_run: DryRun = False,
 ) -> None:  # fmt: skip
-    """Measure the number k* of parameters that reaches a target, with an interval, and predict it without training.
+    """Measure the smallest number k* of parameters that reaches a target, with an interval, and predict it without training.
 
+    The 95 % interval is of a search in rounds; where no k reaches the target, every k does, or the untuned model meets it, the answer
+    says so in place of a number. A metric target is mapped to the training loss at which full fine-tuning crosses it.
     Everything is on a fixed set of training examples without early stop, because the prediction speaks of the training
     loss at its minimum. With n examples of C classes no prediction can exceed n (C - 1); above 30 % of that, and where the
     quadratic at the pretrained point does not reach the target (often at a fraction of .7 or more), it is censored.
@@ -232,17 +243,22 @@ def intrinsic_dim(
     from analyses.intrinsic_dim import intrinsic_dim as search
     from analyses.intrinsic_dim import plan
     from analyses.run import check
+    from analyses.study import Search
+    from analyses.targets import Target
 
     if subspace != "coordinates":
         raise UsageError(f"unknown subspace '{subspace}': this version has coordinates")
     if not (measure or predict):
         raise UsageError("nothing to do with both --no-measure and --no-predict")
-    spec = _spec("train", {"examples": 128, "early_stop": False, "batch": 16, "readout": "words"}, seed, config, set_, **_given(locals()))
+    if k_max <= k_min:
+        raise UsageError(f"--k-max {k_max} is not above --k-min {k_min}")
+    aim = Search(_target(target, fraction) or Target("fraction", 0.15), "full", runs, k_min, k_max)
+    defaults = {"examples": 128, "early_stop": False, "batch": 16, "readout": "words"}
+    spec = _spec("train", defaults, seed, config, set_, **_given(locals()))
     store = _store(out / "intrinsic-dim")
     if dry_run:
         found = inputs(spec, data, _device(device))
-        size = check(_as(spec, kind="predict"), found)["in_scope"]
-        known = [check(each, found) for each in plan(spec, runs, predict, measure, size)]
+        known = [check(each, found) for each in plan(spec, aim, predict, measure, data)]
         later = max(0, runs - sum(each["spec"]["method"] == "apet" and each["spec"]["kind"] == "train" for each in known)) if measure else 0
         return _print(
             {
@@ -255,7 +271,7 @@ def intrinsic_dim(
     with _bar() as report:
         count: list[int] = [0, 0]
         result, _ = search(
-            spec, store, runs, fraction, predict, measure, data, _device(device),
+            spec, store, aim, predict, measure, data, _device(device),
             lambda what, done, total: report(f"run {count[0] + 1} of {count[1] or '?'}: {what}", done, total), not resume,
             lambda done, total: count.__setitem__(slice(None), [done, total]),
         )  # fmt: skip
@@ -425,6 +441,7 @@ def study(
     from analyses.board import Board, title
     from analyses.plan import plan
     from analyses.study import read_study, with_data
+    from analyses.targets import QUANTITIES
     from analyses.thresholds import finished, thresholds
     from analyses.workers import Options, run_study
 
@@ -452,7 +469,7 @@ def study(
     _print(
         {
             "study": what.name, "results": str(store.root), "done": len(outcome.done), "failed": len(outcome.failed),
-            "elsewhere": outcome.elsewhere, "thresholds": sum(row.quantity in ("k_star", "k_high", "k_low", "k_pred") for row in rows),
+            "elsewhere": outcome.elsewhere, "thresholds": sum(row.quantity in {*QUANTITIES.values(), "k_pred"} for row in rows),
         },
         json_,
     )  # fmt: skip
@@ -482,9 +499,11 @@ def _print_plan(found: dict[str, Any], as_json: bool) -> None:
         log.print(f"left out: {note}", highlight=False)
 
 
-Fraction = Annotated[
-    float | None, typer.Option(help="Threshold target, as in 'intrinsic-dim'. \\[default: the study's own]", min=0.01, max=0.99)
+Aim = Annotated[
+    str | None,
+    typer.Option("--target", metavar="KIND:AMOUNT", help="Threshold target, as in 'intrinsic-dim'. \\[default: the study's own]"),
 ]
+Fraction = Annotated[float | None, typer.Option(help="Short for --target fraction:AMOUNT.", min=0.01, max=0.99)]
 Results = Annotated[Path, typer.Argument(help="Folder of a study's results, for instance results/demo; or their rows in a .parquet file.")]
 
 
@@ -492,8 +511,8 @@ Results = Annotated[Path, typer.Argument(help="Folder of a study's results, for 
 def figures(
     results: Results,
     out: Annotated[Path, typer.Option(help="Where the PDF and PNG files go.")] = Path("figures/out"),
-    only: Annotated[list[str] | None, typer.Option(help="Draw only these: performance, spectra, scale, layers, thresholds; slices (the loss along lines), contours (over planes), surfaces (over scale, on common axes), relief (in 3-D, and an interactive page).")] = None,
-    fraction: Fraction = None,
+    only: Annotated[list[str] | None, typer.Option(help="Draw only these: performance, spectra, scale, layers, thresholds, crossing; slices (the loss along lines), contours (over planes), surfaces (over scale, on common axes), relief (in 3-D, and an interactive page).")] = None,
+    target: Aim = None, fraction: Fraction = None,
     json_: Json = False, dry_run: DryRun = False,
 ) -> None:  # fmt: skip
     """Draw the figures that the rows of a study allow (PDF and PNG; of surfaces a page that can be turned, and opens offline)."""
@@ -501,7 +520,7 @@ def figures(
 
     for name in only or []:
         lookup(FIGURES, name, "figure")
-    rows = _rows(results, fraction)
+    rows = _rows(results, _target(target, fraction))
     if dry_run:
         return _print({"rows": len(rows), "out": str(out)}, json_)
     drawn = draw_all(rows, out, only)
@@ -512,7 +531,7 @@ def figures(
 def report(
     results: Results,
     out: Annotated[Path | None, typer.Option(help="The page to write. \\[default: RESULTS/report.html]")] = None,
-    fraction: Fraction = None,
+    target: Aim = None, fraction: Fraction = None,
     json_: Json = False, dry_run: DryRun = False,
 ) -> None:  # fmt: skip
     """Write one self-contained page with the study's figures and tables, and print the table of thresholds."""
@@ -521,7 +540,7 @@ def report(
     from figures.rows import CannotDraw
     from figures.summary import summary_table
 
-    rows = _rows(results, fraction)
+    rows = _rows(results, _target(target, fraction))
     page = out or (results.parent if results.suffix == ".parquet" else results) / "report.html"
     if dry_run:
         return _print({"rows": len(rows), "out": str(page)}, json_)
@@ -724,11 +743,19 @@ def _store(root: Path) -> Any:
     return Store(root)
 
 
-def _rows(results: Path, fraction: float | None) -> Any:
-    """All rows under `results`, thresholds included, as a DataFrame."""
-    from analyses.store import frame
+def _target(target: str | None, fraction: float | None) -> Any:
+    """The target that --target or --fraction names, None where neither is given."""
     from analyses.targets import Target
-    from analyses.thresholds import finished, known_targets, thresholds
+
+    if target is not None and fraction is not None:
+        raise UsageError("--fraction is short for --target fraction:AMOUNT: give one of them")
+    return Target.parse(target) if target is not None else None if fraction is None else Target("fraction", fraction)
+
+
+def _rows(results: Path, aim: Any) -> Any:
+    """All rows under `results`, thresholds included, as a DataFrame; `aim` is the target to take where several are of the training loss."""
+    from analyses.store import frame
+    from analyses.thresholds import finished, known_targets, thresholds, whole
 
     if results.suffix == ".parquet":
         return _kept_rows(results)
@@ -736,12 +763,12 @@ def _rows(results: Path, fraction: float | None) -> Any:
     runs = finished(store)
     if not runs:
         raise MissingInput(f"no finished run under {results}: run a study first, for instance 'python cli.py study studies/demo.yaml'")
-    known = [target for target in known_targets(store) if fraction is None or not target.on_loss]
-    known += [] if fraction is None else [Target("fraction", fraction)]
-    fractions = [target.amount for target in known if target.on_loss]
-    if len(fractions) > 1:
-        raise UsageError(f"{results} holds thresholds for the fractions {', '.join(map(str, fractions))}: choose one with --fraction")
-    return frame([row for run in runs for row in run.rows] + [row for target in known for row in thresholds(store, runs, target)])
+    known = [target for target in known_targets(store) if aim is None or not (target.on_loss and aim.on_loss)]
+    known += [] if aim is None or aim in known else [aim]
+    of_loss = [str(target) for target in known if target.on_loss]
+    if len(of_loss) > 1:
+        raise UsageError(f"{results} holds thresholds for {', '.join(of_loss)}: choose one with --target")
+    return frame([row for run in whole(runs) for row in run.rows] + [row for target in known for row in thresholds(store, runs, target)])
 
 
 def _kept_rows(path: Path) -> Any:

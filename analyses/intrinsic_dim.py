@@ -1,4 +1,4 @@
-"""The threshold of one model and task: measured by a design in fixed rounds (analyses.search), predicted from one Gram matrix."""
+"""The threshold of one model and task: measured by a search in fixed rounds (analyses.stages), predicted from one Gram matrix."""
 
 from __future__ import annotations
 
@@ -8,73 +8,97 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from analyses.inputs import Report, inputs
-from analyses.run import check, run
-from analyses.search import FIRST_ROUND, first_round, second_round
+from analyses.inputs import Report
+from analyses.run import run
 from analyses.spec import Spec
+from analyses.stages import searching
 from analyses.store import Row, Store
+from analyses.study import Search
 from analyses.targets import Run, Target
-from analyses.thresholds import thresholds
+from analyses.thresholds import LEVEL, thresholds
+
+HALVINGS = 6  # of full fine-tuning's steps, for the map from a metric to the training loss
 
 
-def plan(spec: Spec, runs: int, predict: bool, measure: bool, size: int) -> list[Spec]:
-    """The specs known beforehand: full fine-tuning (the target), the Gram matrix, and round 1's grid of k."""
-    base = replace(spec, early_stop=False)
-    specs = [replace(base, kind="train", method="full", k=None)]
-    if predict:
-        specs.append(replace(base, kind="predict", method="apet", k=None))
-    if measure:
-        specs += [replace(base, kind="train", method="apet", k=k) for k in first_round(size, min(runs, FIRST_ROUND))]
-    return [s.resolved() for s in specs]
+def references(spec: Spec, search: Search, predict: bool) -> list[Spec]:
+    """What is run before the search: full fine-tuning, for a metric also stopped earlier and earlier, and the Gram matrix."""
+    spec = replace(spec, early_stop=False)
+    full = replace(spec, kind="train", method="full", k=None)
+    steps = [spec.steps] if search.target.on_loss else sorted({max(1, spec.steps >> i) for i in range(HALVINGS + 1)}, reverse=True)
+    specs = [replace(full, steps=each) for each in steps]
+    if predict and search.target.on_loss:
+        specs.append(replace(spec, kind="predict", method="apet", k=None))
+    return [each.resolved() for each in specs]
+
+
+def plan(spec: Spec, search: Search, predict: bool, measure: bool, data: Path | None = None) -> list[Spec]:
+    """The specs known beforehand: the references and, with `measure`, the first round of the search."""
+    known = references(spec, search, predict)
+    return known + (next(_searching(spec, search, known, data, lambda _: None)) if measure else [])
+
+
+def _searching(spec: Spec, search: Search, known: list[Spec], data: Path | None, find: Callable[[Spec], Run | None]):
+    base = replace(spec, kind="train", method="apet", k=1, early_stop=False)
+    return searching([base], search, {spec.task: data} if data else {}, [each for each in known if each.method == "full"], find)
 
 
 def intrinsic_dim(
-    spec: Spec, store: Store, runs: int, fraction: float, predict: bool = True, measure: bool = True,
-    data: Path | None = None, device: str = "cpu", report: Report = lambda *_: None, force: bool = False,
-    stage: Callable[[int, int], None] = lambda done, total: None,
+    spec: Spec, store: Store, search: Search, predict: bool = True, measure: bool = True, data: Path | None = None, device: str = "cpu",
+    report: Report = lambda *_: None, force: bool = False, stage: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[dict[str, Any], list[Row]]:  # fmt: skip
     """Measure and predict k* of `spec`'s model and task; returns the command's JSON object and all rows."""
-    found = inputs(spec, data, device)
-    size = check(replace(spec, kind="predict"), found)["in_scope"]
-    known = plan(spec, runs, predict, measure, size)
-    total = len(known) + (max(0, runs - FIRST_ROUND) if measure else 0)
-    ids: list[str] = []
+    known = references(spec, search, predict)
+    total = len(known) + (search.runs if measure else 0)
+    members: dict[Spec, Run] = {}
 
-    def do(each: Spec) -> Run:
-        ids.append(run(each, store, data, device, report, force))
-        stage(len(ids), total)
-        return Run.of(store, ids[-1])
+    def do(each: Spec) -> None:
+        members[each] = Run.of(store, run(each, store, data, device, report, force))
+        stage(len(members), total)
 
-    members = [do(each) for each in known]
-    target = Target("fraction", fraction)
-    if measure:
-        value = target.value(members[:1], "")
-        first = {m.k: target.gap(m, value, "") for m in members if m.tuned_by("apet")}
-        pairs = second_round(first, max(0, runs - len(first)))
-        members += [
-            do(replace(spec, kind="train", early_stop=False, method="apet", k=k, position_seed=seed).resolved()) for k, seed in pairs
-        ]
-    rows = thresholds(store, members, target)
-    return _summary(members, rows), [row for m in members for row in m.rows] + rows
+    for each in known:
+        do(each)
+    for batch in _searching(spec, search, known, data, members.get) if measure else ():
+        for each in batch:
+            do(each)
+    runs = list(members.values())
+    rows = thresholds(store, runs, search.target)
+    return _summary(runs, rows, search.target), [row for each in runs for row in each.rows] + rows
 
 
-def _summary(members: list[Run], rows: list[Row]) -> dict[str, Any]:
-    """The contract's object: intervals, target with its definition, null where censored."""
-    by = {row.quantity: row for row in rows if row.quantity != "predicted_loss"}
+def _summary(members: list[Run], rows: list[Row], target: Target) -> dict[str, Any]:
+    """The contract's object: intervals, target with its definition, null where censored; `answer` says so in words."""
+    by = {row.quantity: row for row in rows if row.quantity not in ("predicted_loss", "gap")}
     out: dict[str, Any] = {"model": rows[0].model, "parameters": rows[0].parameters, "task": rows[0].task}
-    for name, flag in (("k_star", "censored"), ("k_pred", "censored_pred")):
-        row = by.get(name)
+    for name, quantity, flag in (("k_star", target.quantity, "censored"), ("k_pred", "k_pred", "censored_pred")):
+        row = by.get(quantity)
         for suffix, value in (("", "value"), ("_low", "low"), ("_high", "high")):
             out[name + suffix] = _null(getattr(row, value)) if row else None
         out[flag] = row.note.split()[1] if row and row.note.startswith("censored:") else None
-    out["target"] = by["target_loss"].value
-    out["target_definition"] = by["target_loss"].note
+    stated = by["target_loss" if target.on_loss else "target_metric"]
+    out |= {"target": stated.value, "target_definition": stated.note, "target_kind": str(target), "level": LEVEL}
+    out["answer"] = _answer(by[target.quantity]) if target.quantity in by else None
+    for name in ("mapped_loss", "map_offset", "map_p"):
+        if name in by:
+            out |= {name: _null(by[name].value), f"{name}_note": by[name].note}
     out["rank_ceiling"] = int(by["rank_ceiling"].value) if "rank_ceiling" in by else None
     out["slope"] = _null(by["slope"].value) if "slope" in by else None
     out["chance"] = members[0].value("chance", "validation")
     out["runs"] = int(by["runs"].value) if "runs" in by else 0
+    out["runs_diverged"] = int(by["runs_diverged"].value) if "runs_diverged" in by else 0
     out["run_ids"] = [m.id for m in members]
     return out
+
+
+def _answer(row: Row) -> str:
+    """What the measurement says, in one line."""
+    if math.isfinite(row.value):
+        low, high = (f"{end:.4g}" if math.isfinite(end) else "?" for end in (row.low, row.high))
+        return f"{row.quantity} = {row.value:.4g} [{low}, {high}], {100 * LEVEL:g} %"
+    if row.note == "censored: above":
+        return f"{row.quantity} is above {row.low:g}, the largest k tried: no k up to there reaches the target"
+    if row.note == "censored: below":
+        return f"{row.quantity} is below {row.high:g}, the smallest k tried: it reaches the target"
+    return f"{row.quantity}: {row.note}"
 
 
 def _null(value: float) -> float | None:

@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from analyses.inputs import inputs
 from analyses.run import check
-from analyses.search import FIRST_ROUND, first_round, second_round
+from analyses.search import FIRST_ROUND, first_round, next_round
 from analyses.spec import Spec, spec_from
 from analyses.study import Search, Stage, Study, Variant
-from analyses.targets import Run
+from analyses.targets import Run, Target
 from apet.errors import ApetError
 from apet.evaluation import metric_names
 from apet.tasks import TASKS
@@ -48,7 +48,7 @@ def _rounds(stage: Stage, study: Study, over: dict[str, list[Spec]], find: Find)
     if stage.at is not None:
         yield _following(stage, over[stage.at], find)
     elif stage.search is not None:
-        yield from _searching(stage.specs, stage.search, study.data, over.get(stage.search.of or "", []), find)
+        yield from searching(stage.specs, stage.search, study.data, over.get(stage.search.of or "", []), find)
     else:
         yield list(stage.specs)
 
@@ -64,28 +64,47 @@ def at_optimum(spec: Spec, variant: Variant, run_id: str) -> Spec:
     return spec_from({**vars(spec), **dict(variant), "at": run_id}).resolved()
 
 
-def _searching(bases: tuple[Spec, ...], search: Search, data: dict[str, Path], full: list[Spec], find: Find) -> Iterator[list[Spec]]:
-    """Round 1 of every search, then round 2 of those whose target is known."""
-    first: dict[Spec, list[Spec]] = {}
-    for base in bases:
-        ks = first_round(_size(base, data.get(base.task)), min(search.runs, FIRST_ROUND), search.lowest, search.highest)
-        first[base] = [_with(base, k, base.position_seed) for k in ks]
-    yield [spec for specs in first.values() for spec in specs]
-    target, second = search.target, []
+def searching(bases: Sequence[Spec], search: Search, data: Mapping[str, Path], full: Sequence[Spec], find: Find) -> Iterator[list[Spec]]:
+    """The runs of all searches, a round at a time (analyses.search); `bases` are specs whose k does not count, one for each search.
+
+    A search ends with its budget, where its target is not known or settled without any run, and where it lies beyond the range.
+    Its i-th run has the i-th position seed from the base's on, so that no two runs share their noise.
+    """
+    target = search.target
     measured = [run for spec in full if (run := find(spec)) and target.measures(run)]
-    for base, specs in first.items():
-        runs = [run for spec in specs if (run := find(spec)) and target.counts(run)]
-        against = [run for run in measured if runs and target.group(run) == target.group(runs[0])]
-        if target.kind == "above_chance":
-            against = against or runs
-        if not against:
+    asked: dict[Spec, list[Spec]] = {}
+    for base in bases:
+        there = [run for run in measured if target.like(base, run)]
+        if there and target.settled(there, _metric(base)):
             continue
-        metric = metric_names(TASKS[base.task])[0]
-        value = target.value(against, metric)
-        gaps = {run.k: gap for run in runs if math.isfinite(gap := target.gap(run, value, metric))}
-        if gaps:
-            second += [_with(base, k, base.position_seed + more) for k, more in second_round(gaps, search.runs - len(specs))]
-    yield second
+        ks = first_round(_size(base, data.get(base.task)), min(search.runs, FIRST_ROUND), search.lowest, search.highest)
+        asked[base] = [_with(base, k, i) for i, k in enumerate(ks)]
+    yield [spec for specs in asked.values() for spec in specs]
+    while True:
+        fresh: list[Spec] = []
+        for base, specs in asked.items():
+            gaps = _gaps(target, [run for spec in specs if (run := find(spec))], measured, _metric(base))
+            more = next_round([spec.k or 0 for spec in specs], gaps, search.runs)
+            specs += (new := [_with(base, k, len(specs) + i) for i, k in enumerate(more)])
+            fresh += new
+        if not fresh:
+            return
+        yield fresh
+
+
+def _gaps(target: Target, runs: list[Run], measured: list[Run], metric: str) -> list[tuple[int, float]]:
+    """(k, gap) of the runs that say something of the target, empty where it is not known."""
+    runs = [run for run in runs if target.counts(run)]
+    against = [run for run in measured if runs and target.group(run) == target.group(runs[0])]
+    against = against or ([] if target.needs_full else runs)
+    if not against or target.settled(against, metric):
+        return []
+    value = target.value(against, metric)
+    return [(run.k, gap) for run in runs if math.isfinite(gap := target.gap(run, value, metric))]
+
+
+def _metric(spec: Spec) -> str:
+    return metric_names(TASKS[spec.task])[0]
 
 
 def _size(base: Spec, data: Path | None) -> int:
@@ -96,5 +115,5 @@ def _size(base: Spec, data: Path | None) -> int:
         return sys.maxsize
 
 
-def _with(base: Spec, k: int, position_seed: int) -> Spec:
-    return replace(base, k=k, position_seed=position_seed).resolved()
+def _with(base: Spec, k: int, number: int) -> Spec:
+    return replace(base, k=k, position_seed=base.position_seed + number).resolved()

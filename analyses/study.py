@@ -45,13 +45,22 @@ Variant = tuple[tuple[str, Any], ...]  # fields with their values, of what start
 
 @dataclass(frozen=True)
 class Search:
-    """The k that reaches a target, found with at most `runs` runs from `lowest` to `highest`; `of` is the stage with full fine-tuning."""
+    """The k that reaches a target, looked for with at most `runs` runs from `lowest` to `highest`; `of` is the stage with full fine-tuning.
+
+    Raises UsageError for a range that is empty, or too few runs for a first round.
+    """
 
     target: Target
     of: str | None
     runs: int = 14
     lowest: int = LOWEST_K
     highest: int = HIGHEST_K
+
+    def __post_init__(self) -> None:
+        if self.runs < FIRST_ROUND:
+            raise UsageError(f"runs: {self.runs} is not a number of at least {FIRST_ROUND}")
+        if not 1 <= self.lowest < self.highest:
+            raise UsageError(f"to = {self.highest} is not above from = {self.lowest}, which is at least 1")
 
 
 @dataclass(frozen=True)
@@ -167,7 +176,7 @@ def _search(content: Mapping, before: tuple[str, ...]) -> Search:
     content.only(_SEARCH_KEYS)
     target = _target(content)
     of = content.get("of")
-    if target.kind != "above_chance" and of not in before:
+    if target.needs_full and of not in before:
         raise UsageError(f"{content.where}a search for {target.kind} needs 'of', a stage before it with full fine-tuning runs")
     numbers = {}
     for name, least in (("runs", FIRST_ROUND), ("from", 1), ("to", 2)):

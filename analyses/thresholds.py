@@ -9,22 +9,42 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from analyses.claims import Held
+from analyses.metric_map import FEWEST, points, shared
 from analyses.store import Row, Store
 from analyses.targets import Run, Target
 from apet.evaluation import metric_names
 from apet.tasks import TASKS
+
+if TYPE_CHECKING:
+    from landscape.threshold import Crossing
+
+LEVEL = 0.95  # of intervals, the predicted ones' as well
+METHOD = 2  # raised when the same runs give other thresholds
 
 
 def finished(store: Store) -> list[Run]:
     """All whole runs that came from a spec of their own (threshold summaries are left out)."""
     runs = [Run.of(store, name) for name in store.run_ids()]
     return [run for run in runs if run.spec["kind"] != "threshold"]
+
+
+def whole(runs: list[Run]) -> list[Run]:
+    """The runs without full fine-tuning that was stopped earlier than another of the same spec: it serves the map of a metric alone."""
+    most: dict[str, int] = defaultdict(int)
+    for run in runs:
+        most[_but_steps(run)] = max(most[_but_steps(run)], run.spec.get("steps", 0))
+    return [run for run in runs if not run.tuned_by("full") or run.spec.get("steps", 0) == most[_but_steps(run)]]
+
+
+def _but_steps(run: Run) -> str:
+    return json.dumps({name: value for name, value in run.spec.items() if name != "steps"}, sort_keys=True)
 
 
 def known_targets(store: Store) -> list[Target]:
@@ -34,34 +54,48 @@ def known_targets(store: Store) -> list[Target]:
 
 
 def thresholds(store: Store, runs: list[Run], target: Target, seed: int = 0) -> list[Row]:
-    """k_star (or k_high, k_low), k_pred and what they rest on, for every model and fixed set of examples among `runs` that allows it.
+    """k_star (or k_loss, k_part, k_high, k_low), k_pred and what they rest on, for every model and fixed set of examples among `runs` that
+    allows it.
 
-    Groups without a full fine-tuning run have no target and are skipped. Results are committed to the store.
+    Groups without the full fine-tuning that the target is taken from are skipped. Results are committed to the store.
     """
     groups: dict[tuple, list[Run]] = defaultdict(list)
     for run in runs:
         if target.counts(run):
             groups[target.group(run)].append(run)
+    diverged = Counter(target.group(run) for run in runs if run.tuned_by("apet") and run.has("diverged"))
     found: list[Row] = []
-    for members in groups.values():
-        enough = ("full", "apet") if target.kind == "above_chance" else ("full",)
+    for group, members in groups.items():
+        enough = ("full",) if target.needs_full else ("full", "apet")
         if any(run.tuned_by(method) for run in members for method in enough):
-            found += _group(store, members, target, seed)
+            found += _group(store, members, target, seed, diverged[group])
     return found
 
 
-def _group(store: Store, runs: list[Run], target: Target, seed: int) -> list[Row]:
-    name = hashlib.sha256(json.dumps([sorted(run.id for run in runs), target.as_dict(), seed]).encode()).hexdigest()[:16]
+def measure(runs: list[Run], target: Target, value: float, metric: str, seed: int = 0, level: float = LEVEL) -> tuple[Crossing, list[Run]]:
+    """The threshold that APET runs measure, and those of them with a finite gap, in the order of the answer's positions. ValueError, with
+    the reason, where they say nothing."""
+    from landscape.threshold import crossing
+
+    known = [run for run in sorted(runs, key=lambda run: (run.k, run.id)) if math.isfinite(target.gap(run, value, metric))]
+    if not known:
+        raise ValueError("no run has a gap to the target")
+    return crossing([run.k for run in known], [target.gap(run, value, metric) for run in known], seed=seed, level=level), known
+
+
+def _group(store: Store, runs: list[Run], target: Target, seed: int, diverged: int) -> list[Row]:
+    what = [sorted(run.id for run in runs), target.as_dict(), seed, diverged, METHOD]
+    name = hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
     if store.done(name):
         return store.rows(name)
     spec = {"kind": "threshold", "target": target.as_dict(), "seed": seed, "runs": sorted(run.id for run in runs)}
-    rows = _rows(store, runs, target, seed, name)
+    rows = _rows(store, runs, target, seed, diverged, name)
     with suppress(Held), store.claim(name):  # whoever holds it commits the same
         store.commit(name, spec, rows, {}, {})
     return rows
 
 
-def _rows(store: Store, runs: list[Run], target: Target, seed: int, name: str) -> list[Row]:
+def _rows(store: Store, runs: list[Run], target: Target, seed: int, diverged: int, name: str) -> list[Row]:
     full = [run for run in runs if run.tuned_by("full")] or runs
     sample = full[0].rows[0]
     metric = metric_names(TASKS[sample.task])[0] if sample.task in TASKS else "accuracy"
@@ -70,14 +104,25 @@ def _rows(store: Store, runs: list[Run], target: Target, seed: int, name: str) -
     def row(quantity: str, number: float | None, **columns) -> Row:
         return Row(
             sample.model, sample.parameters, sample.task, quantity, _number(number), name,
-            split="train" if target.on_loss else "validation", method="apet", target=value, **columns,
+            **{"split": "train" if target.on_loss else "validation", "method": "apet", "target": value, **columns},
         )  # fmt: skip
 
-    definition = target.definition(full[0].spec["examples"])
+    definition, share = target.definition(full[0].spec["examples"]), target.share(full, metric)
+    if share is not None and target.kind != "fraction":
+        definition += f" ({100 * share:.3g} % of the improvement over the untuned model)"
     rows = [row("target_loss" if target.on_loss else "target_metric", value, note=definition)]
+    if share is not None:
+        rows.append(row("target_share", share, note="of full fine-tuning's improvement over the untuned model"))
     measured = [run for run in runs if run.tuned_by("apet")]
-    if measured:
+    settled = target.settled(full, metric)
+    if settled:
+        rows += [row(target.quantity, None, note=settled), row("runs", len(measured))]
+    elif measured or diverged:
         rows += _measured(measured, target, value, metric, seed, definition, row)
+    if diverged:
+        rows.append(row("runs_diverged", diverged, note="training runs that diverged, left out"))
+    if not target.on_loss:
+        rows += _mapped([run for run in runs if run.tuned_by("full")], measured, target, value, metric, seed, row)
     predicted = [run for run in runs if run.spec["kind"] == "predict"]
     if predicted:
         rows += _predicted(store, predicted[0], value, seed, definition, row)
@@ -85,19 +130,45 @@ def _rows(store: Store, runs: list[Run], target: Target, seed: int, name: str) -
 
 
 def _measured(runs: list[Run], target: Target, value: float, metric: str, seed: int, definition: str, row) -> list[Row]:
-    from landscape.threshold import crossing
-
-    gaps = [(run.k, target.gap(run, value, metric)) for run in sorted(runs, key=lambda run: (run.k, run.id))]
-    known = [(k, gap) for k, gap in gaps if math.isfinite(gap)]
     try:
-        found = crossing([k for k, _ in known], [gap for _, gap in known], seed=seed)
+        found, known = measure(runs, target, value, metric, seed)
     except ValueError as reason:
-        return [row(target.quantity, None, note=f"undecided: {reason}"), row("runs", len(known))]
-    note = f"censored: {found.censored}" if found.censored else definition
+        return [row(target.quantity, None, note=f"undecided: {reason}"), row("runs", len(runs))]
+    how = "bootstrap interval over runs" if found.method == "line" else "interval from which runs reached it alone (probit)"
+    note = f"censored: {found.censored}" if found.censored else f"{definition}; {100 * found.level:g} % {how}"
     rows = [row(target.quantity, found.k_star, low=_number(found.low), high=_number(found.high), note=note), row("runs", len(known))]
     if found.slope is not None:
-        rows.append(row("slope", found.slope, stderr=_number(found.slope_stderr)))
-    return rows
+        what = "" if found.method == "line" else "of the probit"
+        rows.append(row("slope", found.slope, stderr=_number(found.slope_stderr), note=what))
+    state = {**dict.fromkeys(found.used, "used"), **dict.fromkeys(found.lapses, "failed training")}
+    gaps = [(run, target.gap(run, value, metric), state.get(i, "far")) for i, run in enumerate(known)]
+    return rows + [
+        row("gap", gap, x=run.k, position_seed=run.spec.get("position_seed"), train_seed=run.spec.get("train_seed"), note=note)
+        for run, gap, note in gaps
+    ]
+
+
+def _mapped(full: list[Run], apet: list[Run], target: Target, value: float, metric: str, seed: int, row) -> list[Row]:
+    """The training loss at which full fine-tuning crosses the metric target, and whether APET runs cross it there."""
+    from landscape.threshold import crossing
+
+    of_full = points(full, target, value, metric, untuned=True)
+    if len(of_full) < FEWEST:
+        return []
+    try:
+        found = crossing(np.exp(of_full[:, 0]), of_full[:, 1], seed=seed)  # in 1 / loss, which rises with the metric
+    except ValueError as reason:
+        return [row("mapped_loss", None, split="train", note=f"undecided: {reason}")]
+    loss, low, high = (None if each is None else 1 / each for each in (found.k_star, found.high, found.low))
+    note = f"training loss at which full fine-tuning crosses the target, from {len(of_full)} of its states"
+    if found.censored:
+        note = f"censored: {'below' if found.censored == 'above' else 'above'}"
+    rows = [row("mapped_loss", loss, split="train", low=_number(low), high=_number(high), note=note)]
+    test = shared(of_full, points(apet, target, value, metric))
+    if test is None:
+        return rows + [row("map_offset", None, note="undecided: too few APET runs at the training losses of full fine-tuning")]
+    note = f"APET's {metric} over full fine-tuning's at equal training loss, in logits: t = {test.t:.3g}, {test.freedom} degrees of freedom"
+    return rows + [row("map_offset", test.offset, stderr=test.stderr, note=note), row("map_p", test.p, note="two-sided")]
 
 
 def _predicted(store: Store, run: Run, target: float, seed: int, definition: str, row) -> list[Row]:

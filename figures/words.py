@@ -20,6 +20,13 @@ CAPTIONS = {
         "mark censored thresholds, on the side where they lie; the table gives the bound. In (b), predicted and "
         "measured stand a little apart to keep bars legible."
     ),
+    "crossing": (
+        "How each threshold was measured: the gap of every run to its target over k (log scale), positive where the target is "
+        "reached, and the robust line through the runs near the crossing, as far as those reach. Its zero is k* (vertical line), "
+        "with its interval shaded, to the edge where an end is not known. Open points are runs too far away to be used, triangles at "
+        "an edge those beyond the axis, crosses failed trainings set aside; an arrow marks a censored threshold, on the side where it "
+        "lies. Without a line, k* is from which runs reached the target alone."
+    ),
     "spectra": (
         "Curvature of the train loss at the pretrained point, one colour a model. Top eigenvalues against their "
         "rank, with the residual as error bar; spectral density, smoothed, so that it reaches beyond the "

@@ -43,6 +43,7 @@ from landscape.predict import (
     predict_threshold,
     predict_with_interval,
 )
+from landscape.probit import Passage, passage
 from landscape.quadrature import (
     Estimate,
     SpectralMeasure,
@@ -81,6 +82,7 @@ __all__ = [
     "NotSymmetric",
     "Objective",
     "OperatorCheck",
+    "Passage",
     "Prediction",
     "PredictionInterval",
     "Principal",
@@ -126,6 +128,7 @@ __all__ = [
     "orthonormalised",
     "outliers",
     "participation_ratio",
+    "passage",
     "pooled",
     "predict_threshold",
     "predict_with_interval",

@@ -1,23 +1,28 @@
 """The measured threshold: where the signed gap to a target, regressed on log k, crosses zero.
 
 A grid of k and the first success is what peers report; it errs by .4 in log k and is biased by about +30 % (theory.md).
-A robust line through the continuous gaps near the crossing uses every run and needs 8-12 of them for 10 %.
+A robust line through the continuous gaps near the crossing uses every run there and needs 8-12 of them for 10 %. A metric that
+is saturated has no gaps to speak of: then which runs reach the target decides alone (landscape.probit).
 """
 
 import math
 from dataclasses import dataclass
-from statistics import NormalDist
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import stdtrit  # pyright: ignore[reportMissingTypeStubs]
 
+from landscape.lines import failed, huber_lines, interval, residual_bootstrap
+from landscape.probit import Passage, passage
 from landscape.random import generator
 
 FloatArray = npt.NDArray[np.float64]
+Positions = npt.NDArray[np.intp]
 
-HUBER = 1.345  # residuals beyond this many robust standard deviations count less; 95 % efficient on Gaussian noise
+REACH, LEAST = 1.3, 7  # the line is through runs within REACH in log k of the crossing, and beyond the LEAST nearest ones
+WIDER = 1.3  # how far beyond those, and by how much the reach grows where there is no line
+CENTRINGS = 5  # times at most that the runs to use are chosen anew about the line's zero
+SATURATED = 0.5  # of the runs near the crossing more than this part have one and the same gap
 
 
 @dataclass(frozen=True)
@@ -25,13 +30,17 @@ class Crossing:
     """A measured threshold, with None for what cannot be said where the runs do not bracket it."""
 
     k_star: float | None
-    low: float | None  # None also where the slope is too uncertain for a finite interval
-    high: float | None
-    slope: float | None  # d gap / d log k at the crossing
+    low: float | None  # None also where the slope is too uncertain for a finite interval; k* above the window: its upper end
+    high: float | None  # k* below the window: its lower end
+    slope: float | None  # d gap / d log k at the crossing; of a probit, d probit / d log k
     slope_stderr: float | None
     censored: Literal["above", "below"] | None  # k* lies above / below the window
     runs: int  # runs used
     window: tuple[float, float]  # smallest and largest k used
+    level: float  # of the interval
+    method: Literal["line", "probit"]
+    used: tuple[int, ...] = ()  # positions of the runs used
+    lapses: tuple[int, ...] = ()  # positions of runs near the crossing that were set aside as failed trainings
 
 
 def gap_of_loss(loss: float, target: float) -> float:
@@ -52,96 +61,98 @@ def gap_of_accuracy(accuracy: float, target: float, clip: float = 1e-3) -> float
 def crossing(ks: npt.ArrayLike, gaps: npt.ArrayLike, seed: int = 0, bootstraps: int = 2000, level: float = 0.95) -> Crossing:
     """k* where a robust line of gap on log k crosses zero, with a bootstrap interval at `level`.
 
-    ks (runs,) > 0 and gaps (runs,), positive where the target is reached, hold one entry a run: many seeds at each of a
-    few k. Only the k around the crossing of the medians are used. Censored "above" if no median reaches the target,
-    "below" if all do. Raises ValueError for shapes that differ, k <= 0, gaps not finite, or fewer than 3 runs to fit.
+    ks (runs,) > 0 and gaps (runs,), positive where the target is reached, hold one entry a run, in any order. Censored "above"
+    if k* lies above the largest k, "below" if it lies below the smallest; the interval is then open on that side. Raises
+    ValueError for shapes that differ, k <= 0, gaps not finite, fewer than 3 runs to fit, or runs that say nothing. Where most gaps
+    near the crossing are equal (a saturated metric), or no line rises through zero there, `method` is "probit".
     """
     k, gap = np.asarray(ks, np.float64), np.asarray(gaps, np.float64)
     if k.ndim != 1 or k.shape != gap.shape or not (k > 0).all() or not np.isfinite(gap).all() or len(k) == 0:
         raise ValueError(f"ks and gaps must be (runs,), k > 0, gaps finite; got shapes {k.shape} and {gap.shape}")
-    levels = np.unique(k)
-    medians = np.array([np.median(gap[k == level_k]) for level_k in levels])
-    reached = medians >= 0
-    if reached.all() or not reached.any():
-        return _censored("below" if reached.all() else "above", k)
-    first, last = _window(reached)
-    used = (k >= levels[first]) & (k <= levels[last])
-    if used.sum() < 3:
-        raise ValueError(f"a line with an interval needs at least 3 runs around the crossing, got {used.sum()}")
-    return _fit(k[used], gap[used], generator(seed, "crossing"), bootstraps, level)
-
-
-def _window(reached: npt.NDArray[np.bool_]) -> tuple[int, int]:
-    """First and last position of the k to use: those between the sign changes, and one neighbour on either side."""
-    changes = np.flatnonzero(reached[1:] != reached[:-1])
-    return max(int(changes[0]) - 1, 0), min(int(changes[-1]) + 2, len(reached) - 1)
-
-
-def _censored(side: Literal["above", "below"], k: FloatArray, slope: float | None = None) -> Crossing:
-    return Crossing(None, None, None, slope, None, side, len(k), (float(k.min()), float(k.max())))
-
-
-def _fit(k: FloatArray, gap: FloatArray, random: np.random.Generator, bootstraps: int, level: float) -> Crossing:
-    """The zero of the line through runs of one window."""
+    signs = passage(k, gap >= 0)
+    start = signs.quantile(0.5)
     x = np.log(k)
-    intercepts, slopes = _huber_lines(x, gap[None])
-    intercept, slope = float(intercepts[0]), float(slopes[0])
-    zero = -intercept / slope if slope > 0 else math.nan
-    if not x.min() <= zero <= x.max():
-        # The medians change sign but the runs as a whole do not: the side is the one that their end points to.
-        return _censored("above" if (intercept + slope * x).mean() < 0 else "below", k, slope)
-    zeros, stderr = _residual_bootstrap(x, gap, intercept, slope, random, bootstraps)
-    # Residuals of few runs: Student's quantile in place of the normal's, about the centre, as for a mean.
-    tail = (1 - level) / 2
-    stretch = float(stdtrit(len(x) - 2, 1 - tail)) / NormalDist().inv_cdf(1 - tail)
-    low, high = (_bound(zeros, zero, q, stretch) for q in (tail, 1 - tail))
-    return Crossing(math.exp(zero), low, high, slope, stderr, None, len(k), (float(k.min()), float(k.max())))
+    if not x.min() <= start <= x.max() or (gap >= 0).all() or (gap < 0).all():
+        return _censored("above" if start > x.mean() else "below", k, level)
+    if len(k) < 3:
+        raise ValueError(f"a line with an interval needs at least 3 runs around the crossing, got {len(k)}")
+    if _saturated(gap[np.argsort(np.abs(x - start), kind="stable")[:LEAST]]):
+        return _by_signs(k, signs, level)
+    found = _by_line(k, gap, start, generator(seed, "crossing"), bootstraps, level)
+    return found or _by_signs(k, signs, level)
 
 
-def _residual_bootstrap(
-    x: FloatArray, y: FloatArray, intercept: float, slope: float, random: np.random.Generator, bootstraps: int
-) -> tuple[FloatArray, float]:
-    """Zeros (bootstraps,) of lines refitted to redrawn residuals, NaN where the slope is not positive; slope's stderr.
-
-    Residuals are divided by sqrt(1 - leverage), as a least-squares line pulls them in. With the stretch of _fit, 95 %
-    intervals covered 90-98 % in 22 simulated designs (4-16 runs, seed sd .06-.3 of log k, linear or curved, normal or
-    t3 noise, 200 data sets each), least where 4 runs were used. Redrawing the runs of each k fails at one run a k.
-    """
-    apart = x - x.mean()
-    leverage = 1 / len(x) + apart**2 / (apart**2).sum()
-    residuals = (y - intercept - slope * x) / np.sqrt(np.maximum(1 - leverage, 1e-2))
-    draws = random.choice(residuals - residuals.mean(), (bootstraps, len(x)))
-    intercepts, slopes = _huber_lines(x, intercept + slope * x + draws)
-    zeros = np.full(bootstraps, math.nan)
-    np.divide(-intercepts, slopes, out=zeros, where=slopes > 0)
-    return zeros, float(slopes.std(ddof=1))
+def _saturated(gap: FloatArray) -> bool:
+    """Whether most gaps are one and the same number, as those of a metric at an end of its range."""
+    return float(np.unique(gap, return_counts=True)[1].max()) > SATURATED * len(gap)
 
 
-def _bound(zeros: FloatArray, zero: float, q: float, stretch: float) -> float | None:
-    """The q-quantile of the bootstrap's deviations as a k; None if more than a tail of the slopes was not positive."""
-    if np.isnan(zeros).mean() > min(q, 1 - q):
+def _censored(side: Literal["above", "below"], k: FloatArray, level: float) -> Crossing:
+    window = float(k.min()), float(k.max())
+    low, high = (window[1], None) if side == "above" else (None, window[0])
+    return Crossing(None, low, high, None, None, side, len(k), window, level, "line", tuple(range(len(k))))
+
+
+@dataclass(frozen=True)
+class _Line:
+    """A line through the runs near a crossing, and its zero there."""
+
+    used: Positions
+    weights: FloatArray  # of the used runs: 1 at the crossing, falling to 0 at the reach
+    lapses: Positions
+    intercept: float
+    slope: float
+    zero: float
+
+
+def _by_line(k: FloatArray, gap: FloatArray, start: float, random: np.random.Generator, bootstraps: int, level: float) -> Crossing | None:
+    """The zero of the line through the runs near it, which are chosen anew about each line's zero; None where no line has one."""
+    x, line, centre = np.log(k), None, start
+    for _ in range(CENTRINGS):
+        line = _line_about(centre, x, gap)
+        if line is None or abs(line.zero - centre) < 1e-6:
+            break
+        centre = line.zero
+    if line is None:
         return None
-    deviation = float(np.nanquantile(zeros, q)) - zero
-    return math.exp(min(zero + stretch * deviation, 700.0))
+    if len(line.used) < 3:
+        raise ValueError(f"a line with an interval needs at least 3 runs around the crossing, got {len(line.used)}")
+    there, y = x[line.used], gap[line.used]
+    zeros, stderr = residual_bootstrap(there, y, line.weights, line.intercept, line.slope, random, bootstraps)
+    low, high = interval(zeros, line.zero, float(line.weights.sum() ** 2 / (line.weights**2).sum()), level)
+    return Crossing(
+        math.exp(line.zero), low, high, line.slope, stderr, None, len(there), (float(k[line.used].min()), float(k[line.used].max())),
+        level, "line", tuple(map(int, line.used)), tuple(map(int, line.lapses)),
+    )  # fmt: skip
 
 
-def _huber_lines(x: FloatArray, y: FloatArray, iterations: int = 20) -> tuple[FloatArray, FloatArray]:
-    """Intercepts and slopes (lines,) of Huber regressions of y (lines, runs) on x (runs,), by reweighting."""
-    intercept, slope = _weighted_lines(x, y, np.ones_like(y))
-    for _ in range(iterations):
-        residuals = np.abs(y - intercept[:, None] - slope[:, None] * x)
-        # Never zero beside a larger residual, or runs that happen to agree at one k would leave no line.
-        least = 1e-6 * residuals.max(axis=1, keepdims=True)
-        limit = np.maximum(HUBER * 1.4826 * np.median(residuals, axis=1, keepdims=True), least)
-        weights = np.where(residuals <= limit, 1.0, limit / np.maximum(residuals, np.finfo(float).tiny))
-        intercept, slope = _weighted_lines(x, y, weights)
-    return intercept, slope
+def _line_about(centre: float, x: FloatArray, gap: FloatArray) -> _Line | None:
+    """The local line about `centre`; where it does not rise through zero among its runs, one that reaches further. None if none does."""
+    apart = np.abs(x - centre)
+    reach = max(REACH, WIDER * float(np.sort(apart)[min(LEAST, len(x)) - 1]))
+    while True:
+        chosen = np.flatnonzero(apart < reach)
+        lapsed = failed(x[chosen], gap[chosen])
+        used, lapses = chosen[~lapsed], chosen[lapsed]
+        if len(np.unique(x[used])) > 1:
+            weights = (1 - (apart[used] / reach) ** 3) ** 3
+            intercepts, slopes = huber_lines(x[used], gap[used][None], weights)
+            intercept, slope = float(intercepts[0]), float(slopes[0])
+            zero = -intercept / slope if slope > 0 else math.nan
+            if x[used].min() <= zero <= x[used].max():
+                return _Line(used, weights, lapses, intercept, slope, zero)
+        if len(chosen) == len(x):
+            return None
+        reach *= WIDER
 
 
-def _weighted_lines(x: FloatArray, y: FloatArray, weights: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Intercepts and slopes (lines,) of least squares with weights (lines, runs)."""
-    share = weights / weights.sum(axis=1, keepdims=True)
-    mean_x, mean_y = (share * x).sum(axis=1), (share * y).sum(axis=1)
-    apart = x - mean_x[:, None]
-    slope = (share * apart * y).sum(axis=1) / (share * apart**2).sum(axis=1)
-    return mean_y - slope * mean_x, slope
+def _by_signs(k: FloatArray, signs: Passage, level: float) -> Crossing:
+    """The posterior's median and central interval, open where an end lies beyond the runs; ValueError where both do."""
+    low, middle, high = (math.exp(signs.quantile(q)) for q in ((1 - level) / 2, 0.5, (1 + level) / 2))
+    window = float(k.min()), float(k.max())
+    if low < window[0] and high > window[1]:
+        raise ValueError(f"which of the {len(k)} runs reach the target says nothing of where it is crossed")
+    return Crossing(
+        middle, low if low >= window[0] else None, high if high <= window[1] else None, signs.slope, None, None,
+        len(k), window, level, "probit", tuple(range(len(k))),
+    )  # fmt: skip

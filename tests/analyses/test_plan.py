@@ -51,7 +51,7 @@ def test_a_plan_counts_runs_gradients_hours_and_what_is_done(folder, tmp_path, r
 
 def test_searches_and_what_follows_from_runs_are_estimated(tmp_path, rehearsal):
     found = plan(read_study(ROOT / "studies" / "high-threshold-quick.yaml"), Store(tmp_path))
-    assert (found["runs"], found["estimated_runs"]) == (3 + 3 * 8, 3 * 2)  # the first rounds are known
+    assert (found["runs"], found["estimated_runs"]) == (3 + 3 * 8, 3 * 4)  # the first rounds are known
     assert len(rehearsal) == 3
     spectra = plan(read_study(ROOT / "studies" / "spectra-quick.yaml"), Store(tmp_path))
     assert (spectra["runs"], spectra["estimated_runs"]) == (9, 3)

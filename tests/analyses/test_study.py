@@ -10,7 +10,6 @@ from study_cases import BASE, HALF, rows_of, small, with_thresholds
 
 from analyses.kinds import RUNS
 from analyses.run import run
-from analyses.search import first_round, second_round
 from analyses.spec import Spec
 from analyses.store import Row, Store
 from analyses.study import read_study
@@ -128,16 +127,6 @@ def test_the_measured_threshold_of_known_losses_is_recovered(tmp_path):
     assert k_star.value == pytest.approx(100, rel=0.1)
 
 
-def test_round_one_spreads_k_and_round_two_brackets_the_crossing():
-    assert first_round(10**6, 6) == [4, 16, 64, 256, 1024, 4096]
-    assert max(first_round(100, 6)) == 100
-    pairs = second_round({4: -0.2, 16: -0.1, 64: 0.2, 256: 0.4}, 8)
-    assert len(set(pairs)) == 8
-    assert {k for k, _ in pairs} == {16, 25, 40, 64}
-    assert all(seed >= 1 for _, seed in pairs)
-    assert {k for k, _ in second_round({4: -0.2, 16: -0.1}, 4)} == {4, 16}  # not reached: the upper end again
-
-
 @pytest.mark.parametrize("name", sorted(p.name for p in (ROOT / "studies").glob("*.yaml")))
 def test_shipped_studies_are_valid(name):
     study = read_study(ROOT / "studies" / name)
@@ -182,7 +171,7 @@ def test_the_largest_models_prediction_is_held_back():
         ("stages:\n  a: {grid: []}", "s.yaml:2: stage a needs a 'grid'"),
         ("stages:\n  a:\n    at: b\n    grid: [{kind: spectrum}]", "s.yaml:3: there is no stage 'b' before this one"),
         ("stages:\n  a:\n    search: {below_full: .1}\n    grid: [{kind: train}]", "s.yaml:3: a search for below_full needs 'of'"),
-        ("stages:\n  a:\n    search: {above_chance: .1, runs: 3}\n    grid: [{}]", "s.yaml:3: runs: 3 is not a number of at least 6"),
+        ("stages:\n  a:\n    search: {above_chance: .1, runs: 3}\n    grid: [{}]", "s.yaml:3: runs: 3 is not a number of at least 4"),
         ("stages:\n  a:\n    search: {above_chance: .1, from: 9, to: 9}\n    grid: [{}]", "s.yaml:3: to = 9 is not above from = 9"),
         ("data: {sst2: null}\ngrid: [{k: 1}]", "s.yaml:1: sst2: None is no folder"),
         ("grid: [{k: 1}]\nname: ../x", "s.yaml:2: the name '../x' becomes a folder's"),

@@ -96,10 +96,20 @@ def _thresholds(base: Row, censored: bool) -> list[Row]:
     if censored:
         measured |= {"value": math.nan, "low": 256.0, "high": math.nan, "note": "censored: above"}
     ks = np.geomspace(1, 1000, 30)
+    noise = np.random.default_rng(base["parameters"]).normal(size=12)
+    tried = sorted([*KS, *(k_star * np.geomspace(0.8, 1.25, 7)).round(), 2 * k_star // 1])
+    gaps = [
+        (k, 0.41 * math.log(k / k_star) + 0.06 * e, "used" if abs(math.log(k / k_star)) < 1.3 else "far")
+        for k, e in zip(tried, noise, strict=True)
+    ]
+    gaps[8] = (gaps[8][0], -1.5, "failed training")
+    if censored:
+        gaps = [(k, -0.4 + 0.02 * e, "used") for (k, _, _), e in zip(gaps, noise, strict=True)]
     return [
+        *({**common, "quantity": "gap", "x": k, "value": gap, "note": state, "position_seed": i} for i, (k, gap, state) in enumerate(gaps)),
         measured,
         {**common, "quantity": "k_pred", "value": k_pred, "low": k_pred * 0.9, "high": k_pred * 1.12},
-        {**common, "quantity": "slope", "value": -0.41, "stderr": 0.03},
+        *([] if censored else [{**common, "quantity": "slope", "value": 0.41, "stderr": 0.03, "note": ""}]),
         {**common, "quantity": "target_loss", "value": TARGET},
         *({**common, "quantity": "predicted_loss", "x": k, "value": 0.693 / (1 + 1.5 * k / k_pred)} for k in ks),
     ]

@@ -35,7 +35,7 @@ STUDIES = {
 # Only the figures that a missing quantity changes are drawn for it.
 CHANGED = {
     "one model": [name for name in FIGURES if name not in ("scale", "surfaces")],
-    "censored": ["performance", "thresholds"],
+    "censored": ["performance", "thresholds", "crossing"],
     "no accuracy": ["performance"],
     "no thresholds": ["performance"],
     "predictions only": ["performance", "thresholds"],
@@ -122,6 +122,40 @@ def test_a_pair_without_any_value_is_shown_by_arrows_alone():
         drawn = FIGURES["thresholds"](few).axes
         assert len(drawn) == panels
         assert [line.get_marker() for line in drawn[-1].lines].count("^") == 2
+
+
+def test_the_crossing_shows_every_run_and_the_line_through_its_zero():
+    panel = FIGURES["crossing"](study(ONE)).axes[0]
+    assert sum(np.size(line.get_xdata()) for line in panel.lines if line.get_linestyle() == "None") == 12
+    assert [line.get_marker() for line in panel.lines].count("x") == 1
+    fit = panel.lines[-1]
+    x, y = np.log(np.asarray(fit.get_xdata(), float)), np.asarray(fit.get_ydata(), float)
+    assert (y[1] - y[0]) / (x[1] - x[0]) == pytest.approx(0.41)
+    assert np.interp(0, y, x) == pytest.approx(np.log(44))
+    assert {text.get_text() for text in FIGURES["crossing"](study(TWO)).legends[0].get_texts()} >= {
+        "robust line",
+        "failed training, set aside",
+    }
+
+
+def test_a_far_run_does_not_flatten_those_at_the_crossing():
+    rows = study(ONE)
+    far = (rows["quantity"] == "gap") & (rows["x"] == 256)
+    rows.loc[far, ["value", "note"]] = [9.0, "far"]
+    panel = FIGURES["crossing"](rows).axes[0]
+    assert panel.get_ylim()[1] < 1
+    assert [line.get_marker() for line in panel.lines].count("^") == 1
+
+
+def test_a_crossing_out_of_reach_has_an_arrow_and_no_line():
+    panel = FIGURES["crossing"](study(ONE, censored=tuple(ONE))).axes[0]
+    assert [line.get_marker() for line in panel.lines].count(">") == 1
+    assert all(np.size(line.get_xdata()) != 2 or line.get_linestyle() == ":" for line in panel.lines)
+
+
+def test_rows_without_gaps_have_no_crossing():
+    with pytest.raises(CannotDraw, match="no gap"):
+        FIGURES["crossing"](study(ONE).query("quantity != 'gap'"))
 
 
 def test_two_targets_are_refused_rather_than_drawn_as_one():
