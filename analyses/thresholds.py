@@ -12,9 +12,8 @@ import math
 from collections import defaultdict
 from contextlib import suppress
 
-import numpy as np
-
 from analyses.claims import Held
+from analyses.predicted import predicted_rows
 from analyses.store import Row, Store
 from analyses.targets import Run, Target
 from apet.evaluation import metric_names
@@ -80,7 +79,7 @@ def _rows(store: Store, runs: list[Run], target: Target, seed: int, name: str) -
         rows += _measured(measured, target, value, metric, seed, definition, row)
     predicted = [run for run in runs if run.spec["kind"] == "predict"]
     if predicted:
-        rows += _predicted(store, predicted[0], value, seed, definition, row)
+        rows += predicted_rows(store, predicted[0], value, seed, definition, row)
     return rows
 
 
@@ -98,26 +97,6 @@ def _measured(runs: list[Run], target: Target, value: float, metric: str, seed: 
     if found.slope is not None:
         rows.append(row("slope", found.slope, stderr=_number(found.slope_stderr)))
     return rows
-
-
-def _predicted(store: Store, run: Run, target: float, seed: int, definition: str, row) -> list[Row]:
-    from landscape.dual import gradient_spectrum
-    from landscape.predict import expected_loss, predict_with_interval
-
-    arrays = store.arrays(run.id)
-    dual = (arrays["gram"], arrays["logits"], arrays["labels"])
-    found = predict_with_interval(*dual, target, seed=seed)
-    censored = found.prediction.censored
-    note = f"censored: {censored} ({found.prediction.reason})" if censored else definition
-    k, low, high = (None, None, None) if censored else (found.prediction.k, found.low, found.high)
-    spectrum = gradient_spectrum(*dual)
-    curve = np.geomspace(1, spectrum.rank_ceiling, 40)
-    return [
-        row("k_pred", k, low=_number(low), high=_number(high), note=note),
-        row("k_pred_half", found.k_half, note="from half of the examples"),
-        row("rank_ceiling", spectrum.rank_ceiling),
-        *[row("predicted_loss", expected_loss(spectrum, float(x)), x=float(x)) for x in curve],
-    ]
 
 
 def _number(value: float | None) -> float:
