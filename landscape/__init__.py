@@ -4,12 +4,16 @@ Needs torch, scipy and numpy, and nothing of the rest of the project. What has k
 tensor on the objective's device; what lives on the spectrum (eigenvalues, weights, thresholds) is numpy float64.
 """
 
+from landscape.coordinates import CoordinatePoint, coordinate_point, coordinate_threshold
 from landscape.criterion import CrossEntropy
 from landscape.curvature import Curvature, EmpiricalFisher, GaussNewton, Hessian
 from landscape.dual import GradientSpectrum, gradient_spectrum, subset_spectrum
 from landscape.estimators import diagonal, hutch_plus_plus, hutchinson, squared_frobenius, xtrace
 from landscape.exact import Spectrum, by_columns, gauss_newton_rows, of_matrix, of_rows, shares
+from landscape.gordon import gordon_threshold
 from landscape.lanczos import Eigenpairs, Tridiagonal, eigenpairs, lanczos, lanczos_many
+from landscape.linearised import Linearised
+from landscape.moreau import PathPoint, PathPrediction, moreau_path, predict_on_path, predict_on_path_with_interval
 from landscape.objective import Objective
 from landscape.operators import (
     Block,
@@ -25,9 +29,11 @@ from landscape.operators import (
     to_scipy,
 )
 from landscape.predict import (
+    ExampleInterval,
     Prediction,
     PredictionInterval,
     expected_loss,
+    larsen_threshold,
     predict_threshold,
     predict_with_interval,
 )
@@ -53,6 +59,7 @@ from landscape.threshold import Crossing, crossing, gap_of_accuracy, gap_of_loss
 
 __all__ = [
     "Block",
+    "CoordinatePoint",
     "CrossEntropy",
     "Crossing",
     "Curvature",
@@ -60,13 +67,17 @@ __all__ = [
     "Eigenpairs",
     "EmpiricalFisher",
     "Estimate",
+    "ExampleInterval",
     "GaussNewton",
     "GradientSpectrum",
     "Hessian",
     "LinearOperator",
+    "Linearised",
     "NotSymmetric",
     "Objective",
     "OperatorCheck",
+    "PathPoint",
+    "PathPrediction",
     "Prediction",
     "PredictionInterval",
     "SpectralMeasure",
@@ -75,6 +86,8 @@ __all__ = [
     "blocks",
     "by_columns",
     "check_operator",
+    "coordinate_point",
+    "coordinate_threshold",
     "crossing",
     "decay_exponent",
     "density",
@@ -86,21 +99,26 @@ __all__ = [
     "gap_of_accuracy",
     "gap_of_loss",
     "gauss_newton_rows",
+    "gordon_threshold",
     "gradient_spectrum",
     "groups",
     "hutch_plus_plus",
     "hutchinson",
     "lanczos",
     "lanczos_many",
+    "larsen_threshold",
     "log_determinant",
     "matmat",
     "mean_of",
+    "moreau_path",
     "negative_mass",
     "of_matrix",
     "of_rows",
     "outliers",
     "participation_ratio",
     "pooled",
+    "predict_on_path",
+    "predict_on_path_with_interval",
     "predict_threshold",
     "predict_with_interval",
     "resolved",
