@@ -60,13 +60,18 @@ def intrinsic_dim(
 
 def _summary(members: list[Run], rows: list[Row]) -> dict[str, Any]:
     """The contract's object: intervals, target with its definition, null where censored."""
-    by = {row.quantity: row for row in rows if row.quantity != "predicted_loss"}
+    by = {row.quantity: row for row in rows if row.quantity not in ("predicted_loss", "path_loss")}
     out: dict[str, Any] = {"model": rows[0].model, "parameters": rows[0].parameters, "task": rows[0].task}
     for name, flag in (("k_star", "censored"), ("k_pred", "censored_pred")):
         row = by.get(name)
         for suffix, value in (("", "value"), ("_low", "low"), ("_high", "high")):
             out[name + suffix] = _null(getattr(row, value)) if row else None
         out[flag] = row.note.split()[1] if row and row.note.startswith("censored:") else None
+    for name in ("k_gm", "k_m0", "k_m1", "k_larsen", "k_gordon"):
+        if name in by:
+            out[name] = _null(by[name].value)
+    if "k_gm" in by:
+        out |= {"k_gm_low": _null(by["k_gm"].low), "k_gm_high": _null(by["k_gm"].high)}
     out["target"] = by["target_loss"].value
     out["target_definition"] = by["target_loss"].note
     out["rank_ceiling"] = int(by["rank_ceiling"].value) if "rank_ceiling" in by else None

@@ -16,6 +16,7 @@ from apet.placement import UNITS
 from apet.progress import SCHEDULES
 from apet.scope import parse
 from apet.scores import KINDS as SCORED_ORDERS
+from apet.tasks import TASKS
 
 SCHEMA = 4  # of rows and arrays: raised when the same spec would give other rows
 KINDS = ("train", "predict", "spectrum")
@@ -44,6 +45,8 @@ class Spec:
     `at_step` of its trajectory. `matrix` is the Hessian, the Gauss-Newton matrix (with `samples`: from so many labels of the model's own
     an example) or the empirical Fisher matrix; `algorithm` says how (auto: what costs less). An exact spectrum asks for neither
     `lanczos_steps` nor `probes`.
+    A prediction comes from a Gram matrix where the task has classes, else (or with `algorithm` lanczos) from products with the Gauss-Newton
+    matrix of all that is in scope; with `k` or `matched` it is of that one placement, by conjugate gradients.
     Fields that a kind does not use keep their defaults, and do not split its identity.
     """
 
@@ -120,19 +123,32 @@ class Spec:
 
     def resolved(self) -> Spec:
         """The same run with what it does not use at its default, and its defaults made explicit."""
-        placed = self.kind != "predict" and self.method == "apet"
+        somewhere = self.k is not None or self.matched is not None
+        placed = self.method == "apet" and (self.kind != "predict" or somewhere)
         if placed and (self.k is None) == (self.matched is None):
             raise UsageError("method apet needs either --k, the number of tuned parameters, or --matched METHOD")
         used = _USED[self.kind] | (_PLACED if placed else set())
         used |= {"trajectory"} if placed and self.kind == "train" else set()
         if self.kind == "spectrum":
             self._check_spectrum()
+        if self.kind == "predict":
+            used |= self._products()
         used |= {"train_seed"} if self.random_init else set()  # which draws the weights
         unused = {name: default for name, default in _DEFAULTS.items() if name not in used and getattr(self, name) != default}
         spec = replace(self, **unused) if unused else self
         if spec.kind == "train" and spec.lr is None and spec.matched is None:
             return replace(spec, lr=default_lr(spec.method, spec.k))
         return spec
+
+    def _products(self) -> set[str]:
+        """The fields of a prediction that is made by products with a matrix, not from a Gram matrix."""
+        if self.k is not None or self.matched is not None:
+            return {"lanczos_steps", "batch"}
+        if self.algorithm == "exact" and self.task in TASKS and not TASKS[self.task].classes:
+            raise UsageError(f"{self.task} asks for text: there is no exact prediction without a Gram matrix of classes")
+        if self.algorithm == "lanczos" or (self.task in TASKS and not TASKS[self.task].classes):
+            return {"algorithm", "lanczos_steps", "probes", "batch", "train_seed"}
+        return set()
 
     def _check_spectrum(self) -> None:
         if self.at_step is not None and self.at is None:

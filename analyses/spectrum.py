@@ -64,14 +64,14 @@ class Curved:
 
 
 def spectrum_run(spec: Spec, found: Inputs, context: Context) -> tuple[list[Row], dict[str, np.ndarray]]:
-    with _point(spec, found, context) as point:
+    with point_of(spec, found, context) as point:
         loss = point.objective.loss(point.z)
         if not math.isfinite(loss):
             raise ApetError(f"the loss at this point is {loss}: there is no curvature to speak of")
         gradient = point.objective.gradient(point.z)
         how, products = route(spec, len(gradient), len(set(point.labels["layer"])))
         context.report(f"{how}: at most {products:,} products with {spec.matrix}", 0, products)
-        matrix = _matrix(spec, point)
+        matrix = matrix_at(spec, point)
         check = _checked(matrix, spec.train_seed)
         with _recorded(matrix, gradient, point, context) as operator:
             curved = _ROUTES[how](spec, point, operator, gradient, context, products)
@@ -93,7 +93,7 @@ def spectrum_run(spec: Spec, found: Inputs, context: Context) -> tuple[list[Row]
 
 
 @contextmanager
-def _point(spec: Spec, found: Inputs, context: Context) -> Iterator[Point]:
+def point_of(spec: Spec, found: Inputs, context: Context) -> Iterator[Point]:
     """Mount the subspace; the model is as it was when the block ends. Several processes take every so-many-th batch each."""
     import torch
 
@@ -168,7 +168,7 @@ def trajectory_steps(store: Store, run_id: str) -> list[int]:
     return [int(step) for step in arrays["history"][:, 0]] if "trajectory" in arrays else []
 
 
-def _matrix(spec: Spec, point: Point) -> Any:
+def matrix_at(spec: Spec, point: Point) -> Any:
     """The matrix as an operator, its graphs kept in a quarter of the free memory, which processes share."""
     import psutil
     import torch

@@ -13,7 +13,7 @@ from collections import defaultdict
 from contextlib import suppress
 
 from analyses.claims import Held
-from analyses.predicted import predicted_rows
+from analyses.predicted import VERSION, predicted_rows, whole
 from analyses.store import Row, Store
 from analyses.targets import Run, Target
 from apet.evaluation import metric_names
@@ -50,7 +50,7 @@ def thresholds(store: Store, runs: list[Run], target: Target, seed: int = 0) -> 
 
 
 def _group(store: Store, runs: list[Run], target: Target, seed: int) -> list[Row]:
-    name = hashlib.sha256(json.dumps([sorted(run.id for run in runs), target.as_dict(), seed]).encode()).hexdigest()[:16]
+    name = hashlib.sha256(json.dumps([sorted(run.id for run in runs), target.as_dict(), seed, VERSION]).encode()).hexdigest()[:16]
     if store.done(name):
         return store.rows(name)
     spec = {"kind": "threshold", "target": target.as_dict(), "seed": seed, "runs": sorted(run.id for run in runs)}
@@ -77,7 +77,7 @@ def _rows(store: Store, runs: list[Run], target: Target, seed: int, name: str) -
     measured = [run for run in runs if run.tuned_by("apet")]
     if measured:
         rows += _measured(measured, target, value, metric, seed, definition, row)
-    predicted = [run for run in runs if run.spec["kind"] == "predict"]
+    predicted = [run for run in runs if whole(run)]
     if predicted:
         rows += predicted_rows(store, predicted[0], value, seed, definition, row)
     return rows

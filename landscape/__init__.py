@@ -55,6 +55,7 @@ from landscape.quadrature import (
     spectral_measure,
     trace,
 )
+from landscape.sampled import PlacedDrop, SampledPrediction, placed_drop, predict_from_measures
 from landscape.threshold import Crossing, crossing, gap_of_accuracy, gap_of_loss
 
 __all__ = [
@@ -78,8 +79,10 @@ __all__ = [
     "OperatorCheck",
     "PathPoint",
     "PathPrediction",
+    "PlacedDrop",
     "Prediction",
     "PredictionInterval",
+    "SampledPrediction",
     "SpectralMeasure",
     "Spectrum",
     "Tridiagonal",
@@ -116,7 +119,9 @@ __all__ = [
     "of_rows",
     "outliers",
     "participation_ratio",
+    "placed_drop",
     "pooled",
+    "predict_from_measures",
     "predict_on_path",
     "predict_on_path_with_interval",
     "predict_threshold",
