@@ -419,7 +419,7 @@ Results = Annotated[Path, typer.Argument(help="Folder of a study's results, for 
 def figures(
     results: Results,
     out: Annotated[Path, typer.Option(help="Where the PDF and PNG files go.")] = Path("figures/out"),
-    only: Annotated[list[str] | None, typer.Option(help="Draw only these: performance, spectra, scale, layers, thresholds.")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="Draw only these: performance, spectra, scale, layers, thresholds, predictions, paths, attribution, quadratics.")] = None,
     fraction: Fraction = None,
     json_: Json = False, dry_run: DryRun = False,
 ) -> None:  # fmt: skip
@@ -433,6 +433,69 @@ def figures(
         return _print({"rows": len(rows), "out": str(out)}, json_)
     drawn = draw_all(rows, out, only)
     _print({"written": {name: [str(p) for p in paths] for name, paths in drawn.written.items()}, "skipped": drawn.skipped}, json_)
+
+
+@command("explain")
+def explain(
+    results: Results,
+    out: Annotated[Path | None, typer.Option(help="Where the figure's PDF and PNG go. \\[default: RESULTS/figures]")] = None,
+    fraction: Fraction = None,
+    json_: Json = False, dry_run: DryRun = False,
+) -> None:  # fmt: skip
+    """Say why k* changes with scale: the predicted change split over spectrum, alignment and gap, beside the measured one.
+
+    For each pair of neighbouring sizes of a family, and the smallest against the largest, that have predictions and full fine-tuning on
+    the same examples. The verdict is 'not explained' where predicted and measured change differ in sign, or their intervals are
+    disjoint. Rows go to RESULTS/explain.parquet, which 'figures' reads.
+    """
+    from analyses.explain import EXPLAINED_ROWS
+    from analyses.explain import explain as split
+    from analyses.store import frame
+    from apet.files import atomic_path
+    from figures import draw_all
+
+    store, runs, known = _targets(results, fraction)
+    targets = [target for target in known if target.on_loss]
+    if not targets:
+        raise UsageError(f"{results} states no threshold of the training loss: give its target with --fraction, for instance 0.15")
+    if dry_run:
+        return _print(
+            {"runs": len(runs), "predictions": sum(run.spec["kind"] == "predict" for run in runs), "fraction": targets[0].amount}, json_
+        )
+    rows, summaries = split(store, runs, targets[0], _thresholds(store, runs, targets))
+    if not summaries:
+        raise ApetError(f"nothing to compare in {results}: it takes predictions and full fine-tuning of two models of a family")
+    table = frame(rows)
+    with atomic_path(results / EXPLAINED_ROWS) as temporary:
+        table.to_parquet(temporary)
+    drawn = draw_all(table, out or results / "figures", ["attribution"])
+    figure = [str(path) for paths in drawn.written.values() for path in paths]
+    if json_:
+        return _print({"fraction": targets[0].amount, "pairs": summaries, "figure": figure, "skipped": drawn.skipped}, True)
+    _listing("pairs", [_explained(each) for each in summaries], False)
+    for each in summaries:
+        print(f"{each['small']} -> {each['large']} on {each['task']}: {each['verdict']}: {each['why']}")
+    for path in figure or drawn.skipped.values():
+        print(f"figure: {path}")
+
+
+def _explained(summary: dict[str, Any]) -> dict[str, str]:
+    """A pair on a line: changes of log k* from the small to the large model's, with their intervals."""
+
+    def part(name: str) -> str:
+        if name not in summary:
+            return "-"
+        value, low, high = summary[name]
+        return f"{value:+.2f}" + ("" if low is None or high is None else f" [{low:+.2f}, {high:+.2f}]")
+
+    parts = ("spectrum", "alignment", "gap")
+    return {
+        "small": summary["small"],
+        "large": summary["large"],
+        "measured": part("measured"),
+        "predicted": part("total_by_rank"),
+        **{name: part(f"{name}_by_rank") for name in parts},
+    }
 
 
 @command("report")
@@ -644,10 +707,32 @@ def _store(root: Path) -> Any:
 
 
 def _rows(results: Path, fraction: float | None) -> Any:
-    """All rows under `results`, thresholds included, as a DataFrame."""
+    """All rows under `results`, thresholds and what 'explain' found included, as a DataFrame; or those of a .parquet file."""
+    import pandas as pd
+
+    from analyses.explain import EXPLAINED_ROWS
     from analyses.store import frame
+
+    if results.suffix == ".parquet":
+        if not results.is_file():
+            raise MissingInput(f"no file {results}")
+        return pd.read_parquet(results)
+    store, runs, known = _targets(results, fraction)
+    rows = frame([row for run in runs for row in run.rows] + _thresholds(store, runs, known))
+    found = results / EXPLAINED_ROWS
+    return pd.concat([rows, pd.read_parquet(found)], ignore_index=True) if found.is_file() else rows
+
+
+def _thresholds(store: Any, runs: list[Any], known: list[Any]) -> list[Any]:
+    from analyses.thresholds import thresholds
+
+    return [row for target in known for row in thresholds(store, runs, target)]
+
+
+def _targets(results: Path, fraction: float | None) -> tuple[Any, list[Any], list[Any]]:
+    """The store at `results`, its finished runs, and the targets of its thresholds, of which one at most is on the training loss."""
     from analyses.targets import Target
-    from analyses.thresholds import finished, known_targets, thresholds
+    from analyses.thresholds import finished, known_targets
 
     store = _store(results)
     runs = finished(store)
@@ -658,7 +743,7 @@ def _rows(results: Path, fraction: float | None) -> Any:
     fractions = [target.amount for target in known if target.on_loss]
     if len(fractions) > 1:
         raise UsageError(f"{results} holds thresholds for the fractions {', '.join(map(str, fractions))}: choose one with --fraction")
-    return frame([row for run in runs for row in run.rows] + [row for target in known for row in thresholds(store, runs, target)])
+    return store, runs, known
 
 
 def _device(name: str) -> str:

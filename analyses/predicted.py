@@ -16,6 +16,7 @@ VERSION = 2  # of these rows: raised when the same arrays give others
 BRACKET = "from Gordon's bound to m1, for uniformly random subspaces; for coordinates it is no bracket"
 LOWEST = 0.02  # of the initial loss, down to which the path is drawn
 Maker = Callable[..., Row]
+Dual = tuple[np.ndarray, np.ndarray, np.ndarray]  # gram, logits, labels
 
 
 def whole(run: Run) -> bool:
@@ -32,7 +33,7 @@ def predicted_rows(store: Store, run: Run, target: float, seed: int, definition:
     return [*_quadratic_rows(dual, target, seed, definition, row), *_path_rows(dual, target, seed, definition, row)]
 
 
-def _quadratic_rows(dual: tuple, target: float, seed: int, definition: str, row: Maker) -> list[Row]:
+def _quadratic_rows(dual: Dual, target: float, seed: int, definition: str, row: Maker) -> list[Row]:
     """T3 at the pretrained point with its interval, Larsen's number beside it, T1's curve."""
     from landscape.dual import gradient_spectrum
     from landscape.predict import expected_loss, larsen_threshold, predict_with_interval
@@ -51,7 +52,7 @@ def _quadratic_rows(dual: tuple, target: float, seed: int, definition: str, row:
     ]
 
 
-def _path_rows(dual: tuple, target: float, seed: int, definition: str, row: Maker) -> list[Row]:
+def _path_rows(dual: Dual, target: float, seed: int, definition: str, row: Maker) -> list[Row]:
     """k along the Moreau path of the linearised model, its bracket, and loss against k."""
     from landscape.dual import gradient_spectrum
     from landscape.gordon import gordon_threshold

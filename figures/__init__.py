@@ -21,7 +21,7 @@ def _draw(name: str, rows: pd.DataFrame) -> Figure:
     return import_module(f"figures.{name}").draw(rows)
 
 
-NAMES = ("performance", "spectra", "scale", "layers", "thresholds")
+NAMES = ("performance", "spectra", "scale", "layers", "thresholds", "predictions", "paths", "attribution", "quadratics")
 FIGURES: dict[str, Callable[[pd.DataFrame], Figure]] = {name: partial(_draw, name) for name in NAMES}
 
 

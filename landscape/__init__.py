@@ -4,6 +4,7 @@ Needs torch, scipy and numpy, and nothing of the rest of the project. What has k
 tensor on the objective's device; what lives on the spectrum (eigenvalues, weights, thresholds) is numpy float64.
 """
 
+from landscape.attribution import Attribution, Factors, attribute, factors_of, threshold_of
 from landscape.coordinates import CoordinatePoint, coordinate_point, coordinate_threshold
 from landscape.criterion import CrossEntropy
 from landscape.curvature import Curvature, EmpiricalFisher, GaussNewton, Hessian
@@ -59,6 +60,7 @@ from landscape.sampled import PlacedDrop, SampledPrediction, placed_drop, predic
 from landscape.threshold import Crossing, crossing, gap_of_accuracy, gap_of_loss
 
 __all__ = [
+    "Attribution",
     "Block",
     "CoordinatePoint",
     "CrossEntropy",
@@ -69,6 +71,7 @@ __all__ = [
     "EmpiricalFisher",
     "Estimate",
     "ExampleInterval",
+    "Factors",
     "GaussNewton",
     "GradientSpectrum",
     "Hessian",
@@ -86,6 +89,7 @@ __all__ = [
     "SpectralMeasure",
     "Spectrum",
     "Tridiagonal",
+    "attribute",
     "blocks",
     "by_columns",
     "check_operator",
@@ -99,6 +103,7 @@ __all__ = [
     "effective_rank",
     "eigenpairs",
     "expected_loss",
+    "factors_of",
     "gap_of_accuracy",
     "gap_of_loss",
     "gauss_newton_rows",
@@ -132,6 +137,7 @@ __all__ = [
     "spectral_measure",
     "squared_frobenius",
     "subset_spectrum",
+    "threshold_of",
     "to_dense",
     "to_scipy",
     "trace",

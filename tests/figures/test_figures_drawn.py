@@ -13,7 +13,7 @@ from matplotlib.text import Text
 
 from figures import FIGURES
 from figures.rows import CannotDraw
-from tests.figures.synthetic import MODELS, change, study
+from tests.figures.synthetic import MODELS, change, quadratics, study
 
 ONE = {"mini-t5-2m": MODELS["mini-t5-2m"]}
 TWO = {name: MODELS[name] for name in ("mini-t5-240k", "mini-t5-6m")}
@@ -27,11 +27,16 @@ STUDIES = {
     "no accuracy": study(TWO).query("quantity != 'accuracy'"),
     "no thresholds": study(TWO).query("quantity not in ['k_star', 'k_pred', 'predicted_loss']"),
     "predictions only": study(TWO).query("quantity != 'k_star'"),
+    "quadratics": quadratics(),
     "density only": study(TWO).query("quantity not in ['eigenvalue', 'n_eff', 'top_alignment']"),
 }
 # Only the figures that a missing quantity changes are drawn for it.
 CHANGED = {
-    "one model": [name for name in FIGURES if name != "scale"],
+    "four models": [name for name in FIGURES if name != "quadratics"],
+    "one model": [name for name in FIGURES if name not in ("scale", "quadratics")],
+    "six models": [name for name in FIGURES if name != "quadratics"],
+    "two tasks": [name for name in FIGURES if name != "quadratics"],
+    "quadratics": ["quadratics"],
     "censored": ["performance", "thresholds"],
     "no accuracy": ["performance"],
     "no thresholds": ["performance"],
