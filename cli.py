@@ -511,7 +511,7 @@ Results = Annotated[Path, typer.Argument(help="Folder of a study's results, for 
 def figures(
     results: Results,
     out: Annotated[Path, typer.Option(help="Where the PDF and PNG files go.")] = Path("figures/out"),
-    only: Annotated[list[str] | None, typer.Option(help="Draw only these: performance, spectra, scale, layers, thresholds, crossing; slices (the loss along lines), contours (over planes), surfaces (over scale, on common axes), relief (in 3-D, and an interactive page).")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="Draw only these: performance, spectra, scale, layers, thresholds, crossing, predictions, paths, attribution, quadratics; slices (the loss along lines), contours (over planes), surfaces (over scale, on common axes), relief (in 3-D, and an interactive page).")] = None,
     target: Aim = None, fraction: Fraction = None,
     json_: Json = False, dry_run: DryRun = False,
 ) -> None:  # fmt: skip
@@ -525,6 +525,68 @@ def figures(
         return _print({"rows": len(rows), "out": str(out)}, json_)
     drawn = draw_all(rows, out, only)
     _print({"written": {name: [str(p) for p in paths] for name, paths in drawn.written.items()}, "skipped": drawn.skipped}, json_)
+
+
+@command("explain")
+def explain(
+    results: Results,
+    out: Annotated[Path | None, typer.Option(help="Where the figure's PDF and PNG go. \\[default: RESULTS/figures]")] = None,
+    target: Aim = None, fraction: Fraction = None,
+    json_: Json = False, dry_run: DryRun = False,
+) -> None:  # fmt: skip
+    """Say why k* changes with scale: the predicted change split over spectrum, alignment and gap, beside the measured one.
+
+    For each pair of neighbouring sizes of a family, and the smallest against the largest, that have predictions and full fine-tuning on
+    the same examples. The verdict is 'not explained' where predicted and measured change differ in sign, or their intervals are
+    disjoint. Rows go to RESULTS/explain.parquet, which 'figures' reads.
+    """
+    from analyses.explain import EXPLAINED_ROWS
+    from analyses.explain import explain as split
+    from analyses.store import frame
+    from apet.files import atomic_path
+    from figures import draw_all
+
+    store, runs, known = _targets(results, _target(target, fraction))
+    targets = [each for each in known if each.on_loss]
+    if not targets:
+        raise UsageError(f"{results} states no threshold of the training loss: give its target, for instance --target fraction:0.15")
+    if dry_run:
+        foreseen = sum(run.spec["kind"] == "predict" for run in runs)
+        return _print({"runs": len(runs), "predictions": foreseen, "target": str(targets[0])}, json_)
+    rows, summaries = split(store, runs, targets[0], _thresholds(store, runs, targets))
+    if not summaries:
+        raise ApetError(f"nothing to compare in {results}: it takes predictions and full fine-tuning of two models of a family")
+    table = frame(rows)
+    with atomic_path(results / EXPLAINED_ROWS) as temporary:
+        table.to_parquet(temporary)
+    drawn = draw_all(table, out or results / "figures", ["attribution"])
+    figure = [str(path) for paths in drawn.written.values() for path in paths]
+    if json_:
+        return _print({"target": str(targets[0]), "pairs": summaries, "figure": figure, "skipped": drawn.skipped}, True)
+    _listing("pairs", [_explained(each) for each in summaries], False)
+    for each in summaries:
+        print(f"{each['small']} -> {each['large']} on {each['task']}: {each['verdict']}: {each['why']}")
+    for path in figure or drawn.skipped.values():
+        print(f"figure: {path}")
+
+
+def _explained(summary: dict[str, Any]) -> dict[str, str]:
+    """A pair on a line: changes of log k* from the small to the large model's, with their intervals."""
+
+    def part(name: str) -> str:
+        if name not in summary:
+            return "-"
+        value, low, high = summary[name]
+        return f"{value:+.2f}" + ("" if low is None or high is None else f" [{low:+.2f}, {high:+.2f}]")
+
+    parts = ("spectrum", "alignment", "gap")
+    return {
+        "small": summary["small"],
+        "large": summary["large"],
+        "measured": part("measured"),
+        "predicted": part("total_by_rank"),
+        **{name: part(f"{name}_by_rank") for name in parts},
+    }
 
 
 @command("report")
@@ -753,12 +815,34 @@ def _target(target: str | None, fraction: float | None) -> Any:
 
 
 def _rows(results: Path, aim: Any) -> Any:
-    """All rows under `results`, thresholds included, as a DataFrame; `aim` is the target to take where several are of the training loss."""
+    """All rows under `results`, thresholds and what 'explain' found included, as a DataFrame; or those of a .parquet file.
+
+    `aim` is the target to take where several are of the training loss.
+    """
+    import pandas as pd
+
+    from analyses.explain import EXPLAINED_ROWS
     from analyses.store import frame
-    from analyses.thresholds import finished, known_targets, thresholds, whole
+    from analyses.thresholds import whole
 
     if results.suffix == ".parquet":
         return _kept_rows(results)
+    store, runs, known = _targets(results, aim)
+    rows = frame([row for run in whole(runs) for row in run.rows] + _thresholds(store, runs, known))
+    found = results / EXPLAINED_ROWS
+    return pd.concat([rows, _kept_rows(found)], ignore_index=True) if found.is_file() else rows
+
+
+def _thresholds(store: Any, runs: list[Any], known: list[Any]) -> list[Any]:
+    from analyses.thresholds import thresholds
+
+    return [row for target in known for row in thresholds(store, runs, target)]
+
+
+def _targets(results: Path, aim: Any) -> tuple[Any, list[Any], list[Any]]:
+    """The store at `results`, its finished runs, and the targets of its thresholds, of which one at most is on the training loss."""
+    from analyses.thresholds import finished, known_targets
+
     store = _store(results)
     runs = finished(store)
     if not runs:
@@ -768,7 +852,7 @@ def _rows(results: Path, aim: Any) -> Any:
     of_loss = [str(target) for target in known if target.on_loss]
     if len(of_loss) > 1:
         raise UsageError(f"{results} holds thresholds for {', '.join(of_loss)}: choose one with --target")
-    return frame([row for run in whole(runs) for row in run.rows] + [row for target in known for row in thresholds(store, runs, target)])
+    return store, runs, known
 
 
 def _kept_rows(path: Path) -> Any:

@@ -67,13 +67,18 @@ def intrinsic_dim(
 
 def _summary(members: list[Run], rows: list[Row], target: Target) -> dict[str, Any]:
     """The contract's object: intervals, target with its definition, null where censored; `answer` says so in words."""
-    by = {row.quantity: row for row in rows if row.quantity not in ("predicted_loss", "gap")}
+    by = {row.quantity: row for row in rows if row.quantity not in ("predicted_loss", "path_loss", "gap")}
     out: dict[str, Any] = {"model": rows[0].model, "parameters": rows[0].parameters, "task": rows[0].task}
     for name, quantity, flag in (("k_star", target.quantity, "censored"), ("k_pred", "k_pred", "censored_pred")):
         row = by.get(quantity)
         for suffix, value in (("", "value"), ("_low", "low"), ("_high", "high")):
             out[name + suffix] = _null(getattr(row, value)) if row else None
         out[flag] = row.note.split()[1] if row and row.note.startswith("censored:") else None
+    for name in ("k_gm", "k_m0", "k_m1", "k_larsen", "k_gordon"):
+        if name in by:
+            out[name] = _null(by[name].value)
+    if "k_gm" in by:
+        out |= {"k_gm_low": _null(by["k_gm"].low), "k_gm_high": _null(by["k_gm"].high)}
     stated = by["target_loss" if target.on_loss else "target_metric"]
     out |= {"target": stated.value, "target_definition": stated.note, "target_kind": str(target), "level": LEVEL}
     out["answer"] = _answer(by[target.quantity]) if target.quantity in by else None

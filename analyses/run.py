@@ -13,6 +13,7 @@ from typing import Any
 
 from analyses.inputs import Context, Inputs, Report, fingerprints, inputs, subsets
 from analyses.kinds import RUNS
+from analyses.predicting import by_lanczos, products
 from analyses.rehearsal import peak_gb
 from analyses.slicing import planned, slice_gradients
 from analyses.spec import Spec
@@ -21,6 +22,7 @@ from analyses.store import FAILED, Row, Store, spec_dict
 from apet.errors import ApetError, Interrupted, UsageError
 from apet.files import WriteError
 from apet.launch import main_process
+from apet.tasks import TASKS
 
 
 def run_id(spec: Spec, found: Inputs) -> str | None:
@@ -47,8 +49,6 @@ def check(spec: Spec, found: Inputs) -> dict[str, Any]:
     train, _ = subsets(spec, found)
     if not train:
         raise UsageError(f"{spec.task} has too few training examples to set some aside: use --no-early-stop, or more of them")
-    if spec.kind == "predict" and found.data.task.generates:
-        raise UsageError(f"{spec.task} asks for text: k* is predicted for tasks with classes only")
     if spec.examples is not None and spec.examples > len(train):
         raise UsageError(f"examples = {spec.examples}, but {spec.task} has {len(train)} training examples")
     if spec.test and "test" not in found.data.splits:
@@ -77,7 +77,8 @@ def gradients(spec: Spec, examples: int) -> int:
     if spec.kind == "train":
         return spec.steps * min(spec.batch, examples)
     if spec.kind == "predict":
-        return examples
+        dense = spec.k is None and spec.matched is None and not by_lanczos(spec)
+        return examples * max(1, TASKS[spec.task].classes - 1) if dense else 2 * examples * products(spec)
     if spec.kind == "slice":
         return slice_gradients(spec, examples)
     return 2 * examples * route(spec, spec.k or sys.maxsize)[1]

@@ -16,6 +16,7 @@ from apet.placement import UNITS
 from apet.progress import SCHEDULES
 from apet.scope import parse
 from apet.scores import KINDS as SCORED_ORDERS
+from apet.tasks import TASKS
 
 SCHEMA = 4  # of rows and arrays: raised when the same spec would give other rows
 KINDS = ("train", "predict", "spectrum", "slice")
@@ -52,6 +53,8 @@ class Spec:
     are of a trajectory or to the ends of other runs, `to` (ids separated by +). `refine` more places on each axis go where the loss
     bends most. With `metric` accuracies are taken along, with `numbers` the point's sharpness, basin, roughness and the like; `curve`
     bends the line between two optima where the loss is low.
+    A prediction comes from a Gram matrix where the task has classes, else (or with `algorithm` lanczos) from products with the Gauss-Newton
+    matrix of all that is in scope; with `k` or `matched` it is of that one placement, by conjugate gradients.
     Fields that a kind does not use keep their defaults, and do not split its identity.
     """
 
@@ -143,7 +146,8 @@ class Spec:
 
     def resolved(self) -> Spec:
         """The same run with what it does not use at its default, and its defaults made explicit."""
-        placed = self.kind != "predict" and self.method == "apet"
+        somewhere = self.k is not None or self.matched is not None
+        placed = self.method == "apet" and (self.kind != "predict" or somewhere)
         if placed and (self.k is None) == (self.matched is None):
             raise UsageError("method apet needs either --k, the number of tuned parameters, or --matched METHOD")
         used = _USED[self.kind] | (_PLACED if placed else set())
@@ -152,6 +156,8 @@ class Spec:
             self._check_spectrum()
         if self.kind == "slice":
             self._check_slice()
+        if self.kind == "predict":
+            used |= self._products()
         used |= {"train_seed"} if self.random_init else set()  # which draws the weights
         unused = {name: default for name, default in _DEFAULTS.items() if name not in used and getattr(self, name) != default}
         spec = replace(self, **unused) if unused else self
@@ -191,6 +197,16 @@ class Spec:
             raise UsageError("--curve joins two optima: take dims 1")
         if self.directions == "filter" and self.unit not in ("row", "tensor"):
             raise UsageError(f"by {self.unit} no whole filter is tuned, which is a row of a tensor: take --unit row, or directions tensor")
+
+    def _products(self) -> set[str]:
+        """The fields of a prediction that is made by products with a matrix, not from a Gram matrix."""
+        if self.k is not None or self.matched is not None:
+            return {"lanczos_steps", "batch"}
+        if self.algorithm == "exact" and self.task in TASKS and not TASKS[self.task].classes:
+            raise UsageError(f"{self.task} asks for text: there is no exact prediction without a Gram matrix of classes")
+        if self.algorithm == "lanczos" or (self.task in TASKS and not TASKS[self.task].classes):
+            return {"algorithm", "lanczos_steps", "probes", "batch", "train_seed"}
+        return set()
 
     def _check_step(self) -> None:
         if self.at_step is not None and self.at is None:

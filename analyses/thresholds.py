@@ -17,6 +17,7 @@ import numpy as np
 
 from analyses.claims import Held
 from analyses.metric_map import FEWEST, points, shared
+from analyses.predicted import VERSION, foresees, predicted_rows
 from analyses.store import Row, Store
 from analyses.targets import Run, Target
 from apet.evaluation import metric_names
@@ -84,7 +85,7 @@ def measure(runs: list[Run], target: Target, value: float, metric: str, seed: in
 
 
 def _group(store: Store, runs: list[Run], target: Target, seed: int, diverged: int) -> list[Row]:
-    what = [sorted(run.id for run in runs), target.as_dict(), seed, diverged, METHOD]
+    what = [sorted(run.id for run in runs), target.as_dict(), seed, diverged, METHOD, VERSION]
     name = hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
     if store.done(name):
         return store.rows(name)
@@ -123,9 +124,9 @@ def _rows(store: Store, runs: list[Run], target: Target, seed: int, diverged: in
         rows.append(row("runs_diverged", diverged, note="training runs that diverged, left out"))
     if not target.on_loss:
         rows += _mapped([run for run in runs if run.tuned_by("full")], measured, target, value, metric, seed, row)
-    predicted = [run for run in runs if run.spec["kind"] == "predict"]
+    predicted = [run for run in runs if foresees(run)]
     if predicted:
-        rows += _predicted(store, predicted[0], value, seed, definition, row)
+        rows += predicted_rows(store, predicted[0], value, seed, definition, row)
     return rows
 
 
@@ -169,26 +170,6 @@ def _mapped(full: list[Run], apet: list[Run], target: Target, value: float, metr
         return rows + [row("map_offset", None, note="undecided: too few APET runs at the training losses of full fine-tuning")]
     note = f"APET's {metric} over full fine-tuning's at equal training loss, in logits: t = {test.t:.3g}, {test.freedom} degrees of freedom"
     return rows + [row("map_offset", test.offset, stderr=test.stderr, note=note), row("map_p", test.p, note="two-sided")]
-
-
-def _predicted(store: Store, run: Run, target: float, seed: int, definition: str, row) -> list[Row]:
-    from landscape.dual import gradient_spectrum
-    from landscape.predict import expected_loss, predict_with_interval
-
-    arrays = store.arrays(run.id)
-    dual = (arrays["gram"], arrays["logits"], arrays["labels"])
-    found = predict_with_interval(*dual, target, seed=seed)
-    censored = found.prediction.censored
-    note = f"censored: {censored} ({found.prediction.reason})" if censored else definition
-    k, low, high = (None, None, None) if censored else (found.prediction.k, found.low, found.high)
-    spectrum = gradient_spectrum(*dual)
-    curve = np.geomspace(1, spectrum.rank_ceiling, 40)
-    return [
-        row("k_pred", k, low=_number(low), high=_number(high), note=note),
-        row("k_pred_half", found.k_half, note="from half of the examples"),
-        row("rank_ceiling", spectrum.rank_ceiling),
-        *[row("predicted_loss", expected_loss(spectrum, float(x)), x=float(x)) for x in curve],
-    ]
 
 
 def _number(value: float | None) -> float:

@@ -21,7 +21,22 @@ def _draw(name: str, rows: pd.DataFrame) -> Figure:
     return import_module(f"figures.{name}").draw(rows)
 
 
-NAMES = ("performance", "spectra", "scale", "layers", "thresholds", "crossing", "slices", "contours", "surfaces", "relief")
+NAMES = (
+    "performance",
+    "spectra",
+    "scale",
+    "layers",
+    "thresholds",
+    "crossing",
+    "predictions",
+    "paths",
+    "attribution",
+    "slices",
+    "contours",
+    "surfaces",
+    "relief",
+    "quadratics",
+)
 PAGES = ("relief",)  # figures that have an interactive page as well
 FIGURES: dict[str, Callable[[pd.DataFrame], Figure]] = {name: partial(_draw, name) for name in NAMES}
 

@@ -27,6 +27,25 @@ CAPTIONS = {
         "an edge those beyond the axis, crosses failed trainings set aside; an arrow marks a censored threshold, on the side where it "
         "lies. Without a line, k* is from which runs reached the target alone."
     ),
+    "predictions": (
+        "Predictors of k* against the measured k*, on log scales with the line of equality and the band of a factor 2, a colour a model. "
+        "T3 is the quadratic at the pretrained point; m0, m1 and gm = sqrt(m0 m1) follow the Moreau path of the linearised model; Gordon's "
+        "number needs no Hessian and speaks of uniformly random subspaces; Larsen's is N_eff(2 eps / R^2). Bars are recorded intervals."
+    ),
+    "paths": (
+        "Training loss against k: the Moreau envelope of the linearised model over gm, with the band from m0 to m1; what the quadratic at "
+        "the pretrained point expects (T1, dashed); and the training losses of APET's runs."
+    ),
+    "attribution": (
+        "log k*(small) - log k*(large) of two models of a family: measured, predicted (m1), and the prediction's Shapley split over the "
+        "spectrum's shape, the gradient's alignment with it and the gap to the target. Bars are 95 % intervals from resampled examples. In "
+        "the full colours alignment goes by eigenvalue rank, in the pale ones by l / l_1. The verdict is that of the rows."
+    ),
+    "quadratics": (
+        "Predicted against exact k* on quadratics, where one QR decomposition gives the best loss for every k. (a) T3 for Gaussian "
+        "subspaces and for coordinates; (b) |log error| of T3 and of T5's fixed point for coordinates of Hessians whose eigenvectors are "
+        "turned from the coordinates to a Haar rotation; lines are medians, dotted is 5 %, errors below .001 are drawn there."
+    ),
     "spectra": (
         "Curvature of the train loss at the pretrained point, one colour a model. Top eigenvalues against their "
         "rank, with the residual as error bar; spectral density, smoothed, so that it reaches beyond the "

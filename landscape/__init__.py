@@ -4,7 +4,9 @@ Needs torch, scipy and numpy, and nothing of the rest of the project. What has k
 tensor on the objective's device; what lives on the spectrum (eigenvalues, weights, thresholds) is numpy float64.
 """
 
+from landscape.attribution import Attribution, Factors, attribute, factors_of, threshold_of
 from landscape.basin import Width, Worst, basin_width, hessian_ratio, roughness, sharpness_average, sharpness_worst
+from landscape.coordinates import CoordinatePoint, coordinate_point, coordinate_threshold
 from landscape.criterion import CrossEntropy
 from landscape.curvature import Curvature, EmpiricalFisher, GaussNewton, Hessian
 from landscape.directions import (
@@ -20,7 +22,10 @@ from landscape.directions import (
 from landscape.dual import GradientSpectrum, gradient_spectrum, subset_spectrum
 from landscape.estimators import diagonal, hutch_plus_plus, hutchinson, squared_frobenius, xtrace
 from landscape.exact import Spectrum, by_columns, gauss_newton_rows, of_matrix, of_rows, shares
+from landscape.gordon import gordon_threshold
 from landscape.lanczos import Eigenpairs, Tridiagonal, eigenpairs, lanczos, lanczos_many
+from landscape.linearised import Linearised
+from landscape.moreau import PathPoint, PathPrediction, moreau_path, predict_on_path, predict_on_path_with_interval
 from landscape.objective import Objective
 from landscape.operators import (
     Block,
@@ -37,9 +42,11 @@ from landscape.operators import (
 )
 from landscape.paths import Bezier, barrier, low_curve, straight
 from landscape.predict import (
+    ExampleInterval,
     Prediction,
     PredictionInterval,
     expected_loss,
+    larsen_threshold,
     predict_threshold,
     predict_with_interval,
 )
@@ -66,8 +73,10 @@ from landscape.slices import Slice, axis, quadratic, refined, slice_of
 from landscape.threshold import Crossing, crossing, gap_of_accuracy, gap_of_loss
 
 __all__ = [
+    "Attribution",
     "Bezier",
     "Block",
+    "CoordinatePoint",
     "CrossEntropy",
     "Crossing",
     "Curvature",
@@ -75,14 +84,19 @@ __all__ = [
     "Eigenpairs",
     "EmpiricalFisher",
     "Estimate",
+    "ExampleInterval",
+    "Factors",
     "GaussNewton",
     "GradientSpectrum",
     "Hessian",
     "LinearOperator",
+    "Linearised",
     "NotSymmetric",
     "Objective",
     "OperatorCheck",
     "Passage",
+    "PathPoint",
+    "PathPrediction",
     "Prediction",
     "PredictionInterval",
     "Principal",
@@ -93,12 +107,15 @@ __all__ = [
     "Tridiagonal",
     "Width",
     "Worst",
+    "attribute",
     "axis",
     "barrier",
     "basin_width",
     "blocks",
     "by_columns",
     "check_operator",
+    "coordinate_point",
+    "coordinate_threshold",
     "crossing",
     "decay_exponent",
     "density",
@@ -107,9 +124,11 @@ __all__ = [
     "effective_rank",
     "eigenpairs",
     "expected_loss",
+    "factors_of",
     "gap_of_accuracy",
     "gap_of_loss",
     "gauss_newton_rows",
+    "gordon_threshold",
     "gradient_spectrum",
     "groups",
     "hessian_ratio",
@@ -117,10 +136,12 @@ __all__ = [
     "hutchinson",
     "lanczos",
     "lanczos_many",
+    "larsen_threshold",
     "log_determinant",
     "low_curve",
     "matmat",
     "mean_of",
+    "moreau_path",
     "negative_mass",
     "normalised",
     "of_matrix",
@@ -130,6 +151,8 @@ __all__ = [
     "participation_ratio",
     "passage",
     "pooled",
+    "predict_on_path",
+    "predict_on_path_with_interval",
     "predict_threshold",
     "predict_with_interval",
     "principal_directions",
@@ -148,6 +171,7 @@ __all__ = [
     "squared_frobenius",
     "straight",
     "subset_spectrum",
+    "threshold_of",
     "through",
     "to_dense",
     "to_scipy",

@@ -28,35 +28,50 @@ class GradientSpectrum:
     rank_ceiling: int  # m = n (C - 1): no k predicted from these examples can exceed it
 
 
-def gradient_spectrum(gram: npt.ArrayLike, logits: npt.ArrayLike, labels: npt.ArrayLike) -> GradientSpectrum:
+def gradient_spectrum(
+    gram: npt.ArrayLike, logits: npt.ArrayLike, labels: npt.ArrayLike, moved: npt.ArrayLike | None = None
+) -> GradientSpectrum:
     """The spectrum of the mean cross-entropy's Gauss-Newton matrix, and the gradient's share of each eigenvector.
 
     gram (m, m) is JJ' with rows ordered example by example, then class 1..C-1; logits (n, C); labels (n,) in 0..C-1.
-    Raises ValueError for shapes or labels that do not fit, or a value that is not finite.
+    `moved` (n, C) are the logits f0 + Jd of another point d of the linearised model: the quadratic is then the one that touches the loss
+    there, still seen from d = 0, so that `loss` is its own value at d = 0. Raises ValueError for shapes or labels that do not fit,
+    or a value that is not finite.
 
-    With A = W^1/2 J / sqrt(n) and q = W^-1/2 r / sqrt(n), r = p - onehot: H = A'A and g = A'q. The eigenpairs (l_i,
+    With A = W^1/2 J / sqrt(n) and q = (W^-1/2 r - W^1/2 Jd) / sqrt(n), r = p - onehot: H = A'A and g = A'q. The eigenpairs (l_i,
     v_i) of AA' give u_i = A'v_i / sqrt(l_i), hence c_i = l_i (v_i'q)^2.
     """
-    gram, logits, labels = _checked(gram, logits, labels)
+    gram, logits, labels = checked(gram, logits, labels)
+    point = logits if moved is None else np.asarray(moved, np.float64)
     n = len(labels)
-    log_p = logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
+    log_p = point - np.logaddexp.reduce(point, axis=1, keepdims=True)
     p = np.exp(log_p)
     residual = (p - np.eye(logits.shape[1])[labels])[:, 1:]
     root, inverse_root = _roots(p)
     half = _apply(root, _apply(root, gram).T) / n
     eigenvalues, vectors = np.linalg.eigh((half + half.T) / 2)
     eigenvalues = np.maximum(eigenvalues[::-1], 0.0)
-    along = vectors[:, ::-1].T @ _apply(inverse_root, residual.reshape(-1, 1))[:, 0]
-    loss = -float(log_p[np.arange(n), labels].mean())
+    step = point - logits
+    step = _apply(root, (step[:, 1:] - step[:, :1]).reshape(-1, 1))[:, 0]
+    slope = _apply(inverse_root, residual.reshape(-1, 1))[:, 0]
+    along = vectors[:, ::-1].T @ (slope - step)
+    loss = float(-log_p[np.arange(n), labels].mean() + (step @ step / 2 - slope @ step) / n)
     return GradientSpectrum(eigenvalues, eigenvalues * along**2 / n, loss, len(gram))
 
 
 def subset_spectrum(gram: npt.ArrayLike, logits: npt.ArrayLike, labels: npt.ArrayLike, examples: npt.ArrayLike) -> GradientSpectrum:
     """The same for the listed examples only, integers in 0..n-1; one listed twice counts twice."""
-    gram, logits, labels = _checked(gram, logits, labels)
+    return gradient_spectrum(*subset(gram, logits, labels, examples))
+
+
+def subset(
+    gram: npt.ArrayLike, logits: npt.ArrayLike, labels: npt.ArrayLike, examples: npt.ArrayLike
+) -> tuple[FloatArray, FloatArray, IntArray]:
+    """gram, logits and labels of the listed examples only."""
+    gram, logits, labels = checked(gram, logits, labels)
     chosen = np.asarray(examples, dtype=np.int64)
     rows = np.arange(len(gram)).reshape(len(labels), -1)[chosen].reshape(-1)
-    return gradient_spectrum(gram[np.ix_(rows, rows)], logits[chosen], labels[chosen])
+    return gram[np.ix_(rows, rows)], logits[chosen], labels[chosen]
 
 
 def _roots(p: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -75,7 +90,8 @@ def _apply(blocks: FloatArray, matrix: FloatArray) -> FloatArray:
     return (blocks @ matrix.reshape(n, c, -1)).reshape(n * c, -1)
 
 
-def _checked(gram: npt.ArrayLike, logits: npt.ArrayLike, labels: npt.ArrayLike) -> tuple[FloatArray, FloatArray, IntArray]:
+def checked(gram: npt.ArrayLike, logits: npt.ArrayLike, labels: npt.ArrayLike) -> tuple[FloatArray, FloatArray, IntArray]:
+    """The three in float64 and int64; ValueError for what does not fit together."""
     gram, logits, labels = np.asarray(gram, np.float64), np.asarray(logits, np.float64), np.asarray(labels, np.int64)
     if logits.ndim != 2 or logits.shape[1] < 2 or labels.shape != logits.shape[:1]:
         raise ValueError(f"logits must be (n, C >= 2) and labels (n,), got {logits.shape} and {labels.shape}")

@@ -9,14 +9,14 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Literal, cast
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import brentq  # pyright: ignore[reportMissingTypeStubs, reportUnknownVariableType]
 
-from landscape.dual import FloatArray, GradientSpectrum, gradient_spectrum, subset_spectrum
+from landscape.dual import FloatArray, GradientSpectrum, IntArray, gradient_spectrum, subset_spectrum
 from landscape.random import generator
+from landscape.roots import root
 
 # Above this share of the rank ceiling a prediction speaks of the number of examples, not of the model (pitfall 8).
 CEILING_SHARE = 0.3
@@ -46,12 +46,26 @@ class PredictionInterval:
     k_half: float | None  # median prediction from half of the examples: far from k means the ceiling binds
 
 
+@dataclass(frozen=True)
+class ExampleInterval:
+    """The same without the prediction."""
+
+    low: float | None
+    high: float | None
+    k_half: float | None
+
+
 def predict_threshold(spectrum: GradientSpectrum, target: float) -> Prediction:
     """k* = N_eff(kappa*), where kappa* solves sum c_i / (l_i + kappa) = 2 (L0 - target) (T3).
 
     target is an absolute loss. Censored "below" at target >= L0, where nothing need be tuned; "above" at a target
     below the quadratic's minimum (k is None), and where k* > 0.3 rank_ceiling (k is given, as a lower bound).
     """
+    return threshold_by(lambda kappa: n_eff(spectrum.eigenvalues, kappa), spectrum, target)
+
+
+def threshold_by(dimension: Callable[[float], float], spectrum: GradientSpectrum, target: float) -> Prediction:
+    """The same where N_eff(kappa) is `dimension`, and `spectrum` the g-weighted measure alone, from whatever quadrature."""
     ceiling = spectrum.rank_ceiling
     if not target < spectrum.loss:
         return Prediction(None, None, "below", ceiling, f"target {target:.6g} >= initial loss {spectrum.loss:.6g}")
@@ -59,12 +73,12 @@ def predict_threshold(spectrum: GradientSpectrum, target: float) -> Prediction:
     lam, c = spectrum.eigenvalues, spectrum.projections
     smallest = SMALLEST_RIDGE * float(lam.max())
     if not smallest > 0 or _explained(lam, c, smallest) < gap:
-        lowest = expected_loss(spectrum, ceiling)
+        lowest = spectrum.loss - (_explained(lam, c, smallest) / 2 if smallest > 0 else 0.0)
         return Prediction(None, None, "above", ceiling, f"target {target:.6g} < quadratic's minimum {lowest:.6g}")
     # sum c / (l + kappa) <= sum c / kappa bounds kappa* from above.
     largest = max(float(c.sum()) / gap, smallest)
     kappa = _solve(lambda ridge: _explained(lam, c, ridge) - gap, smallest, largest)
-    k = _effective_dimension(lam, kappa)
+    k = dimension(kappa)
     if k > CEILING_SHARE * ceiling:
         reason = f"k* = {k:.4g} > {CEILING_SHARE} x rank ceiling {ceiling}: more examples are needed"
         return Prediction(k, kappa, "above", ceiling, reason)
@@ -84,8 +98,8 @@ def expected_loss(spectrum: GradientSpectrum, k: float) -> float:
         return spectrum.loss
     # N_eff <= sum l / kappa bounds kappa(k) from above.
     largest = max(float(lam.sum()) / k, smallest)
-    short = _effective_dimension(lam, smallest) <= k
-    kappa = smallest if short else _solve(lambda ridge: _effective_dimension(lam, ridge) - k, smallest, largest)
+    short = n_eff(lam, smallest) <= k
+    kappa = smallest if short else _solve(lambda ridge: n_eff(lam, ridge) - k, smallest, largest)
     return spectrum.loss - _explained(lam, c, kappa) / 2
 
 
@@ -118,17 +132,28 @@ def predict_with_interval(
     if prediction.k is None:
         return PredictionInterval(prediction, None, None, None)
 
-    def log_k(role: str, number: int, kept: int) -> float:
-        examples = generator(seed, f"predict/{role}/{number}").permutation(n)[:kept]
+    def k_of(examples: IntArray) -> float | None:
         part = subset_spectrum(gram, logits, labels, examples)
-        k = predict_threshold(part, target / whole.loss * part.loss).k
-        return math.inf if k is None else math.log(k)
+        return predict_threshold(part, target / whole.loss * part.loss).k
+
+    found = jackknife(k_of, prediction.k, n, resamples=resamples, seed=seed, level=level)
+    return PredictionInterval(prediction, found.low, found.high, found.k_half)
+
+
+def jackknife(
+    k_of: Callable[[IntArray], float | None], k: float, n: int, *, resamples: int, seed: int, level: float = 0.95
+) -> ExampleInterval:
+    """The interval of a prediction k from n examples, where k_of(examples) is that from some of them; as `predict_with_interval` says."""
+
+    def log_k(role: str, number: int, kept: int) -> float:
+        found = k_of(generator(seed, f"predict/{role}/{number}").permutation(n)[:kept])
+        return math.inf if found is None else math.log(found)
 
     left_out = max(n // 8, 1)
     logs = np.array([log_k("jackknife", number, n - left_out) for number in range(resamples)])
-    low, high = _jackknife_bounds(prediction.k, logs, math.sqrt((n - left_out) / left_out), level)
+    low, high = _jackknife_bounds(k, logs, math.sqrt((n - left_out) / left_out), level)
     half = float(np.median([log_k("half", number, n // 2) for number in range(HALVES)]))
-    return PredictionInterval(prediction, low, high, math.exp(half) if math.isfinite(half) else None)
+    return ExampleInterval(low, high, math.exp(half) if math.isfinite(half) else None)
 
 
 def _jackknife_bounds(k: float, logs: FloatArray, inflation: float, level: float) -> tuple[float | None, float | None]:
@@ -140,23 +165,34 @@ def _jackknife_bounds(k: float, logs: FloatArray, inflation: float, level: float
     return k / factor, k * factor if len(solved) == len(logs) else None
 
 
+def larsen_threshold(spectrum: GradientSpectrum, target: float) -> float | None:
+    """D - sum r_i^2 / (R^2 + r_i^2) of Larsen et al. 2021 (arXiv 2107.05802), which is N_eff(2 eps / R^2); for comparison with T3.
+
+    eps = target - L* is what the quadratic's minimum has to spare, R the distance to it; never less than T3's k. None where the
+    target is not above L*, or not below L0.
+    """
+    there = spectrum.eigenvalues > SMALLEST_RIDGE * float(spectrum.eigenvalues.max())
+    lam, c = spectrum.eigenvalues[there], spectrum.projections[there]
+    eps = target - spectrum.loss + float((c / lam).sum()) / 2
+    if not (eps > 0 and target < spectrum.loss):
+        return None
+    return n_eff(lam, 2 * eps / float((c / lam**2).sum()))
+
+
 def _explained(lam: FloatArray, c: FloatArray, kappa: float) -> float:
     """g'(H + kappa)^-1 g, twice the drop of loss that the ridge leaves."""
     return float((c / (lam + kappa)).sum())
 
 
-def _effective_dimension(lam: FloatArray, kappa: float) -> float:
-    return float((lam / (lam + kappa)).sum())
+def n_eff(eigenvalues: FloatArray, kappa: float) -> float:
+    """sum l / (l + kappa), kappa > 0, over eigenvalues that are all known."""
+    return float((eigenvalues / (eigenvalues + kappa)).sum())
 
 
 def _solve(f: Callable[[float], float], low: float, high: float) -> float:
-    """The root of a falling function of kappa, sought in log kappa; an end where rounding hides the sign change."""
+    """The root of a falling function of kappa; an end where rounding hides the sign change."""
     if f(low) <= 0:
         return low
     if f(high) >= 0:
         return high
-
-    def of_log(log_kappa: float) -> float:
-        return f(math.exp(log_kappa))
-
-    return math.exp(cast(float, brentq(of_log, math.log(low), math.log(high), xtol=1e-12)))
+    return root(f, low, high)

@@ -112,7 +112,50 @@ def _thresholds(base: Row, censored: bool) -> list[Row]:
         *([] if censored else [{**common, "quantity": "slope", "value": 0.41, "stderr": 0.03, "note": ""}]),
         {**common, "quantity": "target_loss", "value": TARGET},
         *({**common, "quantity": "predicted_loss", "x": k, "value": 0.693 / (1 + 1.5 * k / k_pred)} for k in ks),
+        *_path(common, k_pred),
+        *_attribution(common),
     ]
+
+
+def _path(common: Row, k: float) -> list[Row]:
+    """The Moreau path's thresholds and curves around a predicted k."""
+    factors = {"m0": 1.2, "gm": 1.0, "m1": 1 / 1.2}
+    curves = [
+        ("path_loss", name, 0.693 / (1 + 2 * x), factor * k * x) for name, factor in factors.items() for x in np.geomspace(0.02, 8, 20)
+    ]
+    return [
+        *({**common, "quantity": f"k_{name}", "value": factor * k} for name, factor in factors.items()),
+        {**common, "quantity": "k_gordon", "value": 0.8 * k, "stderr": 1.0}, {**common, "quantity": "k_larsen", "value": 3 * k},
+        *({**common, "quantity": name, "note": note, "value": value, "x": x} for name, note, value, x in curves),
+    ]  # fmt: skip
+
+
+def _attribution(common: Row) -> list[Row]:
+    """The change from the next smaller model, where there is one."""
+    smaller = [name for name, size in MODELS.items() if size < common["parameters"]]
+    if not smaller or common["model"] not in MODELS:
+        return []
+    pair = {**common, "run_id": f"{smaller[-1]}-{common['model']}", "x": float(MODELS[smaller[-1]])}
+    parts = [("total", 0.3), ("spectrum", 0.25), ("alignment", 0.15), ("gap", -0.1)]
+    rows = [(f"explained_{name}", f"by {by}", value * scale) for name, value in parts for by, scale in (("rank", 1.0), ("eigenvalue", 0.6))]
+    rows += [("measured_change", "log k*(small) - log k*(large)", 0.4), ("explain_verdict", "explained: they agree", 1.0)]
+    return [
+        {**pair, "quantity": name, "note": f"from {smaller[-1]}; {note}", "value": value, "low": value - 0.2, "high": value + 0.2}
+        for name, note, value in rows
+    ]
+
+
+def quadratics() -> pd.DataFrame:
+    """Rows as benchmarks/prediction.py makes them."""
+    rows: list[Row] = []
+    places = [("Gaussian", math.nan), ("coordinates", 0.0), ("coordinates", 1.0)]
+    places += [("coordinates, turned", turn) for turn in (0.0, 0.03, 0.3, 1.0)]
+    for number, (subspace, turn, k) in enumerate((subspace, turn, k) for subspace, turn in places for k in (10.0, 40.0, 160.0)):
+        base = {**BLANK, "model": "quadratic of 400", "parameters": 400, "task": "quadratic", "subspace": subspace, "x": turn}
+        base |= {"run_id": f"quadratic-{number}", "target": 0.2, "note": "i^-1; a^2 ~ l"}
+        values = {"quadratic_k_star": k, "quadratic_k T3": k * (1.02 + (subspace != "Gaussian" and turn < 1)), "quadratic_k T5": 1.04 * k}
+        rows += [{**base, "quantity": name, "value": value} for name, value in values.items()]
+    return pd.DataFrame(rows)
 
 
 def _spectra(base: Row) -> list[Row]:

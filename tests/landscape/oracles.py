@@ -40,3 +40,9 @@ def subspace_losses(h: np.ndarray, g: np.ndarray, ks: list[int], seeds: int) -> 
         for row, k in enumerate(ks):
             result[row, seed] = -0.5 * along[:k] @ np.linalg.lstsq(curved[:k, :k], along[:k], rcond=1e-12)[0]
     return result
+
+
+def nested_excesses(root: np.ndarray, a: np.ndarray, basis: np.ndarray) -> np.ndarray:
+    """|root d + a|^2 / 2 minimised over the span of the first 0, 1, 2, ... columns of `basis`, (columns + 1,), by one QR decomposition."""
+    q, _ = np.linalg.qr(root @ basis)
+    return (a @ a - np.concatenate([[0.0], np.cumsum((q.T @ a) ** 2)])) / 2

@@ -1,0 +1,210 @@
+"""Why k* changes between two models of a family: the split of the predicted change, beside the measured one, and a verdict in words.
+
+The prediction is m1: T3 on the quadratic that touches the linearised model's loss at its proximal point (landscape.moreau). Intervals
+come from resampling the examples that both models share, or the probes where predictions are by Lanczos.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from analyses.predicted import foresees, measures
+from analyses.store import Row, Store
+from analyses.targets import Run, Target
+
+EXPLAINED_ROWS = "explain.parquet"  # in the folder of results
+RESAMPLES = 40
+REACH = 1.96  # standard errors of a 95 % interval
+NOT_EXPLAINED, EXPLAINED, OPEN = "not explained", "explained", "undecided"
+
+
+@dataclass(frozen=True)
+class Side:
+    """One model of a comparison."""
+
+    run: Run
+    arrays: dict[str, np.ndarray]
+    target: float  # absolute loss
+    measured: Row | None
+
+    @property
+    def row(self) -> Row:
+        return self.run.rows[0]
+
+    def factors(self, chosen: np.ndarray | None) -> Any:
+        """landscape.Factors from the examples (or probes) `chosen`, all if None; None where there is no threshold."""
+        from landscape.attribution import factors_of
+        from landscape.dual import gradient_spectrum, subset
+        from landscape.moreau import predict_on_path
+
+        if "gram" not in self.arrays:
+            return self._sampled(chosen)
+        dual = (self.arrays["gram"], self.arrays["logits"], self.arrays["labels"])
+        target = self.target
+        if chosen is not None:  # the same share of the loss of these
+            part = subset(*dual, chosen)
+            target, dual = target / gradient_spectrum(*dual).loss * gradient_spectrum(*part).loss, part
+        point = predict_on_path(*dual, target).point
+        return point and factors_of(point.quadratic, target)
+
+    def _sampled(self, chosen: np.ndarray | None) -> Any:
+        from landscape.attribution import factors_of
+        from landscape.sampled import weighted_spectrum
+
+        along, counting, loss, ceiling = measures(self.arrays)
+        rows = slice(None) if chosen is None else chosen
+        nodes, weights = np.maximum(counting.nodes[rows], 0).ravel(), (counting.weights[rows] / len(counting.nodes[rows])).ravel()
+        order = np.argsort(-nodes, kind="stable")
+        order = order[(nodes[order] > 0) & (weights[order] > 0)]
+        return factors_of(weighted_spectrum(along, loss, ceiling), self.target, (nodes[order], weights[order]))
+
+    @property
+    def units(self) -> tuple[str, int]:
+        """What intervals come from resampling, and how many there are."""
+        return ("examples", len(self.arrays["labels"])) if "gram" in self.arrays else ("probes", len(self.arrays["nodes"]))
+
+
+def explain(store: Store, runs: list[Run], target: Target, found: list[Row], seed: int = 0) -> tuple[list[Row], list[dict[str, Any]]]:
+    """Rows and a summary for every neighbouring pair of sizes within a family, and the smallest against the largest.
+
+    `found` are the rows of `thresholds` for this target. Only models with a predict run and a full fine-tuning run take part.
+    """
+    groups: dict[tuple, list[Side]] = defaultdict(list)
+    for side in _sides(store, runs, target, found):
+        spec = side.run.spec
+        key = (_family(side.row.model), *(spec[name] for name in ("task", "examples", "max_length", "scope")), side.units[0])
+        groups[key].append(side)
+    rows: list[Row] = []
+    summaries: list[dict[str, Any]] = []
+    for sides in groups.values():
+        ordered = sorted(sides, key=lambda side: (side.row.parameters, side.row.model))
+        pairs = list(pairwise(ordered)) + ([(ordered[0], ordered[-1])] if len(ordered) > 2 else [])
+        resampled = {side.run.id: _resamples(side, seed) for side in ordered} if pairs else {}
+        for small, large in pairs:
+            own, summary = _compare(small, large, resampled)
+            rows += own
+            summaries.append(summary)
+    return rows, summaries
+
+
+def _sides(store: Store, runs: list[Run], target: Target, found: list[Row]) -> list[Side]:
+    """One for each predict run whose group has a full fine-tuning run."""
+    by_model = {(row.model, row.task, row.quantity): row for row in found if math.isnan(row.x)}
+    sides = []
+    for run in runs:
+        if not (foresees(run) and target.on_loss):
+            continue
+        full = [other for other in runs if target.measures(other) and target.group(other) == target.group(run)]
+        if full:
+            measured = by_model.get((run.rows[0].model, run.rows[0].task, target.quantity))
+            sides.append(Side(run, store.arrays(run.id), target.value(full, ""), measured))
+    return sides
+
+
+def _compare(small: Side, large: Side, resampled: dict[str, list[Any]]) -> tuple[list[Row], dict[str, Any]]:
+    from landscape.attribution import attribute
+
+    one, other = small.factors(None), large.factors(None)
+    change = _measured_change(small, large)
+    common: dict[str, Any] = {"run_id": f"{small.run.id}-{large.run.id}", "split": "train", "x": float(small.row.parameters)}
+
+    def row(quantity: str, value: float, note: str, **columns: Any) -> Row:
+        note = f"from {small.row.model}; {note}"
+        return Row(large.row.model, large.row.parameters, large.row.task, quantity, value, note=note, **common, **columns)
+
+    rows: list[Row] = []
+    summary: dict[str, Any] = {"task": large.row.task, "small": small.row.model, "large": large.row.model}
+    predicted: tuple[float, float, float] | None = None
+    bys: tuple[Any, ...] = ("rank", "eigenvalue")
+    for by in bys:
+        split = None if one is None or other is None else attribute(one, other, by)
+        if split is None:
+            continue
+        errors = _errors(small, large, by, resampled)
+        values = {"total": split.total, **split.parts}
+        for name, value in values.items():
+            error = errors.get(name, math.nan)
+            low, high = value - REACH * error, value + REACH * error
+            rows.append(row(f"explained_{name}", value, f"by {by}", stderr=error, low=low, high=high))
+            summary[f"{name}_by_{by}"] = [value, *(None if math.isnan(end) else end for end in (low, high))]
+            if name == "total" and by == "rank":
+                predicted = (value, low, high)
+    if change is not None:
+        rows.append(row("measured_change", change[0], "log k*(small) - log k*(large)", low=change[1], high=change[2]))
+        summary["measured"] = [None if math.isnan(end) else end for end in change]
+    verdict, why = _verdict(predicted, change)
+    rows.append(row("explain_verdict", {EXPLAINED: 1.0, NOT_EXPLAINED: 0.0}.get(verdict, math.nan), f"{verdict}: {why}"))
+    return rows, summary | {"verdict": verdict, "why": why}
+
+
+def _resamples(side: Side, seed: int) -> list[Any]:
+    """The side's factors without an eighth of the examples (or without one probe), None where that leaves no threshold.
+
+    Draws are named by the seed, so that sides of as many examples leave out the same ones.
+    """
+    from landscape.random import generator
+
+    what, count = side.units
+    if count < 3:
+        return []
+    drawn = [generator(seed, f"explain/{i}").permutation(count) if what == "examples" else np.roll(np.arange(count), i)
+             for i in range(RESAMPLES if what == "examples" else count)]  # fmt: skip
+    return [side.factors(each[: count - _left_out(count)]) for each in drawn]
+
+
+def _left_out(count: int) -> int:
+    return max(count // 8, 1)
+
+
+def _errors(small: Side, large: Side, by: Any, resampled: dict[str, list[Any]]) -> dict[str, float]:
+    """Standard errors by the delete-d jackknife over what both models share; {} where they share nothing or a resample has no threshold."""
+    from landscape.attribution import attribute
+
+    what, count = small.units
+    shared = what == "probes" or np.array_equal(small.arrays["labels"], large.arrays["labels"])
+    sides = list(zip(resampled[small.run.id], resampled[large.run.id], strict=False))
+    splits = [attribute(one, other, by) for one, other in sides if one is not None and other is not None]
+    known = [{"total": split.total, **split.parts} for split in splits if split is not None]
+    if large.units != small.units or not shared or not known or len(known) < len(sides):
+        return {}
+    inflation = math.sqrt((count - _left_out(count)) / _left_out(count))
+    return {name: inflation * float(np.std([each[name] for each in known], ddof=1)) for name in known[0]}
+
+
+def _measured_change(small: Side, large: Side) -> tuple[float, float, float] | None:
+    """log k*(small) - log k*(large) with its interval (NaN where not known); None where either is not measured."""
+    one, other = small.measured, large.measured
+    if one is None or other is None or not (math.isfinite(one.value) and math.isfinite(other.value)):
+        return None
+    value = math.log(one.value / other.value)
+    below = math.hypot(math.log(one.value / one.low), math.log(other.high / other.value)) if one.low > 0 and other.high > 0 else math.nan
+    above = math.hypot(math.log(one.high / one.value), math.log(other.value / other.low)) if one.high > 0 and other.low > 0 else math.nan
+    return value, value - below, value + above
+
+
+def _verdict(predicted: tuple[float, float, float] | None, change: tuple[float, float, float] | None) -> tuple[str, str]:
+    """Explained only where signs agree and both intervals are known and meet; undecided where something is missing."""
+    if predicted is None:
+        return OPEN, "there is no predicted threshold at this target for one of the models, or a mixture of them"
+    if change is None:
+        return OPEN, "one of the thresholds is not measured, or censored"
+    if predicted[0] * change[0] < 0:
+        open_ = "" if predicted[1] > 0 or predicted[2] < 0 else " (the predicted one is not told from none)"
+        return NOT_EXPLAINED, f"predicted {predicted[0]:+.2f} and measured {change[0]:+.2f} of log k* have different signs{open_}"
+    if any(math.isnan(end) for end in (*predicted, *change)):
+        return OPEN, "an interval is not known"
+    if predicted[1] > change[2] or change[1] > predicted[2]:
+        return NOT_EXPLAINED, f"the intervals of the predicted change {predicted[0]:+.2f} and the measured {change[0]:+.2f} are disjoint"
+    return EXPLAINED, f"predicted {predicted[0]:+.2f} and measured {change[0]:+.2f} of log k* agree within their intervals"
+
+
+def _family(model: str) -> str:
+    """The name without its size; an untrained twin is of another family."""
+    name, twin, rest = model.partition(" (")
+    return name.rpartition("-")[0] + twin + rest

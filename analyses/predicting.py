@@ -1,0 +1,146 @@
+"""A run of kind predict: what is needed to say, without training, how many parameters a target takes.
+
+Where a task has classes, the Gram matrix of its label words, from which all else follows exactly; where it asks for text, or by
+--set algorithm=lanczos, the gradient's spectral measure and that of the eigenvalues from products with the Gauss-Newton matrix of
+everything in scope; with k (or matched), what the quadratic reaches in that one placement.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from analyses.inputs import Context, Inputs, row_maker, scorer_for, subsets
+from analyses.point import matrix_at, point
+from analyses.spec import Spec
+from analyses.store import Row
+from apet.errors import ApetError
+from apet.tasks import TASKS
+
+Found = tuple[list[Row], dict[str, np.ndarray]]
+KNOWN = 10  # eigenpairs that quadrature takes as they are
+HALF = "half_"  # prefix of what half of the examples give
+
+
+def by_lanczos(spec: Spec) -> bool:
+    """Whether the run predicts from products rather than a Gram matrix."""
+    return spec.k is None and spec.matched is None and (spec.algorithm == "lanczos" or not TASKS[spec.task].classes)
+
+
+def products(spec: Spec) -> int:
+    """At most how many products with the matrix, on all of the examples (the half counts half)."""
+    if not by_lanczos(spec):
+        return spec.lanczos_steps + 1
+    return round(1.5 * (spec.lanczos_steps * (spec.probes + 2) + KNOWN))
+
+
+def predict_run(spec: Spec, found: Inputs, context: Context) -> Found:
+    if spec.k is not None or spec.matched is not None:
+        return _of_placement(spec, found, context)
+    return _from_products(spec, found, context) if by_lanczos(spec) else _from_gram(spec, found, context)
+
+
+def _from_gram(spec: Spec, found: Inputs, context: Context) -> Found:
+    from apet.evaluation import predictions
+    from apet.jacobian import gram_matrix
+    from apet.space import ParameterSpace
+    from landscape.dual import gradient_spectrum
+
+    model, scorer = found.loaded.model, scorer_for(spec, found)
+    examples, _ = subsets(spec, found)
+    space = ParameterSpace.of(model, spec.scope)
+    gram = gram_matrix(model, space, scorer, examples, lambda done, total: context.report("Gram matrix", done, total)).numpy()
+    logits, labels = (t.numpy() for t in predictions(model, scorer, examples))
+    spectrum = gradient_spectrum(gram, logits, labels)
+    make = row_maker(spec, found)
+    rows = [
+        make("initial_loss", spectrum.loss, split="train"),
+        make("rank_ceiling", spectrum.rank_ceiling),
+        make("in_scope", space.size),
+        make("example_gradients", spectrum.rank_ceiling),
+        *[make("gram_eigenvalue", value, x=i + 1) for i, value in enumerate(spectrum.eigenvalues) if value > 0],
+        *[make("gradient_projection", value, x=i + 1) for i, value in enumerate(spectrum.projections)],
+    ]
+    return rows, {"gram": gram, "logits": logits, "labels": labels}
+
+
+def _from_products(spec: Spec, found: Inputs, context: Context) -> Found:
+    """Everything in scope as one subspace, in float32; all of the examples, then half of them."""
+    from apet.space import ParameterSpace
+
+    size = ParameterSpace.of(found.loaded.model, spec.scope).size
+    whole = replace(spec, kind="spectrum", method="apet", k=size, matrix="ggn", operations="add", unit="entry", order="random")
+    count = len(subsets(spec, found)[0])
+    arrays: dict[str, np.ndarray] = {}
+    for prefix, examples in (("", count), (HALF, count // 2)):
+        if examples:
+            arrays |= {prefix + name: each for name, each in _measures(replace(whole, examples=examples), found, context).items()}
+    make, pairs = row_maker(spec, found), zip(*arrays["along"], strict=True)
+    rows = [
+        make("initial_loss", float(arrays["loss"][0]), split="train"),
+        make("rank_ceiling", float(arrays["ceiling"][0])),
+        make("in_scope", size),
+        make("example_gradients", 2 * count * products(spec)),
+        *[make("gradient_weight", weight, x=node) for node, weight in pairs if weight > 0],
+    ]
+    return rows, arrays
+
+
+def _measures(spec: Spec, found: Inputs, context: Context) -> dict[str, np.ndarray]:
+    """loss, ceiling (1,); along (2, points): nodes and weights of the gradient; nodes, weights, and those of the Gauss-Radau rules."""
+    from landscape.lanczos import eigenpairs
+    from landscape.quadrature import slq, spectral_measure
+
+    def report(done: int, of: int) -> None:
+        context.report(f"Lanczos on {spec.examples} examples", done, of)
+
+    steps, seed = spec.lanczos_steps, spec.train_seed
+    with point(spec, found, context) as here:
+        gradient, loss = here.objective.gradient(here.z), here.objective.loss(here.z)
+        if not float(gradient.norm()) > 0:
+            raise ApetError("the gradient at the pretrained point is zero or not a number: there is nothing to predict from")
+        with matrix_at(here, "ggn") as matrix:
+            known = eigenpairs(matrix, min(KNOWN, steps, matrix.size), steps, seed=seed, rounds=1, progress=report)
+            along = spectral_measure(matrix, gradient, steps)
+            measure = slq(matrix, spec.probes, steps, seed, known=known, progress=report)
+        ceiling = min(here.objective.size, _rank(here.objective))
+    radau = measure if measure.radau is None else measure.radau
+    return {
+        "loss": np.array([loss]), "ceiling": np.array([float(ceiling)]), "along": np.stack([along.nodes[0], along.weights[0]]),
+        "nodes": measure.nodes, "weights": measure.weights, "radau_nodes": radau.nodes, "radau_weights": radau.weights,
+    }  # fmt: skip
+
+
+def _rank(objective: Any) -> int:
+    """Labels that count times (classes or pieces of the vocabulary, less one): what the matrix's rank cannot exceed."""
+    import torch
+
+    _, weights = objective.batch_losses(torch.zeros(objective.size))
+    with torch.no_grad():
+        choices = objective.outputs(torch.zeros(objective.size), objective.batches[0]).shape[-1]
+    return int(weights.sum()) * (choices - 1)
+
+
+def _of_placement(spec: Spec, found: Inputs, context: Context) -> Found:
+    """The loss that the quadratic reaches in this placement."""
+    from landscape.sampled import placed_drop
+
+    with point(replace(spec, kind="spectrum", method="apet", matrix="ggn"), found, context) as here:
+        gradient, loss = here.objective.gradient(here.z), here.objective.loss(here.z)
+        context.report("conjugate gradients", 0, spec.lanczos_steps)
+        with matrix_at(here, "ggn") as matrix:
+            drop = placed_drop(matrix, gradient, spec.lanczos_steps)
+    make, count = row_maker(spec, found), len(subsets(spec, found)[0])
+    common: dict[str, Any] = {
+        "k": len(gradient), "position_seed": spec.position_seed, "method": "apet", "subspace": "coordinates", "split": "train",
+        "placement": spec.order if spec.unit == "entry" else f"{spec.order} {spec.unit}s",
+    }  # fmt: skip
+    rows = [
+        make("placed_initial_loss", loss, **common),
+        make("placed_loss", loss - drop.drop, **common),
+        make("placed_residual", drop.residual, **common),
+        make("example_gradients", 2 * count * drop.products, **common),
+    ]
+    return rows, {}

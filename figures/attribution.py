@@ -1,0 +1,69 @@
+"""Why k* changes between two models: the predicted change's parts as bars, beside the measured change."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from figures import style
+from figures.rows import CannotDraw, pick, tidy, where
+
+HEIGHT = 2.3  # inches a line of panels
+BARS = {
+    "measured_change": ("measured", style.MEASURED), "explained_total": ("predicted", style.PREDICTED),
+    "explained_spectrum": ("spectrum", "#0072b2"), "explained_alignment": ("alignment", "#009e73"), "explained_gap": ("gap", "#cc79a7"),
+}  # fmt: skip
+
+
+@style.paper()
+def draw(rows: pd.DataFrame) -> Figure:
+    """One panel a task and pair of models: log k*(small) - log k*(large), with 95 % intervals; pale bars are split by l / l_1.
+
+    Raises CannotDraw without an attribution in the rows.
+    """
+    rows = tidy(rows)
+    found = where(rows, rows["quantity"].isin([*BARS, "explain_verdict"]))
+    if pick(found, "explained_total").empty:
+        raise CannotDraw("no explained_total in the rows: 'explain' makes them")
+    cells = [own for _, own in found.groupby(["task", "x", "parameters", "run_id"])]
+    columns = min(3, len(cells))
+    lines = -(-len(cells) // columns)
+    figure = style.new_figure(style.TEXT_WIDTH if columns > 1 else style.COLUMN_WIDTH, HEIGHT * lines + 0.35)
+    grid = figure.subplots(lines, columns, squeeze=False).reshape(-1)
+    for index, (axes, own) in enumerate(zip(grid, cells, strict=False)):
+        _bars(axes, own)
+        smaller, _, verdict = str(pick(own, "explain_verdict")["note"].iloc[0]).removeprefix("from ").partition("; ")
+        verdict = verdict.partition(":")[0]
+        names = f"{style.short_name(smaller)} to\n{style.short_name(str(own['model'].iloc[0]))}"
+        style.letter(axes, index, f"{own['task'].iloc[0]}: {verdict}\n{names}")
+        if index % columns == 0:
+            axes.set_ylabel("log k*(small) - log k*(large)")
+    for axes in grid[len(cells) :]:
+        axes.remove()
+    keys: dict[str, style.Key] = {label: Patch(color=colour) for label, colour in BARS.values()}
+    style.outside_legend(figure, keys | {"pale: split by eigenvalue": Patch(color=style.GREY, alpha=0.4)})
+    return style.finish(figure)
+
+
+def _bars(axes: Axes, rows: pd.DataFrame) -> None:
+    axes.axhline(0, color=style.GREY, linewidth=0.6)
+    for place, (quantity, (_, colour)) in enumerate(BARS.items()):
+        for aside, by, alpha in ((-0.2, "by rank", 1.0), (0.2, "by eigenvalue", 0.4)):
+            own = pick(rows, quantity)
+            if quantity != "measured_change":
+                own = where(own, own["note"].str.endswith(by))
+            if own.empty or (aside > 0 and quantity in ("measured_change", "explained_total")):
+                continue
+            value, low, high = (float(own[name].iloc[0]) for name in ("value", "low", "high"))
+            wide = quantity in ("measured_change", "explained_total")
+            at = place if wide else place + aside
+            axes.bar(at, value, width=0.7 if wide else 0.38, color=colour, alpha=alpha, linewidth=0)
+            if math.isfinite(low) and math.isfinite(high):
+                bar = np.array([[value - low], [high - value]])
+                axes.errorbar(at, value, yerr=bar, color=style.INK, elinewidth=0.7, capsize=1.5, ls="none")
+    axes.set_xticks([])

@@ -1,0 +1,69 @@
+"""Loss against k along the Moreau path, over the measured runs: a panel a model and task."""
+
+from __future__ import annotations
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from figures import style
+from figures.rows import CannotDraw, models, pick, tidy, where
+
+HEIGHT = 2.1  # inches a line of panels
+COLUMNS = 3
+
+
+@style.paper()
+def draw(rows: pd.DataFrame) -> Figure:
+    """The envelope against gm, the band from m0 to m1, T1's curve, and the training losses of APET's runs.
+
+    Raises CannotDraw without a path in the rows.
+    """
+    rows = tidy(rows)
+    path = pick(rows, "path_loss")
+    if path.empty:
+        raise CannotDraw("no path_loss in the rows: predictions from a Gram matrix have it")
+    cells = [(task, model) for task in sorted(set(path["task"])) for model in models(path)
+             if len(where(path, (path["task"] == task) & (path["model"] == model)))]  # fmt: skip
+    lines = -(-len(cells) // COLUMNS)
+    columns = min(COLUMNS, len(cells))
+    figure = style.new_figure(style.TEXT_WIDTH if columns > 1 else style.COLUMN_WIDTH, HEIGHT * lines + 0.4)
+    grid = figure.subplots(lines, columns, squeeze=False, sharey=True).reshape(-1)
+    colours = style.model_colours(models(rows))
+    for index, (axes, (task, model)) in enumerate(zip(grid, cells, strict=False)):
+        own = where(rows, (rows["task"] == task) & (rows["model"] == model))
+        _panel(axes, own, colours[model])
+        name = style.short_name(model)
+        style.letter(axes, index, name if len(set(path["task"])) == 1 else f"{name}, {task}")
+        axes.set_xlabel("tunable parameters k")
+        if index % columns == 0:
+            axes.set_ylabel("training loss")
+    for axes in grid[len(cells) :]:
+        axes.remove()
+    style.outside_legend(figure, _legend(rows))
+    return style.finish(figure)
+
+
+def _panel(axes: Axes, rows: pd.DataFrame, colour: style.Colour) -> None:
+    path = pick(rows, "path_loss")
+    by = {name: where(path, path["note"] == name).sort_values(by="value") for name in ("m0", "gm", "m1")}
+    axes.fill_betweenx(by["gm"]["value"], by["m1"]["x"], by["m0"]["x"], color=colour, alpha=0.2, linewidth=0)
+    axes.plot(by["gm"]["x"], by["gm"]["value"], color=colour)
+    expected = pick(rows, "predicted_loss").sort_values(by="x")
+    axes.plot(expected["x"], expected["value"], color=style.PREDICTED, linewidth=0.7, linestyle="--")
+    runs = where(rows, (rows["quantity"] == "loss") & (rows["split"] == "train") & (rows["method"] == "apet"))
+    axes.plot(runs["k"], runs["value"], "o", color=style.MEASURED, markersize=2.5)
+    ks = [*by["gm"]["x"], *runs["k"]]
+    style.log_counts(axes.xaxis, max(0.5, min(ks) / 1.3), max(ks) * 1.3)
+    axes.set_ylim(bottom=0)
+
+
+def _legend(rows: pd.DataFrame) -> dict[str, style.Key]:
+    keys: dict[str, style.Key] = {
+        "Moreau path (line gm, band m0 to m1)": (Patch(color=style.INK, alpha=0.2, linewidth=0), Line2D([], [], color=style.INK)),
+        "T1 at the pretrained point": Line2D([], [], color=style.PREDICTED, lw=0.7, ls="--"),
+    }
+    measured = where(rows, (rows["quantity"] == "loss") & (rows["split"] == "train") & (rows["method"] == "apet"))
+    return keys | ({"APET runs": Line2D([], [], marker="o", ms=2.5, ls="none", color=style.MEASURED)} if len(measured) else {})

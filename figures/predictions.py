@@ -1,0 +1,88 @@
+"""Every predictor of k* against the measured k*: T3, the path's m0, m1 and gm, Gordon's bound, Larsen's number."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from figures import style
+from figures.interval import threshold
+from figures.rows import CannotDraw, in_setting, models, of_model, settings, tidy
+
+HEIGHT = 3.1  # inches
+MARGIN = 1.4
+# Quantity -> label, marker, and what of it is filled.
+PREDICTORS = {
+    "k_pred": ("T3 at the pretrained point", "o", "full"),
+    "k_gm": ("path, gm", "s", "full"),
+    "k_m0": ("path, m0", "v", "none"),
+    "k_m1": ("path, m1", "^", "none"),
+    "k_gordon": ("Gordon", "D", "none"),
+    "k_larsen": ("Larsen", "X", "none"),
+}
+
+
+@style.paper()
+def draw(rows: pd.DataFrame) -> Figure:
+    """Predicted against measured k* on log scales with the line of equality and the band of a factor 2; a colour a model.
+
+    Censored ones are left out; bars are recorded intervals or standard errors. Raises CannotDraw without a pair of numbers.
+    """
+    rows = tidy(rows)
+    points = _points(rows)
+    if not points:
+        raise CannotDraw("no measured k* with a predictor of the Moreau path in the rows")
+    colours = style.model_colours(models(rows))
+    figure = style.new_figure(style.TEXT_WIDTH * 0.62, HEIGHT)
+    axes = figure.subplots()
+    band(axes, [number for _, _, measured, value, *ends in points for number in (measured, value, *ends)])
+    for model, name, measured, value, low, high in points:
+        _, marker, fill = PREDICTORS[name]
+        bar = [[value - low], [high - value]] if math.isfinite(high - low) else None
+        axes.errorbar(measured, value, yerr=bar, color=colours[model], marker=marker, fillstyle=fill, elinewidth=0.6, ls="none")
+    axes.set(xlabel="measured k*", ylabel="predicted k", aspect="equal")
+    style.outside_legend(figure, _legend({p[0] for p in points}, {p[1] for p in points}, colours))
+    return style.finish(figure)
+
+
+def band(axes: Axes, numbers: list[float]) -> None:
+    """Equal log axes that hold the numbers, the line of equality, and the band of a factor 2 around it."""
+    known = [number for number in numbers if math.isfinite(number) and number > 0]
+    limits = min(known) / MARGIN, max(known) * MARGIN
+    style.log_counts(axes.xaxis, *limits)
+    style.log_counts(axes.yaxis, *limits)
+    line = np.array(limits)
+    axes.fill_between(line, line / 2, line * 2, color=style.GREY, alpha=0.18, linewidth=0)
+    axes.plot(line, line, color=style.GREY, linewidth=0.8)
+
+
+def _points(rows: pd.DataFrame) -> list[tuple[str, str, float, float, float, float]]:
+    """(model, predictor, measured k*, predicted k, its ends) wherever both are numbers and the path was followed."""
+    found = []
+    for setting in settings(rows):
+        for model in models(rows):
+            own = in_setting(of_model(rows, model), setting)
+            measured, followed = threshold(own, "k_star"), threshold(own, "k_gm")
+            if measured is None or measured.censored or followed is None:
+                continue
+            for name in PREDICTORS:
+                one = threshold(own, name)
+                if one is not None and not one.censored:
+                    found.append((model, name, measured.value, one.value, one.low, one.high))
+    return found
+
+
+def _legend(drawn: set[str], names: set[str], colours: dict[str, style.Colour]) -> dict[str, style.Key]:
+    keys: dict[str, style.Key] = {
+        style.short_name(model): Line2D([], [], marker="o", ls="none", color=colour) for model, colour in colours.items() if model in drawn
+    }
+    for name, (label, marker, fill) in PREDICTORS.items():
+        if name in names:
+            keys[label] = Line2D([], [], marker=marker, ls="none", color=style.INK, fillstyle=fill)  # pyright: ignore[reportArgumentType]
+    return keys | {"factor 2": Patch(color=style.GREY, alpha=0.18, linewidth=0)}

@@ -1,0 +1,21 @@
+"""Roots of functions of one positive number, sought in its logarithm."""
+
+import math
+from collections.abc import Callable
+from typing import cast
+
+from scipy.optimize import brentq  # pyright: ignore[reportMissingTypeStubs, reportUnknownVariableType]
+
+
+def root(f: Callable[[float], float], low: float, high: float, tolerance: float = 1e-12) -> float:
+    """Where f changes sign between low and high > 0, to `tolerance` in the logarithm; the end nearer to zero where rounding hides it."""
+    at_low, at_high = f(low), f(high)
+    if at_low * at_high >= 0:
+        return low if abs(at_low) < abs(at_high) else high
+
+    ends = {math.log(low): at_low, math.log(high): at_high}  # known: a second look might differ by rounding
+
+    def of_log(log_x: float) -> float:
+        return ends[log_x] if log_x in ends else f(math.exp(log_x))
+
+    return math.exp(cast(float, brentq(of_log, *ends, xtol=tolerance)))

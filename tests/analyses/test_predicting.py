@@ -1,0 +1,151 @@
+"""Predictions on the smallest model: by Lanczos as from the Gram matrix, of one placement, of a task that asks for text; explain."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from analyses.explain import explain
+from analyses.inputs import inputs
+from analyses.predicted import predicted_rows, sampled_prediction
+from analyses.run import check, run
+from analyses.spec import Spec
+from analyses.store import Row, Store
+from analyses.targets import Run, Target
+from apet.errors import UsageError
+from landscape import GaussNewton, gradient_spectrum, predict_threshold, subset_spectrum, to_dense
+
+BASE = Spec(kind="predict", model="mini-t5-130k", task="mini-sentiment", examples=8, batch=8)
+
+
+def row_of(quantity: str, value: float | None, **columns) -> Row:
+    return Row("m", 1, "t", quantity, math.nan if value is None else value, **columns)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    return Store(tmp_path_factory.mktemp("predict"))
+
+
+def test_lanczos_predicts_what_the_gram_matrix_does(store: Store) -> None:
+    exact, sampled = run(BASE, store), run(replace(BASE, algorithm="lanczos", lanczos_steps=10, probes=2), store)
+    assert exact != sampled
+    arrays = store.arrays(exact)
+    dual = arrays["gram"], arrays["logits"], arrays["labels"]
+    whole, half = gradient_spectrum(*dual), subset_spectrum(*dual, range(4))
+    for spectrum, prefix in ((whole, ""), (half, "half_")):
+        target = 0.9 * spectrum.loss
+        expected, found = predict_threshold(spectrum, target), sampled_prediction(store.arrays(sampled), prefix, target)
+        assert found.prediction.kappa == pytest.approx(expected.kappa, rel=1e-2)
+        assert found.dimension is not None
+        assert found.prediction.k == pytest.approx(expected.k, abs=4 * found.dimension.stderr + 0.05)
+        assert found.prediction.rank_ceiling == spectrum.rank_ceiling
+
+
+def test_a_placement_reaches_what_its_dense_quadratic_does(store: Store) -> None:
+    from analyses.inputs import Context
+    from analyses.point import point
+
+    spec = replace(BASE, k=12, position_seed=3).resolved()
+    found = {row.quantity: row for row in store.rows(run(spec, store))}
+    at = replace(spec, kind="spectrum", matrix="ggn")
+    with point(at, inputs(at, None), Context(Path("."), lambda *_: None)) as here:
+        matrix = to_dense(GaussNewton(here.objective, here.z)).double().numpy()
+        g = here.objective.gradient(here.z).double().numpy()
+    drop = g @ np.linalg.lstsq(matrix, g, rcond=1e-7)[0] / 2
+    assert found["placed_initial_loss"].value - found["placed_loss"].value == pytest.approx(drop, rel=2e-2)
+    assert (found["placed_loss"].k, found["placed_loss"].position_seed) == (12, 3)
+    assert found["placed_residual"].value < 0.1
+
+
+def test_a_task_that_asks_for_text_is_predicted_with_an_error(store: Store) -> None:
+    spec = replace(BASE, task="mini-qa", examples=4, lanczos_steps=6, probes=2)
+    planned = check(spec, inputs(spec, None))
+    assert planned["gradient_equivalents"] > 100
+    name = run(spec, store)
+    of = Run.of(store, name)
+    target = 0.9 * of.value("initial_loss", "train")
+    rows = {row.quantity: row for row in predicted_rows(store, of, target, 0, "a definition", row_of)}
+    assert rows["k_pred"].value > 0
+    assert rows["k_pred"].stderr > 0
+    assert rows["k_pred"].low < rows["k_pred"].value < rows["k_pred"].high
+    assert rows["rank_ceiling"].value > 1000
+    assert "over probes" in rows["k_pred"].note
+    met = {row.quantity: row for row in predicted_rows(store, of, 1e3, 0, "a definition", row_of)}
+    assert math.isnan(met["k_pred"].value)
+    assert met["k_pred"].note.startswith("censored: below")
+    with pytest.raises(UsageError, match="asks for text"):
+        replace(spec, algorithm="exact").resolved()
+
+
+def test_the_default_prediction_keeps_its_identity() -> None:
+    plain = BASE.resolved()
+    assert replace(BASE, lanczos_steps=9, probes=7, position_seed=5).resolved() == plain
+    assert replace(BASE, algorithm="lanczos").resolved() != plain
+
+
+def test_rows_of_a_gram_matrix_hold_the_path_and_censored_ones_no_number(store: Store) -> None:
+    of = Run.of(store, run(BASE, store))
+    initial = of.value("initial_loss", "train")
+    found = predicted_rows(store, of, 0.97 * initial, 0, "a definition", row_of)
+    rows = {row.quantity: row for row in found if math.isnan(row.x)}
+    assert rows["k_m1"].value <= rows["k_gm"].value <= rows["k_m0"].value
+    assert rows["k_larsen"].value > rows["k_pred"].value
+    assert rows["k_gordon"].stderr > 0
+    assert rows["k_bracket"].low <= rows["k_bracket"].high
+    curve = [row.value for row in found if row.quantity == "path_loss" and row.note == "gm"]
+    assert curve == sorted(curve, reverse=True)
+    for target, side in ((2 * initial, "below"), (-1.0, "above")):
+        rows = {row.quantity: row for row in predicted_rows(store, of, target, 0, "a definition", row_of)}
+        for name in ("k_pred", "k_gm", "k_m0", "k_m1"):
+            assert math.isnan(rows[name].value)
+            assert rows[name].note.startswith(f"censored: {side}")
+        assert "k_gordon" not in rows
+
+
+def invented(store: Store, model: str, parameters: int, seed: int) -> list[Run]:
+    """A prediction and a full fine-tuning run that never ran, of 12 examples."""
+    random = np.random.default_rng(seed)
+    features = random.standard_normal((12, 60)) * np.arange(1, 61) ** -0.5
+    arrays = {"gram": features @ features.T, "logits": np.zeros((12, 2)), "labels": np.arange(12) % 2}
+    predict = {**vars(Spec(kind="predict", model=model, task="mini-sentiment", examples=12).resolved())}
+    full = {**vars(Spec(model=model, task="mini-sentiment", examples=12, method="full", early_stop=False).resolved())}
+    losses = [
+        Row(model, parameters, "mini-sentiment", name, value, split="train")
+        for name, value in (("initial_loss", math.log(2)), ("loss", 0.0))
+    ]
+    store.commit(f"p-{model}", predict, losses[:1], arrays, {"seconds": 0.0})
+    store.commit(f"f-{model}", full, losses, {}, {"seconds": 0.0})
+    return [Run.of(store, f"p-{model}"), Run.of(store, f"f-{model}")]
+
+
+def test_explain_compares_neighbours_and_the_ends_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("analyses.explain.RESAMPLES", 6)
+    store = Store(tmp_path)
+    sizes = {"mini-t5-130k": 1, "mini-t5-240k": 2, "mini-t5-790k": 3}
+    runs = [one for name, size in sizes.items() for one in invented(store, name, size, size)]
+
+    def measured(ks: tuple[float, ...], width: float = 1.3) -> list[Row]:
+        return [
+            Row(name, size, "mini-sentiment", "k_star", k, low=k / width, high=k * width)
+            for (name, size), k in zip(sizes.items(), ks, strict=True)
+        ]
+
+    rows, pairs = explain(store, runs, Target("fraction", 0.1), measured((4.0, 4.0, 4.0), 50.0))
+    names = list(sizes)
+    assert [(pair["small"], pair["large"]) for pair in pairs] == [(names[0], names[1]), (names[1], names[2]), (names[0], names[2])]
+    for pair in pairs:
+        parts = sum(pair[f"{name}_by_rank"][0] for name in ("spectrum", "alignment", "gap"))
+        assert parts == pytest.approx(pair["total_by_rank"][0])
+    assert {row.quantity for row in rows} >= {"explained_total", "explained_gap", "measured_change", "explain_verdict"}
+    total = pairs[0]["total_by_rank"][0]
+    # A measured change of the other sign, one far beyond the interval, one like the predicted, none.
+    for log_change, verdict in ((-total, "not explained"), (total * 1e3, "not explained"), (total, "explained")):
+        found = measured((4 * math.exp(min(max(log_change, -300), 300)), 4.0, 4.0))
+        assert explain(store, runs, Target("fraction", 0.1), found)[1][0]["verdict"] == verdict
+    assert explain(store, runs, Target("fraction", 0.1), [])[1][0]["verdict"] == "undecided"
+    assert explain(store, runs, Target("fraction", 0.1), measured((4.0, 4.0, math.nan)))[1][1]["verdict"] == "undecided"

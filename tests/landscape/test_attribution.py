@@ -1,0 +1,95 @@
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from landscape import Factors, GradientSpectrum, attribute, factors_of, predict_threshold, threshold_of
+
+
+def quadratic(decay: float, power: float, size: int = 200) -> GradientSpectrum:
+    """Eigenvalues 3 i^-decay, a_i^2 proportional to l_i^power, L0 - L* = 1/2."""
+    lam = 3.0 * np.arange(1, size + 1) ** -decay
+    shares = lam**power / (lam**power).sum()
+    return GradientSpectrum(lam, shares * lam, 0.5, 10**9)
+
+
+def factors(decay: float, power: float, rest: float, size: int = 200) -> Factors:
+    found = factors_of(quadratic(decay, power, size), rest / 2)
+    assert found is not None
+    assert found.rest == pytest.approx(rest)
+    return found
+
+
+@pytest.mark.parametrize("by", ["rank", "eigenvalue"])
+def test_a_models_own_factors_give_its_threshold(by: str) -> None:
+    whole = quadratic(1.0, 0.5)
+    own = factors(1.0, 0.5, 0.3)
+    assert threshold_of(own, own, own, by) == pytest.approx(predict_threshold(whole, 0.15).k, rel=1e-9)
+
+
+@pytest.mark.parametrize("by", ["rank", "eigenvalue"])
+def test_the_parts_sum_to_the_change_and_change_sign_with_the_order(by: str) -> None:
+    small, large = factors(0.8, 0.3, 0.3), factors(1.4, 0.8, 0.2, 300)
+    there, back = attribute(small, large, by), attribute(large, small, by)
+    assert there is not None
+    assert back is not None
+    change = math.log(predict_threshold(quadratic(0.8, 0.3), 0.15).k / predict_threshold(quadratic(1.4, 0.8, 300), 0.1).k)
+    assert there.total == pytest.approx(change, rel=1e-9)
+    assert sum(there.parts.values()) == pytest.approx(there.total, rel=1e-9)
+    for name, part in there.parts.items():
+        assert back.parts[name] == pytest.approx(-part, rel=1e-9)
+
+
+def test_what_is_the_same_in_both_models_contributes_nothing() -> None:
+    only_gap = attribute(factors(1.0, 0.5, 0.3), factors(1.0, 0.5, 0.1))
+    assert only_gap is not None
+    assert only_gap.parts["gap"] == pytest.approx(only_gap.total)
+    assert only_gap.parts["spectrum"] == pytest.approx(0, abs=1e-9)
+    only_alignment = attribute(factors(1.0, 0.0, 0.3), factors(1.0, 1.0, 0.3))
+    assert only_alignment is not None
+    assert only_alignment.parts["alignment"] == pytest.approx(only_alignment.total)
+    assert only_alignment.total > 0  # a gradient along the top needs fewer
+
+
+def test_the_scale_of_the_curvature_is_no_factor() -> None:
+    whole = quadratic(1.0, 0.5)
+    scaled = factors_of(replace(whole, eigenvalues=7 * whole.eigenvalues, projections=7 * whole.projections), 0.15)
+    assert scaled is not None
+    nothing = attribute(factors(1.0, 0.5, 0.3), scaled)
+    assert nothing is not None
+    assert all(abs(part) < 1e-9 for part in nothing.parts.values())
+
+
+def test_shares_beyond_the_last_rank_go_to_the_tail() -> None:
+    # The long alignment holds half of its mass beyond rank 50, all of which goes to the short spectrum's last eigenvalue.
+    short, long = factors(0.0, 0.0, 0.5, 50), factors(0.0, 0.0, 0.5, 100)
+    assert threshold_of(short, long, long) == pytest.approx(25)
+    assert threshold_of(long, short, short) == pytest.approx(50)
+
+
+def test_what_has_no_threshold_has_no_split() -> None:
+    whole = quadratic(1.0, 0.5)
+    assert factors_of(whole, 0.6) is None
+    assert factors_of(whole, -0.1) is None
+    # All of the alignment in a null space leaves everything.
+    own = factors(1.0, 0.5, 0.3)
+    dead = replace(own, places=np.zeros(1), shares=np.ones(1))
+    assert threshold_of(own, dead, own, "eigenvalue") is None
+    assert attribute(own, dead, "eigenvalue") is None
+
+
+def test_quadrature_weights_count_as_so_many_eigenvalues() -> None:
+    lam = np.repeat([1.0, 0.1, 0.01], [5, 20, 100])
+    whole = GradientSpectrum(lam, lam / 125, 0.5, 10**9)
+    atoms = np.array([1.0, 0.1, 0.01])
+    measure = GradientSpectrum(atoms, atoms * np.array([5, 20, 100]) / 125, 0.5, 10**9)
+    found = factors_of(measure, 0.2, (atoms, np.array([5.0, 20.0, 100.0])))
+    assert found is not None
+    assert threshold_of(found, found, found) == pytest.approx(predict_threshold(whole, 0.2).k)
+    exact = factors_of(whole, 0.2)
+    assert exact is not None
+    mixed = attribute(exact, found)
+    assert mixed is not None
+    assert mixed.total == pytest.approx(0, abs=1e-9)
+    assert all(abs(part) < 1e-6 for part in mixed.parts.values())
