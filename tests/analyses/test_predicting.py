@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -149,3 +150,25 @@ def test_explain_compares_neighbours_and_the_ends_and_says_so(tmp_path: Path, mo
         assert explain(store, runs, Target("fraction", 0.1), found)[1][0]["verdict"] == verdict
     assert explain(store, runs, Target("fraction", 0.1), [])[1][0]["verdict"] == "undecided"
     assert explain(store, runs, Target("fraction", 0.1), measured((4.0, 4.0, math.nan)))[1][1]["verdict"] == "undecided"
+
+
+def test_the_command_says_what_is_missing_and_writes_rows_that_figures_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from typer.testing import CliRunner
+
+    from cli import app
+
+    monkeypatch.setattr("analyses.explain.RESAMPLES", 3)
+    command = CliRunner()
+    assert command.invoke(app, ["explain", str(tmp_path / "none")]).exit_code == 3
+    one = tmp_path / "one"
+    invented(Store(one), "mini-t5-130k", 1, 1)
+    assert command.invoke(app, ["explain", str(one)]).exit_code == 2  # no target stated
+    assert command.invoke(app, ["explain", str(one), "--fraction", "0.1"]).exit_code == 1  # nothing to compare
+    invented(Store(one), "mini-t5-240k", 2, 2)
+    found = command.invoke(app, ["explain", str(one), "--fraction", "0.1", "--json"])
+    assert found.exit_code == 0
+    (pair,) = json.loads(found.stdout)["pairs"]
+    assert pair["verdict"] == "undecided"
+    assert (one / "figures" / "attribution.pdf").is_file()
+    drawn = command.invoke(app, ["figures", str(one), "--fraction", "0.1", "--only", "attribution", "--out", str(tmp_path), "--json"])
+    assert "attribution" in json.loads(drawn.stdout)["written"]

@@ -92,11 +92,6 @@ def test_too_few_examples_to_watch_some_are_refused(tmp_path):
         run(BASE, Store(tmp_path / "out"), tmp_path)
 
 
-def test_texts_have_no_prediction(answers, tmp_path):
-    with pytest.raises(UsageError, match="with classes only"):
-        run(Spec(kind="predict", model=T5, random_init=True, task="nq_open"), Store(tmp_path), answers)
-
-
 def test_predictions_speak_of_the_random_weights_that_are_trained(folder):
     train, predict = BASE, Spec(kind="predict", model=T5, random_init=True)
     prints = [{inputs(replace(s, train_seed=seed).resolved(), folder).loaded.fingerprint for s in (train, predict)} for seed in (0, 1)]

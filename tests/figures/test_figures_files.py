@@ -18,8 +18,8 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_every_figure_is_written_as_pdf_and_png(drawn: Drawn):
-    assert list(drawn.written) == list(FIGURES)
-    assert not drawn.skipped
+    assert [*drawn.written, *drawn.skipped] == list(FIGURES)
+    assert list(drawn.skipped) == ["quadratics"]  # they are of no study
     for name, paths in drawn.written.items():
         assert [path.name for path in paths] == [f"{name}.pdf", f"{name}.png", *([f"{name}.html"] if name in PAGES else [])]
         assert paths[0].read_bytes().startswith(b"%PDF")
