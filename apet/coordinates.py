@@ -56,6 +56,15 @@ class _Part:
     slots: list[tuple[nn.Module, str]]
     original: Tensor  # (n,)
 
+    @torch.no_grad()
+    def write(self, change: Tensor) -> None:
+        """Rewrite the entries as original + change, (n,); a tensor that is tuned as a whole in one pass."""
+        values, weight = self.original.to(change.dtype), self.weight
+        if len(values) == weight.numel() and change.dtype == weight.dtype and weight.is_contiguous():
+            torch.add(values, change, out=weight.view(-1))
+        else:
+            weight.put_(self.resident.entries.flat, (values + change).to(weight.dtype))
+
 
 class Attached:
     """A model whose k entries are a function of z. `z` (k,) fp32 is the trainable; after changing it call `write`.
@@ -77,6 +86,7 @@ class Attached:
         for part in self._parts:
             for module, name in part.slots:
                 module._parameters[name] = part.resident  # pyright: ignore[reportArgumentType] (nn.Module asks for no more)
+        self._written = torch.zeros_like(self.z.detach())  # the displacements that the model holds
         self.bind(self.z)
 
     def _part(self, i: int, weight: nn.Parameter, flat: np.ndarray, slots: _Slots, kernel: str | None) -> _Part:
@@ -92,8 +102,10 @@ class Attached:
         with torch.enable_grad():
             self._bound = z.split(self._sizes, dim=-1)  # once for all tensors: a slice's gradient is as long as z
         values = (z[0] if z.dim() == 2 else z).detach()
-        for part, change in zip(self._parts, values.split(self._sizes), strict=True):
-            _rewrite(part, (part.original.to(change.dtype) + change).to(part.weight.dtype))
+        for part, change, held in zip(self._parts, values.split(self._sizes), self._written.split(self._sizes), strict=True):
+            if not torch.equal(change, held):
+                part.write(change)
+                held.copy_(change)
 
     def write(self) -> None:
         """Rewrite the k entries as pretrained value + z."""
@@ -108,7 +120,7 @@ class Attached:
     def detach(self) -> None:
         """Restore the model bitwise: values, parameters and requires_grad flags."""
         for part in self._parts:
-            _rewrite(part, part.original)
+            _restore(part)
             for module, name in part.slots:
                 module._parameters[name] = part.weight
         for parameter, flag in self._flags:
@@ -116,10 +128,8 @@ class Attached:
 
 
 @torch.no_grad()
-def _rewrite(part: _Part, values: Tensor) -> None:
-    flat = part.resident.entries.flat
-    if not torch.equal(part.weight.take(flat), values):
-        part.weight.put_(flat, values)
+def _restore(part: _Part) -> None:
+    part.weight.put_(part.resident.entries.flat, part.original)
 
 
 _Slots = dict[int, list[tuple[nn.Module, str]]]
