@@ -28,7 +28,7 @@ def draw(rows: pd.DataFrame) -> Figure:
         panels[grid.task, grid.parameters, grid.model, grid.directions, grid.taken].append(grid)
     figure, cells = style.small_multiples(len(panels), HEIGHT)
     for index, (axes, group) in enumerate(zip(cells, panels.values(), strict=True)):
-        fan(axes, group)
+        fan(axes, group, group)
         axes.set_xlabel("displacement $|\\delta|$")
         if index % style.columns_of(cells) == 0:
             axes.set_ylabel("loss")
@@ -37,8 +37,8 @@ def draw(rows: pd.DataFrame) -> Figure:
     return style.finish(figure)
 
 
-def fan(axes: Axes, group: list[Grid], relative: bool = False) -> None:
-    """Lines of one panel; `relative`: displacements in units of |theta|."""
+def fan(axes: Axes, group: list[Grid], within: list[Grid], relative: bool = False) -> None:
+    """Lines of one panel, whose loss axis holds all of `within`; `relative`: displacements in units of |theta|."""
     colours = style.model_colours([grid.run_id for grid in group])
     for grid in group:
         x, colour = grid.x / grid.norm if relative else grid.x, colours[grid.run_id]
@@ -46,7 +46,7 @@ def fan(axes: Axes, group: list[Grid], relative: bool = False) -> None:
         axes.fill_between(x, grid.loss - grid.stderr, grid.loss + grid.stderr, color=colour, alpha=0.2, linewidth=0)
         if grid.validation is not None:
             axes.plot(x, grid.validation, color=colour, linestyle="--", linewidth=0.8)
-    values = np.concatenate([each.ravel() for grid in group for each in (grid.loss, grid.validation) if each is not None])
+    values = np.concatenate([each.ravel() for grid in within for each in (grid.loss, grid.validation) if each is not None])
     values = values[np.isfinite(values)]
     low, high = float(values.min()), float(values.max())
     if low > 0 and high / low > LOG_FROM:

@@ -37,7 +37,7 @@ def draw(rows: pd.DataFrame) -> Figure:
             filled(axes, group[0], norm, relative=True)
             places(axes, group[0], relative=True)
         else:
-            fan(axes, group, relative=True)
+            fan(axes, group, found, relative=True)
         style.letter(axes, index, group[0].title)
     _common(cells, found, planes)
     if planes:
@@ -75,8 +75,3 @@ def _common(cells: list, found: list[Grid], planes: bool) -> None:
         depth = max(float(np.abs(grid.y / grid.norm).max()) for grid in found if grid.y is not None)
         for axes in cells:
             axes.set_ylim(-depth, depth)
-        return
-    ends = [axes.get_ylim() for axes in cells]
-    lowest, log = min(low for low, _ in ends), any(axes.get_yscale() == "log" for axes in cells)
-    for axes in cells:
-        axes.set(yscale="log" if log and lowest > 0 else "linear", ylim=(lowest, max(high for _, high in ends)))

@@ -256,6 +256,11 @@ def test_slices_over_scale_share_axes_and_are_in_units_of_theta():
     panels = FIGURES["surfaces"](study()).axes[:4]
     assert {axes.get_xlim() for axes in panels} == {(-1.0, 1.0)}
     assert len({axes.get_ylim() for axes in panels}) == 1
+    lines = STUDIES["lines only"].copy()
+    high = (lines["model"] == "mini-t5-240k") & (lines["quantity"] == "slice_loss")
+    lines.loc[high, "value"] += 5  # each panel's axis holds the losses of all
+    for axes in FIGURES["surfaces"](lines).axes[:2]:
+        assert axes.get_ylim()[0] < 0.7 and axes.get_ylim()[1] > 5.7
     with pytest.raises(CannotDraw, match="two sizes"):
         FIGURES["surfaces"](study(ONE))
 
