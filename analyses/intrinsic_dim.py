@@ -20,7 +20,7 @@ from analyses.thresholds import thresholds
 def plan(spec: Spec, runs: int, predict: bool, measure: bool, size: int) -> list[Spec]:
     """The specs known beforehand: full fine-tuning (the target), the Gram matrix, and round 1's grid of k."""
     base = replace(spec, early_stop=False)
-    specs = [replace(base, kind="train", method="full", k=None)]
+    specs = [replace(base, kind="train", method="full", k=None, subspace="coordinates")]
     if predict:
         specs.append(replace(base, kind="predict", method="apet", k=None))
     if measure:
@@ -33,7 +33,7 @@ def intrinsic_dim(
     data: Path | None = None, device: str = "cpu", report: Report = lambda *_: None, force: bool = False,
     stage: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[dict[str, Any], list[Row]]:  # fmt: skip
-    """Measure and predict k* of `spec`'s model and task; returns the command's JSON object and all rows."""
+    """Measure and predict k* of `spec`'s model, task and subspace; returns the command's JSON object and all rows."""
     found = inputs(spec, data, device)
     size = check(replace(spec, kind="predict"), found)["in_scope"]
     known = plan(spec, runs, predict, measure, size)
@@ -62,6 +62,7 @@ def _summary(members: list[Run], rows: list[Row]) -> dict[str, Any]:
     """The contract's object: intervals, target with its definition, null where censored."""
     by = {row.quantity: row for row in rows if row.quantity != "predicted_loss"}
     out: dict[str, Any] = {"model": rows[0].model, "parameters": rows[0].parameters, "task": rows[0].task}
+    out["subspace"] = next((m.subspace for m in members if m.tuned_by("apet")), None)
     for name, flag in (("k_star", "censored"), ("k_pred", "censored_pred")):
         row = by.get(name)
         for suffix, value in (("", "value"), ("_low", "low"), ("_high", "high")):

@@ -14,6 +14,7 @@ from apet.operations import OPERATIONS
 from apet.placement import ORDERS as PLACED_ORDERS
 from apet.placement import UNITS
 from apet.progress import SCHEDULES
+from apet.projections import SUBSPACES
 from apet.scope import parse
 from apet.scores import KINDS as SCORED_ORDERS
 
@@ -35,7 +36,8 @@ class Spec:
     `examples` fixes a training subset (None: all of the split). `readout` is how a BERT that is trained answers: by a
     classification head (auto) or by label words at [MASK] (words), as it always does for predict and spectrum.
     What is tuned: `matched` names the method whose number of parameters is k; operations (separated by +), scope, unit and order
-    are those of `apet.operations`, `apet.scope` and `apet.placement`.
+    are those of `apet.operations`, `apet.scope` and `apet.placement`. With another `subspace` than coordinates, k is the length of z
+    of that projection (`apet.projections`) of what apet could tune, or of all that another method tunes; it has no unit and order.
     How: `early_stop` watches a part of the training data that is never reported, otherwise the run goes to the plateau of its
     training loss, as predictions need. `lr` None is the method's default at this k; `find_lr` tries rates around it. `dtype` is
     what is computed in (tuned values stay float32); the loop's other settings are those of `apet.progress`. With `test` the
@@ -60,6 +62,7 @@ class Spec:
     k: int | None = None
     matched: str | None = None
     operations: str = "add"
+    subspace: str = "coordinates"
     scope: str = ""
     unit: str = "entry"
     order: str = "random"
@@ -90,6 +93,7 @@ class Spec:
     def __post_init__(self) -> None:
         one_of(KINDS, self.kind, "kind")
         one_of(METHODS, self.method, "method")
+        one_of(SUBSPACES, self.subspace, "subspace")
         one_of(UNITS, self.unit, "unit")
         one_of(ORDERS, self.order, "order")
         if self.matched is not None:
@@ -120,10 +124,14 @@ class Spec:
 
     def resolved(self) -> Spec:
         """The same run with what it does not use at its default, and its defaults made explicit."""
-        placed = self.kind != "predict" and self.method == "apet"
+        projected = self.kind != "predict" and self.subspace != "coordinates"
+        placed = self.kind != "predict" and (self.method == "apet" or projected)
         if placed and (self.k is None) == (self.matched is None):
-            raise UsageError("method apet needs either --k, the number of tuned parameters, or --matched METHOD")
+            what = "method apet" if self.method == "apet" else f"subspace {self.subspace}"
+            raise UsageError(f"{what} needs either --k, the number of tuned parameters, or --matched METHOD")
         used = _USED[self.kind] | (_PLACED if placed else set())
+        used -= {"unit", "order"} if projected else set()
+        used -= {"operations"} if self.method != "apet" else set()
         used |= {"trajectory"} if placed and self.kind == "train" else set()
         if self.kind == "spectrum":
             self._check_spectrum()
@@ -131,7 +139,7 @@ class Spec:
         unused = {name: default for name, default in _DEFAULTS.items() if name not in used and getattr(self, name) != default}
         spec = replace(self, **unused) if unused else self
         if spec.kind == "train" and spec.lr is None and spec.matched is None:
-            return replace(spec, lr=default_lr(spec.method, spec.k))
+            return replace(spec, lr=default_lr(spec.method, spec.k, spec.subspace))
         return spec
 
     def _check_spectrum(self) -> None:
@@ -156,15 +164,17 @@ _USED = {
     "predict": _COMMON - {"train_seed"} | {"scope"},
     "spectrum": _COMMON | {"at", "at_step", "matrix", "samples", "algorithm", "lanczos_steps", "probes", "batch"},
 }
-_PLACED = {"k", "matched", "operations", "scope", "unit", "order", "position_seed"}
+_PLACED = {"subspace", "k", "matched", "operations", "scope", "unit", "order", "position_seed"}
 
 
-def default_lr(method: str, k: int | None) -> float:
+def default_lr(method: str, k: int | None, subspace: str = "coordinates") -> float:
     """AdamW's learning rate by method: fewer entries must move further. 10 k^-5/8 passes near the best rates found on the ladder
 
     (1 of .3, 1, 3 at k = 64; .3 of .3, 1 at k = 256; both on mini-sentiment; about .03 at k = 10,000 on SST-2). The others are
     the best of two or three in 150 steps of mini-t5-790k on SST-2, a factor 3 apart.
     """
+    if subspace != "coordinates" and k is not None:
+        return 1.0 * k**-0.5
     if method == "apet" and k is not None:
         return 10.0 * k**-0.625
     return {"full": 1e-3, "bitfit": 1e-2, "adapter": 1e-2, "lora": 3e-3, "prompt": 0.1, "prefix": 3e-2}[method]

@@ -47,7 +47,7 @@ class Point:
 
     objective: Any  # landscape.Objective
     z: Any  # Tensor (k,)
-    labels: dict[str, list[str]]  # by layer and by kind of tensor, (k,) each
+    labels: dict[str, list[str]]  # by layer and by kind of tensor, (k,) each; none where coordinates are of no tensor
     processes: Any  # accelerate's Accelerator
 
 
@@ -69,7 +69,7 @@ def spectrum_run(spec: Spec, found: Inputs, context: Context) -> tuple[list[Row]
         if not math.isfinite(loss):
             raise ApetError(f"the loss at this point is {loss}: there is no curvature to speak of")
         gradient = point.objective.gradient(point.z)
-        how, products = route(spec, len(gradient), len(set(point.labels["layer"])))
+        how, products = route(spec, len(gradient), len(set(point.labels.get("layer", ()))))
         context.report(f"{how}: at most {products:,} products with {spec.matrix}", 0, products)
         matrix = _matrix(spec, point)
         check = _checked(matrix, spec.train_seed)
@@ -121,11 +121,13 @@ def _point(spec: Spec, found: Inputs, context: Context) -> Iterator[Point]:
         objective = Objective(
             outputs, CrossEntropy(), batches, mounted.k, device=found.device, total=lambda tensor: total(processes, tensor)
         )
-        z = torch.zeros(mounted.k) if spec.at is None else torch.as_tensor(_found_by(spec, context, mounted.placement.index))
-        yield Point(objective, objective.vector(z, "z"), mounted.space.labels(mounted.placement.index), processes)
+        index = mounted.placement and mounted.placement.index  # a projection's coordinates lie in no layer
+        z = torch.zeros(mounted.k) if spec.at is None else torch.as_tensor(_found_by(spec, context, index))
+        labels = {} if index is None else mounted.space.labels(index)
+        yield Point(objective, objective.vector(z, "z"), labels, processes)
 
 
-def _found_by(spec: Spec, context: Context, index: np.ndarray) -> np.ndarray:
+def _found_by(spec: Spec, context: Context, index: np.ndarray | None) -> np.ndarray:
     """z (k,) at the end of the run `spec.at`, or at the look at `spec.at_step`; it must have tuned the same entries `index`."""
     assert spec.at is not None
     store = Store(context.folder.parent)
@@ -135,9 +137,9 @@ def _found_by(spec: Spec, context: Context, index: np.ndarray) -> np.ndarray:
     if other["kind"] != "train" or "z" not in arrays or any(name.startswith("head.") for name in arrays):
         raise UsageError(f"{spec.at} is no run of apet in words: only of those the optimum is a point of this subspace")
     for name in (*_SUBSPACE, *(["train_seed"] if spec.random_init else [])):  # which draws the weights
-        if other[name] != getattr(spec, name):
+        if other.get(name, getattr(Spec, name)) != getattr(spec, name):
             raise UsageError(f"{spec.at} has {name} {other[name]}, this spectrum {getattr(spec, name)}: they are not of the same subspace")
-    if "index" in arrays and not np.array_equal(arrays["index"], index):
+    if index is not None and "index" in arrays and not np.array_equal(arrays["index"], index):
         raise UsageError(f"{spec.at} placed its entries by {spec.order} on other examples: their order cannot be made again here")
     if spec.at_step is None:
         return arrays["z"]
@@ -147,7 +149,7 @@ def _found_by(spec: Spec, context: Context, index: np.ndarray) -> np.ndarray:
     return arrays["trajectory"][steps.index(spec.at_step)]
 
 
-_SUBSPACE = ("model", "random_init", "task", "k", "matched", "operations", "scope", "unit", "order", "position_seed")
+_SUBSPACE = ("model", "random_init", "task", "k", "matched", "subspace", "operations", "scope", "unit", "order", "position_seed")
 
 
 def curved_like(store: Store, run_id: str) -> dict[str, Any]:
@@ -159,7 +161,7 @@ def curved_like(store: Store, run_id: str) -> dict[str, Any]:
         raise UsageError(f"{run_id} is a {spec['kind']} run of method {spec['method']}: spectra are taken where runs of apet end")
     examples = {} if spec["examples"] is None else {"examples": spec["examples"]}  # those that it was trained on
     seed = {"train_seed": spec["train_seed"]} if spec["random_init"] else {}
-    return {name: spec[name] for name in (*_SUBSPACE, "max_length")} | examples | seed
+    return {name: spec.get(name, getattr(Spec, name)) for name in (*_SUBSPACE, "max_length")} | examples | seed
 
 
 def trajectory_steps(store: Store, run_id: str) -> list[int]:
@@ -285,7 +287,7 @@ def _maker(spec: Spec, found: Inputs, k: int) -> Callable[..., Row]:
     where = "" if spec.at is None else f" at {spec.at}" + ("" if spec.at_step is None else f" step {spec.at_step}")
     matrix = spec.matrix if spec.samples is None else f"{spec.matrix} of {spec.samples} sampled labels"
     make = row_maker(spec, found)
-    common = {"k": k, "position_seed": spec.position_seed, "train_seed": spec.train_seed, "method": "apet", "subspace": "coordinates"}
+    common = {"k": k, "position_seed": spec.position_seed, "train_seed": spec.train_seed, "method": "apet", "subspace": spec.subspace}
 
     def row(quantity: str, value: float, note_too: str = "", **columns: Any) -> Row:
         return make(quantity, value, note=f"{matrix}{where}" + (f"; {note_too}" if note_too else ""), split="train", **common, **columns)
