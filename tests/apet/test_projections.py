@@ -2,22 +2,29 @@
 
 import copy
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import scipy.linalg
 import torch
+from resident_cases import Net, close, dense_gradient, dense_hessian_product, net_loss
 from torch import nn
 from torch.func import functional_call
+from train_cases import OPTIONS, ROWS
 
-from apet.errors import UsageError
+from apet.errors import ApetError, UsageError
 from apet.fastfood import BLOCK, Fastfood
 from apet.hadamard import hadamard, narrow, widen
+from apet.methods import Choice, mount
+from apet.models import load_model
 from apet.noise import normals, permutation, signs
 from apet.projections import PROJECTIONS, project
 from apet.scope import all_names
+from apet.scoring import scorer_of
 from apet.space import ParameterSpace
-from tests.apet.resident_cases import Net, close, dense_gradient, dense_hessian_product, net_loss
+from apet.tasks import TASKS
+from apet.train import train
 
 LINEAR = [kind for kind in PROJECTIONS if kind not in ("said", "fastfood-legacy")]
 
@@ -290,3 +297,28 @@ def test_a_projection_reaches_the_end_of_three_billion_parameters():
         for found in (first, last):
             assert abs(float(found.norm()) / expected - 1) < 0.02
         assert abs(float(first @ last)) < 6 * expected**2 / math.sqrt(size / 1000)
+
+
+def test_a_run_that_is_cut_short_ends_bitwise_like_one_that_is_not(tmp_path):
+    def begin():
+        loaded = load_model("mini-t5-240k", random_init=True)
+        mounted = mount("apet", loaded.model, Choice(20, subspace="fastfood"))
+        return mounted.model, mounted, scorer_of(loaded, TASKS["mini-sentiment"])
+
+    def stop(progress):
+        if progress.step == 20:
+            raise ZeroDivisionError
+
+    options, ends = replace(OPTIONS, lr=0.05), []
+    for cut in (False, True):
+        path = tmp_path / str(cut) / "c.safetensors"
+        if cut:
+            with pytest.raises(ZeroDivisionError):
+                train(*begin(), ROWS, ROWS[:8], options, path, True, stop, checkpoint_every=0)
+        model, mounted, scorer = begin()
+        train(model, mounted, scorer, ROWS, ROWS[:8], options, path, True)
+        ends.append(mounted.trainable["z"].detach().clone())
+    assert torch.equal(*ends)
+    other = mount("apet", load_model("mini-t5-240k", random_init=True).model, Choice(20, subspace="countsketch"))
+    with pytest.raises(ApetError, match="another run's: entries is fastfood 0 20"):
+        train(other.model, other, scorer, ROWS, ROWS[:8], options, path, True)
