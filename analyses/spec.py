@@ -171,10 +171,11 @@ def default_lr(method: str, k: int | None, subspace: str = "coordinates") -> flo
     """AdamW's learning rate by method: fewer entries must move further. 10 k^-5/8 passes near the best rates found on the ladder
 
     (1 of .3, 1, 3 at k = 64; .3 of .3, 1 at k = 256; both on mini-sentiment; about .03 at k = 10,000 on SST-2). The others are
-    the best of two or three in 150 steps of mini-t5-790k on SST-2, a factor 3 apart.
+    the best of two or three in 150 steps of mini-t5-790k on SST-2, a factor 3 apart. A projected subspace's k^-1/2 makes AdamW's first
+    steps of length 1 in the parameters, as full fine-tuning's rate does for a million of them: a start for `find_lr`, not a best rate.
     """
     if subspace != "coordinates" and k is not None:
-        return 1.0 * k**-0.5
+        return k**-0.5
     if method == "apet" and k is not None:
         return 10.0 * k**-0.625
     return {"full": 1e-3, "bitfit": 1e-2, "adapter": 1e-2, "lora": 3e-3, "prompt": 0.1, "prefix": 3e-2}[method]

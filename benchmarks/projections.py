@@ -102,7 +102,7 @@ def state_mb(kind: str) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="2^22 floats, few repetitions")
+    parser.add_argument("--quick", action="store_true", help="2^22 floats")
     parser.add_argument("--json", action="store_true", help="print only the last line")
     parser.add_argument("--state", choices=KINDS, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -112,8 +112,8 @@ def main() -> None:
     import torch
 
     torch.set_num_threads(1)
-    n = 2**22 if options.quick else 2**24
-    seconds = medians(products(n), 3 if options.quick else 7)
+    n = 2**23 if options.quick else 2**24
+    seconds = medians(products(n), 3)
     run = [sys.executable, __file__, "--state"]
     states = {kind: float(subprocess.run([*run, kind], capture_output=True, text=True, check=True).stdout) for kind in KINDS}
     if not options.json:
