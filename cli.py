@@ -59,6 +59,14 @@ Scope = Annotated[
         "embeddings, token-tables, head, all, a pattern such as *.q.weight; a|b is either, !a is not. \\[default: all but token tables]"
     ),
 ]
+Subspace = Annotated[
+    str | None,
+    typer.Option(
+        help="Where z lives. coordinates: the k entries that apet tunes. Or a random projection from k dimensions to all parameters in scope "
+        "(of another method: to those it would tune): fastfood, fastfood-tensor (each tensor its own), said (and a learned scale a layer), "
+        "countsketch, gaussian (slow), fastfood-legacy (with the defects of public code). \\[default: coordinates]"
+    ),
+]
 Unit = Annotated[
     str | None, typer.Option(help="apet: what is chosen at once: entry, row, column, block (16 x 16) or tensor. \\[default: entry]")
 ]
@@ -135,7 +143,8 @@ def command(name: str) -> Callable:
 def train(
     model: Model = None, task: Task = None, data: Data = None, random_init: RandomInit = None,
     method: Annotated[str | None, typer.Option(help="apet, full, lora, adapter, bitfit, prompt or prefix. \\[default: apet]")] = None,
-    k: Annotated[int | None, typer.Option(help="apet: how many parameters are tuned.")] = None,
+    subspace: Subspace = None,
+    k: Annotated[int | None, typer.Option(help="apet: how many parameters are tuned; of a projected subspace, its dimensions.")] = None,
     matched: Annotated[str | None, typer.Option(metavar="METHOD", help="apet: tune as many parameters as this method does.")] = None,
     operations: Operations = None, scope: Scope = None, unit: Unit = None, order: Order = None,
     early_stop: Annotated[bool | None, typer.Option("--early-stop/--no-early-stop", help="Watch a part of the training data, keep the best state; or go to the plateau of the training loss. \\[default: early stop]")] = None,
@@ -223,7 +232,7 @@ def intrinsic_dim(
     runs: Annotated[int, typer.Option(help="At most this many APET runs, in rounds of 4, 3, 3, ...", min=4)] = 14,
     k_min: Annotated[int, typer.Option(help="The smallest k tried.", min=1)] = 4,
     k_max: Annotated[int, typer.Option(help="The largest k tried.", min=1)] = 4096,
-    subspace: Annotated[str, typer.Option(help="coordinates (APET).")] = "coordinates",
+    subspace: Subspace = None,
     measure: Annotated[bool, typer.Option("--measure/--no-measure", help="Train over k and regress the crossing.")] = True,
     predict: Annotated[bool, typer.Option("--predict/--no-predict", help="Predict from the Gauss-Newton matrix at the pretrained point.")] = True,
     find_lr: Annotated[bool | None, typer.Option("--find-lr/--no-find-lr", help="Before each run try five rates around the default for its k, 40 steps each. \\[default: no-find-lr]")] = None,
@@ -246,8 +255,6 @@ def intrinsic_dim(
     from analyses.study import Search
     from analyses.targets import Target
 
-    if subspace != "coordinates":
-        raise UsageError(f"unknown subspace '{subspace}': this version has coordinates")
     if not (measure or predict):
         raise UsageError("nothing to do with both --no-measure and --no-predict")
     if k_max <= k_min:
@@ -282,7 +289,7 @@ def intrinsic_dim(
 def spectrum(
     model: Model = None, task: Task = None, data: Data = None, random_init: RandomInit = None, examples: Examples = None,
     k: Annotated[int | None, typer.Option(help="How many coordinates the subspace has.")] = None,
-    operations: Operations = None, scope: Scope = None, unit: Unit = None, order: Order = None,
+    subspace: Subspace = None, operations: Operations = None, scope: Scope = None, unit: Unit = None, order: Order = None,
     at: Annotated[Path | None, typer.Option(metavar="RUN", help="Folder of a finished run of 'train --method apet': curvature where it ended, in the coordinates that it tuned.")] = None,
     at_step: Annotated[int | None, typer.Option("--step", help="With --at: at this step of the run's trajectory (made by 'train --trajectory').")] = None,
     along: Annotated[bool, typer.Option("--along", help="With --at: at every step of the trajectory, one spectrum each.")] = False,
@@ -294,7 +301,7 @@ def spectrum(
     seed: Seed = None, position_seed: PositionSeed = None, train_seed: TrainSeed = None, batch: Batch = None, device: Device = "auto",
     out: Out = Path("results"), config: Config = None, set_: Set = None, resume: Resume = True, json_: Json = False, dry_run: DryRun = False,
 ) -> None:  # fmt: skip
-    """Curvature of the loss in k random coordinates, at the pretrained point or where a run ended: eigenvalues, density, N_eff.
+    """Curvature of the loss in k random coordinates or another subspace, at the pretrained point or where a run ended: eigenvalues, density, N_eff.
 
     A Gauss-Newton matrix of label words is exact at the cost of a gradient; other matrices by k products where that is less than Lanczos
     takes. The job goes on where it was stopped. Under 'accelerate launch' each process takes its share of the batches.
@@ -757,7 +764,6 @@ _NOT_FIELDS = {
     "seed",
     "fraction",
     "runs",
-    "subspace",
     "measure",
     "predict",
 }

@@ -25,6 +25,10 @@ def export(run: Path, form: str, out: Path) -> dict[str, Any]:
     spec = spec_from(store.spec(run.name))
     if spec.kind != "train" or spec.method != "apet":
         raise UsageError(f"{run.name} is a {spec.kind} run of method {spec.method}: only tuned entries (apet) are exported")
+    if spec.subspace != "coordinates":
+        raise UsageError(
+            f"{run.name} tunes the subspace {spec.subspace}, of all parameters at once: only tuned entries (coordinates) are exported"
+        )
     if form != "apet" and spec.operations != "add":
         raise UsageError(f"{run.name} tunes new parameters ({spec.operations}), which only the form apet can hold")
     artefact, loaded = artefact_of(spec, store, run.name)

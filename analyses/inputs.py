@@ -153,7 +153,7 @@ def mounted_for(spec: Spec, model: Any, scorer: Any, examples: list) -> Any:
         return scores(spec.order, model, space, scorer, examples)
 
     order, score = ("score", measured) if spec.order in SCORED_ORDERS else (spec.order, None)
-    choice = Choice(spec.k, spec.matched, spec.position_seed, spec.operation_names, spec.scope, spec.unit, order, score)
+    choice = Choice(spec.k, spec.matched, spec.position_seed, spec.operation_names, spec.scope, spec.unit, order, score, spec.subspace)
     return mount(spec.method, model, choice)
 
 

@@ -23,7 +23,7 @@ HALVINGS = 6  # of full fine-tuning's steps, for the map from a metric to the tr
 def references(spec: Spec, search: Search, predict: bool) -> list[Spec]:
     """What is run before the search: full fine-tuning, for a metric also stopped earlier and earlier, and the Gram matrix."""
     spec = replace(spec, early_stop=False)
-    full = replace(spec, kind="train", method="full", k=None)
+    full = replace(spec, kind="train", method="full", k=None, subspace="coordinates")
     steps = [spec.steps] if search.target.on_loss else sorted({max(1, spec.steps >> i) for i in range(HALVINGS + 1)}, reverse=True)
     specs = [replace(full, steps=each) for each in steps]
     if predict and search.target.on_loss:
@@ -46,7 +46,7 @@ def intrinsic_dim(
     spec: Spec, store: Store, search: Search, predict: bool = True, measure: bool = True, data: Path | None = None, device: str = "cpu",
     report: Report = lambda *_: None, force: bool = False, stage: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[dict[str, Any], list[Row]]:  # fmt: skip
-    """Measure and predict k* of `spec`'s model and task; returns the command's JSON object and all rows."""
+    """Measure and predict k* of `spec`'s model, task and subspace; returns the command's JSON object and all rows."""
     known = references(spec, search, predict)
     total = len(known) + (search.runs if measure else 0)
     members: dict[Spec, Run] = {}
@@ -69,6 +69,7 @@ def _summary(members: list[Run], rows: list[Row], target: Target) -> dict[str, A
     """The contract's object: intervals, target with its definition, null where censored; `answer` says so in words."""
     by = {row.quantity: row for row in rows if row.quantity not in ("predicted_loss", "path_loss", "gap")}
     out: dict[str, Any] = {"model": rows[0].model, "parameters": rows[0].parameters, "task": rows[0].task}
+    out["subspace"] = next((m.subspace for m in members if m.tuned_by("apet")), None)
     for name, quantity, flag in (("k_star", target.quantity, "censored"), ("k_pred", "k_pred", "censored_pred")):
         row = by.get(quantity)
         for suffix, value in (("", "value"), ("_low", "low"), ("_high", "high")):

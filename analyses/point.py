@@ -20,7 +20,7 @@ from analyses.spec import Spec
 from analyses.store import Store
 from apet.errors import MissingInput, UsageError
 
-SUBSPACE = ("model", "random_init", "task", "k", "matched", "operations", "scope", "unit", "order", "position_seed")
+SUBSPACE = ("model", "random_init", "task", "k", "matched", "subspace", "operations", "scope", "unit", "order", "position_seed")
 PLACED = ("k", "matched", "unit", "order", "position_seed")  # which of the entries that the rest names are tuned
 
 
@@ -30,7 +30,7 @@ class Point:
 
     objective: Any  # landscape.Objective, the training loss
     z: Any  # Tensor (k,)
-    labels: dict[str, list[str]]  # by layer and by kind of tensor, (k,) each
+    labels: dict[str, list[str]]  # by layer and by kind of tensor, (k,) each; none of a projection
     processes: Any  # accelerate's Accelerator
     space: Any  # apet.space.ParameterSpace
     index: np.ndarray  # (k,), ascending
@@ -60,13 +60,16 @@ def point(spec: Spec, found: Inputs, context: Context) -> Iterator[Point]:
         raise UsageError("samples are drawn batch by batch: take one process")
     mounted = mounted_for(spec, model, scorer, examples)
     with mounted.attached:
-        own = mounted.placement.index
+        own = np.arange(mounted.k) if mounted.placement is None else mounted.placement.index
         where = torch.zeros(mounted.k) if spec.at is None else torch.as_tensor(found_by(spec, context, own))
         ends = [_end_of(run_id, spec, context, mounted.space) for run_id in spec.to_runs]
     index = np.unique(np.concatenate([own, *(each for each, _ in ends)]))
-    coordinates = Coordinates(mounted.space, index)
-    theta = coordinates.pull({name: plain(p).detach() for name, p in all_names(model).items()})
-    with coordinates.attach(model) as attached:
+    if mounted.placement is None:  # a projection's coordinates are no entries of a tensor
+        subspace, theta, labels = mounted.attached.projection, torch.zeros(mounted.k), {}
+    else:
+        subspace, labels = Coordinates(mounted.space, index), mounted.space.labels(index)
+        theta = subspace.pull({name: plain(p).detach() for name, p in all_names(model).items()})
+    with subspace.attach(model) as attached:
 
         def outputs(z: torch.Tensor, batch: Any) -> torch.Tensor:
             attached.bind(z)
@@ -86,7 +89,7 @@ def point(spec: Spec, found: Inputs, context: Context) -> Iterator[Point]:
         objective = objective_on(examples)
         others = [embedded(z, entries) for entries, z in ends]
         yield Point(
-            objective, embedded(where, own), mounted.space.labels(index), processes, mounted.space, index, theta, objective_on, others,
+            objective, embedded(where, own), labels, processes, mounted.space, index, theta, objective_on, others,
         )  # fmt: skip
 
 
@@ -113,7 +116,7 @@ def _tuned(run_id: str, spec: Spec, context: Context, same: tuple[str, ...]) -> 
     if other["kind"] != "train" or "z" not in arrays or any(name.startswith("head.") for name in arrays):
         raise UsageError(f"{run_id} is no run of apet in words: only of those the optimum is a point of this subspace")
     for name in (*same, *(["train_seed"] if spec.random_init else [])):  # which draws the weights
-        if other[name] != getattr(spec, name):
+        if other.get(name, getattr(Spec, name)) != getattr(spec, name):
             raise UsageError(
                 f"{run_id} has {name} {other[name]}, this {spec.kind} {getattr(spec, name)}: they are not of the same subspace"
             )
@@ -140,7 +143,7 @@ def fields_at(store: Store, run_id: str) -> dict[str, Any]:
         raise UsageError(f"{run_id} is a {spec['kind']} run of method {spec['method']}: only runs of apet end at a point of the subspace")
     examples = {} if spec["examples"] is None else {"examples": spec["examples"]}  # those that it was trained on
     seed = {"train_seed": spec["train_seed"]} if spec["random_init"] else {}
-    return {name: spec[name] for name in (*SUBSPACE, "max_length")} | examples | seed
+    return {name: spec.get(name, getattr(Spec, name)) for name in (*SUBSPACE, "max_length")} | examples | seed
 
 
 def trajectory_steps(store: Store, run_id: str) -> list[int]:

@@ -41,10 +41,11 @@ def check(spec: Spec, found: Inputs) -> dict[str, Any]:
 
     spec = spec.resolved()
     space = space_of(found.loaded.model, spec.operation_names, spec.scope, dry=True)
-    k = count(spec.matched, found.loaded.model) if spec.matched else spec.k
-    if k is not None and k > space.size:
-        raise UsageError(f"k = {k} is over the {space.size} parameters in scope of {spec.model}")
-    if spec.weights != "float32" and spec.method in ("full", "lora", "bitfit", "adapter"):
+    k, projected = count(spec.matched, found.loaded.model) if spec.matched else spec.k, spec.subspace != "coordinates"
+    size = count(spec.method, found.loaded.model) if projected and spec.method != "apet" else space.size
+    if k is not None and k > size:
+        raise UsageError(f"k = {k} is over the {size} parameters in scope of {spec.model}")
+    if spec.weights != "float32" and not projected and spec.method in ("full", "lora", "bitfit", "adapter"):
         raise UsageError(f"{spec.method} tunes tensors of the model's own type, in which {spec.weights} would swallow small steps")
     train, _ = subsets(spec, found)
     if not train:
@@ -57,7 +58,7 @@ def check(spec: Spec, found: Inputs) -> dict[str, Any]:
         "run_id": run_id(spec, found),
         "spec": spec_dict(spec),
         "parameters": found.loaded.parameters,
-        "in_scope": space.size,
+        "in_scope": size,
         "k": k,
         "train_examples": len(train),
         **(planned(spec, len(train)) if spec.kind == "slice" else {}),

@@ -14,6 +14,7 @@ from apet.operations import OPERATIONS
 from apet.placement import ORDERS as PLACED_ORDERS
 from apet.placement import UNITS
 from apet.progress import SCHEDULES
+from apet.projections import SUBSPACES
 from apet.scope import parse
 from apet.scores import KINDS as SCORED_ORDERS
 from apet.tasks import TASKS
@@ -39,7 +40,8 @@ class Spec:
     `examples` fixes a training subset (None: all of the split). `readout` is how a BERT that is trained answers: by a
     classification head (auto) or by label words at [MASK] (words), as it always does for predict and spectrum.
     What is tuned: `matched` names the method whose number of parameters is k; operations (separated by +), scope, unit and order
-    are those of `apet.operations`, `apet.scope` and `apet.placement`.
+    are those of `apet.operations`, `apet.scope` and `apet.placement`. With another `subspace` than coordinates, k is the length of z
+    of that projection (`apet.projections`) of what apet could tune, or of all that another method tunes; it has no unit and order.
     How: `early_stop` watches a part of the training data that is never reported, otherwise the run goes to the plateau of its
     training loss, as predictions need. `lr` None is the method's default at this k; `find_lr` tries rates around it. `dtype` is
     what is computed in (tuned values stay float32); the loop's other settings are those of `apet.progress`. With `test` the
@@ -71,6 +73,7 @@ class Spec:
     k: int | None = None
     matched: str | None = None
     operations: str = "add"
+    subspace: str = "coordinates"
     scope: str = ""
     unit: str = "entry"
     order: str = "random"
@@ -110,6 +113,7 @@ class Spec:
     def __post_init__(self) -> None:
         one_of(KINDS, self.kind, "kind")
         one_of(METHODS, self.method, "method")
+        one_of(SUBSPACES, self.subspace, "subspace")
         one_of(UNITS, self.unit, "unit")
         one_of(ORDERS, self.order, "order")
         if self.matched is not None:
@@ -146,11 +150,14 @@ class Spec:
 
     def resolved(self) -> Spec:
         """The same run with what it does not use at its default, and its defaults made explicit."""
-        somewhere = self.k is not None or self.matched is not None
-        placed = self.method == "apet" and (self.kind != "predict" or somewhere)
+        somewhere, projected = self.k is not None or self.matched is not None, self.kind != "predict" and self.subspace != "coordinates"
+        placed = projected or (self.method == "apet" and (self.kind != "predict" or somewhere))
         if placed and (self.k is None) == (self.matched is None):
-            raise UsageError("method apet needs either --k, the number of tuned parameters, or --matched METHOD")
+            what = "method apet" if self.method == "apet" else f"subspace {self.subspace}"
+            raise UsageError(f"{what} needs either --k, the number of tuned parameters, or --matched METHOD")
         used = _USED[self.kind] | (_PLACED if placed else set())
+        used -= {"unit", "order"} if projected else set()
+        used -= {"operations"} if self.method != "apet" else set()
         used |= {"trajectory"} if placed and self.kind == "train" else set()
         if self.kind == "spectrum":
             self._check_spectrum()
@@ -162,7 +169,7 @@ class Spec:
         unused = {name: default for name, default in _DEFAULTS.items() if name not in used and getattr(self, name) != default}
         spec = replace(self, **unused) if unused else self
         if spec.kind == "train" and spec.lr is None and spec.matched is None:
-            return replace(spec, lr=default_lr(spec.method, spec.k))
+            return replace(spec, lr=default_lr(spec.method, spec.k, spec.subspace))
         return spec._on_a_grid() if spec.kind == "slice" else spec
 
     def _on_a_grid(self) -> Spec:
@@ -173,6 +180,8 @@ class Spec:
 
     def _check_slice(self) -> None:
         self._check_step()
+        if self.subspace != "coordinates":
+            raise UsageError(f"slices are of tuned entries, subspace coordinates, not {self.subspace}")
         if self.dims not in (1, 2):
             raise UsageError(f"dims = {self.dims}: a slice is a line (1) or a plane (2)")
         points, reach = self._on_a_grid().points, self._on_a_grid().reach
@@ -220,8 +229,13 @@ class Spec:
             raise UsageError("samples are of labels for the matrix ggn, whose spectrum is then estimated: no exact one")
 
     def run_id(self, weights: str, data: str) -> str:
-        """16 hex digits over the resolved spec, the fingerprints of weights and data, and the schema."""
-        fields = {name: value for name, value in vars(self.resolved()).items() if self.kind == "slice" or name not in _OF_SLICES}
+        """16 hex digits over the resolved spec, the fingerprints of weights and data, and the schema.
+
+        What is of slices alone has no part in another kind's, nor has the subspace where it is of coordinates.
+        """
+        left_out = set() if self.kind == "slice" else _OF_SLICES
+        left_out |= {"subspace"} if self.subspace == "coordinates" else set()
+        fields = {name: value for name, value in vars(self.resolved()).items() if name not in left_out}
         identity = {"spec": fields, "weights": weights, "data": data, "schema": SCHEMA}
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -229,22 +243,25 @@ class Spec:
 _DEFAULTS = {field.name: field.default for field in fields(Spec) if field.name != "kind"}
 _LOOP = {"find_lr", "accumulate", "schedule", "warmup", "clip", "weight_decay", "gradient_checkpointing"}
 _COMMON = {"model", "random_init", "task", "examples", "max_length", "train_seed"}
-_OF_SLICES = {"dims", "directions", "to", "reach", "points", "refine", "metric", "numbers", "curve"}  # no part of another kind's identity
+_OF_SLICES = {"dims", "directions", "to", "reach", "points", "refine", "metric", "numbers", "curve"}
 _USED = {
     "train": _COMMON | {"readout", "weights", "attention", "method", "early_stop", "test", "lr", "steps", "batch", "dtype"} | _LOOP,
     "predict": _COMMON - {"train_seed"} | {"scope"},
     "spectrum": _COMMON | {"at", "at_step", "matrix", "samples", "algorithm", "lanczos_steps", "probes", "batch"},
     "slice": _COMMON | {"at", "at_step", "batch"} | _OF_SLICES,
 }
-_PLACED = {"k", "matched", "operations", "scope", "unit", "order", "position_seed"}
+_PLACED = {"subspace", "k", "matched", "operations", "scope", "unit", "order", "position_seed"}
 
 
-def default_lr(method: str, k: int | None) -> float:
+def default_lr(method: str, k: int | None, subspace: str = "coordinates") -> float:
     """AdamW's learning rate by method: fewer entries must move further. 10 k^-5/8 passes near the best rates found on the ladder
 
     (1 of .3, 1, 3 at k = 64; .3 of .3, 1 at k = 256; both on mini-sentiment; about .03 at k = 10,000 on SST-2). The others are
-    the best of two or three in 150 steps of mini-t5-790k on SST-2, a factor 3 apart.
+    the best of two or three in 150 steps of mini-t5-790k on SST-2, a factor 3 apart. A projected subspace's k^-1/2 makes AdamW's first
+    steps of length 1 in the parameters, as full fine-tuning's rate does for a million of them: a start for `find_lr`, not a best rate.
     """
+    if subspace != "coordinates" and k is not None:
+        return k**-0.5
     if method == "apet" and k is not None:
         return 10.0 * k**-0.625
     return {"full": 1e-3, "bitfit": 1e-2, "adapter": 1e-2, "lora": 3e-3, "prompt": 0.1, "prefix": 3e-2}[method]

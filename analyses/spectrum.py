@@ -57,7 +57,7 @@ def spectrum_run(spec: Spec, found: Inputs, context: Context) -> tuple[list[Row]
         if not math.isfinite(loss):
             raise ApetError(f"the loss at this point is {loss}: there is no curvature to speak of")
         gradient = here.objective.gradient(here.z)
-        how, products = route(spec, len(gradient), len(set(here.labels["layer"])))
+        how, products = route(spec, len(gradient), len(set(here.labels.get("layer", ()))))
         context.report(f"{how}: at most {products:,} products with {spec.matrix}", 0, products)
         matrix = matrix_at(here, spec.matrix, spec.samples, spec.train_seed)
         check = _checked(matrix, spec.train_seed)
@@ -159,7 +159,7 @@ def _maker(spec: Spec, found: Inputs, k: int) -> Callable[..., Row]:
     """Rows of this spectrum; the note begins with the matrix and where it was taken."""
     matrix = spec.matrix if spec.samples is None else f"{spec.matrix} of {spec.samples} sampled labels"
     make = row_maker(spec, found)
-    common = {"k": k, "position_seed": spec.position_seed, "train_seed": spec.train_seed, "method": "apet", "subspace": "coordinates"}
+    common = {"k": k, "position_seed": spec.position_seed, "train_seed": spec.train_seed, "method": "apet", "subspace": spec.subspace}
 
     def row(quantity: str, value: float, note_too: str = "", **columns: Any) -> Row:
         return make(

@@ -26,8 +26,13 @@ class Run:
         return cls(run_id, store.spec(run_id), store.rows(run_id))
 
     def tuned_by(self, method: str) -> bool:
-        """Whether it is a training run of this method."""
-        return self.spec["kind"] == "train" and self.spec["method"] == method
+        """Whether it is a training run of this method; within a subspace of what the method tunes, only apet is itself."""
+        whole = method == "apet" or self.subspace == "coordinates"
+        return self.spec["kind"] == "train" and self.spec["method"] == method and whole
+
+    @property
+    def subspace(self) -> str:
+        return self.spec.get("subspace", "coordinates")
 
     @property
     def k(self) -> int:

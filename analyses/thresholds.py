@@ -69,8 +69,15 @@ def thresholds(store: Store, runs: list[Run], target: Target, seed: int = 0) -> 
     for group, members in groups.items():
         enough = ("full",) if target.needs_full else ("full", "apet")
         if any(run.tuned_by(method) for run in members for method in enough):
-            found += _group(store, members, target, seed, diverged[group])
+            found += [row for each in _by_subspace(members) for row in _group(store, each, target, seed, diverged[group])]
     return found
+
+
+def _by_subspace(runs: list[Run]) -> list[list[Run]]:
+    """The runs of apet in each subspace, with all that are not of apet: k in one says nothing of k in another."""
+    apet = [run for run in runs if run.tuned_by("apet")]
+    others = [run for run in runs if run not in apet]
+    return [others + [run for run in apet if run.subspace == name] for name in sorted({run.subspace for run in apet})] or [others]
 
 
 def measure(runs: list[Run], target: Target, value: float, metric: str, seed: int = 0, level: float = LEVEL) -> tuple[Crossing, list[Run]]:
@@ -98,6 +105,7 @@ def _group(store: Store, runs: list[Run], target: Target, seed: int, diverged: i
 
 def _rows(store: Store, runs: list[Run], target: Target, seed: int, diverged: int, name: str) -> list[Row]:
     full = [run for run in runs if run.tuned_by("full")] or runs
+    subspaces = {run.subspace for run in runs if run.tuned_by("apet")} - {"coordinates"}
     sample = full[0].rows[0]
     metric = metric_names(TASKS[sample.task])[0] if sample.task in TASKS else "accuracy"
     value = target.value(full, metric)
@@ -105,7 +113,10 @@ def _rows(store: Store, runs: list[Run], target: Target, seed: int, diverged: in
     def row(quantity: str, number: float | None, **columns) -> Row:
         return Row(
             sample.model, sample.parameters, sample.task, quantity, _number(number), name,
-            **{"split": "train" if target.on_loss else "validation", "method": "apet", "target": value, **columns},
+            **{
+                "split": "train" if target.on_loss else "validation", "method": "apet", "subspace": next(iter(subspaces), None),
+                "target": value, **columns,
+            },
         )  # fmt: skip
 
     definition, share = target.definition(full[0].spec["examples"]), target.share(full, metric)

@@ -56,7 +56,7 @@ def train_options(spec: Spec, k: int, examples: int) -> Any:
     from apet.progress import PRECISIONS, TrainOptions
 
     precision = {dtype: name for name, dtype in PRECISIONS.items()}[spec.dtype]
-    lr = default_lr(spec.method, k) if spec.lr is None else spec.lr
+    lr = default_lr(spec.method, k, spec.subspace) if spec.lr is None else spec.lr
     return TrainOptions(
         lr, spec.steps, spec.batch, spec.warmup, spec.clip, spec.weight_decay, _check_every(examples, spec.batch),
         train_seed=spec.train_seed, precision=precision, schedule=spec.schedule, accumulate=spec.accumulate,
@@ -71,11 +71,12 @@ def _check_every(examples: int, batch: int) -> int:
 
 def _maker(spec: Spec, found: Inputs, mounted: Any) -> Callable[..., Row]:
     """Rows of this run, the columns that say what was tuned filled in."""
-    apet = spec.method == "apet"
+    apet, projected = spec.method == "apet", spec.subspace != "coordinates"
+    where = (spec.operations, *(() if projected else (spec.order, spec.unit)), spec.scope)
     common = {
-        "method": spec.method, "subspace": "coordinates" if apet else spec.method,
-        "placement": " ".join(filter(None, (spec.operations, spec.order, spec.unit, spec.scope))) if apet else None,
-        "k": mounted.k, "position_seed": spec.position_seed if apet else None, "train_seed": spec.train_seed,
+        "method": spec.method, "subspace": spec.subspace if apet or projected else spec.method,
+        "placement": " ".join(filter(None, where)) if apet else spec.scope or None,
+        "k": mounted.k, "position_seed": spec.position_seed if apet or projected else None, "train_seed": spec.train_seed,
     }  # fmt: skip
     make = row_maker(spec, found)
     return lambda quantity, value, **columns: make(quantity, value, **common, **columns)
@@ -111,7 +112,7 @@ def _loop_rows(spec: Spec, progress: Any, batch: int, make: Callable[..., Row]) 
 def _arrays(spec: Spec, mounted: Any, progress: Any) -> dict[str, np.ndarray]:
     """The loop's history, and what an artefact is made of."""
     arrays = {"history": np.array(progress.history)}
-    if spec.method == "apet":
+    if mounted.attached is not None:
         arrays["z"] = mounted.attached.z.detach().cpu().numpy()
         arrays |= {f"head.{name}": mounted.trainable[name].detach().cpu().numpy() for name in sorted(mounted.head)}
         if spec.trajectory:  # one z for every line of the history

@@ -78,7 +78,7 @@ class Attached:
             raise RuntimeError("coordinates are attached to this model already: detach them first")
         self._flags = [(p, p.requires_grad) for p in model.parameters()]
         model.requires_grad_(False)
-        slots = _slots(model)
+        slots = where(model)
         self._parts = [self._part(i, parameters[name], flat, slots, kernel) for i, (name, _, flat) in enumerate(located)]
         self._sizes = [part.resident.entries.k for part in self._parts]
         first = self._parts[0].weight
@@ -135,7 +135,7 @@ def _restore(part: _Part) -> None:
 _Slots = dict[int, list[tuple[nn.Module, str]]]
 
 
-def _slots(model: nn.Module) -> _Slots:
+def where(model: nn.Module) -> _Slots:
     """Where each parameter hangs in the model, by identity."""
     found: _Slots = defaultdict(list)
     for module in model.modules():

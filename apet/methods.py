@@ -1,8 +1,9 @@
 """What is tuned: `apet` (k entries anywhere), `full` (everything) and the usual parameter-efficient methods.
 
 Each mount freezes the rest of the model and names its trainable tensors; the loop that trains them is the same, and k
-is their number of scalars. A classification head, which no pretraining has made, is trained along and counted apart. LoRA,
-prompt and prefix tuning are peft's.
+is their number of scalars. A projected subspace (`apet.projections`) can stand for the entries of apet, or for all
+parameters of another method (the intrinsic dimension inside LoRA); k is then the length of z. A classification head,
+which no pretraining has made, is trained along and counted apart. LoRA, prompt and prefix tuning are peft's.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ from apet.coordinates import Attached, Coordinates
 from apet.errors import UsageError, lookup
 from apet.operations import add_zero_biases, inject
 from apet.placement import Placement, Scores, place
-from apet.scope import tensor_roles
+from apet.projected import Projected
+from apet.projections import project
+from apet.scope import all_names, tensor_roles
 from apet.space import ParameterSpace
 
 # The paper's set-up: LoRA of rank 8 on the queries and values of self-attention, 100 prompt tokens.
@@ -43,6 +46,7 @@ class Choice:
     unit: str = "entry"
     order: str = "random"
     scores: Callable[[ParameterSpace], Scores] | None = None  # for the order by score
+    subspace: str = "coordinates"  # or a projection: of apet's space, or of all that another method tunes
 
 
 @dataclass
@@ -57,7 +61,7 @@ class Mounted:
     write: Callable[[], None] = field(default=lambda: None)
     space: ParameterSpace | None = None
     placement: Placement | None = None
-    attached: Attached | None = None
+    attached: Attached | Projected | None = None
     head: frozenset[str] = frozenset()
     trajectory: list[torch.Tensor] = field(default_factory=list)  # z at each look, where a run keeps it
 
@@ -71,11 +75,13 @@ class Mounted:
 
 
 def mount(method: str, model: nn.Module, choice: Choice = Choice()) -> Mounted:
-    """Make `model` trainable by `method`; `choice` is for apet alone.
+    """Make `model` trainable by `method`; `choice` is for apet and projected subspaces.
 
     Raises UsageError for an unknown method, a k that is missing or outside the space, and a placement that fails.
     """
     build = (lambda model: _apet(model, choice)) if method == "apet" else lookup(BASELINES, method, "method")
+    if choice.subspace != "coordinates":
+        build = lambda model: _projected(method, model, choice)  # noqa: E731
     return _with_head(build, model)
 
 
@@ -119,11 +125,31 @@ def space_of(model: nn.Module, operations: tuple[str, ...] = ("add",), scope: st
     return ParameterSpace.of(model, scope, own if "add" in operations else new)
 
 
+def _k(model: nn.Module, choice: Choice) -> int:
+    if choice.k is not None and choice.matched is None:
+        return choice.k
+    if choice.k is None and choice.matched is not None:
+        return count(choice.matched, model)
+    raise UsageError("this needs either --k, the number of tuned parameters, or --matched METHOD")
+
+
+def _projected(method: str, model: nn.Module, choice: Choice) -> Mounted:
+    """z of a projection of apet's space, or of all (in scope) that `method` would tune, the head left out."""
+    k = _k(model, choice)
+    if method == "apet":
+        space = space_of(model, choice.operations, choice.scope)
+    else:
+        head = {id(p) for p in head_of(model).values()}
+        inner = BASELINES[method](model)
+        model, names = inner.model, all_names(inner.model)
+        tuned = {id(p) for p in inner.trainable.values()} - head
+        space = ParameterSpace.of(model, choice.scope or "all", [name for name in tensor_roles(model) if id(names[name]) in tuned])
+    attached = project(choice.subspace, space, k, choice.position_seed).attach(model)
+    return Mounted(model, {"z": attached.z}, attached.write, space, attached=attached)
+
+
 def _apet(model: nn.Module, choice: Choice) -> Mounted:
-    if (choice.k is None) == (choice.matched is None):
-        raise UsageError("method apet needs either --k, the number of tuned parameters, or --matched METHOD")
-    k = choice.k if choice.matched is None else count(choice.matched, model)
-    assert k is not None
+    k = _k(model, choice)
     space = space_of(model, choice.operations, choice.scope)
     scores = choice.scores(space) if choice.scores else None
     placement = place(space, k, choice.position_seed, choice.unit, choice.order, scores)

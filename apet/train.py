@@ -28,6 +28,7 @@ from apet.launch import accelerator_for, anywhere, shared, tracked
 from apet.memory import checkpointed
 from apet.methods import Mounted
 from apet.progress import Progress, TrainOptions, over, rate_factor
+from apet.projected import Projected
 from apet.scoring import Scorer
 from apet.step import Stepper
 from apet.tasks import Example
@@ -141,7 +142,9 @@ class _Run:
 
 
 def _entries(mounted: Mounted) -> str | None:
-    """Which entries are tuned, as a short sha256: two placements have tensors of the same shape."""
+    """Which entries are tuned, as a short sha256 (two placements have tensors of the same shape), or the projection's name."""
+    if isinstance(mounted.attached, Projected):
+        return mounted.attached.projection.name
     return mounted.placement and hashlib.sha256(mounted.placement.index.tobytes()).hexdigest()[:16]
 
 
