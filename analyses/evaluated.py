@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,14 +48,15 @@ class Evaluated:
     """z -> what every example adds to every measure, (all,) float64, from `objectives` by split; see `measures`.
 
     With `metric` the number of right answers is measured too (tasks with classes). `name` says of which weights and machine
-    these are: what was kept under another one is not used. `write`: keep, every `seconds`.
+    these are: what was kept under another one is not used; it is written every `seconds`. `outputs` gives those of several points in one
+    forward pass (`apet.many`), where that pays.
     """
 
     def __init__(
         self, objectives: dict[str, Any], folder: Path, name: str, metric: bool = False, seconds: float = SECONDS,
-        file: str = NAME,
+        file: str = NAME, outputs: Callable[[Any, Any], Any] | None = None,
     ):  # fmt: skip
-        self.objectives, self.name, self.metric, self.seconds = objectives, name, metric, seconds
+        self.objectives, self.name, self.metric, self.seconds, self.outputs = objectives, name, metric, seconds, outputs
         self.path = folder / f"checkpoint.{file}.safetensors"
         self.measures = _measures(objectives, metric)
         self._known = _kept(self.path, name)
@@ -62,13 +64,19 @@ class Evaluated:
         self.made = 0  # points that were not known
 
     def __call__(self, z: Any) -> np.ndarray:
-        key = hashlib.blake2b(z.detach().cpu().contiguous().numpy().data, digest_size=16).hexdigest()
-        if key not in self._known:
-            self._known[key] = np.concatenate([_numbers(each, z, self.metric) for each in self.objectives.values()])
-            self.made, self._new = self.made + 1, self._new + 1
+        return self.many(z[None])[0]
+
+    def many(self, points: Any) -> np.ndarray:
+        """The numbers at each of points (P, k), (P, all)."""
+        keys = [hashlib.blake2b(z.detach().cpu().contiguous().numpy().data, digest_size=16).hexdigest() for z in points]
+        new = [i for i, key in enumerate(keys) if key not in self._known]
+        if new:
+            found = [_numbers(each, points[new], self.metric, self.outputs) for each in self.objectives.values()]
+            self._known.update(zip([keys[i] for i in new], np.concatenate(found, axis=1), strict=True))
+            self.made, self._new = self.made + len(new), self._new + len(new)
             if time.monotonic() - self._saved >= self.seconds:
                 self.flush()
-        return self._known[key]
+        return np.stack([self._known[key] for key in keys])
 
     def __enter__(self) -> Evaluated:
         return self
@@ -120,17 +128,19 @@ def _weights(labels: Any) -> np.ndarray:
     return (labels.reshape(len(labels), -1) != IGNORED).sum(1).double().cpu().numpy()
 
 
-def _numbers(objective: Any, z: Any, metric: bool) -> np.ndarray:
-    """(n,) losses of one split's examples at z; with `metric` (2 n,), the right answers after them."""
+def _numbers(objective: Any, points: Any, metric: bool, outputs: Callable[[Any, Any], Any] | None) -> np.ndarray:
+    """(P, n) losses of one split's examples at points (P, k); with `metric` (P, 2 n), the right answers after them."""
     import torch
 
     from landscape.objective import derivatives
 
-    losses, right = [], []
+    losses, right = [[] for _ in points], [[] for _ in points]
     with derivatives(), torch.no_grad():
         for batch in objective.batches:
-            outputs = objective.outputs(z, batch)
-            losses.append(objective.criterion.losses(outputs, batch).double())
-            if metric:
-                right.append((outputs.argmax(-1) == batch["labels"]).double())
-    return torch.cat(losses + right).cpu().numpy()
+            together = outputs(points, batch) if outputs is not None and len(points) > 1 else None
+            for i, z in enumerate(points):
+                found = objective.outputs(z, batch) if together is None else together[i]
+                losses[i].append(objective.criterion.losses(found, batch).double())
+                if metric:
+                    right[i].append((found.argmax(-1) == batch["labels"]).double())
+    return torch.stack([torch.cat(each + more) for each, more in zip(losses, right, strict=True)]).cpu().numpy()

@@ -37,6 +37,7 @@ class Point:
     theta: Any  # Tensor (k,), the entries' pretrained values
     objective_on: Callable[[list], Any]  # the loss on other examples
     others: list[Any] = field(default_factory=list)  # Tensor (k,) each: where the runs `spec.to` ended
+    many: Callable[[Any, Any], Any] | None = None  # the outputs at several points at once, where that pays
 
 
 @contextmanager
@@ -46,6 +47,7 @@ def point(spec: Spec, found: Inputs, context: Context) -> Iterator[Point]:
 
     from apet.coordinates import Coordinates
     from apet.launch import accelerator_for, total
+    from apet.many import Many, pays
     from apet.resident import plain
     from apet.scope import all_names
     from landscape.criterion import CrossEntropy
@@ -69,6 +71,8 @@ def point(spec: Spec, found: Inputs, context: Context) -> Iterator[Point]:
     else:
         subspace, labels = Coordinates(mounted.space, index), mounted.space.labels(index)
         theta = subspace.pull({name: plain(p).detach() for name, p in all_names(model).items()})
+    several = spec.kind == "slice" and pays(model, subspace)
+    many = Many(model, subspace, scorer.logits) if several else None
     with subspace.attach(model) as attached:
 
         def outputs(z: torch.Tensor, batch: Any) -> torch.Tensor:
@@ -89,7 +93,7 @@ def point(spec: Spec, found: Inputs, context: Context) -> Iterator[Point]:
         objective = objective_on(examples)
         others = [embedded(z, entries) for entries, z in ends]
         yield Point(
-            objective, embedded(where, own), labels, processes, mounted.space, index, theta, objective_on, others,
+            objective, embedded(where, own), labels, processes, mounted.space, index, theta, objective_on, others, many,
         )  # fmt: skip
 
 

@@ -69,7 +69,7 @@ def slice_run(spec: Spec, found: Inputs, context: Context) -> tuple[list[Row], d
         splits = {"train": examples, "validation": held_out(found, len(examples))}
         objectives = {split: here.objective_on(by_length(found.data.task, each)) for split, each in splits.items()}
         make, norm, more = _maker(spec, found, len(gradient)), norm_of(here), {}
-        with Evaluated(objectives, context.folder, _name(here), spec.metric) as evaluated:
+        with Evaluated(objectives, context.folder, _name(here), spec.metric, outputs=here.many) as evaluated:
             axes, numbers = _grid(spec, here, frame, evaluated, context)
             measures = evaluated.measures
             extra = []
@@ -114,18 +114,20 @@ def _name(here: Point) -> str:
 
 def _grid(spec: Spec, here: Point, frame: Frame, evaluated: Evaluated, context: Context) -> tuple[list[np.ndarray], np.ndarray]:
     """(axes, numbers (points, ..., all)) over the grid, the first axis first; with `refine` again with more places on each axis."""
+    from apet.many import AT_ONCE
     from landscape.slices import axis, refined, slice_of
 
     assert spec.points is not None
+    at_once = 1 if here.many is None else AT_ONCE
     axes, total = [axis(reach, spec.points) for reach in frame.reach], forwards(spec)
 
     def tell(done: int, of: int) -> None:
         context.report("slice", done, total)
 
-    found = slice_of(evaluated, here.z, frame.directions, axes, progress=tell)
+    found = slice_of(evaluated, here.z, frame.directions, axes, at_once=at_once, progress=tell)
     if spec.refine:
         axes = list(refined(axes, evaluated.measures[0].mean(found.numbers), spec.refine))
-        found = slice_of(evaluated, here.z, frame.directions, axes, progress=tell)
+        found = slice_of(evaluated, here.z, frame.directions, axes, at_once=at_once, progress=tell)
     return axes, found.numbers
 
 
