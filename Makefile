@@ -17,21 +17,29 @@ test-long: .venv/ready
 	HF_HUB_OFFLINE=1 $(PY) -m pytest
 
 # Full runs, one thread; their last lines are kept under benchmarks/results.
-BENCHMARKS := kernels projections apet_step hvp estimators thresholds prediction train_resume rehearsal kill_resume store_scale
+BENCHMARKS := kernels projections apet_step hvp surface estimators thresholds prediction train_resume rehearsal kill_resume store_scale
 bench: .venv/ready
 	mkdir -p benchmarks/results
 	for name in $(BENCHMARKS); do $(PY) benchmarks/$$name.py | tee /dev/stderr | tail -n 1 > benchmarks/results/$$name.json; done
 
 # Peers bring dependencies that must not meet ours: they get an environment of their own. A torchvision that comes with one of
 # them is another build than the CPU's torch, and breaks transformers.
-bench-peers: .venv-peers/ready
+bench-peers: .venv-peers/ready .venv-peers-surface/ready
 	mkdir -p benchmarks/results
 	.venv-peers/bin/python benchmarks/peers_curvature.py | tee /dev/stderr | tail -n 1 > benchmarks/results/peers_curvature.json
+	.venv-peers-surface/bin/python benchmarks/peers_surface.py | tee /dev/stderr | tail -n 1 > benchmarks/results/peers_surface.json
 
 .venv-peers/ready: setup.cfg constraints.txt
 	test -x .venv-peers/bin/python || $(PYTHON) -m venv .venv-peers
 	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e . curvlinops-for-pytorch pyhessian hessian-eigenthings
 	.venv-peers/bin/python -m pip uninstall --quiet --yes torchvision
+	touch $@
+
+# Landscaper asks for an older numpy than our pins, so it takes our package without them.
+.venv-peers-surface/ready: setup.cfg
+	test -x .venv-peers-surface/bin/python || $(PYTHON) -m venv .venv-peers-surface
+	.venv-peers-surface/bin/python -m pip install --quiet --disable-pip-version-check -e . loss-landscapes landscaper
+	.venv-peers-surface/bin/python -m pip uninstall --quiet --yes torchvision
 	touch $@
 
 lint: .venv/ready
@@ -46,4 +54,4 @@ lint: .venv/ready
 	touch $@
 
 clean:
-	rm -rf .venv .venv-peers results figures/out
+	rm -rf .venv .venv-peers .venv-peers-surface results figures/out

@@ -233,9 +233,9 @@ class Spec:
 
         What is of slices alone has no part in another kind's, nor has the subspace where it is of coordinates.
         """
-        left_out = set() if self.kind == "slice" else _OF_SLICES
-        left_out |= {"subspace"} if self.subspace == "coordinates" else set()
-        fields = {name: value for name, value in vars(self.resolved()).items() if name not in left_out}
+        spec = vars(self.resolved())
+        left_out = (set() if self.kind == "slice" else _OF_SLICES) | ({"subspace"} if spec["subspace"] == "coordinates" else set())
+        fields = {name: value for name, value in spec.items() if name not in left_out}
         identity = {"spec": fields, "weights": weights, "data": data, "schema": SCHEMA}
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 

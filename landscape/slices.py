@@ -61,10 +61,10 @@ def slice_of(
 ) -> Slice:
     """Evaluate a function on the grid of `axes` along `directions` (k, n) through `centre` (k,).
 
-    evaluate(z) gives the numbers (m,) at one point. With `at_once` > 1 so many points at a time are asked of its `many(points (n, k))`,
-    which returns (n, m). Points come in the order of the grid, the last axis fastest, so an `evaluate` that keeps what it has computed
-    makes a killed slice resumable; `progress(done, points)` is called after each. Raises ValueError for axes that do not fit the
-    directions, a direction that is zero, or numbers beyond 2 GiB.
+    evaluate(z) gives the numbers (m,) at one point, and must not keep z, which becomes the next one. With `at_once` > 1 so many points at
+    a time are asked of its `many(points (n, k))`, which returns (n, m). Points come in the order of the grid, the last axis fastest, so an
+    `evaluate` that keeps what it has computed makes a killed slice resumable; `progress(done, points)` is called after each. Raises
+    ValueError for axes that do not fit the directions, a direction that is zero, or numbers beyond 2 GiB.
     """
     nonzero(directions)
     if len(axes) != directions.shape[1] or len(centre) != len(directions):
@@ -127,17 +127,29 @@ def _interval_errors(places: FloatArray, values: FloatArray) -> FloatArray:
 
 
 def _points(centre: Tensor, directions: Tensor, axes: Sequence[FloatArray]) -> Iterator[Tensor]:
+    """The points of the grid, in one tensor that is written anew for each.
+
+    What the outer axes add is kept, so that a point takes one pass over k numbers; and a place on an axis is bitwise the point of the
+    slice along that axis alone.
+    """
+    rows = directions.T.contiguous().to(centre)
+    sums = [centre, *(torch.empty_like(centre) for _ in axes)]
+    before: tuple[float, ...] = (math.nan,) * len(axes)
     for place in itertools.product(*axes):
-        # Column by column: a place on an axis is bitwise the point of the slice along that axis alone.
-        point = centre.clone()
-        for a, direction in zip(place, directions.T, strict=True):
-            if a:
-                point += a * direction.to(point)
-        yield point
+        changed = next((i for i, (a, b) in enumerate(zip(place, before, strict=True)) if a != b), 0)
+        for i in range(changed, len(axes)):
+            if place[i]:
+                torch.add(sums[i], rows[i], alpha=float(place[i]), out=sums[i + 1])
+            else:
+                sums[i + 1].copy_(sums[i])
+        before = place
+        yield sums[-1]
 
 
 def _chunks(points: Iterator[Tensor], size: int) -> Iterator[list[Tensor]]:
-    while chunk := list(itertools.islice(points, max(1, size))):
+    if size <= 1:
+        yield from ([point] for point in points)
+    while chunk := [point.clone() for point in itertools.islice(points, size)]:
         yield chunk
 
 

@@ -111,35 +111,38 @@ class Dies(RuntimeError):
 def test_a_slice_that_was_stopped_goes_on_and_ends_bitwise_the_same(folder, tmp_path, monkeypatch):
     whole, part = Store(tmp_path / "whole"), Store(tmp_path / "part")
     spec = replace(LINE, dims=2, directions="hessian", metric=True)
-    name, honest, made = run(spec, whole, folder), Evaluated.__call__, []
+    name, honest, made = run(spec, whole, folder), Evaluated.many, []
 
-    def dies(self: Evaluated, z: torch.Tensor) -> np.ndarray:
-        if len(made) == 9:
+    def dies(self: Evaluated, points: torch.Tensor) -> np.ndarray:
+        if len(made) == 2:  # 16 of the 25 points
             raise Dies
         made.append(self.made)
-        return honest(self, z)
+        return honest(self, points)
 
-    monkeypatch.setattr(Evaluated, "__call__", dies)
+    monkeypatch.setattr(Evaluated, "many", dies)
     with pytest.raises(Dies):
         run(spec, part, folder)
     assert list(part.folder(name).glob("checkpoint*"))
-    monkeypatch.setattr(Evaluated, "__call__", lambda self, z: (honest(self, z), made.append(self.made))[0])
+    monkeypatch.setattr(Evaluated, "many", lambda self, points: (honest(self, points), made.append(self.made))[0])
     run(spec, part, folder)
-    assert made[-1] == 25 - 9
+    assert made[-1] == 25 - 16
     for file in ("rows.jsonl", "arrays.safetensors"):
         assert (part.folder(name) / file).read_bytes() == (whole.folder(name) / file).read_bytes()
     assert not list(part.folder(name).glob("checkpoint*"))
 
 
 def test_a_loss_that_is_no_number_stays_one(folder, tmp_path, monkeypatch):
-    honest = Evaluated.__call__
+    honest = Evaluated.many
     calls: list[int] = []
 
-    def broken(self: Evaluated, z: torch.Tensor) -> np.ndarray:
+    def broken(self: Evaluated, points: torch.Tensor) -> np.ndarray:
+        found = honest(self, points).copy()
+        if not calls:
+            found[0] = math.nan
         calls.append(1)
-        return honest(self, z) * (math.nan if len(calls) == 1 else 1.0)
+        return found
 
-    monkeypatch.setattr(Evaluated, "__call__", broken)
+    monkeypatch.setattr(Evaluated, "many", broken)
     rows, _ = sliced(LINE, Store(tmp_path), folder)
     values = [row.value for row in rows if row.quantity == "slice_loss" and row.split == "train"]
     assert [math.isnan(value) for value in values] == [True, False, False, False, False]

@@ -52,7 +52,7 @@ def test_timings_do_not_change_a_run(store):
 
 
 def test_the_identity_ignores_what_a_kind_does_not_use():
-    assert Spec(kind="predict", k=5, lr=0.1).run_id("w", "d") == Spec(kind="predict").run_id("w", "d")
+    assert Spec(kind="predict", lr=0.1, steps=7).run_id("w", "d") == Spec(kind="predict").run_id("w", "d")
     assert Spec(method="full", k=5, position_seed=2).run_id("w", "d") == Spec(method="full").run_id("w", "d")
     assert Spec(k=5).run_id("w", "d") == Spec(k=5, lr=Spec(k=5).resolved().lr).run_id("w", "d")
 

@@ -1,0 +1,97 @@
+"""A plane of 5 x 5 points beside loss-landscapes and Landscaper, in one process.
+
+Runs in an environment of its own (`make bench-peers`). BERT 4x256 of `curved.py`, 8 x 64 tokens, eager attention, one thread; whole
+planes in interleaved rounds, the median of the ratios of the same round. Peers move all tensors along
+dense directions; ours moves 1,000 entries, or every parameter (`..._full`). loss-landscapes normalises by filters, its default, for
+which zero biases are set to .001 (it divides by their norm); `plain` is without. Its directions, drawn anew for each plane, are
+part of its time, as it offers no other way. All take the same loss of the same batch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import copy
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from curved import build, coordinates_of, interleaved, ratio
+from surface import SIDE, K, bare, plane_of
+
+
+def losslandscapes(model: Any, batch: dict, normalization: str | None = "filter") -> Callable[[], Any]:
+    import loss_landscapes
+    import torch
+    from loss_landscapes.metrics import Metric
+
+    for parameter in model.parameters():
+        if not parameter.any():
+            torch.nn.init.constant_(parameter, 1e-3)
+
+    class Loss(Metric):
+        def __call__(self, wrapper: Any) -> float:
+            with torch.no_grad():
+                return float(wrapper.modules[0](**batch).loss)
+
+    return lambda: loss_landscapes.random_plane(model, Loss(), distance=10, steps=SIDE, normalization=normalization, deepcopy_model=True)
+
+
+def landscaper(model: Any, batch: dict) -> Callable[[], Any]:
+    import torch
+    from landscaper.compute import compute_loss_landscape
+
+    @torch.no_grad()
+    def loss(model: Any, data: Any) -> float:
+        return float(model(**batch).loss)
+
+    directions = [[torch.randn_like(p) * 1e-3 for p in model.parameters()] for _ in range(2)]
+
+    def plane() -> None:
+        with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
+            compute_loss_landscape(model, None, copy.deepcopy(directions), loss, steps=SIDE, distance=1.0, dim=2, device="cpu")
+
+    return plane
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="few rounds, under 50 s on two cores")
+    parser.add_argument("--json", action="store_true", help="print only the last line")
+    options = parser.parse_args()
+    import numpy as np
+    import torch
+    from machine import describe
+
+    from apet.coordinates import Coordinates
+    from apet.space import ParameterSpace
+
+    torch.set_num_threads(1)
+    model, batch = build("bert")
+    twins = [copy.deepcopy(model) for _ in range(5)]
+    space = ParameterSpace.of(twins[1], "all")
+    forward = bare(model, batch)
+    works = {
+        "forwards": lambda: [forward() for _ in range(SIDE * SIDE)],
+        "ours": plane_of(twins[0], batch, coordinates_of(twins[0], K)),
+        "ours_full": plane_of(twins[1], batch, Coordinates(space, np.arange(space.size))),
+        "losslandscapes": losslandscapes(twins[2], batch),
+        "losslandscapes_plain": losslandscapes(twins[4], batch, None),
+        "landscaper": landscaper(twins[3], batch),
+    }
+    found, figures = interleaved(works, 2 if options.quick else 8), {}
+    for peer in ("losslandscapes", "losslandscapes_plain", "landscaper"):
+        for own in ("ours", "ours_full"):
+            middle, low, high = ratio(found, peer, own)
+            if not options.json:
+                print(f"{peer:20} / {own:9}  {middle:6.3f}  [{low:.3f}, {high:.3f}]")
+            figures[f"{peer}_over_{own}"] = round(middle, 3)
+    print(json.dumps({"figures": figures, **describe()}))
+
+
+if __name__ == "__main__":
+    main()

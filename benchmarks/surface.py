@@ -1,0 +1,117 @@
+"""What a point of a loss surface costs beyond a forward pass.
+
+BERT 4x256 of `curved.py`, 8 x 64 tokens, eager attention, one thread; interleaved rounds in one process, the median of the ratios of the
+same round with a bootstrap interval. Planes of 5 x 5 points beside as many forward passes: the displacements are made from two
+directions, the entries rewritten, the loss taken. k = 1,000 random entries, and every parameter. Then eight points of the smallest
+ladder models one by one and in one forward pass (1,000 entries, 32 generated sentences), for each family.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from curved import build, coordinates_of, interleaved, objective_of, ratio
+
+K, SIDE, POINTS = 1000, 5, 8
+SMALLEST = ("mini-t5-130k", "mini-bloom-120k", "mini-bert-120k")
+
+
+def bare(model: Any, batch: dict) -> Callable[[], None]:
+    """A forward pass and its loss, nothing more."""
+    import torch
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    def forward() -> None:
+        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+            float(model(**batch).loss)
+
+    return forward
+
+
+def plane_of(model: Any, batch: dict, coordinates: Any) -> Callable[[], Any]:
+    """A plane of SIDE x SIDE points, the model stays attached."""
+    import torch
+
+    from landscape import axis, random_directions, slice_of
+
+    objective, _ = objective_of(model, batch, coordinates)
+    axes = [axis(1.0, SIDE)] * 2
+    directions = random_directions(coordinates.k, 2, 0)
+    return lambda: slice_of(objective.loss, torch.zeros(coordinates.k), directions, axes)
+
+
+def several(name: str) -> dict[str, Callable[[], Any]]:
+    """Eight points of a ladder model one by one, and at once."""
+    import torch
+
+    from apet.coordinates import Coordinates
+    from apet.many import Many
+    from apet.models import load_model
+    from apet.placement import random_entries
+    from apet.scoring import scorer_of
+    from apet.space import ParameterSpace
+    from apet.tasks import load_task
+
+    loaded, data = load_model(name), load_task("mini-sentiment", None)
+    model, scorer = loaded.model, scorer_of(loaded, data.task, 128, "cpu", 0)
+    batch = next(iter(scorer.batches(data.splits["train"][:32], 32)))
+    space = ParameterSpace.of(model)
+    coordinates = Coordinates(space, random_entries(space.size, K, 0))
+    points = torch.randn(POINTS, K) * 0.01
+    many, twin = Many(model, coordinates, scorer.logits), copy.deepcopy(model)
+    attached = coordinates.attach(twin)
+
+    @torch.no_grad()
+    def one_by_one() -> None:
+        for point in points:
+            attached.bind(point)
+            scorer.logits(twin, batch)
+
+    return {"single": one_by_one, "many": lambda: many(points, batch)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="few rounds, under 50 s on two cores")
+    parser.add_argument("--json", action="store_true", help="print only the last line")
+    options = parser.parse_args()
+    import numpy as np
+    import torch
+    from machine import describe
+
+    from apet.coordinates import Coordinates
+    from apet.space import ParameterSpace
+
+    torch.set_num_threads(1)
+    say = (lambda line: None) if options.json else print
+    model, batch = build("bert")
+    part, whole = copy.deepcopy(model), copy.deepcopy(model)
+    space = ParameterSpace.of(whole, "all")
+    forward = bare(model, batch)
+    works = {
+        "forward": lambda: [forward() for _ in range(SIDE * SIDE)],
+        "k1000": plane_of(part, batch, coordinates_of(part, K)),
+        "full": plane_of(whole, batch, Coordinates(space, np.arange(space.size))),
+    }
+    found = interleaved(works, 2 if options.quick else 12)
+    figures = {}
+    for name in ("k1000", "full"):
+        middle, low, high = ratio(found, name, "forward")
+        say(f"BERT, a point in {name:6} / forward  {middle:6.3f}  [{low:.3f}, {high:.3f}]")
+        figures[f"point_over_forward_{name}"] = round(middle, 3)
+    for number, name in enumerate(SMALLEST):
+        middle, low, high = ratio(interleaved(several(name), 5 if options.quick else 30), "many", "single")
+        say(f"{name}, {POINTS} points at once / one by one  {middle:6.3f}  [{low:.3f}, {high:.3f}]")
+        figures["batched_over_single_points" + (f"_{name.split('-')[1]}" if number else "")] = round(middle, 3)
+    print(json.dumps({"figures": figures, **describe()}))
+
+
+if __name__ == "__main__":
+    main()
