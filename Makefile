@@ -11,7 +11,7 @@ demo: .venv/ready
 	HF_HUB_OFFLINE=1 $(PY) cli.py report results/demo
 
 test: .venv/ready lint
-	HF_HUB_OFFLINE=1 $(PY) -m pytest -m "not long"
+	HF_HUB_OFFLINE=1 $(PY) -m pytest -n $(JOBS) -m "not long"
 
 test-long: .venv/ready
 	HF_HUB_OFFLINE=1 $(PY) -m pytest
