@@ -62,9 +62,9 @@ def about(
     ball, edge = f"rise in nats, {RADIUS:g} |theta| away", f"in units of |theta|, to {LEVEL:g} nats above"
     return [
         make("sharpness_average", average.value, stderr=average.stderr, target=radius, note_too=f"{ball}, mean over directions"),
-        make("sharpness_worst", worst.rise, stderr=spread_worst, target=radius, note_too=f"{ball}, the highest found"),
+        make("sharpness_worst", worst.rise, stderr=spread_worst, target=radius, note_too=f"{ball}, the highest found; its error: the ascents' spread"),
         *_width_rows(width, norm, edge, make),
-        make("hessian_ratio", ratio, stderr=error, note_too="|lowest / highest eigenvalue|"),
+        make("hessian_ratio", ratio, stderr=error, note_too="|lowest / highest eigenvalue|; the error is from residuals"),
         make("angular_dimension", dimension, stderr=spread, target=LEVEL, note_too=f"of the set to {LEVEL:g} nats above"),
     ]  # fmt: skip
 

@@ -28,7 +28,7 @@ HALVINGS = 20  # of a bracket: a width to a millionth
 class Worst:
     """The highest loss found in a ball, a lower bound of the highest there is."""
 
-    rise: float  # loss there less the loss at the centre, at least 0
+    rise: float  # loss there less the loss at the centre, at least 0; NaN where no start has a loss
     displacement: Tensor  # (k,), at most the radius long
     rises: FloatArray  # (starts,) what each start reached: their spread says how far the ascent is to be trusted
 
@@ -37,7 +37,7 @@ class Worst:
 class Width:
     """How far one can go along random rays before the loss has risen by a level."""
 
-    mean: Estimate  # over rays; of the rays within reach alone, and then a lower bound, where some are censored
+    mean: Estimate  # over rays; a lower bound where some are censored, which count as long as they were followed
     widths: FloatArray  # (rays,), infinite where the level was not met within reach
     censored: int  # rays that did not meet it
 
@@ -64,6 +64,8 @@ def sharpness_worst(objective: Objective[Any], z: Tensor, radius: float, steps: 
     found = [_ascend(objective, z, radius * ray, radius, steps) for ray in _rays(z, starts, seed, "worst")]
     rises = np.array([each[0] - base for each in found])
     best = int(np.argmax(np.where(np.isnan(rises), -math.inf, rises)))
+    if np.isnan(rises).all():
+        return Worst(math.nan, torch.zeros_like(z), rises)
     if not rises[best] > 0:
         return Worst(0.0, torch.zeros_like(z), rises)
     return Worst(float(rises[best]), found[best][1], rises)
@@ -78,7 +80,7 @@ def _ascend(objective: Objective[Any], z: Tensor, d: Tensor, radius: float, step
             break
         d = gradient * (radius / length)
         loss = objective.loss(z + d)
-        if loss > best[0]:
+        if loss > best[0] or math.isnan(best[0]):
             best = loss, d
     return best
 
@@ -114,7 +116,8 @@ def roughness(values: FloatArray, model: FloatArray, stderrs: FloatArray) -> Est
     """The root mean squared difference of a slice from its quadratic model, as a part of the slice's range.
 
     values, model and stderrs are arrays of one shape; points that are not finite are left out. The standard error is by the delta
-    method from the points' own, taken as independent. NaN where fewer than two points are finite or the slice is flat.
+    method from the points' own, taken as independent: where all are measured on the same examples it is a rough guide. NaN where
+    fewer than two points are finite or the slice is flat.
     """
     kept = np.isfinite(values) & np.isfinite(model)
     difference, errors = (values - model)[kept], stderrs[kept]

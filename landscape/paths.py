@@ -42,7 +42,8 @@ def barrier(values: FloatArray, weights: FloatArray, places: FloatArray) -> Esti
 
     values (places, examples) are what each example adds to the loss, weights (examples,) what that is over, places (places,) the t in
     0..1 from the first to the last. The standard error is that of the difference at the highest place, paired over examples; that the
-    place is the highest of several makes the barrier a little too high. ValueError unless places run from 0 to 1.
+    place is the highest of several makes the barrier a little too high. Infinite where a loss on the path is not finite. ValueError unless
+    places run from 0 to 1.
     """
     if len(places) < 3 or places[0] != 0 or places[-1] != 1:
         raise ValueError(f"a path needs its two ends and places between, from 0 to 1, got {len(places)} from {places[0]} to {places[-1]}")

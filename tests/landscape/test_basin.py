@@ -50,6 +50,12 @@ def test_where_the_loss_falls_all_around_nothing_rises() -> None:
     assert not found.displacement.any()
 
 
+def test_a_loss_that_is_no_number_has_no_sharpness() -> None:
+    broken = objective(torch.full((SIZE, SIZE), math.nan, dtype=torch.float64))
+    assert math.isnan(sharpness_worst(broken, CENTRE, 1.0).rise)
+    assert math.isnan(sharpness_average(broken.loss, CENTRE, 1.0, 3).value)
+
+
 def test_widths_are_those_of_the_ellipsoid() -> None:
     found = basin_width(objective().loss, CENTRE, 0.1, 100.0, 300)
     draws = np.random.default_rng(0).standard_normal((200_000, SIZE))
