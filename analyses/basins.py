@@ -58,11 +58,11 @@ def about(
         ratio, error = hessian_ratio(hessian, LANCZOS_STEPS, seed)
     dimension, spread = _angular_dimension(spec, here, norm)
     # A lower bound from few ascents has no sampling error; how far they are apart says how far it is to be trusted.
-    spread_worst = float(np.std(worst.rises, ddof=1)) if len(worst.rises) > 1 else math.nan
+    apart = float(np.std(worst.rises, ddof=1)) if len(worst.rises) > 1 else math.nan
     ball, edge = f"rise in nats, {RADIUS:g} |theta| away", f"in units of |theta|, to {LEVEL:g} nats above"
     return [
         make("sharpness_average", average.value, stderr=average.stderr, target=radius, note_too=f"{ball}, mean over directions"),
-        make("sharpness_worst", worst.rise, stderr=spread_worst, target=radius, note_too=f"{ball}, the highest found; its error: the ascents' spread"),
+        make("sharpness_worst", worst.rise, stderr=apart, target=radius, note_too=f"{ball}, the highest found; error: ascents' spread"),
         *_width_rows(width, norm, edge, make),
         make("hessian_ratio", ratio, stderr=error, note_too="|lowest / highest eigenvalue|; the error is from residuals"),
         make("angular_dimension", dimension, stderr=spread, target=LEVEL, note_too=f"of the set to {LEVEL:g} nats above"),
