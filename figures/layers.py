@@ -40,7 +40,7 @@ def draw(rows: pd.DataFrame) -> Figure:
         axes.set_xticks(range(len(names)), [style.short_name(name) for name in names], rotation=90)
         axes.set_yticks(range(len(labels)), [label.partition(": ")[2] for label in labels])
         axes.axhline(sum(label.startswith("layer") for label in labels) - 0.5, color="white", linewidth=2)
-        style.letter(axes, index, f"{task}, {MATRICES[matrix]}")
+        style.letter(axes, index, f"{task}\n{MATRICES[matrix]}")
     figure.colorbar(grid[0].images[0], ax=list(grid), label="trace / entries", pad=0.01)
     return style.finish(figure)
 

@@ -20,7 +20,7 @@ COLUMNS = 3
 PANELS = {
     "eigenvalue": ("largest eigenvalue", True),
     "trace": ("trace", True),
-    "effective_rank": ("effective rank", False),
+    "effective_rank": ("effective rank", True),
     "decay_exponent": ("decay of the top ten", False),
     "top_alignment": ("gradient in the top ten", False),
     "negative_mass": ("negative mass", False),

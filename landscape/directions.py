@@ -17,6 +17,7 @@ from landscape.lanczos import FloatArray
 from landscape.operators import groups
 from landscape.random import normal
 
+ROWS = 2**16  # of directions at a time, in float64
 APART = 1e-6  # of the longest: points or directions closer to the span of the others are on it
 
 
@@ -140,4 +141,13 @@ def through(points: Tensor) -> Through:
 
 def _lengths(vectors: Tensor) -> Tensor:
     """The norm of each column of vectors (k, n), (n,) float64."""
-    return vectors.double().square().sum(0).sqrt()
+    return torch.diagonal(gram(vectors)).sqrt()
+
+
+def gram(vectors: Tensor) -> Tensor:
+    """The inner products of the columns of vectors (k, n), (n, n) float64, a part of the rows at a time: k may be a whole model."""
+    total = torch.zeros(vectors.shape[1], vectors.shape[1], dtype=torch.float64, device=vectors.device)
+    for start in range(0, len(vectors), ROWS):
+        wide = vectors[start : start + ROWS].double()
+        total += wide.T @ wide
+    return total

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from landscape.directions import nonzero
+from landscape.directions import gram, nonzero
 from landscape.lanczos import FloatArray
 from landscape.operators import Progress
 
@@ -82,8 +82,8 @@ def slice_of(
         done += len(points)
         if progress:
             progress(done, math.prod(shape))
-    wide = directions.double()
-    return Slice(tuple(np.asarray(each, np.float64) for each in axes), np.stack(found).reshape(*shape, -1), (wide.T @ wide).cpu().numpy())
+    places = tuple(np.asarray(each, np.float64) for each in axes)
+    return Slice(places, np.stack(found).reshape(*shape, -1), gram(directions).cpu().numpy())
 
 
 def quadratic(loss: float, gradient: Tensor, products: Tensor, directions: Tensor, axes: Sequence[FloatArray]) -> FloatArray:
