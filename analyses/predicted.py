@@ -12,8 +12,9 @@ from analyses.predicting import HALF
 from analyses.store import Row, Store
 from analyses.targets import Run
 
-VERSION = 2  # of these rows: raised when the same arrays give others
+VERSION = 3  # of these rows: raised when the same arrays give others
 BRACKET = "from Gordon's bound to m1, for uniformly random subspaces; for coordinates it is no bracket"
+OVER_RANK = "_over_rank"  # of quantities
 LOWEST = 0.02  # of the initial loss, down to which the path is drawn
 Maker = Callable[..., Row]
 Dual = tuple[np.ndarray, np.ndarray, np.ndarray]  # gram, logits, labels
@@ -27,10 +28,13 @@ def foresees(run: Run) -> bool:
 def predicted_rows(store: Store, run: Run, target: float, seed: int, definition: str, row: Maker) -> list[Row]:
     """Rows of what the predict run `run` foresees for the absolute training loss `target`; `row` fills in what identifies them."""
     arrays = store.arrays(run.id)
-    if "gram" not in arrays:
-        return _sampled_rows(arrays, target, definition, row)
-    dual = (arrays["gram"], arrays["logits"], arrays["labels"])
-    return [*_quadratic_rows(dual, target, seed, definition, row), *_path_rows(dual, target, seed, definition, row)]
+    if "gram" in arrays:
+        dual = (arrays["gram"], arrays["logits"], arrays["labels"])
+        rows = [*_quadratic_rows(dual, target, seed, definition, row), *_path_rows(dual, target, seed, definition, row)]
+    else:
+        rows = _sampled_rows(arrays, target, definition, row)
+    ceiling = next(each.value for each in rows if each.quantity == "rank_ceiling")
+    return rows + (_own_path_rows(arrays, target, ceiling, definition, row) if "path" in arrays else [])
 
 
 def _quadratic_rows(dual: Dual, target: float, seed: int, definition: str, row: Maker) -> list[Row]:
@@ -45,6 +49,7 @@ def _quadratic_rows(dual: Dual, target: float, seed: int, definition: str, row: 
     curve = np.geomspace(1, spectrum.rank_ceiling, 40)
     return [
         row("k_pred", k, low=number(low), high=number(high), note=note),
+        *_over_rank("k_pred", k, found.prediction.k, row),
         row("k_pred_half", found.k_half, note="from half of the examples"),
         row("rank_ceiling", spectrum.rank_ceiling),
         row("k_larsen", larsen_threshold(spectrum, target), note="N_eff(2 eps / R^2), for comparison"),
@@ -60,24 +65,76 @@ def _path_rows(dual: Dual, target: float, seed: int, definition: str, row: Maker
 
     found, interval = predict_on_path_with_interval(*dual, target, seed=seed)
     note, point = _note(found, definition), found.point
-    shown = None if found.censored or point is None else point
+    shown = None if found.censored else point
     low, high = (interval.low, interval.high) if shown else (None, None)
-    rows = [
-        row("k_gm", shown and shown.gm, low=number(low), high=number(high), note=note),
-        row("k_m0", shown and shown.m0, note=note),
-        row("k_m1", shown and shown.m1, note=note),
-        row("k_gm_half", interval.k_half, note="from half of the examples"),
-    ]
-    if shown:
+    rows = [row("k_gm", shown and shown.gm, low=number(low), high=number(high), note=note)]
+    rows += [row(f"k_{name}", shown and getattr(shown, name), note=note) for name in ("m0", "m1")]
+    rows.append(row("k_gm_half", interval.k_half, note="from half of the examples"))
+    if point is not None:
         bound = gordon_threshold(*dual, target, seed=seed)
         assert bound is not None
+        over = "" if shown else OVER_RANK
+        for name in ("gm", "m0", "m1") if over else ():
+            rows += _over_rank(f"k_{name}", None, getattr(point, name), row)
         rows += [
-            row("k_gordon", bound.value, stderr=bound.stderr),
-            row("k_bracket", shown.gm, low=min(bound.value, shown.m1), high=max(bound.value, shown.m1), note=BRACKET),
+            row("k_gordon" + over, bound.value, stderr=bound.stderr),
+            row("k_bracket" + over, point.gm, low=min(bound.value, point.m1), high=max(bound.value, point.m1), note=BRACKET),
         ]
     for point in moreau_path(*dual, LOWEST * gradient_spectrum(*dual).loss):
         rows += [row("path_loss", point.envelope, x=getattr(point, name), note=name) for name in ("m0", "m1", "gm")]
     return rows
+
+
+def _own_path_rows(arrays: dict[str, np.ndarray], target: float, ceiling: float, definition: str, row: Maker) -> list[Row]:
+    """k along the proximal path of the model itself, between the two of its points that the target lies between."""
+    from landscape.predict import CEILING_SHARE
+
+    kappa, loss, distance, residual, _ = arrays["path"].T
+    envelope = loss + np.append(0.0, kappa[1:] / 2 * distance[1:] ** 2)
+    names = ("k_path_gm", "k_path_m0", "k_path_m1", *(["k_path_t5"] if "path_t5" in arrays else []))
+    reason = ""
+    if target >= envelope[0]:
+        reason = f"censored: below (target {target:.6g} >= initial loss {envelope[0]:.6g})"
+    elif (reached := envelope.min()) > target:
+        reason = f"censored: above (target {target:.6g} < {reached:.6g}, where the path ends)"
+    if reason:
+        return [row(name, None, note=reason) for name in names]
+    after = max(1, int(np.argmax(envelope <= target)))
+    before, share = (after - 1, math.log(envelope[after - 1] / target) / math.log(envelope[after - 1] / envelope[after]))
+    if before == 0:  # no ridge belongs to the pretrained point
+        before, share = after, 0.0
+    here = math.exp((1 - share) * math.log(kappa[before]) + share * math.log(kappa[after]))
+    m0, error0 = _n_eff(arrays, 0, here)
+    (one, error_one), (other, error_other) = _n_eff(arrays, before, here), _n_eff(arrays, after, here)
+    m1, error1 = one ** (1 - share) * other**share, max(error_one, error_other)
+    found = {"k_path_gm": (math.sqrt(m0 * m1), math.hypot(error0, error1) / 2), "k_path_m0": (m0, error0), "k_path_m1": (m1, error1)}
+    if "path_t5" in arrays:
+        single = arrays["path_t5"]
+        found["k_path_t5"] = (math.exp((1 - share) * math.log(single[before]) + share * math.log(single[after])), 0.0)
+    note = f"{definition}; kappa {here:.3g}, residuals {residual[before]:.2g} and {residual[after]:.2g}"
+    rows: list[Row] = []
+    for name, (k, error) in found.items():
+        if k > CEILING_SHARE * ceiling:
+            over = f"censored: above (k = {k:.4g} > {CEILING_SHARE} x rank ceiling {ceiling:.0f}: more examples are needed)"
+            rows += [row(name, None, note=over), *_over_rank(name, None, k, row)]
+        else:
+            rows.append(row(name, k, stderr=k * error, note=note))
+    return rows
+
+
+def _n_eff(arrays: dict[str, np.ndarray], point: int, kappa: float) -> tuple[float, float]:
+    """(N_eff at a point of the path, its standard error over probes in log)."""
+    nodes, weights = np.maximum(arrays["path_nodes"][point], 0.0), arrays["path_weights"][point]
+    each = (weights * nodes / (nodes + kappa)).sum(1)
+    error = each.std(ddof=1) / math.sqrt(len(each)) if len(each) > 1 else 0.0
+    return float(each.mean()), float(error / each.mean())
+
+
+def _over_rank(name: str, k: float | None, value: float | None, row: Maker) -> list[Row]:
+    """The number that was censored because it speaks of how many examples there are, apart."""
+    if k is not None or value is None or not math.isfinite(value):
+        return []
+    return [row(name + OVER_RANK, value, note="over the part of the rank up to which a prediction speaks of the model")]
 
 
 def _sampled_rows(arrays: dict[str, np.ndarray], target: float, definition: str, row: Maker) -> list[Row]:

@@ -14,6 +14,7 @@ import numpy as np
 
 from analyses.inputs import Context, Inputs, row_maker, scorer_for, subsets
 from analyses.point import matrix_at, point
+from analyses.proximal import curvature_gradients, path_arrays
 from analyses.spec import Spec
 from analyses.store import Row
 from apet.errors import ApetError
@@ -39,7 +40,21 @@ def products(spec: Spec) -> int:
 def predict_run(spec: Spec, found: Inputs, context: Context) -> Found:
     if spec.k is not None or spec.matched is not None:
         return _of_placement(spec, found, context)
-    return _from_products(spec, found, context) if by_lanczos(spec) else _from_gram(spec, found, context)
+    rows, arrays = _from_products(spec, found, context) if by_lanczos(spec) else _from_gram(spec, found, context)
+    if not spec.path:
+        return rows, arrays
+    arrays |= path_arrays(_of_everything(spec, found), found, context)
+    count, taken = len(subsets(spec, found)[0]), arrays["path"][:, 4]
+    spent = count * taken.sum() + len(taken) * curvature_gradients(spec, count)
+    return [*rows, row_maker(spec, found)("path_example_gradients", float(spent))], arrays
+
+
+def _of_everything(spec: Spec, found: Inputs) -> Spec:
+    """The spectrum's spec of all that is in scope as one subspace."""
+    from apet.space import ParameterSpace
+
+    size = ParameterSpace.of(found.loaded.model, spec.scope).size
+    return replace(spec, kind="spectrum", method="apet", k=size, matrix="ggn", operations="add", unit="entry", order="random")
 
 
 def _from_gram(spec: Spec, found: Inputs, context: Context) -> Found:
@@ -68,10 +83,7 @@ def _from_gram(spec: Spec, found: Inputs, context: Context) -> Found:
 
 def _from_products(spec: Spec, found: Inputs, context: Context) -> Found:
     """Everything in scope as one subspace, in float32; all of the examples, then half of them."""
-    from apet.space import ParameterSpace
-
-    size = ParameterSpace.of(found.loaded.model, spec.scope).size
-    whole = replace(spec, kind="spectrum", method="apet", k=size, matrix="ggn", operations="add", unit="entry", order="random")
+    whole = _of_everything(spec, found)
     count = len(subsets(spec, found)[0])
     arrays: dict[str, np.ndarray] = {}
     for prefix, examples in (("", count), (HALF, count // 2)):
@@ -81,7 +93,7 @@ def _from_products(spec: Spec, found: Inputs, context: Context) -> Found:
     rows = [
         make("initial_loss", float(arrays["loss"][0]), split="train"),
         make("rank_ceiling", float(arrays["ceiling"][0])),
-        make("in_scope", size),
+        make("in_scope", whole.k or 0),
         make("example_gradients", 2 * count * products(spec)),
         *[make("gradient_weight", weight, x=node) for node, weight in pairs if weight > 0],
     ]

@@ -14,11 +14,13 @@ from typing import Any
 from analyses.inputs import Context, Inputs, Report, fingerprints, inputs, subsets
 from analyses.kinds import RUNS
 from analyses.predicting import by_lanczos, products
+from analyses.proximal import path_gradients
 from analyses.rehearsal import peak_gb
 from analyses.slicing import planned, slice_gradients
 from analyses.spec import Spec
 from analyses.spectrum import route
 from analyses.store import FAILED, Row, Store, spec_dict
+from analyses.training import examples_a_step
 from apet.errors import ApetError, Interrupted, UsageError
 from apet.files import WriteError
 from apet.launch import main_process
@@ -76,10 +78,11 @@ def cost(spec: Spec, found: Inputs) -> int:
 def gradients(spec: Spec, examples: int) -> int:
     """At most how many example-gradients the run takes on so many examples (a curvature product counts two)."""
     if spec.kind == "train":
-        return spec.steps * min(spec.batch, examples)
+        return spec.steps * examples_a_step(spec, examples)
     if spec.kind == "predict":
         dense = spec.k is None and spec.matched is None and not by_lanczos(spec)
-        return examples * max(1, TASKS[spec.task].classes - 1) if dense else 2 * examples * products(spec)
+        quadratic = examples * max(1, TASKS[spec.task].classes - 1) if dense else 2 * examples * products(spec)
+        return quadratic + (path_gradients(spec, examples) if spec.path else 0)
     if spec.kind == "slice":
         return slice_gradients(spec, examples)
     return 2 * examples * route(spec, spec.k or sys.maxsize)[1]

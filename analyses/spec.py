@@ -25,6 +25,7 @@ DTYPES = ("float32", "bfloat16", "float16")
 ATTENTION = ("eager", "sdpa")
 READOUTS = ("auto", "words", "head")
 MATRICES = ("hessian", "ggn", "fisher")
+OPTIMIZERS = ("adamw", "lbfgs")
 ALGORITHMS = ("auto", "exact", "lanczos")
 DIRECTIONS = ("random", "tensor", "filter", "fisher", "jacobi", "hessian", "ggn", "gradient", "trajectory", "optima")
 MOST_POINTS = 100_000  # of a slice's grid: a row each, and a forward pass of all examples
@@ -43,7 +44,8 @@ class Spec:
     are those of `apet.operations`, `apet.scope` and `apet.placement`. With another `subspace` than coordinates, k is the length of z
     of that projection (`apet.projections`) of what apet could tune, or of all that another method tunes; it has no unit and order.
     How: `early_stop` watches a part of the training data that is never reported, otherwise the run goes to the plateau of its
-    training loss, as predictions need. `lr` None is the method's default at this k; `find_lr` tries rates around it. `dtype` is
+    training loss, as predictions need; with the `optimizer` lbfgs, on all examples at once, to its minimum. `lr` None is AdamW's default
+    for the method at this k; `find_lr` tries rates around it. `dtype` is
     what is computed in (tuned values stay float32); the loop's other settings are those of `apet.progress`. With `test` the
     tuned model is evaluated on the test split too. With `trajectory` the tuned values of every look are kept.
     Of a spectrum and of a slice, `at` is the id of a run in the same store, whose end it is taken at (None: the pretrained point), or
@@ -56,7 +58,8 @@ class Spec:
     bends most. With `metric` accuracies are taken along, with `numbers` the point's sharpness, basin, roughness and the like; `curve`
     bends the line between two optima where the loss is low.
     A prediction comes from a Gram matrix where the task has classes, else (or with `algorithm` lanczos) from products with the Gauss-Newton
-    matrix of all that is in scope; with `k` or `matched` it is of that one placement, by conjugate gradients.
+    matrix of all that is in scope; with `k` or `matched` it is of that one placement, by conjugate gradients. With `path` the proximal
+    path of the model itself is followed too.
     Fields that a kind does not use keep their defaults, and do not split its identity.
     """
 
@@ -83,6 +86,7 @@ class Spec:
     test: bool = False
     lr: float | None = None
     find_lr: bool = False
+    optimizer: str = "adamw"
     steps: int = 1000
     batch: int = 32
     accumulate: int = 1
@@ -109,6 +113,7 @@ class Spec:
     metric: bool = False
     numbers: bool = False
     curve: bool = False
+    path: bool = False
 
     def __post_init__(self) -> None:
         one_of(KINDS, self.kind, "kind")
@@ -124,6 +129,7 @@ class Spec:
         one_of(MATRICES, self.matrix, "matrix")
         one_of(ALGORITHMS, self.algorithm, "algorithm")
         one_of(DIRECTIONS, self.directions, "directions")
+        one_of(OPTIMIZERS, self.optimizer, "optimizer")
         one_of(READOUTS, self.readout, "readout")
         one_of(DTYPES, self.dtype, "dtype")
         one_of(DTYPES, self.weights, "dtype of weights")
@@ -159,6 +165,9 @@ class Spec:
         used -= {"unit", "order"} if projected else set()
         used -= {"operations"} if self.method != "apet" else set()
         used |= {"trajectory"} if placed and self.kind == "train" else set()
+        if self.kind == "train" and self.optimizer == "lbfgs":
+            self._check_minimum()
+            used -= _OF_ADAMW
         if self.kind == "spectrum":
             self._check_spectrum()
         if self.kind == "slice":
@@ -168,7 +177,7 @@ class Spec:
         used |= {"train_seed"} if self.random_init else set()  # which draws the weights
         unused = {name: default for name, default in _DEFAULTS.items() if name not in used and getattr(self, name) != default}
         spec = replace(self, **unused) if unused else self
-        if spec.kind == "train" and spec.lr is None and spec.matched is None:
+        if spec.kind == "train" and spec.lr is None and spec.matched is None and spec.optimizer == "adamw":
             return replace(spec, lr=default_lr(spec.method, spec.k, spec.subspace))
         return spec._on_a_grid() if spec.kind == "slice" else spec
 
@@ -217,6 +226,12 @@ class Spec:
             return {"algorithm", "lanczos_steps", "probes", "batch", "train_seed"}
         return set()
 
+    def _check_minimum(self) -> None:
+        if self.early_stop:
+            raise UsageError("lbfgs goes to the minimum of the training loss and watches nothing else: take --no-early-stop")
+        if self.dtype != "float32":
+            raise UsageError(f"lbfgs searches along lines, for which {self.dtype} is too coarse: take --dtype float32")
+
     def _check_step(self) -> None:
         if self.at_step is not None and self.at is None:
             raise UsageError("a step is of a run's trajectory: say which run with --at")
@@ -231,22 +246,26 @@ class Spec:
     def run_id(self, weights: str, data: str) -> str:
         """16 hex digits over the resolved spec, the fingerprints of weights and data, and the schema.
 
-        What is of slices alone has no part in another kind's, nor has the subspace where it is of coordinates.
+        What is of slices alone has no part in another kind's, nor has a field that came later where it is at its default.
         """
         spec = vars(self.resolved())
-        left_out = (set() if self.kind == "slice" else _OF_SLICES) | ({"subspace"} if spec["subspace"] == "coordinates" else set())
+        left_out = (set() if self.kind == "slice" else _OF_SLICES) | {name for name in _LATER if spec[name] == _DEFAULTS[name]}
         fields = {name: value for name, value in spec.items() if name not in left_out}
         identity = {"spec": fields, "weights": weights, "data": data, "schema": SCHEMA}
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 
 
 _DEFAULTS = {field.name: field.default for field in fields(Spec) if field.name != "kind"}
-_LOOP = {"find_lr", "accumulate", "schedule", "warmup", "clip", "weight_decay", "gradient_checkpointing"}
+_LOOP = {"lr", "find_lr", "accumulate", "schedule", "warmup", "clip", "weight_decay", "gradient_checkpointing"}
 _COMMON = {"model", "random_init", "task", "examples", "max_length", "train_seed"}
 _OF_SLICES = {"dims", "directions", "to", "reach", "points", "refine", "metric", "numbers", "curve"}
+_OF_ADAMW = {"lr", "schedule", "warmup", "clip", "weight_decay", "find_lr", "accumulate"}
+_LATER = ("subspace", "optimizer", "path")
 _USED = {
-    "train": _COMMON | {"readout", "weights", "attention", "method", "early_stop", "test", "lr", "steps", "batch", "dtype"} | _LOOP,
-    "predict": _COMMON - {"train_seed"} | {"scope"},
+    "train": _COMMON
+    | {"readout", "weights", "attention", "method", "early_stop", "test", "lr", "optimizer", "steps", "batch", "dtype"}
+    | _LOOP,
+    "predict": _COMMON - {"train_seed"} | {"scope", "path"},
     "spectrum": _COMMON | {"at", "at_step", "matrix", "samples", "algorithm", "lanczos_steps", "probes", "batch"},
     "slice": _COMMON | {"at", "at_step", "batch"} | _OF_SLICES,
 }

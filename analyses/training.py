@@ -20,7 +20,8 @@ def train_run(spec: Spec, found: Inputs, context: Context) -> tuple[list[Row], d
     import torch
 
     from apet.evaluation import evaluate
-    from apet.train import train
+    from apet.minimise import minimise
+    from apet.train import interruptible, train
 
     torch.manual_seed(spec.train_seed)  # LoRA draws its first factor from it
     model, scorer = copy.deepcopy(found.loaded.model), scorer_for(spec, found)
@@ -31,11 +32,18 @@ def train_run(spec: Spec, found: Inputs, context: Context) -> tuple[list[Row], d
     before = {"train": evaluate(model, scorer, seen), "validation": evaluate(model, scorer, reported["validation"])}
     mounted = mounted_for(spec, model, scorer, seen)
     model, options = mounted.model, train_options(spec, mounted.k, len(examples))
-    progress = train(
-        model, mounted, scorer, examples, watched, options, context.folder / "checkpoint.safetensors", keep_best=spec.early_stop,
-        report=lambda p: context.report(f"{spec.method} {mounted.k}: watched loss {p.history[-1][1]:.3f}", p.step, spec.steps),
-        track=context.track,
-    )  # fmt: skip
+
+    def report(p: Any) -> None:
+        context.report(f"{spec.method} {mounted.k}: watched loss {p.history[-1][1]:.3f}", p.step, spec.steps)
+
+    if spec.optimizer == "lbfgs":
+        with interruptible() as stopped:
+            progress = minimise(model, mounted, scorer, examples, spec.steps, spec.batch, spec.trajectory, report, stopped)
+    else:
+        progress = train(
+            model, mounted, scorer, examples, watched, options, context.folder / "checkpoint.safetensors", keep_best=spec.early_stop,
+            report=report, track=context.track,
+        )  # fmt: skip
     context.timings["step_seconds"] = progress.seconds / max(1, progress.step)
     after = {"train": evaluate(model, scorer, seen)}
     after |= {split: evaluate(model, scorer, there, decode=True) for split, there in reported.items()}
@@ -43,7 +51,7 @@ def train_run(spec: Spec, found: Inputs, context: Context) -> tuple[list[Row], d
     rows = [
         *(row for split, there in reported.items() for row in _chance_rows(found.data, there, split, make)),
         *(row for prefix, scores in (("initial_", before), ("", after)) for row in _score_rows(prefix, scores, make)),
-        *_loop_rows(spec, progress, min(spec.batch, len(examples)), make),
+        *_loop_rows(spec, progress, examples_a_step(spec, len(examples)), make),
         make("residual_gradient", _residual_gradient(model, mounted, scorer, seen, spec.batch // progress.accumulate), split="train"),
         *([make("k_head", mounted.k_head)] if mounted.head else []),
         *_placement_rows(mounted, make),
@@ -62,6 +70,11 @@ def train_options(spec: Spec, k: int, examples: int) -> Any:
         train_seed=spec.train_seed, precision=precision, schedule=spec.schedule, accumulate=spec.accumulate,
         gradient_checkpointing=spec.gradient_checkpointing, trajectory=spec.trajectory, find_lr=spec.find_lr,
     )  # fmt: skip
+
+
+def examples_a_step(spec: Spec, examples: int) -> int:
+    """How many of the examples a step takes the gradient of."""
+    return examples if spec.optimizer == "lbfgs" else min(spec.batch, examples)
 
 
 def _check_every(examples: int, batch: int) -> int:
@@ -102,7 +115,7 @@ def _loop_rows(spec: Spec, progress: Any, batch: int, make: Callable[..., Row]) 
         make("plateau", progress.plateau),
         make("steps", progress.step),
         make("example_gradients", progress.step * batch),
-        make("learning_rate", progress.lr),
+        *([make("learning_rate", progress.lr)] if spec.optimizer == "adamw" else []),
         *[make("pilot_loss", loss, x=rate) for rate, loss in progress.pilot],
         *([make("accumulate", progress.accumulate, note="memory ran out")] if progress.accumulate > spec.accumulate else []),
         *([make("diverged", progress.diverged, note="the step at which it did")] if progress.diverged is not None else []),

@@ -62,7 +62,7 @@ def train(
     """
     accelerator = accelerator_for(scorer.device, options.precision, track, logs or checkpoint.parent / "logs")
     run = _Run(Stepper(accelerator, model, mounted, scorer, examples, options), watched, checkpoint, keep_best)
-    with _interruptible() as stopped, checkpointed(model, options.gradient_checkpointing), tracked(accelerator, asdict(options)):
+    with interruptible() as stopped, checkpointed(model, options.gradient_checkpointing), tracked(accelerator, asdict(options)):
         progress = run.begin()
         saved = time.monotonic()
         while not over(options, progress):
@@ -149,7 +149,7 @@ def _entries(mounted: Mounted) -> str | None:
 
 
 @contextmanager
-def _interruptible() -> Iterator[Callable[[], bool]]:
+def interruptible() -> Iterator[Callable[[], bool]]:
     """Ctrl-C asks for a stop after the step in hand; a second one stops at once."""
     seen: list[int] = []
 

@@ -67,6 +67,12 @@ class Objective(Generic[Batch]):
         z = self.vector(z, "z")
         return self.mean(self._gradient(leaf(z), batch) for batch in self.batches).to(self.dtype)
 
+    def loss_and_gradient(self, z: Tensor) -> tuple[float, Tensor]:
+        """Both at z, shape (k,), from one forward pass."""
+        z = self.vector(z, "z")
+        both = self.mean(self._loss_and_gradient(leaf(z), batch) for batch in self.batches)
+        return float(both[0]), both[1:].to(self.dtype)
+
     def vector(self, vector: Tensor, name: str) -> Tensor:
         """`vector` detached, in the objective's dtype and device; ValueError unless its shape is (k,)."""
         if vector.shape != (self.size,):
@@ -92,6 +98,10 @@ class Objective(Generic[Batch]):
     def _gradient(self, z: Tensor, batch: Batch) -> Term:
         loss_sum, weight = self.criterion(self.outputs(z, batch), batch)
         return vjp(loss_sum, z), weight
+
+    def _loss_and_gradient(self, z: Tensor, batch: Batch) -> Term:
+        loss_sum, weight = self.criterion(self.outputs(z, batch), batch)
+        return torch.cat([loss_sum.detach().reshape(1).to(z.dtype), vjp(loss_sum, z)]), weight
 
 
 @contextmanager

@@ -1,0 +1,104 @@
+"""The minimum of the training loss over what is tuned: L-BFGS on all examples at once.
+
+Predictions speak of the minimum, and AdamW's plateau need not be one: with few entries, which must move far, it often stalls above
+it. On a small fixed set of examples L-BFGS goes further in less time. It is deterministic and takes minutes, so it keeps no
+checkpoint: a run that was killed begins again and ends the same.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import scipy.optimize
+import torch
+from torch import Tensor, nn
+
+from apet.errors import Interrupted
+from apet.evaluation import by_length
+from apet.methods import Mounted
+from apet.progress import Progress
+from apet.scoring import Scorer, cross_entropy
+from apet.tasks import Example
+
+MEMORY = 20  # pairs of steps and gradients that L-BFGS keeps
+LOOK, GAIN = 20, 0.01  # it is over where so many iterations gained less than this part of the loss,
+FLOOR = 0.01  # and where this part of the first loss is left: of label words that are told apart there is no minimum
+
+
+def minimise(
+    model: nn.Module, mounted: Mounted, scorer: Scorer, examples: Sequence[Example], steps: int, batch: int, trajectory: bool = False,
+    report: Callable[[Progress], None] = lambda progress: None, stopped: Callable[[], bool] = lambda: False,
+) -> Progress:  # fmt: skip
+    """Take at most `steps` iterations in `mounted.trainable`, `batch` examples at a time in memory; the loss is their exact mean.
+
+    `Progress.history` has (iteration, loss) of each, `Progress.step` counts gradients of all examples. Raises Interrupted where
+    `stopped()` turns true.
+    """
+    started, parameters = time.perf_counter(), list(mounted.trainable.values())
+    batches = list(scorer.batches(by_length(scorer.task, examples), batch))
+    weight = sum(scorer.weight(item) for item in scorer.encode(examples))
+    progress, last = Progress(), [0.0]
+
+    def loss_at(x: np.ndarray) -> tuple[float, np.ndarray]:
+        _put(x, parameters)
+        mounted.write()
+        progress.step += 1
+        last[0], slope = _loss_and_gradient(model, scorer, batches, weight, parameters)
+        return last[0], slope
+
+    def note(loss: float) -> None:
+        progress.history.append((len(progress.history), loss))
+        progress.best = min(progress.best, loss)
+        if trajectory and mounted.attached is not None:
+            mounted.trajectory.append(mounted.attached.z.detach().cpu().clone())
+
+    def look(intermediate_result: Any) -> None:
+        note(float(intermediate_result.fun))
+        report(progress)
+        if stopped():
+            raise Interrupted("interrupted: a run of L-BFGS is not saved half-way; the same command begins it again")
+        losses = [loss for _, loss in progress.history]
+        if losses[-1] < FLOOR * losses[0] or (len(losses) > LOOK and losses[-1] > (1 - GAIN) * losses[-1 - LOOK]):
+            raise StopIteration
+
+    x = np.concatenate([p.detach().double().cpu().numpy().ravel() for p in parameters])
+    note(loss_at(x)[0])
+    options = {"maxiter": steps, "maxfun": 3 * steps, "maxcor": MEMORY, "ftol": 0.0, "gtol": 0.0}
+    found = scipy.optimize.minimize(loss_at, x, jac=True, method="L-BFGS-B", callback=look, options=options)
+    _put(found.x, parameters)
+    mounted.write()
+    # Out of iterations is no minimum; a line search that finds nothing lower in float32 is one.
+    progress.reductions = 0 if found.status == 1 else 3
+    progress.seconds = time.perf_counter() - started
+    return progress
+
+
+def _loss_and_gradient(
+    model: nn.Module, scorer: Scorer, batches: Sequence[Any], weight: float, parameters: Sequence[nn.Parameter]
+) -> tuple[float, np.ndarray]:
+    for parameter in parameters:
+        parameter.grad = None
+    total = 0.0
+    for batch in batches:
+        loss = cross_entropy(scorer.logits(model, batch), batch)[0] / weight
+        loss.backward()
+        total += float(loss.detach())
+    return total, np.concatenate(list(_gradients(parameters)))
+
+
+def _gradients(parameters: Sequence[nn.Parameter]) -> Iterator[np.ndarray]:
+    for parameter in parameters:
+        gradient: Tensor = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+        yield gradient.double().cpu().numpy().ravel()
+
+
+@torch.no_grad()
+def _put(x: np.ndarray, parameters: Sequence[nn.Parameter]) -> None:
+    at = 0
+    for parameter in parameters:
+        values = torch.as_tensor(x[at : at + parameter.numel()])
+        parameter.copy_(values.view_as(parameter))
+        at += parameter.numel()
