@@ -365,11 +365,11 @@ def slice_(
     operations: Operations = None, scope: Scope = None, unit: Unit = None, order: Order = None,
     at: Annotated[Path | None, typer.Option(metavar="RUN", help="Folder of a finished run of 'train --method apet': the slice goes through where it ended.")] = None,
     at_step: Annotated[int | None, typer.Option("--step", help="With --at: through this step of the run's trajectory (made by 'train --trajectory').")] = None,
-    to: Annotated[list[Path] | None, typer.Option(metavar="RUN", help="optima: another run of the same model and task, for a line; twice for a plane. Other position seeds and k may be: the slice lies in what their entries span together.")] = None,
-    dims: Annotated[int | None, typer.Option(help="1: a line; 2: a plane. \\[default: 1]")] = None,
+    to: Annotated[list[Path] | None, typer.Option(metavar="RUN", help="optima: another run of the same model and task, for a line; twice for a plane, and so on. Other position seeds and k may be: the slice lies in what their entries span together.")] = None,
+    dims: Annotated[int | None, typer.Option(help="1: a line; 2: a plane; 3 to 10: as many axes. Rows carry x and y, their note the places on further axes; the arrays have the whole grid. \\[default: 1]")] = None,
     directions: Annotated[str | None, typer.Option(help="random (--train-seed names them), tensor or filter (random, as long in each tensor or row as its values are), fisher or jacobi (random, shorter where curvature is high), hessian or ggn (top eigenvectors), gradient, trajectory (principal components of the run at --at), optima (through the runs in --to). \\[default: random]")] = None,
     reach: Annotated[float | None, typer.Option(help="How far each way, in units of |theta|, the norm of the tuned entries' values at the point; for trajectory and optima of the farthest place along the axis. \\[default: 1; 1.25 for trajectory and optima]")] = None,
-    points: Annotated[int | None, typer.Option(help="Points a side, an odd number. \\[default: 41 on a line, 25 in a plane]")] = None,
+    points: Annotated[int | None, typer.Option(help="Points a side, an odd number. \\[default: 41 on a line, 25 in a plane, 11 in three dimensions, 5 in more]")] = None,
     refine: Annotated[int | None, typer.Option(help="So many more places on each axis, where the loss bends most. \\[default: 0]")] = None,
     metric: Annotated[bool | None, typer.Option("--metric", help="Accuracies as well, at no cost.")] = None,
     numbers: Annotated[bool | None, typer.Option("--numbers", help="Sharpness, basin width, dimension and roughness at the point as well, with their errors.")] = None,
@@ -377,7 +377,7 @@ def slice_(
     seed: Seed = None, position_seed: PositionSeed = None, train_seed: TrainSeed = None, batch: Batch = None, device: Device = "auto",
     out: Out = Path("results"), config: Config = None, set_: Set = None, resume: Resume = True, json_: Json = False, dry_run: DryRun = False,
 ) -> None:  # fmt: skip
-    """The loss along a line or over a plane through the pretrained point, or where a run ended; 'figures' draws it.
+    """The loss along a line, over a plane or in more dimensions through the pretrained point, or where a run ended; 'figures' draws it.
 
     Training and as many validation examples, with standard errors, beside the quadratic model of the point. Axes are true
     displacements of the tuned entries. The job goes on where it was stopped.

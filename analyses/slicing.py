@@ -1,7 +1,8 @@
-"""A run of kind slice: the loss along lines and planes through a point of the tuned subspace, with the quadratic model beside it.
+"""A run of kind slice: the loss along lines, planes and more through a point of the tuned subspace, with the quadratic model beside it.
 
-Displacements are true ones: |delta| of the tuned entries, in rows as x (and y); |theta|, by which they are comparable over scales,
-is a row of its own. Whatever is evaluated is kept on disk as it comes, so a job that was stopped goes on and ends the same.
+Displacements are true ones: |delta| of the tuned entries, in rows as x (and y; the note has the place on further axes, and the arrays
+the whole grid, axis by axis); |theta|, by which they are comparable over scales, is a row of its own.
+Whatever is evaluated is kept on disk as it comes, so a job that was stopped goes on and ends the same.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ def slice_run(spec: Spec, found: Inputs, context: Context) -> tuple[list[Row], d
         if here.processes.num_processes > 1:
             raise UsageError("a slice takes one process: start several for several seeds")
         if spec.dims > len(here.z):
-            raise UsageError(f"k = {len(here.z)}: there is no plane in one coordinate")
+            raise UsageError(f"k = {len(here.z)}: there are no {spec.dims} dimensions in {_coordinates(len(here.z))}")
         loss, gradient = here.objective.loss(here.z), here.objective.gradient(here.z)
         if not math.isfinite(loss):
             raise ApetError(f"the loss at this point is {loss}: there is nothing to slice through")
@@ -156,9 +157,14 @@ def _maker(spec: Spec, found: Inputs, k: int) -> Callable[..., Row]:
     return row
 
 
-def _at(place: Any) -> dict[str, float]:
-    """The coordinates of a place as columns of a row."""
-    return dict(zip("xy", map(float, place), strict=False))
+def _at(place: Any) -> dict[str, Any]:
+    """The coordinates of a place as columns of a row; from the third on in its note."""
+    further = ", ".join(f"axis {i} at {each:g}" for i, each in enumerate(place[2:], 3))
+    return dict(zip("xy", map(float, place), strict=False)) | ({"note_too": further} if further else {})
+
+
+def _coordinates(k: int) -> str:
+    return "one coordinate" if k == 1 else f"{k} coordinates"
 
 
 def _curves(axes: list[np.ndarray], numbers: np.ndarray, measures: list[Measure], model: np.ndarray, make: Callable[..., Row]) -> list[Row]:

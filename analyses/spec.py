@@ -28,6 +28,7 @@ MATRICES = ("hessian", "ggn", "fisher")
 ALGORITHMS = ("auto", "exact", "lanczos")
 DIRECTIONS = ("random", "tensor", "filter", "fisher", "jacobi", "hessian", "ggn", "gradient", "trajectory", "optima")
 MOST_POINTS = 100_000  # of a slice's grid: a row each, and a forward pass of all examples
+MOST_DIMS = 10  # of a slice: beyond, three points a side are too many
 ORDERS = (*(order for order in PLACED_ORDERS if order != "score"), *SCORED_ORDERS)
 
 
@@ -50,7 +51,8 @@ class Spec:
     the look at `at_step` of its trajectory. `matrix` is the Hessian, the Gauss-Newton matrix (with `samples`: from so many labels of
     the model's own an example) or the empirical Fisher matrix; `algorithm` says how (auto: what costs less). An exact spectrum asks
     for neither `lanczos_steps` nor `probes`.
-    A slice spans `dims` directions with `points` a side (odd, so that the centre is one of them; None: 41 on a line, 25 in a plane)
+    A slice spans `dims` directions with `points` a side (odd, so that the centre is one of them; None: 41 on a line, 25 in a plane,
+    11 in three dimensions, 5 in more)
     and goes `reach` times |theta| of the tuned entries each way (1), or past the farthest place by as much (1.25) where directions
     are of a trajectory or to the ends of other runs, `to` (ids separated by +). `refine` more places on each axis go where the loss
     bends most. With `metric` accuracies are taken along, with `numbers` the point's sharpness, basin, roughness and the like; `curve`
@@ -175,15 +177,15 @@ class Spec:
     def _on_a_grid(self) -> Spec:
         """A slice with its default grid made explicit."""
         reach = 1.25 if self.directions in ("trajectory", "optima") else 1.0
-        points = {1: 41, 2: 25}[self.dims]
+        points = {1: 41, 2: 25, 3: 11}.get(self.dims, 5)
         return replace(self, reach=reach if self.reach is None else self.reach, points=points if self.points is None else self.points)
 
     def _check_slice(self) -> None:
         self._check_step()
         if self.subspace != "coordinates":
             raise UsageError(f"slices are of tuned entries, subspace coordinates, not {self.subspace}")
-        if self.dims not in (1, 2):
-            raise UsageError(f"dims = {self.dims}: a slice is a line (1) or a plane (2)")
+        if not 1 <= self.dims <= MOST_DIMS:
+            raise UsageError(f"dims = {self.dims}: a slice is a line (1), a plane (2) or of up to {MOST_DIMS} dimensions")
         points, reach = self._on_a_grid().points, self._on_a_grid().reach
         assert points is not None
         assert reach is not None

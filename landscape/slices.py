@@ -64,26 +64,34 @@ def slice_of(
     evaluate(z) gives the numbers (m,) at one point, and must not keep z, which becomes the next one. With `at_once` > 1 so many points at
     a time are asked of its `many(points (n, k))`, which returns (n, m). Points come in the order of the grid, the last axis fastest, so an
     `evaluate` that keeps what it has computed makes a killed slice resumable; `progress(done, points)` is called after each. Raises
-    ValueError for axes that do not fit the directions, a direction that is zero, or numbers beyond 2 GiB.
+    ValueError for axes that do not fit the directions, a direction that is zero, or numbers beyond 2 GiB: before any point where
+    `evaluate` has a `size`, the m of its numbers (else one is counted), or after the first.
     """
     nonzero(directions)
     if len(axes) != directions.shape[1] or len(centre) != len(directions):
         raise ValueError(f"{len(axes)} axes and a centre ({len(centre)},) do not fit directions {tuple(directions.shape)}")
     shape = tuple(len(each) for each in axes)
+    _fits(shape, getattr(evaluate, "size", 1))
     found: list[FloatArray] = []
     done = 0
     for points in _chunks(_points(centre, directions, axes), at_once):
         found += _evaluated(evaluate, points, at_once)
-        if not done and math.prod(shape) * found[0].nbytes > MOST_BYTES:
-            raise ValueError(
-                f"a grid of {' x '.join(map(str, shape))} points with {len(found[0])} numbers each takes "
-                f"{math.prod(shape) * found[0].nbytes / 2**30:.1f} GiB, over {MOST_BYTES / 2**30:.0f}: take fewer points"
-            )
+        _fits(shape, len(found[0]))
         done += len(points)
         if progress:
             progress(done, math.prod(shape))
     places = tuple(np.asarray(each, np.float64) for each in axes)
     return Slice(places, np.stack(found).reshape(*shape, -1), gram(directions).cpu().numpy())
+
+
+def _fits(shape: tuple[int, ...], size: int) -> None:
+    """ValueError where `size` numbers a point of the grid are too many."""
+    total = 8 * size * math.prod(shape)
+    if total > MOST_BYTES:
+        raise ValueError(
+            f"a grid of {' x '.join(map(str, shape))} points with {size} number{'s' if size > 1 else ''} each takes "
+            f"{total / 2**30:.1f} GiB, over {MOST_BYTES / 2**30:.0f}: take fewer points"
+        )
 
 
 def quadratic(loss: float, gradient: Tensor, products: Tensor, directions: Tensor, axes: Sequence[FloatArray]) -> FloatArray:
