@@ -146,7 +146,8 @@ def _maker(spec: Spec, found: Inputs, k: int) -> Callable[..., Row]:
     make = row_maker(spec, found)
     to = f"; to {', '.join(spec.to_runs)}" if spec.to else ""
     common = {
-        "k": k, "position_seed": spec.position_seed, "train_seed": spec.train_seed, "method": "apet", "subspace": "coordinates",
+        "k": k, "position_seed": spec.position_seed if spec.method == "apet" else None, "train_seed": spec.train_seed,
+        "method": spec.method, "subspace": "coordinates",
     }  # fmt: skip
     where = f"{spec.directions}{named(spec)}{to}"
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Any, get_type_hints
 
+from apet.displaced import DISPLACING
 from apet.errors import UsageError, did_you_mean, one_of
 from apet.methods import BASELINES, METHODS
 from apet.operations import OPERATIONS
@@ -46,7 +47,8 @@ class Spec:
     How: `early_stop` watches a part of the training data that is never reported, otherwise the run goes to the plateau of its
     training loss, as predictions need. `lr` None is the method's default at this k; `find_lr` tries rates around it. `dtype` is
     what is computed in (tuned values stay float32); the loop's other settings are those of `apet.progress`. With `test` the
-    tuned model is evaluated on the test split too. With `trajectory` the tuned values of every look are kept.
+    tuned model is evaluated on the test split too. With `trajectory` the tuned values of every look are kept; with `keep_end` full,
+    bitfit and lora keep where they ended, as a displacement of the model's own tensors (apet always keeps its values).
     Of a spectrum and of a slice, `at` is the id of a run in the same store, whose end it is taken at (None: the pretrained point), or
     the look at `at_step` of its trajectory. `matrix` is the Hessian, the Gauss-Newton matrix (with `samples`: from so many labels of
     the model's own an example) or the empirical Fisher matrix; `algorithm` says how (auto: what costs less). An exact spectrum asks
@@ -56,7 +58,8 @@ class Spec:
     and goes `reach` times |theta| of the tuned entries each way (1), or past the farthest place by as much (1.25) where directions
     are of a trajectory or to the ends of other runs, `to` (ids separated by +). `refine` more places on each axis go where the loss
     bends most. With `metric` accuracies are taken along, with `numbers` the point's sharpness, basin, roughness and the like; `curve`
-    bends the line between two optima where the loss is low.
+    bends the line between two optima where the loss is low. Its `method` is that of the run `at` (or of the first one in `to`): where one
+    of them is no run of apet, the slice lies in the space of all entries of the model.
     A prediction comes from a Gram matrix where the task has classes, else (or with `algorithm` lanczos) from products with the Gauss-Newton
     matrix of all that is in scope; with `k` or `matched` it is of that one placement, by conjugate gradients.
     Fields that a kind does not use keep their defaults, and do not split its identity.
@@ -94,6 +97,7 @@ class Spec:
     weight_decay: float = 0.0
     gradient_checkpointing: bool = False
     trajectory: bool = False
+    keep_end: bool = False
     dtype: str = "float32"
     at: str | None = None
     at_step: int | None = None
@@ -161,6 +165,7 @@ class Spec:
         used -= {"unit", "order"} if projected else set()
         used -= {"operations"} if self.method != "apet" else set()
         used |= {"trajectory"} if placed and self.kind == "train" else set()
+        used |= {"keep_end"} if self._keeps_end() else set()
         if self.kind == "spectrum":
             self._check_spectrum()
         if self.kind == "slice":
@@ -173,6 +178,15 @@ class Spec:
         if spec.kind == "train" and spec.lr is None and spec.matched is None:
             return replace(spec, lr=default_lr(spec.method, spec.k, spec.subspace))
         return spec._on_a_grid() if spec.kind == "slice" else spec
+
+    def _keeps_end(self) -> bool:
+        """Whether the end has to be kept beside what every run keeps. UsageError for a method that ends at no point of the model."""
+        if self.kind != "train" or not self.keep_end or (self.method == "apet" and self.subspace == "coordinates"):
+            return False
+        if self.method not in DISPLACING or self.subspace != "coordinates":
+            what = self.method if self.subspace == "coordinates" else f"subspace {self.subspace}"
+            raise UsageError(f"{what} has no end to keep: {', '.join(DISPLACING)} have, which displace tensors of the model itself")
+        return True
 
     def _on_a_grid(self) -> Spec:
         """A slice with its default grid made explicit."""
@@ -206,7 +220,9 @@ class Spec:
             raise UsageError(f"--to and --curve are for directions optima, these are {self.directions}")
         if self.curve and self.dims != 1:
             raise UsageError("--curve joins two optima: take dims 1")
-        if self.directions == "filter" and self.unit not in ("row", "tensor"):
+        if self.method != "apet" and not (self.at or self.to):
+            raise UsageError(f"the entries of {self.method} are those of a run: say which with --at or --to")
+        if self.directions == "filter" and self.method == "apet" and self.unit not in ("row", "tensor"):
             raise UsageError(f"by {self.unit} no whole filter is tuned, which is a row of a tensor: take --unit row, or directions tensor")
 
     def _products(self) -> set[str]:
@@ -233,10 +249,11 @@ class Spec:
     def run_id(self, weights: str, data: str) -> str:
         """16 hex digits over the resolved spec, the fingerprints of weights and data, and the schema.
 
-        What is of slices alone has no part in another kind's, nor has the subspace where it is of coordinates.
+        What is of slices alone has no part in another kind's, nor has what came later (subspace, keep_end) where it is the default.
         """
         spec = vars(self.resolved())
-        left_out = (set() if self.kind == "slice" else _OF_SLICES) | ({"subspace"} if spec["subspace"] == "coordinates" else set())
+        later = {name for name, default in (("subspace", "coordinates"), ("keep_end", False)) if spec[name] == default}
+        left_out = later | (set() if self.kind == "slice" else _OF_SLICES)
         fields = {name: value for name, value in spec.items() if name not in left_out}
         identity = {"spec": fields, "weights": weights, "data": data, "schema": SCHEMA}
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
@@ -250,7 +267,7 @@ _USED = {
     "train": _COMMON | {"readout", "weights", "attention", "method", "early_stop", "test", "lr", "steps", "batch", "dtype"} | _LOOP,
     "predict": _COMMON - {"train_seed"} | {"scope"},
     "spectrum": _COMMON | {"at", "at_step", "matrix", "samples", "algorithm", "lanczos_steps", "probes", "batch"},
-    "slice": _COMMON | {"at", "at_step", "batch"} | _OF_SLICES,
+    "slice": _COMMON | {"method", "at", "at_step", "batch"} | _OF_SLICES,
 }
 _PLACED = {"subspace", "k", "matched", "operations", "scope", "unit", "order", "position_seed"}
 
