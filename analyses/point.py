@@ -21,7 +21,7 @@ from analyses.spec import Spec
 from analyses.store import Store
 from apet.errors import MissingInput, UsageError
 
-METHODS_FIELDS = ("model", "random_init", "task", "method", "max_length")  # what a slice shares with a method's run
+METHODS_FIELDS = ("model", "random_init", "task", "method", "max_length", "weights")  # what a slice shares with a method's run
 SUBSPACE = ("model", "random_init", "task", "k", "matched", "subspace", "operations", "scope", "unit", "order", "position_seed")
 PLACED = ("k", "matched", "unit", "order", "position_seed")  # which of the entries that the rest names are tuned
 
@@ -149,6 +149,7 @@ def _tuned(run_id: str, spec: Spec, context: Context, same: tuple[str, ...]) -> 
         _check_kept(run_id, other, arrays)
     elif other["kind"] != "train" or "z" not in arrays or any(name.startswith("head.") for name in arrays):
         raise UsageError(f"{run_id} is no run of apet in words: only of those the optimum is a point of this subspace")
+    same = (*same, *(["weights"] if spec.kind == "slice" else []))  # spectra are of the pretrained ones
     for name in (*same, *(["train_seed"] if spec.random_init else [])):  # which draws the weights
         if other.get(name, getattr(Spec, name)) != getattr(spec, name):
             raise UsageError(
@@ -204,7 +205,7 @@ def fields_at(store: Store, run_id: str, methods: bool = False) -> dict[str, Any
         return {name: spec[name] for name in METHODS_FIELDS} | _drawn_from(spec)
     if spec["kind"] != "train" or spec["method"] != "apet":
         raise UsageError(f"{run_id} is a {spec['kind']} run of method {spec['method']}: only runs of apet end at a point of the subspace")
-    return {name: spec.get(name, getattr(Spec, name)) for name in (*SUBSPACE, "max_length")} | _drawn_from(spec)
+    return {name: spec.get(name, getattr(Spec, name)) for name in (*SUBSPACE, "max_length", "weights")} | _drawn_from(spec)
 
 
 def _drawn_from(spec: dict[str, Any]) -> dict[str, Any]:

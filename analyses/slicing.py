@@ -23,6 +23,7 @@ from analyses.store import Row
 from apet.errors import ApetError, UsageError
 
 MOST_LOSSES = 200_000_000  # kept for one slice: points times examples
+MOST_ROUNDED = 0.01  # of a step's length
 PRODUCTS = {"fisher": PROBES, "jacobi": PROBES, "hessian": LANCZOS_STEPS, "ggn": LANCZOS_STEPS}
 
 
@@ -66,6 +67,7 @@ def slice_run(spec: Spec, found: Inputs, context: Context) -> tuple[list[Row], d
         if not math.isfinite(loss):
             raise ApetError(f"the loss at this point is {loss}: there is nothing to slice through")
         frame = frame_for(spec, here, gradient, context)
+        _check_steps(spec, here, frame)
         # By length: a batch is padded to its longest, and attention pays for that squared.
         splits = {"train": examples, "validation": held_out(found, len(examples))}
         objectives = {split: here.objective_on(by_length(found.data.task, each)) for split, each in splits.items()}
@@ -98,6 +100,23 @@ def slice_run(spec: Spec, found: Inputs, context: Context) -> tuple[list[Row], d
     for each in measures:
         arrays |= {f"{each.quantity}.{each.split}": each.mean(numbers), f"{each.quantity}.{each.split}.stderr": each.stderr(numbers)}
     return rows, arrays
+
+
+def _check_steps(spec: Spec, here: Point, frame: Frame) -> None:
+    """UsageError where float32 weights cannot hold the smallest step along an axis: then the grid would be of other points."""
+    from landscape.slices import ULPS, axis, rounding
+
+    assert spec.points is not None
+    theta = here.theta.to(here.z)
+    for i, reach in enumerate(frame.reach if spec.points > 1 else ()):
+        step = float(axis(reach, spec.points)[spec.points // 2 + 1])
+        found = rounding(theta, here.z, frame.directions[:, i], step)
+        if found.error > MOST_ROUNDED:
+            raise UsageError(
+                f"reach = {spec.reach:g} is too small for {spec.points} points: at the first step on axis {i + 1}, {step:.2g}, "
+                f"{100 * found.share:.0f} % of the entries move less than {ULPS} units in the last place of float32, and what the weights "
+                f"move by is {100 * found.error:.2g} % off"
+            )
 
 
 def held_out(found: Inputs, count: int) -> list:

@@ -38,7 +38,8 @@ class Spec:
     """One run. `kind` train: tune and evaluate; predict: the Gram matrix at the pretrained point; spectrum: curvature there;
     slice: the loss along lines and planes through it.
 
-    What is there: `weights` is what the base model is held in while it is trained, and `attention` how it attends then;
+    What is there: `weights` is what the base model is held in while it is trained (a slice takes the same values, in float32), and
+    `attention` how it attends then;
     `examples` fixes a training subset (None: all of the split). `readout` is how a BERT that is trained answers: by a
     classification head (auto) or by label words at [MASK] (words), as it always does for predict and spectrum.
     What is tuned: `matched` names the method whose number of parameters is k; operations (separated by +), scope, unit and order
@@ -267,7 +268,7 @@ _USED = {
     "train": _COMMON | {"readout", "weights", "attention", "method", "early_stop", "test", "lr", "steps", "batch", "dtype"} | _LOOP,
     "predict": _COMMON - {"train_seed"} | {"scope"},
     "spectrum": _COMMON | {"at", "at_step", "matrix", "samples", "algorithm", "lanczos_steps", "probes", "batch"},
-    "slice": _COMMON | {"method", "at", "at_step", "batch"} | _OF_SLICES,
+    "slice": _COMMON | {"weights", "method", "at", "at_step", "batch"} | _OF_SLICES,
 }
 _PLACED = {"subspace", "k", "matched", "operations", "scope", "unit", "order", "position_seed"}
 

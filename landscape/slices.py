@@ -16,13 +16,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from landscape.directions import gram, nonzero
+from landscape.directions import ROWS, gram, nonzero
 from landscape.lanczos import FloatArray
 from landscape.operators import Progress
 
 Evaluate = Callable[[Tensor], npt.ArrayLike]  # a point (k,) -> numbers (m,), for instance every example's loss, or one number
 
 MOST_BYTES = 2**31  # of a slice's numbers
+ULPS = 8  # units in the last place: below, an entry's move is rounded by more than a few per cent
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,35 @@ class Slice:
         """|delta| at every point of the grid: sqrt(a' gram a)."""
         places = np.stack(np.meshgrid(*self.axes, indexing="ij"), axis=-1)
         return np.sqrt(np.maximum(np.einsum("...i,ij,...j->...", places, self.gram, places), 0.0))
+
+
+@dataclass(frozen=True)
+class Rounding:
+    """What becomes of a displacement in weights of few digits."""
+
+    share: float  # of the entries that it moves: those that it moves by less than ULPS units in their last place
+    error: float  # |what the weights moved by - the displacement| / |displacement|
+
+
+def rounding(weights: Tensor, centre: Tensor, direction: Tensor, step: float) -> Rounding:
+    """Of a step along `direction` (k,) from `centre` (k,), where a model's entries are `weights` + z in the weights' own type.
+
+    Sums are in float64. ValueError for a displacement of no length.
+    """
+    few = moved = 0
+    missed = length = 0.0
+    for start in range(0, len(centre), ROWS):
+        theta, z, d = (each[start : start + ROWS] for each in (weights, centre, direction))
+        before, after = theta + z, theta + torch.add(z, d, alpha=step)
+        wanted = d.double() * step
+        unit = torch.nextafter(before.abs(), torch.full_like(before, math.inf)) - before.abs()
+        few += int(((wanted != 0) & (wanted.abs() < ULPS * unit.double())).sum())
+        moved += int((wanted != 0).sum())
+        missed += float((after.double() - before.double() - wanted).square().sum())
+        length += float(wanted.square().sum())
+    if not length > 0:
+        raise ValueError("the displacement has no length")
+    return Rounding(few / moved, math.sqrt(missed / length))
 
 
 def axis(reach: float, points: int) -> FloatArray:

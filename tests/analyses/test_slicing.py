@@ -10,13 +10,15 @@ from study_cases import BASE
 
 from analyses.evaluated import Evaluated
 from analyses.inputs import Context, inputs
-from analyses.point import point
+from analyses.point import fields_at, point
 from analyses.run import check, run
 from analyses.slicing import MOST_LOSSES
 from analyses.spec import DIRECTIONS, Spec
 from analyses.store import Store, frame
 from apet.errors import ApetError, UsageError
 from apet.models import fingerprint
+from apet.resident import plain
+from apet.scope import all_names
 from figures.grids import grids
 from figures.rows import tidy
 
@@ -137,6 +139,43 @@ def test_runs_of_other_entries_are_points_of_the_span_of_all(runs, folder):
     here = {**vars(plane), "at": None, "dims": 1, "to": names["a"]}  # from the pretrained point
     _, arrays = sliced(Spec(**here), store, folder)
     assert arrays["loss.train"][1] == pytest.approx(store.arrays(names["a"])["history"][0, 1], rel=1e-5)
+
+
+@pytest.mark.parametrize("k", [40, 4000])
+def test_a_slice_of_a_run_in_bfloat16_is_of_its_weights_in_float32_and_its_displacements_are_exact(k, folder, tmp_path):
+    store = Store(tmp_path)
+    trained = Spec(**BASE, k=k, weights="bfloat16", dtype="bfloat16")
+    name = run(trained, store, folder)
+    spec = Spec(**{**fields_at(store, name), "kind": "slice", "at": name, "points": 3, "batch": 8, "dtype": "bfloat16"}).resolved()
+    assert (spec.weights, spec.dtype) == ("bfloat16", "float32")
+    held, found = inputs(trained, folder).loaded, inputs(spec, folder)
+    upcast = {each: p.detach().clone() for each, p in found.loaded.model.named_parameters()}
+    assert {p.dtype for p in upcast.values()} == {torch.float32}
+    assert all(torch.equal(p.detach().float(), upcast[each]) for each, p in held.model.named_parameters())
+    assert held.fingerprint == found.loaded.fingerprint
+    _, arrays = sliced(spec, store, folder)
+    np.testing.assert_array_equal(arrays["z"], store.arrays(name)["z"])
+    with point(spec, found, Context(store.folder("x"), lambda *_: None)) as here:
+        z = here.z + torch.as_tensor(arrays["directions"][:, 0]).mul(float(arrays["axis_0"][2]))
+        losses = here.objective.loss(z)
+        touched = all_names(found.loaded.model)
+        for each, where, flat in here.space.locate(here.index):
+            own = upcast[each].flatten()[torch.as_tensor(flat)]
+            assert torch.equal(plain(touched[each]).detach().flatten()[torch.as_tensor(flat)], own + z[where])
+    assert losses == pytest.approx(arrays["loss.train"][2], rel=1e-4)
+    # Runs in other weights start from other points.
+    other = run(replace(trained, weights="float32", position_seed=1), store, folder)
+    with pytest.raises(UsageError, match="has weights float32, this slice bfloat16"):
+        run(replace(spec, directions="optima", to=other, reach=None), store, folder)
+
+
+def test_a_reach_that_float32_rounds_away_is_refused_and_one_that_it_holds_is_not(runs, folder):
+    store, names = runs
+    refusal = r"reach = 1e-07 is too small for 5 points: .* on axis 1, .* 9\d % of the entries move less than 8 units"
+    with pytest.raises(UsageError, match=refusal):
+        run(replace(LINE, at=names["a"], reach=1e-7), store, folder)
+    _, arrays = sliced(replace(LINE, at=names["a"], reach=1e-3), store, folder)
+    assert len(arrays["axis_0"]) == 5
 
 
 class Dies(RuntimeError):

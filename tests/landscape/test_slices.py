@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from landscape import Hessian, Objective, axis, quadratic, random_directions, refined, slice_of
+from landscape import Hessian, Objective, axis, quadratic, random_directions, refined, rounding, slice_of
 from landscape.slices import Evaluate
 
 SIZE = 12
@@ -154,6 +154,29 @@ def test_a_grid_too_large_for_memory_is_refused_before_any_point() -> None:
         slice_of(Sized(), CENTRE, DIRECTIONS, [axis(1.0, 301)] * 2)
     with pytest.raises(ValueError, match="with 1 number each takes"):
         slice_of(Sized.__call__.__get__(Sized()), CENTRE, DIRECTIONS, [axis(1.0, 20_001)] * 2)
+
+
+def test_a_step_that_the_weights_can_hold_is_exact_and_a_smaller_one_is_rounded_away() -> None:
+    weights, centre, direction = torch.ones(4), torch.zeros(4), torch.tensor([1.0, 1, 0, 0])
+    unit = 2.0**-23  # in the last place of 1
+    for step, share, error in ((8 * unit, 0, 0), (7 * unit, 1, 0), (unit / 4, 1, 1), (2.5 * unit, 1, 0.2)):
+        found = rounding(weights, centre, direction, step)
+        assert (found.share, found.error) == (share, pytest.approx(error))
+    with pytest.raises(ValueError, match="no length"):
+        rounding(weights, centre, torch.zeros(4), 1.0)
+
+
+@pytest.mark.parametrize("reach", [1.0, 1e-4, 1e-6])
+def test_the_rounding_of_a_displacement_is_that_of_the_same_sums_in_float64(reach: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights, centre = (torch.as_tensor(RANDOM.standard_normal(100), dtype=torch.float32) for _ in range(2))
+    direction = random_directions(100, 1, 5)[:, 0]
+    monkeypatch.setattr("landscape.slices.ROWS", 30)
+    found = rounding(weights, centre, direction, reach)
+    moved = (weights + (centre + np.float32(reach) * direction)).double() - (weights + centre).double()
+    wanted = reach * direction.double()
+    assert found.error == pytest.approx(float((moved - wanted).norm() / wanted.norm()), rel=0.2)
+    assert found.error < 3 * 100**0.5 * 2**-23 / reach
+    assert rounding(weights.double(), centre.double(), direction.double(), reach).error < 1e-8
 
 
 def test_places_are_added_where_the_curve_bends_by_pairs_and_none_is_lost() -> None:
