@@ -45,10 +45,11 @@ def slice_gradients(spec: Spec, examples: int) -> int:
 def planned(spec: Spec, examples: int) -> dict[str, Any]:
     """What a dry run says of a slice. UsageError for a grid whose losses do not fit into memory."""
     count = forwards(spec)
-    if 2 * count * examples > MOST_LOSSES:
+    numbers = 2 * count * examples * (2 if spec.metric else 1)
+    if numbers > MOST_LOSSES:
         raise UsageError(
-            f"{count:,} points times {2 * examples:,} examples are {16e-9 * count * examples:.1f} GB of losses, at most "
-            f"{8e-9 * MOST_LOSSES:.1f}: fewer points, or fewer examples"
+            f"{count:,} points times {2 * examples:,} examples are {8e-9 * numbers:.1f} GB of losses{' and hits' if spec.metric else ''}, "
+            f"at most {8e-9 * MOST_LOSSES:.1f}: fewer points, or fewer examples"
         )
     return {"points": count}
 

@@ -21,6 +21,7 @@ from apet.resident import plain
 from apet.scope import all_names
 from figures.grids import grids
 from figures.rows import tidy
+from landscape.slices import MOST_BYTES
 
 LINE = Spec(**{**BASE, "kind": "slice", "k": 40, "points": 5})
 SEEDS = {"position_seed": 3, "k": 30}
@@ -267,9 +268,14 @@ def test_what_cannot_be_sliced_says_why(runs, folder, tmp_path, monkeypatch):
     with pytest.raises(ApetError, match="direction 0 has length 0"):
         run(replace(LINE, directions="gradient"), store, folder)
     monkeypatch.setattr("analyses.slicing.MOST_LOSSES", 100)
-    assert MOST_LOSSES > 100
+    assert 100 < MOST_LOSSES <= MOST_BYTES / 8  # so the library has no other word on a grid that passes
     with pytest.raises(UsageError, match="fewer points, or fewer examples"):
         check(LINE, inputs(LINE, folder))
+    monkeypatch.setattr("analyses.slicing.MOST_LOSSES", 5 * 2 * 16)
+    check(LINE, inputs(LINE, folder))
+    with pytest.raises(UsageError, match="losses and hits, at most"):
+        check(replace(LINE, metric=True), inputs(LINE, folder))
+    monkeypatch.setattr("analyses.slicing.MOST_LOSSES", 100)
     monkeypatch.setattr("landscape.slices.slice_of", None)
     with pytest.raises(UsageError, match="fewer points, or fewer examples"):
         run(LINE, store, folder)
