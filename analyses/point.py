@@ -40,6 +40,7 @@ class Point:
     objective_on: Callable[[list], Any]  # the loss on other examples
     others: list[Any] = field(default_factory=list)  # Tensor (k,) each: where the runs `spec.to` ended
     many: Callable[[Any, Any], Any] | None = None  # the outputs at several points at once, where that pays
+    methods: bool = False  # whether other methods than apet ended here or there, of whose entries most hardly move
 
 
 @contextmanager
@@ -92,7 +93,7 @@ def point(spec: Spec, found: Inputs, context: Context) -> Iterator[Point]:
         others = [embedded(z, entries) for entries, z in ends.others]
         entries, z = ends.here
         yield Point(
-            objective, embedded(z, entries), labels, processes, ends.space, index, theta, objective_on, others, many,
+            objective, embedded(z, entries), labels, processes, ends.space, index, theta, objective_on, others, many, ends.methods,
         )  # fmt: skip
 
 
@@ -103,6 +104,7 @@ class _Ends:
     space: Any  # apet.space.ParameterSpace
     here: tuple[np.ndarray, np.ndarray]
     others: list[tuple[np.ndarray, np.ndarray]]
+    methods: bool = False  # whether a run of another method than apet is among them
     projection: Any = None  # of the point's subspace, where its coordinates are no entries
 
 
@@ -114,7 +116,7 @@ def _ends(spec: Spec, model: Any, scorer: Any, examples: list, context: Context)
     whole = space_of(model, scope="all") if methods != {"apet"} else None
     if spec.method != "apet":
         here = (np.arange(0), np.zeros(0, np.float32)) if spec.at is None else _end_of(spec.at, spec, context, model, None, whole)
-        return _Ends(whole, here, [_end_of(run_id, spec, context, model, None, whole) for run_id in spec.to_runs])
+        return _Ends(whole, here, [_end_of(run_id, spec, context, model, None, whole) for run_id in spec.to_runs], True)
     mounted = mounted_for(spec, model, scorer, examples)
     with mounted.attached:
         projection = mounted.attached.projection if mounted.placement is None else None
@@ -122,7 +124,7 @@ def _ends(spec: Spec, model: Any, scorer: Any, examples: list, context: Context)
         z = np.zeros(mounted.k, np.float32) if spec.at is None else found_by(spec, context, own)
     others = [_end_of(run_id, spec, context, model, mounted.space, whole) for run_id in spec.to_runs]
     here = own if whole is None else whole.index_of(mounted.space, own)
-    return _Ends(mounted.space if whole is None else whole, (here, z), others, projection)
+    return _Ends(mounted.space if whole is None else whole, (here, z), others, whole is not None, projection)
 
 
 def found_by(spec: Spec, context: Context, index: np.ndarray) -> np.ndarray:
