@@ -100,6 +100,13 @@ MaxLength = Annotated[int | None, typer.Option(help="Pieces of an example; the l
 Weights = Annotated[str | None, typer.Option(help="What the base model is held in: float32, bfloat16 or float16. \\[default: float32]")]
 Attention = Annotated[str | None, typer.Option(help="eager, or sdpa: faster, but curvature is not to be had of it. \\[default: eager]")]
 Track = Annotated[str | None, typer.Option(help="A tracker of accelerate's, such as tensorboard, that follows the run.")]
+KeepEnd = Annotated[
+    bool | None,
+    typer.Option(
+        "--keep-end",
+        help="full, bitfit, lora: keep where the run ended as a displacement of the model's own tensors (4 bytes an entry), for 'slice --at' and '--to'.",
+    ),
+]
 Dtype = Annotated[str | None, typer.Option(help="float32, bfloat16 or float16 (autocast; tuned values stay float32). \\[default: float32]")]
 TARGETS = (
     "What k* shall reach. fraction:.9 (this part of full fine-tuning's improvement of the training loss), loss:.35 (this training loss); "
@@ -152,7 +159,7 @@ def train(
     readout: Readout = None, max_length: MaxLength = None, examples: Examples = None,
     seed: Seed = None, position_seed: PositionSeed = None, train_seed: TrainSeed = None,
     steps: Steps = None, batch: Batch = None, accumulate: Accumulate = None, gradient_checkpointing: Checkpointing = None,
-    lr: Rate = None, find_lr: FindRate = None, schedule: Schedule = None, trajectory: Trajectory = None, dtype: Dtype = None, weights: Weights = None, attention: Attention = None,
+    lr: Rate = None, find_lr: FindRate = None, schedule: Schedule = None, trajectory: Trajectory = None, keep_end: KeepEnd = None, dtype: Dtype = None, weights: Weights = None, attention: Attention = None,
     track: Track = None, device: Device = "auto", out: Out = Path("results"), config: Config = None, set_: Set = None,
     resume: Resume = True, json_: Json = False, dry_run: DryRun = False,
 ) -> None:  # fmt: skip
@@ -363,13 +370,13 @@ def slice_(
     model: Model = None, task: Task = None, data: Data = None, random_init: RandomInit = None, examples: Examples = None,
     k: Annotated[int | None, typer.Option(help="How many coordinates the subspace has.")] = None,
     operations: Operations = None, scope: Scope = None, unit: Unit = None, order: Order = None,
-    at: Annotated[Path | None, typer.Option(metavar="RUN", help="Folder of a finished run of 'train --method apet': the slice goes through where it ended.")] = None,
+    at: Annotated[Path | None, typer.Option(metavar="RUN", help="Folder of a finished run of 'train --method apet', or of full, bitfit or lora with --keep-end: the slice goes through where it ended.")] = None,
     at_step: Annotated[int | None, typer.Option("--step", help="With --at: through this step of the run's trajectory (made by 'train --trajectory').")] = None,
-    to: Annotated[list[Path] | None, typer.Option(metavar="RUN", help="optima: another run of the same model and task, for a line; twice for a plane. Other position seeds and k may be: the slice lies in what their entries span together.")] = None,
-    dims: Annotated[int | None, typer.Option(help="1: a line; 2: a plane. \\[default: 1]")] = None,
+    to: Annotated[list[Path] | None, typer.Option(metavar="RUN", help="optima: another run of the same model and task, for a line; twice for a plane, and so on. Other position seeds, k and methods (full, bitfit, lora with --keep-end) may be: the slice lies in what their entries span together.")] = None,
+    dims: Annotated[int | None, typer.Option(help="1: a line; 2: a plane; 3 to 10: as many axes. Rows carry x and y, their note the places on further axes; the arrays have the whole grid. \\[default: 1]")] = None,
     directions: Annotated[str | None, typer.Option(help="random (--train-seed names them), tensor or filter (random, as long in each tensor or row as its values are), fisher or jacobi (random, shorter where curvature is high), hessian or ggn (top eigenvectors), gradient, trajectory (principal components of the run at --at), optima (through the runs in --to). \\[default: random]")] = None,
     reach: Annotated[float | None, typer.Option(help="How far each way, in units of |theta|, the norm of the tuned entries' values at the point; for trajectory and optima of the farthest place along the axis. \\[default: 1; 1.25 for trajectory and optima]")] = None,
-    points: Annotated[int | None, typer.Option(help="Points a side, an odd number. \\[default: 41 on a line, 25 in a plane]")] = None,
+    points: Annotated[int | None, typer.Option(help="Points a side, an odd number. \\[default: 41 on a line, 25 in a plane, 11 in three dimensions, 5 in more]")] = None,
     refine: Annotated[int | None, typer.Option(help="So many more places on each axis, where the loss bends most. \\[default: 0]")] = None,
     metric: Annotated[bool | None, typer.Option("--metric", help="Accuracies as well, at no cost.")] = None,
     numbers: Annotated[bool | None, typer.Option("--numbers", help="Sharpness, basin width, dimension and roughness at the point as well, with their errors.")] = None,
@@ -377,7 +384,7 @@ def slice_(
     seed: Seed = None, position_seed: PositionSeed = None, train_seed: TrainSeed = None, batch: Batch = None, device: Device = "auto",
     out: Out = Path("results"), config: Config = None, set_: Set = None, resume: Resume = True, json_: Json = False, dry_run: DryRun = False,
 ) -> None:  # fmt: skip
-    """The loss along a line or over a plane through the pretrained point, or where a run ended; 'figures' draws it.
+    """The loss along a line, over a plane or in more dimensions through the pretrained point, or where a run ended; 'figures' draws it.
 
     Training and as many validation examples, with standard errors, beside the quadratic model of the point. Axes are true
     displacements of the tuned entries. The job goes on where it was stopped.
@@ -394,7 +401,7 @@ def slice_(
                 f"the runs of a slice lie in one folder of results, these in {' and '.join(sorted({str(p.parent) for p in runs}))}"
             )
         store = _store(runs[0].parent)
-        defaults |= fields_at(store, runs[0].name)
+        defaults |= fields_at(store, runs[0].name, methods=True)
         given |= {"at": runs[0].name} if at else {}
         given |= {"to": "+".join(path.name for path in runs[1 if at else 0 :])} if to else {}
     spec = _spec("slice", defaults, seed, config, set_, **given)

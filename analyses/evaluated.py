@@ -59,6 +59,7 @@ class Evaluated:
         self.objectives, self.name, self.metric, self.seconds, self.outputs = objectives, name, metric, seconds, outputs
         self.path = folder / f"checkpoint.{file}.safetensors"
         self.measures = _measures(objectives, metric)
+        self.size = sum(len(each.weights) for each in self.measures)  # numbers a point
         self._known = _kept(self.path, name)
         self._saved, self._new = time.monotonic(), 0
         self.made = 0  # points that were not known

@@ -153,10 +153,15 @@ def _optima(spec: Spec, here: Point) -> Frame:
     try:
         found = through(torch.stack([here.z, *here.others]))
     except ValueError as error:
-        raise ApetError(f"these optima span no {'line' if spec.dims == 1 else 'plane'}: {error}") from error
+        raise ApetError(f"these optima span no {span(spec.dims)}: {error}") from error
     directions = found.directions.to(here.z)
     places = (torch.stack([here.z, *here.others]) - here.z) @ directions
     return Frame(directions, _past(spec, places.cpu().numpy()), places.cpu().numpy(), np.arange(len(places), dtype=float))
+
+
+def span(dims: int) -> str:
+    """What so many directions span, in words."""
+    return {1: "line", 2: "plane"}.get(dims, f"{dims} dimensions")
 
 
 def _past(spec: Spec, places: np.ndarray) -> tuple[float, ...]:

@@ -46,12 +46,14 @@ def inputs(spec: Spec, data: Path | None, device: str = "cpu", shapes_only: bool
 def model_of(spec: Spec, device: str = "cpu", shapes_only: bool = False) -> Any:
     """The spec's base model (apet.models.Loaded), before anything is tuned; where it reads out by a head, with a fresh one.
 
-    With `shapes_only` it has no weights and takes no memory.
+    With `shapes_only` it has no weights and takes no memory. Slices have the spec's weights in float32, which holds every one of
+    them exactly: in less a small displacement would be rounded away.
     """
     from apet.tasks import TASKS
 
     lookup(TASKS, spec.task, "task")
-    load = partial(_model, *_drawn_as(spec), device, spec.weights, spec.attention, shapes_only)
+    wide = spec.kind == "slice" and spec.weights != "float32"
+    load = partial(_model, *_drawn_as(spec), device, spec.weights, spec.attention, shapes_only, wide=wide)
     loaded = load(None)
     if _takes_head(spec, loaded.form):
         loaded = load(TASKS[spec.task].classes)
@@ -105,10 +107,16 @@ def task_data(name: str, folder: Path | None, test: bool) -> Any:
 
 
 @lru_cache(maxsize=4)
-def _model(name: str, random_init: bool, seed: int, device: str, dtype: str, attention: str, shapes_only: bool, classes: int | None) -> Any:
+def _model(
+    name: str, random_init: bool, seed: int, device: str, dtype: str, attention: str, shapes_only: bool, classes: int | None,
+    wide: bool = False,
+) -> Any:  # fmt: skip
     from apet.models import load_model
 
-    return load_model(name, random_init, seed, device, dtype=dtype, attention=attention, classes=classes, shapes_only=shapes_only)
+    loaded = load_model(name, random_init, seed, device, dtype=dtype, attention=attention, classes=classes, shapes_only=shapes_only)
+    if wide:
+        loaded.model.float()
+    return loaded
 
 
 WATCHED_SHARE, WATCHED_MOST = 0.1, 500

@@ -14,7 +14,7 @@ from analyses.inputs import Inputs, inputs, task_data
 from analyses.rehearsal import rehearse, too_large
 from analyses.run import cost, identify
 from analyses.spec import Spec
-from analyses.stages import Find, at_optimum, walk
+from analyses.stages import Find, at_optimum, between, walk
 from analyses.store import DONE, FAILED, Store
 from analyses.study import Stage, Study
 from analyses.workers import find
@@ -74,6 +74,8 @@ def _runs(study: Study, found: Find) -> list[tuple[Spec, int, bool]]:
 
 def _expected(stage: Stage, before: dict[str, list[tuple[Spec, int]]]) -> list[tuple[Spec, int]]:
     """Runs like those that the stage will have in the end, and how many of each."""
+    if stage.at is not None and stage.pairs is not None:
+        return [(spec, 1) for spec in between(stage, [(spec, "not yet") for spec, _ in before[stage.at]])]
     if stage.at is not None:
         return [(at_optimum(spec, variant, "not yet"), count) for spec, count in before[stage.at] for variant in stage.variants]
     if stage.search is not None:

@@ -1,7 +1,8 @@
 """Where in a tuned subspace something is asked of the loss: at the pretrained point, where a run ended, or on its way there.
 
 A subspace is spanned by entries of the model, and z says how far each is from its pretrained value. Runs that tuned other entries
-(another position seed, another k) are points of the space that all of their entries span together: there they can be compared.
+(another position seed, another k) are points of the space that all of their entries span together: there they can be compared. So are
+runs of methods that displace whole tensors, where they kept it (`Spec.keep_end`).
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from analyses.spec import Spec
 from analyses.store import Store
 from apet.errors import MissingInput, UsageError
 
+METHODS_FIELDS = ("model", "random_init", "task", "method", "max_length", "weights")  # what a slice shares with a method's run
 SUBSPACE = ("model", "random_init", "task", "k", "matched", "subspace", "operations", "scope", "unit", "order", "position_seed")
 PLACED = ("k", "matched", "unit", "order", "position_seed")  # which of the entries that the rest names are tuned
 
@@ -38,6 +40,7 @@ class Point:
     objective_on: Callable[[list], Any]  # the loss on other examples
     others: list[Any] = field(default_factory=list)  # Tensor (k,) each: where the runs `spec.to` ended
     many: Callable[[Any, Any], Any] | None = None  # the outputs at several points at once, where that pays
+    methods: bool = False  # whether other methods than apet ended here or there, of whose entries most hardly move
 
 
 @contextmanager
@@ -60,16 +63,12 @@ def point(spec: Spec, found: Inputs, context: Context) -> Iterator[Point]:
     processes = accelerator_for(found.device, "no")
     if spec.samples is not None and processes.num_processes > 1:
         raise UsageError("samples are drawn batch by batch: take one process")
-    mounted = mounted_for(spec, model, scorer, examples)
-    with mounted.attached:
-        own = np.arange(mounted.k) if mounted.placement is None else mounted.placement.index
-        where = torch.zeros(mounted.k) if spec.at is None else torch.as_tensor(found_by(spec, context, own))
-        ends = [_end_of(run_id, spec, context, mounted.space) for run_id in spec.to_runs]
-    index = np.unique(np.concatenate([own, *(each for each, _ in ends)]))
-    if mounted.placement is None:  # a projection's coordinates are no entries of a tensor
-        subspace, theta, labels = mounted.attached.projection, torch.zeros(mounted.k), {}
+    ends = _ends(spec, model, scorer, examples, context)
+    index = np.unique(np.concatenate([each for each, _ in (ends.here, *ends.others)]))
+    if ends.projection is not None:  # its coordinates are no entries of a tensor
+        subspace, theta, labels = ends.projection, torch.zeros(len(index)), {}
     else:
-        subspace, labels = Coordinates(mounted.space, index), mounted.space.labels(index)
+        subspace, labels = Coordinates(ends.space, index), ends.space.labels(index)
         theta = subspace.pull({name: plain(p).detach() for name, p in all_names(model).items()})
     several = spec.kind == "slice" and pays(model, subspace)
     many = Many(model, subspace, scorer.logits) if several else None
@@ -91,10 +90,41 @@ def point(spec: Spec, found: Inputs, context: Context) -> Iterator[Point]:
             return objective.vector(whole, "z")
 
         objective = objective_on(examples)
-        others = [embedded(z, entries) for entries, z in ends]
+        others = [embedded(z, entries) for entries, z in ends.others]
+        entries, z = ends.here
         yield Point(
-            objective, embedded(where, own), labels, processes, mounted.space, index, theta, objective_on, others, many,
+            objective, embedded(z, entries), labels, processes, ends.space, index, theta, objective_on, others, many, ends.methods,
         )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Ends:
+    """(entries of `space`, displacements of them) of the point itself and of each of the runs `spec.to`."""
+
+    space: Any  # apet.space.ParameterSpace
+    here: tuple[np.ndarray, np.ndarray]
+    others: list[tuple[np.ndarray, np.ndarray]]
+    methods: bool = False  # whether a run of another method than apet is among them
+    projection: Any = None  # of the point's subspace, where its coordinates are no entries
+
+
+def _ends(spec: Spec, model: Any, scorer: Any, examples: list, context: Context) -> _Ends:
+    from apet.methods import space_of
+
+    store = Store(context.folder.parent)
+    methods = {spec.method, *(store.spec(run_id)["method"] for run_id in spec.to_runs if store.done(run_id))}
+    whole = space_of(model, scope="all") if methods != {"apet"} else None
+    if spec.method != "apet":
+        here = (np.arange(0), np.zeros(0, np.float32)) if spec.at is None else _end_of(spec.at, spec, context, model, None, whole)
+        return _Ends(whole, here, [_end_of(run_id, spec, context, model, None, whole) for run_id in spec.to_runs], True)
+    mounted = mounted_for(spec, model, scorer, examples)
+    with mounted.attached:
+        projection = mounted.attached.projection if mounted.placement is None else None
+        own = np.arange(mounted.k) if mounted.placement is None else mounted.placement.index
+        z = np.zeros(mounted.k, np.float32) if spec.at is None else found_by(spec, context, own)
+    others = [_end_of(run_id, spec, context, model, mounted.space, whole) for run_id in spec.to_runs]
+    here = own if whole is None else whole.index_of(mounted.space, own)
+    return _Ends(mounted.space if whole is None else whole, (here, z), others, whole is not None, projection)
 
 
 def found_by(spec: Spec, context: Context, index: np.ndarray) -> np.ndarray:
@@ -117,8 +147,11 @@ def _tuned(run_id: str, spec: Spec, context: Context, same: tuple[str, ...]) -> 
     if not store.done(run_id):
         raise MissingInput(f"no finished run {run_id} in {store.root}")
     other, arrays = store.spec(run_id), store.arrays(run_id)
-    if other["kind"] != "train" or "z" not in arrays or any(name.startswith("head.") for name in arrays):
+    if spec.kind == "slice" and _of_method(other):
+        _check_kept(run_id, other, arrays)
+    elif other["kind"] != "train" or "z" not in arrays or any(name.startswith("head.") for name in arrays):
         raise UsageError(f"{run_id} is no run of apet in words: only of those the optimum is a point of this subspace")
+    same = (*same, *(["weights"] if spec.kind == "slice" else []))  # spectra are of the pretrained ones
     for name in (*same, *(["train_seed"] if spec.random_init else [])):  # which draws the weights
         if other.get(name, getattr(Spec, name)) != getattr(spec, name):
             raise UsageError(
@@ -127,27 +160,60 @@ def _tuned(run_id: str, spec: Spec, context: Context, same: tuple[str, ...]) -> 
     return store, other, arrays
 
 
-def _end_of(run_id: str, spec: Spec, context: Context, space: Any) -> tuple[np.ndarray, np.ndarray]:
-    """(entries, z) where another run ended, which may have tuned other entries of the same space."""
+def _of_method(spec: dict[str, Any]) -> bool:
+    """Whether a run trained a whole method, not apet or a subspace of one."""
+    return spec["kind"] == "train" and spec["method"] != "apet" and spec.get("subspace", "coordinates") == "coordinates"
+
+
+def _check_kept(run_id: str, other: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+    """UsageError unless a run of another method than apet kept a displacement of the model's own tensors."""
+    from apet.displaced import DISPLACING
+
+    method = other["method"]
+    if method not in DISPLACING:
+        raise UsageError(f"{run_id} is a run of {method}, whose entries the model itself has not: it ended at no point of the model")
+    if not any(name.startswith("end.") for name in arrays):
+        raise UsageError(f"{run_id} is a run of {method} that did not keep where it ended: 'train --method {method} --keep-end' does")
+
+
+def _end_of(run_id: str, spec: Spec, context: Context, model: Any, space: Any, whole: Any) -> tuple[np.ndarray, np.ndarray]:
+    """(entries, z) where another run ended, which may have tuned other entries of the same `space`, or else of the `whole` model."""
+    from apet.methods import space_of
     from apet.placement import place
 
-    store, other, arrays = _tuned(run_id, spec, context, tuple(name for name in SUBSPACE if name not in PLACED))
+    shared = (*PLACED, *(["scope"] if whole else []))
+    same = tuple(name for name in SUBSPACE if name not in shared)
+    store, other, arrays = _tuned(run_id, spec, context, ("method", *same) if run_id == spec.at else same)
+    if other["method"] != "apet":
+        kept = [(i, arrays[f"end.{name}"].ravel()) for i, name in enumerate(whole.names) if f"end.{name}" in arrays]
+        entries = [whole.offsets[i] + np.arange(len(change)) for i, change in kept]
+        return np.concatenate(entries), np.concatenate([change for _, change in kept])
+    space = space_of(model, scope=other["scope"]) if whole else space
     if "index" in arrays:
-        return arrays["index"], arrays["z"]
-    requested = next(int(row.value) for row in store.rows(run_id) if row.quantity == "requested_k")
-    return place(space, requested, other["position_seed"], other["unit"], other["order"]).index, arrays["z"]
+        index = arrays["index"]
+    else:
+        requested = next(int(row.value) for row in store.rows(run_id) if row.quantity == "requested_k")
+        index = place(space, requested, other["position_seed"], other["unit"], other["order"]).index
+    return (whole.index_of(space, index) if whole else index), arrays["z"]
 
 
-def fields_at(store: Store, run_id: str) -> dict[str, Any]:
-    """The fields that whatever is asked for at the run must share with it."""
+def fields_at(store: Store, run_id: str, methods: bool = False) -> dict[str, Any]:
+    """The fields that whatever is asked for at the run must share with it; with `methods` not only of runs of apet."""
     if not store.done(run_id):
         raise MissingInput(f"no finished run in {store.folder(run_id)}")
     spec = store.spec(run_id)
+    if methods and _of_method(spec):
+        _check_kept(run_id, spec, store.arrays(run_id))
+        return {name: spec[name] for name in METHODS_FIELDS} | _drawn_from(spec)
     if spec["kind"] != "train" or spec["method"] != "apet":
         raise UsageError(f"{run_id} is a {spec['kind']} run of method {spec['method']}: only runs of apet end at a point of the subspace")
+    return {name: spec.get(name, getattr(Spec, name)) for name in (*SUBSPACE, "max_length", "weights")} | _drawn_from(spec)
+
+
+def _drawn_from(spec: dict[str, Any]) -> dict[str, Any]:
+    """The examples that a run was trained on, and the seed of weights that it drew."""
     examples = {} if spec["examples"] is None else {"examples": spec["examples"]}  # those that it was trained on
-    seed = {"train_seed": spec["train_seed"]} if spec["random_init"] else {}
-    return {name: spec.get(name, getattr(Spec, name)) for name in (*SUBSPACE, "max_length")} | examples | seed
+    return examples | ({"train_seed": spec["train_seed"]} if spec["random_init"] else {})
 
 
 def trajectory_steps(store: Store, run_id: str) -> list[int]:

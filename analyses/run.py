@@ -21,6 +21,7 @@ from analyses.spec import Spec
 from analyses.spectrum import route
 from analyses.store import FAILED, Row, Store, spec_dict
 from analyses.training import examples_a_step
+from apet.displaced import check_displacing
 from apet.errors import ApetError, Interrupted, UsageError
 from apet.files import WriteError
 from apet.launch import main_process
@@ -49,6 +50,8 @@ def check(spec: Spec, found: Inputs) -> dict[str, Any]:
         raise UsageError(f"k = {k} is over the {size} parameters in scope of {spec.model}")
     if spec.weights != "float32" and not projected and spec.method in ("full", "lora", "bitfit", "adapter"):
         raise UsageError(f"{spec.method} tunes tensors of the model's own type, in which {spec.weights} would swallow small steps")
+    if spec.keep_end:
+        check_displacing(spec.method, found.loaded.model)
     train, _ = subsets(spec, found)
     if not train:
         raise UsageError(f"{spec.task} has too few training examples to set some aside: use --no-early-stop, or more of them")

@@ -1,7 +1,8 @@
-"""A run of kind slice: the loss along lines and planes through a point of the tuned subspace, with the quadratic model beside it.
+"""A run of kind slice: the loss along lines, planes and more through a point of the tuned subspace, with the quadratic model beside it.
 
-Displacements are true ones: |delta| of the tuned entries, in rows as x (and y); |theta|, by which they are comparable over scales,
-is a row of its own. Whatever is evaluated is kept on disk as it comes, so a job that was stopped goes on and ends the same.
+Displacements are true ones: |delta| of the tuned entries, in rows as x (and y; the note has the place on further axes, and the arrays
+the whole grid, axis by axis); |theta|, by which they are comparable over scales, is a row of its own.
+Whatever is evaluated is kept on disk as it comes, so a job that was stopped goes on and ends the same.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from analyses.store import Row
 from apet.errors import ApetError, UsageError
 
 MOST_LOSSES = 200_000_000  # kept for one slice: points times examples
+MOST_ROUNDED = 0.01  # of a step's length
 PRODUCTS = {"fisher": PROBES, "jacobi": PROBES, "hessian": LANCZOS_STEPS, "ggn": LANCZOS_STEPS}
 
 
@@ -43,10 +45,11 @@ def slice_gradients(spec: Spec, examples: int) -> int:
 def planned(spec: Spec, examples: int) -> dict[str, Any]:
     """What a dry run says of a slice. UsageError for a grid whose losses do not fit into memory."""
     count = forwards(spec)
-    if 2 * count * examples > MOST_LOSSES:
+    numbers = 2 * count * examples * (2 if spec.metric else 1)
+    if numbers > MOST_LOSSES:
         raise UsageError(
-            f"{count:,} points times {2 * examples:,} examples are {16e-9 * count * examples:.1f} GB of losses, at most "
-            f"{8e-9 * MOST_LOSSES:.1f}: fewer points, or fewer examples"
+            f"{count:,} points times {2 * examples:,} examples are {8e-9 * numbers:.1f} GB of losses{' and hits' if spec.metric else ''}, "
+            f"at most {8e-9 * MOST_LOSSES:.1f}: fewer points, or fewer examples"
         )
     return {"points": count}
 
@@ -60,11 +63,12 @@ def slice_run(spec: Spec, found: Inputs, context: Context) -> tuple[list[Row], d
         if here.processes.num_processes > 1:
             raise UsageError("a slice takes one process: start several for several seeds")
         if spec.dims > len(here.z):
-            raise UsageError(f"k = {len(here.z)}: there is no plane in one coordinate")
+            raise UsageError(f"k = {len(here.z)}: there are no {spec.dims} dimensions in {_coordinates(len(here.z))}")
         loss, gradient = here.objective.loss(here.z), here.objective.gradient(here.z)
         if not math.isfinite(loss):
             raise ApetError(f"the loss at this point is {loss}: there is nothing to slice through")
         frame = frame_for(spec, here, gradient, context)
+        _check_steps(spec, here, frame)
         # By length: a batch is padded to its longest, and attention pays for that squared.
         splits = {"train": examples, "validation": held_out(found, len(examples))}
         objectives = {split: here.objective_on(by_length(found.data.task, each)) for split, each in splits.items()}
@@ -97,6 +101,23 @@ def slice_run(spec: Spec, found: Inputs, context: Context) -> tuple[list[Row], d
     for each in measures:
         arrays |= {f"{each.quantity}.{each.split}": each.mean(numbers), f"{each.quantity}.{each.split}.stderr": each.stderr(numbers)}
     return rows, arrays
+
+
+def _check_steps(spec: Spec, here: Point, frame: Frame) -> None:
+    """UsageError where float32 weights cannot hold the smallest step along an axis: then the grid would be of other points."""
+    from landscape.slices import ULPS, axis, rounding
+
+    assert spec.points is not None
+    theta = here.theta.to(here.z)
+    for i, reach in enumerate(frame.reach if spec.points > 1 else ()):
+        step = float(axis(reach, spec.points)[spec.points // 2 + 1])
+        found = rounding(theta, here.z, frame.directions[:, i], step)
+        if found.error > MOST_ROUNDED:
+            raise UsageError(
+                f"reach = {spec.reach:g} is too small for {spec.points} points: at the first step on axis {i + 1}, {step:.2g}, "
+                f"{100 * found.share:.0f} % of the entries move less than {ULPS} units in the last place of float32, and what the weights "
+                f"move by is {100 * found.error:.2g} % off"
+            )
 
 
 def held_out(found: Inputs, count: int) -> list:
@@ -145,7 +166,8 @@ def _maker(spec: Spec, found: Inputs, k: int) -> Callable[..., Row]:
     make = row_maker(spec, found)
     to = f"; to {', '.join(spec.to_runs)}" if spec.to else ""
     common = {
-        "k": k, "position_seed": spec.position_seed, "train_seed": spec.train_seed, "method": "apet", "subspace": "coordinates",
+        "k": k, "position_seed": spec.position_seed if spec.method == "apet" else None, "train_seed": spec.train_seed,
+        "method": spec.method, "subspace": "coordinates",
     }  # fmt: skip
     where = f"{spec.directions}{named(spec)}{to}"
 
@@ -156,9 +178,14 @@ def _maker(spec: Spec, found: Inputs, k: int) -> Callable[..., Row]:
     return row
 
 
-def _at(place: Any) -> dict[str, float]:
-    """The coordinates of a place as columns of a row."""
-    return dict(zip("xy", map(float, place), strict=False))
+def _at(place: Any) -> dict[str, Any]:
+    """The coordinates of a place as columns of a row; from the third on in its note."""
+    further = ", ".join(f"axis {i} at {each:g}" for i, each in enumerate(place[2:], 3))
+    return dict(zip("xy", map(float, place), strict=False)) | ({"note_too": further} if further else {})
+
+
+def _coordinates(k: int) -> str:
+    return "one coordinate" if k == 1 else f"{k} coordinates"
 
 
 def _curves(axes: list[np.ndarray], numbers: np.ndarray, measures: list[Measure], model: np.ndarray, make: Callable[..., Row]) -> list[Row]:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Any, get_type_hints
 
+from apet.displaced import DISPLACING
 from apet.errors import UsageError, did_you_mean, one_of
 from apet.methods import BASELINES, METHODS
 from apet.operations import OPERATIONS
@@ -29,6 +30,7 @@ OPTIMIZERS = ("adamw", "lbfgs")
 ALGORITHMS = ("auto", "exact", "lanczos")
 DIRECTIONS = ("random", "tensor", "filter", "fisher", "jacobi", "hessian", "ggn", "gradient", "trajectory", "optima")
 MOST_POINTS = 100_000  # of a slice's grid: a row each, and a forward pass of all examples
+MOST_DIMS = 10  # of a slice: beyond, three points a side are too many
 ORDERS = (*(order for order in PLACED_ORDERS if order != "score"), *SCORED_ORDERS)
 
 
@@ -37,26 +39,30 @@ class Spec:
     """One run. `kind` train: tune and evaluate; predict: the Gram matrix at the pretrained point; spectrum: curvature there;
     slice: the loss along lines and planes through it.
 
-    What is there: `weights` is what the base model is held in while it is trained, and `attention` how it attends then;
+    What is there: `weights` is what the base model is held in while it is trained (a slice takes the same values, in float32), and
+    `attention` how it attends then;
     `examples` fixes a training subset (None: all of the split). `readout` is how a BERT that is trained answers: by a
     classification head (auto) or by label words at [MASK] (words), as it always does for predict and spectrum.
     What is tuned: `matched` names the method whose number of parameters is k; operations (separated by +), scope, unit and order
     are those of `apet.operations`, `apet.scope` and `apet.placement`. With another `subspace` than coordinates, k is the length of z
     of that projection (`apet.projections`) of what apet could tune, or of all that another method tunes; it has no unit and order.
-    How: `early_stop` watches a part of the training data that is never reported, otherwise the run goes to the plateau of its
-    training loss, as predictions need; with the `optimizer` lbfgs, on all examples at once, to its minimum. `lr` None is AdamW's default
-    for the method at this k; `find_lr` tries rates around it. `dtype` is
-    what is computed in (tuned values stay float32); the loop's other settings are those of `apet.progress`. With `test` the
-    tuned model is evaluated on the test split too. With `trajectory` the tuned values of every look are kept.
+    How: `early_stop` watches a part of the training data that is never reported, otherwise the run goes to the plateau of its training
+    loss, as predictions need; with the `optimizer` lbfgs, on all examples at once, to its minimum. `lr` None is AdamW's default for the
+    method at this k; `find_lr` tries rates around it. `dtype` is what is computed in (tuned values stay float32); the loop's other settings
+    are those of `apet.progress`. With `test` the tuned model is evaluated on the test split too. With `trajectory` the tuned values of
+    every look are kept; with `keep_end` full, bitfit and lora keep where they ended, as a displacement of the model's own tensors (apet
+    always keeps its values).
     Of a spectrum and of a slice, `at` is the id of a run in the same store, whose end it is taken at (None: the pretrained point), or
     the look at `at_step` of its trajectory. `matrix` is the Hessian, the Gauss-Newton matrix (with `samples`: from so many labels of
     the model's own an example) or the empirical Fisher matrix; `algorithm` says how (auto: what costs less). An exact spectrum asks
     for neither `lanczos_steps` nor `probes`.
-    A slice spans `dims` directions with `points` a side (odd, so that the centre is one of them; None: 41 on a line, 25 in a plane)
+    A slice spans `dims` directions with `points` a side (odd, so that the centre is one of them; None: 41 on a line, 25 in a plane,
+    11 in three dimensions, 5 in more)
     and goes `reach` times |theta| of the tuned entries each way (1), or past the farthest place by as much (1.25) where directions
     are of a trajectory or to the ends of other runs, `to` (ids separated by +). `refine` more places on each axis go where the loss
     bends most. With `metric` accuracies are taken along, with `numbers` the point's sharpness, basin, roughness and the like; `curve`
-    bends the line between two optima where the loss is low.
+    bends the line between two optima where the loss is low. Its `method` is that of the run `at` (or of the first one in `to`): where one
+    of them is no run of apet, the slice lies in the space of all entries of the model.
     A prediction comes from a Gram matrix where the task has classes, else (or with `algorithm` lanczos) from products with the Gauss-Newton
     matrix of all that is in scope; with `k` or `matched` it is of that one placement, by conjugate gradients. With `path` the proximal
     path of the model itself is followed too.
@@ -96,6 +102,7 @@ class Spec:
     weight_decay: float = 0.0
     gradient_checkpointing: bool = False
     trajectory: bool = False
+    keep_end: bool = False
     dtype: str = "float32"
     at: str | None = None
     at_step: int | None = None
@@ -168,6 +175,7 @@ class Spec:
         if self.kind == "train" and self.optimizer == "lbfgs":
             self._check_minimum()
             used -= _OF_ADAMW
+        used |= {"keep_end"} if self._keeps_end() else set()
         if self.kind == "spectrum":
             self._check_spectrum()
         if self.kind == "slice":
@@ -181,18 +189,27 @@ class Spec:
             return replace(spec, lr=default_lr(spec.method, spec.k, spec.subspace))
         return spec._on_a_grid() if spec.kind == "slice" else spec
 
+    def _keeps_end(self) -> bool:
+        """Whether the end has to be kept beside what every run keeps. UsageError for a method that ends at no point of the model."""
+        if self.kind != "train" or not self.keep_end or (self.method == "apet" and self.subspace == "coordinates"):
+            return False
+        if self.method not in DISPLACING or self.subspace != "coordinates":
+            what = self.method if self.subspace == "coordinates" else f"subspace {self.subspace}"
+            raise UsageError(f"{what} has no end to keep: {', '.join(DISPLACING)} have, which displace tensors of the model itself")
+        return True
+
     def _on_a_grid(self) -> Spec:
         """A slice with its default grid made explicit."""
         reach = 1.25 if self.directions in ("trajectory", "optima") else 1.0
-        points = {1: 41, 2: 25}[self.dims]
+        points = {1: 41, 2: 25, 3: 11}.get(self.dims, 5)
         return replace(self, reach=reach if self.reach is None else self.reach, points=points if self.points is None else self.points)
 
     def _check_slice(self) -> None:
         self._check_step()
         if self.subspace != "coordinates":
             raise UsageError(f"slices are of tuned entries, subspace coordinates, not {self.subspace}")
-        if self.dims not in (1, 2):
-            raise UsageError(f"dims = {self.dims}: a slice is a line (1) or a plane (2)")
+        if not 1 <= self.dims <= MOST_DIMS:
+            raise UsageError(f"dims = {self.dims}: a slice is a line (1), a plane (2) or of up to {MOST_DIMS} dimensions")
         points, reach = self._on_a_grid().points, self._on_a_grid().reach
         assert points is not None
         assert reach is not None
@@ -213,7 +230,9 @@ class Spec:
             raise UsageError(f"--to and --curve are for directions optima, these are {self.directions}")
         if self.curve and self.dims != 1:
             raise UsageError("--curve joins two optima: take dims 1")
-        if self.directions == "filter" and self.unit not in ("row", "tensor"):
+        if self.method != "apet" and not (self.at or self.to):
+            raise UsageError(f"the entries of {self.method} are those of a run: say which with --at or --to")
+        if self.directions == "filter" and self.method == "apet" and self.unit not in ("row", "tensor"):
             raise UsageError(f"by {self.unit} no whole filter is tuned, which is a row of a tensor: take --unit row, or directions tensor")
 
     def _products(self) -> set[str]:
@@ -260,14 +279,14 @@ _LOOP = {"lr", "find_lr", "accumulate", "schedule", "warmup", "clip", "weight_de
 _COMMON = {"model", "random_init", "task", "examples", "max_length", "train_seed"}
 _OF_SLICES = {"dims", "directions", "to", "reach", "points", "refine", "metric", "numbers", "curve"}
 _OF_ADAMW = {"lr", "schedule", "warmup", "clip", "weight_decay", "find_lr", "accumulate"}
-_LATER = ("subspace", "optimizer", "path")
+_LATER = ("subspace", "optimizer", "path", "keep_end")
 _USED = {
     "train": _COMMON
     | {"readout", "weights", "attention", "method", "early_stop", "test", "lr", "optimizer", "steps", "batch", "dtype"}
     | _LOOP,
     "predict": _COMMON - {"train_seed"} | {"scope", "path"},
     "spectrum": _COMMON | {"at", "at_step", "matrix", "samples", "algorithm", "lanczos_steps", "probes", "batch"},
-    "slice": _COMMON | {"at", "at_step", "batch"} | _OF_SLICES,
+    "slice": _COMMON | {"weights", "method", "at", "at_step", "batch"} | _OF_SLICES,
 }
 _PLACED = {"subspace", "k", "matched", "operations", "scope", "unit", "order", "position_seed"}
 

@@ -5,6 +5,7 @@ Every process of a study asks the same questions of the same store and gets the 
 
 from __future__ import annotations
 
+import itertools
 import math
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -54,14 +55,42 @@ def _rounds(stage: Stage, study: Study, over: dict[str, list[Spec]], find: Find)
 
 
 def _following(stage: Stage, parents: list[Spec], find: Find) -> list[Spec]:
-    """A run for each parent that is done and each variant: the parent's spec, what it found, and the variant's fields."""
-    found = [(spec, run) for spec in parents if (run := find(spec))]
-    return [at_optimum(spec, variant, run.id) for spec, run in found for variant in stage.variants]
+    """A run for each parent that is done (or pair of them) and each variant: the parent's spec, what it found, the variant's fields."""
+    found = [(spec, run.id) for spec in parents if (run := find(spec))]
+    if stage.pairs is not None:
+        return between(stage, found)
+    return [at_optimum(spec, variant, run_id) for spec, run_id in found for variant in stage.variants]
 
 
-def at_optimum(spec: Spec, variant: Variant, run_id: str) -> Spec:
-    """The run that a variant of a stage asks for at the end of the run `run_id` of `spec`."""
-    return spec_from({**vars(spec), **dict(variant), "at": run_id}).resolved()
+def between(stage: Stage, parents: Sequence[tuple[Spec, str]]) -> list[Spec]:
+    """The runs of a stage with `pairs`, from the specs and ids of those that it joins."""
+    assert stage.pairs is not None
+    return [at_optimum(spec, variant, run_id, to) for spec, run_id, to in _joined(parents, stage.pairs) for variant in stage.variants]
+
+
+def _joined(parents: Sequence[tuple[Spec, str]], name: str) -> list[tuple[Spec, str, str]]:
+    """(spec, id, id of the next) of runs that differ in the field `name` and in what follows from it alone, in their order."""
+    groups: dict[object, list[tuple[Spec, str]]] = {}
+    for spec, run_id in parents:
+        groups.setdefault(_besides(spec, name), []).append((spec, run_id))
+    pairs = [pair for group in groups.values() for pair in itertools.pairwise(group)]
+    return [(spec, run_id, to) for (spec, run_id), (other, to) in pairs if getattr(spec, name) != getattr(other, name)]
+
+
+# Only apet's runs say which entries they tune.
+_WITH_METHOD = {"k", "matched", "operations", "scope", "unit", "order", "position_seed", "trajectory", "keep_end"}
+
+
+def _besides(spec: Spec, name: str) -> tuple:
+    """What else runs must share to be a pair: every other field, a rate where it is not the default of its method and k."""
+    left_out = {name} | (_WITH_METHOD if name == "method" else set())
+    default = spec.lr is not None and replace(spec, lr=None).resolved().lr == spec.lr
+    return tuple((field, value) for field, value in vars(spec).items() if field not in left_out and not (field == "lr" and default))
+
+
+def at_optimum(spec: Spec, variant: Variant, run_id: str, to: str | None = None) -> Spec:
+    """The run that a variant of a stage asks for at the end of the run `run_id` of `spec`, or between it and the run `to`."""
+    return spec_from({**vars(spec), **dict(variant), "at": run_id, **({"to": to} if to else {})}).resolved()
 
 
 def searching(bases: Sequence[Spec], search: Search, data: Mapping[str, Path], full: Sequence[Spec], find: Find) -> Iterator[list[Spec]]:

@@ -17,6 +17,10 @@ stages:
   curvature:                            # starts from the optimum of every run of a stage
     at: high
     grid: [{kind: spectrum, matrix: [hessian, ggn]}]
+  valleys:                              # a line between every two neighbours among its runs that differ in this one field
+    at: high
+    pairs: position_seed
+    grid: [{kind: slice, curve: true}]
 """
 
 from __future__ import annotations
@@ -35,7 +39,9 @@ from analyses.targets import QUANTITIES, Target
 from apet.errors import MissingInput, UsageError, did_you_mean
 
 _KEYS = ("name", "defaults", "grid", "stages", "threshold", "data")
-_STAGE_KEYS = ("grid", "at", "search")
+_STAGE_KEYS = ("grid", "at", "pairs", "search")
+# What runs may differ in and still be points of one space, in so far as their weights are the same.
+PAIRS = ("position_seed", "train_seed", "k", "method", "unit", "order", "lr", "steps", "batch", "schedule", "weight_decay")
 _SEARCH_KEYS = (*QUANTITIES, "of", "runs", "from", "to")
 TO_COME = ("mnist",)  # kinds of run that a study may name before there are commands for them
 
@@ -68,7 +74,8 @@ class Stage:
     """Runs that can be started once the stages before are over.
 
     `specs` are those of a grid, or with `search` one for each search, whose k does not count. With `at` there is a run for every
-    run of that stage and each of `variants`, the fields laid over its own. `to_come` names kinds that this version has not.
+    run of that stage and each of `variants`, the fields laid over its own; with `pairs` for every two runs that differ in this field
+    alone, each with the next (`analyses.stages`). `to_come` names kinds that this version has not.
     """
 
     name: str
@@ -76,6 +83,7 @@ class Stage:
     search: Search | None = None
     at: str | None = None
     variants: tuple[Variant, ...] = ()
+    pairs: str | None = None
     to_come: tuple[str, ...] = ()
 
 
@@ -142,7 +150,9 @@ def _stage(name: str, content: Mapping, defaults: Mapping, before: tuple[str, ..
     entries = [entry for entry in entries if _kind(entry, defaults) not in TO_COME]
     at = content.get("at")
     if at is not None:
-        return Stage(name, at=at, variants=_variants(content, entries, defaults, before), to_come=later)
+        return Stage(name, at=at, variants=_variants(content, entries, defaults, before), pairs=_pairs(content), to_come=later)
+    if "pairs" in content:
+        raise UsageError(f"{content.at('pairs')}pairs are of the runs of a stage: say which with 'at'")
     search = _search(content.mapping("search"), before) if "search" in content else None
     specs = [spec for entry in entries for spec in _expand(entry, defaults, search is not None)]
     return Stage(name, tuple(dict.fromkeys(specs)), search, to_come=later)
@@ -166,10 +176,30 @@ def _variants(content: Mapping, entries: list[Mapping], defaults: Mapping, befor
     for entry in entries:
         if _kind(entry, defaults) not in ("spectrum", "slice"):
             raise UsageError(f"{entry.at('kind')}at a run's optimum there are spectra and slices, no {_kind(entry, defaults)} runs")
+        pair = _paired(entry, _kind(entry, defaults)) if "pairs" in content else {}
         for values in _crossed(entry):
-            _spec_of({**values, "k": 1, "at": "not yet"}, entry, defaults)  # checked as far as can be
+            values = {**pair, **values}
+            _spec_of({**values, "k": 1, "at": "not yet", **({"to": "not yet"} if pair else {})}, entry, defaults)  # as far as can be
             found.append(tuple(values.items()))
     return tuple(found)
+
+
+def _pairs(content: Mapping) -> str | None:
+    """The field in which the runs of a pair differ."""
+    if "pairs" in content and content["pairs"] not in PAIRS:
+        guess = did_you_mean(str(content["pairs"]), PAIRS)
+        raise UsageError(f"{content.at('pairs')}pairs: '{content['pairs']}' is not one of {', '.join(PAIRS)}{guess}")
+    return content.get("pairs")
+
+
+def _paired(entry: Mapping, kind: str) -> dict[str, Any]:
+    """What an entry between two runs has of itself; UsageError for one that says otherwise."""
+    if kind != "slice" or entry.get("directions", "optima") != "optima":
+        place = entry.at("directions" if kind == "slice" else "kind")
+        raise UsageError(f"{place}between the runs of a pair there are slices of directions optima")
+    if "to" in entry:
+        raise UsageError(f"{entry.at('to')}to: the runs that are joined follow from 'pairs'")
+    return {"directions": "optima"}
 
 
 def _search(content: Mapping, before: tuple[str, ...]) -> Search:

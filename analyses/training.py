@@ -56,7 +56,7 @@ def train_run(spec: Spec, found: Inputs, context: Context) -> tuple[list[Row], d
         *([make("k_head", mounted.k_head)] if mounted.head else []),
         *_placement_rows(mounted, make),
     ]
-    return rows, _arrays(spec, mounted, progress)
+    return rows, _arrays(spec, mounted, progress) | (_end(found.loaded.model, model) if spec.keep_end else {})
 
 
 def train_options(spec: Spec, k: int, examples: int) -> Any:
@@ -133,6 +133,13 @@ def _arrays(spec: Spec, mounted: Any, progress: Any) -> dict[str, np.ndarray]:
         if spec.order in SCORED_ORDERS:  # elsewhere the positions follow from the spec
             arrays["index"] = mounted.placement.index
     return arrays
+
+
+def _end(base: Any, tuned: Any) -> dict[str, np.ndarray]:
+    """Where a method that changes the model itself ended, tensor by tensor."""
+    from apet.displaced import displacement
+
+    return {f"end.{name}": change.numpy() for name, change in displacement(base, tuned).items()}
 
 
 def _placement_rows(mounted: Any, make: Callable[..., Row]) -> list[Row]:

@@ -163,14 +163,15 @@ def _full(model: nn.Module) -> Mounted:
 
 def _bitfit(model: nn.Module) -> Mounted:
     """All biases (Ben Zaken et al. 2022, arXiv 2106.10199), zero ones added to the linear layers of a model without any."""
-    if not _biases(model):
+    if not own_biases(model):
         add_zero_biases(model)
-    if not _biases(model):
+    if not own_biases(model):
         raise UsageError(f"{type(model).__name__} has neither biases nor linear layers to give them to")
-    return _with(model, _biases(model))
+    return _with(model, own_biases(model))
 
 
-def _biases(model: nn.Module) -> list[nn.Parameter]:
+def own_biases(model: nn.Module) -> list[nn.Parameter]:
+    """What BitFit tunes of `model` as it is."""
     return [p for name, p in model.named_parameters() if name.rpartition(".")[2] == "bias"]
 
 

@@ -77,6 +77,12 @@ class ParameterSpace:
             for i in np.flatnonzero(np.diff(bounds))
         ]
 
+    def index_of(self, other: ParameterSpace, index: np.ndarray) -> np.ndarray:
+        """The global integers here of entries that have the ascending ones (k,) in `other`, a part of this space; ascending too."""
+        offsets = dict(zip(self.names, self.offsets, strict=False))
+        parts = [offsets[name] + flat for name, _, flat in other.locate(index)]
+        return np.concatenate(parts) if parts else np.zeros(0, np.int64)
+
     def labels(self, index: np.ndarray) -> dict[str, list[str]]:
         """The layer and the kind of tensor of each of the global indices, in ascending order (k,)."""
         found: dict[str, list[str]] = {"layer": [], "kind": []}

@@ -73,7 +73,11 @@ class Grid:
 
 
 def grids(rows: pd.DataFrame, dims: int) -> list[Grid]:
-    """The slices of so many dimensions in `rows` (from `tidy`), by task, size, directions and run. CannotDraw without any."""
+    """The slices of so many dimensions in `rows` (from `tidy`), by task, size, directions and run. CannotDraw without any.
+
+    Of a slice in more than two dimensions it is the plane of its first two directions through the centre.
+    """
+    rows = where(rows, ~_elsewhere(rows))
     losses = pick(rows, "slice_loss", "train")
     losses = where(losses, losses["y"].notna() if dims == 2 else losses["y"].isna())
     found = [_grid(str(run), where(rows, rows["run_id"] == run), dims) for run in dict.fromkeys(losses["run_id"])]
@@ -81,6 +85,11 @@ def grids(rows: pd.DataFrame, dims: int) -> list[Grid]:
     if not found:
         raise CannotDraw(f"no slice_loss over {'a plane' if dims == 2 else 'a line'} in the rows")
     return sorted(found, key=lambda grid: (grid.task, grid.parameters, grid.model, grid.directions, grid.at != "", grid.run_id))
+
+
+def _elsewhere(rows: pd.DataFrame) -> pd.Series:
+    """Which rows are of points that a further axis has off the plane of the first two; what a slice was laid through is projected."""
+    return rows["note"].str.contains(r"axis \d+ at (?!0(?:,|$))") & (rows["quantity"] != "slice_place")
 
 
 def _grid(run_id: str, rows: pd.DataFrame, dims: int) -> Grid:

@@ -72,7 +72,7 @@ CAPTIONS = {
         "Training loss over planes through a point of the tuned subspace, on one logarithmic scale of colours. Displacements are true "
         "Euclidean ones. In the plane of a trajectory's first principal components, their share of its variance on the axes, points "
         "are the looks of the run, joined in order; elsewhere, where runs ended. The cross is the point that the plane is "
-        "laid through. White: the loss is not a number."
+        "laid through. White: the loss is not a number. Of a slice in more dimensions it is the plane of the first two."
     ),
     "surfaces": (
         "Slices over scale on common axes: displacements in units of |theta|, the Euclidean norm of the tuned entries' values at the "

@@ -69,7 +69,7 @@ from landscape.quadrature import (
     spectral_measure,
     trace,
 )
-from landscape.slices import Slice, axis, quadratic, refined, slice_of
+from landscape.slices import Rounding, Slice, axis, quadratic, refined, rounding, slice_of
 from landscape.threshold import Crossing, crossing, gap_of_accuracy, gap_of_loss
 
 __all__ = [
@@ -100,6 +100,7 @@ __all__ = [
     "Prediction",
     "PredictionInterval",
     "Principal",
+    "Rounding",
     "Slice",
     "SpectralMeasure",
     "Spectrum",
@@ -161,6 +162,7 @@ __all__ = [
     "refined",
     "resolved",
     "roughness",
+    "rounding",
     "scaled",
     "shares",
     "sharpness_average",

@@ -33,11 +33,11 @@ class Principal:
 
 @dataclass(frozen=True)
 class Through:
-    """The line or plane through two or three points."""
+    """The line through two points, the plane through three, and so on."""
 
     origin: Tensor  # (k,), their mean: the centre of a symmetric grid
-    directions: Tensor  # (k, 1 or 2), orthonormal, the first from the first point to the second
-    coordinates: FloatArray  # (points, 1 or 2), from `origin`
+    directions: Tensor  # (k, points - 1), orthonormal, the first from the first point to the second
+    coordinates: FloatArray  # (points, points - 1), from `origin`
 
 
 def random_directions(size: int, count: int, seed: int, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> Tensor:
@@ -127,14 +127,18 @@ def principal_directions(points: Tensor, count: int) -> Principal:
 
 
 def through(points: Tensor) -> Through:
-    """The line through two points, or the plane through three, of points (2 or 3, k). ValueError if they coincide or lie on a line."""
-    if points.dim() != 2 or not 2 <= len(points) <= min(3, points.shape[1] + 1):
-        raise ValueError(f"a line or plane goes through 2 or 3 points (n, k), got shape {tuple(points.shape)}")
+    """The line through two points, the plane through three, n - 1 dimensions through n, of points (n, k).
+
+    ValueError if they coincide, or lie on a line (in a plane, ...) already.
+    """
+    if points.dim() != 2 or not 2 <= len(points) <= points.shape[1] + 1:
+        raise ValueError(f"a line or plane goes through points (n, k) with 2 <= n <= k + 1, got shape {tuple(points.shape)}")
     wide = points.double()
     try:
         directions = orthonormalised((wide[1:] - wide[0]).T)
     except ValueError as error:
-        raise ValueError(f"the points coincide or lie on one line: {error}") from None
+        few = "lie on one line" if len(points) < 4 else f"span fewer than {len(points) - 1} dimensions"
+        raise ValueError(f"the points coincide or {few}: {error}") from None
     origin = wide.mean(0)
     return Through(origin.to(points.dtype), directions.to(points.dtype), np.asarray(((wide - origin) @ directions).cpu()))
 

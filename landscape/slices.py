@@ -16,13 +16,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from landscape.directions import gram, nonzero
+from landscape.directions import ROWS, gram, nonzero
 from landscape.lanczos import FloatArray
 from landscape.operators import Progress
 
 Evaluate = Callable[[Tensor], npt.ArrayLike]  # a point (k,) -> numbers (m,), for instance every example's loss, or one number
 
 MOST_BYTES = 2**31  # of a slice's numbers
+ULPS = 8  # units in the last place: below, an entry's move is rounded by more than a few per cent
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,35 @@ class Slice:
         """|delta| at every point of the grid: sqrt(a' gram a)."""
         places = np.stack(np.meshgrid(*self.axes, indexing="ij"), axis=-1)
         return np.sqrt(np.maximum(np.einsum("...i,ij,...j->...", places, self.gram, places), 0.0))
+
+
+@dataclass(frozen=True)
+class Rounding:
+    """What becomes of a displacement in weights of few digits."""
+
+    share: float  # of the entries that it moves: those that it moves by less than ULPS units in their last place
+    error: float  # |what the weights moved by - the displacement| / |displacement|
+
+
+def rounding(weights: Tensor, centre: Tensor, direction: Tensor, step: float) -> Rounding:
+    """Of a step along `direction` (k,) from `centre` (k,), where a model's entries are `weights` + z in the weights' own type.
+
+    Sums are in float64. ValueError for a displacement of no length.
+    """
+    few = moved = 0
+    missed = length = 0.0
+    for start in range(0, len(centre), ROWS):
+        theta, z, d = (each[start : start + ROWS] for each in (weights, centre, direction))
+        before, after = theta + z, theta + torch.add(z, d, alpha=step)
+        wanted = d.double() * step
+        unit = torch.nextafter(before.abs(), torch.full_like(before, math.inf)) - before.abs()
+        few += int(((wanted != 0) & (wanted.abs() < ULPS * unit.double())).sum())
+        moved += int((wanted != 0).sum())
+        missed += float((after.double() - before.double() - wanted).square().sum())
+        length += float(wanted.square().sum())
+    if not length > 0:
+        raise ValueError("the displacement has no length")
+    return Rounding(few / moved, math.sqrt(missed / length))
 
 
 def axis(reach: float, points: int) -> FloatArray:
@@ -64,26 +94,34 @@ def slice_of(
     evaluate(z) gives the numbers (m,) at one point, and must not keep z, which becomes the next one. With `at_once` > 1 so many points at
     a time are asked of its `many(points (n, k))`, which returns (n, m). Points come in the order of the grid, the last axis fastest, so an
     `evaluate` that keeps what it has computed makes a killed slice resumable; `progress(done, points)` is called after each. Raises
-    ValueError for axes that do not fit the directions, a direction that is zero, or numbers beyond 2 GiB.
+    ValueError for axes that do not fit the directions, a direction that is zero, or numbers beyond 2 GiB: before any point where
+    `evaluate` has a `size`, the m of its numbers (else one is counted), or after the first.
     """
     nonzero(directions)
     if len(axes) != directions.shape[1] or len(centre) != len(directions):
         raise ValueError(f"{len(axes)} axes and a centre ({len(centre)},) do not fit directions {tuple(directions.shape)}")
     shape = tuple(len(each) for each in axes)
+    _fits(shape, getattr(evaluate, "size", 1))
     found: list[FloatArray] = []
     done = 0
     for points in _chunks(_points(centre, directions, axes), at_once):
         found += _evaluated(evaluate, points, at_once)
-        if not done and math.prod(shape) * found[0].nbytes > MOST_BYTES:
-            raise ValueError(
-                f"a grid of {' x '.join(map(str, shape))} points with {len(found[0])} numbers each takes "
-                f"{math.prod(shape) * found[0].nbytes / 2**30:.1f} GiB, over {MOST_BYTES / 2**30:.0f}: take fewer points"
-            )
+        _fits(shape, len(found[0]))
         done += len(points)
         if progress:
             progress(done, math.prod(shape))
     places = tuple(np.asarray(each, np.float64) for each in axes)
     return Slice(places, np.stack(found).reshape(*shape, -1), gram(directions).cpu().numpy())
+
+
+def _fits(shape: tuple[int, ...], size: int) -> None:
+    """ValueError where `size` numbers a point of the grid are too many."""
+    total = 8 * size * math.prod(shape)
+    if total > MOST_BYTES:
+        raise ValueError(
+            f"a grid of {' x '.join(map(str, shape))} points with {size} number{'s' if size > 1 else ''} each takes "
+            f"{total / 2**30:.1f} GiB, over {MOST_BYTES / 2**30:.0f}: take fewer points"
+        )
 
 
 def quadratic(loss: float, gradient: Tensor, products: Tensor, directions: Tensor, axes: Sequence[FloatArray]) -> FloatArray:

@@ -266,7 +266,7 @@ def test_slice_says_where_it_is_and_its_rows_can_be_drawn_and_kept(line, tmp_pat
         (["--dims", "2", "--points", "999"], 2, "points is over 100,000"),
         (["--at", "nowhere"], 3, "no finished run in"),
         (["--at", "a/b", "--to", "c/d", "--directions", "optima"], 2, "lie in one folder of results"),
-        (["--k", "1", "--dims", "2"], 2, "no plane in one coordinate"),
+        (["--k", "1", "--dims", "2"], 2, "no 2 dimensions in one coordinate"),
     ],
 )
 def test_what_makes_no_slice_is_one_line_with_its_exit_code(line, change, code, message, tmp_path):

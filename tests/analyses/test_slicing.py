@@ -10,13 +10,18 @@ from study_cases import BASE
 
 from analyses.evaluated import Evaluated
 from analyses.inputs import Context, inputs
-from analyses.point import point
+from analyses.point import fields_at, point
 from analyses.run import check, run
 from analyses.slicing import MOST_LOSSES
 from analyses.spec import DIRECTIONS, Spec
-from analyses.store import Store
+from analyses.store import Store, frame
 from apet.errors import ApetError, UsageError
 from apet.models import fingerprint
+from apet.resident import plain
+from apet.scope import all_names
+from figures.grids import grids
+from figures.rows import tidy
+from landscape.slices import MOST_BYTES
 
 LINE = Spec(**{**BASE, "kind": "slice", "k": 40, "points": 5})
 SEEDS = {"position_seed": 3, "k": 30}
@@ -68,6 +73,39 @@ def test_the_centre_is_the_loss_of_the_point_and_axes_are_true_displacements(dir
     assert [math.isnan(row.y) for row in points] == [dims == 1] * len(points)
 
 
+def test_in_three_dimensions_arrays_hold_the_grid_and_rows_say_the_place_on_every_axis(runs, folder):
+    store, names = runs
+    spec = replace(LINE, dims=3, at=names["a"], points=3)
+    rows, arrays = sliced(spec, store, folder)
+    losses = arrays["loss.train"]
+    assert losses.shape == arrays["quadratic"].shape == arrays["loss.validation"].shape == (3, 3, 3)
+    np.testing.assert_allclose(arrays["directions"].T @ arrays["directions"], np.eye(3), atol=1e-5)
+    _, plane = sliced(replace(spec, dims=2), store, folder)  # the first directions of the same seed
+    np.testing.assert_array_equal(losses[:, :, 1], plane["loss.train"])
+    table = {}
+    for row in rows:
+        if row.quantity == "slice_loss" and row.split == "train":
+            x, y, z = row.x, row.y, float(row.note.rpartition("; axis 3 at ")[2])
+            table[x, y, z] = row.value
+    expected = {}
+    for i, x in enumerate(arrays["axis_0"]):
+        for j, y in enumerate(arrays["axis_1"]):
+            expected |= {(x, y, float(f"{z:g}")): losses[i, j, n] for n, z in enumerate(arrays["axis_2"])}
+    assert table == pytest.approx(expected)
+    (grid,) = grids(tidy(frame(rows)), 2)  # a figure draws the plane through the centre
+    np.testing.assert_allclose(grid.loss, losses[:, :, 1])
+
+
+def test_four_optima_span_three_dimensions(runs, folder):
+    store, names = runs
+    spec = replace(LINE, directions="optima", to="+".join(names.values()), dims=3, points=3, reach=1.0)
+    _, arrays = sliced(spec, store, folder)
+    assert arrays["places"].shape == (4, 3)
+    apart = np.linalg.norm(arrays["places"][:, None] - arrays["places"], axis=-1)
+    ends = store.arrays(names["a"])["z"]
+    assert apart[0, 1] == pytest.approx(np.linalg.norm(ends), rel=1e-4)
+
+
 def test_a_point_of_the_slice_is_the_loss_there_and_the_model_is_left_as_it_was(runs, folder, tmp_path):
     store, names = runs
     spec = replace(LINE, at=names["a"]).resolved()
@@ -102,6 +140,43 @@ def test_runs_of_other_entries_are_points_of_the_span_of_all(runs, folder):
     here = {**vars(plane), "at": None, "dims": 1, "to": names["a"]}  # from the pretrained point
     _, arrays = sliced(Spec(**here), store, folder)
     assert arrays["loss.train"][1] == pytest.approx(store.arrays(names["a"])["history"][0, 1], rel=1e-5)
+
+
+@pytest.mark.parametrize("k", [40, 4000])
+def test_a_slice_of_a_run_in_bfloat16_is_of_its_weights_in_float32_and_its_displacements_are_exact(k, folder, tmp_path):
+    store = Store(tmp_path)
+    trained = Spec(**BASE, k=k, weights="bfloat16", dtype="bfloat16")
+    name = run(trained, store, folder)
+    spec = Spec(**{**fields_at(store, name), "kind": "slice", "at": name, "points": 3, "batch": 8, "dtype": "bfloat16"}).resolved()
+    assert (spec.weights, spec.dtype) == ("bfloat16", "float32")
+    held, found = inputs(trained, folder).loaded, inputs(spec, folder)
+    upcast = {each: p.detach().clone() for each, p in found.loaded.model.named_parameters()}
+    assert {p.dtype for p in upcast.values()} == {torch.float32}
+    assert all(torch.equal(p.detach().float(), upcast[each]) for each, p in held.model.named_parameters())
+    assert held.fingerprint == found.loaded.fingerprint
+    _, arrays = sliced(spec, store, folder)
+    np.testing.assert_array_equal(arrays["z"], store.arrays(name)["z"])
+    with point(spec, found, Context(store.folder("x"), lambda *_: None)) as here:
+        z = here.z + torch.as_tensor(arrays["directions"][:, 0]).mul(float(arrays["axis_0"][2]))
+        losses = here.objective.loss(z)
+        touched = all_names(found.loaded.model)
+        for each, where, flat in here.space.locate(here.index):
+            own = upcast[each].flatten()[torch.as_tensor(flat)]
+            assert torch.equal(plain(touched[each]).detach().flatten()[torch.as_tensor(flat)], own + z[where])
+    assert losses == pytest.approx(arrays["loss.train"][2], rel=1e-4)
+    # Runs in other weights start from other points.
+    other = run(replace(trained, weights="float32", position_seed=1), store, folder)
+    with pytest.raises(UsageError, match="has weights float32, this slice bfloat16"):
+        run(replace(spec, directions="optima", to=other, reach=None), store, folder)
+
+
+def test_a_reach_that_float32_rounds_away_is_refused_and_one_that_it_holds_is_not(runs, folder):
+    store, names = runs
+    refusal = r"reach = 1e-07 is too small for 5 points: .* on axis 1, .* 9\d % of the entries move less than 8 units"
+    with pytest.raises(UsageError, match=refusal):
+        run(replace(LINE, at=names["a"], reach=1e-7), store, folder)
+    _, arrays = sliced(replace(LINE, at=names["a"], reach=1e-3), store, folder)
+    assert len(arrays["axis_0"]) == 5
 
 
 class Dies(RuntimeError):
@@ -162,7 +237,9 @@ def test_a_grid_of_one_point_is_the_centre_and_refinement_keeps_the_old_places(f
     ("change", "message"),
     [
         ({"points": 4}, "points = 4 is even: .* for instance 5"),
-        ({"dims": 3}, "a line .1. or a plane .2."),
+        ({"dims": 0}, "a line .1., a plane .2. or of up to 10 dimensions"),
+        ({"dims": 11}, "dims = 11: a slice is .* up to 10 dimensions"),
+        ({"dims": 3, "points": 47}, "103,823 points is over 100,000: at most 45 a side"),
         ({"dims": 2, "points": 1001}, "1,002,001 points is over 100,000: at most 315 a side"),
         ({"reach": 0.0}, "reach = 0.0 must be positive"),
         ({"reach": math.nan}, "reach = nan must be positive"),
@@ -181,17 +258,27 @@ def test_what_makes_no_slice_is_refused(change, message):
 
 def test_what_cannot_be_sliced_says_why(runs, folder, tmp_path, monkeypatch):
     store, names = runs
-    with pytest.raises(UsageError, match="no plane in one coordinate"):
+    with pytest.raises(UsageError, match="k = 1: there are no 2 dimensions in one coordinate"):
         run(replace(LINE, k=1, dims=2), store, folder)
+    with pytest.raises(UsageError, match="no 3 dimensions in 2 coordinates"):
+        run(replace(LINE, k=2, dims=3), store, folder)
     with pytest.raises(ApetError, match="span no line"):
         run(replace(LINE, directions="optima", at=names["a"], to=names["a"]), store, folder)
     monkeypatch.setattr("landscape.objective.Objective.gradient", lambda self, z: torch.zeros_like(z))
     with pytest.raises(ApetError, match="direction 0 has length 0"):
         run(replace(LINE, directions="gradient"), store, folder)
     monkeypatch.setattr("analyses.slicing.MOST_LOSSES", 100)
-    assert MOST_LOSSES > 100
+    assert 100 < MOST_LOSSES <= MOST_BYTES / 8  # so the library has no other word on a grid that passes
     with pytest.raises(UsageError, match="fewer points, or fewer examples"):
         check(LINE, inputs(LINE, folder))
+    monkeypatch.setattr("analyses.slicing.MOST_LOSSES", 5 * 2 * 16)
+    check(LINE, inputs(LINE, folder))
+    with pytest.raises(UsageError, match="losses and hits, at most"):
+        check(replace(LINE, metric=True), inputs(LINE, folder))
+    monkeypatch.setattr("analyses.slicing.MOST_LOSSES", 100)
+    monkeypatch.setattr("landscape.slices.slice_of", None)
+    with pytest.raises(UsageError, match="fewer points, or fewer examples"):
+        run(LINE, store, folder)
 
 
 def test_directions_by_filters_are_as_long_in_every_row_as_its_values(folder, tmp_path):
@@ -214,6 +301,17 @@ def test_a_slices_fields_split_no_other_runs_identity():
     assert replace(spectrum, dims=2, points=7).run_id("w", "d") == spectrum.run_id("w", "d")
     assert replace(line, dims=2).run_id("w", "d") != line.run_id("w", "d")
     assert replace(line, points=None).run_id("w", "d") == replace(line, points=41).run_id("w", "d")
+    # The names of runs that stores hold already.
+    known = {
+        Spec(kind="slice", k=40): "ec9bc73b1bbf6c70",
+        Spec(kind="slice", k=40, dims=2, at="a", directions="trajectory"): "f480556cbc4db09b",
+        Spec(kind="slice", k=4, directions="optima", at="a", to="b", curve=True): "4771661f0798d0fa",
+        Spec(kind="spectrum", k=4): "7cef13150a33ed08",
+        Spec(method="full"): "bd6b7656c2e09313",
+        Spec(method="lora"): "d825e1972b77df99",
+        Spec(k=5): "c53557f393536b84",
+    }
+    assert {spec: spec.run_id("w", "d") for spec in known} == known
 
 
 def test_numbers_of_a_point_come_with_their_errors_and_a_level_that_is_not_met_is_censored(runs, folder, monkeypatch):

@@ -1,6 +1,9 @@
 """Runs that count are whole; rows come back as they were; identities depend on what decides the numbers, and on nothing else."""
 
+import hashlib
+import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,6 +11,8 @@ import pytest
 from analyses.spec import Spec, spec_from
 from analyses.store import Row, Store, frame
 from apet.errors import UsageError
+from figures.grids import grids
+from figures.rows import tidy
 
 ROWS = [
     Row("m", 10, "t", "loss", 0.5, "r", split="train", k=3, stderr=0.1),
@@ -27,6 +32,30 @@ def test_rows_and_arrays_come_back_as_they_were(store):
     assert np.array_equal(store.arrays("r")["z"], np.arange(3.0))
     assert store.run_ids() == ["r"]
     assert len(frame(store.rows("r"))) == 2
+
+
+def test_rows_that_were_written_before_there_was_a_column_lack_it(store):
+    """Rows on a curve had an x and no y; what a row says nothing of is NaN, and a figure draws such rows as a line."""
+    on_a_line = [replace(ROWS[0], quantity="slice_loss", x=x) for x in (-1.0, 0.0, 1.0)]
+    store.commit("old", {"kind": "slice"}, on_a_line, {}, {})
+    folder = store.folder("old")
+    written = [json.loads(line) for line in (folder / "rows.jsonl").read_text().splitlines()]
+    content = "".join(json.dumps({name: value for name, value in row.items() if name != "y"}) + "\n" for row in written)
+    assert '"y"' not in content
+    (folder / "rows.jsonl").write_text(content)
+    about = json.loads((folder / "DONE").read_text())
+    about["sums"]["rows.jsonl"] = hashlib.sha256(content.encode()).hexdigest()
+    (folder / "DONE").write_text(json.dumps(about))
+    (store.root / "journal.jsonl").unlink()
+    again = Store(store.root)
+    assert again.done("old")
+    assert repr(again.rows("old")) == repr(on_a_line)
+    assert dict(again.summaries())["old"].scores == {}
+    table = frame(again.rows("old"))
+    assert table["y"].isna().all()
+    (grid,) = grids(tidy(table), 1)
+    assert grid.y is None
+    assert grid.x.tolist() == [-1, 0, 1]
 
 
 @pytest.mark.parametrize("name", ["rows.jsonl", "arrays.safetensors", "spec.json"])

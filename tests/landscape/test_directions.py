@@ -86,7 +86,7 @@ def test_points_that_span_too_little_have_no_principal_directions() -> None:
         principal_directions(line, 4)
 
 
-@pytest.mark.parametrize("count", [2, 3])
+@pytest.mark.parametrize("count", [2, 3, 5])
 def test_the_line_or_plane_through_points_holds_them_at_their_true_distances(count: int) -> None:
     points = torch.as_tensor(np.random.default_rng(count).standard_normal((count, 9)))
     found = through(points)
@@ -101,3 +101,5 @@ def test_points_on_one_line_span_no_plane() -> None:
         through(torch.tensor([[0.0, 0, 0], [1, 1, 1], [3, 3, 3]]))
     with pytest.raises(ValueError, match="coincide or lie on one line"):
         through(torch.ones(2, 4))
+    with pytest.raises(ValueError, match="span fewer than 3 dimensions"):
+        through(torch.tensor([[0.0, 0, 0], [1, 0, 0], [0, 1, 0], [1, 1, 0]]))

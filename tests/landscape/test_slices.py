@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from landscape import Hessian, Objective, axis, quadratic, random_directions, refined, slice_of
+from landscape import Hessian, Objective, axis, quadratic, random_directions, refined, rounding, slice_of
 from landscape.slices import Evaluate
 
 SIZE = 12
@@ -35,6 +35,15 @@ def test_a_slice_of_a_quadratic_is_its_closed_form_in_value_and_orientation() ->
             assert abs(found.numbers[i, j, 0] - expected) < 1e-12 * max(1, abs(expected))
     model = quadratic(1.5, G, H @ DIRECTIONS, DIRECTIONS, AXES)
     np.testing.assert_allclose(model, found.numbers[..., 0], rtol=1e-12, atol=1e-12)
+
+
+def test_in_three_dimensions_values_and_orientation_are_those_of_the_closed_form_and_planes_lie_in_it_bitwise() -> None:
+    directions, axes = random_directions(SIZE, 3, 0, torch.float64), (axis(2.0, 3), axis(0.7, 5), axis(1.1, 7))
+    found = slice_of(loss, CENTRE, directions, axes).numbers[..., 0]
+    assert found.shape == (3, 5, 7)
+    np.testing.assert_allclose(quadratic(1.5, G, H @ directions, directions, axes), found, rtol=1e-12, atol=1e-12)
+    assert found[0, 4, 1] == pytest.approx(loss(CENTRE + directions @ torch.tensor([axes[0][0], axes[1][4], axes[2][1]])), rel=1e-12)
+    assert np.array_equal(found[:, :, 3], slice_of(loss, CENTRE, directions[:, :2], axes[:2]).numbers[..., 0])
 
 
 def test_the_quadratic_of_an_objective_touches_it_to_second_order() -> None:
@@ -132,6 +141,42 @@ def test_wrong_grids_are_refused() -> None:
         slice_of(loss, CENTRE, DIRECTIONS, [axis(1.0, 3)])
     with pytest.raises(ValueError, match="take fewer points"):
         slice_of(lambda z: np.zeros(10_000), CENTRE, DIRECTIONS, [axis(1.0, 301)] * 2)
+
+
+def test_a_grid_too_large_for_memory_is_refused_before_any_point() -> None:
+    class Sized:
+        size = 10_000
+
+        def __call__(self, z: torch.Tensor) -> float:
+            raise AssertionError("a point was computed")
+
+    with pytest.raises(ValueError, match="301 x 301 points with 10000 numbers each takes 6.8 GiB, over 2: take fewer points"):
+        slice_of(Sized(), CENTRE, DIRECTIONS, [axis(1.0, 301)] * 2)
+    with pytest.raises(ValueError, match="with 1 number each takes"):
+        slice_of(Sized.__call__.__get__(Sized()), CENTRE, DIRECTIONS, [axis(1.0, 20_001)] * 2)
+
+
+def test_a_step_that_the_weights_can_hold_is_exact_and_a_smaller_one_is_rounded_away() -> None:
+    weights, centre, direction = torch.ones(4), torch.zeros(4), torch.tensor([1.0, 1, 0, 0])
+    unit = 2.0**-23  # in the last place of 1
+    for step, share, error in ((8 * unit, 0, 0), (7 * unit, 1, 0), (unit / 4, 1, 1), (2.5 * unit, 1, 0.2)):
+        found = rounding(weights, centre, direction, step)
+        assert (found.share, found.error) == (share, pytest.approx(error))
+    with pytest.raises(ValueError, match="no length"):
+        rounding(weights, centre, torch.zeros(4), 1.0)
+
+
+@pytest.mark.parametrize("reach", [1.0, 1e-4, 1e-6])
+def test_the_rounding_of_a_displacement_is_that_of_the_same_sums_in_float64(reach: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights, centre = (torch.as_tensor(RANDOM.standard_normal(100), dtype=torch.float32) for _ in range(2))
+    direction = random_directions(100, 1, 5)[:, 0]
+    monkeypatch.setattr("landscape.slices.ROWS", 30)
+    found = rounding(weights, centre, direction, reach)
+    moved = (weights + (centre + np.float32(reach) * direction)).double() - (weights + centre).double()
+    wanted = reach * direction.double()
+    assert found.error == pytest.approx(float((moved - wanted).norm() / wanted.norm()), rel=0.2)
+    assert found.error < 3 * 100**0.5 * 2**-23 / reach
+    assert rounding(weights.double(), centre.double(), direction.double(), reach).error < 1e-8
 
 
 def test_places_are_added_where_the_curve_bends_by_pairs_and_none_is_lost() -> None:
