@@ -88,6 +88,12 @@ Schedule = Annotated[
         help="plateau (the rate falls and the run ends as the watched loss stalls), constant, linear or cosine. \\[default: plateau]"
     ),
 ]
+Optimizer = Annotated[
+    str | None,
+    typer.Option(
+        help="adamw, or lbfgs: all examples at once, to the minimum of the training loss (with --no-early-stop; --steps are its iterations). \\[default: adamw]"
+    ),
+]
 Accumulate = Annotated[int | None, typer.Option(help="Work a batch off in this many parts; more if memory runs out. \\[default: 1]")]
 Checkpointing = Annotated[bool | None, typer.Option("--gradient-checkpointing", help="Compute activations again instead of keeping them.")]
 Readout = Annotated[
@@ -159,7 +165,7 @@ def train(
     readout: Readout = None, max_length: MaxLength = None, examples: Examples = None,
     seed: Seed = None, position_seed: PositionSeed = None, train_seed: TrainSeed = None,
     steps: Steps = None, batch: Batch = None, accumulate: Accumulate = None, gradient_checkpointing: Checkpointing = None,
-    lr: Rate = None, find_lr: FindRate = None, schedule: Schedule = None, trajectory: Trajectory = None, keep_end: KeepEnd = None, dtype: Dtype = None, weights: Weights = None, attention: Attention = None,
+    optimizer: Optimizer = None, lr: Rate = None, find_lr: FindRate = None, schedule: Schedule = None, trajectory: Trajectory = None, keep_end: KeepEnd = None, dtype: Dtype = None, weights: Weights = None, attention: Attention = None,
     track: Track = None, device: Device = "auto", out: Out = Path("results"), config: Config = None, set_: Set = None,
     resume: Resume = True, json_: Json = False, dry_run: DryRun = False,
 ) -> None:  # fmt: skip
@@ -213,7 +219,7 @@ def _train_summary(name: str, store: Any) -> dict[str, Any]:
         out |= {key: row.value, f"{key}_stderr": row.stderr}
     return out | {
         "train_loss": found["loss", "train"].value,
-        "learning_rate": found["learning_rate", None].value,
+        "learning_rate": found["learning_rate", None].value if ("learning_rate", None) in found else None,
         "steps": int(found["steps", None].value),
         "plateau": bool(found["plateau", None].value),
         "diverged": int(diverged.value) if diverged else None,
@@ -242,6 +248,8 @@ def intrinsic_dim(
     subspace: Subspace = None,
     measure: Annotated[bool, typer.Option("--measure/--no-measure", help="Train over k and regress the crossing.")] = True,
     predict: Annotated[bool, typer.Option("--predict/--no-predict", help="Predict from the Gauss-Newton matrix at the pretrained point.")] = True,
+    path: Annotated[bool | None, typer.Option("--path", help="Predict along the proximal path of the model itself, too: gradients of all parameters, as many as a few training runs take.")] = None,
+    optimizer: Optimizer = None,
     find_lr: Annotated[bool | None, typer.Option("--find-lr/--no-find-lr", help="Before each run try five rates around the default for its k, 40 steps each. \\[default: no-find-lr]")] = None,
     seed: Seed = None, train_seed: TrainSeed = None, steps: Steps = None, batch: Batch = None, lr: Rate = None, dtype: Dtype = None,
     device: Device = "auto", out: Out = Path("results"), config: Config = None, set_: Set = None, resume: Resume = True,

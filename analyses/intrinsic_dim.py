@@ -23,7 +23,7 @@ HALVINGS = 6  # of full fine-tuning's steps, for the map from a metric to the tr
 def references(spec: Spec, search: Search, predict: bool) -> list[Spec]:
     """What is run before the search: full fine-tuning, for a metric also stopped earlier and earlier, and the Gram matrix."""
     spec = replace(spec, early_stop=False)
-    full = replace(spec, kind="train", method="full", k=None, subspace="coordinates")
+    full = replace(spec, kind="train", method="full", k=None, subspace="coordinates", optimizer="adamw")
     steps = [spec.steps] if search.target.on_loss else sorted({max(1, spec.steps >> i) for i in range(HALVINGS + 1)}, reverse=True)
     specs = [replace(full, steps=each) for each in steps]
     if predict and search.target.on_loss:
@@ -75,7 +75,7 @@ def _summary(members: list[Run], rows: list[Row], target: Target) -> dict[str, A
         for suffix, value in (("", "value"), ("_low", "low"), ("_high", "high")):
             out[name + suffix] = _null(getattr(row, value)) if row else None
         out[flag] = row.note.split()[1] if row and row.note.startswith("censored:") else None
-    for name in ("k_gm", "k_m0", "k_m1", "k_larsen", "k_gordon"):
+    for name in ("k_gm", "k_m0", "k_m1", "k_larsen", "k_gordon", "k_path_gm", "k_path_m0", "k_path_m1", "k_path_t5"):
         if name in by:
             out[name] = _null(by[name].value)
     if "k_gm" in by:

@@ -100,17 +100,21 @@ def _own_path_rows(arrays: dict[str, np.ndarray], target: float, ceiling: float,
     if reason:
         return [row(name, None, note=reason) for name in names]
     after = max(1, int(np.argmax(envelope <= target)))
-    before, share = (after - 1, math.log(envelope[after - 1] / target) / math.log(envelope[after - 1] / envelope[after]))
-    if before == 0:  # no ridge belongs to the pretrained point
-        before, share = after, 0.0
-    here = math.exp((1 - share) * math.log(kappa[before]) + share * math.log(kappa[after]))
+    before = after - 1
+    share = math.log(envelope[before] / target) / math.log(envelope[before] / envelope[after])
+    part = 1.0  # of the gain of the first point
+    if before == 0:  # no ridge belongs to the pretrained point: near it the gain is inverse to the ridge, and k in proportion to it
+        before, share, part = after, 0.0, (envelope[0] - target) / (envelope[0] - envelope[after])
+        here = kappa[after] / part
+    else:
+        here = math.exp((1 - share) * math.log(kappa[before]) + share * math.log(kappa[after]))
     m0, error0 = _n_eff(arrays, 0, here)
     (one, error_one), (other, error_other) = _n_eff(arrays, before, here), _n_eff(arrays, after, here)
     m1, error1 = one ** (1 - share) * other**share, max(error_one, error_other)
     found = {"k_path_gm": (math.sqrt(m0 * m1), math.hypot(error0, error1) / 2), "k_path_m0": (m0, error0), "k_path_m1": (m1, error1)}
     if "path_t5" in arrays:
         single = arrays["path_t5"]
-        found["k_path_t5"] = (math.exp((1 - share) * math.log(single[before]) + share * math.log(single[after])), 0.0)
+        found["k_path_t5"] = (part * math.exp((1 - share) * math.log(single[before]) + share * math.log(single[after])), 0.0)
     note = f"{definition}; kappa {here:.3g}, residuals {residual[before]:.2g} and {residual[after]:.2g}"
     rows: list[Row] = []
     for name, (k, error) in found.items():

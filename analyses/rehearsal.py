@@ -56,11 +56,14 @@ def rehearse(spec: Spec, found: Inputs) -> dict[str, float]:
     look = watched[:LOOKED_AT]
     glance = _seconds(lambda: evaluate(mounted.model, scorer, look), 1, found.device) / len(look)  # an example
     looks, pilots = 1 - (-spec.steps // options.check), len(FACTORS) if spec.find_lr else 0
+    parts = 1.0  # of a step, as large as the one that was rehearsed
+    if spec.optimizer == "lbfgs":
+        looks, parts = 0, len(examples) / min(spec.batch, len(examples))
     seen = min(SEEN, len(examples)) if spec.early_stop else len(examples)
     reported = len(heldout) + len(found.data.splits.get("test", ()))
     return {
         "step_seconds": step_seconds,
-        "seconds": step_seconds * (spec.steps + pilots * PILOT_STEPS)
+        "seconds": step_seconds * (spec.steps * parts + pilots * PILOT_STEPS)
         + glance * ((looks + pilots) * len(watched) + 3 * seen + len(heldout))
         + decode * reported,
         "peak_gb": peak_gb(found.device),

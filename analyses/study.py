@@ -5,7 +5,7 @@ defaults: {task: mini-sentiment, examples: 256, early_stop: false}
 grid:                                   # every list in an entry is crossed with the others
   - {kind: train, method: apet, model: [mini-t5-240k, mini-t5-790k], k: [4, 16], position_seed: [0, 1]}
   - {kind: predict, model: [mini-t5-240k, mini-t5-790k]}
-threshold: {fraction: 0.5}              # optional
+threshold: {fraction: 0.5}              # optional; or a list of them
 
 Where runs need what others have found, there are `stages` instead of one grid:
 
@@ -126,7 +126,7 @@ def read_study(path: Path) -> Study:
         stages, listed = [], content.mapping("stages")
         for name in listed:
             stages.append(_stage(name, listed.mapping(name), defaults, tuple(stage.name for stage in stages)))
-    targets = [_target(content.mapping("threshold"))] if "threshold" in content else []
+    targets = [_target(each) for each in _listed(content, "threshold")]
     targets += [stage.search.target for stage in stages if stage.search]
     data = content.mapping("data")
     for task, folder in data.items():
@@ -136,6 +136,17 @@ def read_study(path: Path) -> Study:
     if not re.fullmatch(r"\w[\w.-]*", name):
         raise UsageError(f"{content.at('name')}the name '{name}' becomes a folder's: letters, digits, '-', '_' and '.' only")
     return Study(name, tuple(stages), tuple(dict.fromkeys(targets)), {task: Path(folder) for task, folder in data.items()})
+
+
+def _listed(content: Mapping, key: str) -> list[Mapping]:
+    """The mapping at `key`, or the list of them; none without it."""
+    value = content.get(key)
+    if not isinstance(value, list):
+        return [content.mapping(key)] if key in content else []
+    for each in value:
+        if not isinstance(each, Mapping):
+            raise UsageError(f"{content.at(key)}{key}: {each!r} is not a mapping")
+    return value
 
 
 def _stage(name: str, content: Mapping, defaults: Mapping, before: tuple[str, ...]) -> Stage:

@@ -137,7 +137,8 @@ def _rows(store: Store, runs: list[Run], target: Target, seed: int, diverged: in
         rows += _mapped([run for run in runs if run.tuned_by("full")], measured, target, value, metric, seed, row)
     predicted = [run for run in runs if foresees(run)]
     if predicted:
-        rows += predicted_rows(store, predicted[0], value, seed, definition, row)
+        most = max(predicted, key=lambda run: run.spec.get("path", False))  # it holds all that one without the path does
+        rows += predicted_rows(store, most, value, seed, definition, row)
     return rows
 
 

@@ -172,3 +172,39 @@ def test_the_command_says_what_is_missing_and_writes_rows_that_figures_read(tmp_
     assert (one / "figures" / "attribution.pdf").is_file()
     drawn = command.invoke(app, ["figures", str(one), "--fraction", "0.1", "--only", "attribution", "--out", str(tmp_path), "--json"])
     assert "attribution" in json.loads(drawn.stdout)["written"]
+
+
+def test_the_path_of_the_model_itself_begins_as_its_quadratic(store: Store) -> None:
+    plain, spec = run(BASE, store), replace(BASE, path=True)
+    name = run(spec, store)
+    assert name != plain
+    rows = {row.quantity: row for row in store.rows(name)}
+    assert 0 < rows["path_example_gradients"].value <= check(spec, inputs(spec, None))["gradient_equivalents"]
+    arrays = store.arrays(name)
+    path, initial = arrays["path"], arrays["path"][0, 1]
+    assert np.isinf(path[0, 0])
+    assert (np.diff(path[:, 0]) < 0).all()
+    eigenvalues = gradient_spectrum(arrays["gram"], arrays["logits"], arrays["labels"]).eigenvalues
+    assert np.sort(arrays["path_nodes"][0, 0])[-3:] == pytest.approx(np.sort(eigenvalues)[-3:], rel=1e-3)
+    found = {r.quantity: r.value for r in predicted_rows(store, Run.of(store, name), 0.985 * initial, 0, "d", row_of)}
+    assert found["k_path_m0"] == pytest.approx(found["k_pred"], rel=0.15)
+    assert found["k_path_gm"] == pytest.approx(math.sqrt(found["k_path_m0"] * found["k_path_m1"]))
+    assert 0.5 < found["k_path_t5"] / found["k_path_m1"] < 2
+
+
+@pytest.mark.parametrize(("share", "answer"), [(1.2, "below"), (1e-6, "above")])
+def test_a_target_off_the_path_is_an_answer(store: Store, share: float, answer: str) -> None:
+    run_of = Run.of(store, run(replace(BASE, path=True), store))
+    loss = float(store.arrays(run_of.id)["path"][0, 1])
+    rows = [row for row in predicted_rows(store, run_of, share * loss, 0, "d", row_of) if row.quantity.startswith("k_path")]
+    assert rows
+    assert all(math.isnan(row.value) and row.note.startswith(f"censored: {answer}") for row in rows)
+
+
+def test_a_number_over_the_rank_is_kept_apart(store: Store) -> None:
+    run_of = Run.of(store, run(replace(BASE, path=True), store))
+    loss = float(store.arrays(run_of.id)["path"][0, 1])
+    found = {row.quantity: row for row in predicted_rows(store, run_of, 0.3 * loss, 0, "d", row_of)}
+    assert math.isnan(found["k_gm"].value)
+    assert found["k_gm_over_rank"].value > 0.3 * found["rank_ceiling"].value
+    assert found["k_bracket_over_rank"].low <= found["k_bracket_over_rank"].high

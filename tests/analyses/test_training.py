@@ -185,3 +185,21 @@ def test_a_table_of_a_split_or_format_that_is_not_there_is_refused(seeds, tmp_pa
         table(seeds, "test")
     with pytest.raises(UsageError, match="suffix"):
         write_table(table(seeds), tmp_path / "t.xls")
+
+
+def test_a_minimum_is_a_run_of_its_own_without_what_belongs_to_adamw(tmp_path):
+    spec = Spec(model=T5, task="mini-nli", examples=16, k=30, early_stop=False, batch=16, steps=40, optimizer="lbfgs")
+    assert replace(spec, lr=1.0, schedule="cosine", clip=5.0).resolved() == spec.resolved()
+    assert spec.resolved().lr is None
+    assert spec.run_id("w", "d") != replace(spec, optimizer="adamw").run_id("w", "d")
+    rows = rows_of(spec, None, tmp_path)
+    assert rows["loss", "train"].value < 0.8 * rows["initial_loss", "train"].value
+    assert rows["example_gradients", None].value == 16 * rows["steps", None].value
+    assert ("learning_rate", None) not in rows
+    assert rehearse(spec, inputs(spec, None))["seconds"] > 0
+
+
+@pytest.mark.parametrize(("field", "wrong"), [({"early_stop": True}, "--no-early-stop"), ({"dtype": "bfloat16"}, "too coarse")])
+def test_a_minimum_takes_neither_early_stop_nor_coarse_numbers(field, wrong):
+    with pytest.raises(UsageError, match=wrong):
+        replace(Spec(k=3, optimizer="lbfgs", early_stop=False), **field).resolved()

@@ -1,0 +1,58 @@
+"""L-BFGS on all examples: further down than AdamW's plateau, the same twice, and stopped when asked to."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+
+from apet.errors import Interrupted
+from apet.evaluation import evaluate
+from apet.methods import Choice, mount
+from apet.minimise import FLOOR, minimise
+from apet.models import load_model
+from apet.scoring import scorer_of
+from apet.tasks import TASKS, load_task
+
+LOADED = load_model("mini-t5-130k")
+TASK = TASKS["mini-nli"]
+EXAMPLES = load_task("mini-nli", None, False).splits["train"][:16]
+
+
+def minimised(k: int, steps: int = 60, batch: int = 16, trajectory: bool = False, **options):
+    model, scorer = copy.deepcopy(LOADED.model), scorer_of(LOADED, TASK)
+    mounted = mount("apet", model, Choice(k=k, position_seed=1))
+    return model, scorer, mounted, minimise(model, mounted, scorer, EXAMPLES, steps, batch, trajectory, **options)
+
+
+def test_the_loss_falls_to_what_evaluation_finds_there() -> None:
+    model, scorer, mounted, progress = minimised(30)
+    losses = [loss for _, loss in progress.history]
+    assert losses[-1] < 0.7 * losses[0]
+    assert evaluate(model, scorer, EXAMPLES)["loss"].value == pytest.approx(losses[-1], rel=1e-4)
+    assert progress.step >= len(losses)  # a line search may ask more than once
+    assert mounted.attached.z.abs().max() > 0
+
+
+def test_two_runs_are_bitwise_the_same_and_batches_do_not_matter() -> None:
+    first, again, parts = (minimised(10, steps=15, batch=batch)[2].attached.z.detach() for batch in (16, 16, 5))
+    assert torch.equal(first, again)
+    assert torch.allclose(first, parts, rtol=0.05, atol=0.05 * float(first.abs().max()))
+
+
+def test_enough_entries_reach_the_floor_and_stop_there() -> None:
+    *_, progress = minimised(300, steps=400)
+    assert progress.plateau
+    assert progress.history[-1][1] < FLOOR * progress.history[0][1] <= progress.history[-2][1]
+
+
+def test_a_trajectory_has_a_place_for_every_look_and_few_steps_are_no_plateau() -> None:
+    *_, mounted, progress = minimised(8, steps=4, trajectory=True)
+    assert len(mounted.trajectory) == len(progress.history) == 5
+    assert np.array_equal(mounted.trajectory[0].numpy(), np.zeros(8))
+    assert not progress.plateau
+
+
+def test_a_stop_is_an_interruption() -> None:
+    with pytest.raises(Interrupted, match="begins it again"):
+        minimised(8, stopped=lambda: True)
