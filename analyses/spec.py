@@ -10,6 +10,7 @@ from typing import Any, get_type_hints
 
 from apet.errors import UsageError, did_you_mean, one_of
 from apet.methods import BASELINES, METHODS
+from apet.nets import NETS
 from apet.operations import OPERATIONS
 from apet.placement import ORDERS as PLACED_ORDERS
 from apet.placement import UNITS
@@ -268,8 +269,13 @@ def default_lr(method: str, k: int | None, subspace: str = "coordinates") -> flo
 
 
 def spec_from(values: dict[str, Any], where: Callable[[str], str] = lambda name: "") -> Spec:
-    """A Spec from a mapping; unknown names and wrong types are usage errors that begin with `where` of the field."""
+    """A Spec from a mapping; unknown names and wrong types are usage errors that begin with `where` of the field.
+
+    A network that has no trained weights (`apet.nets`) is drawn without being asked to.
+    """
     hints = get_type_hints(Spec)
+    if values.get("model") in list(NETS):
+        values = {**values, "random_init": True}
     for name, value in values.items():
         if name not in hints:
             raise UsageError(f"{where(name)}unknown field '{name}'{did_you_mean(name, hints)}")

@@ -46,7 +46,7 @@ class Stepper:
         optimizer = torch.optim.AdamW(groups, lr=options.lr, weight_decay=options.weight_decay)
         self.optimizer: Any = accelerator.prepare(optimizer)
         self.encoded = scorer.encode(examples)
-        self.lengths = np.array([len(item["input_ids"]) for item in self.encoded])
+        self.lengths = np.array([scorer.length(item) for item in self.encoded])
         self.weights = np.array([scorer.weight(item) for item in self.encoded])
 
     def step(self, progress: Progress) -> bool:
