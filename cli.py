@@ -486,8 +486,6 @@ def study(
     rows = [row for target in what.targets for row in thresholds(store, runs, target)]
     for spec, error in outcome.failed:
         log.print(f"[red]failed:[/red] {title(spec)}: {error}", highlight=False, soft_wrap=True)
-    for note in what.to_come:
-        log.print(f"left out: {note}", highlight=False)
     _print(
         {
             "study": what.name, "results": str(store.root), "done": len(outcome.done), "failed": len(outcome.failed),
@@ -512,13 +510,11 @@ def _print_plan(found: dict[str, Any], as_json: bool) -> None:
     if as_json:
         return _print(found, True)
     notes = {line["model"]: line.pop("note") for line in found["models"] if "note" in line}
-    _print({name: value for name, value in found.items() if name not in ("models", "later")}, False)
+    _print({name: value for name, value in found.items() if name != "models"}, False)
     if found["models"]:
         _listing("models", found["models"], False)
     for model, note in notes.items():
         log.print(f"{model}: {note}", highlight=False, soft_wrap=True)
-    for note in found["later"]:
-        log.print(f"left out: {note}", highlight=False)
 
 
 Aim = Annotated[

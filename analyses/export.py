@@ -32,6 +32,8 @@ def export(run: Path, form: str, out: Path) -> dict[str, Any]:
     if form != "apet" and spec.operations != "add":
         raise UsageError(f"{run.name} tunes new parameters ({spec.operations}), which only the form apet can hold")
     artefact, loaded = artefact_of(spec, store, run.name)
+    if form == "merged" and loaded.tokenizer is None:
+        raise UsageError(f"{spec.model} is no transformers model, of which a checkpoint could be written: take apet")
     if form == "shira" and artefact.head:
         raise UsageError(f"{run.name} trained a classification head, which a SHiRA adapter cannot hold: take apet or merged")
     artefact.check_base(loaded.fingerprint)
@@ -54,7 +56,7 @@ def artefact_of(spec: Spec, store: Store, run_id: str) -> tuple[Any, Any]:
     artefact = Artefact(
         z=torch.as_tensor(arrays["z"]),
         base=spec.model,
-        revision=getattr(loaded.model.config, "_commit_hash", None),
+        revision=getattr(getattr(loaded.model, "config", None), "_commit_hash", None),
         weights=env["weights"],
         dtype=str(next(loaded.model.parameters()).dtype).removeprefix("torch."),
         law=law,

@@ -57,7 +57,7 @@ def model_of(spec: Spec, device: str = "cpu", shapes_only: bool = False) -> Any:
     loaded = load(None)
     if _takes_head(spec, loaded.form):
         loaded = load(TASKS[spec.task].classes)
-    if spec.readout == "head" and loaded.form != "head":
+    if spec.readout == "head" and loaded.form not in ("head", "image"):
         raise UsageError(
             f"{spec.model} answers {spec.task} in words: only BERT's kin take a classification head, and only where there are classes"
         )

@@ -50,7 +50,6 @@ def plan(study: Study, store: Store, jobs: int = 1, device: str = "cpu") -> dict
         **{key: sum(line[key] for line in lines) for key in ("runs", "estimated_runs", "done", "failed", "gradient_equivalents")},
         "hours": None if None in hours else sum(hours),
         "models": lines,
-        "later": list(study.to_come),
     }
 
 

@@ -11,6 +11,7 @@ from typing import Any, get_type_hints
 from apet.displaced import DISPLACING
 from apet.errors import UsageError, did_you_mean, one_of
 from apet.methods import BASELINES, METHODS
+from apet.nets import NETS
 from apet.operations import OPERATIONS
 from apet.placement import ORDERS as PLACED_ORDERS
 from apet.placement import UNITS
@@ -296,7 +297,8 @@ def default_lr(method: str, k: int | None, subspace: str = "coordinates") -> flo
 
     (1 of .3, 1, 3 at k = 64; .3 of .3, 1 at k = 256; both on mini-sentiment; about .03 at k = 10,000 on SST-2). The others are
     the best of two or three in 150 steps of mini-t5-790k on SST-2, a factor 3 apart. A projected subspace's k^-1/2 makes AdamW's first
-    steps of length 1 in the parameters, as full fine-tuning's rate does for a million of them: a start for `find_lr`, not a best rate.
+    steps of length 1 in the parameters, as full fine-tuning's rate does for a million of them. On MNIST (fc at k = 750, LeNet at 300) it
+    or three times as much was the best of .3, 1, 3, 10 times it in 600 steps, three times as much in 4,690 (.916 against .902, fc).
     """
     if subspace != "coordinates" and k is not None:
         return k**-0.5
@@ -306,8 +308,13 @@ def default_lr(method: str, k: int | None, subspace: str = "coordinates") -> flo
 
 
 def spec_from(values: dict[str, Any], where: Callable[[str], str] = lambda name: "") -> Spec:
-    """A Spec from a mapping; unknown names and wrong types are usage errors that begin with `where` of the field."""
+    """A Spec from a mapping; unknown names and wrong types are usage errors that begin with `where` of the field.
+
+    A network that has no trained weights (`apet.nets`) is drawn without being asked to.
+    """
     hints = get_type_hints(Spec)
+    if values.get("model") in list(NETS):
+        values = {**values, "random_init": True}
     for name, value in values.items():
         if name not in hints:
             raise UsageError(f"{where(name)}unknown field '{name}'{did_you_mean(name, hints)}")

@@ -43,7 +43,6 @@ _STAGE_KEYS = ("grid", "at", "pairs", "search")
 # What runs may differ in and still be points of one space, in so far as their weights are the same.
 PAIRS = ("position_seed", "train_seed", "k", "method", "unit", "order", "lr", "steps", "batch", "schedule", "weight_decay")
 _SEARCH_KEYS = (*QUANTITIES, "of", "runs", "from", "to")
-TO_COME = ("mnist",)  # kinds of run that a study may name before there are commands for them
 
 
 Variant = tuple[tuple[str, Any], ...]  # fields with their values, of what starts from another run
@@ -75,7 +74,7 @@ class Stage:
 
     `specs` are those of a grid, or with `search` one for each search, whose k does not count. With `at` there is a run for every
     run of that stage and each of `variants`, the fields laid over its own; with `pairs` for every two runs that differ in this field
-    alone, each with the next (`analyses.stages`). `to_come` names kinds that this version has not.
+    alone, each with the next (`analyses.stages`).
     """
 
     name: str
@@ -84,7 +83,6 @@ class Stage:
     at: str | None = None
     variants: tuple[Variant, ...] = ()
     pairs: str | None = None
-    to_come: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -104,11 +102,6 @@ class Study:
     @property
     def tasks(self) -> set[str]:
         return {spec.task for stage in self.stages for spec in stage.specs}
-
-    @property
-    def to_come(self) -> tuple[str, ...]:
-        """What this version leaves out, in words."""
-        return tuple(f"stage {stage.name}: {kind} runs come in a later version" for stage in self.stages for kind in stage.to_come)
 
 
 def read_study(path: Path) -> Study:
@@ -157,25 +150,14 @@ def _stage(name: str, content: Mapping, defaults: Mapping, before: tuple[str, ..
     for entry in entries:
         if not isinstance(entry, Mapping):
             raise UsageError(f"{content.at('grid')}{entry!r} is not a mapping of fields: {', '.join(field_names())}")
-    later = tuple(dict.fromkeys(_kind(entry, defaults) for entry in entries if _kind(entry, defaults) in TO_COME))
-    entries = [entry for entry in entries if _kind(entry, defaults) not in TO_COME]
     at = content.get("at")
     if at is not None:
-        return Stage(name, at=at, variants=_variants(content, entries, defaults, before), pairs=_pairs(content), to_come=later)
+        return Stage(name, at=at, variants=_variants(content, entries, defaults, before), pairs=_pairs(content))
     if "pairs" in content:
         raise UsageError(f"{content.at('pairs')}pairs are of the runs of a stage: say which with 'at'")
     search = _search(content.mapping("search"), before) if "search" in content else None
     specs = [spec for entry in entries for spec in _expand(entry, defaults, search is not None)]
-    return Stage(name, tuple(dict.fromkeys(specs)), search, to_come=later)
-
-
-def _kind(entry: Mapping, defaults: Mapping) -> str:
-    """An entry's kind of run, which is one where it is a kind that is still to come."""
-    kind = entry.get("kind", defaults.get("kind", "train"))
-    kinds = kind if isinstance(kind, list) else [kind]
-    if len(kinds) > 1 and set(kinds) & set(TO_COME):
-        raise UsageError(f"{entry.over(defaults).at('kind')}of the kinds {', '.join(map(str, kinds))} not all are here yet: an entry each")
-    return kinds[0] if kinds else "train"
+    return Stage(name, tuple(dict.fromkeys(specs)), search)
 
 
 def _variants(content: Mapping, entries: list[Mapping], defaults: Mapping, before: tuple[str, ...]) -> tuple[Variant, ...]:
@@ -185,10 +167,11 @@ def _variants(content: Mapping, entries: list[Mapping], defaults: Mapping, befor
         raise UsageError(f"{content.at('at')}there is no stage '{at}' before this one{did_you_mean(str(at), before) if before else ''}")
     found: list[Variant] = []
     for entry in entries:
-        if _kind(entry, defaults) not in ("spectrum", "slice"):
-            raise UsageError(f"{entry.at('kind')}at a run's optimum there are spectra and slices, no {_kind(entry, defaults)} runs")
-        pair = _paired(entry, _kind(entry, defaults)) if "pairs" in content else {}
         for values in _crossed(entry):
+            kind = values.get("kind", defaults.get("kind", "train"))
+            if kind not in ("spectrum", "slice"):
+                raise UsageError(f"{entry.at('kind')}at a run's optimum there are spectra and slices, no {kind} runs")
+            pair = _paired(entry, kind) if "pairs" in content else {}
             values = {**pair, **values}
             _spec_of({**values, "k": 1, "at": "not yet", **({"to": "not yet"} if pair else {})}, entry, defaults)  # as far as can be
             found.append(tuple(values.items()))

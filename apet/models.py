@@ -19,6 +19,7 @@ from apet.aliases import ALIASES, count
 from apet.errors import MissingInput, UsageError, lookup
 from apet.ladder import LADDER, attend_nearby, card, config_of, ladder_names, ladder_tokenizer
 from apet.model_files import Place, find
+from apet.nets import NETS, draw
 from apet.scope import tensor_roles
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -38,7 +39,7 @@ FORMS = {
 class Loaded:
     """A model with its tokenizer. Parameters are counted with tied tensors once, the second time without token embeddings and output head.
 
-    `fingerprint` is a sha256 of all weights, empty where there are shapes only. `form` is one of FORMS: what the model computes.
+    `fingerprint` is a sha256 of all weights, empty where there are shapes only. `form` is one of FORMS or "image": what it computes.
     """
 
     name: str
@@ -52,10 +53,18 @@ class Loaded:
 
 def models_table() -> list[dict[str, Any]]:
     """One row a known model, the shipped ones first; BERT is counted as a masked language model, layers of T5 in each of its halves."""
-    return [_shipped(name) for name in ladder_names()] + [
-        _row(name, alias.config) | {"licence": alias.licence, "source": alias.hub_id, "heldout_loss": None}
-        for name, alias in ALIASES.items()
-    ]
+    return [*map(_shipped, ladder_names()), *map(_alias_row, ALIASES), *map(_net_row, NETS)]
+
+
+def _alias_row(name: str) -> dict[str, Any]:
+    alias = ALIASES[name]
+    return _row(name, alias.config) | {"licence": alias.licence, "source": alias.hub_id, "heldout_loss": None}
+
+
+def _net_row(name: str) -> dict[str, Any]:
+    total = sum(p.numel() for p in draw(name, 0, "meta").parameters())
+    row = {"name": name, "family": "net", "parameters": total, "without_embeddings": total, "layers": None}
+    return row | {"licence": None, "source": "drawn at random", "heldout_loss": None}
 
 
 def _shipped(name: str) -> dict[str, Any]:
@@ -81,6 +90,8 @@ def load_model(
     device). `attention` "eager" can be differentiated twice, "sdpa" is faster and cannot. `dtype` is that of the weights (of a
     float16 checkpoint of T5 transformers keeps the last feed-forward projections in float32).
 
+    A network for images (`apet.nets`) has no weights but drawn ones, and no tokenizer.
+
     Raises UsageError for a name that is in no table, for a model of another kind and for wrong options, MissingInput for a
     model that is not on this machine or not whole.
     """
@@ -88,6 +99,8 @@ def load_model(
     lookup(dict.fromkeys(ATTENTION), attention, "attention")
     if classes is not None and classes < 2:
         raise UsageError(f"{classes} classes: a classification head has 2 or more")
+    if name in NETS:
+        return _net(name, random_init or shapes_only, seed, device, dtype, shapes_only)
     place = find(name)
     config, drawn = _config(name, place, random_init or shapes_only), random_init or shapes_only
     form = _form(name, config, classes, attention)
@@ -107,6 +120,16 @@ def load_model(
     if not shapes_only:
         model.to(device)
     return Loaded(name, model, tokenizer, total, total - tables, "" if shapes_only else fingerprint(model), form)
+
+
+def _net(name: str, drawn: bool, seed: int, device: str, dtype: str, shapes_only: bool) -> Loaded:
+    if not drawn:
+        raise UsageError(f"{name} has no trained weights: use --random-init")
+    model = draw(name, seed, "meta" if shapes_only else "cpu").to(DTYPES[dtype]).eval()
+    if not shapes_only:
+        model.to(device)
+    total = sum(p.numel() for p in model.parameters())
+    return Loaded(name, model, None, total, total, "" if shapes_only else fingerprint(model), "image")
 
 
 def fingerprint(model: nn.Module) -> str:

@@ -1,11 +1,12 @@
 """Examples -> batches -> logits, for one task and one kind of model.
 
-Four forms, by how a model can be asked:
+Five forms, by how a model can be asked:
 
     encoder-decoder   "... it was <extra_id_0>." and the decoder goes on after <extra_id_0>: span corruption's own question
     causal            "... it was" and the text goes on
     masked            "... it was [MASK]."
     head              [CLS] first [SEP] second [SEP] and a linear layer of its own, which is trained along
+    image             an image, and the network's own last layer (`apet.images`)
 
 The first three answer in words, so an untuned model is already a classifier, if a poor one: class c's logit is that of the first
 piece of its label word, and the loss is the cross-entropy over the C label words alone; its Gauss-Newton matrix has rank at most
@@ -31,7 +32,7 @@ from torch import Tensor, nn
 from apet.errors import UsageError
 from apet.tasks import Example, Task
 
-Item = dict[str, list[int]]  # one encoded example: input_ids, target (its label, or the pieces of its text), ...
+Item = dict[str, Any]  # one encoded example: input_ids, target (its label, or the pieces of its text), ...
 Batch = dict[str, Tensor]  # input_ids and attention_mask (B, T), labels (B,) or (B, T'), ...
 IGNORED = -100  # a label that no loss counts
 MAX_TARGET = 64  # pieces of an answer, </s> included
@@ -76,6 +77,10 @@ class Scorer(ABC):
         for item, example in zip(items, examples, strict=True):
             item["target"] = self._pieces(first_answer(example, self.task)) if self.task.generates else [example["label"]]
         return items
+
+    def length(self, item: Item) -> int:
+        """How much of it is read: items of one length need no padding."""
+        return len(item["input_ids"])
 
     def weight(self, item: Item) -> float:
         """What the item counts in a mean: an example 1, a text its pieces."""
@@ -310,9 +315,18 @@ def scorer_of(loaded: Any, task: Task, max_length: int = 128, device: str = "cpu
 
     Where the model has a table of positions, `max_length` is lowered to what it leaves beside `reserve` virtual tokens (those of
     a prompt or prefix) and the answer that a causal model writes behind the text. Raises UsageError where it leaves nothing, for a
-    task that asks for text and a model that cannot write, and for label words that begin alike.
+    task that asks for text and a model that cannot write, for a model that reads texts where there are images (and the reverse), and
+    for label words that begin alike.
     """
-    form, config = loaded.form, loaded.model.config
+    form = loaded.form
+    if task.images != (form == "image"):
+        reads, has = ("images", "texts") if form == "image" else ("texts", "images")
+        raise UsageError(f"{loaded.name} reads {reads}, and the examples of {task.name} are {has}")
+    if form == "image":
+        from apet.images import Images  # which stands on this file
+
+        return Images(task, None, max_length, device)
+    config = loaded.model.config
     if task.generates and form in ("masked", "head"):
         raise UsageError(f"{task.name} asks for text, which {loaded.name} cannot write: take a T5 or BLOOM model")
     positions = getattr(config, "max_position_embeddings", None)  # also GPT-2's n_positions; T5 and BLOOM have no such table

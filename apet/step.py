@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from apet.batches import batch_indices, parts
+from apet.batches import Batches, parts
 from apet.errors import ApetError
 from apet.launch import total
 from apet.memory import out_of_memory
@@ -46,7 +46,8 @@ class Stepper:
         optimizer = torch.optim.AdamW(groups, lr=options.lr, weight_decay=options.weight_decay)
         self.optimizer: Any = accelerator.prepare(optimizer)
         self.encoded = scorer.encode(examples)
-        self.lengths = np.array([len(item["input_ids"]) for item in self.encoded])
+        self.lengths = np.array([scorer.length(item) for item in self.encoded])
+        self.batches = Batches(self.lengths, options.batch, options.train_seed)
         self.weights = np.array([scorer.weight(item) for item in self.encoded])
 
     def step(self, progress: Progress) -> bool:
@@ -56,7 +57,7 @@ class Stepper:
         Raises ApetError if it does so for a single example.
         """
         started = time.perf_counter()
-        chosen = batch_indices(self.lengths, self.options.batch, self.options.train_seed, progress.step)
+        chosen = self.batches.at(progress.step)
         if not math.isfinite(self.gradient(chosen, progress)):
             return False
         norm: Any = self.accelerator.clip_grad_norm_(self.parameters, self.options.clip)

@@ -19,6 +19,7 @@ from typing import Any
 from apet.errors import MissingInput, lookup
 from apet.examples import Example, Placed, checked, distinct, hidden, read_rows, split_file
 from apet.generated import GENERATORS
+from apet.idx import read_images
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ class Task:
     metric: str = "accuracy"
     hub: Hub | None = None
     about: str = ""
+    images: bool = False  # the one field is an image; it has no template
 
     @property
     def classes(self) -> int:
@@ -71,7 +73,10 @@ class Task:
 
     @property
     def source(self) -> str:
-        """Where the examples come from without a folder of one's own: an id of the Hub (and configuration), or `generated`."""
+        """Where the examples come from without a folder of one's own: an id of the Hub (and configuration), or `generated`;
+        images come from files alone."""
+        if self.images:
+            return "idx files"
         return "generated" if self.hub is None else " ".join(filter(None, (self.hub.id, self.hub.configuration)))
 
 
@@ -125,6 +130,8 @@ TASKS = {
              hub=Hub("EdinburghNLP/xsum", revision=_PARQUET), about="one-sentence summaries of BBC articles"),
         Task("multi_news", "{document} in short: {slot}", ("document",), target="summary", metric="rouge_l",
              hub=Hub("alexfabbri/multi_news", revision=_PARQUET), about="long summaries of several articles at once"),
+        # Images
+        Task("mnist", "", ("image",), tuple("0123456789"), images=True, about="written digits; its test images are the validation split"),
     ]
 }  # fmt: skip
 
@@ -140,12 +147,12 @@ class TaskData:
 
     @cached_property
     def fingerprint(self) -> str:
-        return hashlib.sha256(json.dumps(self.splits, sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(self.splits, sort_keys=True, default=_digest).encode()).hexdigest()
 
     @property
     def repeated(self) -> dict[str, int]:
         """By split, how many examples have inputs that stand earlier in it or in a split before it; public data hold some."""
-        seen: set[tuple[str, ...]] = set()
+        seen: set[tuple[str | bytes, ...]] = set()
         found = {}
         for split, examples in self.splits.items():
             before = len(seen)
@@ -154,15 +161,22 @@ class TaskData:
         return found
 
 
+def _digest(image: bytes) -> str:
+    """What stands for an image in a fingerprint."""
+    return hashlib.sha256(image).hexdigest()
+
+
 def load_task(name: str, folder: Path | None = None, test: bool = False) -> TaskData:
     """Examples of the named task: from `folder` (train.jsonl and validation.jsonl, one object a line in the task's field
-    names), generated, or of the local copy of its data set of the Hub; nothing is ever downloaded.
+    names; images: see `apet.idx`), generated, or of the local copy of its data set of the Hub; nothing is ever downloaded.
 
     With `test` there is a test split as well, where the source has one with labels (all -1: hidden by a benchmark).
     Raises UsageError for an unknown name or a bad row (file and line are named), MissingInput where the data are not here.
     """
     task = lookup(TASKS, name, "task")
     wanted = ("train", "validation", "test") if test else ("train", "validation")
+    if task.images:
+        return TaskData(task, read_images(folder, task.classes))
     if folder is not None:
         return TaskData(task, _from_folder(task, Path(folder), wanted))
     if task.hub is None:

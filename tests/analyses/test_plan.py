@@ -55,7 +55,6 @@ def test_searches_and_what_follows_from_runs_are_estimated(tmp_path, rehearsal):
     assert len(rehearsal) == 3
     spectra = plan(read_study(ROOT / "studies" / "spectra-quick.yaml"), Store(tmp_path))
     assert (spectra["runs"], spectra["estimated_runs"]) == (9, 3)
-    assert plan(read_study(ROOT / "studies" / "mnist-quick.yaml"), Store(tmp_path))["later"]
 
 
 def test_a_model_that_is_not_here_has_no_hours_and_says_why(folder, tmp_path):

@@ -28,9 +28,6 @@ stages:
   curvature:
     at: search
     grid: [{kind: spectrum, lanczos_steps: 2, probes: 1}]
-  surface:
-    at: search
-    grid: [{kind: mnist}]
 """
 
 
@@ -68,7 +65,6 @@ def test_batches_wait_for_what_they_follow_from(study):
     assert len(spectra) == len({spec.at for spec in spectra}) == 8
     assert [spec.k for spec in spectra] == [spec.k for spec in (*first, *second, *third)]
     assert next(walk, None) is None
-    assert study.to_come == ("stage surface: mnist runs come in a later version",)
 
 
 def test_a_search_whose_target_is_unknown_stops_after_its_first_round(study):

@@ -19,6 +19,7 @@ from apet.aliases import ALIASES, count
 from apet.errors import MissingInput, UsageError
 from apet.ladder import SIZES, build, config_of, every_name, ladder_names
 from apet.models import Loaded, fingerprint, load_model, models_table
+from apet.nets import NETS
 
 IDS = {"google-t5/t5-small": "t5-small", "google-bert/bert-base-uncased": "bert-base", "bigscience/bloom-560m": "bloom-560m"}
 FORMS = {"t5": "encoder-decoder", "bert": "masked", "bloom": "causal"}
@@ -130,9 +131,9 @@ def test_aliases_have_the_published_number_of_parameters(alias: str) -> None:
 
 def test_the_table_says_of_every_shipped_model_what_loading_it_finds() -> None:
     table = {row["name"]: row for row in models_table()}
-    assert set(table) == {*ladder_names(), *ALIASES} and len({tuple(row) for row in table.values()}) == 1
-    for name in ladder_names():
-        loaded, row = load_model(name), table[name]
+    assert set(table) == {*ladder_names(), *ALIASES, *NETS} and len({tuple(row) for row in table.values()}) == 1
+    for name in (*ladder_names(), *NETS):
+        loaded, row = load_model(name, random_init=name in NETS), table[name]
         assert (loaded.parameters, loaded.without_embeddings) == (row["parameters"], row["without_embeddings"])
     assert table["t5-xl"]["source"] == "google/t5-v1_1-xl" and table["bloom-3b"]["licence"] == "BigScience RAIL 1.0"
 

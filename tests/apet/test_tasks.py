@@ -30,7 +30,7 @@ def lines(*rows: Any) -> str:
 # the table
 
 
-@pytest.mark.parametrize("task", TASKS.values(), ids=list(TASKS))
+@pytest.mark.parametrize("task", [task for task in TASKS.values() if not task.images], ids=lambda task: task.name)
 def test_a_template_holds_the_fields_in_order_and_one_slot_at_its_end(task):
     names = [name for _, name, _, _ in string.Formatter().parse(task.template) if name is not None]
     assert names == [*task.fields, "slot"]
@@ -51,7 +51,7 @@ def test_label_words_differ_in_their_first_piece_under_the_ladders_tokenizer():
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(str(Path(__file__).parents[2] / "apet" / "weights" / "tokenizer" / "tokenizer.json"))
-    for task in TASKS.values():
+    for task in (task for task in TASKS.values() if not task.images):
         first = [tokenizer.encode(word, add_special_tokens=False).ids[0] for word in task.words]
         assert len(set(first)) == task.classes, task.name
 
