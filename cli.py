@@ -372,7 +372,7 @@ def slice_(
     points: Annotated[int | None, typer.Option(help="Points a side, an odd number. \\[default: 41 on a line, 25 in a plane]")] = None,
     refine: Annotated[int | None, typer.Option(help="So many more places on each axis, where the loss bends most. \\[default: 0]")] = None,
     metric: Annotated[bool | None, typer.Option("--metric", help="Accuracies as well, at no cost.")] = None,
-    numbers: Annotated[bool | None, typer.Option("--numbers", help="Sharpness, basin width, dimension and roughness at the point as well, with their errors.")] = None,
+    numbers: Annotated[bool | None, typer.Option("--numbers", help="Sharpness, basin width, Hessian ratio and angular dimensions (of the quadratic, and of the loss itself by search) at the point as well, with their errors.")] = None,
     curve: Annotated[bool | None, typer.Option("--curve", help="optima on a line: train a curve of low loss between the two as well.")] = None,
     seed: Seed = None, position_seed: PositionSeed = None, train_seed: TrainSeed = None, batch: Batch = None, device: Device = "auto",
     out: Out = Path("results"), config: Config = None, set_: Set = None, resume: Resume = True, json_: Json = False, dry_run: DryRun = False,

@@ -49,7 +49,7 @@ def sharpness_average(loss: Loss, z: Tensor, radius: float, rays: int, seed: int
     """
     _positive(radius, "radius")
     base = loss(z)
-    rises = [sum(loss(z + sign * radius * ray) for sign in (1, -1)) / 2 - base for ray in _rays(z, rays, seed, "average")]
+    rises = [sum(loss(z + sign * radius * ray) for sign in (1, -1)) / 2 - base for ray in unit_rays(z, rays, seed, "average")]
     return mean_of(rises)
 
 
@@ -61,7 +61,7 @@ def sharpness_worst(objective: Objective[Any], z: Tensor, radius: float, steps: 
     """
     _positive(radius, "radius")
     base = objective.loss(z)
-    found = [_ascend(objective, z, radius * ray, radius, steps) for ray in _rays(z, starts, seed, "worst")]
+    found = [_ascend(objective, z, radius * ray, radius, steps) for ray in unit_rays(z, starts, seed, "worst")]
     rises = np.array([each[0] - base for each in found])
     best = int(np.argmax(np.where(np.isnan(rises), -math.inf, rises)))
     if np.isnan(rises).all():
@@ -94,7 +94,7 @@ def basin_width(loss: Loss, z: Tensor, level: float, reach: float, rays: int, se
     _positive(level, "level")
     _positive(reach, "reach")
     ceiling = loss(z) + level
-    widths = np.array([_width(lambda t, ray=ray: not loss(z + t * ray) <= ceiling, reach) for ray in _rays(z, rays, seed, "width")])
+    widths = np.array([_width(lambda t, ray=ray: not loss(z + t * ray) <= ceiling, reach) for ray in unit_rays(z, rays, seed, "width")])
     within = widths[np.isfinite(widths)]
     mean = mean_of(np.where(np.isfinite(widths), widths, reach)) if len(within) else Estimate(math.nan, math.nan, 1)
     return Width(mean, widths, len(widths) - len(within))
@@ -143,7 +143,7 @@ def hessian_ratio(operator: LinearOperator, steps: int = 20, seed: int = 0) -> t
     return ratio, float(low.residuals[0] + ratio * high.residuals[0]) / abs(largest) if largest != 0 else math.inf
 
 
-def _rays(z: Tensor, count: int, seed: int, role: str) -> list[Tensor]:
+def unit_rays(z: Tensor, count: int, seed: int, role: str) -> list[Tensor]:
     """Unit vectors (k,), uniform on the sphere; more keep the first ones."""
     if count < 1:
         raise ValueError(f"at least one ray is needed, got {count}")

@@ -25,7 +25,8 @@ SEEDS = {"position_seed": 3, "k": 30}
 @pytest.fixture(autouse=True)
 def brief(monkeypatch) -> None:
     """Fewer products and rays than a real slice takes."""
-    for name, value in (("frames.LANCZOS_STEPS", 8), ("frames.PROBES", 4), ("basins.LANCZOS_STEPS", 8), ("basins.RAYS", 3)):
+    brief = {"frames.LANCZOS_STEPS": 8, "frames.PROBES": 4, "basins.LANCZOS_STEPS": 8, "basins.RAYS": 3, "basins.DRAWS": 2}
+    for name, value in (brief | {"basins.SEARCH": 8}).items():
         monkeypatch.setattr(f"analyses.{name}", value)
     monkeypatch.setattr("analyses.basins.CURVE_STEPS", 30)
     monkeypatch.setattr("landscape.basin.HALVINGS", 6)
@@ -223,7 +224,9 @@ def test_numbers_of_a_point_come_with_their_errors_and_a_level_that_is_not_met_i
     for name in ("sharpness_average", "sharpness_worst", "hessian_ratio", "angular_dimension", "roughness"):
         assert math.isfinite(found[name].value) and found[name].stderr >= 0
     assert found["sharpness_worst"].value >= found["sharpness_average"].value
-    assert 0 <= found["angular_dimension"].value <= 40
+    for name in ("angular_dimension", "angular_dimension_of_loss", "angular_dimension_from_start"):
+        assert 0 <= found[name].value <= 40
+        assert found[name].stderr >= 0
     monkeypatch.setattr("analyses.basins.LEVEL", 1e9)
     rows, _ = sliced(replace(LINE, numbers=True, at=names["a"], points=3), store, folder)
     (width,) = [row for row in rows if row.quantity == "basin_width"]
