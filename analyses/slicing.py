@@ -17,6 +17,7 @@ from analyses.evaluated import Evaluated, Measure
 from analyses.frames import LANCZOS_STEPS, PROBES, Frame, frame_for, norm_of
 from analyses.inputs import Context, Inputs, row_maker, subsets
 from analyses.point import Point, matrix_at, named, point
+from analyses.ratios import ratio_gradients, ratio_map
 from analyses.spec import Spec
 from analyses.store import Row
 from apet.errors import ApetError, UsageError
@@ -37,7 +38,7 @@ def slice_gradients(spec: Spec, examples: int) -> int:
     products = PRODUCTS.get(spec.directions, 0) + spec.dims
     paths = PLACES * (1 + spec.curve) if spec.directions == "optima" and spec.dims == 1 else 0
     found = math.ceil(2 * examples * ((forwards(spec) + paths) / 3 + products)) + examples * (1 + CURVE_STEPS * spec.curve)
-    return found + (numbers_gradients(spec, examples) if spec.numbers else 0)
+    return found + ratio_gradients(spec, examples) + (numbers_gradients(spec, examples) if spec.numbers else 0)
 
 
 def planned(spec: Spec, examples: int) -> dict[str, Any]:
@@ -76,6 +77,9 @@ def slice_run(spec: Spec, found: Inputs, context: Context) -> tuple[list[Row], d
             if spec.directions == "optima" and spec.dims == 1:
                 extra, more = between(spec, here, context, evaluated, make)
         model = _quadratic(here, frame, axes, loss, gradient)
+        if spec.ratio_map:
+            rows, arrays = ratio_map(spec, here, frame, context, make)
+            extra, more = extra + rows, more | arrays
         if spec.numbers:
             with Evaluated({"train": objectives["train"]}, context.folder, _name(here), file="rays") as alone:
                 extra += about(spec, here, gradient, norm, context, alone, make)

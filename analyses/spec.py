@@ -54,7 +54,7 @@ class Spec:
     and goes `reach` times |theta| of the tuned entries each way (1), or past the farthest place by as much (1.25) where directions
     are of a trajectory or to the ends of other runs, `to` (ids separated by +). `refine` more places on each axis go where the loss
     bends most. With `metric` accuracies are taken along, with `numbers` the point's sharpness, basin, roughness and the like; `curve`
-    bends the line between two optima where the loss is low.
+    bends the line between two optima where the loss is low; `ratio_map` points a side of a plane (0: none) get the Hessian's ratio.
     A prediction comes from a Gram matrix where the task has classes, else (or with `algorithm` lanczos) from products with the Gauss-Newton
     matrix of all that is in scope; with `k` or `matched` it is of that one placement, by conjugate gradients.
     Fields that a kind does not use keep their defaults, and do not split its identity.
@@ -109,6 +109,7 @@ class Spec:
     metric: bool = False
     numbers: bool = False
     curve: bool = False
+    ratio_map: int = 0
 
     def __post_init__(self) -> None:
         one_of(KINDS, self.kind, "kind")
@@ -202,6 +203,10 @@ class Spec:
             raise UsageError(f"directions optima in {self.dims} dimension(s) need {self.dims} run(s) in --to, got {len(self.to_runs)}")
         if self.directions != "optima" and (self.to or self.curve):
             raise UsageError(f"--to and --curve are for directions optima, these are {self.directions}")
+        if self.ratio_map and self.dims != 2:
+            raise UsageError("a map of the Hessian ratio is over a plane: take dims 2")
+        if self.ratio_map and (self.ratio_map % 2 == 0 or not 3 <= self.ratio_map <= points):
+            raise UsageError(f"ratio_map = {self.ratio_map} must be an odd number from 3 to the slice's points, {points}")
         if self.curve and self.dims != 1:
             raise UsageError("--curve joins two optima: take dims 1")
         if self.directions == "filter" and self.unit not in ("row", "tensor"):
@@ -231,10 +236,12 @@ class Spec:
     def run_id(self, weights: str, data: str) -> str:
         """16 hex digits over the resolved spec, the fingerprints of weights and data, and the schema.
 
-        What is of slices alone has no part in another kind's, nor has the subspace where it is of coordinates.
+        What is of slices alone has no part in another kind's, nor has the subspace where it is of coordinates, nor a map of ratios that
+        is not asked for.
         """
         spec = vars(self.resolved())
         left_out = (set() if self.kind == "slice" else _OF_SLICES) | ({"subspace"} if spec["subspace"] == "coordinates" else set())
+        left_out |= set() if spec["ratio_map"] else {"ratio_map"}
         fields = {name: value for name, value in spec.items() if name not in left_out}
         identity = {"spec": fields, "weights": weights, "data": data, "schema": SCHEMA}
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
@@ -243,7 +250,7 @@ class Spec:
 _DEFAULTS = {field.name: field.default for field in fields(Spec) if field.name != "kind"}
 _LOOP = {"find_lr", "accumulate", "schedule", "warmup", "clip", "weight_decay", "gradient_checkpointing"}
 _COMMON = {"model", "random_init", "task", "examples", "max_length", "train_seed"}
-_OF_SLICES = {"dims", "directions", "to", "reach", "points", "refine", "metric", "numbers", "curve"}
+_OF_SLICES = {"dims", "directions", "to", "reach", "points", "refine", "metric", "numbers", "curve", "ratio_map"}
 _USED = {
     "train": _COMMON | {"readout", "weights", "attention", "method", "early_stop", "test", "lr", "steps", "batch", "dtype"} | _LOOP,
     "predict": _COMMON - {"train_seed"} | {"scope"},

@@ -165,6 +165,9 @@ def test_a_grid_of_one_point_is_the_centre_and_refinement_keeps_the_old_places(f
         ({"points": 4}, "points = 4 is even: .* for instance 5"),
         ({"dims": 3}, "a line .1. or a plane .2."),
         ({"dims": 2, "points": 1001}, "1,002,001 points is over 100,000: at most 315 a side"),
+        ({"ratio_map": 3}, "take dims 2"),
+        ({"dims": 2, "ratio_map": 4}, "an odd number from 3 to the slice's points, 5"),
+        ({"dims": 2, "ratio_map": 7}, "an odd number from 3 to the slice's points, 5"),
         ({"reach": 0.0}, "reach = 0.0 must be positive"),
         ({"reach": math.nan}, "reach = nan must be positive"),
         ({"directions": "filter"}, "no whole filter is tuned"),
@@ -214,6 +217,8 @@ def test_a_slices_fields_split_no_other_runs_identity():
     spectrum, line = Spec(**{**BASE, "kind": "spectrum", "k": 40}), LINE
     assert replace(spectrum, dims=2, points=7).run_id("w", "d") == spectrum.run_id("w", "d")
     assert replace(line, dims=2).run_id("w", "d") != line.run_id("w", "d")
+    assert LINE.run_id("w", "d") == "355e2c73831ef525"  # of before there were maps
+    assert replace(line, dims=2, ratio_map=3).run_id("w", "d") != replace(line, dims=2).run_id("w", "d")
     assert replace(line, points=None).run_id("w", "d") == replace(line, points=41).run_id("w", "d")
 
 
