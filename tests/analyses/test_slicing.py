@@ -17,6 +17,7 @@ from analyses.spec import DIRECTIONS, Spec
 from analyses.store import Store
 from apet.errors import ApetError, UsageError
 from apet.models import fingerprint
+from landscape import roughness
 
 LINE = Spec(**{**BASE, "kind": "slice", "k": 40, "points": 5})
 SEEDS = {"position_seed": 3, "k": 30}
@@ -85,6 +86,21 @@ def test_the_quadratic_model_touches_the_loss(folder, tmp_path):
     change = arrays["loss.train"] - arrays["loss.train"][2]
     np.testing.assert_allclose(arrays["quadratic"] - arrays["quadratic"][2], change, atol=0.02 * np.abs(change).max())
     assert change[-1] > 0 > change[0]
+
+
+def test_roughness_leaves_out_losses_and_models_of_the_same_examples(folder, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr("analyses.slicing.GROUPS", 5)
+    monkeypatch.setattr("landscape.basin.roughness", lambda *arguments: (seen.append(arguments), roughness(*arguments))[1])
+    rows, arrays = sliced(replace(LINE, directions="gradient"), Store(tmp_path), folder)
+    ((values, model, weights),) = seen
+    assert values.shape == model.shape == (5, 5)
+    assert sorted(weights) == [3, 3, 3, 3, 4]
+    np.testing.assert_allclose(values[2], model[2], rtol=1e-5)  # every group's loss at the centre
+    assert np.ptp(values[2] / weights) > 1e-3  # they differ
+    np.testing.assert_allclose(values.sum(-1) / weights.sum(), arrays["loss.train"], rtol=1e-9)
+    np.testing.assert_allclose(model.sum(-1) / weights.sum(), arrays["quadratic"], rtol=1e-4)
+    assert single(rows, "roughness") >= 0
 
 
 def test_runs_of_other_entries_are_points_of_the_span_of_all(runs, folder):
