@@ -387,7 +387,8 @@ def slice_(
     points: Annotated[int | None, typer.Option(help="Points a side, an odd number. \\[default: 41 on a line, 25 in a plane, 11 in three dimensions, 5 in more]")] = None,
     refine: Annotated[int | None, typer.Option(help="So many more places on each axis, where the loss bends most. \\[default: 0]")] = None,
     metric: Annotated[bool | None, typer.Option("--metric", help="Accuracies as well, at no cost.")] = None,
-    numbers: Annotated[bool | None, typer.Option("--numbers", help="Sharpness, basin width, dimension and roughness at the point as well, with their errors.")] = None,
+    numbers: Annotated[bool | None, typer.Option("--numbers", help="Sharpness, basin width, Hessian ratio and angular dimensions (of the quadratic, and of the loss itself by search) at the point as well, with their errors.")] = None,
+    ratio_map: Annotated[int | None, typer.Option(metavar="POINTS", help="In a plane: |lowest / highest eigenvalue| of the Hessian at so many points a side, an odd number, 0 where the loss is convex; 60 gradients of all examples each, so 9 are plenty. \\[default: 0, none]")] = None,
     curve: Annotated[bool | None, typer.Option("--curve", help="optima on a line: train a curve of low loss between the two as well.")] = None,
     seed: Seed = None, position_seed: PositionSeed = None, train_seed: TrainSeed = None, batch: Batch = None, device: Device = "auto",
     out: Out = Path("results"), config: Config = None, set_: Set = None, resume: Resume = True, json_: Json = False, dry_run: DryRun = False,
@@ -529,7 +530,7 @@ Results = Annotated[Path, typer.Argument(help="Folder of a study's results, for 
 def figures(
     results: Results,
     out: Annotated[Path, typer.Option(help="Where the PDF and PNG files go.")] = Path("figures/out"),
-    only: Annotated[list[str] | None, typer.Option(help="Draw only these: performance, spectra, scale, layers, thresholds, crossing, predictions, paths, attribution, quadratics; slices (the loss along lines), contours (over planes), surfaces (over scale, on common axes), relief (in 3-D, and an interactive page).")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="Draw only these: performance, spectra, scale, layers, thresholds, crossing, predictions, paths, attribution, quadratics; slices (the loss along lines), contours (over planes), ratios (the Hessian's over planes), surfaces (over scale, on common axes), relief (in 3-D, and an interactive page).")] = None,
     target: Aim = None, fraction: Fraction = None,
     json_: Json = False, dry_run: DryRun = False,
 ) -> None:  # fmt: skip

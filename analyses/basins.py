@@ -20,9 +20,11 @@ from apet.tasks import TASKS
 
 RADIUS = 0.05  # of |theta|: the ball of sharpness
 LEVEL = 0.1  # nats above the point: the basin's edge
+SET = f"set to {LEVEL:g} nats above"
 FARTHEST = 4.0  # of |theta|: how far the edge is looked for
 RAYS, STARTS, STEPS = 6, 2, 10  # random rays; ascents, and gradients of each
 LANCZOS_STEPS, PROBES = 15, 4
+DRAWS, SEARCH = 6, 100  # of an angular dimension: normal vectors, and gradients for each
 PLACES = 17  # on a path
 CURVE_STEPS = 100
 
@@ -32,7 +34,8 @@ NUMBERS = 1 + 2 * RAYS + 1 + 27 * RAYS  # points that are asked for: both ways, 
 def numbers_gradients(spec: Spec, examples: int) -> int:
     """About how many example-gradients `about` takes."""
     products = 2 * LANCZOS_STEPS + (PROBES * LANCZOS_STEPS if _classes(spec) is None else 1)
-    return examples * (NUMBERS // 3 + STARTS * STEPS * 4 // 3 + 2 * products)
+    widths = 1 + (spec.at is not None)
+    return examples * (NUMBERS // 3 + STARTS * STEPS * 4 // 3 + 2 * products + widths * DRAWS * SEARCH * 4 // 3)
 
 
 def _classes(spec: Spec) -> int | None:
@@ -65,7 +68,8 @@ def about(
         make("sharpness_worst", worst.rise, stderr=apart, target=radius, note_too=f"{ball}, the highest found; error: ascents' spread"),
         *_width_rows(width, norm, edge, make),
         make("hessian_ratio", ratio, stderr=error, note_too="|lowest / highest eigenvalue|; the error is from residuals"),
-        make("angular_dimension", dimension, stderr=spread, target=LEVEL, note_too=f"of the set to {LEVEL:g} nats above"),
+        make("angular_dimension", dimension, stderr=spread, target=LEVEL, note_too=f"of the Gauss-Newton quadratic's {SET}"),
+        *_searched(spec, here, loss(here.z) + LEVEL, norm, context, make),
     ]  # fmt: skip
 
 
@@ -93,6 +97,26 @@ def _angular_dimension(spec: Spec, here: Point, norm: float) -> tuple[float, flo
             measure = slq(matrix, PROBES, min(LANCZOS_STEPS, len(here.z)), spec.train_seed)
     found = resolved(measure, lambda each: effective_dimension(each, 2 * LEVEL / norm**2))
     return len(here.z) - found.value, found.stderr
+
+
+def _searched(spec: Spec, here: Point, level: float, norm: float, context: Context, make: Callable[..., Row]) -> list[Row]:
+    """The same of the loss itself, from below: as seen from |theta| away in random directions, and of a run's end from where it began."""
+    import torch
+
+    from landscape.angular import angular_width, around
+
+    places = {"of_loss": around(here.z, norm, DRAWS, spec.train_seed)}
+    if here.z.any():
+        places["from_start"] = [torch.zeros_like(here.z)] * DRAWS
+    rows = []
+    for name, viewpoints in places.items():
+        context.report("angular dimension", 0, 0)
+        found = angular_width(here.objective, here.z, level, viewpoints, SEARCH, spec.train_seed)
+        seen = "from |theta| away" if name == "of_loss" else "from the pretrained point"
+        note = f"of the loss's {SET}, seen {seen}; at least: found by search, {found.inside} of {DRAWS} viewpoints within it"
+        square = found.dimension
+        rows.append(make(f"angular_dimension_{name}", square.value, stderr=square.stderr, target=LEVEL, note_too=note))
+    return rows
 
 
 def between(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,12 +19,14 @@ from analyses.evaluated import Evaluated, Measure
 from analyses.frames import LANCZOS_STEPS, PROBES, Frame, frame_for, norm_of
 from analyses.inputs import Context, Inputs, row_maker, subsets
 from analyses.point import Point, matrix_at, named, point
+from analyses.ratios import ratio_gradients, ratio_map
 from analyses.spec import Spec
 from analyses.store import Row
 from apet.errors import ApetError, UsageError
 
 MOST_LOSSES = 200_000_000  # kept for one slice: points times examples
 MOST_ROUNDED = 0.01  # of a step's length
+GROUPS = 16  # of examples, to be left out one at a time
 PRODUCTS = {"fisher": PROBES, "jacobi": PROBES, "hessian": LANCZOS_STEPS, "ggn": LANCZOS_STEPS}
 
 
@@ -36,10 +39,10 @@ def forwards(spec: Spec) -> int:
 
 def slice_gradients(spec: Spec, examples: int) -> int:
     """About how many example-gradients that costs, as many held-out examples included: a forward pass is a third of one."""
-    products = PRODUCTS.get(spec.directions, 0) + spec.dims
+    products = PRODUCTS.get(spec.directions, 0) + 2 * spec.dims  # of all, and again by groups
     paths = PLACES * (1 + spec.curve) if spec.directions == "optima" and spec.dims == 1 else 0
-    found = math.ceil(2 * examples * ((forwards(spec) + paths) / 3 + products)) + examples * (1 + CURVE_STEPS * spec.curve)
-    return found + (numbers_gradients(spec, examples) if spec.numbers else 0)
+    found = math.ceil(2 * examples * ((forwards(spec) + paths) / 3 + products)) + examples * (2 + CURVE_STEPS * spec.curve)
+    return found + ratio_gradients(spec, examples) + (numbers_gradients(spec, examples) if spec.numbers else 0)
 
 
 def planned(spec: Spec, examples: int) -> dict[str, Any]:
@@ -71,7 +74,8 @@ def slice_run(spec: Spec, found: Inputs, context: Context) -> tuple[list[Row], d
         _check_steps(spec, here, frame)
         # By length: a batch is padded to its longest, and attention pays for that squared.
         splits = {"train": examples, "validation": held_out(found, len(examples))}
-        objectives = {split: here.objective_on(by_length(found.data.task, each)) for split, each in splits.items()}
+        splits = {split: by_length(found.data.task, each) for split, each in splits.items()}
+        objectives = {split: here.objective_on(each) for split, each in splits.items()}
         make, norm, more = _maker(spec, found, len(gradient)), norm_of(here), {}
         with Evaluated(objectives, context.folder, _name(here), spec.metric, outputs=here.many) as evaluated:
             axes, numbers = _grid(spec, here, frame, evaluated, context)
@@ -80,10 +84,13 @@ def slice_run(spec: Spec, found: Inputs, context: Context) -> tuple[list[Row], d
             if spec.directions == "optima" and spec.dims == 1:
                 extra, more = between(spec, here, context, evaluated, make)
         model = _quadratic(here, frame, axes, loss, gradient)
+        rough = roughness(*_grouped(here, frame, axes, numbers, measures[0], splits["train"]))
+        if spec.ratio_map:
+            rows, arrays = ratio_map(spec, here, frame, context, make)
+            extra, more = extra + rows, more | arrays
         if spec.numbers:
             with Evaluated({"train": objectives["train"]}, context.folder, _name(here), file="rays") as alone:
                 extra += about(spec, here, gradient, norm, context, alone, make)
-    rough = roughness(measures[0].mean(numbers), model, measures[0].stderr(numbers))
     rows = [
         make("centre_loss", loss),
         make("gradient_norm", float(gradient.norm())),
@@ -159,6 +166,24 @@ def _quadratic(here: Point, frame: Frame, axes: list[np.ndarray], loss: float, g
 
     with matrix_at(here, "hessian") as hessian:
         return quadratic(loss, gradient, matmat(hessian, frame.directions), frame.directions, axes)
+
+
+def _grouped(
+    here: Point, frame: Frame, axes: list[np.ndarray], numbers: np.ndarray, measure: Measure, examples: list
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(losses, quadratic models, weights) of at most GROUPS parts of the examples, drawn by chance: sums (points..., groups) and (groups,).
+
+    `examples` are those of the numbers, in their order.
+    """
+    parts = np.array_split(np.random.default_rng(20261126).permutation(len(examples)), min(GROUPS, len(examples)))
+    weights = np.array([measure.weights[part].sum() for part in parts])
+    values = np.stack([numbers[..., measure.where][..., part].sum(-1) for part in parts], axis=-1)
+    models = []
+    for part, weight in zip(parts, weights, strict=True):
+        there = replace(here, objective=here.objective_on([examples[i] for i in np.sort(part)]))
+        loss, gradient = there.objective.loss(here.z), there.objective.gradient(here.z)
+        models.append(weight * _quadratic(there, frame, axes, loss, gradient))
+    return values, np.stack(models, axis=-1), weights
 
 
 def _maker(spec: Spec, found: Inputs, k: int) -> Callable[..., Row]:

@@ -62,7 +62,8 @@ class Spec:
     and goes `reach` times |theta| of the tuned entries each way (1), or past the farthest place by as much (1.25) where directions
     are of a trajectory or to the ends of other runs, `to` (ids separated by +). `refine` more places on each axis go where the loss
     bends most. With `metric` accuracies are taken along, with `numbers` the point's sharpness, basin, roughness and the like; `curve`
-    bends the line between two optima where the loss is low. Its `method` is that of the run `at` (or of the first one in `to`): where one
+    bends the line between two optima where the loss is low; `ratio_map` points a side of a plane (0: none) get the
+    Hessian's ratio. Its `method` is that of the run `at` (or of the first one in `to`): where one
     of them is no run of apet, the slice lies in the space of all entries of the model.
     A prediction comes from a Gram matrix where the task has classes, else (or with `algorithm` lanczos) from products with the Gauss-Newton
     matrix of all that is in scope; with `k` or `matched` it is of that one placement, by conjugate gradients. With `path` the proximal
@@ -122,6 +123,7 @@ class Spec:
     numbers: bool = False
     curve: bool = False
     path: bool = False
+    ratio_map: int = 0
 
     def __post_init__(self) -> None:
         one_of(KINDS, self.kind, "kind")
@@ -229,6 +231,10 @@ class Spec:
             raise UsageError(f"directions optima in {self.dims} dimension(s) need {self.dims} run(s) in --to, got {len(self.to_runs)}")
         if self.directions != "optima" and (self.to or self.curve):
             raise UsageError(f"--to and --curve are for directions optima, these are {self.directions}")
+        if self.ratio_map and self.dims != 2:
+            raise UsageError("a map of the Hessian ratio is over a plane: take dims 2")
+        if self.ratio_map and (self.ratio_map % 2 == 0 or not 3 <= self.ratio_map <= points):
+            raise UsageError(f"ratio_map = {self.ratio_map} must be an odd number from 3 to the slice's points, {points}")
         if self.curve and self.dims != 1:
             raise UsageError("--curve joins two optima: take dims 1")
         if self.method != "apet" and not (self.at or self.to):
@@ -278,9 +284,9 @@ class Spec:
 _DEFAULTS = {field.name: field.default for field in fields(Spec) if field.name != "kind"}
 _LOOP = {"lr", "find_lr", "accumulate", "schedule", "warmup", "clip", "weight_decay", "gradient_checkpointing"}
 _COMMON = {"model", "random_init", "task", "examples", "max_length", "train_seed"}
-_OF_SLICES = {"dims", "directions", "to", "reach", "points", "refine", "metric", "numbers", "curve"}
+_OF_SLICES = {"dims", "directions", "to", "reach", "points", "refine", "metric", "numbers", "curve", "ratio_map"}
 _OF_ADAMW = {"lr", "schedule", "warmup", "clip", "weight_decay", "find_lr", "accumulate"}
-_LATER = ("subspace", "optimizer", "path", "keep_end")
+_LATER = ("subspace", "optimizer", "path", "keep_end", "ratio_map")
 _USED = {
     "train": _COMMON
     | {"readout", "weights", "attention", "method", "early_stop", "test", "lr", "optimizer", "steps", "batch", "dtype"}

@@ -33,6 +33,7 @@ NAMES = (
     "attribution",
     "slices",
     "contours",
+    "ratios",
     "surfaces",
     "relief",
     "quadratics",

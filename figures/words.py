@@ -68,6 +68,10 @@ CAPTIONS = {
         "Displacements are true Euclidean ones of the tuned entries; zero is the point itself. Bands are one standard error over "
         "examples. The quadratic model has the gradient and the curvature at zero; it leaves the axes where it holds no more."
     ),
+    "ratios": (
+        "The Hessian's lowest eigenvalue over its highest, without signs, over planes through a point of the subspace; 0 where the loss is "
+        "convex, above 1 where it bends down more than up. Lines: the loss."
+    ),
     "contours": (
         "Training loss over planes through a point of the tuned subspace, on one logarithmic scale of colours. Displacements are true "
         "Euclidean ones. In the plane of a trajectory's first principal components, their share of its variance on the axes, points "

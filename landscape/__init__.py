@@ -4,6 +4,7 @@ Needs torch, scipy and numpy, and nothing of the rest of the project. What has k
 tensor on the objective's device; what lives on the spectrum (eigenvalues, weights, thresholds) is numpy float64.
 """
 
+from landscape.angular import Angular, angular_width, around
 from landscape.attribution import Attribution, Factors, attribute, factors_of, threshold_of
 from landscape.basin import Width, Worst, basin_width, hessian_ratio, roughness, sharpness_average, sharpness_worst
 from landscape.coordinates import CoordinatePoint, coordinate_point, coordinate_threshold
@@ -73,6 +74,7 @@ from landscape.slices import Rounding, Slice, axis, quadratic, refined, rounding
 from landscape.threshold import Crossing, crossing, gap_of_accuracy, gap_of_loss
 
 __all__ = [
+    "Angular",
     "Attribution",
     "Bezier",
     "Block",
@@ -108,6 +110,8 @@ __all__ = [
     "Tridiagonal",
     "Width",
     "Worst",
+    "angular_width",
+    "around",
     "attribute",
     "axis",
     "barrier",

@@ -49,7 +49,7 @@ def sharpness_average(loss: Loss, z: Tensor, radius: float, rays: int, seed: int
     """
     _positive(radius, "radius")
     base = loss(z)
-    rises = [sum(loss(z + sign * radius * ray) for sign in (1, -1)) / 2 - base for ray in _rays(z, rays, seed, "average")]
+    rises = [sum(loss(z + sign * radius * ray) for sign in (1, -1)) / 2 - base for ray in unit_rays(z, rays, seed, "average")]
     return mean_of(rises)
 
 
@@ -61,7 +61,7 @@ def sharpness_worst(objective: Objective[Any], z: Tensor, radius: float, steps: 
     """
     _positive(radius, "radius")
     base = objective.loss(z)
-    found = [_ascend(objective, z, radius * ray, radius, steps) for ray in _rays(z, starts, seed, "worst")]
+    found = [_ascend(objective, z, radius * ray, radius, steps) for ray in unit_rays(z, starts, seed, "worst")]
     rises = np.array([each[0] - base for each in found])
     best = int(np.argmax(np.where(np.isnan(rises), -math.inf, rises)))
     if np.isnan(rises).all():
@@ -94,7 +94,7 @@ def basin_width(loss: Loss, z: Tensor, level: float, reach: float, rays: int, se
     _positive(level, "level")
     _positive(reach, "reach")
     ceiling = loss(z) + level
-    widths = np.array([_width(lambda t, ray=ray: not loss(z + t * ray) <= ceiling, reach) for ray in _rays(z, rays, seed, "width")])
+    widths = np.array([_width(lambda t, ray=ray: not loss(z + t * ray) <= ceiling, reach) for ray in unit_rays(z, rays, seed, "width")])
     within = widths[np.isfinite(widths)]
     mean = mean_of(np.where(np.isfinite(widths), widths, reach)) if len(within) else Estimate(math.nan, math.nan, 1)
     return Width(mean, widths, len(widths) - len(within))
@@ -112,20 +112,31 @@ def _width(exceeds: Callable[[float], bool], reach: float) -> float:
     return (low + high) / 2
 
 
-def roughness(values: FloatArray, model: FloatArray, stderrs: FloatArray) -> Estimate:
+def roughness(values: FloatArray, model: FloatArray, weights: FloatArray) -> Estimate:
     """The root mean squared difference of a slice from its quadratic model, as a part of the slice's range.
 
-    values, model and stderrs are arrays of one shape; points that are not finite are left out. The standard error is by the delta
-    method from the points' own, taken as independent: where all are measured on the same examples it is a rough guide. NaN where
-    fewer than two points are finite or the slice is flat.
+    values and model (points..., m) are sums over each of m examples, or groups of them that were drawn by chance, of which `weights` (m,)
+    are the masses: the loss and the quadratic of the same examples. All points have the same examples, whose noise is shared and mostly
+    cancels in the difference; so the standard error leaves out one unit at a time from all points at once (jackknife, Efron & Stein 1981,
+    doi 10.1214/aos/1176345462), for the directions and the grid as they are. Points that are not finite are left out. NaN where fewer than
+    two points are finite or the slice is flat, the error alone where m < 2.
     """
-    kept = np.isfinite(values) & np.isfinite(model)
-    difference, errors = (values - model)[kept], stderrs[kept]
-    if kept.sum() < 2 or not np.ptp(values[kept]) > 0:
+    kept = np.isfinite(values).all(-1) & np.isfinite(model).all(-1)
+    values, model, count = values[kept], model[kept], len(weights)
+    if len(values) < 2:
         return Estimate(math.nan, math.nan, 1)
-    size, spread = math.sqrt(float((difference**2).mean())), float(np.ptp(values[kept]))
-    slope = difference / (len(difference) * size) if size > 0 else np.zeros_like(difference)
-    return Estimate(size / spread, float(np.sqrt(((slope * errors) ** 2).sum())) / spread, len(difference))
+    found = _rough(values.sum(-1, keepdims=True) / weights.sum(), model.sum(-1, keepdims=True) / weights.sum())[0]
+    if count < 2 or not math.isfinite(found):
+        return Estimate(float(found), math.nan, 1)
+    left = weights.sum() - weights
+    without = _rough((values.sum(-1, keepdims=True) - values) / left, (model.sum(-1, keepdims=True) - model) / left)
+    return Estimate(float(found), float(np.sqrt((count - 1) * without.var())), count)
+
+
+def _rough(values: FloatArray, model: FloatArray) -> FloatArray:
+    """(columns,) of (points, columns) each; NaN for a flat one."""
+    spread = np.ptp(values, axis=0)
+    return np.sqrt(((values - model) ** 2).mean(0)) / np.where(spread > 0, spread, math.nan)
 
 
 def hessian_ratio(operator: LinearOperator, steps: int = 20, seed: int = 0) -> tuple[float, float]:
@@ -143,7 +154,7 @@ def hessian_ratio(operator: LinearOperator, steps: int = 20, seed: int = 0) -> t
     return ratio, float(low.residuals[0] + ratio * high.residuals[0]) / abs(largest) if largest != 0 else math.inf
 
 
-def _rays(z: Tensor, count: int, seed: int, role: str) -> list[Tensor]:
+def unit_rays(z: Tensor, count: int, seed: int, role: str) -> list[Tensor]:
     """Unit vectors (k,), uniform on the sphere; more keep the first ones."""
     if count < 1:
         raise ValueError(f"at least one ray is needed, got {count}")

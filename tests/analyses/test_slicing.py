@@ -21,6 +21,7 @@ from apet.resident import plain
 from apet.scope import all_names
 from figures.grids import grids
 from figures.rows import tidy
+from landscape import roughness
 from landscape.slices import MOST_BYTES
 
 LINE = Spec(**{**BASE, "kind": "slice", "k": 40, "points": 5})
@@ -30,7 +31,8 @@ SEEDS = {"position_seed": 3, "k": 30}
 @pytest.fixture(autouse=True)
 def brief(monkeypatch) -> None:
     """Fewer products and rays than a real slice takes."""
-    for name, value in (("frames.LANCZOS_STEPS", 8), ("frames.PROBES", 4), ("basins.LANCZOS_STEPS", 8), ("basins.RAYS", 3)):
+    brief = {"frames.LANCZOS_STEPS": 8, "frames.PROBES": 4, "basins.LANCZOS_STEPS": 8, "basins.RAYS": 3, "basins.DRAWS": 2}
+    for name, value in (brief | {"basins.SEARCH": 8}).items():
         monkeypatch.setattr(f"analyses.{name}", value)
     monkeypatch.setattr("analyses.basins.CURVE_STEPS", 30)
     monkeypatch.setattr("landscape.basin.HALVINGS", 6)
@@ -122,6 +124,21 @@ def test_the_quadratic_model_touches_the_loss(folder, tmp_path):
     change = arrays["loss.train"] - arrays["loss.train"][2]
     np.testing.assert_allclose(arrays["quadratic"] - arrays["quadratic"][2], change, atol=0.02 * np.abs(change).max())
     assert change[-1] > 0 > change[0]
+
+
+def test_roughness_leaves_out_losses_and_models_of_the_same_examples(folder, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr("analyses.slicing.GROUPS", 5)
+    monkeypatch.setattr("landscape.basin.roughness", lambda *arguments: (seen.append(arguments), roughness(*arguments))[1])
+    rows, arrays = sliced(replace(LINE, directions="gradient"), Store(tmp_path), folder)
+    ((values, model, weights),) = seen
+    assert values.shape == model.shape == (5, 5)
+    assert sorted(weights) == [3, 3, 3, 3, 4]
+    np.testing.assert_allclose(values[2], model[2], rtol=1e-5)  # every group's loss at the centre
+    assert np.ptp(values[2] / weights) > 1e-3  # they differ
+    np.testing.assert_allclose(values.sum(-1) / weights.sum(), arrays["loss.train"], rtol=1e-9)
+    np.testing.assert_allclose(model.sum(-1) / weights.sum(), arrays["quadratic"], rtol=1e-4)
+    assert single(rows, "roughness") >= 0
 
 
 def test_runs_of_other_entries_are_points_of_the_span_of_all(runs, folder):
@@ -241,6 +258,9 @@ def test_a_grid_of_one_point_is_the_centre_and_refinement_keeps_the_old_places(f
         ({"dims": 11}, "dims = 11: a slice is .* up to 10 dimensions"),
         ({"dims": 3, "points": 47}, "103,823 points is over 100,000: at most 45 a side"),
         ({"dims": 2, "points": 1001}, "1,002,001 points is over 100,000: at most 315 a side"),
+        ({"ratio_map": 3}, "take dims 2"),
+        ({"dims": 2, "ratio_map": 4}, "an odd number from 3 to the slice's points, 5"),
+        ({"dims": 2, "ratio_map": 7}, "an odd number from 3 to the slice's points, 5"),
         ({"reach": 0.0}, "reach = 0.0 must be positive"),
         ({"reach": math.nan}, "reach = nan must be positive"),
         ({"directions": "filter"}, "no whole filter is tuned"),
@@ -300,6 +320,8 @@ def test_a_slices_fields_split_no_other_runs_identity():
     spectrum, line = Spec(**{**BASE, "kind": "spectrum", "k": 40}), LINE
     assert replace(spectrum, dims=2, points=7).run_id("w", "d") == spectrum.run_id("w", "d")
     assert replace(line, dims=2).run_id("w", "d") != line.run_id("w", "d")
+    assert LINE.run_id("w", "d") == "355e2c73831ef525"  # of before there were maps
+    assert replace(line, dims=2, ratio_map=3).run_id("w", "d") != replace(line, dims=2).run_id("w", "d")
     assert replace(line, points=None).run_id("w", "d") == replace(line, points=41).run_id("w", "d")
     # The names of runs that stores hold already.
     known = {
@@ -321,7 +343,9 @@ def test_numbers_of_a_point_come_with_their_errors_and_a_level_that_is_not_met_i
     for name in ("sharpness_average", "sharpness_worst", "hessian_ratio", "angular_dimension", "roughness"):
         assert math.isfinite(found[name].value) and found[name].stderr >= 0
     assert found["sharpness_worst"].value >= found["sharpness_average"].value
-    assert 0 <= found["angular_dimension"].value <= 40
+    for name in ("angular_dimension", "angular_dimension_of_loss", "angular_dimension_from_start"):
+        assert 0 <= found[name].value <= 40
+        assert found[name].stderr >= 0
     monkeypatch.setattr("analyses.basins.LEVEL", 1e9)
     rows, _ = sliced(replace(LINE, numbers=True, at=names["a"], points=3), store, folder)
     (width,) = [row for row in rows if row.quantity == "basin_width"]

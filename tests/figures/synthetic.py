@@ -203,6 +203,11 @@ def _slices(base: Row) -> list[Row]:
             height = 0.05 + math.log1p((x / size) ** 2 + 3 * (y / size) ** 2)
             value = math.nan if x == -norm and y == norm / 2 else height
             rows.append({**common, **train, "quantity": "slice_loss", "x": x, "y": y, "value": value})
+    rows += [
+        {**common, "split": "train", "quantity": "slice_hessian_ratio", "x": x, "y": y, "stderr": 1e-4,
+         "value": math.nan if x < 0 < y else abs(x * y) / norm}
+        for x in np.linspace(-norm, norm, 5) for y in np.linspace(-norm / 2, norm / 2, 5)
+    ]  # fmt: skip
     looks = [(norm * 0.8 * 0.6**i, norm * 0.2 * math.sin(i), 20 * i) for i in range(8)]
     rows += [{**common, "quantity": "slice_place", "x": x, "y": y, "value": step} for x, y, step in looks]
     return rows

@@ -81,20 +81,76 @@ def test_what_is_not_finite_is_beyond_the_basin() -> None:
     assert found.widths == pytest.approx(0.3, rel=1e-4)
 
 
+X = np.linspace(-1, 1, 201)
+
+
+def rippled(random: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Slices of `count` examples about 2 x^2 + .1 sin 30 x, each with a level, slope, bend and ripple of its own, and its quadratic."""
+    level, slope, bend, ripple = random.standard_normal((4, count))
+    weights = random.integers(1, 4, count).astype(float)
+    model = weights * (3 * level + slope * X[:, None] + (2 + 0.5 * bend) * X[:, None] ** 2)
+    return model + weights * 0.1 * (1 + 0.8 * ripple) * np.sin(30 * X[:, None]), model, weights
+
+
 def test_roughness_is_zero_on_the_model_and_grows_with_the_ripple() -> None:
-    x = np.linspace(-1, 1, 201)
-    model, noise = 2 * x**2, np.full_like(x, 0.01)
-    assert roughness(model, model, noise).value == 0
-    found = roughness(model + 0.1 * np.sin(30 * x), model, noise)
+    values, model, weights = rippled(np.random.default_rng(0), 40)
+    flat = roughness(model, model, weights)
+    assert (flat.value, flat.stderr) == (0, 0)
+    model = np.outer(2 * X**2, weights)
+    found = roughness(model + np.outer(0.1 * np.sin(30 * X), weights), model, weights)
     assert found.value == pytest.approx(0.1 / math.sqrt(2) / 2.0, rel=0.1)
-    # The error that is stated is the spread over draws of the points' errors.
-    random = np.random.default_rng(0)
-    rough = model + 0.1 * np.sin(30 * x)
-    spread = np.std([roughness(rough + 0.01 * random.standard_normal(201), model, noise).value for _ in range(400)])
-    assert found.stderr == pytest.approx(spread, rel=0.2)
-    assert math.isnan(roughness(np.ones(5), np.ones(5), np.ones(5)).value)
-    values = np.where(x > 0.9, np.nan, model)
-    assert roughness(values, model, noise).value == 0
+    assert found.stderr == pytest.approx(0, abs=1e-12)
+    assert math.isnan(roughness(np.ones((5, 3)), np.ones((5, 3)), np.ones(3)).value)
+    holed = np.where(X[:, None] > 0.9, np.nan, model)
+    assert roughness(holed, model, weights).value == 0
+    single = roughness(values[:, :1], model[:, :1], weights[:1])
+    assert single.value > 0 and math.isnan(single.stderr)
+
+
+def test_what_examples_share_over_all_points_is_no_error_of_roughness() -> None:
+    values, model, weights = rippled(np.random.default_rng(1), 40)
+    shift = weights * 100 * np.random.default_rng(2).standard_normal(40)
+    plain, shifted = roughness(values, model, weights), roughness(values + shift, model + shift, weights)
+    assert shifted.value == pytest.approx(plain.value, rel=1e-9)
+    assert shifted.stderr == pytest.approx(plain.stderr, rel=1e-6)
+
+
+@pytest.mark.parametrize("groups", [None, 16])
+def test_intervals_of_roughness_cover_that_of_all_examples(groups: int | None) -> None:
+    ripple, quadratic = 0.1 * np.sin(30 * X), 2 * X**2
+    truth = math.sqrt((ripple**2).mean()) / np.ptp(quadratic + ripple)
+    found = []
+    for seed in range(300):
+        parts = rippled(np.random.default_rng([7, seed]), 64)
+        if groups:
+            parts = tuple(each.reshape(*each.shape[:-1], groups, -1).sum(-1) for each in parts)
+        found.append(roughness(*parts))
+    covered = np.mean([low <= truth <= high for low, high in (each.interval(0.95) for each in found)])
+    assert 0.95 - 0.04 < covered < 0.95 + 0.04  # three standard errors
+    spread = np.std([each.value for each in found])
+    assert np.sqrt(np.mean([each.stderr**2 for each in found])) == pytest.approx(spread, rel=0.15)
+
+
+def test_of_a_loss_that_rises_nowhere_the_worst_is_that_of_the_centre() -> None:
+    """A maximum with a direction of noise added to it: what is lower than the centre is never reported."""
+    noise = torch.as_tensor(np.random.default_rng(5).standard_normal(SIZE))
+    noise /= noise.norm()
+    for dtype in (torch.float64, torch.float32):
+
+        def hill(z: torch.Tensor, batch: torch.Tensor, dtype: torch.dtype = dtype) -> torch.Tensor:
+            d = (z - CENTRE.to(dtype)).to(dtype)
+            across = noise.to(dtype) @ d
+            return 3 - (d @ d) ** 2 - across**2 * (2 + torch.sin(50 * across))
+
+        top = Objective(hill, lambda out, batch: (out, 1.0), [torch.ones(1)], SIZE, dtype)
+        for radius in (1e-6, 1e-2, 1.0, 10.0):
+            found = sharpness_worst(top, CENTRE.to(dtype), radius, steps=6)
+            assert 0 <= found.rise <= 1e-6
+            assert top.loss(CENTRE.to(dtype) + found.displacement) >= top.loss(CENTRE.to(dtype))
+            assert (found.rises <= 1e-6).all()
+        beside = CENTRE + 0.1 * noise
+        found = sharpness_worst(top, beside.to(dtype), 0.1, steps=20)
+        assert top.loss(beside.to(dtype) + found.displacement) >= top.loss(beside.to(dtype))
 
 
 def test_the_ratio_of_extreme_eigenvalues_tells_how_far_from_convex() -> None:
