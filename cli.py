@@ -530,7 +530,7 @@ Results = Annotated[Path, typer.Argument(help="Folder of a study's results, for 
 def figures(
     results: Results,
     out: Annotated[Path, typer.Option(help="Where the PDF and PNG files go.")] = Path("figures/out"),
-    only: Annotated[list[str] | None, typer.Option(help="Draw only these: performance, spectra, scale, layers, thresholds, crossing, predictions, paths, attribution, quadratics; slices (the loss along lines), contours (over planes), ratios (the Hessian's over planes), surfaces (over scale, on common axes), relief (in 3-D, and an interactive page).")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="Draw only these: performance, spectra, scale, layers, thresholds, crossing, predictions, cells (predicted against measured, all targets), paths, attribution, quadratics; slices (the loss along lines), contours (over planes), ratios (the Hessian's over planes), surfaces (over scale, on common axes), relief (in 3-D, and an interactive page).")] = None,
     target: Aim = None, fraction: Fraction = None,
     json_: Json = False, dry_run: DryRun = False,
 ) -> None:  # fmt: skip
@@ -539,7 +539,7 @@ def figures(
 
     for name in only or []:
         lookup(FIGURES, name, "figure")
-    rows = _rows(results, _target(target, fraction))
+    rows = _rows(results, _target(target, fraction), every=only == ["cells"])
     if dry_run:
         return _print({"rows": len(rows), "out": str(out)}, json_)
     drawn = draw_all(rows, out, only)
@@ -653,7 +653,7 @@ def table(
     if rows:
         if out is None:
             raise UsageError("--rows are many: say with --out where to, for instance rows.parquet")
-        found = _rows(results, None).to_dict("records")
+        found = _rows(results, None, every=True).to_dict("records")
         if not dry_run:
             write_table(found, out)
         return _print({"rows": len(found), "out": str(out)}, json_)
@@ -832,7 +832,7 @@ def _target(target: str | None, fraction: float | None) -> Any:
     return Target.parse(target) if target is not None else None if fraction is None else Target("fraction", fraction)
 
 
-def _rows(results: Path, aim: Any) -> Any:
+def _rows(results: Path, aim: Any, every: bool = False) -> Any:
     """All rows under `results`, thresholds and what 'explain' found included, as a DataFrame; or those of a .parquet file.
 
     `aim` is the target to take where several are of the training loss.
@@ -845,7 +845,7 @@ def _rows(results: Path, aim: Any) -> Any:
 
     if results.suffix == ".parquet":
         return _kept_rows(results)
-    store, runs, known = _targets(results, aim)
+    store, runs, known = _targets(results, aim, every)
     rows = frame([row for run in whole(runs) for row in run.rows] + _thresholds(store, runs, known))
     found = results / EXPLAINED_ROWS
     return pd.concat([rows, _kept_rows(found)], ignore_index=True) if found.is_file() else rows
@@ -857,8 +857,9 @@ def _thresholds(store: Any, runs: list[Any], known: list[Any]) -> list[Any]:
     return [row for target in known for row in thresholds(store, runs, target)]
 
 
-def _targets(results: Path, aim: Any) -> tuple[Any, list[Any], list[Any]]:
-    """The store at `results`, its finished runs, and the targets of its thresholds, of which one at most is on the training loss."""
+def _targets(results: Path, aim: Any, every: bool = False) -> tuple[Any, list[Any], list[Any]]:
+    """The store at `results`, its finished runs, and the targets of its thresholds, of which one at most is on the training loss unless
+    `every` one is wanted."""
     from analyses.thresholds import finished, known_targets
 
     store = _store(results)
@@ -868,7 +869,7 @@ def _targets(results: Path, aim: Any) -> tuple[Any, list[Any], list[Any]]:
     known = [target for target in known_targets(store) if aim is None or not (target.on_loss and aim.on_loss)]
     known += [] if aim is None or aim in known else [aim]
     of_loss = [str(target) for target in known if target.on_loss]
-    if len(of_loss) > 1:
+    if len(of_loss) > 1 and not every:
         raise UsageError(f"{results} holds thresholds for {', '.join(of_loss)}: choose one with --target")
     return store, runs, known
 

@@ -12,7 +12,7 @@ from analyses.predicting import HALF
 from analyses.store import Row, Store
 from analyses.targets import Run
 
-VERSION = 3  # of these rows: raised when the same arrays give others
+VERSION = 4  # of these rows: raised when the same arrays give others
 BRACKET = "from Gordon's bound to m1, for uniformly random subspaces; for coordinates it is no bracket"
 OVER_RANK = "_over_rank"  # of quantities
 LOWEST = 0.02  # of the initial loss, down to which the path is drawn
@@ -34,7 +34,10 @@ def predicted_rows(store: Store, run: Run, target: float, seed: int, definition:
     else:
         rows = _sampled_rows(arrays, target, definition, row)
     ceiling = next(each.value for each in rows if each.quantity == "rank_ceiling")
-    return rows + (_own_path_rows(arrays, target, ceiling, definition, row) if "path" in arrays else [])
+    if "path" in arrays:
+        rows += _own_path_rows(arrays, target, ceiling, definition, row)
+        rows += _between(rows, row)
+    return rows
 
 
 def _quadratic_rows(dual: Dual, target: float, seed: int, definition: str, row: Maker) -> list[Row]:
@@ -124,6 +127,18 @@ def _own_path_rows(arrays: dict[str, np.ndarray], target: float, ceiling: float,
         else:
             rows.append(row(name, k, stderr=k * error, note=note))
     return rows
+
+
+def _between(rows: list[Row], row: Maker) -> list[Row]:
+    """The bracket of both paths: the model itself learns with less than its linearisation takes, and in its whole space with less than in
+    a random subspace."""
+    known = {each.quantity.removesuffix(OVER_RANK): each.value for each in rows if math.isfinite(each.value)}
+    if not {"k_path_gm", "k_m0"} <= known.keys():
+        return []
+    low, high = sorted((known["k_path_gm"], known["k_m0"]))
+    return [
+        row("k_bracket_path", known.get("k_m1"), low=low, high=high, note="from gm of the model's own path to m0 of the linearised one")
+    ]
 
 
 def _n_eff(arrays: dict[str, np.ndarray], point: int, kappa: float) -> tuple[float, float]:

@@ -7,7 +7,8 @@ from half of that at k*/e to twice at e k*. The gap's slope at the crossing is .
 times the target, or as much below it), saturating ones above the crossing alone. 5 % of the runs are failed trainings, with a gap
 anywhere from -1.5 to -4.5.
 
-A second table is of a saturated metric: accuracies of 0 or 1, of which only which runs reach the target says anything.
+A second table is of a saturated metric: accuracies of 0 or 1, of which only which runs reach the target says anything. A third scores
+predictions from committed rows (`benchmarks/cells.py`).
 """
 
 from __future__ import annotations
@@ -154,6 +155,8 @@ def main() -> None:
     searches = 80 if options.quick else SEARCHES
     continuous = table(simulate(searches, Target("loss", 0.35), lambda gap: 0.35 * math.exp(-gap)), "training loss", options.json)
     signs = table(simulate(searches, Target("above_chance", 0.6), lambda gap: float(gap >= 0)), "saturated metric", options.json)
+    from cells import scored
+
     figures = {
         "coverage_90": continuous["coverage_90"],
         "coverage_95": continuous["coverage_95"],
@@ -164,6 +167,7 @@ def main() -> None:
         "median_width_90": continuous["median_width_90"],
         "saturated_coverage_90": signs["coverage_90"],
         "saturated_within_10pct_12_runs": signs["within_10pct"],
+        **scored(not options.json),
     }
     print(json.dumps({"figures": figures, **describe()}))
 

@@ -29,6 +29,7 @@ NAMES = (
     "thresholds",
     "crossing",
     "predictions",
+    "cells",
     "paths",
     "attribution",
     "slices",

@@ -27,6 +27,10 @@ CAPTIONS = {
         "an edge those beyond the axis, crosses failed trainings set aside; an arrow marks a censored threshold, on the side where it "
         "lies. Without a line, k* is from which runs reached the target alone."
     ),
+    "cells": (
+        "Predicted against measured k* of every target that is a share of full fine-tuning's improvement, with the line of equality and "
+        "the band of a factor 2. Hollow marks are over 30 % of the rank n (C - 1), which bounds a prediction whatever the model."
+    ),
     "predictions": (
         "Predictors of k* against the measured k*, on log scales with the line of equality and the band of a factor 2, a colour a model. "
         "T3 is the quadratic at the pretrained point; m0, m1 and gm = sqrt(m0 m1) follow the Moreau path of the linearised model; Gordon's "

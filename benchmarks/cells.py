@@ -1,0 +1,79 @@
+"""How well thresholds were predicted, from the committed rows of studies/predict-ladder.yaml (figures.cells says what a cell is).
+
+Targets are .5, .75 and .9 of the improvement of the training loss. A cell counts where both numbers are uncensored; those whose
+prediction is over 30 % of the rank are scored apart, and what was measured above or below its range is counted only. The predictor,
+m1 of the linearised path, and the bracket, from gm of the model's own path to m0 of the linearised one, were chosen on mini-nli (the
+bracket on the two smallest models, m1 on the three smallest); the rest is held out and was scored once.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+
+from figures.cells import Cell, cells
+from figures.rows import tidy
+
+ROWS = Path(__file__).resolve().parents[1] / "studies" / "rows" / "predict-ladder.parquet"
+TARGETS = (0.5, 0.75, 0.9)
+CHOSEN_ON = (("mini-nli",), ("mini-t5-130k", "mini-t5-240k", "mini-t5-790k"))
+PREDICTORS = ("k_m1", "k_m0", "k_gm", "k_pred", "k_gordon", "k_larsen")
+BUDGET = 600 * 64  # example-gradients of one training run of the study
+
+
+def scored(say: bool) -> dict[str, float]:
+    """The benchmark's figures (nan of an empty set of cells); with `say` a table of all predictors is printed."""
+    import pandas as pd
+
+    rows = tidy(pd.read_parquet(ROWS))
+    found = [cell for cell in cells(rows) if cell.target in TARGETS]
+    if say:
+        _table(found)
+    out: dict[str, float] = {}
+    held_out = [cell for cell in found if cell.task not in CHOSEN_ON[0] or cell.model not in CHOSEN_ON[1]]
+    for name, own in {"": found, "held_out_": held_out}.items():
+        known = [cell for cell in own if math.isfinite(cell.error())]
+        free, bound = ([cell for cell in known if cell.over_rank == over] for over in (False, True))
+        out |= {
+            f"{name}cells": len(free),
+            f"{name}median_abs_log_error": _median(free),
+            f"{name}cells_over_rank": len(bound),
+            f"{name}median_abs_log_error_over_rank": _median(bound),
+            f"{name}cells_censored": sum(math.isnan(cell.measured) for cell in own),
+        }
+    brackets = [cell for cell in found if cell.subspace == "fastfood" and math.isfinite(cell.bracket[0] + cell.measured)]
+    gordon = [cell for cell in found if cell.subspace == "fastfood" and math.isfinite(cell.value("k_gordon") + cell.error("k_m1"))]
+    under = [cell.value("k_gordon") <= cell.measured <= cell.value("k_m1") for cell in gordon]
+    taken = rows[(rows["quantity"] == "example_gradients") & (rows["method"] != "apet") & (rows["method"] != "full")].value
+    return out | {
+        "bracket_cells": len(brackets),
+        "bracket_coverage": _mean([_covers(cell) for cell in brackets]),
+        "bracket_width": float(np.median([cell.bracket[1] / cell.bracket[0] for cell in brackets])) if brackets else math.nan,
+        "held_out_bracket_coverage": _mean([_covers(cell) for cell in brackets if cell in held_out]),
+        "gordon_bracket_coverage": _mean(under),
+        "prediction_cost_runs": float(taken.to_numpy().max()) / BUDGET,
+    }
+
+
+def _mean(values: list[bool]) -> float:
+    return float(np.mean(values)) if values else math.nan
+
+
+def _covers(cell: Cell) -> bool:
+    return cell.bracket[0] <= cell.measured <= cell.bracket[1]
+
+
+def _median(own: list[Cell], name: str = "", sign: bool = False) -> float:
+    errors = [cell.error(name) if sign else abs(cell.error(name)) for cell in own if math.isfinite(cell.error(name))]
+    return float(np.median(errors)) if errors else math.nan
+
+
+def _table(found: list[Cell]) -> None:
+    """Median |log error| of every predictor, whether over the rank or not, and the median of m1's log error with its sign."""
+    print(f"{'subspace, task, target':34}{'cells':>6}", *(f"{name:>9}" for name in PREDICTORS), f"{'signed':>9}")
+    for key in sorted({(cell.subspace, cell.task, cell.target) for cell in found}):
+        own = [cell for cell in found if (cell.subspace, cell.task, cell.target) == key and math.isfinite(cell.measured)]
+        errors = [f"{_median(own, name):9.2f}" for name in PREDICTORS]
+        print(f"{', '.join(map(str, key)):34}{len(own):6}", *errors, f"{_median(own, sign=True):9.2f}")
