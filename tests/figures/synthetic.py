@@ -108,6 +108,7 @@ def _thresholds(base: Row, censored: bool) -> list[Row]:
     return [
         *({**common, "quantity": "gap", "x": k, "value": gap, "note": state, "position_seed": i} for i, (k, gap, state) in enumerate(gaps)),
         measured,
+        {**common, "quantity": "target_share", "value": 0.15, "note": ""},
         {**common, "quantity": "k_pred", "value": k_pred, "low": k_pred * 0.9, "high": k_pred * 1.12},
         *([] if censored else [{**common, "quantity": "slope", "value": 0.41, "stderr": 0.03, "note": ""}]),
         {**common, "quantity": "target_loss", "value": TARGET},
