@@ -7,6 +7,7 @@ model, its number is kept apart (quantities that end in `_over_rank`), and is dr
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,8 +20,9 @@ from figures import style
 from figures.predictions import band
 from figures.rows import CannotDraw, models, pick, tidy, where
 
-PREDICTOR, OVER_RANK, BRACKET = "k_m1", "_over_rank", "k_bracket_path"
-TEXT_PREDICTOR = "k_pred"  # where there is no Gram matrix
+# Of label words m1 of the linearised path; elsewhere gm of the model's own path, or T3 where that was not followed.
+PREDICTORS = ("k_m1", "k_path_gm", "k_pred")
+OVER_RANK, BRACKET = "_over_rank", "k_bracket_path"
 HEIGHT = 3.1  # inches
 MARKERS = ("o", "s", "^", "D", "v", "P")
 
@@ -40,12 +42,8 @@ class Cell:
     bracket: tuple[float, float]  # nan: none
 
     def value(self, name: str = "") -> float:
-        """The prediction, over the rank or not; nan where there is none. By default that by PREDICTOR."""
-        for one in (name,) if name else (PREDICTOR, TEXT_PREDICTOR):
-            for suffix in ("", OVER_RANK):
-                if math.isfinite(found := self.predicted.get(one + suffix, math.nan)):
-                    return found
-        return math.nan
+        """The prediction, over the rank or not; nan where there is none. By default by the first of PREDICTORS that there is."""
+        return next((self.predicted[each] for each in self._names(name)), math.nan)
 
     def error(self, name: str = "") -> float:
         """log of predicted over measured; nan where either is missing."""
@@ -53,7 +51,12 @@ class Cell:
 
     @property
     def over_rank(self) -> bool:
-        return any(math.isfinite(self.predicted.get(name + OVER_RANK, math.nan)) for name in (PREDICTOR, TEXT_PREDICTOR))
+        return next(self._names(""), "").endswith(OVER_RANK)
+
+    def _names(self, name: str) -> Iterator[str]:
+        """The quantities of this predictor that have a number."""
+        every = [one + suffix for one in ((name,) if name else PREDICTORS) for suffix in ("", OVER_RANK)]
+        return (each for each in every if math.isfinite(self.predicted.get(each, math.nan)))
 
 
 def cells(rows: pd.DataFrame) -> list[Cell]:
