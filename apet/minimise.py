@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from apet.errors import Interrupted
 from apet.evaluation import by_length
 from apet.methods import Mounted
-from apet.progress import Progress
+from apet.progress import REDUCTIONS, Progress
 from apet.scoring import Scorer, cross_entropy
 from apet.tasks import Example
 
@@ -71,7 +71,7 @@ def minimise(
     _put(found.x, parameters)
     mounted.write()
     # Out of iterations is no minimum; a line search that finds nothing lower in float32 is one.
-    progress.reductions = 0 if found.status == 1 else 3
+    progress.reductions = 0 if found.status == 1 else REDUCTIONS + 1
     progress.seconds = time.perf_counter() - started
     return progress
 

@@ -23,8 +23,8 @@ SHOWN = ("k_m1", "k_m0", "k_gm", "k_pred", "k_path_gm", "k_path_m1", "k_path_t5"
 BUDGET = 600 * 64  # example-gradients of one training run of the study
 
 
-def scored(say: bool) -> dict[str, float]:
-    """The benchmark's figures (nan of an empty set of cells); with `say` a table of all predictors is printed."""
+def scored(say: bool) -> dict[str, float | None]:
+    """The benchmark's figures (None of an empty set of cells); with `say` a table of all predictors is printed."""
     import pandas as pd
 
     rows = tidy(pd.read_parquet(ROWS))
@@ -49,7 +49,7 @@ def scored(say: bool) -> dict[str, float]:
     gordon = [cell for cell in found if cell.subspace == "fastfood" and math.isfinite(cell.value("k_gordon") + cell.error("k_m1"))]
     under = [cell.value("k_gordon") <= cell.measured <= cell.value("k_m1") for cell in gordon]
     taken = rows[(rows["quantity"] == "example_gradients") & (rows["method"] != "apet") & (rows["method"] != "full")].value
-    return out | {
+    out |= {
         "bracket_cells": len(brackets),
         "bracket_coverage": _mean([_covers(cell) for cell in brackets]),
         "bracket_width": float(np.median([cell.bracket[1] / cell.bracket[0] for cell in brackets])) if brackets else math.nan,
@@ -57,6 +57,7 @@ def scored(say: bool) -> dict[str, float]:
         "gordon_bracket_coverage": _mean(under),
         "prediction_cost_runs": float(taken.to_numpy().max()) / BUDGET,
     }
+    return {name: None if math.isnan(value) else value for name, value in out.items()}
 
 
 def _mean(values: list[bool]) -> float:
