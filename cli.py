@@ -535,11 +535,11 @@ def figures(
     json_: Json = False, dry_run: DryRun = False,
 ) -> None:  # fmt: skip
     """Draw the figures that the rows of a study allow (PDF and PNG; of surfaces a page that can be turned, and opens offline)."""
-    from figures import FIGURES, draw_all
+    from figures import EVERY_TARGET, FIGURES, draw_all
 
     for name in only or []:
         lookup(FIGURES, name, "figure")
-    rows = _rows(results, _target(target, fraction), every=only == ["cells"])
+    rows = _rows(results, _target(target, fraction), every=bool(only) and set(only) <= set(EVERY_TARGET))
     if dry_run:
         return _print({"rows": len(rows), "out": str(out)}, json_)
     drawn = draw_all(rows, out, only)

@@ -100,17 +100,23 @@ class Evaluated:
 
 
 def _kept(path: Path, name: str) -> dict[str, np.ndarray]:
-    """What is on the disk of these weights; nothing where the file is damaged."""
+    """The numbers that are on the disk, by point."""
+    tensors = named_tensors(path, name)
+    return {key.tobytes().hex(): each for key, each in zip(tensors["keys"], tensors["numbers"], strict=True)} if tensors else {}
+
+
+def named_tensors(path: Path, name: str) -> dict[str, np.ndarray]:
+    """The tensors of a safetensors file that was written under `name`; none where there is no such file, or a damaged one."""
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, "numpy") as file:
             if (file.metadata() or {}).get("name") != name:
                 return {}
-            keys, numbers = file.get_tensor("keys"), file.get_tensor("numbers")
+            names = file.keys()
+            return {key: file.get_tensor(key) for key in names}
     except (OSError, SafetensorError, ValueError):
         return {}
-    return {key.tobytes().hex(): each for key, each in zip(keys, numbers, strict=True)}
 
 
 def _measures(objectives: dict[str, Any], metric: bool) -> list[Measure]:

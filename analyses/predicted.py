@@ -33,8 +33,8 @@ def predicted_rows(store: Store, run: Run, target: float, seed: int, definition:
         rows = [*_quadratic_rows(dual, target, seed, definition, row), *_path_rows(dual, target, seed, definition, row)]
     else:
         rows = _sampled_rows(arrays, target, definition, row)
-    ceiling = next(each.value for each in rows if each.quantity == "rank_ceiling")
     if "path" in arrays:
+        ceiling = next(each.value for each in rows if each.quantity == "rank_ceiling")
         rows += _own_path_rows(arrays, target, ceiling, definition, row)
         rows += _between(rows, row)
     return rows
@@ -52,7 +52,7 @@ def _quadratic_rows(dual: Dual, target: float, seed: int, definition: str, row: 
     curve = np.geomspace(1, spectrum.rank_ceiling, 40)
     return [
         row("k_pred", k, low=number(low), high=number(high), note=note),
-        *_over_rank("k_pred", k, found.prediction.k, row),
+        *([] if k is not None else _over_rank("k_pred", found.prediction.k, row)),
         row("k_pred_half", found.k_half, note="from half of the examples"),
         row("rank_ceiling", spectrum.rank_ceiling),
         row("k_larsen", larsen_threshold(spectrum, target), note="N_eff(2 eps / R^2), for comparison"),
@@ -77,8 +77,8 @@ def _path_rows(dual: Dual, target: float, seed: int, definition: str, row: Maker
         bound = gordon_threshold(*dual, target, seed=seed)
         assert bound is not None
         over = "" if shown else OVER_RANK
-        for name in ("gm", "m0", "m1") if over else ():
-            rows += _over_rank(f"k_{name}", None, getattr(point, name), row)
+        if not shown:
+            rows += [each for name in ("gm", "m0", "m1") for each in _over_rank(f"k_{name}", getattr(point, name), row)]
         rows += [
             row("k_gordon" + over, bound.value, stderr=bound.stderr),
             row("k_bracket" + over, point.gm, low=min(bound.value, point.m1), high=max(bound.value, point.m1), note=BRACKET),
@@ -102,31 +102,41 @@ def _own_path_rows(arrays: dict[str, np.ndarray], target: float, ceiling: float,
         reason = f"censored: above (target {target:.6g} < {reached:.6g}, where the path ends)"
     if reason:
         return [row(name, None, note=reason) for name in names]
-    after = max(1, int(np.argmax(envelope <= target)))
-    before = after - 1
-    share = math.log(envelope[before] / target) / math.log(envelope[before] / envelope[after])
-    part = 1.0  # of the gain of the first point
-    if before == 0:  # no ridge belongs to the pretrained point: near it the gain is inverse to the ridge, and k in proportion to it
-        before, share, part = after, 0.0, (envelope[0] - target) / (envelope[0] - envelope[after])
-        here = kappa[after] / part
-    else:
-        here = math.exp((1 - share) * math.log(kappa[before]) + share * math.log(kappa[after]))
-    m0, error0 = _n_eff(arrays, 0, here)
-    (one, error_one), (other, error_other) = _n_eff(arrays, before, here), _n_eff(arrays, after, here)
-    m1, error1 = one ** (1 - share) * other**share, max(error_one, error_other)
-    found = {"k_path_gm": (math.sqrt(m0 * m1), math.hypot(error0, error1) / 2), "k_path_m0": (m0, error0), "k_path_m1": (m1, error1)}
+    before, after, share, here, part = _place(kappa, envelope, target)
+
+    def interpolated(one: float, other: float) -> float:
+        return math.exp((1 - share) * math.log(one) + share * math.log(other))
+
+    m0, one, other = (_n_eff(arrays, number, here) for number in (0, before, after))
+    m1, error0 = interpolated(one.value, other.value), m0.stderr / m0.value
+    error1 = max(each.stderr / each.value for each in (one, other))
+    gm = math.sqrt(m0.value * m1)
+    found = {"k_path_gm": (gm, math.hypot(error0, error1) / 2), "k_path_m0": (m0.value, error0), "k_path_m1": (m1, error1)}
     if "path_t5" in arrays:
-        single = arrays["path_t5"]
-        found["k_path_t5"] = (part * math.exp((1 - share) * math.log(single[before]) + share * math.log(single[after])), 0.0)
+        found["k_path_t5"] = (part * interpolated(*arrays["path_t5"][[before, after]]), 0.0)
     note = f"{definition}; kappa {here:.3g}, residuals {residual[before]:.2g} and {residual[after]:.2g}"
     rows: list[Row] = []
     for name, (k, error) in found.items():
         if k > CEILING_SHARE * ceiling:
             over = f"censored: above (k = {k:.4g} > {CEILING_SHARE} x rank ceiling {ceiling:.0f}: more examples are needed)"
-            rows += [row(name, None, note=over), *_over_rank(name, None, k, row)]
+            rows += [row(name, None, note=over), *_over_rank(name, k, row)]
         else:
             rows.append(row(name, k, stderr=k * error, note=note))
     return rows
+
+
+def _place(kappa: np.ndarray, envelope: np.ndarray, target: float) -> tuple[int, int, float, float, float]:
+    """(point before, point after, share of the way between them in logarithms, the ridge there, part of the first point's gain).
+
+    No ridge belongs to the pretrained point: near it the gain is inverse to the ridge, and k in proportion to it.
+    """
+    after = max(1, int(np.argmax(envelope <= target)))
+    before = after - 1
+    if before == 0:
+        part = (envelope[0] - target) / (envelope[0] - envelope[after])
+        return after, after, 0.0, kappa[after] / part, part
+    share = math.log(envelope[before] / target) / math.log(envelope[before] / envelope[after])
+    return before, after, share, math.exp((1 - share) * math.log(kappa[before]) + share * math.log(kappa[after])), 1.0
 
 
 def _between(rows: list[Row], row: Maker) -> list[Row]:
@@ -141,17 +151,17 @@ def _between(rows: list[Row], row: Maker) -> list[Row]:
     ]
 
 
-def _n_eff(arrays: dict[str, np.ndarray], point: int, kappa: float) -> tuple[float, float]:
-    """(N_eff at a point of the path, its standard error over probes in log)."""
-    nodes, weights = np.maximum(arrays["path_nodes"][point], 0.0), arrays["path_weights"][point]
-    each = (weights * nodes / (nodes + kappa)).sum(1)
-    error = each.std(ddof=1) / math.sqrt(len(each)) if len(each) > 1 else 0.0
-    return float(each.mean()), float(error / each.mean())
+def _n_eff(arrays: dict[str, np.ndarray], point: int, kappa: float) -> Any:
+    """N_eff at a point of the path, landscape.Estimate over probes; of label words it has no error."""
+    from landscape.quadrature import SpectralMeasure, effective_dimension
+
+    nodes, weights = arrays["path_nodes"][point], arrays["path_weights"][point]
+    return effective_dimension(SpectralMeasure(nodes, weights, nodes.shape[1], exact="path_t5" in arrays), kappa)
 
 
-def _over_rank(name: str, k: float | None, value: float | None, row: Maker) -> list[Row]:
+def _over_rank(name: str, value: float | None, row: Maker) -> list[Row]:
     """The number that was censored because it speaks of how many examples there are, apart."""
-    if k is not None or value is None or not math.isfinite(value):
+    if value is None or not math.isfinite(value):
         return []
     return [row(name + OVER_RANK, value, note="over the part of the rank up to which a prediction speaks of the model")]
 

@@ -14,14 +14,13 @@ import numpy as np
 
 from analyses.inputs import Context, Inputs, row_maker, scorer_for, subsets
 from analyses.point import matrix_at, point
-from analyses.proximal import curvature_gradients, path_arrays
+from analyses.proximal import KNOWN, counted, curvature_gradients, path_arrays
 from analyses.spec import Spec
 from analyses.store import Row
 from apet.errors import ApetError
 from apet.tasks import TASKS
 
 Found = tuple[list[Row], dict[str, np.ndarray]]
-KNOWN = 10  # eigenpairs that quadrature takes as they are
 HALF = "half_"  # prefix of what half of the examples give
 
 
@@ -102,21 +101,18 @@ def _from_products(spec: Spec, found: Inputs, context: Context) -> Found:
 
 def _measures(spec: Spec, found: Inputs, context: Context) -> dict[str, np.ndarray]:
     """loss, ceiling (1,); along (2, points): nodes and weights of the gradient; nodes, weights, and those of the Gauss-Radau rules."""
-    from landscape.lanczos import eigenpairs
-    from landscape.quadrature import slq, spectral_measure
+    from landscape.quadrature import spectral_measure
 
     def report(done: int, of: int) -> None:
         context.report(f"Lanczos on {spec.examples} examples", done, of)
 
-    steps, seed = spec.lanczos_steps, spec.train_seed
     with point(spec, found, context) as here:
         gradient, loss = here.objective.gradient(here.z), here.objective.loss(here.z)
         if not float(gradient.norm()) > 0:
             raise ApetError("the gradient at the pretrained point is zero or not a number: there is nothing to predict from")
         with matrix_at(here, "ggn") as matrix:
-            known = eigenpairs(matrix, min(KNOWN, steps, matrix.size), steps, seed=seed, rounds=1, progress=report)
-            along = spectral_measure(matrix, gradient, steps)
-            measure = slq(matrix, spec.probes, steps, seed, known=known, progress=report)
+            along = spectral_measure(matrix, gradient, spec.lanczos_steps)
+            measure = counted(matrix, spec, report)
         ceiling = min(here.objective.size, _rank(here.objective))
     radau = measure if measure.radau is None else measure.radau
     return {

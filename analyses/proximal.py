@@ -7,6 +7,7 @@ is taken: of label words exactly, elsewhere by quadrature. Of label words, T5 sa
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -31,30 +32,25 @@ def path_arrays(spec: Spec, found: Inputs, context: Context) -> dict[str, np.nda
     (kappa = inf). path_nodes, path_weights (P, probes, points): the spectrum there. Of label words also path_t5 (P,): how many single
     entries are expected to reach the point's envelope on the quadratic that touches there (nan: none).
     """
-    from landscape.proximal import MOST_POINTS, proximal_path
+    import torch
 
-    spectrum_at = _exact if TASKS[spec.task].classes else _sampled
-    path: list[tuple[float, ...]] = []
+    from landscape.proximal import MOST_POINTS, ProximalPoint, proximal_path
+
+    words = TASKS[spec.task].classes > 0
     measures: list[Curvature] = []
     singles: list[float] = []
-
     with point(spec, found, context) as here:
-        initial, _ = here.objective.loss_and_gradient(here.z)
-
-        def note(kappa: float, d: Any, loss: float, residual: float, gradients: int) -> Any:
-            context.report(f"spectrum on the path, loss {loss:.3g}", len(path), MOST_POINTS)
-            path.append((kappa, loss, float(d.double().norm()), residual, gradients))
-            measure, rows = spectrum_at(replace(here, z=here.z + d), spec)
-            measures.append(measure)
-            return rows
-
-        note(math.inf, 0 * here.z, initial, 0.0, 1)
-        singles.append(math.nan)
+        origin = ProximalPoint(math.inf, torch.zeros_like(here.z), here.objective.loss(here.z), 0.0, 1)
         context.report("proximal path", 0, MOST_POINTS)
-        for each in proximal_path(here.objective, LOWEST * initial, here.z):
-            rows = note(each.kappa, each.d, each.loss, each.residual, each.gradients)
-            singles.append(math.nan if rows is None else _single_entries(rows, each))
-    return {"path": np.array(path), **_stacked(measures), **({"path_t5": np.array(singles)} if TASKS[spec.task].classes else {})}
+        path = [origin, *proximal_path(here.objective, LOWEST * origin.loss, here.z)]
+        for number, each in enumerate(path):
+            context.report(f"spectrum on the path, loss {each.loss:.3g}", number, len(path))
+            there = replace(here, z=here.z + each.d)
+            rows = gauss_newton_rows_of(there) if words else None
+            measures.append(_sampled(there, spec) if rows is None else _exact(rows))
+            singles.append(math.nan if rows is None or each is origin else _single_entries(rows, each))
+    arrays = {"path": np.array([(p.kappa, p.loss, float(p.d.double().norm()), p.residual, p.gradients) for p in path])}
+    return arrays | _stacked(measures) | ({"path_t5": np.array(singles)} if words else {})
 
 
 def path_gradients(spec: Spec, examples: int) -> int:
@@ -70,24 +66,28 @@ def curvature_gradients(spec: Spec, examples: int) -> int:
     return examples * (classes - 1) if classes else 2 * examples * spec.lanczos_steps * (spec.probes + 1)
 
 
-def _exact(here: Point, spec: Spec) -> tuple[Curvature, Any]:
-    """The eigenvalues as a measure, and the rows that they come from."""
+def _exact(rows: Any) -> Curvature:
+    """All eigenvalues, from the rows whose Gram matrix has them."""
     import torch
 
-    rows = gauss_newton_rows_of(here)
     values = torch.linalg.eigvalsh(rows @ rows.T).clamp(min=0).cpu().numpy()
-    return (values[None], np.ones((1, len(values)))), rows
+    return values[None], np.ones((1, len(values)))
 
 
-def _sampled(here: Point, spec: Spec) -> tuple[Curvature, None]:
+def _sampled(here: Point, spec: Spec) -> Curvature:
+    with matrix_at(here, "ggn") as matrix:
+        measure = counted(matrix, spec)
+    return measure.nodes, measure.weights
+
+
+def counted(matrix: Any, spec: Spec, progress: Callable[[int, int], None] | None = None) -> Any:
+    """The measure (landscape.SpectralMeasure) that counts a matrix's eigenvalues: the first ones as they are, the rest by quadrature."""
     from landscape.lanczos import eigenpairs
     from landscape.quadrature import slq
 
     steps, seed = spec.lanczos_steps, spec.train_seed
-    with matrix_at(here, "ggn") as matrix:
-        known = eigenpairs(matrix, min(KNOWN, steps, matrix.size), steps, seed=seed, rounds=1)
-        measure = slq(matrix, spec.probes, steps, seed, known=known)
-    return (measure.nodes, measure.weights), None
+    known = eigenpairs(matrix, min(KNOWN, steps, matrix.size), steps, seed=seed, rounds=1, progress=progress)
+    return slq(matrix, spec.probes, steps, seed, known=known, progress=progress)
 
 
 def _single_entries(rows: Any, at: Any) -> float:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from analyses.basins import LANCZOS_STEPS
+from analyses.evaluated import named_tensors
 from analyses.frames import Frame
 from analyses.inputs import Context
 from analyses.point import Point, matrix_at
@@ -58,11 +59,8 @@ def _ratio(spec: Spec, here: Point, z: Any) -> tuple[float, float]:
 
     if not math.isfinite(here.objective.loss(z)):
         return math.nan, math.nan
-    hessian = matrix_at(replace(here, z=z.clone()), "hessian")
-    try:
+    with matrix_at(replace(here, z=z.clone()), "hessian") as hessian:
         return hessian_ratio(hessian, LANCZOS_STEPS, spec.train_seed)
-    finally:
-        hessian.release()
 
 
 def _name(here: Point, frame: Frame) -> str:
@@ -78,7 +76,7 @@ class _Kept:
 
     def __init__(self, path: Path, name: str) -> None:
         self.path, self.name, self.asked = path, name, 0
-        self.found = _read(path, name)
+        self.found = named_tensors(path, name).get("ratios", np.empty((0, 2)))
 
     def next(self, make: Callable[[], tuple[float, float]]) -> np.ndarray:
         from safetensors.numpy import save
@@ -89,16 +87,3 @@ class _Kept:
             write_whole(self.path, save({"ratios": self.found}, {"name": self.name}))
         self.asked += 1
         return self.found[self.asked - 1]
-
-
-def _read(path: Path, name: str) -> np.ndarray:
-    """(points, 2) of the same name; none where the file is damaged or another's."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, "numpy") as file:
-            if (file.metadata() or {}).get("name") == name:
-                return file.get_tensor("ratios")
-    except (OSError, SafetensorError, ValueError):
-        pass
-    return np.empty((0, 2))

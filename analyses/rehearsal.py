@@ -16,7 +16,7 @@ import numpy as np
 
 from analyses.inputs import Inputs, mounted_for, scorer_for, subsets
 from analyses.spec import Spec
-from analyses.training import SEEN, train_options
+from analyses.training import SEEN, examples_a_step, train_options
 from apet.aliases import ALIASES, count
 
 WARM_UP, LEAST, MOST, ENOUGH, LOOKED_AT = 5, 10, 100, 3.0, 128  # steps, steps, steps, seconds, examples
@@ -55,10 +55,9 @@ def rehearse(spec: Spec, found: Inputs) -> dict[str, float]:
     decode = _seconds(lambda: evaluate(mounted.model, scorer, heldout[-64:], decode=True), 1, found.device) / len(heldout[-64:])
     look = watched[:LOOKED_AT]
     glance = _seconds(lambda: evaluate(mounted.model, scorer, look), 1, found.device) / len(look)  # an example
-    looks, pilots = 1 - (-spec.steps // options.check), len(FACTORS) if spec.find_lr else 0
-    parts = 1.0  # of a step, as large as the one that was rehearsed
-    if spec.optimizer == "lbfgs":
-        looks, parts = 0, len(examples) / min(spec.batch, len(examples))
+    looks = 0 if spec.optimizer == "lbfgs" else 1 - (-spec.steps // options.check)  # whose steps have the loss
+    pilots = len(FACTORS) if spec.find_lr else 0
+    parts = examples_a_step(spec, len(examples)) / min(spec.batch, len(examples))  # of a step, as large as the one that was rehearsed
     seen = min(SEEN, len(examples)) if spec.early_stop else len(examples)
     reported = len(heldout) + len(found.data.splits.get("test", ()))
     return {

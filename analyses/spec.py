@@ -41,9 +41,8 @@ class Spec:
     slice: the loss along lines and planes through it.
 
     What is there: `weights` is what the base model is held in while it is trained (a slice takes the same values, in float32), and
-    `attention` how it attends then;
-    `examples` fixes a training subset (None: all of the split). `readout` is how a BERT that is trained answers: by a
-    classification head (auto) or by label words at [MASK] (words), as it always does for predict and spectrum.
+    `attention` how it attends then; `examples` fixes a training subset (None: all of the split). `readout` is how a BERT that is trained
+    answers: by a classification head (auto) or by label words at [MASK] (words), as it always does for predict and spectrum.
     What is tuned: `matched` names the method whose number of parameters is k; operations (separated by +), scope, unit and order
     are those of `apet.operations`, `apet.scope` and `apet.placement`. With another `subspace` than coordinates, k is the length of z
     of that projection (`apet.projections`) of what apet could tune, or of all that another method tunes; it has no unit and order.
@@ -57,14 +56,13 @@ class Spec:
     the look at `at_step` of its trajectory. `matrix` is the Hessian, the Gauss-Newton matrix (with `samples`: from so many labels of
     the model's own an example) or the empirical Fisher matrix; `algorithm` says how (auto: what costs less). An exact spectrum asks
     for neither `lanczos_steps` nor `probes`.
-    A slice spans `dims` directions with `points` a side (odd, so that the centre is one of them; None: 41 on a line, 25 in a plane,
-    11 in three dimensions, 5 in more)
-    and goes `reach` times |theta| of the tuned entries each way (1), or past the farthest place by as much (1.25) where directions
-    are of a trajectory or to the ends of other runs, `to` (ids separated by +). `refine` more places on each axis go where the loss
-    bends most. With `metric` accuracies are taken along, with `numbers` the point's sharpness, basin, roughness and the like; `curve`
-    bends the line between two optima where the loss is low; `ratio_map` points a side of a plane (0: none) get the
-    Hessian's ratio. Its `method` is that of the run `at` (or of the first one in `to`): where one
-    of them is no run of apet, the slice lies in the space of all entries of the model.
+    A slice spans `dims` directions with `points` a side (odd, so that the centre is one of them; None: 41 on a line, 25 in a plane, 11 in
+    three dimensions, 5 in more) and goes `reach` times |theta| of the tuned entries each way (1), or past the farthest place by as much
+    (1.25) where directions are of a trajectory or to the ends of other runs, `to` (ids separated by +). `refine` more places on each axis
+    go where the loss bends most. With `metric` accuracies are taken along, with `numbers` the point's sharpness, basin, roughness and the
+    like; `curve` bends the line between two optima where the loss is low; `ratio_map` points a side of a plane (0: none) get the Hessian's
+    ratio. Its `method` is that of the run `at` (or of the first one in `to`): where one of them is no run of apet, the slice lies in the
+    space of all entries of the model.
     A prediction comes from a Gram matrix where the task has classes, else (or with `algorithm` lanczos) from products with the Gauss-Newton
     matrix of all that is in scope; with `k` or `matched` it is of that one placement, by conjugate gradients. With `path` the proximal
     path of the model itself is followed too.

@@ -158,12 +158,8 @@ def _residual_gradient(model: Any, mounted: Any, scorer: Any, examples: list, si
     """
     import torch
 
-    from apet.scoring import cross_entropy
+    from apet.minimise import mean_loss
 
-    for parameter in mounted.trainable.values():
-        parameter.grad = None
-    weight = sum(scorer.weight(item) for item in scorer.encode(examples))  # a text counts its pieces
-    for batch in scorer.batches(examples, size):
-        (cross_entropy(scorer.logits(model, batch), batch)[0] / weight).backward()
+    mean_loss(model, scorer, scorer.batches(examples, size), scorer.mass(examples), mounted.trainable.values())
     squares = [p.grad.double().square().sum() for p in mounted.trainable.values() if p.grad is not None]
     return float(torch.stack(squares).sum().sqrt())

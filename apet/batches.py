@@ -37,11 +37,6 @@ class Batches:
         return batches[random.permutation(len(batches))]
 
 
-def batch_indices(lengths: Sequence[int] | np.ndarray, size: int, seed: int, step: int) -> np.ndarray:
-    """One batch alone, see `Batches`."""
-    return Batches(lengths, size, seed).at(step)
-
-
 def parts(chosen: np.ndarray, count: int) -> list[np.ndarray]:
     """`chosen` in `count` parts of nearly equal size, in order, empty ones left out."""
     return [part for part in np.array_split(chosen, count) if len(part)]

@@ -8,19 +8,19 @@ checkpoint: a run that was killed begins again and ends the same.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import scipy.optimize
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from apet.errors import Interrupted
 from apet.evaluation import by_length
 from apet.methods import Mounted
 from apet.progress import REDUCTIONS, Progress
-from apet.scoring import Scorer, cross_entropy
+from apet.scoring import Batch, Scorer, cross_entropy
 from apet.tasks import Example
 
 MEMORY = 20  # pairs of steps and gradients that L-BFGS keeps
@@ -39,15 +39,15 @@ def minimise(
     """
     started, parameters = time.perf_counter(), list(mounted.trainable.values())
     batches = list(scorer.batches(by_length(scorer.task, examples), batch))
-    weight = sum(scorer.weight(item) for item in scorer.encode(examples))
-    progress, last = Progress(), [0.0]
+    weight = scorer.mass(examples)
+    progress = Progress()
 
     def loss_at(x: np.ndarray) -> tuple[float, np.ndarray]:
         _put(x, parameters)
         mounted.write()
         progress.step += 1
-        last[0], slope = _loss_and_gradient(model, scorer, batches, weight, parameters)
-        return last[0], slope
+        loss = mean_loss(model, scorer, batches, weight, parameters)
+        return loss, np.concatenate([_gradient(parameter) for parameter in parameters])
 
     def note(loss: float) -> None:
         progress.history.append((len(progress.history), loss))
@@ -76,9 +76,8 @@ def minimise(
     return progress
 
 
-def _loss_and_gradient(
-    model: nn.Module, scorer: Scorer, batches: Sequence[Any], weight: float, parameters: Sequence[nn.Parameter]
-) -> tuple[float, np.ndarray]:
+def mean_loss(model: nn.Module, scorer: Scorer, batches: Iterable[Batch], weight: float, parameters: Iterable[nn.Parameter]) -> float:
+    """The losses of all batches over `weight`, the examples' mass; its gradient alone is left in the parameters (None: no part in it)."""
     for parameter in parameters:
         parameter.grad = None
     total = 0.0
@@ -86,19 +85,15 @@ def _loss_and_gradient(
         loss = cross_entropy(scorer.logits(model, batch), batch)[0] / weight
         loss.backward()
         total += float(loss.detach())
-    return total, np.concatenate(list(_gradients(parameters)))
+    return total
 
 
-def _gradients(parameters: Sequence[nn.Parameter]) -> Iterator[np.ndarray]:
-    for parameter in parameters:
-        gradient: Tensor = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-        yield gradient.double().cpu().numpy().ravel()
+def _gradient(parameter: nn.Parameter) -> np.ndarray:
+    gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+    return gradient.double().cpu().numpy().ravel()
 
 
 @torch.no_grad()
 def _put(x: np.ndarray, parameters: Sequence[nn.Parameter]) -> None:
-    at = 0
-    for parameter in parameters:
-        values = torch.as_tensor(x[at : at + parameter.numel()])
+    for parameter, values in zip(parameters, torch.as_tensor(x).split([p.numel() for p in parameters]), strict=True):
         parameter.copy_(values.view_as(parameter))
-        at += parameter.numel()

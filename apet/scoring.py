@@ -86,6 +86,10 @@ class Scorer(ABC):
         """What the item counts in a mean: an example 1, a text its pieces."""
         return float(len(item["target"])) if self.task.generates else 1.0
 
+    def mass(self, examples: Sequence[Example]) -> float:
+        """What all of them count together."""
+        return sum(self.weight(item) for item in self.encode(examples))
+
     def batches(self, examples: Sequence[Example], size: int) -> Iterator[Batch]:
         """All examples in order, `size` at a time; the last batch may be smaller."""
         items = self.encode(examples)

@@ -48,7 +48,7 @@ def scored(say: bool) -> dict[str, float | None]:
     brackets = [cell for cell in found if cell.subspace == "fastfood" and math.isfinite(cell.bracket[0] + cell.measured)]
     gordon = [cell for cell in found if cell.subspace == "fastfood" and math.isfinite(cell.value("k_gordon") + cell.error("k_m1"))]
     under = [cell.value("k_gordon") <= cell.measured <= cell.value("k_m1") for cell in gordon]
-    taken = rows[(rows["quantity"] == "example_gradients") & (rows["method"] != "apet") & (rows["method"] != "full")].value
+    taken = rows[(rows["quantity"] == "example_gradients") & (rows["method"] == "")].value
     out |= {
         "bracket_cells": len(brackets),
         "bracket_coverage": _mean([_covers(cell) for cell in brackets]),

@@ -40,6 +40,7 @@ NAMES = (
     "quadratics",
 )
 PAGES = ("relief",)  # figures that have an interactive page as well
+EVERY_TARGET = ("cells",)  # figures that take all targets of a store together
 FIGURES: dict[str, Callable[[pd.DataFrame], Figure]] = {name: partial(_draw, name) for name in NAMES}
 
 

@@ -9,7 +9,7 @@ import torch
 from resident_cases import Net, every_transformer, transformer, transformer_loss
 from train_cases import ANSWER_ROWS, ANSWERS, OPTIONS, ROWS, chosen, gradient, ready, same, state, stepper
 
-from apet.batches import batch_indices
+from apet.batches import Batches
 from apet.checkpoint import packed, unpack
 from apet.errors import ApetError, UsageError
 from apet.launch import accelerator_for
@@ -30,7 +30,7 @@ def test_the_gradient_is_that_of_the_mean_over_the_batch_however_it_is_split(tas
     model, mounted, scorer = ready(task=task)
     found = gradient(stepper(model, mounted, scorer, rows), accumulate)
     encoded = scorer.encode(rows)
-    examples = batch_indices([len(item["input_ids"]) for item in encoded], OPTIONS.batch, OPTIONS.train_seed, 0)
+    examples = Batches([len(item["input_ids"]) for item in encoded], OPTIONS.batch, OPTIONS.train_seed).at(0)
     sums, pieces = torch.zeros(mounted.k), 0
     for i in examples:  # one example at a time, the loss written out
         batch = scorer.collate([encoded[i]])

@@ -11,7 +11,7 @@ import pytest
 import torch
 from train_cases import OPTIONS, ROWS, ready, same, state
 
-from apet.batches import Batches, batch_indices, parts
+from apet.batches import Batches, parts
 from apet.errors import ApetError, UsageError
 from apet.evaluation import evaluate
 from apet.jacobian import gram_matrix
@@ -257,22 +257,22 @@ def test_options_outside_their_range_are_usage_errors(change, message):
 
 def test_an_epoch_visits_each_example_once():
     lengths = list(range(240))
-    batches = [batch_indices(lengths, 8, 0, step) for step in range(30)]
+    batches = [Batches(lengths, 8, 0).at(step) for step in range(30)]
     assert np.array_equal(np.sort(np.concatenate(batches)), np.arange(240))
-    assert not np.array_equal(batches[0], batch_indices(lengths, 8, 1, 0))
-    assert not np.array_equal(batches[0], batch_indices(lengths, 8, 0, 30))
+    assert not np.array_equal(batches[0], Batches(lengths, 8, 1).at(0))
+    assert not np.array_equal(batches[0], Batches(lengths, 8, 0).at(30))
 
 
 def test_a_batch_does_not_depend_on_those_asked_for_before():
     lengths = np.random.default_rng(0).integers(5, 60, 45)
     batches = Batches(lengths, 8, 3)
     for step in (0, 1, 7, 6, 0, 12, 4):
-        assert np.array_equal(batches.at(step), batch_indices(lengths, 8, 3, step))
+        assert np.array_equal(batches.at(step), Batches(lengths, 8, 3).at(step))
 
 
 def test_batches_hold_examples_of_similar_length():
     lengths = np.random.default_rng(0).integers(5, 60, 320)
-    padded = sum(8 * lengths[batch_indices(lengths, 8, 0, step)].max() for step in range(40))
+    padded = sum(8 * lengths[Batches(lengths, 8, 0).at(step)].max() for step in range(40))
     assert padded < 1.3 * lengths.sum()
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from apet.batches import batch_indices
+from apet.batches import Batches
 from apet.generated.sentiment import generate
 from apet.launch import accelerator_for
 from apet.methods import Choice, Mounted, mount
@@ -33,7 +33,7 @@ def stepper(model, mounted: Mounted, scorer: Scorer, rows=ROWS, options: TrainOp
 
 
 def chosen(stepper: Stepper, step: int) -> np.ndarray:
-    return batch_indices(stepper.lengths, stepper.options.batch, stepper.options.train_seed, step)
+    return Batches(stepper.lengths, stepper.options.batch, stepper.options.train_seed).at(step)
 
 
 def gradient(stepper: Stepper, accumulate: int = 1, step: int = 0) -> Tensor:
