@@ -1,7 +1,8 @@
 """Why k* changes between two models of a family: the split of the predicted change, beside the measured one, and a verdict in words.
 
-The prediction is m1: T3 on the quadratic that touches the linearised model's loss at its proximal point (landscape.moreau). Intervals
-come from resampling the examples that both models share, or the probes where predictions are by Lanczos.
+The prediction is m1: T3 on the quadratic that touches the linearised model's loss at its proximal point. Intervals come from resampling
+the examples that both models share, or the probes where predictions are by Lanczos. Each subspace in which k* was measured is compared
+apart; the prediction is of random ones and knows of no difference.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from analyses.predicted import foresees, measures
+from analyses.followed import Followed, Place
+from analyses.predicted import foresees
+from analyses.proximal import LINEAR
 from analyses.store import Row, Store
 from analyses.targets import Run, Target
 
@@ -31,6 +34,7 @@ class Side:
     run: Run
     arrays: dict[str, np.ndarray]
     target: float  # absolute loss
+    subspace: str | None  # that k* was measured in
     measured: Row | None
 
     @property
@@ -55,19 +59,25 @@ class Side:
 
     def _sampled(self, chosen: np.ndarray | None) -> Any:
         from landscape.attribution import factors_of
-        from landscape.sampled import weighted_spectrum
 
-        along, counting, loss, ceiling = measures(self.arrays)
+        path = Followed.of(self.arrays, LINEAR)
+        place = path and path.where(self.target)
+        if path is None or not isinstance(place, Place):
+            return None
         rows = slice(None) if chosen is None else chosen
-        nodes, weights = np.maximum(counting.nodes[rows], 0).ravel(), (counting.weights[rows] / len(counting.nodes[rows])).ravel()
+        nodes, weights = np.maximum(path.nodes[place.after][rows], 0), path.weights[place.after][rows]
+        nodes, weights = nodes.ravel(), (weights / len(weights)).ravel()
         order = np.argsort(-nodes, kind="stable")
         order = order[(nodes[order] > 0) & (weights[order] > 0)]
-        return factors_of(weighted_spectrum(along, loss, ceiling), self.target, (nodes[order], weights[order]))
+        spectrum = path.touching(place.after, int(self.arrays["ceiling"][0]))
+        return factors_of(spectrum, self.target, (nodes[order], weights[order]))
 
     @property
     def units(self) -> tuple[str, int]:
         """What intervals come from resampling, and how many there are."""
-        return ("examples", len(self.arrays["labels"])) if "gram" in self.arrays else ("probes", len(self.arrays["nodes"]))
+        if "gram" in self.arrays:
+            return "examples", len(self.arrays["labels"])
+        return "probes", len(self.arrays["nodes"])
 
 
 def explain(store: Store, runs: list[Run], target: Target, found: list[Row], seed: int = 0) -> tuple[list[Row], list[dict[str, Any]]]:
@@ -78,7 +88,7 @@ def explain(store: Store, runs: list[Run], target: Target, found: list[Row], see
     groups: dict[tuple, list[Side]] = defaultdict(list)
     for side in _sides(store, runs, target, found):
         spec = side.run.spec
-        key = (_family(side.row.model), *(spec[name] for name in ("task", "examples", "max_length", "scope")), side.units[0])
+        key = (_family(side.row.model), *(spec[name] for name in ("task", "examples", "max_length", "scope")), side.subspace, side.units[0])
         groups[key].append(side)
     rows: list[Row] = []
     summaries: list[dict[str, Any]] = []
@@ -94,16 +104,23 @@ def explain(store: Store, runs: list[Run], target: Target, found: list[Row], see
 
 
 def _sides(store: Store, runs: list[Run], target: Target, found: list[Row]) -> list[Side]:
-    """One for each predict run whose group has a full fine-tuning run."""
-    by_model = {(row.model, row.task, row.quantity): row for row in found if math.isnan(row.x)}
-    sides = []
+    """For each model with a predict run and full fine-tuning one a subspace that k* was measured in, of any model; of several predict runs
+    the one that followed the path, which holds all that one without holds."""
+    if not target.on_loss:
+        return []
+    measured = {(row.model, row.task, row.subspace): row for row in found if row.quantity == target.quantity and math.isnan(row.x)}
+    subspaces = sorted({subspace for _, _, subspace in measured}, key=str) or [None]
+    groups: dict[tuple, list[Run]] = defaultdict(list)
     for run in runs:
-        if not (foresees(run) and target.on_loss):
-            continue
-        full = [other for other in runs if target.measures(other) and target.group(other) == target.group(run)]
-        if full:
-            measured = by_model.get((run.rows[0].model, run.rows[0].task, target.quantity))
-            sides.append(Side(run, store.arrays(run.id), target.value(full, ""), measured))
+        if foresees(run) or target.measures(run):
+            groups[target.group(run)].append(run)
+    sides = []
+    for members in groups.values():
+        full, predicted = [run for run in members if not foresees(run)], [run for run in members if foresees(run)]
+        if full and predicted:
+            run = max(predicted, key=lambda run: run.spec.get("path", False))
+            row, arrays, value = run.rows[0], store.arrays(run.id), target.value(full, "")
+            sides += [Side(run, arrays, value, each, measured.get((row.model, row.task, each))) for each in subspaces]
     return sides
 
 
@@ -112,14 +129,18 @@ def _compare(small: Side, large: Side, resampled: dict[str, list[Any]]) -> tuple
 
     one, other = small.factors(None), large.factors(None)
     change = _measured_change(small, large)
-    common: dict[str, Any] = {"run_id": f"{small.run.id}-{large.run.id}", "split": "train", "x": float(small.row.parameters)}
+    common: dict[str, Any] = {
+        "run_id": f"{small.run.id}-{large.run.id}", "split": "train", "x": float(small.row.parameters), "subspace": small.subspace,
+    }  # fmt: skip
 
     def row(quantity: str, value: float, note: str, **columns: Any) -> Row:
         note = f"from {small.row.model}; {note}"
         return Row(large.row.model, large.row.parameters, large.row.task, quantity, value, note=note, **common, **columns)
 
     rows: list[Row] = []
-    summary: dict[str, Any] = {"task": large.row.task, "small": small.row.model, "large": large.row.model}
+    summary: dict[str, Any] = {
+        "task": large.row.task, "subspace": small.subspace or "coordinates", "small": small.row.model, "large": large.row.model,
+    }  # fmt: skip
     predicted: tuple[float, float, float] | None = None
     bys: tuple[Any, ...] = ("rank", "eigenvalue")
     for by in bys:

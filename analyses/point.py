@@ -228,18 +228,23 @@ def named(spec: Spec) -> str:
 
 
 def matrix_at(point: Point, matrix: str, samples: int | None = None, seed: int = 0) -> Any:
-    """The matrix as an operator, its graphs kept in a quarter of the free memory, which processes share."""
-    import psutil
-    import torch
-
+    """The matrix as an operator."""
     from landscape.curvature import EmpiricalFisher, GaussNewton, Hessian
 
-    on_gpu = point.objective.device.type == "cuda"
-    free = torch.cuda.mem_get_info(point.objective.device)[0] if on_gpu else psutil.virtual_memory().available
-    memory = free / 4 / (1 if on_gpu else point.processes.num_processes)
+    memory = graph_memory(point)
     if matrix == "ggn":
         return GaussNewton(point.objective, point.z, memory=memory, samples=samples, seed=seed)
     return {"hessian": Hessian, "fisher": EmpiricalFisher}[matrix](point.objective, point.z, memory=memory)
+
+
+def graph_memory(point: Point) -> float:
+    """Bytes in which graphs may be kept: a quarter of what is free, which processes share."""
+    import psutil
+    import torch
+
+    on_gpu = point.objective.device.type == "cuda"
+    free = torch.cuda.mem_get_info(point.objective.device)[0] if on_gpu else psutil.virtual_memory().available
+    return free / 4 / (1 if on_gpu else point.processes.num_processes)
 
 
 def recorded(matrix: Any, gradient: Any, point: Point, context: Context) -> Any:

@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from analyses.followed import Followed
 from analyses.predicting import HALF
+from analyses.proximal import LINEAR
 from analyses.store import Row, Store
 from analyses.targets import Run
 
-VERSION = 4  # of these rows: raised when the same arrays give others
+VERSION = 5  # of these rows: raised when the same arrays give others
 BRACKET = "from Gordon's bound to m1, for uniformly random subspaces; for coordinates it is no bracket"
 OVER_RANK = "_over_rank"  # of quantities
 LOWEST = 0.02  # of the initial loss, down to which the path is drawn
@@ -33,11 +35,12 @@ def predicted_rows(store: Store, run: Run, target: float, seed: int, definition:
         rows = [*_quadratic_rows(dual, target, seed, definition, row), *_path_rows(dual, target, seed, definition, row)]
     else:
         rows = _sampled_rows(arrays, target, definition, row)
-    if "path" in arrays:
-        ceiling = next(each.value for each in rows if each.quantity == "rank_ceiling")
-        rows += _own_path_rows(arrays, target, ceiling, definition, row)
-        rows += _between(rows, row)
-    return rows
+    ceiling = next(each.value for each in rows if each.quantity == "rank_ceiling")
+    for prefix, names in ((LINEAR, "k_"), ("", "k_path_")):
+        path = Followed.of(arrays, prefix)
+        if path is not None:
+            rows += _followed_rows(path, names, target, ceiling, definition, row)
+    return rows + _between(rows, row)
 
 
 def _quadratic_rows(dual: Dual, target: float, seed: int, definition: str, row: Maker) -> list[Row]:
@@ -88,55 +91,47 @@ def _path_rows(dual: Dual, target: float, seed: int, definition: str, row: Maker
     return rows
 
 
-def _own_path_rows(arrays: dict[str, np.ndarray], target: float, ceiling: float, definition: str, row: Maker) -> list[Row]:
-    """k along the proximal path of the model itself, between the two of its points that the target lies between."""
+def _followed_rows(path: Followed, names: str, target: float, ceiling: float, definition: str, row: Maker) -> list[Row]:
+    """k along a path that was followed, between the two of its points that the target lies between."""
     from landscape.predict import CEILING_SHARE
 
-    kappa, loss, distance, residual, _ = arrays["path"].T
-    envelope = loss + np.append(0.0, kappa[1:] / 2 * distance[1:] ** 2)
-    names = ("k_path_gm", "k_path_m0", "k_path_m1", *(["k_path_t5"] if "path_t5" in arrays else []))
-    reason = ""
-    if target >= envelope[0]:
-        reason = f"censored: below (target {target:.6g} >= initial loss {envelope[0]:.6g})"
-    elif (reached := envelope.min()) > target:
-        reason = f"censored: above (target {target:.6g} < {reached:.6g}, where the path ends)"
-    if reason:
-        return [row(name, None, note=reason) for name in names]
-    before, after, share, here, part = _place(kappa, envelope, target)
+    kinds, curve = ("gm", "m0", "m1", *(["t5"] if path.t5 is not None else [])), list[Row]()
+    if names == "k_":
+        curve = _curve(path, row)
+    place = path.where(target)
+    if isinstance(place, str):
+        return [*(row(names + kind, None, note=place) for kind in kinds), *curve]
 
     def interpolated(one: float, other: float) -> float:
-        return math.exp((1 - share) * math.log(one) + share * math.log(other))
+        return math.exp((1 - place.share) * math.log(one) + place.share * math.log(other))
 
-    m0, one, other = (_n_eff(arrays, number, here) for number in (0, before, after))
+    m0, one, other = (path.n_eff(number, place.kappa) for number in (0, place.before, place.after))
     m1, error0 = interpolated(one.value, other.value), m0.stderr / m0.value
     error1 = max(each.stderr / each.value for each in (one, other))
     gm = math.sqrt(m0.value * m1)
-    found = {"k_path_gm": (gm, math.hypot(error0, error1) / 2), "k_path_m0": (m0.value, error0), "k_path_m1": (m1, error1)}
-    if "path_t5" in arrays:
-        found["k_path_t5"] = (part * interpolated(*arrays["path_t5"][[before, after]]), 0.0)
-    note = f"{definition}; kappa {here:.3g}, residuals {residual[before]:.2g} and {residual[after]:.2g}"
+    found = {"gm": (gm, math.hypot(error0, error1) / 2), "m0": (m0.value, error0), "m1": (m1, error1)}
+    if path.t5 is not None:
+        found["t5"] = (place.part * interpolated(*path.t5[[place.before, place.after]]), 0.0)
+    residuals = (f"{path.residual[point]:.2g}" for point in (place.before, place.after))
+    note = f"{definition}; kappa {place.kappa:.3g}, residuals {' and '.join(residuals)}"
     rows: list[Row] = []
-    for name, (k, error) in found.items():
+    for kind, (k, error) in found.items():
         if k > CEILING_SHARE * ceiling:
             over = f"censored: above (k = {k:.4g} > {CEILING_SHARE} x rank ceiling {ceiling:.0f}: more examples are needed)"
-            rows += [row(name, None, note=over), *_over_rank(name, k, row)]
+            rows += [row(names + kind, None, note=over), *_over_rank(names + kind, k, row)]
         else:
-            rows.append(row(name, k, stderr=k * error, note=note))
+            rows.append(row(names + kind, k, stderr=k * error, note=note))
+    return rows + curve
+
+
+def _curve(path: Followed, row: Maker) -> list[Row]:
+    """The envelope at every point of the path, against each of the three k."""
+    rows: list[Row] = []
+    for point in range(1, len(path.kappa)):
+        m0, m1 = (path.n_eff(each, path.kappa[point]).value for each in (0, point))
+        both = {"m0": m0, "m1": m1, "gm": math.sqrt(m0 * m1)}
+        rows += [row("path_loss", path.envelope[point], x=k, note=kind) for kind, k in both.items()]
     return rows
-
-
-def _place(kappa: np.ndarray, envelope: np.ndarray, target: float) -> tuple[int, int, float, float, float]:
-    """(point before, point after, share of the way between them in logarithms, the ridge there, part of the first point's gain).
-
-    No ridge belongs to the pretrained point: near it the gain is inverse to the ridge, and k in proportion to it.
-    """
-    after = max(1, int(np.argmax(envelope <= target)))
-    before = after - 1
-    if before == 0:
-        part = (envelope[0] - target) / (envelope[0] - envelope[after])
-        return after, after, 0.0, kappa[after] / part, part
-    share = math.log(envelope[before] / target) / math.log(envelope[before] / envelope[after])
-    return before, after, share, math.exp((1 - share) * math.log(kappa[before]) + share * math.log(kappa[after])), 1.0
 
 
 def _between(rows: list[Row], row: Maker) -> list[Row]:
@@ -149,14 +144,6 @@ def _between(rows: list[Row], row: Maker) -> list[Row]:
     return [
         row("k_bracket_path", known.get("k_m1"), low=low, high=high, note="from gm of the model's own path to m0 of the linearised one")
     ]
-
-
-def _n_eff(arrays: dict[str, np.ndarray], point: int, kappa: float) -> Any:
-    """N_eff at a point of the path, landscape.Estimate over probes; of label words it has no error."""
-    from landscape.quadrature import SpectralMeasure, effective_dimension
-
-    nodes, weights = arrays["path_nodes"][point], arrays["path_weights"][point]
-    return effective_dimension(SpectralMeasure(nodes, weights, nodes.shape[1], exact="path_t5" in arrays), kappa)
 
 
 def _over_rank(name: str, value: float | None, row: Maker) -> list[Row]:

@@ -1,8 +1,9 @@
 """A run of kind predict: what is needed to say, without training, how many parameters a target takes.
 
-Where a task has classes, the Gram matrix of its label words, from which all else follows exactly; where it asks for text, or by
+Where a task has classes, the Gram matrix of its label words, from which all else follows exactly. Where it asks for text, or by
 --set algorithm=lanczos, the gradient's spectral measure and that of the eigenvalues from products with the Gauss-Newton matrix of
-everything in scope; with k (or matched), what the quadratic reaches in that one placement.
+everything in scope, and the same along the proximal path of the linearised model. With k (or matched), what the quadratic reaches in
+that one placement.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import numpy as np
 
 from analyses.inputs import Context, Inputs, row_maker, scorer_for, subsets
 from analyses.point import matrix_at, point
-from analyses.proximal import KNOWN, counted, curvature_gradients, path_arrays
+from analyses.proximal import KNOWN, LINEAR, counted, curvature_gradients, linear_arrays, path_arrays
 from analyses.spec import Spec
 from analyses.store import Row
 from apet.errors import ApetError
@@ -43,9 +44,14 @@ def predict_run(spec: Spec, found: Inputs, context: Context) -> Found:
     if not spec.path:
         return rows, arrays
     arrays |= path_arrays(_of_everything(spec, found), found, context)
-    count, taken = len(subsets(spec, found)[0]), arrays["path"][:, 4]
+    return [*rows, _spent(spec, found, arrays, "")], arrays
+
+
+def _spent(spec: Spec, found: Inputs, arrays: dict[str, np.ndarray], prefix: str) -> Row:
+    """What a path took: its gradients, and the products along it."""
+    count, taken = len(subsets(spec, found)[0]), arrays[prefix + "path"][:, 4]
     spent = count * taken.sum() + len(taken) * curvature_gradients(spec, count)
-    return [*rows, row_maker(spec, found)("path_example_gradients", float(spent))], arrays
+    return row_maker(spec, found)(prefix + "path_example_gradients", float(spent))
 
 
 def _of_everything(spec: Spec, found: Inputs) -> Spec:
@@ -87,7 +93,7 @@ def _from_products(spec: Spec, found: Inputs, context: Context) -> Found:
     arrays: dict[str, np.ndarray] = {}
     for prefix, examples in (("", count), (HALF, count // 2)):
         if examples:
-            arrays |= {prefix + name: each for name, each in _measures(replace(whole, examples=examples), found, context).items()}
+            arrays |= _measures(replace(whole, examples=examples), found, context, prefix)
     make, pairs = row_maker(spec, found), zip(*arrays["along"], strict=True)
     rows = [
         make("initial_loss", float(arrays["loss"][0]), split="train"),
@@ -95,12 +101,16 @@ def _from_products(spec: Spec, found: Inputs, context: Context) -> Found:
         make("in_scope", whole.k or 0),
         make("example_gradients", 2 * count * products(spec)),
         *[make("gradient_weight", weight, x=node) for node, weight in pairs if weight > 0],
+        _spent(spec, found, arrays, LINEAR),
     ]
     return rows, arrays
 
 
-def _measures(spec: Spec, found: Inputs, context: Context) -> dict[str, np.ndarray]:
-    """loss, ceiling (1,); along (2, points): nodes and weights of the gradient; nodes, weights, and those of the Gauss-Radau rules."""
+def _measures(spec: Spec, found: Inputs, context: Context, prefix: str) -> dict[str, np.ndarray]:
+    """loss, ceiling (1,); along (2, points): nodes and weights of the gradient; nodes, weights, and those of the Gauss-Radau rules.
+
+    Each with the prefix; of all of the examples also the path of the linearised model.
+    """
     from landscape.quadrature import spectral_measure
 
     def report(done: int, of: int) -> None:
@@ -114,11 +124,13 @@ def _measures(spec: Spec, found: Inputs, context: Context) -> dict[str, np.ndarr
             along = spectral_measure(matrix, gradient, spec.lanczos_steps)
             measure = counted(matrix, spec, report)
         ceiling = min(here.objective.size, _rank(here.objective))
+        path = {} if prefix else linear_arrays(here, spec, context)
     radau = measure if measure.radau is None else measure.radau
-    return {
+    arrays = {
         "loss": np.array([loss]), "ceiling": np.array([float(ceiling)]), "along": np.stack([along.nodes[0], along.weights[0]]),
         "nodes": measure.nodes, "weights": measure.weights, "radau_nodes": radau.nodes, "radau_weights": radau.weights,
     }  # fmt: skip
+    return {prefix + name: each for name, each in arrays.items()} | path
 
 
 def _rank(objective: Any) -> int:

@@ -1,24 +1,27 @@
-"""The proximal path of a model itself, for a run of kind predict: what thresholds are read off, whatever the target.
+"""Proximal paths for a run of kind predict, from which thresholds are read off whatever the target: of the model itself and, where no Gram
+matrix has it, of the linearised model.
 
-The path is followed in everything in scope, from the pretrained point. At each of its points the spectrum of the Gauss-Newton matrix
-is taken: of label words exactly, elsewhere by quadrature. Of label words, T5 says what single entries take there as well.
+A path is followed in everything in scope, from the pretrained point. At each of its points the spectrum of the Gauss-Newton matrix
+is taken: of label words exactly on the model's own path, elsewhere by quadrature. Of label words, T5 says what single entries take as well.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from analyses.inputs import Context, Inputs
-from analyses.point import Point, gauss_newton_rows_of, matrix_at, point
+from analyses.point import Point, gauss_newton_rows_of, graph_memory, matrix_at, point
 from analyses.spec import Spec
 from apet.tasks import TASKS
 
-LOWEST = 0.03  # of the initial loss, down to which the path is followed
+LINEAR = "linear_"  # prefix of what is of the linearised model
+LOWEST = {"": 0.03, LINEAR: 0.05}  # of the initial loss, down to which a path is followed
+LINEAR_STEPS = 600  # of L-BFGS a point at most, for the loss is convex and hardly ever takes a hundred
 COLUMNS = 2000  # entries of which T5 is taken: it asks for their directions' distribution, and the number in scope does not matter
 KNOWN = 10  # eigenpairs that quadrature takes as they are
 
@@ -26,44 +29,80 @@ Curvature = tuple[np.ndarray, np.ndarray]  # nodes and weights (probes, points) 
 
 
 def path_arrays(spec: Spec, found: Inputs, context: Context) -> dict[str, np.ndarray]:
-    """`spec` is of everything in scope, with k its size.
+    """The model's own path; `spec` is of everything in scope, with k its size.
 
     path (P, 5): kappa, loss, |d|, the residual and how many gradients of all examples it took, of every point, the pretrained one first
     (kappa = inf). path_nodes, path_weights (P, probes, points): the spectrum there. Of label words also path_t5 (P,): how many single
     entries are expected to reach the point's envelope on the quadratic that touches there (nan: none).
     """
+    with point(spec, found, context) as here:
+        path = _followed(here, "", context)
+        if TASKS[spec.task].classes == 0:
+            return _arrays(path, [_sampled(there, spec) for there in _points(here, path, context)])
+        measures: list[Curvature] = []
+        singles: list[float] = []
+        for there, each in zip(_points(here, path, context), path, strict=True):
+            rows = gauss_newton_rows_of(there)
+            measures.append(_exact(rows))
+            singles.append(math.nan if each is path[0] else _single_entries(rows, each))
+    return _arrays(path, measures) | {"path_t5": np.array(singles)}
+
+
+def linear_arrays(here: Point, spec: Spec, context: Context) -> dict[str, np.ndarray]:
+    """The linearised model's path, from `here` in everything in scope: as the model's own, with the prefix `LINEAR`, and path_along
+    (P, 2, points), nodes and weights of the measure of d at each point (all zero where d = 0)."""
+    from landscape.quadrature import spectral_measure
+    from landscape.tangent import Tangent
+
+    tangent = Tangent(here.objective, here.z, memory=graph_memory(here))
+    here = replace(here, objective=tangent)
+    path = _followed(here, LINEAR, context)
+    measures: list[Curvature] = []
+    alongs: list[Curvature] = []
+    for there, each in zip(_points(here, path, context), path, strict=True):
+        with matrix_at(there, "ggn") as matrix:
+            measures.append(_of(counted(matrix, spec)))
+            none = np.zeros((1, 1)), np.zeros((1, 1))
+            alongs.append(none if each is path[0] else _of(spectral_measure(matrix, each.d, spec.lanczos_steps)))
+    arrays = _arrays(path, measures) | {"path_along": np.concatenate(_stacked(alongs), axis=1)}
+    return {LINEAR + name: each for name, each in arrays.items()}
+
+
+def _followed(here: Point, prefix: str, context: Context) -> list[Any]:
+    """The points of the path, the pretrained one first."""
     import torch
 
-    from landscape.proximal import MOST_POINTS, ProximalPoint, proximal_path
+    from landscape.proximal import MOST_POINTS, MOST_STEPS, ProximalPoint, proximal_path
 
-    words = TASKS[spec.task].classes > 0
-    measures: list[Curvature] = []
-    singles: list[float] = []
-    with point(spec, found, context) as here:
-        origin = ProximalPoint(math.inf, torch.zeros_like(here.z), here.objective.loss(here.z), 0.0, 1)
-        context.report("proximal path", 0, MOST_POINTS)
-        path = [origin, *proximal_path(here.objective, LOWEST * origin.loss, here.z)]
-        for number, each in enumerate(path):
-            context.report(f"spectrum on the path, loss {each.loss:.3g}", number, len(path))
-            there = replace(here, z=here.z + each.d)
-            rows = gauss_newton_rows_of(there) if words else None
-            measures.append(_sampled(there, spec) if rows is None else _exact(rows))
-            singles.append(math.nan if rows is None or each is origin else _single_entries(rows, each))
-    arrays = {"path": np.array([(p.kappa, p.loss, float(p.d.double().norm()), p.residual, p.gradients) for p in path])}
-    return arrays | _stacked(measures) | ({"path_t5": np.array(singles)} if words else {})
+    origin = ProximalPoint(math.inf, torch.zeros_like(here.z), here.objective.loss(here.z), 0.0, 1)
+    context.report(f"proximal path {prefix}".rstrip("_ "), 0, MOST_POINTS)
+    steps = LINEAR_STEPS if prefix else MOST_STEPS
+    return [origin, *proximal_path(here.objective, LOWEST[prefix] * origin.loss, here.z, steps)]
 
 
-def path_gradients(spec: Spec, examples: int) -> int:
-    """At most how many example-gradients the path takes, with the spectra along it."""
+def _points(here: Point, path: list[Any], context: Context) -> Iterator[Point]:
+    for number, each in enumerate(path):
+        context.report(f"spectrum on the path, loss {each.loss:.3g}", number, len(path))
+        yield replace(here, z=here.z + each.d)
+
+
+def _arrays(path: list[Any], measures: list[Curvature]) -> dict[str, np.ndarray]:
+    nodes, weights = _stacked(measures)
+    points = [(p.kappa, p.loss, float(p.d.double().norm()), p.residual, p.gradients) for p in path]
+    return {"path": np.array(points), "path_nodes": nodes, "path_weights": weights}
+
+
+def path_gradients(spec: Spec, examples: int, prefix: str = "") -> int:
+    """At most how many example-gradients a path takes, with the spectra along it; of the linearised model's as many as are usual."""
     from landscape.proximal import MOST_POINTS, MOST_STEPS
 
-    return (MOST_POINTS + 1) * (2 * examples * MOST_STEPS + curvature_gradients(spec, examples))
+    return (MOST_POINTS + 1) * (2 * examples * (50 if prefix else MOST_STEPS) + curvature_gradients(spec, examples))
 
 
 def curvature_gradients(spec: Spec, examples: int) -> int:
     """How many the spectrum at one point takes at most; a product with the matrix counts two."""
     classes = TASKS[spec.task].classes
-    return examples * (classes - 1) if classes else 2 * examples * spec.lanczos_steps * (spec.probes + 1)
+    return examples * (classes - 1) if classes else 2 * examples * spec.lanczos_steps * (spec.probes + 2)
 
 
 def _exact(rows: Any) -> Curvature:
@@ -74,9 +113,12 @@ def _exact(rows: Any) -> Curvature:
     return values[None], np.ones((1, len(values)))
 
 
-def _sampled(here: Point, spec: Spec) -> Curvature:
-    with matrix_at(here, "ggn") as matrix:
-        measure = counted(matrix, spec)
+def _sampled(there: Point, spec: Spec) -> Curvature:
+    with matrix_at(there, "ggn") as matrix:
+        return _of(counted(matrix, spec))
+
+
+def _of(measure: Any) -> Curvature:
     return measure.nodes, measure.weights
 
 
@@ -111,12 +153,12 @@ def _single_entries(rows: Any, at: Any) -> float:
     return math.nan if found is None else found
 
 
-def _stacked(measures: list[Curvature]) -> dict[str, np.ndarray]:
-    """Of points that have unequally many nodes, filled up by nodes of weight zero."""
+def _stacked(measures: list[Curvature]) -> tuple[np.ndarray, np.ndarray]:
+    """Nodes and weights (points of the path, probes, nodes), where there are fewer filled up by nodes of weight zero."""
     widest = max(nodes.shape[1] for nodes, _ in measures)
 
     def filled(one: np.ndarray) -> np.ndarray:
         return np.pad(one, ((0, 0), (0, widest - one.shape[1])))
 
     nodes, weights = zip(*measures, strict=True)
-    return {"path_nodes": np.stack([filled(one) for one in nodes]), "path_weights": np.stack([filled(one) for one in weights])}
+    return np.stack([filled(one) for one in nodes]), np.stack([filled(one) for one in weights])

@@ -14,7 +14,7 @@ from typing import Any
 from analyses.inputs import Context, Inputs, Report, fingerprints, inputs, subsets
 from analyses.kinds import RUNS
 from analyses.predicting import by_lanczos, products
-from analyses.proximal import path_gradients
+from analyses.proximal import LINEAR, path_gradients
 from analyses.rehearsal import peak_gb
 from analyses.slicing import planned, slice_gradients
 from analyses.spec import Spec
@@ -85,6 +85,7 @@ def gradients(spec: Spec, examples: int) -> int:
     if spec.kind == "predict":
         dense = spec.k is None and spec.matched is None and not by_lanczos(spec)
         quadratic = examples * max(1, TASKS[spec.task].classes - 1) if dense else 2 * examples * products(spec)
+        quadratic += path_gradients(spec, examples, LINEAR) if by_lanczos(spec) else 0
         return quadratic + (path_gradients(spec, examples) if spec.path else 0)
     if spec.kind == "slice":
         return slice_gradients(spec, examples)

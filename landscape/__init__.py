@@ -71,6 +71,7 @@ from landscape.quadrature import (
     trace,
 )
 from landscape.slices import Rounding, Slice, axis, quadratic, refined, rounding, slice_of
+from landscape.tangent import Tangent
 from landscape.threshold import Crossing, crossing, gap_of_accuracy, gap_of_loss
 
 __all__ = [
@@ -106,6 +107,7 @@ __all__ = [
     "Slice",
     "SpectralMeasure",
     "Spectrum",
+    "Tangent",
     "Through",
     "Tridiagonal",
     "Width",

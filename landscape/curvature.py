@@ -14,12 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from landscape.objective import Objective, leaf, vjp
+from landscape.graphs import MEMORY, Graphs
+from landscape.objective import Objective, jvp, leaf, vjp
 from landscape.random import generator
 
 Product = Callable[[Tensor], Tensor]  # v (k,) -> a batch's sum (k,)
-
-MEMORY = 2**30  # bytes of graphs to keep, unless told
 
 
 class Curvature(ABC):
@@ -29,10 +28,9 @@ class Curvature(ABC):
     """
 
     def __init__(self, objective: Objective[Any], z: Tensor, *, memory: float = MEMORY) -> None:
-        self.objective, self.z, self.memory = objective, objective.vector(z, "z").clone(), memory
+        self.objective, self.z = objective, objective.vector(z, "z").clone()
         self.size, self.dtype, self.device = objective.size, objective.dtype, objective.device
-        self._kept: dict[int, tuple[Product, float]] = {}
-        self._room: int | None = None  # how many graphs may be kept
+        self._graphs = Graphs(lambda number: self._graph(leaf(self.z), number), memory)
 
     @abstractmethod
     def _graph(self, z: Tensor, number: int) -> tuple[Product, float]:
@@ -54,7 +52,7 @@ class Curvature(ABC):
 
     def release(self) -> None:
         """Drop the kept graphs; the next product builds them anew."""
-        self._kept.clear()
+        self._graphs.release()
 
     def __enter__(self) -> "Curvature":
         return self
@@ -63,35 +61,8 @@ class Curvature(ABC):
         self.release()
 
     def _term(self, number: int, columns: Tensor) -> tuple[Tensor, float]:
-        if number not in self._kept and len(self._kept) < self._fitting():
-            self._kept[number] = self._graph(leaf(self.z), number)
-        product, weight = self._kept[number] if number in self._kept else self._graph(leaf(self.z), number)
+        product, weight = self._graphs.of(number)
         return torch.stack([product(v) for v in columns], dim=1), weight
-
-    def _fitting(self) -> int:
-        """How many graphs fit in `memory`, by the size of the first."""
-        if self._room is None:
-            self._room = int(self.memory // max(1, self._bytes())) if self.memory > 0 else 0
-        return self._room
-
-    def _bytes(self) -> int:
-        """What autograd keeps of one graph alone: of two, what is not kept by both (the model's weights).
-
-        The graphs are made for this alone: hooks would slow down every product.
-        """
-        kept: list[dict[int, int]] = []
-        graphs: list[tuple[Product, float]] = []  # alive, or the second would take the first one's places
-
-        def count(tensor: Tensor) -> Tensor:
-            storage = tensor.untyped_storage()
-            kept[-1][storage.data_ptr()] = storage.nbytes()
-            return tensor
-
-        for _ in range(2):
-            kept.append({})
-            with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
-                graphs.append(self._graph(leaf(self.z), 0))
-        return sum(size for place, size in kept[1].items() if place not in kept[0])
 
 
 class Hessian(Curvature):
@@ -142,7 +113,7 @@ class GaussNewton(Curvature):
         batch, z = self.objective.batches[number], leaf(self.z)
         outputs = self.objective.outputs(z, batch)
         form = criterion.sampled_forms(outputs.detach(), batch, self.samples, self._random(number))
-        along = _jvp(outputs, z)
+        along = jvp(outputs, z)
         with torch.no_grad():
             _, weight = criterion(outputs, batch)
         return torch.stack([form(along(v)) for v in columns], dim=1), weight
@@ -185,12 +156,5 @@ class EmpiricalFisher(Curvature):
 
 def _sandwich(outputs: Tensor, z: Tensor, middle: Product) -> Product:
     """v -> J' M J v."""
-    along = _jvp(outputs, z)
+    along = jvp(outputs, z)
     return lambda v: vjp(outputs, z, middle(along(v)), keep=True)
-
-
-def _jvp(outputs: Tensor, z: Tensor) -> Product:
-    """v -> J v in reverse mode only: J'u is linear in u, and the transpose of its derivative is J."""
-    dummy = torch.zeros_like(outputs).requires_grad_()
-    back = vjp(outputs, z, dummy, differentiable=True)
-    return lambda v: vjp(back, dummy, v, keep=True)

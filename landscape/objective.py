@@ -127,3 +127,10 @@ def vjp(outputs: Tensor, inputs: Tensor, vector: Tensor | None = None, *, differ
         outputs, inputs, vector, retain_graph=keep or differentiable, create_graph=differentiable, allow_unused=True, materialize_grads=True
     )
     return found
+
+
+def jvp(outputs: Tensor, inputs: Tensor) -> Callable[[Tensor], Tensor]:
+    """v -> J v in reverse mode only, J = d outputs / d inputs: J'u is linear in u, and the transpose of its derivative is J."""
+    dummy = torch.zeros_like(outputs).requires_grad_()
+    back = vjp(outputs, inputs, dummy, differentiable=True)
+    return lambda v: vjp(back, dummy, v, keep=True)

@@ -20,7 +20,8 @@ from landscape.objective import Objective
 DOWN = 3.0  # by which kappa falls from one point to the next
 FIRST_GAIN = 0.02  # of the initial loss: a quadratic's first point gains at most this
 CLOSE = 0.1  # of kappa |d|, within which the gradient of loss and penalty must vanish: the envelope errs by its square
-MOST_STEPS = 150  # of L-BFGS a point
+MOST_STEPS = 150  # of L-BFGS a point, unless told
+MEMORY = 20  # pairs of steps and gradients that L-BFGS keeps
 MOST_POINTS = 16
 
 
@@ -40,8 +41,10 @@ class ProximalPoint:
         return self.loss + self.kappa / 2 * float(self.d.double().square().sum())
 
 
-def proximal_path(objective: Objective[Any], lowest: float, origin: Tensor | None = None) -> list[ProximalPoint]:
+def proximal_path(objective: Objective[Any], lowest: float, origin: Tensor | None = None, steps: int = MOST_STEPS) -> list[ProximalPoint]:
     """Points of the path from `origin` (D,), by default 0, until the envelope is below the absolute loss `lowest`, at most MOST_POINTS.
+
+    `steps` of L-BFGS are the most for a point.
 
     kappa begins where a quadratic would gain FIRST_GAIN of the loss, |g|^2 / (2 FIRST_GAIN L0), and falls by DOWN a point. Where the loss
     is not convex a falling ridge finds a valley late that a rising one keeps: so the way is gone back from the last point as far as that
@@ -55,10 +58,10 @@ def proximal_path(objective: Objective[Any], lowest: float, origin: Tensor | Non
         raise ValueError(f"loss {initial} and gradient^2 {steepness} where the path begins are not both finite")
     kappa, d, points = steepness / (2 * FIRST_GAIN * abs(initial)), torch.zeros_like(origin), list[ProximalPoint]()
     while steepness > 0 and len(points) < MOST_POINTS and (not points or points[-1].envelope >= lowest):
-        points.append(proximal_point(objective, kappa, origin, d))
+        points.append(proximal_point(objective, kappa, origin, d, steps))
         kappa, d = kappa / DOWN, points[-1].d
     for i in reversed(range(len(points) - 1)):
-        back = proximal_point(objective, points[i].kappa, origin, points[i + 1].d)
+        back = proximal_point(objective, points[i].kappa, origin, points[i + 1].d, steps)
         spent = points[i].gradients + back.gradients
         better = back.envelope < points[i].envelope
         points[i] = replace(back if better else points[i], gradients=spent)
@@ -67,7 +70,7 @@ def proximal_path(objective: Objective[Any], lowest: float, origin: Tensor | Non
     return points
 
 
-def proximal_point(objective: Objective[Any], kappa: float, origin: Tensor, start: Tensor) -> ProximalPoint:
+def proximal_point(objective: Objective[Any], kappa: float, origin: Tensor, start: Tensor, steps: int = MOST_STEPS) -> ProximalPoint:
     """The point at `kappa` > 0, looked for from d = `start` (D,); of a loss that is not convex, one near it."""
     made, slope = 0, np.zeros(0)
 
@@ -84,7 +87,7 @@ def proximal_point(objective: Objective[Any], kappa: float, origin: Tensor, star
         if residual(intermediate_result.x) < CLOSE:
             raise StopIteration
 
-    options = {"maxiter": MOST_STEPS, "ftol": 0.0, "gtol": 0.0}
+    options = {"maxiter": steps, "maxcor": MEMORY, "ftol": 0.0, "gtol": 0.0}
     x = start.double().cpu().numpy()
     x = cast(Any, scipy.optimize).minimize(penalised, x, jac=True, method="L-BFGS-B", callback=enough, options=options).x
     value, _ = penalised(x)  # whatever the line search looked at last

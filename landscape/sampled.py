@@ -51,6 +51,17 @@ def weighted_spectrum(along: SpectralMeasure, loss: float, ceiling: int) -> Grad
     return GradientSpectrum(nodes[order], weights[order], loss, ceiling)
 
 
+def touching_spectrum(along: SpectralMeasure, kappa: float, loss: float, ceiling: int) -> GradientSpectrum:
+    """The quadratic that touches a loss at its proximal point d, seen from where d = 0: T3's ridge for the envelope is `kappa` again.
+
+    `along` is the measure of d (`spectral_measure` with the matrix there), `loss` the loss there. As its gradient is -kappa d, the
+    quadratic's at d = 0 is -(H + kappa) d, and its value there loss + kappa |d|^2 + d'Hd / 2.
+    """
+    of_d = weighted_spectrum(along, loss, ceiling)
+    lam, squares = of_d.eigenvalues, of_d.projections
+    return GradientSpectrum(lam, (lam + kappa) ** 2 * squares, loss + float(((kappa + lam / 2) * squares).sum()), ceiling)
+
+
 @dataclass(frozen=True)
 class PlacedDrop:
     """What the quadratic loses in one given subspace."""

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from analyses.explain import explain
+from analyses.followed import Followed
 from analyses.inputs import inputs
 from analyses.predicted import predicted_rows, sampled_prediction
 from analyses.run import check, run
@@ -150,6 +151,10 @@ def test_explain_compares_neighbours_and_the_ends_and_says_so(tmp_path: Path, mo
         assert explain(store, runs, Target("fraction", 0.1), found)[1][0]["verdict"] == verdict
     assert explain(store, runs, Target("fraction", 0.1), [])[1][0]["verdict"] == "undecided"
     assert explain(store, runs, Target("fraction", 0.1), measured((4.0, 4.0, math.nan)))[1][1]["verdict"] == "undecided"
+    random = [replace(row, subspace="fastfood", value=3.0) for row in measured((4.0, 4.0, 4.0))]
+    rows, both = explain(store, runs, Target("fraction", 0.1), random + measured((4.0 * math.exp(-total), 4.0, 4.0)))
+    assert [(pair["subspace"], pair["measured"][0]) for pair in both[::3]] == [("coordinates", pytest.approx(-total)), ("fastfood", 0.0)]
+    assert {row.subspace for row in rows} == {None, "fastfood"}
 
 
 def test_the_command_says_what_is_missing_and_writes_rows_that_figures_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,6 +195,34 @@ def test_the_path_of_the_model_itself_begins_as_its_quadratic(store: Store) -> N
     assert found["k_path_m0"] == pytest.approx(found["k_pred"], rel=0.15)
     assert found["k_path_gm"] == pytest.approx(math.sqrt(found["k_path_m0"] * found["k_path_m1"]))
     assert 0.5 < found["k_path_t5"] / found["k_path_m1"] < 2
+
+
+def test_the_path_of_the_linearised_model_is_that_of_its_gram_matrix(store: Store) -> None:
+    exact, sampled = (Run.of(store, run(each, store)) for each in (BASE, replace(BASE, algorithm="lanczos", lanczos_steps=10, probes=3)))
+    rows, arrays = {row.quantity: row for row in sampled.rows}, store.arrays(sampled.id)
+    assert rows["linear_path_example_gradients"].value > 0
+    initial = float(arrays["loss"][0])
+    for share in (0.9, 0.8, 0.4):
+        both = [{r.quantity: r for r in predicted_rows(store, each, share * initial, 0, "d", row_of)} for each in (exact, sampled)]
+        for name in ("k_m0", "k_m1", "k_gm"):
+            found = both[1].get(name + "_over_rank", both[1][name])
+            expected = both[0].get(name + "_over_rank", both[0][name]).value
+            assert found.value == pytest.approx(expected, rel=0.03)
+
+
+def test_the_quadratic_that_touches_a_text_loss_on_its_path_has_the_ridge_of_the_path(store: Store) -> None:
+    spec = replace(BASE, task="mini-qa", examples=4, batch=4, lanczos_steps=12, probes=3)
+    arrays = store.arrays(run(spec, store))
+    path = Followed.of(arrays, "linear_")
+    assert path is not None
+    assert path.along is not None
+    assert path.nodes.shape[:2] == (len(path.kappa), 3)
+    assert path.along[:, 1].sum(1) == pytest.approx(path.distance**2, rel=1e-3)
+    for at in range(1, len(path.kappa)):
+        touching = path.touching(at, int(arrays["ceiling"][0]))
+        assert predict_threshold(touching, float(path.envelope[at])).kappa == pytest.approx(path.kappa[at], rel=1e-3)
+    assert isinstance(path.where(path.loss[0]), str)
+    assert isinstance(path.where(0.99 * float(path.envelope.min())), str)
 
 
 @pytest.mark.parametrize(("share", "answer"), [(1.2, "below"), (1e-6, "above")])

@@ -47,7 +47,7 @@ def test_as_many_graphs_are_kept_as_fit(graphs: int, calls: int) -> None:
     case = CASES[0]  # of three batches
     outputs = Counted(case)
     objective = Objective(outputs, case.criterion, case.batches, case.size, torch.float64)
-    size = Hessian(objective, case.z)._bytes()
+    size = Hessian(objective, case.z)._graphs.bytes()
     outputs.calls = 0
     operator = Hessian(objective, case.z, memory=graphs * size)
     for _ in range(3):

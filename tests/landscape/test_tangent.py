@@ -1,0 +1,54 @@
+"""The linearised objective against its own definition, and its Gauss-Newton matrix against the Jacobian's."""
+
+import pytest
+import torch
+from landscape_cases import CASES, Case
+
+from landscape import CrossEntropy, GaussNewton, Hessian, Tangent, to_dense
+from landscape.graphs import MEMORY
+from landscape.proximal import CLOSE, proximal_path
+
+cases = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+classed = pytest.mark.parametrize("case", [case for case in CASES if isinstance(case.criterion, CrossEntropy)], ids=lambda case: case.name)
+
+
+@cases
+@pytest.mark.parametrize("memory", [0, MEMORY])
+def test_loss_and_gradient_are_those_of_the_linearised_outputs(case: Case, memory: float) -> None:
+    z0, z = case.z, case.z + 0.3 * torch.randn(case.size, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    jacobian = torch.autograd.functional.jacobian(case.whole_outputs, z0)
+    leaf = z.clone().requires_grad_()
+    loss_sum, weight = case.criterion(case.whole_outputs(z0) + jacobian @ (leaf - z0), case.whole)
+    (gradient,) = torch.autograd.grad(loss_sum / weight, leaf)
+    tangent = Tangent(case.objective(), z0, memory=memory)
+    found = tangent.loss_and_gradient(z)
+    assert found[0] == pytest.approx(float(loss_sum.detach() / weight), rel=1e-12)
+    torch.testing.assert_close(found[1], gradient, rtol=1e-10, atol=1e-12)
+    assert tangent.loss(z) == pytest.approx(found[0], rel=1e-14)
+
+
+@classed
+def test_at_its_origin_it_has_the_objectives_loss_gradient_and_gauss_newton_matrix(case: Case) -> None:
+    objective, tangent = case.objective(), Tangent(case.objective(), case.z)
+    assert tangent.loss(case.z) == pytest.approx(objective.loss(case.z), rel=1e-13)
+    torch.testing.assert_close(tangent.gradient(case.z), objective.gradient(case.z), rtol=1e-11, atol=1e-13)
+    matrices = [to_dense(GaussNewton(each, case.z)) for each in (objective, tangent)]
+    torch.testing.assert_close(matrices[0], matrices[1], rtol=1e-11, atol=1e-13)
+
+
+@classed
+def test_its_gauss_newton_matrix_elsewhere_is_its_hessian(case: Case) -> None:
+    tangent, z = Tangent(case.objective(), case.z), case.z + 0.5
+    torch.testing.assert_close(to_dense(GaussNewton(tangent, z)), to_dense(Hessian(tangent, z)), rtol=1e-9, atol=1e-11)
+
+
+@classed
+def test_its_path_converges_to_ridge_solutions_and_its_envelopes_fall(case: Case) -> None:
+    tangent = Tangent(case.objective(), case.z)
+    points = proximal_path(tangent, 0.5 * tangent.loss(case.z), case.z)
+    assert all(point.residual < CLOSE for point in points)
+    envelopes = [point.envelope for point in points]
+    assert envelopes == sorted(envelopes, reverse=True)
+    for point in points:
+        slope = tangent.gradient(case.z + point.d) + point.kappa * point.d
+        assert float(slope.norm()) <= 1.01 * CLOSE * point.kappa * float(point.d.norm())
