@@ -117,7 +117,7 @@ Dtype = Annotated[str | None, typer.Option(help="float32, bfloat16 or float16 (a
 TARGETS = (
     "What k* shall reach. fraction:.9 (this part of full fine-tuning's improvement of the training loss), loss:.35 (this training loss); "
     "of the validation metric: of-full:.9 (this part of full fine-tuning's), below-full:.01 (so much less, the high threshold), "
-    "above-chance:.1 (chance and this part of what is missing to 1, the low threshold). \\[default: fraction:0.15]"
+    "above-chance:.1 (chance and this part of what is missing to 1, the low threshold). \\[default: fraction:0.9]"
 )
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Out = Annotated[Path, typer.Option(help="Folder of results.")]
@@ -241,7 +241,7 @@ def _histogram(rows: list[Any]) -> dict[str, dict[str, int]]:
 def intrinsic_dim(
     model: Model = None, task: Task = None, data: Data = None, random_init: RandomInit = None, examples: Examples = None, scope: Scope = None,
     target: Annotated[str | None, typer.Option(metavar="KIND:AMOUNT", help=TARGETS)] = None,
-    fraction: Annotated[float | None, typer.Option(help="Short for --target fraction:AMOUNT. \\[default: 0.15]", min=0.01, max=0.99)] = None,
+    fraction: Annotated[float | None, typer.Option(help="Short for --target fraction:AMOUNT. \\[default: 0.9]", min=0.01, max=0.99)] = None,
     runs: Annotated[int, typer.Option(help="At most this many APET runs, in rounds of 4, 3, 3, ...", min=4)] = 14,
     k_min: Annotated[int, typer.Option(help="The smallest k tried.", min=1)] = 4,
     k_max: Annotated[int, typer.Option(help="The largest k tried.", min=1)] = 4096,
@@ -274,7 +274,7 @@ def intrinsic_dim(
         raise UsageError("nothing to do with both --no-measure and --no-predict")
     if k_max <= k_min:
         raise UsageError(f"--k-max {k_max} is not above --k-min {k_min}")
-    aim = Search(_target(target, fraction) or Target("fraction", 0.15), "full", runs, k_min, k_max)
+    aim = Search(_target(target, fraction) or Target("fraction", 0.9), "full", runs, k_min, k_max)
     defaults = {"examples": 128, "early_stop": False, "batch": 16, "readout": "words"}
     spec = _spec("train", defaults, seed, config, set_, **_given(locals()))
     store = _store(out / "intrinsic-dim")
@@ -568,7 +568,7 @@ def explain(
     store, runs, known = _targets(results, _target(target, fraction))
     targets = [each for each in known if each.on_loss]
     if not targets:
-        raise UsageError(f"{results} states no threshold of the training loss: give its target, for instance --target fraction:0.15")
+        raise UsageError(f"{results} states no threshold of the training loss: give its target, for instance --target fraction:0.9")
     if dry_run:
         foreseen = sum(run.spec["kind"] == "predict" for run in runs)
         return _print({"runs": len(runs), "predictions": foreseen, "target": str(targets[0])}, json_)

@@ -2,14 +2,14 @@
 
 The prediction is m1: T3 on the quadratic that touches the linearised model's loss at its proximal point. Intervals come from resampling
 the examples that both models share, or the probes where predictions are by Lanczos. Each subspace in which k* was measured is compared
-apart; the prediction is of random ones and knows of no difference.
+apart; the prediction is of random ones, and of single entries knows only how many are live.
 """
 
 from __future__ import annotations
 
 import math
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -43,12 +43,21 @@ class Side:
 
     def factors(self, chosen: np.ndarray | None) -> Any:
         """landscape.Factors from the examples (or probes) `chosen`, all if None; None where there is no threshold."""
+        found = self._by_gram(chosen) if "gram" in self.arrays else self._sampled(chosen)
+        return None if found is None or math.isnan(self.live) else replace(found, live=self.live)
+
+    @property
+    def live(self) -> float:
+        """The share of entries that count where single ones are tuned, NaN of a run that did not look; random directions have all."""
+        if self.subspace not in (None, "coordinates"):
+            return 1.0
+        return next((row.value for row in self.run.rows if row.quantity == "live_fraction"), math.nan)
+
+    def _by_gram(self, chosen: np.ndarray | None) -> Any:
         from landscape.attribution import factors_of
         from landscape.dual import gradient_spectrum, subset
         from landscape.moreau import predict_on_path
 
-        if "gram" not in self.arrays:
-            return self._sampled(chosen)
         dual = (self.arrays["gram"], self.arrays["logits"], self.arrays["labels"])
         target = self.target
         if chosen is not None:  # the same share of the loss of these

@@ -74,12 +74,15 @@ def _from_gram(spec: Spec, found: Inputs, context: Context) -> Found:
     gram = gram_matrix(model, space, scorer, examples, lambda done, total: context.report("Gram matrix", done, total)).numpy()
     logits, labels = (t.numpy() for t in predictions(model, scorer, examples))
     spectrum = gradient_spectrum(gram, logits, labels)
+    with point(_of_everything(spec, found), found, context) as here:
+        live = _live(here.objective.gradient(here.z))
     make = row_maker(spec, found)
     rows = [
         make("initial_loss", spectrum.loss, split="train"),
         make("rank_ceiling", spectrum.rank_ceiling),
         make("in_scope", space.size),
-        make("example_gradients", spectrum.rank_ceiling),
+        make("live_fraction", live),
+        make("example_gradients", spectrum.rank_ceiling + len(examples)),
         *[make("gram_eigenvalue", value, x=i + 1) for i, value in enumerate(spectrum.eigenvalues) if value > 0],
         *[make("gradient_projection", value, x=i + 1) for i, value in enumerate(spectrum.projections)],
     ]
@@ -99,6 +102,7 @@ def _from_products(spec: Spec, found: Inputs, context: Context) -> Found:
         make("initial_loss", float(arrays["loss"][0]), split="train"),
         make("rank_ceiling", float(arrays["ceiling"][0])),
         make("in_scope", whole.k or 0),
+        make("live_fraction", float(arrays["live"][0])),
         make("example_gradients", 2 * count * products(spec)),
         *[make("gradient_weight", weight, x=node) for node, weight in pairs if weight > 0],
         _spent(spec, found, arrays, LINEAR),
@@ -107,7 +111,7 @@ def _from_products(spec: Spec, found: Inputs, context: Context) -> Found:
 
 
 def _measures(spec: Spec, found: Inputs, context: Context, prefix: str) -> dict[str, np.ndarray]:
-    """loss, ceiling (1,); along (2, points): nodes and weights of the gradient; nodes, weights, and those of the Gauss-Radau rules.
+    """loss, live, ceiling (1,); along (2, points): nodes and weights of the gradient; nodes, weights, and those of the Gauss-Radau rules.
 
     Each with the prefix; of all of the examples also the path of the linearised model.
     """
@@ -127,10 +131,16 @@ def _measures(spec: Spec, found: Inputs, context: Context, prefix: str) -> dict[
         path = {} if prefix else linear_arrays(here, spec, context)
     radau = measure if measure.radau is None else measure.radau
     arrays = {
-        "loss": np.array([loss]), "ceiling": np.array([float(ceiling)]), "along": np.stack([along.nodes[0], along.weights[0]]),
-        "nodes": measure.nodes, "weights": measure.weights, "radau_nodes": radau.nodes, "radau_weights": radau.weights,
+        "loss": np.array([loss]), "live": np.array([_live(gradient)]), "ceiling": np.array([float(ceiling)]),
+        "along": np.stack([along.nodes[0], along.weights[0]]), "nodes": measure.nodes, "weights": measure.weights,
+        "radau_nodes": radau.nodes, "radau_weights": radau.weights,
     }  # fmt: skip
     return {prefix + name: each for name, each in arrays.items()} | path
+
+
+def _live(gradient: Any) -> float:
+    """The share of entries that the outputs depend on: of another one every derivative is zero, of these hardly ever the loss's."""
+    return float((gradient != 0).double().mean())
 
 
 def _rank(objective: Any) -> int:

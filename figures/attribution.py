@@ -17,6 +17,7 @@ HEIGHT = 2.3  # inches a line of panels
 BARS = {
     "measured_change": ("measured", style.MEASURED), "explained_total": ("predicted", style.PREDICTED),
     "explained_spectrum": ("spectrum", "#0072b2"), "explained_alignment": ("alignment", "#009e73"), "explained_gap": ("gap", "#cc79a7"),
+    "explained_live": ("live share", "#e69f00"),
 }  # fmt: skip
 
 

@@ -2,7 +2,8 @@
 
 T3's k* of a quadratic is unchanged when all eigenvalues grow alike. It depends on the *spectrum's* shape l / l_1, on the *alignment*,
 which shares of sum a_i^2 lie where in it, and on the *gap* rho = (target - L*) / (L0 - L*). Eight evaluations of T3, each
-factor taken from either model, divide log k*(small) - log k*(large) among the three; no order of exchange is preferred.
+factor taken from either model, divide log k*(small) - log k*(large) among the three; no order of exchange is preferred. Single entries
+take k* / (the *live* share of entries), for those that the loss does not depend on do nothing: a fourth part, which no order changes.
 """
 
 import math
@@ -23,13 +24,14 @@ By = Literal["rank", "eigenvalue"]
 
 @dataclass(frozen=True)
 class Factors:
-    """The three things that T3's k* depends on."""
+    """The three things that T3's k* depends on, and what single entries take more."""
 
     eigenvalues: FloatArray  # (m,) l / l_1, descending
     counts: FloatArray  # (m,) how many eigenvalues each stands for: 1, or a quadrature weight
     places: FloatArray  # (atoms,) l / l_1 of each atom of the alignment
     shares: FloatArray  # (atoms,) of sum a_i^2 at the atoms, largest eigenvalue first; they sum to 1
     rest: float  # rho
+    live: float = 1.0  # share of the entries in scope that the loss depends on; 1 for random directions, which every entry is part of
 
     @property
     def ranks(self) -> FloatArray:
@@ -94,7 +96,8 @@ def attribute(small: Factors, large: Factors, by: By = "rank") -> Attribution | 
             return None
         logs[which] = math.log(k)
     parts = {name: _share(place, lambda which: logs[which]) for place, name in enumerate(FACTORS)}
-    return Attribution(logs[0, 0, 0] - logs[1, 1, 1], parts)
+    parts["live"] = math.log(large.live / small.live)
+    return Attribution(logs[0, 0, 0] - logs[1, 1, 1] + parts["live"], parts)
 
 
 def _share(place: int, value: Callable[[tuple[int, ...]], float]) -> float:

@@ -120,7 +120,8 @@ def invented(store: Store, model: str, parameters: int, seed: int) -> list[Run]:
         Row(model, parameters, "mini-sentiment", name, value, split="train")
         for name, value in (("initial_loss", math.log(2)), ("loss", 0.0))
     ]
-    store.commit(f"p-{model}", predict, losses[:1], arrays, {"seconds": 0.0})
+    live = Row(model, parameters, "mini-sentiment", "live_fraction", 0.5 + 0.1 * seed)
+    store.commit(f"p-{model}", predict, [losses[0], live], arrays, {"seconds": 0.0})
     store.commit(f"f-{model}", full, losses, {}, {"seconds": 0.0})
     return [Run.of(store, f"p-{model}"), Run.of(store, f"f-{model}")]
 
@@ -141,8 +142,9 @@ def test_explain_compares_neighbours_and_the_ends_and_says_so(tmp_path: Path, mo
     names = list(sizes)
     assert [(pair["small"], pair["large"]) for pair in pairs] == [(names[0], names[1]), (names[1], names[2]), (names[0], names[2])]
     for pair in pairs:
-        parts = sum(pair[f"{name}_by_rank"][0] for name in ("spectrum", "alignment", "gap"))
+        parts = sum(pair[f"{name}_by_rank"][0] for name in ("spectrum", "alignment", "gap", "live"))
         assert parts == pytest.approx(pair["total_by_rank"][0])
+        assert pair["live_by_rank"][0] > 0
     assert {row.quantity for row in rows} >= {"explained_total", "explained_gap", "measured_change", "explain_verdict"}
     total = pairs[0]["total_by_rank"][0]
     # A measured change of the other sign, one far beyond the interval, one like the predicted, none.

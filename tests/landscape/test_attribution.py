@@ -52,6 +52,13 @@ def test_what_is_the_same_in_both_models_contributes_nothing() -> None:
     assert only_alignment.total > 0  # a gradient along the top needs fewer
 
 
+def test_dead_entries_ask_for_more_of_them() -> None:
+    half_dead = attribute(replace(factors(1.0, 0.5, 0.3), live=0.5), factors(1.0, 0.5, 0.3))
+    assert half_dead is not None
+    assert half_dead.total == pytest.approx(math.log(2))
+    assert half_dead.parts == pytest.approx({"spectrum": 0.0, "alignment": 0.0, "gap": 0.0, "live": math.log(2)})
+
+
 def test_the_scale_of_the_curvature_is_no_factor() -> None:
     whole = quadratic(1.0, 0.5)
     scaled = factors_of(replace(whole, eigenvalues=7 * whole.eigenvalues, projections=7 * whole.projections), 0.15)
