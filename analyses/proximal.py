@@ -20,8 +20,7 @@ from analyses.spec import Spec
 from apet.tasks import TASKS
 
 LINEAR = "linear_"  # prefix of what is of the linearised model
-LOWEST = {"": 0.03, LINEAR: 0.05}  # of the initial loss, down to which a path is followed
-LINEAR_STEPS = 600  # of L-BFGS a point at most, for the loss is convex and hardly ever takes a hundred
+LOWEST = {"": 0.03, LINEAR: 0.1}  # of the initial loss, down to which a path is followed
 COLUMNS = 2000  # entries of which T5 is taken: it asks for their directions' distribution, and the number in scope does not matter
 KNOWN = 10  # eigenpairs that quadrature takes as they are
 
@@ -35,8 +34,10 @@ def path_arrays(spec: Spec, found: Inputs, context: Context) -> dict[str, np.nda
     (kappa = inf). path_nodes, path_weights (P, probes, points): the spectrum there. Of label words also path_t5 (P,): how many single
     entries are expected to reach the point's envelope on the quadratic that touches there (nan: none).
     """
+    from landscape.proximal import MOST_STEPS
+
     with point(spec, found, context) as here:
-        path = _followed(here, "", context)
+        path = _followed(here, "", MOST_STEPS, context)
         if TASKS[spec.task].classes == 0:
             return _arrays(path, [_sampled(there, spec) for there in _points(here, path, context)])
         measures: list[Curvature] = []
@@ -56,7 +57,7 @@ def linear_arrays(here: Point, spec: Spec, context: Context) -> dict[str, np.nda
 
     tangent = Tangent(here.objective, here.z, memory=graph_memory(here))
     here = replace(here, objective=tangent)
-    path = _followed(here, LINEAR, context)
+    path = _followed(here, LINEAR, spec.steps, context)
     measures: list[Curvature] = []
     alongs: list[Curvature] = []
     for there, each in zip(_points(here, path, context), path, strict=True):
@@ -68,16 +69,15 @@ def linear_arrays(here: Point, spec: Spec, context: Context) -> dict[str, np.nda
     return {LINEAR + name: each for name, each in arrays.items()}
 
 
-def _followed(here: Point, prefix: str, context: Context) -> list[Any]:
+def _followed(here: Point, prefix: str, steps: int, context: Context) -> list[Any]:
     """The points of the path, the pretrained one first."""
     import torch
 
-    from landscape.proximal import MOST_POINTS, MOST_STEPS, ProximalPoint, proximal_path
+    from landscape.proximal import MOST_POINTS, ProximalPoint, proximal_path
 
     origin = ProximalPoint(math.inf, torch.zeros_like(here.z), here.objective.loss(here.z), 0.0, 1)
     context.report(f"proximal path {prefix}".rstrip("_ "), 0, MOST_POINTS)
-    steps = LINEAR_STEPS if prefix else MOST_STEPS
-    return [origin, *proximal_path(here.objective, LOWEST[prefix] * origin.loss, here.z, steps)]
+    return [origin, *proximal_path(here.objective, LOWEST[prefix] * origin.loss, here.z, steps, convex=bool(prefix))]
 
 
 def _points(here: Point, path: list[Any], context: Context) -> Iterator[Point]:
@@ -96,7 +96,7 @@ def path_gradients(spec: Spec, examples: int, prefix: str = "") -> int:
     """At most how many example-gradients a path takes, with the spectra along it; of the linearised model's as many as are usual."""
     from landscape.proximal import MOST_POINTS, MOST_STEPS
 
-    return (MOST_POINTS + 1) * (2 * examples * (50 if prefix else MOST_STEPS) + curvature_gradients(spec, examples))
+    return (MOST_POINTS + 1) * (2 * examples * (min(spec.steps, 100) if prefix else MOST_STEPS) + curvature_gradients(spec, examples))
 
 
 def curvature_gradients(spec: Spec, examples: int) -> int:

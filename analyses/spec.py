@@ -64,8 +64,8 @@ class Spec:
     ratio. Its `method` is that of the run `at` (or of the first one in `to`): where one of them is no run of apet, the slice lies in the
     space of all entries of the model.
     A prediction comes from a Gram matrix where the task has classes, else (or with `algorithm` lanczos) from products with the Gauss-Newton
-    matrix of all that is in scope; with `k` or `matched` it is of that one placement, by conjugate gradients. With `path` the proximal
-    path of the model itself is followed too.
+    matrix of all that is in scope and along the linearised model's proximal path, with at most `steps` of L-BFGS a point; with `k` or
+    `matched` it is of that one placement, by conjugate gradients. With `path` the proximal path of the model itself is followed too.
     Fields that a kind does not use keep their defaults, and do not split its identity.
     """
 
@@ -247,7 +247,7 @@ class Spec:
         if self.algorithm == "exact" and self.task in TASKS and not TASKS[self.task].classes:
             raise UsageError(f"{self.task} asks for text: there is no exact prediction without a Gram matrix of classes")
         if self.algorithm == "lanczos" or (self.task in TASKS and not TASKS[self.task].classes):
-            return {"algorithm", "lanczos_steps", "probes", "batch", "train_seed"}
+            return {"algorithm", "lanczos_steps", "probes", "batch", "train_seed", "steps"}
         return set()
 
     def _check_minimum(self) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from landscape.objective import Objective
 
-DOWN = 3.0  # by which kappa falls from one point to the next
+DOWN = 4.0  # by which kappa falls from one point to the next
 FIRST_GAIN = 0.02  # of the initial loss: a quadratic's first point gains at most this
 CLOSE = 0.1  # of kappa |d|, within which the gradient of loss and penalty must vanish: the envelope errs by its square
 MOST_STEPS = 150  # of L-BFGS a point, unless told
@@ -41,15 +41,16 @@ class ProximalPoint:
         return self.loss + self.kappa / 2 * float(self.d.double().square().sum())
 
 
-def proximal_path(objective: Objective[Any], lowest: float, origin: Tensor | None = None, steps: int = MOST_STEPS) -> list[ProximalPoint]:
+def proximal_path(
+    objective: Objective[Any], lowest: float, origin: Tensor | None = None, steps: int = MOST_STEPS, convex: bool = False
+) -> list[ProximalPoint]:
     """Points of the path from `origin` (D,), by default 0, until the envelope is below the absolute loss `lowest`, at most MOST_POINTS.
 
-    `steps` of L-BFGS are the most for a point.
-
-    kappa begins where a quadratic would gain FIRST_GAIN of the loss, |g|^2 / (2 FIRST_GAIN L0), and falls by DOWN a point. Where the loss
-    is not convex a falling ridge finds a valley late that a rising one keeps: so the way is gone back from the last point as far as that
-    gives lower envelopes. `gradients` count both ways. No points where the gradient at the origin is zero. Raises ValueError where
-    loss or gradient there is no finite number.
+    kappa begins where a quadratic would gain FIRST_GAIN of the loss, |g|^2 / (2 FIRST_GAIN L0), and falls by DOWN a point, each of which
+    takes at most `steps` of L-BFGS. Where the loss is not `convex` a falling ridge finds a valley late that a rising one keeps: so the
+    way is gone back from the last point as far as that gives lower envelopes; `gradients` count both ways. Where it is, the first point
+    that `steps` do not reach is the last one. No points where the gradient at the origin is zero. Raises ValueError where loss or
+    gradient there is no finite number.
     """
     origin = torch.zeros(objective.size, dtype=objective.dtype, device=objective.device) if origin is None else origin
     initial, gradient = objective.loss_and_gradient(origin)
@@ -60,6 +61,13 @@ def proximal_path(objective: Objective[Any], lowest: float, origin: Tensor | Non
     while steepness > 0 and len(points) < MOST_POINTS and (not points or points[-1].envelope >= lowest):
         points.append(proximal_point(objective, kappa, origin, d, steps))
         kappa, d = kappa / DOWN, points[-1].d
+        if convex and points[-1].residual > CLOSE:
+            break
+    return points if convex else _back(objective, points, origin, steps)
+
+
+def _back(objective: Objective[Any], points: list[ProximalPoint], origin: Tensor, steps: int) -> list[ProximalPoint]:
+    points = list(points)
     for i in reversed(range(len(points) - 1)):
         back = proximal_point(objective, points[i].kappa, origin, points[i + 1].d, steps)
         spent = points[i].gradients + back.gradients

@@ -209,7 +209,7 @@ def test_the_path_of_the_linearised_model_is_that_of_its_gram_matrix(store: Stor
         for name in ("k_m0", "k_m1", "k_gm"):
             found = both[1].get(name + "_over_rank", both[1][name])
             expected = both[0].get(name + "_over_rank", both[0][name]).value
-            assert found.value == pytest.approx(expected, rel=0.03)
+            assert found.value == pytest.approx(expected, rel=0.05)  # what interpolating costs
 
 
 def test_the_quadratic_that_touches_a_text_loss_on_its_path_has_the_ridge_of_the_path(store: Store) -> None:

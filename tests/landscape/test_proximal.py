@@ -39,8 +39,9 @@ def test_a_tight_point_is_the_ridge_solution() -> None:
     assert torch.allclose(found.d, expected, atol=0.1)
 
 
-def test_going_back_keeps_the_valley_that_a_falling_ridge_finds_late() -> None:
+def test_going_back_keeps_the_valley_that_a_falling_ridge_finds_late(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two wells: from 0 the ridge holds d in the shallow one, while the deep one has long had the lower envelope."""
+    monkeypatch.setattr("landscape.proximal.DOWN", 2.0)
 
     def wells(z: Tensor) -> Tensor:
         x = z[0]
@@ -64,6 +65,15 @@ def test_a_flat_origin_has_no_path_and_infinity_is_an_error() -> None:
     assert proximal_path(quadratic(lam, torch.zeros(3, dtype=torch.float64)), 0.5) == []
     with pytest.raises(ValueError, match="not both finite"):
         proximal_path(quadratic(lam, torch.full((3,), float("inf"), dtype=torch.float64)), 0.5)
+
+
+def test_a_convex_path_ends_with_the_first_point_that_its_steps_do_not_reach() -> None:
+    lam = torch.arange(1, 41, dtype=torch.float64) ** -3.0
+    g = lam * torch.randn(40, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    whole, short = (proximal_path(quadratic(lam, g), 1 - 0.499 * float((g * g / lam).sum()), steps=n, convex=True) for n in (150, 4))
+    assert len(short) < len(whole)
+    assert short[-1].residual > CLOSE
+    assert all(point.residual < CLOSE for point in [*short[:-1], *whole])
 
 
 def test_a_target_below_the_minimum_ends_the_path() -> None:
