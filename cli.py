@@ -833,20 +833,21 @@ def _target(target: str | None, fraction: float | None) -> Any:
 
 
 def _rows(results: Path, aim: Any, every: bool = False) -> Any:
-    """All rows under `results`, thresholds and what 'explain' found included, as a DataFrame; or those of a .parquet file.
+    """All rows under `results`, spreads, thresholds and what 'explain' found included, as a DataFrame; or those of a .parquet file.
 
     `aim` is the target to take where several are of the training loss.
     """
     import pandas as pd
 
     from analyses.explain import EXPLAINED_ROWS
+    from analyses.placements import placement_rows
     from analyses.store import frame
     from analyses.thresholds import whole
 
     if results.suffix == ".parquet":
         return _kept_rows(results)
     store, runs, known = _targets(results, aim, every)
-    rows = frame([row for run in whole(runs) for row in run.rows] + _thresholds(store, runs, known))
+    rows = frame([row for run in whole(runs) for row in run.rows] + placement_rows(runs) + _thresholds(store, runs, known))
     found = results / EXPLAINED_ROWS
     return pd.concat([rows, _kept_rows(found)], ignore_index=True) if found.is_file() else rows
 

@@ -32,6 +32,7 @@ NAMES = (
     "cells",
     "paths",
     "attribution",
+    "placements",
     "slices",
     "contours",
     "ratios",

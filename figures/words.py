@@ -45,6 +45,11 @@ CAPTIONS = {
         "spectrum's shape, the gradient's alignment with it and the gap to the target. Bars are 95 % intervals from resampled examples. In "
         "the full colours alignment goes by eigenvalue rank, in the pale ones by l / l_1. The verdict is that of the rows."
     ),
+    "placements": (
+        "How much it matters which entries are tuned. (a) The training loss that a placement of k entries ends at, as a share of the "
+        "untuned model's, measured against what the quadratic at the pretrained point reaches there (conjugate gradients), with the line "
+        "of equality. (b) The standard deviation over placements against the number of parameters; bars are jackknife errors."
+    ),
     "quadratics": (
         "Predicted against exact k* on quadratics, where one QR decomposition gives the best loss for every k. (a) T3 for Gaussian "
         "subspaces and for coordinates; (b) |log error| of T3 and of T5's fixed point for coordinates of Hessians whose eigenvectors are "

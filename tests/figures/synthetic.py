@@ -159,6 +159,22 @@ def quadratics() -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def placements() -> pd.DataFrame:
+    """Position seeds at one k, trained and predicted, on three models, and their spreads."""
+    rows: list[Row] = []
+    for model, size in list(MODELS.items())[:3]:
+        base = {**BLANK, "model": model, "parameters": size, "task": "mini-nli", "method": "apet", "subspace": "coordinates", "k": 40}
+        base |= {"placement": "random", "split": "train"}
+        spread = size**-0.3
+        for seed in range(6):
+            predicted = 0.6 + spread * math.sin(seed)
+            values = {"placed_initial_loss": 0.7, "placed_loss": 0.7 * predicted, "initial_loss": 0.7, "loss": 0.7 * (predicted + 0.05)}
+            rows += [{**base, "position_seed": seed, "quantity": name, "value": value} for name, value in values.items()]
+        rows += [{**base, "quantity": "placement_spread", "value": spread, "stderr": spread / 4, "note": note, "x": 6.0}
+                 for note in ("measured", "predicted")]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
 def _spectra(base: Row) -> list[Row]:
     common = {**base, "k": 4096, "placement": None, "note": "ggn", "run_id": f"{base['model']}-{base['task']}-ggn"}
     size = base["parameters"] ** 0.25

@@ -15,7 +15,7 @@ from mpl_toolkits.mplot3d.axes3d import Axes3D
 from figures import FIGURES
 from figures.grids import grids
 from figures.rows import CannotDraw, tidy
-from tests.figures.synthetic import MODELS, change, quadratics, study
+from tests.figures.synthetic import MODELS, change, placements, quadratics, study
 
 ONE = {"mini-t5-2m": MODELS["mini-t5-2m"]}
 TWO = {name: MODELS[name] for name in ("mini-t5-240k", "mini-t5-6m")}
@@ -30,16 +30,19 @@ STUDIES = {
     "no thresholds": study(TWO).query("quantity not in ['k_star', 'k_pred', 'predicted_loss']"),
     "predictions only": study(TWO).query("quantity != 'k_star'"),
     "quadratics": quadratics(),
+    "placements": placements(),
     "density only": study(TWO).query("quantity not in ['eigenvalue', 'n_eff', 'top_alignment']"),
     "lines only": study(TWO).query("quantity == 'theta_norm' or (quantity.str.startswith('slice') and y.isna())"),
 }
+ALONE = ("quadratics", "placements")  # whose rows no ordinary study holds
 # Only the figures that a missing quantity changes are drawn for it.
 CHANGED = {
-    "four models": [name for name in FIGURES if name != "quadratics"],
-    "one model": [name for name in FIGURES if name not in ("scale", "surfaces", "quadratics")],
-    "six models": [name for name in FIGURES if name != "quadratics"],
-    "two tasks": [name for name in FIGURES if name != "quadratics"],
+    "four models": [name for name in FIGURES if name not in ALONE],
+    "one model": [name for name in FIGURES if name not in ("scale", "surfaces", *ALONE)],
+    "six models": [name for name in FIGURES if name not in ALONE],
+    "two tasks": [name for name in FIGURES if name not in ALONE],
     "quadratics": ["quadratics"],
+    "placements": ["placements"],
     "censored": ["performance", "thresholds", "crossing"],
     "no accuracy": ["performance"],
     "no thresholds": ["performance"],

@@ -35,7 +35,7 @@ def verdict(rows: pd.DataFrame) -> str:
 
 def test_report_loads_nothing_and_needs_no_script(tmp_path: Path, pngs: dict[str, Path]):
     page = write_report(study(), tmp_path, "Study", pngs).read_text(encoding="utf-8")
-    assert page.count("data:image/png;base64,") == len(pngs) == len(FIGURES) - 1  # quadratics are of no study
+    assert page.count("data:image/png;base64,") == len(pngs) == len(FIGURES) - 2  # quadratics and placements are of other studies
     rest = re.sub(r"data:image/png;base64,[A-Za-z0-9+/=]+", "", page)
     assert not re.search(r"http|<script|<link|@import|url\(|//", rest)
 

@@ -1,0 +1,75 @@
+"""Whether it matters which entries are tuned: what a placement reaches by the quadratic and by training, and both spreads over scale."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from figures import style
+from figures.rows import CannotDraw, models, pick, tidy, where
+
+HEIGHT = 2.9  # inches
+PLACE = ["model", "task", "placement", "k", "position_seed"]
+NOTES = {"measured": ("measured", "o", style.MEASURED), "predicted": ("predicted", "s", style.PREDICTED)}
+
+
+@style.paper()
+def draw(rows: pd.DataFrame) -> Figure:
+    """(a) Training loss of a placement as a share of the untuned model's, measured against predicted, a colour a model; (b) its standard
+    deviation over placements against size, a line a task and k.
+
+    Raises CannotDraw without placements that were both predicted and trained.
+    """
+    rows = tidy(rows)
+    both, spreads = _pairs(rows), pick(rows, "placement_spread")
+    if both.empty or spreads.empty:
+        raise CannotDraw("no placements that were both predicted (predict with k) and trained (position seeds at one k) in the rows")
+    colours = style.model_colours(models(rows))
+    figure = style.new_figure(style.TEXT_WIDTH, HEIGHT)
+    left, right = figure.subplots(1, 2)
+    for name, colour in colours.items():
+        own = where(both, both["model"] == name)
+        left.plot(own["predicted"], own["measured"], "o", color=colour, markersize=3)
+    ends = [min(both[["predicted", "measured"]].min()), max(both[["predicted", "measured"]].max())]
+    left.plot(ends, ends, color=style.GREY, linewidth=0.8)
+    left.set(xlabel="predicted loss / untuned", ylabel="measured loss / untuned")
+    _spreads(right, spreads)
+    style.letter(left, 0, "each placement")
+    style.letter(right, 1, "spread over placements")
+    keys: dict[str, style.Key] = {
+        style.short_name(name): Line2D([], [], marker="o", ls="none", color=colour)
+        for name, colour in colours.items() if name in set(both["model"])
+    }  # fmt: skip
+    keys |= {label: Line2D([], [], marker=marker, color=colour) for label, marker, colour in NOTES.values()}
+    style.outside_legend(figure, keys)
+    return style.finish(figure)
+
+
+def _pairs(rows: pd.DataFrame) -> pd.DataFrame:
+    """Placements with both losses, as shares of the untuned model's; train seeds averaged."""
+
+    placed = where(rows, rows["position_seed"].notna() & (rows["split"] == "train"))
+    table = placed.pivot_table("value", index=PLACE, columns="quantity")
+    columns = {"measured": ("loss", "initial_loss"), "predicted": ("placed_loss", "placed_initial_loss")}
+    if table.columns.isin([name for both in columns.values() for name in both]).sum() < 4:
+        return pd.DataFrame()
+    return pd.DataFrame({name: table[after] / table[before] for name, (after, before) in columns.items()}).dropna().reset_index()
+
+
+def _spreads(axes: Axes, spreads: pd.DataFrame) -> None:
+    for note, (_, marker, colour) in NOTES.items():
+        lines = where(spreads, spreads["note"] == note)
+        for number, (key, own) in enumerate(lines.groupby(["task", "k"])):
+            (task, k), own = cast(tuple[str, float], key), own.sort_values("parameters")
+            dashes = ("-", "--", ":", "-.")[number % 4]
+            axes.errorbar(own["parameters"], own["value"], yerr=own["stderr"], color=colour, marker=marker, ls=dashes, elinewidth=0.6)
+            if note == "measured":
+                last = own.iloc[-1]
+                axes.annotate(f" {task}, k = {k:g}", (last["parameters"], last["value"]), fontsize=7, va="bottom", ha="right")
+    sizes = [float(size) for size in spreads["parameters"]]
+    style.log_counts(axes.xaxis, min(sizes) / 1.4, max(sizes) * 1.4)
+    axes.set(xlabel="parameters", ylabel="standard deviation of loss / untuned", ylim=(0, None))
