@@ -32,12 +32,12 @@ NAMES = (
     "cells",
     "paths",
     "attribution",
-    "placements",
     "slices",
     "contours",
     "ratios",
     "surfaces",
     "relief",
+    "placements",
     "quadratics",
 )
 PAGES = ("relief",)  # figures that have an interactive page as well
