@@ -1,9 +1,9 @@
 """How well thresholds were predicted, from the committed rows of studies/predict-ladder.yaml (figures.cells says what a cell is).
 
 Targets are .5, .75 and .9 of the improvement of the training loss. A cell counts where both numbers are uncensored; those whose
-prediction is over 30 % of the rank are scored apart, and what was measured above or below its range is counted only. Predictors and the
-bracket (from gm of the model's own path to m0 of the linearised one) were chosen on the generated tasks and the three smallest models;
-SST-2 and larger models are held out and were scored once.
+prediction is over 30 % of the rank are scored apart, and what was measured above or below its range, or not predicted, is counted only.
+The predictor, m1 of the linearised path, and the bracket (from gm of the model's own path to m0 of the linearised one) were chosen on the
+generated tasks and the three smallest models; SST-2 and larger models are held out and were scored once.
 """
 
 from __future__ import annotations
@@ -13,14 +13,15 @@ from pathlib import Path
 
 import numpy as np
 
-from figures.cells import Cell, cells
-from figures.rows import tidy
+from figures.cells import PREDICTOR, Cell, cells
+from figures.rows import pick, tidy, where
 
 ROWS = Path(__file__).resolve().parents[1] / "studies" / "rows" / "predict-ladder.parquet"
 TARGETS = (0.5, 0.75, 0.9)
 CHOSEN_ON = (("mini-nli", "mini-qa"), ("mini-t5-130k", "mini-t5-240k", "mini-t5-790k"))
-SHOWN = ("k_m1", "k_m0", "k_gm", "k_pred", "k_path_gm", "k_path_m1", "k_path_t5", "k_gordon", "k_larsen")
+SHOWN = (PREDICTOR, "k_m0", "k_gm", "k_pred", "k_path_gm", "k_path_m1", "k_path_t5", "k_gordon", "k_larsen")
 BUDGET = 600 * 64  # example-gradients of one training run of the study
+SPENT = {"prediction": "example_gradients", "linear_path": "linear_path_example_gradients", "path": "path_example_gradients"}
 
 
 def scored(say: bool) -> dict[str, float | None]:
@@ -36,26 +37,25 @@ def scored(say: bool) -> dict[str, float | None]:
     for name, own in {"": found, "held_out_": held_out}.items():
         known = [cell for cell in own if math.isfinite(cell.error())]
         free, bound = ([cell for cell in known if cell.over_rank == over] for over in (False, True))
-        words = [cell for cell in known if math.isfinite(cell.value("k_m1"))]
         out |= {
-            f"{name}median_abs_log_error_label_words": _median(words),
             f"{name}cells": len(free),
             f"{name}median_abs_log_error": _median(free),
             f"{name}cells_over_rank": len(bound),
             f"{name}median_abs_log_error_over_rank": _median(bound),
             f"{name}cells_censored": sum(math.isnan(cell.measured) for cell in own),
+            f"{name}cells_unpredicted": sum(math.isfinite(cell.measured) and math.isnan(cell.value()) for cell in own),
         }
     brackets = [cell for cell in found if cell.subspace == "fastfood" and math.isfinite(cell.bracket[0] + cell.measured)]
     gordon = [cell for cell in found if cell.subspace == "fastfood" and math.isfinite(cell.value("k_gordon") + cell.error("k_m1"))]
     under = [cell.value("k_gordon") <= cell.measured <= cell.value("k_m1") for cell in gordon]
-    taken = rows[(rows["quantity"] == "example_gradients") & (rows["method"] == "")].value
+    spent = {name: pick(where(rows, rows["method"] == ""), quantity)["value"].to_numpy() for name, quantity in SPENT.items()}
     out |= {
         "bracket_cells": len(brackets),
         "bracket_coverage": _mean([_covers(cell) for cell in brackets]),
         "bracket_width": float(np.median([cell.bracket[1] / cell.bracket[0] for cell in brackets])) if brackets else math.nan,
         "held_out_bracket_coverage": _mean([_covers(cell) for cell in brackets if cell in held_out]),
         "gordon_bracket_coverage": _mean(under),
-        "prediction_cost_runs": float(taken.to_numpy().max()) / BUDGET,
+        **{f"{name}_cost_runs": float(taken.max()) / BUDGET for name, taken in spent.items()},
     }
     return {name: None if math.isnan(value) else value for name, value in out.items()}
 
@@ -68,7 +68,7 @@ def _covers(cell: Cell) -> bool:
     return cell.bracket[0] <= cell.measured <= cell.bracket[1]
 
 
-def _median(own: list[Cell], name: str = "", sign: bool = False) -> float:
+def _median(own: list[Cell], name: str = PREDICTOR, sign: bool = False) -> float:
     errors = [cell.error(name) if sign else abs(cell.error(name)) for cell in own if math.isfinite(cell.error(name))]
     return float(np.median(errors)) if errors else math.nan
 

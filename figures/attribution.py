@@ -23,7 +23,7 @@ BARS = {
 
 @style.paper()
 def draw(rows: pd.DataFrame) -> Figure:
-    """One panel a task and pair of models: log k*(small) - log k*(large), with 95 % intervals; pale bars are split by l / l_1.
+    """One panel a task, subspace and pair of models: log k*(small) - log k*(large), with 95 % intervals; pale bars are split by l / l_1.
 
     Raises CannotDraw without an attribution in the rows.
     """
@@ -31,7 +31,7 @@ def draw(rows: pd.DataFrame) -> Figure:
     found = where(rows, rows["quantity"].isin([*BARS, "explain_verdict"]))
     if pick(found, "explained_total").empty:
         raise CannotDraw("no explained_total in the rows: 'explain' makes them")
-    cells = [own for _, own in found.groupby(["task", "x", "parameters", "run_id"])]
+    cells = [own for _, own in found.groupby(["task", "subspace", "x", "parameters", "run_id"])]
     columns = min(3, len(cells))
     lines = -(-len(cells) // columns)
     figure = style.new_figure(style.TEXT_WIDTH if columns > 1 else style.COLUMN_WIDTH, HEIGHT * lines + 0.35)
@@ -41,7 +41,8 @@ def draw(rows: pd.DataFrame) -> Figure:
         smaller, _, verdict = str(pick(own, "explain_verdict")["note"].iloc[0]).removeprefix("from ").partition("; ")
         verdict = verdict.partition(":")[0]
         names = f"{style.short_name(smaller)} to\n{style.short_name(str(own['model'].iloc[0]))}"
-        style.letter(axes, index, f"{own['task'].iloc[0]}: {verdict}\n{names}")
+        setting = ", ".join(part for part in (str(own[name].iloc[0]) for name in ("task", "subspace")) if part)
+        style.letter(axes, index, f"{setting}: {verdict}\n{names}")
         if index % columns == 0:
             axes.set_ylabel("log k*(small) - log k*(large)")
     for axes in grid[len(cells) :]:

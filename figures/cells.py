@@ -20,8 +20,7 @@ from figures import style
 from figures.predictions import band
 from figures.rows import CannotDraw, models, pick, tidy, where
 
-# Of label words m1 of the linearised path; elsewhere gm of the model's own path, or T3 where that was not followed.
-PREDICTORS = ("k_m1", "k_path_gm", "k_pred")
+PREDICTOR = "k_m1"  # of the linearised model's path
 OVER_RANK, BRACKET = "_over_rank", "k_bracket_path"
 HEIGHT = 3.1  # inches
 MARKERS = ("o", "s", "^", "D", "v", "P")
@@ -41,22 +40,21 @@ class Cell:
     predicted: dict[str, float]  # by quantity, those over the rank with their suffix
     bracket: tuple[float, float]  # nan: none
 
-    def value(self, name: str = "") -> float:
-        """The prediction, over the rank or not; nan where there is none. By default by the first of PREDICTORS that there is."""
+    def value(self, name: str = PREDICTOR) -> float:
+        """The prediction, over the rank or not; nan where there is none."""
         return next((self.predicted[each] for each in self._names(name)), math.nan)
 
-    def error(self, name: str = "") -> float:
+    def error(self, name: str = PREDICTOR) -> float:
         """log of predicted over measured; nan where either is missing."""
         return math.log(self.value(name) / self.measured) if self.value(name) > 0 and self.measured > 0 else math.nan
 
     @property
     def over_rank(self) -> bool:
-        return next(self._names(""), "").endswith(OVER_RANK)
+        return next(self._names(PREDICTOR), "").endswith(OVER_RANK)
 
     def _names(self, name: str) -> Iterator[str]:
         """The quantities of this predictor that have a number."""
-        every = [one + suffix for one in ((name,) if name else PREDICTORS) for suffix in ("", OVER_RANK)]
-        return (each for each in every if math.isfinite(self.predicted.get(each, math.nan)))
+        return (each for each in (name, name + OVER_RANK) if math.isfinite(self.predicted.get(each, math.nan)))
 
 
 def cells(rows: pd.DataFrame) -> list[Cell]:

@@ -42,8 +42,9 @@ CAPTIONS = {
     ),
     "attribution": (
         "log k*(small) - log k*(large) of two models of a family: measured, predicted (m1), and the prediction's Shapley split over the "
-        "spectrum's shape, the gradient's alignment with it and the gap to the target. Bars are 95 % intervals from resampled examples. In "
-        "the full colours alignment goes by eigenvalue rank, in the pale ones by l / l_1. The verdict is that of the rows."
+        "spectrum's shape, the gradient's alignment with it and the gap to the target, with what single entries take for those that are "
+        "dead. Bars are 95 % intervals from resampled examples or probes. In the full colours alignment goes by eigenvalue rank, in the "
+        "pale ones by l / l_1. The verdict is that of the rows."
     ),
     "placements": (
         "How much it matters which entries are tuned. (a) The training loss that a placement of k entries ends at, as a share of the "

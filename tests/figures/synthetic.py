@@ -137,7 +137,7 @@ def _attribution(common: Row) -> list[Row]:
     if not smaller or common["model"] not in MODELS:
         return []
     pair = {**common, "run_id": f"{smaller[-1]}-{common['model']}", "x": float(MODELS[smaller[-1]])}
-    parts = [("total", 0.3), ("spectrum", 0.25), ("alignment", 0.15), ("gap", -0.1)]
+    parts = [("total", 0.3), ("spectrum", 0.25), ("alignment", 0.15), ("gap", -0.1), ("live", 0.0)]
     rows = [(f"explained_{name}", f"by {by}", value * scale) for name, value in parts for by, scale in (("rank", 1.0), ("eigenvalue", 0.6))]
     rows += [("measured_change", "log k*(small) - log k*(large)", 0.4), ("explain_verdict", "explained: they agree", 1.0)]
     return [
