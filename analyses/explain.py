@@ -74,11 +74,11 @@ class Side:
         if path is None or not isinstance(place, Place):
             return None
         rows = slice(None) if chosen is None else chosen
-        nodes, weights = np.maximum(path.nodes[place.after][rows], 0), path.weights[place.after][rows]
+        nodes, weights = np.maximum(path.nodes[place.nearest][rows], 0), path.weights[place.nearest][rows]
         nodes, weights = nodes.ravel(), (weights / len(weights)).ravel()
         order = np.argsort(-nodes, kind="stable")
         order = order[(nodes[order] > 0) & (weights[order] > 0)]
-        spectrum = path.touching(place.after, int(self.arrays["ceiling"][0]))
+        spectrum = path.touching(place.nearest, int(self.arrays["ceiling"][0]))
         return factors_of(spectrum, self.target, (nodes[order], weights[order]))
 
     @property
