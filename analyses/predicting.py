@@ -165,7 +165,7 @@ def _of_placement(spec: Spec, found: Inputs, context: Context) -> Found:
     make, count = row_maker(spec, found), len(subsets(spec, found)[0])
     common: dict[str, Any] = {
         "k": len(gradient), "position_seed": spec.position_seed, "method": "apet", "subspace": "coordinates", "split": "train",
-        "placement": spec.order if spec.unit == "entry" else f"{spec.order} {spec.unit}s",
+        "placement": spec.placement,
     }  # fmt: skip
     rows = [
         make("placed_initial_loss", loss, **common),

@@ -158,6 +158,12 @@ class Spec:
         return tuple(self.operations.split("+"))
 
     @property
+    def placement(self) -> str:
+        """What of the model is tuned, and which of it, as rows say it; of a projection nothing is placed."""
+        placed = () if self.subspace != "coordinates" else (self.order, self.unit)
+        return " ".join(filter(None, (self.operations, *placed, self.scope)))
+
+    @property
     def to_runs(self) -> tuple[str, ...]:
         """The ids of the runs whose ends a slice goes to."""
         return tuple(self.to.split("+")) if self.to else ()

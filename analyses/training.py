@@ -85,10 +85,9 @@ def _check_every(examples: int, batch: int) -> int:
 def _maker(spec: Spec, found: Inputs, mounted: Any) -> Callable[..., Row]:
     """Rows of this run, the columns that say what was tuned filled in."""
     apet, projected = spec.method == "apet", spec.subspace != "coordinates"
-    where = (spec.operations, *(() if projected else (spec.order, spec.unit)), spec.scope)
     common = {
         "method": spec.method, "subspace": spec.subspace if apet or projected else spec.method,
-        "placement": " ".join(filter(None, where)) if apet else spec.scope or None,
+        "placement": spec.placement if apet else spec.scope or None,
         "k": mounted.k, "position_seed": spec.position_seed if apet or projected else None, "train_seed": spec.train_seed,
     }  # fmt: skip
     make = row_maker(spec, found)

@@ -61,6 +61,8 @@ def test_a_placement_reaches_what_its_dense_quadratic_does(store: Store) -> None
     drop = g @ np.linalg.lstsq(matrix, g, rcond=1e-7)[0] / 2
     assert found["placed_initial_loss"].value - found["placed_loss"].value == pytest.approx(drop, rel=2e-2)
     assert (found["placed_loss"].k, found["placed_loss"].position_seed) == (12, 3)
+    trained = store.rows(run(replace(spec, kind="train", k=12, early_stop=False, steps=1), store))
+    assert found["placed_loss"].placement == next(row.placement for row in trained if row.quantity == "loss")
     assert found["placed_residual"].value < 0.1
 
 
