@@ -77,7 +77,12 @@ Order = Annotated[
         "reference (the paper's code: whole tensors). \\[default: random]"
     ),
 ]
-Steps = Annotated[int | None, typer.Option(help="At most this many training steps; a run ends earlier at its plateau. \\[default: 1000]")]
+Steps = Annotated[
+    int | None,
+    typer.Option(
+        help="At most this many training steps; a run ends earlier at its plateau. A prediction on text takes as many of L-BFGS at each point of its path. \\[default: 1000]"
+    ),
+]
 Batch = Annotated[int | None, typer.Option(help="Examples a step. \\[default: 32; 16 for intrinsic-dim]")]
 Rate = Annotated[float | None, typer.Option("--lr", help="Learning rate. \\[default: by method and k]")]
 FindRate = Annotated[bool | None, typer.Option("--find-lr", help="First try five rates around it for 40 steps each, and take the best.")]
@@ -247,7 +252,7 @@ def intrinsic_dim(
     k_max: Annotated[int, typer.Option(help="The largest k tried.", min=1)] = 4096,
     subspace: Subspace = None,
     measure: Annotated[bool, typer.Option("--measure/--no-measure", help="Train over k and regress the crossing.")] = True,
-    predict: Annotated[bool, typer.Option("--predict/--no-predict", help="Predict from the Gauss-Newton matrix at the pretrained point.")] = True,
+    predict: Annotated[bool, typer.Option("--predict/--no-predict", help="Predict without training: from the Gauss-Newton matrix at the pretrained point and along the linearised model's path.")] = True,
     path: Annotated[bool | None, typer.Option("--path", help="Predict along the proximal path of the model itself, too: gradients of all parameters, as many as a few training runs take.")] = None,
     optimizer: Optimizer = None,
     find_lr: Annotated[bool | None, typer.Option("--find-lr/--no-find-lr", help="Before each run try five rates around the default for its k, 40 steps each. \\[default: no-find-lr]")] = None,
@@ -530,7 +535,7 @@ Results = Annotated[Path, typer.Argument(help="Folder of a study's results, for 
 def figures(
     results: Results,
     out: Annotated[Path, typer.Option(help="Where the PDF and PNG files go.")] = Path("figures/out"),
-    only: Annotated[list[str] | None, typer.Option(help="Draw only these: performance, spectra, scale, layers, thresholds, crossing, predictions, cells (predicted against measured, all targets), paths, attribution, quadratics; slices (the loss along lines), contours (over planes), ratios (the Hessian's over planes), surfaces (over scale, on common axes), relief (in 3-D, and an interactive page).")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="Draw only these: performance, spectra, scale, layers, thresholds, crossing, predictions, cells (predicted against measured, all targets), paths, attribution, placements (F1), quadratics; slices (the loss along lines), contours (over planes), ratios (the Hessian's over planes), surfaces (over scale, on common axes), relief (in 3-D, and an interactive page).")] = None,
     target: Aim = None, fraction: Fraction = None,
     json_: Json = False, dry_run: DryRun = False,
 ) -> None:  # fmt: skip
@@ -553,7 +558,7 @@ def explain(
     target: Aim = None, fraction: Fraction = None,
     json_: Json = False, dry_run: DryRun = False,
 ) -> None:  # fmt: skip
-    """Say why k* changes with scale: the predicted change split over spectrum, alignment and gap, beside the measured one.
+    """Say why k* changes with scale: the predicted change split over spectrum, alignment, gap and live entries, beside the measured one.
 
     For each pair of neighbouring sizes of a family, and the smallest against the largest, that have predictions and full fine-tuning on
     the same examples. The verdict is 'not explained' where predicted and measured change differ in sign, or their intervals are
@@ -584,7 +589,7 @@ def explain(
         return _print({"target": str(targets[0]), "pairs": summaries, "figure": figure, "skipped": drawn.skipped}, True)
     _listing("pairs", [_explained(each) for each in summaries], False)
     for each in summaries:
-        print(f"{each['small']} -> {each['large']} on {each['task']}: {each['verdict']}: {each['why']}")
+        print(f"{each['small']} -> {each['large']} on {each['task']}, {each['subspace']}: {each['verdict']}: {each['why']}")
     for path in figure or drawn.skipped.values():
         print(f"figure: {path}")
 
@@ -598,8 +603,10 @@ def _explained(summary: dict[str, Any]) -> dict[str, str]:
         value, low, high = summary[name]
         return f"{value:+.2f}" + ("" if low is None or high is None else f" [{low:+.2f}, {high:+.2f}]")
 
-    parts = ("spectrum", "alignment", "gap")
+    parts = ("spectrum", "alignment", "gap", "live")
     return {
+        "task": summary["task"],
+        "subspace": summary["subspace"],
         "small": summary["small"],
         "large": summary["large"],
         "measured": part("measured"),

@@ -1,8 +1,9 @@
 """Why k* changes between two models of a family: the split of the predicted change, beside the measured one, and a verdict in words.
 
-The prediction is m1: T3 on the quadratic that touches the linearised model's loss at its proximal point. Intervals come from resampling
-the examples that both models share, or the probes where predictions are by Lanczos. Each subspace in which k* was measured is compared
-apart; the prediction is of random ones, and of single entries knows only how many are live.
+The prediction is m1: T3 on the quadratic that touches the linearised model's loss at its proximal point (by Lanczos between the two
+nearest points of the path that was followed). Intervals come from resampling the examples that both models share, or the probes where
+predictions are by Lanczos. Each subspace in which k* was measured is compared apart; the prediction is of random ones, and of single
+entries knows only how many are live.
 """
 
 from __future__ import annotations
@@ -67,19 +68,32 @@ class Side:
         return point and factors_of(point.quadratic, target)
 
     def _sampled(self, chosen: np.ndarray | None) -> Any:
+        """Of both points that the target lies between, as much as its place says: their mixture has m1's k at the target's ridge."""
         from landscape.attribution import factors_of
+        from landscape.dual import GradientSpectrum
 
         path = Followed.of(self.arrays, LINEAR)
         place = path and path.where(self.target)
         if path is None or not isinstance(place, Place):
             return None
-        rows = slice(None) if chosen is None else chosen
-        nodes, weights = np.maximum(path.nodes[place.nearest][rows], 0), path.weights[place.nearest][rows]
-        nodes, weights = nodes.ravel(), (weights / len(weights)).ravel()
-        order = np.argsort(-nodes, kind="stable")
-        order = order[(nodes[order] > 0) & (weights[order] > 0)]
-        spectrum = path.touching(place.nearest, int(self.arrays["ceiling"][0]))
-        return factors_of(spectrum, self.target, (nodes[order], weights[order]))
+        probes = slice(None) if chosen is None else chosen
+        nodes, counts, lam, squares = (list[np.ndarray]() for _ in range(4))
+        for point, share in ((place.before, 1 - place.share), (place.after, place.share)):
+            if share > 0:
+                weights, touching = path.weights[point][probes], path.touching(point, 1)
+                nodes.append(np.maximum(path.nodes[point][probes], 0).ravel())
+                counts.append((share * weights / len(weights)).ravel())
+                a = touching.projections / np.maximum(touching.eigenvalues, np.finfo(float).tiny)
+                lam.append(touching.eigenvalues)
+                squares.append(share * a / a.sum())
+        values, a_squared = _descending(np.concatenate(lam), np.concatenate(squares))
+        counting = _descending(np.concatenate(nodes), np.concatenate(counts))
+        any_target = GradientSpectrum(values, values * a_squared, 0.5, 1)  # whose gap is 1/2; the ridge says what is left of it
+        found = factors_of(any_target, 0.25, counting)
+        if found is None:
+            return None
+        ridge = place.kappa / float(counting[0][0])
+        return replace(found, rest=float((found.shares * ridge / (found.places + ridge)).sum()))
 
     @property
     def units(self) -> tuple[str, int]:
@@ -87,6 +101,13 @@ class Side:
         if "gram" in self.arrays:
             return "examples", len(self.arrays["labels"])
         return "probes", len(self.arrays["nodes"])
+
+
+def _descending(values: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Both by value, largest first, without what has none or no weight."""
+    order = np.argsort(-values, kind="stable")
+    order = order[(values[order] > 0) & (weights[order] > 0)]
+    return values[order], weights[order]
 
 
 def explain(store: Store, runs: list[Run], target: Target, found: list[Row], seed: int = 0) -> tuple[list[Row], list[dict[str, Any]]]:
@@ -113,8 +134,8 @@ def explain(store: Store, runs: list[Run], target: Target, found: list[Row], see
 
 
 def _sides(store: Store, runs: list[Run], target: Target, found: list[Row]) -> list[Side]:
-    """For each model with a predict run and full fine-tuning one a subspace that k* was measured in, of any model; of several predict runs
-    the one that followed the path, which holds all that one without holds."""
+    """For each model with a predict run and full fine-tuning one a scope and subspace that k* was measured in, of any model; of several
+    predict runs of a scope one that followed the model's own path, for thresholds take that one too."""
     if not target.on_loss:
         return []
     measured = {(row.model, row.task, row.subspace): row for row in found if row.quantity == target.quantity and math.isnan(row.x)}
@@ -125,9 +146,9 @@ def _sides(store: Store, runs: list[Run], target: Target, found: list[Row]) -> l
             groups[target.group(run)].append(run)
     sides = []
     for members in groups.values():
-        full, predicted = [run for run in members if not foresees(run)], [run for run in members if foresees(run)]
-        if full and predicted:
-            run = max(predicted, key=lambda run: run.spec.get("path", False))
+        full = [run for run in members if not foresees(run)]
+        by_scope = {run.spec["scope"]: run for run in sorted(filter(foresees, members), key=lambda run: run.spec.get("path", False))}
+        for run in by_scope.values() if full else ():
             row, arrays, value = run.rows[0], store.arrays(run.id), target.value(full, "")
             sides += [Side(run, arrays, value, each, measured.get((row.model, row.task, each))) for each in subspaces]
     return sides

@@ -19,10 +19,6 @@ class Place:
     kappa: float
     part: float = 1.0  # of the first point's gain, where the target lies before it
 
-    @property
-    def nearest(self) -> int:
-        return self.before if self.share < 0.5 else self.after
-
 
 @dataclass(frozen=True)
 class Followed:

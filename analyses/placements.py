@@ -6,6 +6,7 @@ Placements are position seeds at one k. Measured is the training loss where thei
 
 from __future__ import annotations
 
+import json
 import math
 from collections import defaultdict
 from collections.abc import Iterable
@@ -18,26 +19,42 @@ from analyses.store import Row
 from analyses.targets import GROUP, Run
 
 FEWEST = 4  # placements that a spread is taken over
+CONVERGED = 0.1  # of |g|, within which conjugate gradients must have solved: the loss errs by about its square
 MEASURED, PREDICTED = "measured", "predicted"
 LOSSES = {MEASURED: ("loss", "initial_loss"), PREDICTED: ("placed_loss", "placed_initial_loss")}
 
 
 def placement_rows(runs: Iterable[Run]) -> list[Row]:
-    """Of every model, task, k and way of placing with FEWEST position seeds: placement_spread, the standard deviation over them, measured
-    and predicted (`note`), its error by the jackknife; placement_correlation, Spearman's of the two, with its two-sided p in the note.
+    """Of every model, task, k and way of placing with FEWEST position seeds: placement_loss of each, measured and predicted (`note`), train
+    seeds averaged; placement_spread, the standard deviation over them, its error by the jackknife; placement_correlation, Spearman's of
+    the two, with its two-sided p in the note.
 
-    Train seeds of one placement are averaged first. Runs that stopped early count for nothing.
+    Of measured runs those of the optimizer and number of steps that most of them share count, and none that stopped early or diverged; of
+    predicted ones those whose conjugate gradients converged.
     """
-    groups: dict[tuple, dict[str, dict[int, list[float]]]] = defaultdict(lambda: {what: defaultdict(list) for what in LOSSES})
-    first: dict[tuple, Run] = {}
+    groups: dict[tuple, dict[str, list[Run]]] = defaultdict(lambda: {what: [] for what in LOSSES})
     for run in runs:
         what = _what(run)
         if what is not None:
-            key = (*(run.spec.get(name) for name in (*GROUP, "scope", "unit", "order")), run.k)
-            last, untuned = (run.value(name, "train") for name in LOSSES[what])
-            groups[key][what][run.spec["position_seed"]].append(last / untuned)
-            first.setdefault(key, run)
-    return [row for key, found in groups.items() for row in _rows(first[key], found)]
+            key = (*(run.spec.get(name) for name in (*GROUP, "scope", "unit", "order", "operations")), run.k)
+            groups[key][what].append(run)
+    return [row for found in groups.values() for row in _rows({what: _shares(what, _alike(own)) for what, own in found.items()}, found)]
+
+
+def _alike(runs: list[Run]) -> list[Run]:
+    """Those that were trained in the way that most of them were."""
+    ways = [json.dumps({name: value for name, value in run.spec.items() if not name.endswith("_seed")}, sort_keys=True) for run in runs]
+    common = max(sorted(set(ways)), key=ways.count, default="")
+    return [run for run, way in zip(runs, ways, strict=True) if way == common]
+
+
+def _shares(what: str, runs: list[Run]) -> dict[int, float]:
+    """position seed -> mean loss as a share of the untuned model's."""
+    found: dict[int, list[float]] = defaultdict(list)
+    for run in runs:
+        last, untuned = (run.value(name, "train") for name in LOSSES[what])
+        found[run.spec["position_seed"]].append(last / untuned)
+    return {seed: mean(values) for seed, values in sorted(found.items())}
 
 
 def _what(run: Run) -> str | None:
@@ -46,15 +63,16 @@ def _what(run: Run) -> str | None:
         return None
     if run.tuned_by("apet"):
         return MEASURED if not run.spec["early_stop"] and not run.has("diverged") and run.has("initial_loss", "train") else None
-    return PREDICTED if run.spec["kind"] == "predict" and run.has("placed_loss", "train") else None
+    if run.spec["kind"] != "predict" or not run.has("placed_loss", "train"):
+        return None
+    return PREDICTED if run.value("placed_residual", "train") <= CONVERGED else None
 
 
-def _rows(run: Run, found: dict[str, dict[int, list[float]]]) -> list[Row]:
-    like = run.rows[0]
-    shares = {what: {seed: mean(values) for seed, values in by_seed.items()} for what, by_seed in found.items()}
+def _rows(shares: dict[str, dict[int, float]], runs: dict[str, list[Run]]) -> list[Row]:
+    run = next(run for own in runs.values() for run in own)
+    like = next(row for row in run.rows if row.placement)
     common: dict[str, Any] = {
-        "method": "apet", "subspace": "coordinates", "placement": next((row.placement for row in run.rows if row.placement), None),
-        "k": run.k, "split": "train",
+        "method": "apet", "subspace": "coordinates", "placement": like.placement, "k": run.k, "split": "train",
     }  # fmt: skip
 
     def row(quantity: str, value: float, **columns: Any) -> Row:
@@ -63,6 +81,7 @@ def _rows(run: Run, found: dict[str, dict[int, list[float]]]) -> list[Row]:
     rows = []
     for what, by_seed in shares.items():
         if len(by_seed) >= FEWEST:
+            rows += [row("placement_loss", share, note=what, position_seed=seed) for seed, share in by_seed.items()]
             spread, stderr = _spread(np.array(list(by_seed.values())))
             rows.append(row("placement_spread", spread, stderr=stderr, note=what, x=float(len(by_seed))))
     both = sorted(shares[MEASURED].keys() & shares[PREDICTED].keys())

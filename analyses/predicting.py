@@ -15,7 +15,7 @@ import numpy as np
 
 from analyses.inputs import Context, Inputs, row_maker, scorer_for, subsets
 from analyses.point import matrix_at, point
-from analyses.proximal import KNOWN, LINEAR, counted, curvature_gradients, linear_arrays, path_arrays
+from analyses.proximal import A_GRADIENT, KNOWN, LINEAR, counted, curvature_gradients, linear_arrays, path_arrays
 from analyses.spec import Spec
 from analyses.store import Row
 from apet.errors import ApetError
@@ -50,7 +50,7 @@ def predict_run(spec: Spec, found: Inputs, context: Context) -> Found:
 def _spent(spec: Spec, found: Inputs, arrays: dict[str, np.ndarray], prefix: str) -> Row:
     """What a path took: its gradients, and the products along it."""
     count, taken = len(subsets(spec, found)[0]), arrays[prefix + "path"][:, 4]
-    spent = count * taken.sum() + len(taken) * curvature_gradients(spec, count)
+    spent = count * A_GRADIENT[prefix] * taken.sum() + len(taken) * curvature_gradients(spec, count, prefix)
     return row_maker(spec, found)(prefix + "path_example_gradients", float(spent))
 
 
@@ -71,18 +71,17 @@ def _from_gram(spec: Spec, found: Inputs, context: Context) -> Found:
     model, scorer = found.loaded.model, scorer_for(spec, found)
     examples, _ = subsets(spec, found)
     space = ParameterSpace.of(model, spec.scope)
-    gram = gram_matrix(model, space, scorer, examples, lambda done, total: context.report("Gram matrix", done, total)).numpy()
+    matrix, live = gram_matrix(model, space, scorer, examples, lambda done, total: context.report("Gram matrix", done, total))
+    gram = matrix.numpy()
     logits, labels = (t.numpy() for t in predictions(model, scorer, examples))
     spectrum = gradient_spectrum(gram, logits, labels)
-    with point(_of_everything(spec, found), found, context) as here:
-        live = _live(here.objective.gradient(here.z))
     make = row_maker(spec, found)
     rows = [
         make("initial_loss", spectrum.loss, split="train"),
         make("rank_ceiling", spectrum.rank_ceiling),
         make("in_scope", space.size),
         make("live_fraction", live),
-        make("example_gradients", spectrum.rank_ceiling + len(examples)),
+        make("example_gradients", spectrum.rank_ceiling),
         *[make("gram_eigenvalue", value, x=i + 1) for i, value in enumerate(spectrum.eigenvalues) if value > 0],
         *[make("gradient_projection", value, x=i + 1) for i, value in enumerate(spectrum.projections)],
     ]
@@ -97,12 +96,13 @@ def _from_products(spec: Spec, found: Inputs, context: Context) -> Found:
     for prefix, examples in (("", count), (HALF, count // 2)):
         if examples:
             arrays |= _measures(replace(whole, examples=examples), found, context, prefix)
+    arrays.pop(HALF + "live", None)
     make, pairs = row_maker(spec, found), zip(*arrays["along"], strict=True)
     rows = [
         make("initial_loss", float(arrays["loss"][0]), split="train"),
         make("rank_ceiling", float(arrays["ceiling"][0])),
         make("in_scope", whole.k or 0),
-        make("live_fraction", float(arrays["live"][0])),
+        make("live_fraction", float(arrays.pop("live")[0])),
         make("example_gradients", 2 * count * products(spec)),
         *[make("gradient_weight", weight, x=node) for node, weight in pairs if weight > 0],
         _spent(spec, found, arrays, LINEAR),

@@ -1,5 +1,5 @@
-"""Proximal paths for a run of kind predict, from which thresholds are read off whatever the target: of the model itself and, where no Gram
-matrix has it, of the linearised model.
+"""Proximal paths for a run of kind predict, from which thresholds are read off for any target down to where they end: of the model itself
+and, where no Gram matrix has it, of the linearised model.
 
 A path is followed in everything in scope, from the pretrained point. At each of its points the spectrum of the Gauss-Newton matrix
 is taken: of label words exactly on the model's own path, elsewhere by quadrature. Of label words, T5 says what single entries take as well.
@@ -21,6 +21,7 @@ from apet.tasks import TASKS
 
 LINEAR = "linear_"  # prefix of what is of the linearised model
 LOWEST = {"": 0.03, LINEAR: 0.1}  # of the initial loss, down to which a path is followed
+A_GRADIENT = {"": 1, LINEAR: 2}  # what a gradient on the path counts: the linearised one takes a product with J and one with J'
 COLUMNS = 2000  # entries of which T5 is taken: it asks for their directions' distribution, and the number in scope does not matter
 KNOWN = 10  # eigenpairs that quadrature takes as they are
 
@@ -55,16 +56,16 @@ def linear_arrays(here: Point, spec: Spec, context: Context) -> dict[str, np.nda
     from landscape.quadrature import spectral_measure
     from landscape.tangent import Tangent
 
-    tangent = Tangent(here.objective, here.z, memory=graph_memory(here))
-    here = replace(here, objective=tangent)
-    path = _followed(here, LINEAR, spec.steps, context)
-    measures: list[Curvature] = []
-    alongs: list[Curvature] = []
-    for there, each in zip(_points(here, path, context), path, strict=True):
-        with matrix_at(there, "ggn") as matrix:
-            measures.append(_of(counted(matrix, spec)))
-            none = np.zeros((1, 1)), np.zeros((1, 1))
-            alongs.append(none if each is path[0] else _of(spectral_measure(matrix, each.d, spec.lanczos_steps)))
+    with Tangent(here.objective, here.z, memory=graph_memory(here)) as tangent:
+        here = replace(here, objective=tangent)
+        path = _followed(here, LINEAR, spec.steps, context)
+        measures: list[Curvature] = []
+        alongs: list[Curvature] = []
+        for there, each in zip(_points(here, path, context), path, strict=True):
+            with matrix_at(there, "ggn") as matrix:
+                measures.append(_of(counted(matrix, spec)))
+                none = np.zeros((1, 1)), np.zeros((1, 1))
+                alongs.append(none if each is path[0] else _of(spectral_measure(matrix, each.d, spec.lanczos_steps)))
     arrays = _arrays(path, measures) | {"path_along": np.concatenate(_stacked(alongs), axis=1)}
     return {LINEAR + name: each for name, each in arrays.items()}
 
@@ -93,16 +94,19 @@ def _arrays(path: list[Any], measures: list[Curvature]) -> dict[str, np.ndarray]
 
 
 def path_gradients(spec: Spec, examples: int, prefix: str = "") -> int:
-    """At most how many example-gradients a path takes, with the spectra along it; of the linearised model's as many as are usual."""
+    """At most how many example-gradients a path takes, with the spectra along it."""
     from landscape.proximal import MOST_POINTS, MOST_STEPS
 
-    return (MOST_POINTS + 1) * (2 * examples * (min(spec.steps, 100) if prefix else MOST_STEPS) + curvature_gradients(spec, examples))
+    gradients = A_GRADIENT[prefix] * (2 * spec.steps if prefix else 4 * MOST_STEPS)  # two a step at most; its own way there and back
+    return (MOST_POINTS + 1) * (examples * gradients + curvature_gradients(spec, examples, prefix))
 
 
-def curvature_gradients(spec: Spec, examples: int) -> int:
-    """How many the spectrum at one point takes at most; a product with the matrix counts two."""
+def curvature_gradients(spec: Spec, examples: int, prefix: str) -> int:
+    """How many the spectrum at one point takes at most, on the linearised path with the measure of d; a product counts two."""
     classes = TASKS[spec.task].classes
-    return examples * (classes - 1) if classes else 2 * examples * spec.lanczos_steps * (spec.probes + 2)
+    if classes and not prefix:
+        return examples * (classes - 1)
+    return 2 * examples * spec.lanczos_steps * (spec.probes + (2 if prefix else 1))
 
 
 def _exact(rows: Any) -> Curvature:

@@ -22,6 +22,7 @@ from apet.scores import KINDS as SCORED_ORDERS
 from apet.tasks import TASKS
 
 SCHEMA = 4  # of rows and arrays: raised when the same spec would give other rows
+OF_KIND = {"predict": 2}  # the same of one kind alone
 KINDS = ("train", "predict", "spectrum", "slice")
 DTYPES = ("float32", "bfloat16", "float16")
 ATTENTION = ("eager", "sdpa")
@@ -282,6 +283,7 @@ class Spec:
         left_out = (set() if self.kind == "slice" else _OF_SLICES) | {name for name in _LATER if spec[name] == _DEFAULTS[name]}
         fields = {name: value for name, value in spec.items() if name not in left_out}
         identity = {"spec": fields, "weights": weights, "data": data, "schema": SCHEMA}
+        identity |= {"of_kind": OF_KIND[self.kind]} if self.kind in OF_KIND else {}
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 
 

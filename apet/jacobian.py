@@ -1,7 +1,7 @@
 """The Gram matrix K = J J' of label-word logit differences over every parameter in scope, without storing J.
 
 One backward pass an output (n (C - 1) in all) per group of tensors; a group is as large as memory allows, so small
-models need one pass and the largest a few.
+models need one pass and the largest a few. The same passes say which entries the outputs do not depend on at all.
 """
 
 from __future__ import annotations
@@ -25,19 +25,21 @@ def gram_matrix(
     scorer: Scorer,
     examples: Sequence[Example],
     report: Callable[[int, int], None] = lambda done, total: None,
-) -> Tensor:
-    """K (m, m) float64, m = n (C - 1), rows example-major; d_c = logit_c - logit_0 differentiated in `space`."""
+) -> tuple[Tensor, float]:
+    """(K, the live share of entries): K (m, m) float64, m = n (C - 1), rows example-major; d_c = logit_c - logit_0 differentiated in
+    `space`. An entry is live where any output depends on it."""
     parameters = all_names(model)
     m = len(examples) * (scorer.task.classes - 1)
     groups = _groups(space, GROUP_BYTES // (4 * m))
-    gram = torch.zeros(m, m, dtype=torch.float64)
+    gram, live = torch.zeros(m, m, dtype=torch.float64), 0
     for number, names in enumerate(groups):
         tensors = [parameters[name] for name in names]
         with only_trainable(model, tensors):
             rows = _jacobian(model, tensors, scorer, examples,
                              lambda done, total, at=number: report(at * total + done, len(groups) * total))  # fmt: skip
         gram += (rows @ rows.T).double().cpu()
-    return gram
+        live += int((rows != 0).any(0).sum())
+    return gram, live / space.size
 
 
 def _groups(space: ParameterSpace, budget: int) -> list[list[str]]:

@@ -55,7 +55,7 @@ def scored(say: bool) -> dict[str, float | None]:
         "bracket_width": float(np.median([cell.bracket[1] / cell.bracket[0] for cell in brackets])) if brackets else math.nan,
         "held_out_bracket_coverage": _mean([_covers(cell) for cell in brackets if cell in held_out]),
         "gordon_bracket_coverage": _mean(under),
-        **{f"{name}_cost_runs": float(taken.max()) / BUDGET for name, taken in spent.items()},
+        **{f"{name}_cost_runs": (float(taken.max()) if len(taken) else math.nan) / BUDGET for name, taken in spent.items()},
     }
     return {name: None if math.isnan(value) else value for name, value in out.items()}
 

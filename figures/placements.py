@@ -50,14 +50,9 @@ def draw(rows: pd.DataFrame) -> Figure:
 
 
 def _pairs(rows: pd.DataFrame) -> pd.DataFrame:
-    """Placements with both losses, as shares of the untuned model's; train seeds averaged."""
-
-    placed = where(rows, rows["position_seed"].notna() & (rows["split"] == "train"))
-    table = placed.pivot_table("value", index=PLACE, columns="quantity")
-    columns = {"measured": ("loss", "initial_loss"), "predicted": ("placed_loss", "placed_initial_loss")}
-    if table.columns.isin([name for both in columns.values() for name in both]).sum() < 4:
-        return pd.DataFrame()
-    return pd.DataFrame({name: table[after] / table[before] for name, (after, before) in columns.items()}).dropna().reset_index()
+    """Placements with both losses, as shares of the untuned model's."""
+    table = pick(rows, "placement_loss").pivot_table("value", index=PLACE, columns="note")
+    return table.dropna().reset_index() if set(NOTES) <= set(table.columns) else pd.DataFrame()
 
 
 def _spreads(axes: Axes, spreads: pd.DataFrame) -> None:

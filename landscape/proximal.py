@@ -20,6 +20,7 @@ from landscape.objective import Objective
 DOWN = 4.0  # by which kappa falls from one point to the next
 FIRST_GAIN = 0.02  # of the initial loss: a quadratic's first point gains at most this
 CLOSE = 0.1  # of kappa |d|, within which the gradient of loss and penalty must vanish: the envelope errs by its square
+LOOSE = 0.5  # within which a convex path's last point counts
 MOST_STEPS = 150  # of L-BFGS a point, unless told
 MEMORY = 20  # pairs of steps and gradients that L-BFGS keeps
 MOST_POINTS = 16
@@ -48,8 +49,9 @@ def proximal_path(
 
     kappa begins where a quadratic would gain FIRST_GAIN of the loss, |g|^2 / (2 FIRST_GAIN L0), and falls by DOWN a point, each of which
     takes at most `steps` of L-BFGS. Where the loss is not `convex` a falling ridge finds a valley late that a rising one keeps: so the
-    way is gone back from the last point as far as that gives lower envelopes; `gradients` count both ways. Where it is, the first point
-    that `steps` do not reach is the last one. No points where the gradient at the origin is zero. Raises ValueError where loss or
+    way is gone back from the last point as far as that gives lower envelopes; `gradients` count both ways. Where it is, the path ends
+    where L-BFGS comes no further: such a point's envelope is too high by residual^2 of its penalty at most, and is left out where that
+    is over LOOSE^2. No points where the gradient at the origin is zero. Raises ValueError where loss or
     gradient there is no finite number.
     """
     origin = torch.zeros(objective.size, dtype=objective.dtype, device=objective.device) if origin is None else origin
@@ -62,7 +64,7 @@ def proximal_path(
         points.append(proximal_point(objective, kappa, origin, d, steps))
         kappa, d = kappa / DOWN, points[-1].d
         if convex and points[-1].residual > CLOSE:
-            break
+            return points if points[-1].residual <= LOOSE else points[:-1]
     return points if convex else _back(objective, points, origin, steps)
 
 

@@ -19,31 +19,46 @@ Map = Callable[[Tensor], Tensor]
 class Tangent(Objective[Batch]):
     """The objective whose outputs are those of `objective` linearised at z0, (k,); a Gauss-Newton matrix of it is J' M J with J at z0.
 
-    Its loss and gradient take a product with J and one with J', on graphs that are kept in up to `memory` bytes: about what a gradient
-    of the objective itself takes. While it is asked, the model's weights must stay as they are; `release` it before they change.
+    Its loss and gradient take a product with J and one with J', on graphs that are kept in up to `memory` bytes. While it is asked, the
+    model's weights must stay as they are; `release` it (or leave its block) before they change.
     """
 
     def __init__(self, objective: Objective[Batch], z0: Tensor, *, memory: float = MEMORY) -> None:
         super().__init__(
             self._linearised, objective.criterion, objective.batches, objective.size, objective.dtype, objective.device, objective.total
         )
-        self.origin, self.z0 = objective, objective.vector(z0, "z0").clone()
+        self.objective, self.z0 = objective, objective.vector(z0, "z0").clone()
         self._numbers = {id(batch): number for number, batch in enumerate(self.batches)}
         self._graphs = Graphs(self._graph, memory)
+
+    def __enter__(self) -> "Tangent[Batch]":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
 
     def release(self) -> None:
         """Drop the kept graphs; the next call builds them anew."""
         self._graphs.release()
 
     def _linearised(self, z: Tensor, batch: Batch) -> Tensor:
-        outputs, forth, back = self._graphs.of(self._numbers[id(batch)])
+        number = self._numbers[id(batch)]
+        outputs, _, _ = self._graphs.of(number)
+
+        # Asked by number each time: whoever keeps the result holds no graph that this refused to keep.
+        def forth(v: Tensor) -> Tensor:
+            return self._graphs.of(number)[1](v)
+
+        def back(u: Tensor) -> Tensor:
+            return self._graphs.of(number)[2](u)
+
         return outputs + _product(z - self.z0, forth, back)
 
     def _graph(self, number: int) -> tuple[Tensor, Map, Map]:
         """(outputs at z0, v -> J v, u -> J' u) of a batch."""
         with torch.enable_grad():
             z0 = leaf(self.z0)
-            outputs = self.origin.outputs(z0, self.batches[number])
+            outputs = self.objective.outputs(z0, self.batches[number])
             return outputs.detach(), jvp(outputs, z0), lambda u: vjp(outputs, z0, u, keep=True)
 
 

@@ -22,7 +22,7 @@ def trained(share: float, **changes) -> Run:
 
 def predicted(share: float, seed: int) -> Run:
     spec = vars(Spec(kind="predict", model="mini-t5-130k", task="mini-nli", examples=8, k=10, position_seed=seed))
-    return _run(spec, {"placed_loss": 2 * share, "placed_initial_loss": 2.0})
+    return _run(spec, {"placed_loss": 2 * share, "placed_initial_loss": 2.0, "placed_residual": 0.01})
 
 
 def _run(spec: dict, losses: dict[str, float]) -> Run:
@@ -48,7 +48,7 @@ def test_spreads_are_standard_deviations_of_shares_and_placements_keep_their_ord
 def test_the_jackknife_is_the_normal_error_on_many_placements() -> None:
     random = np.random.default_rng(0)
     runs = [trained(share, position_seed=seed) for seed, share in enumerate(random.normal(0.5, 0.1, 400))]
-    (row,) = placement_rows(runs)
+    (row,) = [row for row in placement_rows(runs) if row.quantity == "placement_spread"]
     assert row.stderr == pytest.approx(0.1 / math.sqrt(2 * 399), rel=0.2)
 
 
@@ -56,5 +56,8 @@ def test_few_placements_early_stops_and_other_subspaces_have_no_spread() -> None
     assert placement_rows([trained(share, position_seed=seed) for seed, share in enumerate(SHARES[:3])]) == []
     for change in ({"early_stop": True}, {"subspace": "fastfood"}):
         assert placement_rows([trained(share, position_seed=seed, **change) for seed, share in enumerate(SHARES)]) == []
+    longer = [trained(share, position_seed=seed, steps=9) for seed, share in enumerate(SHARES)]
+    few = placement_rows([*longer, trained(0.0, position_seed=7, steps=3)])  # of another experiment
+    assert next(row.x for row in few if row.quantity == "placement_spread") == len(SHARES)
     apart = [trained(share, position_seed=seed, k=10 + seed) for seed, share in enumerate(SHARES)]
     assert placement_rows(apart) == []

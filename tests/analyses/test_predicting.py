@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from analyses.explain import explain
+from analyses.explain import Side, explain
 from analyses.followed import Followed
 from analyses.inputs import inputs
 from analyses.predicted import predicted_rows, sampled_prediction
@@ -19,7 +19,7 @@ from analyses.spec import Spec
 from analyses.store import Row, Store
 from analyses.targets import Run, Target
 from apet.errors import UsageError
-from landscape import GaussNewton, gradient_spectrum, predict_threshold, subset_spectrum, to_dense
+from landscape import GaussNewton, gradient_spectrum, predict_threshold, subset_spectrum, threshold_of, to_dense
 
 BASE = Spec(kind="predict", model="mini-t5-130k", task="mini-sentiment", examples=8, batch=8)
 
@@ -216,7 +216,8 @@ def test_the_path_of_the_linearised_model_is_that_of_its_gram_matrix(store: Stor
 
 def test_the_quadratic_that_touches_a_text_loss_on_its_path_has_the_ridge_of_the_path(store: Store) -> None:
     spec = replace(BASE, task="mini-qa", examples=4, batch=4, lanczos_steps=12, probes=3)
-    arrays = store.arrays(run(spec, store))
+    name = run(spec, store)
+    arrays = store.arrays(name)
     path = Followed.of(arrays, "linear_")
     assert path is not None
     assert path.along is not None
@@ -225,6 +226,10 @@ def test_the_quadratic_that_touches_a_text_loss_on_its_path_has_the_ridge_of_the
     for at in range(1, len(path.kappa)):
         touching = path.touching(at, int(arrays["ceiling"][0]))
         assert predict_threshold(touching, float(path.envelope[at])).kappa == pytest.approx(path.kappa[at], rel=1e-3)
+    for target in np.geomspace(0.9 * path.envelope[0], 1.1 * path.envelope[-1], 5):  # explain's k is m1, up to the grid of the path
+        side = Side(Run.of(store, name), arrays, float(target), "fastfood", None)
+        own, m1 = side.factors(None), {r.quantity: r.value for r in predicted_rows(store, side.run, float(target), 0, "d", row_of)}["k_m1"]
+        assert threshold_of(own, own, own) == pytest.approx(m1, rel=0.15)
     assert isinstance(path.where(path.loss[0]), str)
     assert isinstance(path.where(0.99 * float(path.envelope.min())), str)
 

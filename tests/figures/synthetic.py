@@ -168,8 +168,8 @@ def placements() -> pd.DataFrame:
         spread = size**-0.3
         for seed in range(6):
             predicted = 0.6 + spread * math.sin(seed)
-            values = {"placed_initial_loss": 0.7, "placed_loss": 0.7 * predicted, "initial_loss": 0.7, "loss": 0.7 * (predicted + 0.05)}
-            rows += [{**base, "position_seed": seed, "quantity": name, "value": value} for name, value in values.items()]
+            losses = {"predicted": predicted, "measured": predicted + 0.05}
+            rows += [{**base, "position_seed": seed, "quantity": "placement_loss", "value": v, "note": note} for note, v in losses.items()]
         rows += [{**base, "quantity": "placement_spread", "value": spread, "stderr": spread / 4, "note": note, "x": 6.0}
                  for note in ("measured", "predicted")]  # fmt: skip
     return pd.DataFrame(rows)
