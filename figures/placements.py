@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -37,14 +35,16 @@ def draw(rows: pd.DataFrame) -> Figure:
     ends = [min(both[["predicted", "measured"]].min()), max(both[["predicted", "measured"]].max())]
     left.plot(ends, ends, color=style.GREY, linewidth=0.8)
     left.set(xlabel="predicted loss / untuned", ylabel="measured loss / untuned")
-    _spreads(right, spreads)
+    dashes = _spreads(right, spreads)
     style.letter(left, 0, "each placement")
-    style.letter(right, 1, "spread over placements")
+    style.letter(right, 1, "spread over placements" + (f", {next(iter(dashes))}" if len(dashes) == 1 else ""))
     keys: dict[str, style.Key] = {
         style.short_name(name): Line2D([], [], marker="o", ls="none", color=colour)
         for name, colour in colours.items() if name in set(both["model"])
     }  # fmt: skip
     keys |= {label: Line2D([], [], marker=marker, color=colour) for label, marker, colour in NOTES.values()}
+    if len(dashes) > 1:
+        keys |= {name: Line2D([], [], color=style.INK, ls=ls) for name, ls in dashes.items()}
     style.outside_legend(figure, keys)
     return style.finish(figure)
 
@@ -55,16 +55,16 @@ def _pairs(rows: pd.DataFrame) -> pd.DataFrame:
     return table.dropna().reset_index() if set(NOTES) <= set(table.columns) else pd.DataFrame()
 
 
-def _spreads(axes: Axes, spreads: pd.DataFrame) -> None:
-    for note, (_, marker, colour) in NOTES.items():
-        lines = where(spreads, spreads["note"] == note)
-        for number, (key, own) in enumerate(lines.groupby(["task", "k"])):
-            (task, k), own = cast(tuple[str, float], key), own.sort_values("parameters")
-            dashes = ("-", "--", ":", "-.")[number % 4]
-            axes.errorbar(own["parameters"], own["value"], yerr=own["stderr"], color=colour, marker=marker, ls=dashes, elinewidth=0.6)
-            if note == "measured":
-                last = own.iloc[-1]
-                axes.annotate(f" {task}, k = {k:g}", (last["parameters"], last["value"]), fontsize=7, va="bottom", ha="right")
+def _spreads(axes: Axes, spreads: pd.DataFrame) -> dict[str, str]:
+    """Draw the lines; returns the dashes of each task and k."""
+    dashes: dict[str, str] = {}
+    for (task, k), own in spreads.groupby(["task", "k"]):  # pyright: ignore[reportGeneralTypeIssues]
+        name = f"{task}, k = {k:g}"
+        dashes[name] = ("-", "--", ":", "-.")[len(dashes) % 4]
+        for note, (_, marker, colour) in NOTES.items():
+            line = where(own, own["note"] == note).sort_values("parameters")
+            axes.errorbar(line["parameters"], line["value"], line["stderr"], color=colour, marker=marker, ls=dashes[name], elinewidth=0.6)
     sizes = [float(size) for size in spreads["parameters"]]
     style.log_counts(axes.xaxis, min(sizes) / 1.4, max(sizes) * 1.4)
     axes.set(xlabel="parameters", ylabel="standard deviation of loss / untuned", ylim=(0, None))
+    return dashes
