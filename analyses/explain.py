@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from analyses.followed import Followed, Place
-from analyses.predicted import foresees
+from analyses.predicted import foresees, fullest
 from analyses.proximal import LINEAR
 from analyses.store import Row, Store
 from analyses.targets import Run, Target
@@ -43,8 +43,11 @@ class Side:
         return self.run.rows[0]
 
     def factors(self, chosen: np.ndarray | None) -> Any:
-        """landscape.Factors from the examples (or probes) `chosen`, all if None; None where there is no threshold."""
-        found = self._by_gram(chosen) if "gram" in self.arrays else self._sampled(chosen)
+        """landscape.Factors from the examples (or probes) `chosen`, all if None, of random directions; None where there is no threshold."""
+        return self._by_gram(chosen) if "gram" in self.arrays else self._sampled(chosen)
+
+    def tuned(self, found: Any) -> Any:
+        """These factors where the side's subspace is tuned; None where they are, or how many entries are live is not known."""
         return None if found is None or math.isnan(self.live) else replace(found, live=self.live)
 
     @property
@@ -69,8 +72,7 @@ class Side:
 
     def _sampled(self, chosen: np.ndarray | None) -> Any:
         """Of both points that the target lies between, as much as its place says: their mixture has m1's k at the target's ridge."""
-        from landscape.attribution import factors_of
-        from landscape.dual import GradientSpectrum
+        from landscape.attribution import factors_at
 
         path = Followed.of(self.arrays, LINEAR)
         place = path and path.where(self.target)
@@ -81,19 +83,14 @@ class Side:
         for point, share in ((place.before, 1 - place.share), (place.after, place.share)):
             if share > 0:
                 weights, touching = path.weights[point][probes], path.touching(point, 1)
-                nodes.append(np.maximum(path.nodes[point][probes], 0).ravel())
+                nodes.append(path.nodes[point][probes].ravel())
                 counts.append((share * weights / len(weights)).ravel())
-                a = touching.projections / np.maximum(touching.eigenvalues, np.finfo(float).tiny)
-                lam.append(touching.eigenvalues)
+                there = touching.eigenvalues > 0
+                a = touching.projections[there] / touching.eigenvalues[there]
+                lam.append(touching.eigenvalues[there])
                 squares.append(share * a / a.sum())
-        values, a_squared = _descending(np.concatenate(lam), np.concatenate(squares))
         counting = _descending(np.concatenate(nodes), np.concatenate(counts))
-        any_target = GradientSpectrum(values, values * a_squared, 0.5, 1)  # whose gap is 1/2; the ridge says what is left of it
-        found = factors_of(any_target, 0.25, counting)
-        if found is None:
-            return None
-        ridge = place.kappa / float(counting[0][0])
-        return replace(found, rest=float((found.shares * ridge / (found.places + ridge)).sum()))
+        return factors_at(place.kappa, _descending(np.concatenate(lam), np.concatenate(squares)), counting)
 
     @property
     def units(self) -> tuple[str, int]:
@@ -122,10 +119,11 @@ def explain(store: Store, runs: list[Run], target: Target, found: list[Row], see
         groups[key].append(side)
     rows: list[Row] = []
     summaries: list[dict[str, Any]] = []
+    resampled: dict[str, list[Any]] = {}  # by run, for every subspace
     for sides in groups.values():
         ordered = sorted(sides, key=lambda side: (side.row.parameters, side.row.model))
         pairs = list(pairwise(ordered)) + ([(ordered[0], ordered[-1])] if len(ordered) > 2 else [])
-        resampled = {side.run.id: _resamples(side, seed) for side in ordered} if pairs else {}
+        resampled |= {side.run.id: _resamples(side, seed) for side in ordered if pairs and side.run.id not in resampled}
         for small, large in pairs:
             own, summary = _compare(small, large, resampled)
             rows += own
@@ -134,8 +132,7 @@ def explain(store: Store, runs: list[Run], target: Target, found: list[Row], see
 
 
 def _sides(store: Store, runs: list[Run], target: Target, found: list[Row]) -> list[Side]:
-    """For each model with a predict run and full fine-tuning one a scope and subspace that k* was measured in, of any model; of several
-    predict runs of a scope one that followed the model's own path, for thresholds take that one too."""
+    """For each model with a predict run and full fine-tuning one a scope and subspace that k* was measured in, of any model."""
     if not target.on_loss:
         return []
     measured = {(row.model, row.task, row.subspace): row for row in found if row.quantity == target.quantity and math.isnan(row.x)}
@@ -146,9 +143,10 @@ def _sides(store: Store, runs: list[Run], target: Target, found: list[Row]) -> l
             groups[target.group(run)].append(run)
     sides = []
     for members in groups.values():
-        full = [run for run in members if not foresees(run)]
-        by_scope = {run.spec["scope"]: run for run in sorted(filter(foresees, members), key=lambda run: run.spec.get("path", False))}
-        for run in by_scope.values() if full else ():
+        full, by_scope = [run for run in members if not foresees(run)], defaultdict[str, list[Run]](list)
+        for run in filter(foresees, members):
+            by_scope[run.spec["scope"]].append(run)
+        for run in map(fullest, by_scope.values()) if full else ():
             row, arrays, value = run.rows[0], store.arrays(run.id), target.value(full, "")
             sides += [Side(run, arrays, value, each, measured.get((row.model, row.task, each))) for each in subspaces]
     return sides
@@ -157,7 +155,7 @@ def _sides(store: Store, runs: list[Run], target: Target, found: list[Row]) -> l
 def _compare(small: Side, large: Side, resampled: dict[str, list[Any]]) -> tuple[list[Row], dict[str, Any]]:
     from landscape.attribution import attribute
 
-    one, other = small.factors(None), large.factors(None)
+    one, other = small.tuned(small.factors(None)), large.tuned(large.factors(None))
     change = _measured_change(small, large)
     common: dict[str, Any] = {
         "run_id": f"{small.run.id}-{large.run.id}", "split": "train", "x": float(small.row.parameters), "subspace": small.subspace,
@@ -195,7 +193,7 @@ def _compare(small: Side, large: Side, resampled: dict[str, list[Any]]) -> tuple
 
 
 def _resamples(side: Side, seed: int) -> list[Any]:
-    """The side's factors without an eighth of the examples (or without one probe), None where that leaves no threshold.
+    """The run's factors without an eighth of the examples (or without one probe), None where that leaves no threshold.
 
     Draws are named by the seed, so that sides of as many examples leave out the same ones.
     """
@@ -219,7 +217,7 @@ def _errors(small: Side, large: Side, by: Any, resampled: dict[str, list[Any]]) 
 
     what, count = small.units
     shared = what == "probes" or np.array_equal(small.arrays["labels"], large.arrays["labels"])
-    sides = list(zip(resampled[small.run.id], resampled[large.run.id], strict=False))
+    sides = [(small.tuned(one), large.tuned(other)) for one, other in zip(resampled[small.run.id], resampled[large.run.id], strict=False)]
     splits = [attribute(one, other, by) for one, other in sides if one is not None and other is not None]
     known = [{"total": split.total, **split.parts} for split in splits if split is not None]
     if large.units != small.units or not shared or not known or len(known) < len(sides):

@@ -6,7 +6,6 @@ Placements are position seeds at one k. Measured is the training loss where thei
 
 from __future__ import annotations
 
-import json
 import math
 from collections import defaultdict
 from collections.abc import Iterable
@@ -43,7 +42,7 @@ def placement_rows(runs: Iterable[Run]) -> list[Row]:
 
 def _alike(runs: list[Run]) -> list[Run]:
     """Those that were trained in the way that most of them were."""
-    ways = [json.dumps({name: value for name, value in run.spec.items() if not name.endswith("_seed")}, sort_keys=True) for run in runs]
+    ways = [run.but("position_seed", "train_seed") for run in runs]
     common = max(sorted(set(ways)), key=ways.count, default="")
     return [run for run, way in zip(runs, ways, strict=True) if way == common]
 

@@ -27,6 +27,11 @@ def foresees(run: Run) -> bool:
     return run.spec["kind"] == "predict" and run.spec["k"] is None and run.spec["matched"] is None
 
 
+def fullest(runs: list[Run]) -> Run:
+    """Of several predict runs the one to take: with the model's own path it holds all that one without does."""
+    return max(runs, key=lambda run: run.spec.get("path", False))
+
+
 def predicted_rows(store: Store, run: Run, target: float, seed: int, definition: str, row: Maker) -> list[Row]:
     """Rows of what the predict run `run` foresees for the absolute training loss `target`; `row` fills in what identifies them."""
     arrays = store.arrays(run.id)

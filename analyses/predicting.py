@@ -92,17 +92,15 @@ def _from_products(spec: Spec, found: Inputs, context: Context) -> Found:
     """Everything in scope as one subspace, in float32; all of the examples, then half of them."""
     whole = _of_everything(spec, found)
     count = len(subsets(spec, found)[0])
-    arrays: dict[str, np.ndarray] = {}
-    for prefix, examples in (("", count), (HALF, count // 2)):
-        if examples:
-            arrays |= _measures(replace(whole, examples=examples), found, context, prefix)
-    arrays.pop(HALF + "live", None)
+    arrays, live = _measures(replace(whole, examples=count), found, context, "")
+    if count // 2:
+        arrays |= _measures(replace(whole, examples=count // 2), found, context, HALF)[0]
     make, pairs = row_maker(spec, found), zip(*arrays["along"], strict=True)
     rows = [
         make("initial_loss", float(arrays["loss"][0]), split="train"),
         make("rank_ceiling", float(arrays["ceiling"][0])),
         make("in_scope", whole.k or 0),
-        make("live_fraction", float(arrays.pop("live")[0])),
+        make("live_fraction", live),
         make("example_gradients", 2 * count * products(spec)),
         *[make("gradient_weight", weight, x=node) for node, weight in pairs if weight > 0],
         _spent(spec, found, arrays, LINEAR),
@@ -110,11 +108,9 @@ def _from_products(spec: Spec, found: Inputs, context: Context) -> Found:
     return rows, arrays
 
 
-def _measures(spec: Spec, found: Inputs, context: Context, prefix: str) -> dict[str, np.ndarray]:
-    """loss, live, ceiling (1,); along (2, points): nodes and weights of the gradient; nodes, weights, and those of the Gauss-Radau rules.
-
-    Each with the prefix; of all of the examples also the path of the linearised model.
-    """
+def _measures(spec: Spec, found: Inputs, context: Context, prefix: str) -> tuple[dict[str, np.ndarray], float]:
+    """(arrays, the live share of entries): loss, ceiling (1,); along (2, points): nodes and weights of the gradient; nodes, weights, and
+    those of the Gauss-Radau rules. Each with the prefix; of all of the examples also the path of the linearised model."""
     from landscape.quadrature import spectral_measure
 
     def report(done: int, of: int) -> None:
@@ -131,11 +127,10 @@ def _measures(spec: Spec, found: Inputs, context: Context, prefix: str) -> dict[
         path = {} if prefix else linear_arrays(here, spec, context)
     radau = measure if measure.radau is None else measure.radau
     arrays = {
-        "loss": np.array([loss]), "live": np.array([_live(gradient)]), "ceiling": np.array([float(ceiling)]),
-        "along": np.stack([along.nodes[0], along.weights[0]]), "nodes": measure.nodes, "weights": measure.weights,
-        "radau_nodes": radau.nodes, "radau_weights": radau.weights,
+        "loss": np.array([loss]), "ceiling": np.array([float(ceiling)]), "along": np.stack([along.nodes[0], along.weights[0]]),
+        "nodes": measure.nodes, "weights": measure.weights, "radau_nodes": radau.nodes, "radau_weights": radau.weights,
     }  # fmt: skip
-    return {prefix + name: each for name, each in arrays.items()} | path
+    return {prefix + name: each for name, each in arrays.items()} | path, _live(gradient)
 
 
 def _live(gradient: Any) -> float:

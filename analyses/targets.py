@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -38,6 +39,10 @@ class Run:
     def k(self) -> int:
         """How many parameters it tuned, its head left out."""
         return self.spec["k"] if self.rows[0].k is None else self.rows[0].k
+
+    def but(self, *names: str) -> str:
+        """Its spec without these fields: the same for runs that differ in nothing else."""
+        return json.dumps({name: value for name, value in self.spec.items() if name not in names}, sort_keys=True)
 
     def value(self, quantity: str, split: str | None = None) -> float:
         return next(row.value for row in self.rows if row.quantity == quantity and row.split == split)

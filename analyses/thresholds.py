@@ -17,7 +17,7 @@ import numpy as np
 
 from analyses.claims import Held
 from analyses.metric_map import FEWEST, points, shared
-from analyses.predicted import VERSION, foresees, predicted_rows
+from analyses.predicted import VERSION, foresees, fullest, predicted_rows
 from analyses.store import Row, Store
 from analyses.targets import Run, Target
 from apet.evaluation import metric_names
@@ -40,12 +40,8 @@ def whole(runs: list[Run]) -> list[Run]:
     """The runs without full fine-tuning that was stopped earlier than another of the same spec: it serves the map of a metric alone."""
     most: dict[str, int] = defaultdict(int)
     for run in runs:
-        most[_but_steps(run)] = max(most[_but_steps(run)], run.spec.get("steps", 0))
-    return [run for run in runs if not run.tuned_by("full") or run.spec.get("steps", 0) == most[_but_steps(run)]]
-
-
-def _but_steps(run: Run) -> str:
-    return json.dumps({name: value for name, value in run.spec.items() if name != "steps"}, sort_keys=True)
+        most[run.but("steps")] = max(most[run.but("steps")], run.spec.get("steps", 0))
+    return [run for run in runs if not run.tuned_by("full") or run.spec.get("steps", 0) == most[run.but("steps")]]
 
 
 def known_targets(store: Store) -> list[Target]:
@@ -137,8 +133,7 @@ def _rows(store: Store, runs: list[Run], target: Target, seed: int, diverged: in
         rows += _mapped([run for run in runs if run.tuned_by("full")], measured, target, value, metric, seed, row)
     predicted = [run for run in runs if foresees(run)]
     if predicted:
-        most = max(predicted, key=lambda run: run.spec.get("path", False))  # it holds all that one without the path does
-        rows += predicted_rows(store, most, value, seed, definition, row)
+        rows += predicted_rows(store, fullest(predicted), value, seed, definition, row)
     return rows
 
 

@@ -55,6 +55,16 @@ def factors_of(spectrum: GradientSpectrum, target: float, counting: tuple[FloatA
     return Factors(nodes / top, counts, lam / top, squares / squares.sum(), 1 - (spectrum.loss - target) / gap)
 
 
+def factors_at(ridge: float, alignment: tuple[FloatArray, FloatArray], counting: tuple[FloatArray, FloatArray]) -> Factors:
+    """Those of a quadratic whose T3 ridge is known: eigenvalues > 0 and weights of its alignment a_i^2 and of the measure that counts its
+    eigenvalues, both largest first."""
+    top = float(counting[0].max())
+    there = alignment[0] > SMALLEST_RIDGE * top
+    lam, squares = alignment[0][there], alignment[1][there]
+    shares = squares / squares.sum()
+    return Factors(counting[0] / top, counting[1], lam / top, shares, float((shares * ridge / (lam + ridge)).sum()))
+
+
 def threshold_of(spectrum: Factors, alignment: Factors, gap: Factors, by: By = "rank") -> float | None:
     """T3's k* with each factor from its own model; None where the gap cannot be left.
 
