@@ -23,6 +23,7 @@ from apet.tasks import TASKS
 
 SCHEMA = 4  # of rows and arrays: raised when the same spec would give other rows
 OF_KIND = {"predict": 2}  # the same of one kind alone
+OF_LBFGS = 2  # the same of training runs of L-BFGS
 KINDS = ("train", "predict", "spectrum", "slice")
 DTYPES = ("float32", "bfloat16", "float16")
 ATTENTION = ("eager", "sdpa")
@@ -284,6 +285,7 @@ class Spec:
         fields = {name: value for name, value in spec.items() if name not in left_out}
         identity = {"spec": fields, "weights": weights, "data": data, "schema": SCHEMA}
         identity |= {"of_kind": OF_KIND[self.kind]} if self.kind in OF_KIND else {}
+        identity |= {"of_lbfgs": OF_LBFGS} if spec["kind"] == "train" and spec["optimizer"] == "lbfgs" else {}
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -23,8 +23,9 @@ from apet.progress import REDUCTIONS, Progress
 from apet.scoring import Batch, Scorer, cross_entropy
 from apet.tasks import Example
 
-MEMORY = 20  # pairs of steps and gradients that L-BFGS keeps
-LOOK, GAIN = 20, 0.01  # it is over where so many iterations gained less than this part of the loss,
+PAIRS, FEWEST = 100, 20  # of steps and gradients that L-BFGS keeps: few entries lie in long curved valleys, which few pairs do not see;
+ROOM = 2**30  # bytes for them, where that leaves more than the fewest
+LOOK, GAIN = 100, 0.01  # it is over where so many iterations gained less than this part of the loss,
 FLOOR = 0.01  # and where this part of the first loss is left: of label words that are told apart there is no minimum
 
 
@@ -66,7 +67,7 @@ def minimise(
 
     x = np.concatenate([p.detach().double().cpu().numpy().ravel() for p in parameters])
     note(loss_at(x)[0])
-    options = {"maxiter": steps, "maxfun": 3 * steps, "maxcor": MEMORY, "ftol": 0.0, "gtol": 0.0}
+    options = {"maxiter": steps, "maxfun": 3 * steps, "maxcor": max(FEWEST, min(PAIRS, ROOM // (16 * len(x)))), "ftol": 0.0, "gtol": 0.0}
     found = scipy.optimize.minimize(loss_at, x, jac=True, method="L-BFGS-B", callback=look, options=options)
     _put(found.x, parameters)
     mounted.write()

@@ -12,7 +12,7 @@ from figures.rows import CannotDraw, models, pick, tidy, where
 
 HEIGHT = 2.9  # inches
 PLACE = ["model", "task", "placement", "k", "position_seed"]
-NOTES = {"measured": ("measured", "o", style.MEASURED), "predicted": ("predicted", "s", style.PREDICTED)}
+NOTES = {"measured": ("o", style.MEASURED), "predicted": ("s", style.PREDICTED)}
 
 
 @style.paper()
@@ -42,7 +42,7 @@ def draw(rows: pd.DataFrame) -> Figure:
         style.short_name(name): Line2D([], [], marker="o", ls="none", color=colour)
         for name, colour in colours.items() if name in set(both["model"])
     }  # fmt: skip
-    keys |= {label: Line2D([], [], marker=marker, color=colour) for label, marker, colour in NOTES.values()}
+    keys |= {note: Line2D([], [], marker=marker, color=colour) for note, (marker, colour) in NOTES.items()}
     if len(dashes) > 1:
         keys |= {name: Line2D([], [], color=style.INK, ls=ls) for name, ls in dashes.items()}
     style.outside_legend(figure, keys)
@@ -61,7 +61,7 @@ def _spreads(axes: Axes, spreads: pd.DataFrame) -> dict[str, str]:
     for (task, k), own in spreads.groupby(["task", "k"]):  # pyright: ignore[reportGeneralTypeIssues]
         name = f"{task}, k = {k:g}"
         dashes[name] = ("-", "--", ":", "-.")[len(dashes) % 4]
-        for note, (_, marker, colour) in NOTES.items():
+        for note, (marker, colour) in NOTES.items():
             line = where(own, own["note"] == note).sort_values("parameters")
             axes.errorbar(line["parameters"], line["value"], line["stderr"], color=colour, marker=marker, ls=dashes[name], elinewidth=0.6)
     sizes = [float(size) for size in spreads["parameters"]]

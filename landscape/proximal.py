@@ -22,7 +22,7 @@ FIRST_GAIN = 0.02  # of the initial loss: a quadratic's first point gains at mos
 CLOSE = 0.1  # of kappa |d|, within which the gradient of loss and penalty must vanish: the envelope errs by its square
 LOOSE = 0.5  # within which a convex path's last point counts
 MOST_STEPS = 150  # of L-BFGS a point, unless told
-MEMORY = 20  # pairs of steps and gradients that L-BFGS keeps
+PAIRS = 20  # pairs of steps and gradients that L-BFGS keeps
 MOST_POINTS = 16
 
 
@@ -97,7 +97,7 @@ def proximal_point(objective: Objective[Any], kappa: float, origin: Tensor, star
         if residual(intermediate_result.x) < CLOSE:
             raise StopIteration
 
-    options = {"maxiter": steps, "maxcor": MEMORY, "ftol": 0.0, "gtol": 0.0}
+    options = {"maxiter": steps, "maxcor": PAIRS, "ftol": 0.0, "gtol": 0.0}
     x = start.double().cpu().numpy()
     x = cast(Any, scipy.optimize).minimize(penalised, x, jac=True, method="L-BFGS-B", callback=enough, options=options).x
     value, _ = penalised(x)  # whatever the line search looked at last

@@ -14,6 +14,7 @@ from landscape.graphs import MEMORY, Graphs
 from landscape.objective import Batch, Objective, jvp, leaf, vjp
 
 Map = Callable[[Tensor], Tensor]
+Graph = tuple[Tensor, Map, Map]  # outputs at z0, v -> J v, u -> J' u of a batch
 
 
 class Tangent(Objective[Batch]):
@@ -30,6 +31,7 @@ class Tangent(Objective[Batch]):
         self.objective, self.z0 = objective, objective.vector(z0, "z0").clone()
         self._numbers = {id(batch): number for number, batch in enumerate(self.batches)}
         self._graphs = Graphs(self._graph, memory)
+        self._recent: tuple[int, Graph] | None = None
 
     def __enter__(self) -> "Tangent[Batch]":
         return self
@@ -40,22 +42,29 @@ class Tangent(Objective[Batch]):
     def release(self) -> None:
         """Drop the kept graphs; the next call builds them anew."""
         self._graphs.release()
+        self._recent = None
 
     def _linearised(self, z: Tensor, batch: Batch) -> Tensor:
         number = self._numbers[id(batch)]
-        outputs, _, _ = self._graphs.of(number)
+        outputs, _, _ = self._of(number)
 
         # Asked by number each time: whoever keeps the result holds no graph that this refused to keep.
         def forth(v: Tensor) -> Tensor:
-            return self._graphs.of(number)[1](v)
+            return self._of(number)[1](v)
 
         def back(u: Tensor) -> Tensor:
-            return self._graphs.of(number)[2](u)
+            return self._of(number)[2](u)
 
         return outputs + _product(z - self.z0, forth, back)
 
-    def _graph(self, number: int) -> tuple[Tensor, Map, Map]:
-        """(outputs at z0, v -> J v, u -> J' u) of a batch."""
+    def _of(self, number: int) -> Graph:
+        """That of a batch. The one asked for last stays until another is: a gradient asks three times."""
+        if self._recent is None or self._recent[0] != number:
+            self._recent = None  # freed before the next is built
+            self._recent = number, self._graphs.of(number)
+        return self._recent[1]
+
+    def _graph(self, number: int) -> Graph:
         with torch.enable_grad():
             z0 = leaf(self.z0)
             outputs = self.objective.outputs(z0, self.batches[number])

@@ -19,9 +19,9 @@ TASK = TASKS["mini-nli"]
 EXAMPLES = load_task("mini-nli", None, False).splits["train"][:16]
 
 
-def minimised(k: int, steps: int = 60, batch: int = 16, trajectory: bool = False, **options):
+def minimised(k: int, steps: int = 60, batch: int = 16, trajectory: bool = False, position_seed: int = 1, **options):
     model, scorer = copy.deepcopy(LOADED.model), scorer_of(LOADED, TASK)
-    mounted = mount("apet", model, Choice(k=k, position_seed=1))
+    mounted = mount("apet", model, Choice(k=k, position_seed=position_seed))
     return model, scorer, mounted, minimise(model, mounted, scorer, EXAMPLES, steps, batch, trajectory, **options)
 
 
@@ -44,6 +44,13 @@ def test_enough_entries_reach_the_floor_and_stop_there() -> None:
     *_, progress = minimised(300, steps=400)
     assert progress.plateau
     assert progress.history[-1][1] < FLOOR * progress.history[0][1] <= progress.history[-2][1]
+
+
+def test_it_goes_on_through_a_valley_in_which_it_gains_little_for_a_while() -> None:
+    *_, progress = minimised(12, steps=200, position_seed=2)
+    losses = [loss for _, loss in progress.history]
+    slow = next(i for i in range(20, len(losses)) if losses[i] > 0.99 * losses[i - 20])
+    assert losses[-1] < 0.85 * losses[slow]
 
 
 def test_a_trajectory_has_a_place_for_every_look_and_few_steps_are_no_plateau() -> None:

@@ -75,3 +75,16 @@ def test_a_gauss_newton_matrix_holds_no_graph_that_the_tangent_refused_to_keep()
         once = len(built)
         matrix.matvec(torch.ones(case.size, dtype=torch.float64))
     assert len(built) > once
+
+
+@pytest.mark.parametrize("memory", [0, MEMORY])
+def test_a_gradient_builds_each_batchs_graph_once(memory: float) -> None:
+    case = next(case for case in CASES if isinstance(case.criterion, CrossEntropy))
+    tangent = Tangent(case.objective(), case.z, memory=memory)
+    tangent.loss(case.z)  # which also sees how large a graph is
+    built: list[int] = []
+    build = tangent._graphs.build
+    tangent._graphs.build = lambda number: built.append(number) or build(number)
+    tangent.loss_and_gradient(case.z + 0.1)
+    assert len(tangent.batches) > 1
+    assert sorted(built) == (list(range(len(tangent.batches))) if memory == 0 else [])
