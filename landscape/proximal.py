@@ -22,7 +22,8 @@ FIRST_GAIN = 0.02  # of the initial loss: a quadratic's first point gains at mos
 CLOSE = 0.1  # of kappa |d|, within which the gradient of loss and penalty must vanish: the envelope errs by its square
 LOOSE = 0.5  # within which a convex path's last point counts
 MOST_STEPS = 150  # of L-BFGS a point, unless told
-PAIRS = 20  # pairs of steps and gradients that L-BFGS keeps
+PAIRS, FEWEST = 100, 20  # of steps and gradients that L-BFGS keeps: with few the far points take 3 times as long
+ROOM = 2**30  # bytes for them, where that leaves more than the fewest
 MOST_POINTS = 16
 
 
@@ -97,7 +98,7 @@ def proximal_point(objective: Objective[Any], kappa: float, origin: Tensor, star
         if residual(intermediate_result.x) < CLOSE:
             raise StopIteration
 
-    options = {"maxiter": steps, "maxcor": PAIRS, "ftol": 0.0, "gtol": 0.0}
+    options = {"maxiter": steps, "maxcor": max(FEWEST, min(PAIRS, ROOM // (16 * objective.size))), "ftol": 0.0, "gtol": 0.0}
     x = start.double().cpu().numpy()
     x = cast(Any, scipy.optimize).minimize(penalised, x, jac=True, method="L-BFGS-B", callback=enough, options=options).x
     value, _ = penalised(x)  # whatever the line search looked at last
