@@ -3,7 +3,8 @@
 Targets are .5, .75 and .9 of the improvement of the training loss. A cell counts where both numbers are uncensored; those whose
 prediction is over 30 % of the rank are scored apart, and what was measured above or below its range, or not predicted, is counted only.
 The predictor, m1 of the linearised path, and the bracket (from gm of the model's own path to m0 of the linearised one) were chosen on the
-generated tasks and the three smallest models; SST-2 and larger models are held out and were scored once.
+generated tasks and the three smallest models; SST-2 and larger models are held out and were scored once. More runs have been measured
+since, and the predictor is the same.
 """
 
 from __future__ import annotations
