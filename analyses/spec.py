@@ -285,7 +285,7 @@ class Spec:
         fields = {name: value for name, value in spec.items() if name not in left_out}
         identity = {"spec": fields, "weights": weights, "data": data, "schema": SCHEMA}
         identity |= {"of_kind": OF_KIND[self.kind]} if self.kind in OF_KIND else {}
-        identity |= {"of_lbfgs": OF_LBFGS} if spec["kind"] == "train" and spec["optimizer"] == "lbfgs" else {}
+        identity |= {"of_lbfgs": OF_LBFGS} if spec["optimizer"] == "lbfgs" else {}
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -20,8 +20,8 @@ Graph = tuple[Tensor, Map, Map]  # outputs at z0, v -> J v, u -> J' u of a batch
 class Tangent(Objective[Batch]):
     """The objective whose outputs are those of `objective` linearised at z0, (k,); a Gauss-Newton matrix of it is J' M J with J at z0.
 
-    Its loss and gradient take a product with J and one with J', on graphs that are kept in up to `memory` bytes. While it is asked, the
-    model's weights must stay as they are; `release` it (or leave its block) before they change.
+    Its loss and gradient take a product with J and one with J', on graphs that are kept in up to `memory` bytes (the last one always).
+    While it is asked, the model's weights must stay as they are; `release` it (or leave its block) before they change.
     """
 
     def __init__(self, objective: Objective[Batch], z0: Tensor, *, memory: float = MEMORY) -> None:
