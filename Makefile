@@ -1,4 +1,5 @@
 # `make demo` and `make test` set everything up on a fresh machine and then run; a second call installs nothing.
+SHELL := /bin/bash -o pipefail
 PYTHON ?= python3
 PY := .venv/bin/python
 JOBS ?= 2
@@ -7,14 +8,19 @@ export TOKENIZERS_PARALLELISM := false
 .PHONY: demo test test-long lint bench bench-peers clean
 
 demo: .venv/ready
-	HF_HUB_OFFLINE=1 $(PY) cli.py study studies/demo.yaml --jobs $(JOBS)
-	HF_HUB_OFFLINE=1 $(PY) cli.py report results/demo
+	@echo "demo: short runs of three built-in models, then tables and figures; 4 to 12 minutes on two cores"
+	@HF_HUB_OFFLINE=1 $(PY) cli.py study studies/demo.yaml --jobs $(JOBS)
+	@HF_HUB_OFFLINE=1 $(PY) cli.py report results/demo
+	@echo "next, for instance:"
+	@echo "  $(PY) cli.py explain results/demo                                 # why k* changes with scale"
+	@echo "  $(PY) cli.py intrinsic-dim --model mini-t5-790k --task mini-nli   # k* of another model and task"
+	@echo "  $(PY) cli.py train --model mini-bert-1m --task sst2 --k 1000 --data FOLDER   # your train.jsonl and validation.jsonl"
 
 test: .venv/ready lint
-	HF_HUB_OFFLINE=1 $(PY) -m pytest -n $(JOBS) -m "not long"
+	HF_HUB_OFFLINE=1 $(PY) -m pytest -n $(JOBS) --dist worksteal --durations 10 -m "not long"
 
 test-long: .venv/ready
-	HF_HUB_OFFLINE=1 $(PY) -m pytest
+	HF_HUB_OFFLINE=1 $(PY) -m pytest -n $(JOBS) --dist worksteal --durations 10 -m long
 
 # Full runs, one thread; their last lines are kept under benchmarks/results.
 BENCHMARKS := kernels projections apet_step hvp surface estimators thresholds prediction train_resume rehearsal kill_resume store_scale
@@ -47,11 +53,17 @@ lint: .venv/ready
 	.venv/bin/ruff format --check .
 	.venv/bin/basedpyright
 
+# One line that tells which package pip is at, in place of one for each.
+PIP_PROGRESS := /^Collecting/ {n += 1; printf "\r  %d packages found: %-40.40s", n, $$2; fflush()} \
+    /^Installing/ {printf "\r  installing them, about a minute%40s\n", ""; fflush()}
+
 # The pinned torch comes as a CPU build where pip's index offers one (a local wheel "2.13.0+cpu" wins over "2.13.0").
 .venv/ready: setup.cfg pyproject.toml constraints.txt
-	test -x $(PY) || $(PYTHON) -m venv .venv
-	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
-	touch $@
+	@echo "set-up: installing torch, transformers and the like into .venv; 2 to 6 minutes, 2 GB on disk"
+	@test -x $(PY) || $(PYTHON) -m venv .venv
+	@$(PY) -m pip install --disable-pip-version-check -c constraints.txt -e '.[test]' | awk '$(PIP_PROGRESS)'
+	@touch $@
+	@echo "set-up: done"
 
 clean:
 	rm -rf .venv .venv-peers .venv-peers-surface results figures/out

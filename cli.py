@@ -484,12 +484,14 @@ def study(
     def tell(event: Any) -> None:
         board.take(event)
         if not log.is_terminal and event.kind in ("done", "failed"):  # a scheduler's log
-            log.print(f"{event.kind} {board.done + board.failed} of {board.known}: {title(event.spec)}", highlight=False, soft_wrap=True)
+            log.print(f"{event.kind} {title(event.spec)}: {board.headline}", highlight=False, soft_wrap=True)
 
+    log.print(f"study {what.name}: {jobs} runs at a time, results in {store.root}", highlight=False, soft_wrap=True)
     with Live(board, console=log, transient=True, refresh_per_second=2):
         outcome = run_study(what, store, jobs, options, tell)
     runs = finished(store) if what.targets and not outcome.elsewhere else []
-    rows = [row for target in what.targets for row in thresholds(store, runs, target)]
+    with _bar() as progress:
+        rows = [row for target in what.targets for row in thresholds(store, runs, target, report=progress)]
     for spec, error in outcome.failed:
         log.print(f"[red]failed:[/red] {title(spec)}: {error}", highlight=False, soft_wrap=True)
     _print(
@@ -624,24 +626,32 @@ def report(
 ) -> None:  # fmt: skip
     """Write one self-contained page with the study's figures and tables, and print the table of thresholds."""
     from figures import draw_all
+    from figures.findings import answers
     from figures.report import write_report
-    from figures.rows import CannotDraw
+    from figures.rows import CannotDraw, tidy
     from figures.summary import summary_table
 
     rows = _rows(results, _target(target, fraction))
     page = out or (results.parent if results.suffix == ".parquet" else results) / "report.html"
     if dry_run:
         return _print({"rows": len(rows), "out": str(page)}, json_)
-    drawn = draw_all(rows, page.parent / "figures")
+    with _bar() as progress:
+        drawn = draw_all(rows, page.parent / "figures", report=lambda name, done, of: progress(f"drawing {name}", done, of))
     images = {name: next(p for p in paths if p.suffix == ".png") for name, paths in drawn.written.items()}
     try:
         write_report(rows, page, f"Study {results.name}", images, skipped=drawn.skipped)
-        table = summary_table(rows)
+        table, found = summary_table(rows), answers(tidy(rows))
     except CannotDraw as reason:
         raise ApetError(f"no report of {results}: {reason}") from None
     if json_:
-        return _print({"report": str(page), "table": table}, True)
-    _listing("table", [_short(row) for row in table], False)
+        return _print({"report": str(page), "table": table, "answers": [vars(each) for each in found]}, True)
+    if table:
+        _listing("table", [_short(row, len({each["setting"] for each in table}) > 1) for row in table], False)
+    for row in table:
+        if row["why_open"]:
+            print(f"{row['model']} on {row['setting']}: {row['why_open']}")
+    for each in found:
+        print(f"{each.question} {each.word.capitalize()}. {each.sentence}")
     print(f"report: {page}")
 
 
@@ -933,18 +943,25 @@ def _listing(title: str, rows: list[dict[str, Any]], as_json: bool) -> None:
     Console(width=None if sys.stdout.isatty() else 120).print(table)
 
 
-def _short(row: dict[str, Any]) -> dict[str, str]:
-    """A line of the summary with each interval beside its value."""
+def _short(row: dict[str, Any], settings: bool) -> dict[str, str]:
+    """A line of the summary for a terminal's width, with intervals and standard errors beside their values."""
 
     def interval(name: str) -> str:
-        return f"{_cell(row[name])} [{_cell(row[f'{name}_low'])}, {_cell(row[f'{name}_high'])}]"
+        low, high = (_cell(row[f"{name}_{end}"]) for end in ("low", "high"))
+        if row[f"{name}_censored"] in ("above", "below"):
+            return f"{row[f'{name}_censored']} {low if row[f'{name}_censored'] == 'above' else high}"
+        return f"{_cell(row[name])} [{low}, {high}]" if row[name] is not None else "-"
 
-    accuracies = {name.removeprefix("accuracy_"): _cell(row[name]) for name in row if name.startswith("accuracy_")}
+    def accuracy(method: str) -> str:
+        value, error = row[f"accuracy_{method}"], row[f"accuracy_{method}_stderr"]
+        return "-" if value is None else f"{value:.3f}" + ("" if error is None else f" ± {error:.3f}")
+
     return {
+        **({"setting": row["setting"]} if settings else {}),
         "model": row["model"],
         "k* measured": interval("k_star"),
-        "predicted": interval("k_pred"),
-        **accuracies,
+        "predicted": interval("k_predicted"),
+        **{method: accuracy(method) for method in ("full", "lora", "apet")},
         "chance": _cell(row["chance"]),
     }
 

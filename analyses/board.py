@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from datetime import timedelta
-from statistics import mean
 from typing import Any
 
 from rich.console import Group
@@ -13,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from analyses.spec import Spec
-from analyses.workers import Event
+from analyses.workers import Event, weight
 
 
 class Board:
@@ -24,13 +23,15 @@ class Board:
         self.known = self.done = self.failed = 0
         self.begun: dict[Spec, float] = {}
         self.progress: dict[Spec, tuple[str, float, float]] = {}
-        self.seconds: list[float] = []  # of the runs that were made here
+        self.work = self.over = 0.0  # what the known runs weigh (analyses.workers.weight), and those that are over
+        self.made = self.seconds = 0.0  # what the runs that were made here weigh, and how long they took
         self.started = clock()
 
     def take(self, event: Event) -> None:
         spec = event.spec
         if event.kind == "known":
             self.known += int(event.total)
+            self.work += event.done
         elif spec is None:
             return
         elif event.kind == "begin":
@@ -40,29 +41,43 @@ class Board:
         else:
             self.done += event.kind == "done"
             self.failed += event.kind == "failed"
+            self.over += weight(spec)
             self.progress.pop(spec, None)
             begun = self.begun.pop(spec, None)
             if begun is not None:
-                self.seconds.append(self.clock() - begun)
+                self.made += weight(spec)
+                self.seconds += self.clock() - begun
 
     def left(self) -> float | None:
-        """Seconds until all known runs are over if they take as long as those made here on average; None before the first."""
-        remaining = self.known - self.done - self.failed
-        if not remaining or not self.seconds:
-            return None if remaining else 0.0
-        spent = sum(self.clock() - begun for begun in list(self.begun.values()))
-        return max(0.0, remaining * mean(self.seconds) - spent) / self.jobs
+        """Seconds until all known runs are over, if they go on as those made here and begun so far; None before there is anything to see.
+
+        Runs are taken to last as long as they weigh.
+        """
+        if self.known == self.done + self.failed:
+            return 0.0
+        made, seconds, partly = self.made, self.seconds, 0.0
+        for spec, begun in list(self.begun.items()):
+            _, done, total = self.progress.get(spec, ("", 0.0, 0.0))
+            share = weight(spec) * min(done / total, 1.0) if total else 0.0
+            partly += share
+            if share:
+                made, seconds = made + share, seconds + self.clock() - begun
+        return max(0.0, self.work - self.over - partly) * seconds / made / self.jobs if made else None
+
+    @property
+    def headline(self) -> str:
+        """What is done, what runs, and about how long the rest will take."""
+        left = self.left()
+        counts = f"{self.done} of {self.known} done, {len(self.begun)} running, {self.failed} failed, {_clock(self.clock() - self.started)}"
+        return f"{counts} so far, " + ("time left not known yet" if left is None else f"about {_clock(left)} left")
 
     def __rich__(self) -> Any:
-        left = self.left()
-        counts = f"{self.done} of {self.known} done, {len(self.begun)} running, {self.failed} failed"
-        head = f"{counts}, {_clock(self.clock() - self.started)} so far"
         table = Table(box=None, show_header=False, padding=(0, 2))
         for spec, begun in list(self.begun.items()):
             what, done, total = self.progress.get(spec, ("begins", 0, 0))
             share = f"{done:g} of {total:g}" if total else ""
             table.add_row(title(spec), what, share, _clock(self.clock() - begun))
-        return Group(Text(head + (f", about {_clock(left)} left" if left is not None else "")), table)
+        return Group(Text(self.headline), table)
 
 
 def title(spec: Spec) -> str:

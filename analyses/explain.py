@@ -36,6 +36,7 @@ class Side:
     arrays: dict[str, np.ndarray]
     target: float  # absolute loss
     subspace: str | None  # that k* was measured in
+    placement: str | None
     measured: Row | None
 
     @property
@@ -115,7 +116,8 @@ def explain(store: Store, runs: list[Run], target: Target, found: list[Row], see
     groups: dict[tuple, list[Side]] = defaultdict(list)
     for side in _sides(store, runs, target, found):
         spec = side.run.spec
-        key = (_family(side.row.model), *(spec[name] for name in ("task", "examples", "max_length", "scope")), side.subspace, side.units[0])
+        shared = (spec[name] for name in ("task", "examples", "max_length", "scope"))
+        key = (_family(side.row.model), *shared, side.subspace, side.placement, side.units[0])
         groups[key].append(side)
     rows: list[Row] = []
     summaries: list[dict[str, Any]] = []
@@ -135,8 +137,8 @@ def _sides(store: Store, runs: list[Run], target: Target, found: list[Row]) -> l
     """For each model with a predict run and full fine-tuning one a scope and subspace that k* was measured in, of any model."""
     if not target.on_loss:
         return []
-    measured = {(row.model, row.task, row.subspace): row for row in found if row.quantity == target.quantity and math.isnan(row.x)}
-    subspaces = sorted({subspace for _, _, subspace in measured}, key=str) or [None]
+    measured = {_where(row): row for row in found if row.quantity == target.quantity and math.isnan(row.x)}
+    tuned = sorted({(row.subspace, row.placement) for row in measured.values()}, key=str) or [(None, None)]
     groups: dict[tuple, list[Run]] = defaultdict(list)
     for run in runs:
         if foresees(run) or target.measures(run):
@@ -148,8 +150,13 @@ def _sides(store: Store, runs: list[Run], target: Target, found: list[Row]) -> l
             by_scope[run.spec["scope"]].append(run)
         for run in map(fullest, by_scope.values()) if full else ():
             row, arrays, value = run.rows[0], store.arrays(run.id), target.value(full, "")
-            sides += [Side(run, arrays, value, each, measured.get((row.model, row.task, each))) for each in subspaces]
+            sides += [Side(run, arrays, value, *each, measured.get((row.model, row.task, row.protocol, *each))) for each in tuned]
     return sides
+
+
+def _where(row: Row) -> tuple:
+    """The model and setting that a threshold is of."""
+    return row.model, row.task, row.protocol, row.subspace, row.placement
 
 
 def _compare(small: Side, large: Side, resampled: dict[str, list[Any]]) -> tuple[list[Row], dict[str, Any]]:
@@ -159,6 +166,7 @@ def _compare(small: Side, large: Side, resampled: dict[str, list[Any]]) -> tuple
     change = _measured_change(small, large)
     common: dict[str, Any] = {
         "run_id": f"{small.run.id}-{large.run.id}", "split": "train", "x": float(small.row.parameters), "subspace": small.subspace,
+        "placement": small.placement, "protocol": large.row.protocol,
     }  # fmt: skip
 
     def row(quantity: str, value: float, note: str, **columns: Any) -> Row:

@@ -166,10 +166,12 @@ def mounted_for(spec: Spec, model: Any, scorer: Any, examples: list) -> Any:
 
 
 def row_maker(spec: Spec, found: Inputs) -> Callable[..., Row]:
-    """Rows of this run: the identifying columns filled in."""
+    """Rows of this run, with the columns filled in that say which run of which setting they are of."""
     name = f"{spec.model} (random init)" if spec.random_init else spec.model
+    protocol = f"{spec.protocol}, head" if found.loaded.form == "head" else spec.protocol
+    common = {"kind": spec.kind, "protocol": protocol, **spec.tuned}
 
     def make(quantity: str, value: float, **columns: Any) -> Row:
-        return Row(name, found.loaded.parameters, spec.task, quantity, float(value), **columns)
+        return Row(name, found.loaded.parameters, spec.task, quantity, float(value), **{**common, **columns})
 
     return make

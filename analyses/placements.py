@@ -71,7 +71,7 @@ def _rows(shares: dict[str, dict[int, float]], runs: dict[str, list[Run]]) -> li
     run = next(run for own in runs.values() for run in own)
     like = next(row for row in run.rows if row.placement)
     common: dict[str, Any] = {
-        "method": "apet", "subspace": "coordinates", "placement": like.placement, "k": run.k, "split": "train",
+        "protocol": like.protocol, "method": "apet", "subspace": "coordinates", "placement": like.placement, "k": run.k, "split": "train",
     }  # fmt: skip
 
     def row(quantity: str, value: float, **columns: Any) -> Row:

@@ -14,9 +14,10 @@ from analyses.proximal import LINEAR
 from analyses.store import Row, Store
 from analyses.targets import Run
 
-VERSION = 5  # of these rows: raised when the same arrays give others
+VERSION = 6  # of these rows: raised when the same arrays give others
 BRACKET = "from Gordon's bound to m1, for uniformly random subspaces; for coordinates it is no bracket"
 OVER_RANK = "_over_rank"  # of quantities
+OPEN = "_open"  # of a quantity: the row that says why its interval has no end
 LOWEST = 0.02  # of the initial loss, down to which the path is drawn
 Maker = Callable[..., Row]
 Dual = tuple[np.ndarray, np.ndarray, np.ndarray]  # gram, logits, labels
@@ -34,10 +35,13 @@ def fullest(runs: list[Run]) -> Run:
 
 def predicted_rows(store: Store, run: Run, target: float, seed: int, definition: str, row: Maker) -> list[Row]:
     """Rows of what the predict run `run` foresees for the absolute training loss `target`; `row` fills in what identifies them."""
+    from threadpoolctl import threadpool_limits
+
     arrays = store.arrays(run.id)
     if "gram" in arrays:
         dual = (arrays["gram"], arrays["logits"], arrays["labels"])
-        rows = [*_quadratic_rows(dual, target, seed, definition, row), *_path_rows(dual, target, seed, definition, row)]
+        with threadpool_limits(1):  # thousands of small systems: on a busy machine several threads take twenty times as long
+            rows = [*_quadratic_rows(dual, target, seed, definition, row), *_path_rows(dual, target, seed, definition, row)]
     else:
         rows = _sampled_rows(arrays, target, definition, row)
     ceiling = next(each.value for each in rows if each.quantity == "rank_ceiling")
@@ -60,6 +64,7 @@ def _quadratic_rows(dual: Dual, target: float, seed: int, definition: str, row: 
     curve = np.geomspace(1, spectrum.rank_ceiling, 40)
     return [
         row("k_pred", k, low=number(low), high=number(high), note=note),
+        *_open_end("k_pred", k, low, high, row),
         *([] if k is not None else _over_rank("k_pred", found.prediction.k, row)),
         row("k_pred_half", found.k_half, note="from half of the examples"),
         row("rank_ceiling", spectrum.rank_ceiling),
@@ -79,6 +84,7 @@ def _path_rows(dual: Dual, target: float, seed: int, definition: str, row: Maker
     shown = None if found.censored else point
     low, high = (interval.low, interval.high) if shown else (None, None)
     rows = [row("k_gm", shown and shown.gm, low=number(low), high=number(high), note=note)]
+    rows += _open_end("k_gm", shown and shown.gm, low, high, row)
     rows += [row(f"k_{name}", shown and getattr(shown, name), note=note) for name in ("m0", "m1")]
     rows.append(row("k_gm_half", interval.k_half, note="from half of the examples"))
     if point is not None:
@@ -114,7 +120,8 @@ def _followed_rows(path: Followed, names: str, target: float, ceiling: float, de
     m1, error0 = interpolated(one.value, other.value), m0.stderr / m0.value
     error1 = max(each.stderr / each.value for each in (one, other))
     gm = math.sqrt(m0.value * m1)
-    found = {"gm": (gm, math.hypot(error0, error1) / 2), "m0": (m0.value, error0), "m1": (m1, error1)}
+    # Both errors come from the same probes, so they add as they are.
+    found = {"gm": (gm, (error0 + error1) / 2), "m0": (m0.value, error0), "m1": (m1, error1)}
     if path.t5 is not None:
         found["t5"] = (place.part * interpolated(*path.t5[[place.before, place.after]]), 0.0)
     residuals = (f"{path.residual[point]:.2g}" for point in (place.before, place.after))
@@ -125,8 +132,28 @@ def _followed_rows(path: Followed, names: str, target: float, ceiling: float, de
             over = f"censored: above (k = {k:.4g} > {CEILING_SHARE} x rank ceiling {ceiling:.0f}: more examples are needed)"
             rows += [row(names + kind, None, note=over), *_over_rank(names + kind, k, row)]
         else:
-            rows.append(row(names + kind, k, stderr=k * error, note=note))
+            low, high = _ends(k, error, m0.terms)
+            rows.append(row(names + kind, k, stderr=k * error, low=low, high=high, note=note))
     return rows + curve
+
+
+def _ends(k: float, error: float, probes: int) -> tuple[float, float]:
+    """The 95 % t-interval of k over so many probes, from the standard error of log k; NaN where nothing was sampled."""
+    from scipy.special import stdtrit
+
+    if probes < 2:
+        return math.nan, math.nan
+    factor = math.exp(min(float(stdtrit(probes - 1, 0.975)) * error, 700.0))
+    return k / factor, k * factor
+
+
+def _open_end(name: str, k: float | None, low: float | None, high: float | None, row: Maker) -> list[Row]:
+    """Why a prediction from examples has no interval, where it has none."""
+    if k is None or (low is not None and high is not None):
+        return []
+    why = "without some of the examples the linearised model does not reach the target"
+    which = "no interval" if low is None else "no upper end"
+    return [row(name + OPEN, None, note=f"{which}: {why}; more examples would close it")]
 
 
 def _curve(path: Followed, row: Maker) -> list[Row]:

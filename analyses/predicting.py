@@ -158,10 +158,7 @@ def _of_placement(spec: Spec, found: Inputs, context: Context) -> Found:
         with matrix_at(here, "ggn") as matrix:
             drop = placed_drop(matrix, gradient, spec.lanczos_steps)
     make, count = row_maker(spec, found), len(subsets(spec, found)[0])
-    common: dict[str, Any] = {
-        "k": len(gradient), "position_seed": spec.position_seed, "method": "apet", "subspace": "coordinates", "split": "train",
-        "placement": spec.placement,
-    }  # fmt: skip
+    common: dict[str, Any] = {"k": len(gradient), "split": "train"}
     rows = [
         make("placed_initial_loss", loss, **common),
         make("placed_loss", loss - drop.drop, **common),

@@ -138,7 +138,7 @@ def compute(
 
 def fail(spec: Spec, name: str, store: Store, reason: str, trace: str = "") -> None:
     """Commit a run as failed, `reason` in one line."""
-    row = Row(spec.model, 0, spec.task, "failed", 1.0, name, method=spec.method, k=spec.k, note=reason)
+    row = Row(spec.model, 0, spec.task, "failed", 1.0, name, spec.kind, spec.protocol, k=spec.k, note=reason, **spec.tuned)
     store.commit(name, spec_dict(spec), [row], {}, {"seconds": 0.0, "traceback": trace, **versions()}, FAILED)
 
 

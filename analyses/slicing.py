@@ -190,10 +190,7 @@ def _maker(spec: Spec, found: Inputs, k: int) -> Callable[..., Row]:
     """Rows of this slice; the note says the directions, where it was taken and which runs it goes to."""
     make = row_maker(spec, found)
     to = f"; to {', '.join(spec.to_runs)}" if spec.to else ""
-    common = {
-        "k": k, "position_seed": spec.position_seed if spec.method == "apet" else None, "train_seed": spec.train_seed,
-        "method": spec.method, "subspace": "coordinates",
-    }  # fmt: skip
+    common = {"k": k, "train_seed": spec.train_seed}
     where = f"{spec.directions}{named(spec)}{to}"
 
     def row(quantity: str, value: float, note_too: str = "", **columns: Any) -> Row:

@@ -21,7 +21,7 @@ from apet.scope import parse
 from apet.scores import KINDS as SCORED_ORDERS
 from apet.tasks import TASKS
 
-SCHEMA = 4  # of rows and arrays: raised when the same spec would give other rows
+SCHEMA = 5  # of rows and arrays: raised when the same spec would give other rows
 OF_KIND = {"predict": 3}  # the same of one kind alone
 OF_LBFGS = 2  # the same of training runs of L-BFGS
 KINDS = ("train", "predict", "spectrum", "slice")
@@ -164,6 +164,30 @@ class Spec:
         """What of the model is tuned, and which of it, as rows say it; of a projection nothing is placed."""
         placed = () if self.subspace != "coordinates" else (self.order, self.unit)
         return " ".join(filter(None, (self.operations, *placed, self.scope)))
+
+    @property
+    def tuned(self) -> dict[str, Any]:
+        """The columns of rows that say what the run tunes: method, subspace, placement and the seed of the placement.
+
+        A prediction over all placements names none: it only has a scope.
+        """
+        if self.kind == "predict" and self.k is None and self.matched is None:
+            return {"placement": self.scope or None}
+        apet, projected = self.method == "apet", self.subspace != "coordinates"
+        return {
+            "method": self.method,
+            "subspace": self.subspace if apet or projected else self.method,
+            "placement": self.placement if apet else self.scope or None,
+            "position_seed": self.position_seed if apet or projected else None,
+        }
+
+    @property
+    def protocol(self) -> str:
+        """What runs must share to be compared, beside the model, the task and what is tuned: examples, their length, early stop."""
+        parts = ["all examples" if self.examples is None else f"{self.examples:,} examples"]
+        parts += [f"{self.max_length} tokens"] if self.max_length != _DEFAULTS["max_length"] else []
+        parts += ["early stop"] if self.kind == "train" and self.early_stop else []
+        return ", ".join(parts)
 
     @property
     def to_runs(self) -> tuple[str, ...]:

@@ -159,7 +159,7 @@ def _maker(spec: Spec, found: Inputs, k: int) -> Callable[..., Row]:
     """Rows of this spectrum; the note begins with the matrix and where it was taken."""
     matrix = spec.matrix if spec.samples is None else f"{spec.matrix} of {spec.samples} sampled labels"
     make = row_maker(spec, found)
-    common = {"k": k, "position_seed": spec.position_seed, "train_seed": spec.train_seed, "method": "apet", "subspace": spec.subspace}
+    common = {"k": k, "train_seed": spec.train_seed}
 
     def row(quantity: str, value: float, note_too: str = "", **columns: Any) -> Row:
         return make(

@@ -42,6 +42,8 @@ class Damaged(ApetError):
 class Row:
     """One tidy observation; NaN and None mean "does not apply" (value NaN: censored, `note` says how).
 
+    `kind` is that of the run that made it, "threshold" for a summary of runs, "" where no run did. `protocol`, `subspace` and
+    `placement` together say which setting of a task it belongs to: rows that differ in none of them answer one question.
     `x` is the place on a curve; on a surface, `x` and `y`.
     """
 
@@ -51,6 +53,8 @@ class Row:
     quantity: str
     value: float
     run_id: str = ""
+    kind: str = ""
+    protocol: str | None = None
     split: str | None = None
     method: str | None = None
     subspace: str | None = None

@@ -12,6 +12,8 @@ from typing import Any
 from analyses.store import Row, Store
 from apet.errors import UsageError, one_of
 
+Tuned = tuple[str | None, str | None]  # subspace and placement
+
 
 @dataclass(frozen=True)
 class Run:
@@ -34,6 +36,11 @@ class Run:
     @property
     def subspace(self) -> str:
         return self.spec.get("subspace", "coordinates")
+
+    @property
+    def tuned(self) -> Tuned:
+        """What was tuned, whatever k and the seeds: the subspace and the placement."""
+        return self.subspace, self.rows[0].placement
 
     @property
     def k(self) -> int:

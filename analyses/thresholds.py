@@ -10,6 +10,7 @@ import hashlib
 import json
 import math
 from collections import Counter, defaultdict
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -17,9 +18,9 @@ import numpy as np
 
 from analyses.claims import Held
 from analyses.metric_map import FEWEST, points, shared
-from analyses.predicted import VERSION, foresees, fullest, predicted_rows
+from analyses.predicted import OPEN, VERSION, foresees, fullest, predicted_rows
 from analyses.store import Row, Store
-from analyses.targets import Run, Target
+from analyses.targets import Run, Target, Tuned
 from apet.evaluation import metric_names
 from apet.tasks import TASKS
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from landscape.threshold import Crossing
 
 LEVEL = 0.95  # of intervals, the predicted ones' as well
-METHOD = 2  # raised when the same runs give other thresholds
+METHOD = 3  # raised when the same runs give other thresholds
 
 
 def finished(store: Store) -> list[Run]:
@@ -50,7 +51,9 @@ def known_targets(store: Store) -> list[Target]:
     return sorted(found, key=lambda target: (target.kind, target.amount))
 
 
-def thresholds(store: Store, runs: list[Run], target: Target, seed: int = 0) -> list[Row]:
+def thresholds(
+    store: Store, runs: list[Run], target: Target, seed: int = 0, report: Callable[[str, int, int], None] = lambda *_: None
+) -> list[Row]:
     """k_star (or k_loss, k_part, k_high, k_low), k_pred and what they rest on, for every model and fixed set of examples among `runs` that
     allows it.
 
@@ -60,20 +63,39 @@ def thresholds(store: Store, runs: list[Run], target: Target, seed: int = 0) -> 
     for run in runs:
         if target.counts(run):
             groups[target.group(run)].append(run)
-    diverged = Counter(target.group(run) for run in runs if run.tuned_by("apet") and run.has("diverged"))
+    diverged = Counter((target.group(run), run.tuned) for run in runs if run.tuned_by("apet") and run.has("diverged"))
     found: list[Row] = []
-    for group, members in groups.items():
+    for number, (group, members) in enumerate(groups.items()):
+        report(f"thresholds {target} of {members[0].rows[0].model}", number, len(groups))
         enough = ("full",) if target.needs_full else ("full", "apet")
         if any(run.tuned_by(method) for run in members for method in enough):
-            found += [row for each in _by_subspace(members) for row in _group(store, each, target, seed, diverged[group])]
+            lost = {tuned: count for (where, tuned), count in diverged.items() if where == group}
+            for tuned, each in _by_tuned(members, lost).items():
+                found += _group(store, each, target, seed, tuned, lost.get(tuned, 0))
     return found
 
 
-def _by_subspace(runs: list[Run]) -> list[list[Run]]:
-    """The runs of apet in each subspace, with all that are not of apet: k in one says nothing of k in another."""
+def _by_tuned(runs: list[Run], diverged: Collection[Tuned]) -> dict[Tuned, list[Run]]:
+    """(subspace, placement) -> the runs of apet there, with full fine-tuning and the predictions in the same scope.
+
+    k in one subspace or placement says nothing of k in another. Where apet tuned nothing, there is an entry for each scope predicted.
+    """
     apet = [run for run in runs if run.tuned_by("apet")]
     others = [run for run in runs if run not in apet]
-    return [others + [run for run in apet if run.subspace == name] for name in sorted({run.subspace for run in apet})] or [others]
+    keys = sorted({run.tuned for run in apet} | set(diverged), key=str)
+    if not keys:
+        scopes = sorted({run.spec["scope"] for run in others if foresees(run)}) or [""]
+        return {(None, scope or None): [run for run in others if not foresees(run) or run.spec["scope"] == scope] for scope in scopes}
+    found: dict[Tuned, list[Run]] = {}
+    for key in keys:
+        own = [run for run in apet if run.tuned == key]
+        found[key] = own + [run for run in others if not foresees(run) or _speaks_of(run, own)]
+    return found
+
+
+def _speaks_of(prediction: Run, apet: list[Run]) -> bool:
+    """Whether a prediction is of the space in which these runs tuned: the same scope, and no parameters that the model lacks."""
+    return all(run.spec.get("scope", "") == prediction.spec["scope"] and run.spec.get("operations", "add") == "add" for run in apet)
 
 
 def measure(runs: list[Run], target: Target, value: float, metric: str, seed: int = 0, level: float = LEVEL) -> tuple[Crossing, list[Run]]:
@@ -87,30 +109,30 @@ def measure(runs: list[Run], target: Target, value: float, metric: str, seed: in
     return crossing([run.k for run in known], [target.gap(run, value, metric) for run in known], seed=seed, level=level), known
 
 
-def _group(store: Store, runs: list[Run], target: Target, seed: int, diverged: int) -> list[Row]:
-    what = [sorted(run.id for run in runs), target.as_dict(), seed, diverged, METHOD, VERSION]
+def _group(store: Store, runs: list[Run], target: Target, seed: int, tuned: Tuned, diverged: int) -> list[Row]:
+    what = [sorted(run.id for run in runs), target.as_dict(), seed, tuned, diverged, METHOD, VERSION]
     name = hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
     if store.done(name):
         return store.rows(name)
     spec = {"kind": "threshold", "target": target.as_dict(), "seed": seed, "runs": sorted(run.id for run in runs)}
-    rows = _rows(store, runs, target, seed, diverged, name)
+    rows = _rows(store, runs, target, seed, tuned, diverged, name)
     with suppress(Held), store.claim(name):  # whoever holds it commits the same
         store.commit(name, spec, rows, {}, {})
     return rows
 
 
-def _rows(store: Store, runs: list[Run], target: Target, seed: int, diverged: int, name: str) -> list[Row]:
+def _rows(store: Store, runs: list[Run], target: Target, seed: int, tuned: Tuned, diverged: int, name: str) -> list[Row]:
     full = [run for run in runs if run.tuned_by("full")] or runs
-    subspaces = {run.subspace for run in runs if run.tuned_by("apet")} - {"coordinates"}
+    subspace, placement = tuned
     sample = full[0].rows[0]
     metric = metric_names(TASKS[sample.task])[0] if sample.task in TASKS else "accuracy"
     value = target.value(full, metric)
 
     def row(quantity: str, number: float | None, **columns) -> Row:
         return Row(
-            sample.model, sample.parameters, sample.task, quantity, _number(number), name,
+            sample.model, sample.parameters, sample.task, quantity, _number(number), name, "threshold", sample.protocol,
             **{
-                "split": "train" if target.on_loss else "validation", "method": "apet", "subspace": next(iter(subspaces), None),
+                "split": "train" if target.on_loss else "validation", "method": "apet", "subspace": subspace, "placement": placement,
                 "target": value, **columns,
             },
         )  # fmt: skip
@@ -142,9 +164,10 @@ def _measured(runs: list[Run], target: Target, value: float, metric: str, seed: 
         found, known = measure(runs, target, value, metric, seed)
     except ValueError as reason:
         return [row(target.quantity, None, note=f"undecided: {reason}"), row("runs", len(runs))]
+    rows = [*_open_end(found, [run.k for run in known], target, row)]
     how = "bootstrap interval over runs" if found.method == "line" else "interval from which runs reached it alone (probit)"
     note = f"censored: {found.censored}" if found.censored else f"{definition}; {100 * found.level:g} % {how}"
-    rows = [row(target.quantity, found.k_star, low=_number(found.low), high=_number(found.high), note=note), row("runs", len(known))]
+    rows += [row(target.quantity, found.k_star, low=_number(found.low), high=_number(found.high), note=note), row("runs", len(known))]
     if found.slope is not None:
         what = "" if found.method == "line" else "of the probit"
         rows.append(row("slope", found.slope, stderr=_number(found.slope_stderr), note=what))
@@ -154,6 +177,21 @@ def _measured(runs: list[Run], target: Target, value: float, metric: str, seed: 
         row("gap", gap, x=run.k, position_seed=run.spec.get("position_seed"), train_seed=run.spec.get("train_seed"), note=note)
         for run, gap, note in gaps
     ]
+
+
+def _open_end(found: Crossing, ks: list[int], target: Target, row) -> list[Row]:
+    """Why an end of the interval is not known, and what would close it: so many runs (value) at k from low to high."""
+    from landscape.threshold import closing
+
+    needed = closing(found, ks)
+    if needed is None:
+        return []
+    ends = " or ".join(name for name, end in (("lower", found.low), ("upper", found.high)) if end is None)
+    why = "it lies beyond the runs" if found.method == "probit" else (
+        f"the slope of the line, {found.slope:.2g} ± {found.slope_stderr:.2g}, is not told from zero"
+    )  # fmt: skip
+    note = f"no {ends} end: {why}; about {needed.runs} more runs at k from {needed.low:.3g} to {needed.high:.3g} would close it"
+    return [row(target.quantity + OPEN, needed.runs, low=needed.low, high=needed.high, note=note)]
 
 
 def _mapped(full: list[Run], apet: list[Run], target: Target, value: float, metric: str, seed: int, row) -> list[Row]:

@@ -83,15 +83,9 @@ def _check_every(examples: int, batch: int) -> int:
 
 
 def _maker(spec: Spec, found: Inputs, mounted: Any) -> Callable[..., Row]:
-    """Rows of this run, the columns that say what was tuned filled in."""
-    apet, projected = spec.method == "apet", spec.subspace != "coordinates"
-    common = {
-        "method": spec.method, "subspace": spec.subspace if apet or projected else spec.method,
-        "placement": spec.placement if apet else spec.scope or None,
-        "k": mounted.k, "position_seed": spec.position_seed if apet or projected else None, "train_seed": spec.train_seed,
-    }  # fmt: skip
+    """Rows of this run, how many parameters it tuned filled in."""
     make = row_maker(spec, found)
-    return lambda quantity, value, **columns: make(quantity, value, **common, **columns)
+    return lambda quantity, value, **columns: make(quantity, value, k=mounted.k, train_seed=spec.train_seed, **columns)
 
 
 def _chance_rows(data: Any, heldout: list, split: str, make: Callable[..., Row]) -> list[Row]:

@@ -38,7 +38,8 @@ DEATHS = 2  # a run in whose hands a process died so often has failed
 
 @dataclass(frozen=True)
 class Event:
-    """What a process tells: `known` (so many more runs), `begin`, `progress` (done of total), `done` or `failed` (a run)."""
+    """What a process tells: `begin`, `progress` (done of total), `done` or `failed` of a run; `known`: `total` more runs, which weigh
+    `done` together."""
 
     kind: str
     spec: Spec | None = None
@@ -102,7 +103,7 @@ class _Walk:
         index, count = self.options.shard
         for specs in batches(self.study, partial(find, self.study, self.store)):
             mine = specs[index - 1 :: count]
-            self.tell(Event("known", total=len(mine)))
+            self.tell(Event("known", done=sum(map(weight, mine)), total=len(mine)))
             for spec, name, error in self._settled(sorted(mine, key=weight, reverse=True) if self.options.longest_first else mine):
                 if error is None:
                     outcome.done.append(name)
@@ -289,13 +290,13 @@ class _Crew:
                 return
             self._told.add((event.kind, event.spec))
         if event.kind == "known":
-            return self._count(pipe, int(event.total))
+            return self._count(pipe, event)
         self.tell(event)
 
-    def _count(self, pipe: Any, more: int) -> None:
-        self._known[pipe] += more
+    def _count(self, pipe: Any, event: Event) -> None:
+        self._known[pipe] += int(event.total)
         if self._known[pipe] > self._most:
-            self.tell(Event("known", total=self._known[pipe] - self._most))
+            self.tell(event)
             self._most = self._known[pipe]
 
     def _bury(self, pipe: Any) -> None:

@@ -86,6 +86,8 @@ TASKS = {
     task.name: task
     for task in [
         # Sentiment: 0 negative, 1 positive
+        Task("mini-review", "{sentence} it was {slot}.", ("sentence",), _REVIEW,
+             about="short plain opinions; all splits share their sentiment words, in other sentences"),
         Task("mini-sentiment", "{sentence} it was {slot}.", ("sentence",), _REVIEW,
              about="negation, contrast, intensity; sentiment words of the test split unseen in training"),
         Task("sst2", "{sentence} it was {slot}.", ("sentence",), _REVIEW, hub=Hub(_GLUE, "sst2"), about="Stanford Sentiment Treebank"),

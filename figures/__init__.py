@@ -53,16 +53,21 @@ class Drawn:
     skipped: dict[str, str] = field(default_factory=dict)  # figure -> why it was not drawn
 
 
-def draw_all(rows: pd.DataFrame, out: Path, only: list[str] | None = None) -> Drawn:
+def draw_all(
+    rows: pd.DataFrame, out: Path, only: list[str] | None = None, report: Callable[[str, int, int], None] = lambda name, done, of: None
+) -> Drawn:
     """Draw the figures named in `only` (default: all) and write `out`/NAME.pdf and NAME.png (200 dpi), of some also NAME.html.
 
-    A figure whose rows are absent or ambiguous is skipped with the reason. Raises ValueError on an unknown name.
+    `report` is told each figure's name, how many are drawn and of how many. A figure whose rows are absent or ambiguous is skipped with
+    the reason. Raises ValueError on an unknown name.
     """
     from figures.rows import CannotDraw
     from figures.style import save, save_page
 
     drawn = Drawn()
-    for name in list(FIGURES) if only is None else [_known(name) for name in only]:
+    names = list(FIGURES) if only is None else [_known(name) for name in only]
+    for number, name in enumerate(names):
+        report(name, number, len(names))
         try:
             drawn.written[name] = save(FIGURES[name](rows), Path(out), name)
             if name in PAGES:

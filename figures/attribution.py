@@ -32,7 +32,7 @@ def draw(rows: pd.DataFrame) -> Figure:
     if pick(found, "explained_total").empty:
         raise CannotDraw("no explained_total in the rows: 'explain' makes them")
     cells = [own for _, own in found.groupby(["task", "subspace", "x", "parameters", "run_id"])]
-    columns = min(3, len(cells))
+    columns = style.grid_columns(len(cells))
     lines = -(-len(cells) // columns)
     figure = style.new_figure(style.TEXT_WIDTH if columns > 1 else style.COLUMN_WIDTH, HEIGHT * lines + 0.35)
     grid = figure.subplots(lines, columns, squeeze=False).reshape(-1)
@@ -47,8 +47,10 @@ def draw(rows: pd.DataFrame) -> Figure:
             axes.set_ylabel("log k*(small) - log k*(large)")
     for axes in grid[len(cells) :]:
         axes.remove()
-    keys: dict[str, style.Key] = {label: Patch(color=colour) for label, colour in BARS.values()}
-    style.outside_legend(figure, keys | {"pale: split by eigenvalue": Patch(color=style.GREY, alpha=0.4)})
+    for axes in grid[max(0, len(cells) - columns) : len(cells)]:  # the lowest of their columns
+        axes.set_xticks(range(len(BARS)), [label for label, _ in BARS.values()], rotation=90)
+    keys: dict[str, style.Key] = {"split by rank": Patch(color=style.GREY), "split by eigenvalue": Patch(color=style.GREY, alpha=0.4)}
+    style.outside_legend(figure, keys)
     return style.finish(figure)
 
 

@@ -22,7 +22,7 @@ from figures.rows import CannotDraw, models, pick, tidy, where
 
 PREDICTOR = "k_m1"  # of the linearised model's path
 OVER_RANK, BRACKET = "_over_rank", "k_bracket_path"
-HEIGHT = 3.1  # inches
+HEIGHT = 3.9  # inches
 MARKERS = ("o", "s", "^", "D", "v", "P")
 
 
@@ -86,20 +86,24 @@ def draw(rows: pd.DataFrame) -> Figure:
     if not known:
         raise CannotDraw("no k* of a share of the improvement with a prediction beside it in the rows")
     subspaces, tasks = sorted({cell.subspace for cell in known}), sorted({cell.task for cell in known})
-    colours, numbers = style.model_colours(models(rows)), [n for cell in known for n in (cell.measured, cell.value())]
+    colours, numbers = style.model_colours(models(rows)), [n for cell in known for n in (cell.measured, cell.value())] + _near_ends(known)
     figure = style.new_figure(style.TEXT_WIDTH if len(subspaces) > 1 else style.TEXT_WIDTH * 0.62, HEIGHT)
     for index, (axes, subspace) in enumerate(zip(figure.subplots(1, len(subspaces), squeeze=False)[0], subspaces, strict=True)):
         band(axes, numbers)
         for cell in (cell for cell in known if cell.subspace == subspace):
             marker, fill = MARKERS[tasks.index(cell.task) % len(MARKERS)], "none" if cell.over_rank else "full"
-            bar = [[cell.measured - cell.low], [cell.high - cell.measured]] if math.isfinite(cell.high - cell.low) else None
-            axes.errorbar(
-                cell.measured, cell.value(), xerr=bar, color=colours[cell.model], marker=marker, fillstyle=fill, elinewidth=0.4, ls="none"
-            )  # pyright: ignore[reportArgumentType]
-        style.letter(axes, index, subspace)
+            axes.plot(cell.measured, cell.value(), color=colours[cell.model], marker=marker, fillstyle=fill, ls="none", zorder=3)
+            style.bar_along(axes, cell.value(), cell.low, cell.high, colours[cell.model])
+        if len(subspaces) > 1:
+            style.letter(axes, index, subspace)
         axes.set(xlabel="measured k*", ylabel="predicted k" if index == 0 else "", aspect="equal")
     style.outside_legend(figure, _legend(known, tasks, colours))
     return style.finish(figure)
+
+
+def _near_ends(known: list[Cell]) -> list[float]:
+    """The ends of intervals that lie within a factor 4 of their value: further ones end in an arrow at the edge."""
+    return [end for cell in known for end in (cell.low, cell.high) if 0.25 <= end / cell.measured <= 4]
 
 
 def _legend(known: list[Cell], tasks: list[str], colours: dict[str, style.Colour]) -> dict[str, style.Key]:

@@ -15,8 +15,10 @@ from figures.rows import tidy
 from figures.style import number_label
 
 HEIGHT = 1.5  # inches a panel
-LEVELS = 18
-COLOURS = "viridis_r"  # low is light: there the trajectory ends
+LINES = 9  # levels of contour lines, from the lowest to the highest loss of a figure
+COLOURS = "viridis"
+OUTSIDE = "#dddddd"  # where nothing was computed, or the loss is not a number
+FINER = 12  # times as many places a side, between which the computed losses are interpolated
 
 
 @style.paper()
@@ -51,18 +53,36 @@ def loss_bar(figure: Figure, cells: list, norm: Normalize, label: str = "trainin
 
 
 def filled(axes: Axes, grid: Grid, norm: Normalize, relative: bool = False) -> None:
-    """Filled contours at the same levels everywhere; white where the loss is not a number."""
+    """Shading between the computed losses, with contour lines at the same levels everywhere; grey where the loss is not a number."""
     assert grid.y is not None
     unit = grid.norm if relative else 1.0
-    low, high = float(norm.vmin or 0.0), float(norm.vmax or 0.0)
-    levels = np.geomspace(low, high, LEVELS + 1) if isinstance(norm, LogNorm) else np.linspace(low, high, LEVELS + 1)
-    levels[0], levels[-1] = low, high  # rounding would leave the ends white
+    axes.set_facecolor(OUTSIDE)
     if min(grid.loss.shape) < 2:
         axes.scatter(*np.meshgrid(grid.x / unit, grid.y / unit, indexing="ij"), c=grid.loss.ravel(), norm=norm, cmap=COLOURS)
         return
-    values = np.ma.masked_invalid(grid.loss.T)
-    axes.contourf(grid.x / unit, grid.y / unit, values, levels, norm=norm, cmap=COLOURS)
-    axes.contour(grid.x / unit, grid.y / unit, values, levels, colors="white", linewidths=0.25)
+    x, y, loss = smoothed(grid.x / unit, grid.y / unit, grid.loss)
+    values = np.ma.masked_invalid(loss.T)
+    axes.pcolormesh(x, y, values, norm=norm, cmap=COLOURS, shading="gouraud" if np.isfinite(loss).all() else "nearest", rasterized=True)
+    low, high = float(norm.vmin or 0.0), float(norm.vmax or 0.0)
+    levels = np.geomspace(low, high, LINES) if isinstance(norm, LogNorm) else np.linspace(low, high, LINES)
+    axes.contour(x, y, values, levels, colors="white", linewidths=0.3, alpha=0.8)
+
+
+def smoothed(x: np.ndarray, y: np.ndarray, loss: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The losses (x, y) on a grid FINER times as fine, by monotone cubic interpolation (of the logarithm where all are positive).
+
+    It passes through every computed value and leaves none of their ranges. Losses that are not finite are left as they are, on the
+    computed grid.
+    """
+    from scipy.interpolate import PchipInterpolator
+
+    if not np.isfinite(loss).all():
+        return x, y, loss
+    log = bool((loss > 0).all())
+    values = np.log(loss) if log else loss
+    fine_x, fine_y = (np.linspace(axis[0], axis[-1], FINER * (len(axis) - 1) + 1) for axis in (x, y))
+    values = PchipInterpolator(y, PchipInterpolator(x, values, axis=0)(fine_x), axis=1)(fine_y)
+    return fine_x, fine_y, np.exp(values) if log else values
 
 
 def places(axes: Axes, grid: Grid, relative: bool = False) -> None:
@@ -72,4 +92,4 @@ def places(axes: Axes, grid: Grid, relative: bool = False) -> None:
         x, y = (np.array([getattr(place, name) for place in grid.places]) / unit for name in "xy")
         joined = "-" if grid.directions == "trajectory" else "none"
         axes.plot(x, y, color=style.PREDICTED, marker="o", markersize=2.2, linewidth=0.9, linestyle=joined, zorder=4)
-    axes.plot(0, 0, "+", color=style.INK, markersize=6, zorder=5)
+    axes.plot(0, 0, "+", color="white", markersize=6, zorder=5)

@@ -15,7 +15,6 @@ from figures import style
 from figures.rows import CannotDraw, models, pick, tidy, where
 
 HEIGHT = 2.1  # inches of a line of panels
-COLUMNS = 3
 # Quantity of a threshold -> what a gap is the gap of.
 LOSS, METRIC = "log target loss − log loss", "logit metric − logit target"
 THRESHOLDS = {"k_star": LOSS, "k_loss": LOSS, "k_part": METRIC, "k_high": METRIC, "k_low": METRIC}
@@ -38,18 +37,20 @@ def draw(rows: pd.DataFrame) -> Figure:
     if not found:
         raise CannotDraw("no gap of a run to a target in the rows")
     colours = style.model_colours(models(rows))
-    columns = min(COLUMNS, len(found))
+    columns = style.grid_columns(len(found))
     lines = math.ceil(len(found) / columns)
     width = style.TEXT_WIDTH if columns > 1 else style.COLUMN_WIDTH
     figure = style.new_figure(width, HEIGHT * lines + (0.5 if columns > 1 else 0.9))
     grid = figure.subplots(lines, columns, squeeze=False)
+    several = len({str(own["task"].iloc[0]) for _, own in found}) > 1
     for index, axes in enumerate(grid.flat):
         if index >= len(found):
             axes.remove()
             continue
         quantity, own = found[index]
         _panel(axes, own, quantity, colours[str(own["model"].iloc[0])])
-        axes.set_title(f"{style.short_name(str(own['model'].iloc[0]))}\n{own['task'].iloc[0]}", fontsize=7)
+        name, task = style.short_name(str(own["model"].iloc[0])), str(own["task"].iloc[0])
+        axes.set_title(f"{name}\n{task}" if several else name, fontsize=7)
         axes.set_xlabel("tunable parameters k")
         if index % columns == 0 or THRESHOLDS[quantity] != THRESHOLDS[found[index - 1][0]]:
             axes.set_ylabel(THRESHOLDS[quantity])

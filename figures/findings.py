@@ -1,4 +1,4 @@
-"""What the rows say in sentences: whether k* changes with scale, what does not fit, and what could not be checked."""
+"""What the rows say in sentences: the answers to the study's questions, what does not fit, and what could not be checked."""
 
 from __future__ import annotations
 
@@ -9,49 +9,97 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from figures.interval import Pair, pairs
-from figures.numbers import interval, listed, number
+from figures.interval import Pair, Ratio, pairs
+from figures.numbers import interval, listed, number, with_error
 from figures.rows import in_setting, models, of_model, runs, settings
+from figures.summary import Best, best_accuracies
 from figures.words import method_name
+
+FACTOR = 2.0  # within which a prediction of k* is said to hold
+SURE = 5.0  # standard errors above chance from which a task is said to be learned
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """Whether measured k* changes from the smallest to the largest model: "falls", "rises" or "undecided"."""
+class Answer:
+    """The answer to a question in one word, and the sentence with its numbers."""
 
+    question: str
     word: str
     sentence: str
 
 
-def scale_verdicts(rows: pd.DataFrame) -> list[Verdict]:
-    """One verdict a setting that has a measured threshold. `rows` as from `tidy`."""
-    found = pairs(rows)
-    return [_verdict([pair for pair in found if pair.setting == setting]) for setting in settings(rows)
-            if any(pair.setting == setting and pair.measured for pair in found)]  # fmt: skip
+def answers(rows: pd.DataFrame) -> list[Answer]:
+    """Whether k* changes with scale, is predicted, and the task is learned: one answer a setting to each. `rows` as from `tidy`."""
+    groups: dict[str, list[Pair]] = {}
+    for pair in pairs(rows):
+        groups.setdefault(pair.question, []).append(pair)
+    measured = [[pair for pair in found if pair.measured] for found in groups.values()]
+    both = [[pair for pair in found if pair.measured and pair.predicted] for found in groups.values()]
+    return [
+        *(_scale(found) for found in measured if found),
+        *(_prediction(found) for found in both if found),
+        *_learned(best_accuracies(rows)),
+    ]
 
 
-def _verdict(found: list[Pair]) -> Verdict:
-    """Disjoint intervals of the smallest and largest model decide; nothing else does."""
-    found = [pair for pair in found if pair.measured]
+def _scale(found: list[Pair]) -> Answer:
+    """From the smallest to the largest model: the interval of the ratio of their k* decides, or a bound where one is censored."""
     small, large = found[0], found[-1]
-    where = f"On {small.setting.label}"
-    if small.parameters == large.parameters:
-        why = f"k* was measured for models of one size only ({_described(small)})"
-        return Verdict("undecided", f"{where}, whether k* changes with scale is undecided: {why}.")
     assert small.measured
     assert large.measured
+    question, where = "Does k* change with scale?", f"On {small.question}"
+    if small.parameters == large.parameters:
+        return Answer(question, "undecided", f"{where}, k* was measured for one size only: {_described(small)}.")
     ends = f"from {_described(small)} to {_described(large)}"
-    if large.measured.is_below(small.measured):
-        return Verdict("falls", f"{where}, measured k* falls {ends}: the two intervals are disjoint.")
-    if small.measured.is_below(large.measured):
-        return Verdict("rises", f"{where}, measured k* rises {ends}: the two intervals are disjoint.")
-    known = small.measured.is_closed and large.measured.is_closed
-    why = "the two intervals overlap" if known else "an interval end is not known"
-    return Verdict("undecided", f"{where}, whether measured k* changes {ends} is undecided: {why}.")
+    ratio = Ratio.of(large.measured, small.measured)
+    if ratio is not None:
+        word = "it falls" if ratio.high < 1 else "it rises" if ratio.low > 1 else "undecided"
+        what = f"measured k* changes by a factor of {_ratio(ratio)}, {ends}"
+        if word != "undecided":
+            return Answer(question, word, f"{where}, {what}.")
+        why = "an interval end is not known" if math.isnan(ratio.low + ratio.high) else "the interval of the factor includes 1"
+        return Answer(question, word, f"{where}, {what}: {why}.")
+    for verb, apart in (("falls", large.measured.is_below(small.measured)), ("rises", small.measured.is_below(large.measured))):
+        if apart:
+            return Answer(question, f"it {verb}", f"{where}, measured k* {verb} {ends}: the bounds are disjoint.")
+    return Answer(question, "undecided", f"{where}, measured k* goes {ends}: what is known of a censored k* does not tell them apart.")
+
+
+def _prediction(found: list[Pair]) -> Answer:
+    """A prediction holds where the whole interval of predicted over measured k lies within FACTOR at every size."""
+    question, where = "Is k* predicted without training?", f"On {found[0].question}"
+    known = {pair.model: ratio for pair in found if (ratio := pair.ratio) is not None}
+    if not known:
+        return Answer(question, "undecided", f"{where}, no model has both numbers: one of them is censored.")
+    held = [ratio.is_within(FACTOR) for ratio in known.values()]
+    word = "yes" if all(held) else "no" if False in held else "undecided"
+    close = sum(1 / FACTOR <= ratio.value <= FACTOR for ratio in known.values())
+    listing = ", ".join(f"{model} {_ratio(ratio)}" for model, ratio in known.items())
+    left = len(found) - len(known)
+    more = f" {left} more {'is' if left == 1 else 'are'} censored." if left else ""
+    sentence = f"{where}, predicted over measured k* is {listing}: {close} of {len(known)} within a factor of {FACTOR:g}."
+    reason = "" if word != "undecided" else " Not every interval lies within it."
+    return Answer(question, word, sentence + reason + more)
+
+
+def _learned(best: list[Best]) -> Iterator[Answer]:
+    """One answer a setting: the model and method that lie the most standard errors above chance."""
+    for setting in dict.fromkeys(found.setting for found in best):
+        own = [found for found in best if found.setting == setting and math.isfinite(found.above)]
+        if own:
+            top = max(own, key=lambda found: found.above)
+            what = f"{method_name(top.method)} of {top.model} (k = {top.k:,}) reaches {with_error(top.accuracy, top.error)} on validation"
+            word = "yes" if top.above >= SURE else "undecided"
+            sentence = f"On {setting.label}, {what}, {top.above:.1f} standard errors above chance, {number(top.chance)}."
+            yield Answer("Is the task learned?", word, sentence)
 
 
 def _described(pair: Pair) -> str:
-    return f"{pair.model} (k* {interval(pair.measured)}, target {number(pair.target)})"
+    return f"{interval(pair.measured)} for {pair.model}"
+
+
+def _ratio(ratio: Ratio) -> str:
+    return f"{number(ratio.value)} [{number(ratio.low)}, {number(ratio.high)}]"
 
 
 def misfits(rows: pd.DataFrame) -> list[str]:
@@ -86,14 +134,16 @@ def _thresholds(rows: pd.DataFrame) -> Iterator[str]:
         for what, found in (("measured k*", measured), ("predicted k", predicted)):
             if found and found.censored:
                 yield f"{_name(pair)}: {what} is {interval(found)}."
-        if pair.within_factor_two is False:
-            yield f"{_name(pair)}: predicted over measured k is {number(pair.ratio)}, outside a factor 2."
+            elif found and found.why_open:
+                yield f"{_name(pair)}: {what} has {found.why_open}."
+        if pair.ratio and not 1 / FACTOR <= pair.ratio.value <= FACTOR:
+            yield f"{_name(pair)}: predicted over measured k is {number(pair.ratio.value)}, outside a factor of {FACTOR:g}."
         if measured and predicted and measured.is_disjoint(predicted):
             yield f"{_name(pair)}: measured {interval(measured)} and predicted {interval(predicted)} are disjoint."
 
 
 def _name(pair: Pair) -> str:
-    return f"{pair.model} on {pair.setting.label}"
+    return f"{pair.model} on {pair.question}"
 
 
 def _training(rows: pd.DataFrame) -> Iterator[str]:

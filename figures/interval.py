@@ -9,16 +9,24 @@ import pandas as pd
 
 from figures.rows import CannotDraw, Setting, in_setting, models, of_model, pick, settings, where
 
+# Measured thresholds -> what they are called beside that of a share of the improvement of the training loss.
+MEASURED = {"k_star": "", "k_loss": "given loss", "k_part": "part of full", "k_high": "high threshold", "k_low": "low threshold"}
+PREDICTED = ("k_gm", "k_pred")  # along the path of the linearised model; of the quadratic at the pretrained point
+
 
 @dataclass(frozen=True)
 class Interval:
-    """A number of tunable parameters k: value (NaN where censored), interval ends (NaN where unknown), and its note."""
+    """A number of tunable parameters k: value (NaN where censored), interval ends (NaN where unknown), and its note.
+
+    `why_open` says why an end is not known and what would close it, "" where both are known or censoring says it.
+    """
 
     value: float
     low: float
     high: float
     target: float
     note: str
+    why_open: str = ""
 
     @property
     def censored(self) -> str:
@@ -51,7 +59,7 @@ class Interval:
 
 
 def threshold(rows: pd.DataFrame, quantity: str) -> Interval | None:
-    """The one `quantity` ("k_star" or "k_pred") in rows of one model and setting; None where there is none.
+    """The one `quantity` (such as "k_star") in rows of one model and setting; None where there is none.
 
     Raises CannotDraw where there are several: two targets must not be drawn as one.
     """
@@ -65,45 +73,87 @@ def threshold(rows: pd.DataFrame, quantity: str) -> Interval | None:
         raise CannotDraw(f"{len(found)} rows of {quantity} for {model} on {task} (targets {targets}): select one")
     row = found.iloc[0]
     value, low, high, target = (float(row[name]) for name in ("value", "low", "high", "target"))
-    return Interval(value, low, high, target, str(row["note"]))
+    reasons = pick(rows, f"{quantity}_open")["note"]
+    return Interval(value, low, high, target, str(row["note"]), str(reasons.iloc[0]) if len(reasons) else "")
+
+
+def prediction(rows: pd.DataFrame) -> Interval | None:
+    """The predicted k in rows of one model and setting: along the path where that was followed, else of the quadratic."""
+    return next((found for name in PREDICTED if (found := threshold(rows, name)) is not None), None)
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """One k over another with its interval; NaN ends where an interval end is not known."""
+
+    value: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, one: Interval | None, other: Interval | None) -> Ratio | None:
+        """`one` over `other`; None unless both have a value.
+
+        The ends combine the distances of both intervals on the log scale as those of independent numbers (Zou and Donner 2008,
+        doi 10.1002/sim.3095).
+        """
+        if one is None or other is None or one.censored or other.censored:
+            return None
+        value = one.value / other.value
+        below = math.hypot(_apart(one.value, one.low), _apart(other.value, other.high))
+        above = math.hypot(_apart(one.value, one.high), _apart(other.value, other.low))
+        return cls(value, value * math.exp(-below), value * math.exp(above))
+
+    def is_within(self, factor: float) -> bool | None:
+        """Whether the whole interval lies in [1 / factor, factor]; None where part of it does, or an end is not known."""
+        if 1 / factor <= self.low and self.high <= factor:
+            return True
+        return False if self.high < 1 / factor or self.low > factor else None
+
+
+def _apart(value: float, end: float) -> float:
+    """|log(value / end)|: infinite where the end lies at zero or infinity, NaN where it is not known."""
+    return abs(math.log(value / end)) if 0 < end < math.inf else math.nan if math.isnan(end) else math.inf
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Both thresholds of one model in one setting; at least one of them is there."""
+    """A measured threshold of one model in one setting and the prediction of it; at least one of them is there."""
 
     model: str
     parameters: int
     setting: Setting
+    quantity: str  # of the measured threshold
     measured: Interval | None
     predicted: Interval | None
 
     @property
-    def ratio(self) -> float:
-        """Predicted over measured k; NaN unless both have a value."""
-        if not self.measured or not self.predicted or self.measured.censored or self.predicted.censored:
-            return math.nan
-        return self.predicted.value / self.measured.value
+    def question(self) -> str:
+        """The setting, and the kind of threshold where it is not of the training loss."""
+        return ", ".join(filter(None, (self.setting.label, MEASURED[self.quantity])))
 
     @property
-    def within_factor_two(self) -> bool | None:
-        """Whether the ratio lies in [1/2, 2]; None where there is no ratio."""
-        return None if math.isnan(self.ratio) else 0.5 <= self.ratio <= 2.0
+    def ratio(self) -> Ratio | None:
+        """Predicted over measured k; None unless both have a value."""
+        return Ratio.of(self.predicted, self.measured)
 
     @property
     def target(self) -> float:
-        """The train loss that the thresholds refer to; NaN if neither states it."""
+        """The score that the thresholds refer to; NaN if neither states it."""
         targets = [i.target for i in (self.measured, self.predicted) if i and math.isfinite(i.target)]
         return targets[0] if targets else math.nan
 
 
 def pairs(rows: pd.DataFrame) -> list[Pair]:
-    """Thresholds by setting, then by model size; models without any are left out. `rows` as from `tidy`."""
+    """Thresholds by kind and setting, then by model size; models without any are left out. `rows` as from `tidy`."""
     found = []
-    for setting in settings(rows):
-        for model, parameters in models(rows).items():
-            own = in_setting(of_model(rows, model), setting)
-            pair = Pair(model, parameters, setting, threshold(own, "k_star"), threshold(own, "k_pred"))
-            if pair.measured or pair.predicted:
-                found.append(pair)
+    for quantity in MEASURED:
+        for setting in settings(rows):
+            for model, parameters in models(rows).items():
+                own = in_setting(of_model(rows, model), setting)
+                of_loss = "k_star" if pick(own, "k_loss").empty else "k_loss"  # which a prediction speaks of
+                predicted = prediction(own) if quantity == of_loss else None
+                pair = Pair(model, parameters, setting, quantity, threshold(own, quantity), predicted)
+                if pair.measured or pair.predicted:
+                    found.append(pair)
     return found

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from figures import style
 from figures.rows import CannotDraw, models, pick, tidy, where
@@ -21,7 +22,7 @@ SMALLEST = 1e-8  # of the largest: what lies below has the darkest colour
 def draw(rows: pd.DataFrame) -> Figure:
     """One panel a task and matrix, layers above kinds of tensors; colour is the block's trace over its entries, on a log scale.
 
-    Means over position seeds at the pretrained point; a trace that is not positive is left white. Raises CannotDraw without blocks.
+    Means over position seeds at the pretrained point; a trace that is not positive is hatched. Raises CannotDraw without blocks.
     """
     blocks = _blocks(tidy(rows))
     names = sorted(models(blocks), key=lambda name: (name.rpartition("-")[0], models(blocks)[name]))  # families side by side
@@ -36,8 +37,10 @@ def draw(rows: pd.DataFrame) -> Figure:
         own = where(blocks, (blocks["task"] == task) & (blocks["matrix"] == matrix))
         table = own.pivot_table(index="label", columns="model", values="value", aggfunc="mean").reindex(index=labels, columns=names)
         shown = np.ma.masked_less_equal(np.ma.masked_invalid(table.to_numpy(float)), 0)
+        for row, column in zip(*np.nonzero(np.nan_to_num(table.to_numpy(float), nan=1.0) <= 0), strict=True):
+            axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, hatch="////", edgecolor=style.GREY, linewidth=0))
         axes.imshow(shown, norm=norm, cmap="viridis", aspect="auto", interpolation="nearest")
-        axes.set_xticks(range(len(names)), [style.short_name(name) for name in names], rotation=90)
+        axes.set_xticks(range(len(names)), [style.short_name(name) for name in names], rotation=90 if len(names) * len(cells) > 6 else 0)
         axes.set_yticks(range(len(labels)), [label.partition(": ")[2] for label in labels])
         axes.axhline(sum(label.startswith("layer") for label in labels) - 0.5, color="white", linewidth=2)
         style.letter(axes, index, f"{task}\n{MATRICES[matrix]}")

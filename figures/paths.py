@@ -9,10 +9,9 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from figures import style
-from figures.rows import CannotDraw, models, pick, tidy, where
+from figures.rows import CannotDraw, in_setting, models, of_model, pick, runs, settings, tidy, where
 
 HEIGHT = 2.1  # inches a line of panels
-COLUMNS = 3
 
 
 @style.paper()
@@ -25,18 +24,17 @@ def draw(rows: pd.DataFrame) -> Figure:
     path = pick(rows, "path_loss")
     if path.empty:
         raise CannotDraw("no path_loss in the rows: predictions from a Gram matrix have it")
-    cells = [(task, model) for task in sorted(set(path["task"])) for model in models(path)
-             if len(where(path, (path["task"] == task) & (path["model"] == model)))]  # fmt: skip
-    lines = -(-len(cells) // COLUMNS)
-    columns = min(COLUMNS, len(cells))
+    cells = [(setting, model, own) for setting in settings(rows) for model in models(path)
+             if not pick(own := in_setting(of_model(rows, model), setting), "path_loss").empty]  # fmt: skip
+    columns = style.grid_columns(len(cells))
+    lines = -(-len(cells) // columns)
     figure = style.new_figure(style.TEXT_WIDTH if columns > 1 else style.COLUMN_WIDTH, HEIGHT * lines + 0.4)
     grid = figure.subplots(lines, columns, squeeze=False, sharey=True).reshape(-1)
     colours = style.model_colours(models(rows))
-    for index, (axes, (task, model)) in enumerate(zip(grid, cells, strict=False)):
-        own = where(rows, (rows["task"] == task) & (rows["model"] == model))
+    for index, (axes, (setting, model, own)) in enumerate(zip(grid, cells, strict=False)):
         _panel(axes, own, colours[model])
         name = style.short_name(model)
-        style.letter(axes, index, name if len(set(path["task"])) == 1 else f"{name}, {task}")
+        style.letter(axes, index, name if len({each for each, _, _ in cells}) == 1 else f"{name}\n{setting.label}")
         axes.set_xlabel("tunable parameters k")
         if index % columns == 0:
             axes.set_ylabel("training loss")
@@ -53,11 +51,11 @@ def _panel(axes: Axes, rows: pd.DataFrame, colour: style.Colour) -> None:
     axes.plot(by["gm"]["x"], by["gm"]["value"], color=colour)
     expected = pick(rows, "predicted_loss").sort_values(by="x")
     axes.plot(expected["x"], expected["value"], color=style.PREDICTED, linewidth=0.7, linestyle="--")
-    runs = where(rows, (rows["quantity"] == "loss") & (rows["split"] == "train") & (rows["method"] == "apet"))
-    axes.plot(runs["k"], runs["value"], "o", color=style.MEASURED, markersize=2.5)
-    ks = [*by["gm"]["x"], *runs["k"]]
+    measured = _measured(rows)
+    axes.plot(measured["k"], measured["train_loss"], "o", color=style.MEASURED, markersize=2.5)
+    ks = [*by["gm"]["x"], *measured["k"]]
     style.log_counts(axes.xaxis, max(0.5, min(ks) / 1.3), max(ks) * 1.3)
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(bottom=-0.04 * float(by["gm"]["value"].max()))  # room for the points at zero
 
 
 def _legend(rows: pd.DataFrame) -> dict[str, style.Key]:
@@ -65,5 +63,10 @@ def _legend(rows: pd.DataFrame) -> dict[str, style.Key]:
         "Moreau path (line gm, band m0 to m1)": (Patch(color=style.INK, alpha=0.2, linewidth=0), Line2D([], [], color=style.INK)),
         "T1 at the pretrained point": Line2D([], [], color=style.PREDICTED, lw=0.7, ls="--"),
     }
-    measured = where(rows, (rows["quantity"] == "loss") & (rows["split"] == "train") & (rows["method"] == "apet"))
-    return keys | ({"APET runs": Line2D([], [], marker="o", ms=2.5, ls="none", color=style.MEASURED)} if len(measured) else {})
+    key = Line2D([], [], marker="o", ms=2.5, ls="none", color=style.MEASURED)
+    return keys | ({"APET runs": key} if len(_measured(rows)) else {})
+
+
+def _measured(rows: pd.DataFrame) -> pd.DataFrame:
+    table = runs(rows)
+    return where(table, table["method"] == "apet")

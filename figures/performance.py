@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from figures import style
-from figures.interval import Interval, threshold
+from figures.interval import Interval, prediction, threshold
 from figures.rows import CannotDraw, Setting, chance, in_setting, means, models, of_model, pick, runs, settings, tidy
 from figures.words import method_name
 
@@ -27,9 +27,10 @@ CHANCE = "chance"
 TARGET = "target loss"
 THEORY = "predicted loss (T1)"
 CENSORED = "censored, on this side"
+# Label, colour, dashes and the height of an arrow where it is censored.
 THRESHOLDS = {
-    "k_star": ("measured k*, interval", style.MEASURED, "-"),
-    "k_pred": ("predicted k, interval", style.PREDICTED, "--"),
+    "measured": ("measured k*, interval", style.MEASURED, "-", 0.9),
+    "predicted": ("predicted k, interval", style.PREDICTED, "--", 0.8),
 }
 
 
@@ -94,8 +95,8 @@ def _fill(axes: Axes, panel: Panel, colour: style.Colour) -> None:
         axes.axhline(level, color=style.GREY, linestyle=":", label=CHANCE, zorder=1)
     if panel.column == "train_loss":
         _theory(axes, panel.rows)
-    for quantity in THRESHOLDS:
-        _threshold(axes, quantity, threshold(panel.rows, quantity))
+    for name, found in _thresholds(panel.rows).items():
+        _threshold(axes, name, found)
 
 
 def _series(axes: Axes, method: str, table: pd.DataFrame, column: str, colour: style.Colour) -> None:
@@ -137,23 +138,25 @@ def _theory(axes: Axes, rows: pd.DataFrame) -> None:
 
 def target_loss(rows: pd.DataFrame) -> float:
     """The train loss that k* refers to: of the measured threshold, else of the prediction, else `target_loss`."""
-    for quantity in THRESHOLDS:
-        found = threshold(rows, quantity)
+    for found in _thresholds(rows).values():
         if found is not None and math.isfinite(found.target):
             return found.target
     stated = pick(rows, "target_loss")["value"]
     return float(stated.iloc[-1]) if len(stated) else math.nan
 
 
-def _threshold(axes: Axes, quantity: str, found: Interval | None) -> None:
+def _thresholds(rows: pd.DataFrame) -> dict[str, Interval | None]:
+    return {"measured": threshold(rows, "k_star"), "predicted": prediction(rows)}
+
+
+def _threshold(axes: Axes, name: str, found: Interval | None) -> None:
     """A line with its interval; where censored, an arrowhead at the edge on the side where the threshold lies."""
     if found is None:
         return
-    label, colour, dashes = THRESHOLDS[quantity]
+    label, colour, dashes, height = THRESHOLDS[name]
     if found.censored:
         x, marker = {"above": (0.97, ">"), "below": (0.03, "<")}.get(found.censored, (math.nan, ""))
-        y = 0.9 if quantity == "k_star" else 0.8
-        axes.plot(x, y, marker, color=colour, transform=axes.transAxes, label=CENSORED, zorder=5)
+        axes.plot(x, height, marker, color=colour, transform=axes.transAxes, label=CENSORED, zorder=5)
         return
     if all(map(math.isfinite, found.ends)):
         axes.axvspan(*found.ends, color=colour, alpha=0.13, linewidth=0, zorder=0)
@@ -165,7 +168,7 @@ def _x_range(panels: list[dict[str, Panel]]) -> tuple[float, float]:
     values: list[float] = []
     for panel in (panel for line in panels for panel in line.values()):
         values += panel.runs.loc[panel.runs["method"] != "full", "k"].to_list()
-        for found in (threshold(panel.rows, quantity) for quantity in THRESHOLDS):
+        for found in _thresholds(panel.rows).values():
             values += [found.value, *found.ends] if found is not None and not found.censored else []
     values = [value for value in values if math.isfinite(value) and value > 0]
     return min(values) / 1.5, max(values) * 1.5
@@ -208,7 +211,7 @@ def _legend(used: set[str], methods: list[str]) -> dict[str, style.Key]:
     keys[FULL] = (Patch(color=ink, alpha=0.15, lw=0), Line2D([], [], color=ink, lw=0.9))
     keys[CHANCE] = Line2D([], [], color=grey, ls=":")
     keys[TARGET] = Line2D([], [], color=grey, ls="-.", lw=0.9)
-    for label, colour, dashes in THRESHOLDS.values():
+    for label, colour, dashes, _ in THRESHOLDS.values():
         keys[label] = (Patch(color=colour, alpha=0.13, lw=0), Line2D([], [], color=colour, ls=dashes, lw=0.9))
     keys[THEORY] = Line2D([], [], color=style.PREDICTED, lw=0.7)
     keys[CENSORED] = Line2D([], [], marker=">", ls="none", color=ink)

@@ -17,6 +17,7 @@ from figures.rows import CannotDraw, in_setting, models, of_model, settings, tid
 
 HEIGHT = 3.1  # inches
 MARGIN = 1.4
+APART = 1.03  # predictors of one threshold stand beside each other by this factor, so that their bars can be told apart
 # Quantity -> label, marker, and what of it is filled.
 PREDICTORS = {
     "k_pred": ("T3 at the pretrained point", "o", "full"),
@@ -45,7 +46,8 @@ def draw(rows: pd.DataFrame) -> Figure:
     for model, name, measured, value, low, high in points:
         _, marker, fill = PREDICTORS[name]
         bar = [[value - low], [high - value]] if math.isfinite(high - low) else None
-        axes.errorbar(measured, value, yerr=bar, color=colours[model], marker=marker, fillstyle=fill, elinewidth=0.6, ls="none")
+        at = measured * APART ** (list(PREDICTORS).index(name) - len(PREDICTORS) / 2)
+        axes.errorbar(at, value, yerr=bar, color=colours[model], marker=marker, fillstyle=fill, elinewidth=0.6, ls="none")
     axes.set(xlabel="measured k*", ylabel="predicted k", aspect="equal")
     style.outside_legend(figure, _legend({p[0] for p in points}, {p[1] for p in points}, colours))
     return style.finish(figure)

@@ -10,11 +10,11 @@ from matplotlib.colors import FuncNorm
 from matplotlib.figure import Figure
 
 from figures import style
-from figures.contours import HEIGHT, LEVELS, loss_norm, places
+from figures.contours import HEIGHT, LINES, OUTSIDE, loss_norm, places, smoothed
 from figures.grids import Grid, grids
 from figures.rows import CannotDraw, pick, tidy, where
 
-COLOURS = "magma_r"  # convex is light
+COLOURS = "magma"  # convex is dark
 MOST = 20.0  # the scale's end: there are points without any positive curvature to speak of
 TICKS = (0.0, 0.1, 0.3, 1.0, 3.0, MOST)
 
@@ -31,6 +31,7 @@ def draw(rows: pd.DataFrame) -> Figure:
     norm = FuncNorm((lambda r: r / (1 + r), lambda share: share / (1 - share)), 0.0, MOST)
     for index, (axes, grid) in enumerate(zip(cells, found, strict=True)):
         x, y, ratios = maps[grid.run_id]
+        axes.set_facecolor(OUTSIDE)
         axes.pcolormesh(x, y, np.ma.masked_invalid(ratios.T), norm=norm, cmap=COLOURS, shading="nearest", rasterized=True)
         _lines(axes, grid)
         places(axes, grid)
@@ -59,5 +60,6 @@ def _lines(axes: Axes, grid: Grid) -> None:
     norm = loss_norm([grid])
     low, high = float(norm.vmin or 0.0), float(norm.vmax or 1.0)
     if min(grid.loss.shape) > 1:
-        levels = np.geomspace(low, high, LEVELS // 2) if low > 0 else np.linspace(low, high, LEVELS // 2)
-        axes.contour(grid.x, grid.y, np.ma.masked_invalid(grid.loss.T), levels, colors=style.GREY, linewidths=0.5)
+        levels = np.geomspace(low, high, LINES) if low > 0 else np.linspace(low, high, LINES)
+        x, y, loss = smoothed(grid.x, grid.y, grid.loss)
+        axes.contour(x, y, np.ma.masked_invalid(loss.T), levels, colors=style.GREY, linewidths=0.5)

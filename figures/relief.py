@@ -86,7 +86,7 @@ def _traces(go: Any, grid: Grid, visible: bool) -> list[Any]:
     height = heights(grid)
     loss = np.where(np.isfinite(grid.loss), grid.loss, np.nan)
     surface = go.Surface(
-        x=grid.x, y=grid.y, z=height.T, customdata=loss.T, visible=visible, colorscale="Viridis", reversescale=True, name="loss",
+        x=grid.x, y=grid.y, z=height.T, customdata=loss.T, visible=visible, colorscale="Viridis", name="loss",
         hovertemplate="%{x:.3g}, %{y:.3g}: loss %{customdata:.4g}<extra></extra>", showscale=False,
     )  # fmt: skip
     if not grid.places:

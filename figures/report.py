@@ -1,4 +1,4 @@
-"""One self-contained HTML page of a study: what was run, thresholds, accuracies, figures, and what does not fit.
+"""One self-contained HTML page of a study: the answers, the figures, the tables, what does not fit, and what was run.
 
 Every sentence and number is made from the rows. The page loads nothing and needs no script.
 """
@@ -13,13 +13,14 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from figures.files import replacing
-from figures.findings import misfits, scale_verdicts, unchecked
+from figures.findings import Answer, answers, misfits, unchecked
 from figures.interval import Pair, pairs
 from figures.numbers import MISSING, interval, number, with_error
 from figures.rows import models, of_model, pick, runs, tidy, where
 from figures.summary import Best, best_accuracies
 from figures.words import CAPTIONS, DEFINITIONS, method_name
 
+OTHER_KINDS = {"predict": "prediction/predictions", "spectrum": "spectrum/spectra", "slice": "slice/slices"}
 SCALARS = ("trace", "negative_mass", "symmetry_defect")
 
 
@@ -36,8 +37,7 @@ def write_report(
     path = out if out.suffix == ".html" else out / "report.html"
     page = _template().render(
         title=title,
-        ran=what_was_run(rows),
-        verdicts=scale_verdicts(rows),
+        answers=_by_question(answers(rows)),
         thresholds=[_threshold_line(pair) for pair in pairs(rows)],
         accuracies=[_accuracy_line(best) for best in best_accuracies(rows)],
         curvatures=_curvatures(rows),
@@ -45,6 +45,7 @@ def write_report(
         skipped=skipped or {},
         misfits=misfits(rows),
         unchecked=unchecked(rows),
+        ran=what_was_run(rows),
         definitions=DEFINITIONS,
     )
     with replacing(path) as temporary:
@@ -59,6 +60,13 @@ def _template():
     return environment.get_template("report.html.j2")
 
 
+def _by_question(found: list[Answer]) -> dict[str, list[Answer]]:
+    groups: dict[str, list[Answer]] = {}
+    for answer in found:
+        groups.setdefault(answer.question, []).append(answer)
+    return groups
+
+
 def what_was_run(rows: pd.DataFrame) -> list[str]:
     """A few sentences on models, runs and cost. `rows` as from `tidy`."""
     table, sizes = runs(rows), models(rows)
@@ -68,6 +76,9 @@ def what_was_run(rows: pd.DataFrame) -> list[str]:
     if len(table):
         counts = [f"{len(own)} {method_name(str(method))}" for method, own in table.groupby("method")]
         sentences.append(f"{_count(len(table), 'training run')}: {', '.join(counts)}.")
+    others = {noun: len(set(where(rows, rows["kind"] == kind)["run_id"])) for kind, noun in OTHER_KINDS.items()}
+    if any(others.values()):
+        sentences.append(f"Beside them {', '.join(_counted(count, noun) for noun, count in others.items() if count)}.")
     apet = where(table, table["method"] == "apet")
     if len(apet):
         counts = {kind: len(set(apet[f"{kind}_seed"].dropna())) for kind in ("position", "train")}
@@ -76,13 +87,7 @@ def what_was_run(rows: pd.DataFrame) -> list[str]:
         sentences.append(f"APET tuned k = {number(k[0])} to {number(k[-1])} parameters, with {seeds}.")
     cost = table["example_gradients"].dropna().to_numpy().sum()
     if cost:
-        sentences.append(f"The runs that state their cost took {cost:,.0f} example gradients together.")
-    found = pairs(rows)
-    for word, thresholds in (("measured", [p.measured for p in found]), ("predicted", [p.predicted for p in found])):
-        known = [threshold for threshold in thresholds if threshold]
-        censored = sum(bool(threshold.censored) for threshold in known)
-        if known:
-            sentences.append(f"{_count(len(known), 'threshold')} {word}, {censored} of them censored.")
+        sentences.append(f"The training runs took {cost:,.0f} gradients of single examples together.")
     return sentences
 
 
@@ -90,18 +95,23 @@ def _count(n: int, noun: str) -> str:
     return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
 
 
+def _counted(n: int, nouns: str) -> str:
+    """ "1 spectrum" or "3 spectra" from "spectrum/spectra"."""
+    one, several = nouns.split("/")
+    return f"{n} {one if n == 1 else several}"
+
+
 def _threshold_line(pair: Pair) -> list[str]:
-    fits = {True: "yes", False: "no", None: "not comparable"}[pair.within_factor_two]
+    ratio = "–" if pair.ratio is None else f"{number(pair.ratio.value)} [{number(pair.ratio.low)}, {number(pair.ratio.high)}]"
     return [
-        pair.setting.label, pair.model, f"{pair.parameters:,}", number(pair.target), interval(pair.measured),
-        interval(pair.predicted), number(pair.ratio), fits,
+        pair.question, pair.model, f"{pair.parameters:,}", number(pair.target), interval(pair.measured), interval(pair.predicted), ratio,
     ]  # fmt: skip
 
 
 def _accuracy_line(best: Best) -> list[str]:
     return [
         best.setting.label, best.model, method_name(best.method), f"{best.k:,}",
-        with_error(best.accuracy, best.stderr), str(best.n), number(best.chance),
+        with_error(best.accuracy, best.error), str(best.n), number(best.chance),
     ]  # fmt: skip
 
 
@@ -137,7 +147,7 @@ def _figure(name: str, png: Path, rows: pd.DataFrame) -> dict[str, object]:
 def _definitions(rows: pd.DataFrame) -> list[str]:
     """How target and interval were defined, in the words of the rows."""
     words: dict[str, list[str]] = {}
-    for quantity, word in {"target_loss": "target", "k_star": "measured k*", "k_pred": "predicted k"}.items():
+    for quantity, word in {"target_loss": "target", "k_star": "measured k*", "k_gm": "predicted k"}.items():
         for note in dict.fromkeys(pick(rows, quantity)["note"]):
             if note and not note.startswith("censored"):
                 words.setdefault(note, []).append(word)

@@ -12,10 +12,12 @@ from typing import Any, cast
 import pandas as pd
 
 COLUMNS = (
-    "model", "parameters", "task", "split", "method", "subspace", "placement", "k", "position_seed", "train_seed",
+    "model", "parameters", "task", "kind", "protocol", "split", "method", "subspace", "placement", "k", "position_seed", "train_seed",
     "target", "quantity", "x", "y", "value", "stderr", "low", "high", "note", "run_id",
 )  # fmt: skip
-IDENTITY = ("model", "parameters", "task", "method", "subspace", "placement", "k", "position_seed", "train_seed")
+IDENTITY = ("model", "parameters", "task", "protocol", "method", "subspace", "placement", "k", "position_seed", "train_seed")
+SETTING = ("protocol", "subspace", "placement")  # columns that tell the settings of a task apart
+ASKING = ("train", "threshold")  # kinds of rows that say which settings there are
 ORDER = ["parameters", "model", "task", "method", "k", "run_id", "quantity", "split", "x", "y", "note"]
 # What a training run reports: column of the wide table -> (quantity, split); split "" takes any.
 RUN_QUANTITIES = {
@@ -35,15 +37,19 @@ class CannotDraw(ValueError):
 
 @dataclass(frozen=True)
 class Setting:
-    """A task, and a subspace and placement where the rows hold several of them: what must not be pooled."""
+    """A task, with protocol, subspace and placement where the rows hold several of them: what must not be pooled.
+
+    "" stands for a column that all rows of the task share.
+    """
 
     task: str
+    protocol: str = ""
     subspace: str = ""
     placement: str = ""
 
     @property
     def label(self) -> str:
-        return ", ".join(part for part in (self.task, self.subspace, self.placement) if part)
+        return ", ".join(part for part in (self.task, self.protocol, self.subspace, self.placement) if part)
 
 
 def tidy(rows: pd.DataFrame) -> pd.DataFrame:
@@ -56,7 +62,7 @@ def tidy(rows: pd.DataFrame) -> pd.DataFrame:
     if missing:
         raise CannotDraw(f"rows lack the columns {', '.join(missing)}")
     rows = rows.loc[:, list(COLUMNS)].drop_duplicates().reset_index(drop=True)
-    words = ["task", "split", "method", "subspace", "placement", "note", "run_id"]
+    words = ["task", "kind", "protocol", "split", "method", "subspace", "placement", "note", "run_id"]
     rows[words] = rows[words].astype(object).where(rows[words].notna(), "")
     for column in ("parameters", "target", "x", "y", "value", "stderr", "low", "high", "k"):
         rows[column] = pd.to_numeric(rows[column])
@@ -75,23 +81,38 @@ def models(rows: pd.DataFrame) -> dict[str, int]:
 
 
 def settings(rows: pd.DataFrame) -> list[Setting]:
-    """The settings in `rows`, sorted. Subspace and placement are named only where the APET runs of a task differ."""
-    trained = where(rows, (rows["method"] == "apet") & rows["quantity"].isin(["accuracy", "loss"]))
-    found = []
+    """The settings in `rows`, sorted. Protocol, subspace and placement are named only where a task has several of them.
+
+    Training runs and thresholds say which there are; a spectrum or a slice on other examples makes no further setting.
+    """
+    asked = where(rows, rows["kind"].isin(ASKING))
+    found: list[Setting] = []
     for task in sorted(set(rows["task"])):
-        apet = where(trained, trained["task"] == task)
-        pairs = {(s, p) for s, p in zip(apet["subspace"], apet["placement"], strict=True) if s or p}
-        found += [Setting(task, s, p) for s, p in sorted(pairs)] if len(pairs) > 1 else [Setting(task)]
+        own = where(asked, asked["task"] == task)
+        tuned = where(own, (own["method"] == "apet") & (own["subspace"] != ""))
+        combined = {tuple(map(str, line)) for line in tuned[list(SETTING)].drop_duplicates().to_numpy()}
+        combined |= {(protocol, "", "") for protocol in set(own["protocol"]) - {protocol for protocol, *_ in combined}}
+        varies = [len({each[i] for each in combined} - {""}) > 1 for i in range(len(SETTING))]
+        named = {Setting(task, *(value if some else "" for value, some in zip(each, varies, strict=True))) for each in combined}
+        found += sorted(named, key=lambda setting: setting.label) or [Setting(task)]
     return found
 
 
 def in_setting(rows: pd.DataFrame, setting: Setting) -> pd.DataFrame:
-    """Rows of the setting's task; of the APET rows only those of its subspace and placement (or that name none)."""
+    """Rows of the setting's task and protocol; of the APET rows only those of its subspace and placement (or that name none)."""
     chosen = rows["task"] == setting.task
+    if setting.protocol:
+        chosen &= rows["protocol"].isin([setting.protocol, ""])
     for column, wanted in (("subspace", setting.subspace), ("placement", setting.placement)):
         if wanted:
             chosen &= (rows["method"] != "apet") | rows[column].isin([wanted, ""])
     return where(rows, chosen)
+
+
+def family(model: str) -> str:
+    """The name without its organisation and size; an untrained twin is of another family."""
+    name, twin, rest = model.rstrip("/").rpartition("/")[2].partition(" (")
+    return name.rpartition("-")[0] + twin + rest
 
 
 def of_model(rows: pd.DataFrame, model: str) -> pd.DataFrame:
@@ -109,6 +130,7 @@ def runs(rows: pd.DataFrame) -> pd.DataFrame:
 
     Raises CannotDraw where one run id holds two values of the same quantity.
     """
+    rows = where(rows, rows["kind"] == "train")
     parts = []
     for column, (quantity, split) in RUN_QUANTITIES.items():
         part = pick(rows, quantity, split).set_index("run_id")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from figures import style
-from figures.rows import CannotDraw, pick, tidy, where
+from figures.rows import CannotDraw, family, pick, tidy, where
 from figures.spectra import MATRICES, matrix_of
 
 HEIGHT = 1.75  # inches a line of panels
@@ -49,7 +50,9 @@ def draw(rows: pd.DataFrame) -> Figure:
     for task, line in zip(tasks, grid, strict=True):
         for (name, (title, log)), axes in zip(PANELS.items(), line, strict=True):
             own = where(numbers, (numbers["task"] == task) & (numbers["quantity"] == name))
-            if own.empty or (name == "negative_mass" and own["value"].to_numpy().max() < 1e-6):  # a Gauss-Newton matrix has none
+            if name == "negative_mass":
+                own = where(own, own["matrix"] != MATRICES["ggn"])  # which has none by its make
+            if own.empty:
                 axes.remove()
                 continue
             _panel(axes, own, looks, log)
@@ -67,34 +70,32 @@ def _numbers(rows: pd.DataFrame) -> pd.DataFrame:
     parts += [where(found, found["x"] == rank) for found, rank in ((pick(rows, name), rank) for name, rank in of_rank.items())]
     found = pd.concat(parts, ignore_index=True)
     found["matrix"] = [matrix_of(note) for note in found["note"]]
-    found["family"] = [_family(name) for name in found["model"]]
+    found["family"] = [family(name) for name in found["model"]]
     for column in ("k", "placement"):
         if len(set(found[column])) > 1:
             raise CannotDraw(f"spectra of several {column} in the rows: {', '.join(map(str, sorted(set(found[column]))))}; select one")
     return found
 
 
-def _family(model: str) -> str:
-    """The name without its size; an untrained twin is of another family."""
-    name, twin, rest = model.partition(" (")
-    return name.rpartition("-")[0] + twin + rest
-
-
 def _panel(axes: Axes, numbers: pd.DataFrame, looks: dict[str, tuple[style.Colour, str]], log: bool) -> None:
-    for family, matrix in sorted(set(zip(numbers["family"], numbers["matrix"], strict=True))):
-        group = where(numbers, (numbers["family"] == family) & (numbers["matrix"] == matrix))
-        colour, marker = looks[family]
+    values = numbers["value"].to_numpy(float)
+    foot = float(values[values > 0].min()) / 2 if log and (values > 0).any() else 0.0
+    for name, matrix in sorted(set(zip(numbers["family"], numbers["matrix"], strict=True))):
+        group = where(numbers, (numbers["family"] == name) & (numbers["matrix"] == matrix))
+        colour, marker = looks[name]
         dashes = next(LINES[key] for key, name in MATRICES.items() if name == matrix)
         sizes = sorted(set(group["parameters"]))
         middle, spread = zip(*(_mean(where(group, group["parameters"] == size)) for size in sizes), strict=True)
-        axes.errorbar(
-            np.array(sizes, float), middle, yerr=spread, color=colour, marker=marker,
-            linestyle=dashes, markersize=3, elinewidth=0.7, linewidth=0.9,
-        )  # fmt: skip
+        look: dict[str, Any] = {"color": colour, "marker": marker, "linestyle": dashes, "markersize": 3, "linewidth": 0.9}
+        if log:
+            style.log_bars(axes, np.array(sizes, float), np.array(middle), np.array(spread), foot, **look)
+        else:
+            axes.errorbar(np.array(sizes, float), middle, yerr=spread, elinewidth=0.7, **look)
     every = numbers["parameters"].to_numpy(float)
     style.log_counts(axes.xaxis, every.min() / 1.4, every.max() * 1.4)
     if log:
         axes.set_yscale("log")
+        axes.set_ylim(bottom=foot)
     axes.set_xlabel("parameters")
 
 

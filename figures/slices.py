@@ -26,7 +26,7 @@ def draw(rows: pd.DataFrame) -> Figure:
     panels: dict[tuple, list[Grid]] = defaultdict(list)
     for grid in found:
         panels[grid.task, grid.parameters, grid.model, grid.directions, grid.taken].append(grid)
-    figure, cells = style.small_multiples(len(panels), HEIGHT)
+    figure, cells = style.small_multiples(len(panels), HEIGHT, most=3)  # titles are long
     for index, (axes, group) in enumerate(zip(cells, panels.values(), strict=True)):
         fan(axes, group, group)
         axes.set_xlabel("displacement $|\\delta|$")

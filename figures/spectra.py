@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator
 
 from figures import style
-from figures.rows import CannotDraw, models, pick, tidy, where
+from figures.rows import CannotDraw, family, models, pick, tidy, where
 
 HEIGHT = 1.9  # inches a line of panels
 COLUMNS = 3
@@ -37,33 +37,46 @@ class Look:
 def draw(rows: pd.DataFrame) -> Figure:
     """Panels by task, models overlaid by colour, matrices by dashes; a panel is drawn if it has rows.
 
-    Bars and bands are the recorded residuals and standard errors. Raises CannotDraw without spectra.
+    Several families have a line of panels each, without densities. Bars and bands are the recorded residuals and standard errors.
+    Raises CannotDraw without spectra.
     """
     rows = tidy(rows)
     found = where(rows, rows["quantity"].isin(QUANTITIES) & rows["x"].notna() & rows["value"].notna())
     if found.empty:
         raise CannotDraw(f"no {', '.join(QUANTITIES)} in the rows")
-    found = found.assign(matrix=[matrix_of(note) for note in found["note"]])
-    tasks = sorted(set(found["task"]))
-    names = [name for name, (quantity, _, _) in PANELS.items() if quantity in set(found["quantity"])]
+    found = found.assign(matrix=[matrix_of(note) for note in found["note"]], family=[family(name) for name in found["model"]])
+    found = found.assign(largest=found["run_id"].map(_largest(found)))
+    lines = sorted(set(zip(found["task"], found["family"], strict=True)))
+    panels = PANELS if len({name for _, name in lines}) == 1 else {name: PANELS[name] for name in OF_FAMILIES}
+    names = [name for name, (quantity, _, _) in panels.items() if quantity in set(found["quantity"])]
     look = _look(found, style.model_colours(models(rows)))
     columns = min(COLUMNS, len(names))
-    lines = ceil(len(names) / COLUMNS)  # of a task
-    figure = style.new_figure(style.TEXT_WIDTH if columns > 1 else style.COLUMN_WIDTH, HEIGHT * lines * len(tasks) + 0.45)
-    grid = figure.subplots(lines * len(tasks), columns, squeeze=False).reshape(len(tasks), -1)
+    depth = ceil(len(names) / COLUMNS)  # lines of panels of a task and family
+    figure = style.new_figure(style.TEXT_WIDTH if columns > 1 else style.COLUMN_WIDTH, HEIGHT * depth * len(lines) + 0.45)
+    grid = figure.subplots(depth * len(lines), columns, squeeze=False).reshape(len(lines), -1)
     index = 0
-    for task, line in zip(tasks, grid, strict=True):
-        for name, axes in zip_longest(names, line):
-            quantity, title, curve = PANELS.get(name, ("", "", None))
-            own = pick(where(found, found["task"] == task), quantity)
-            if curve is None or own.empty:
+    for (task, name), cells in zip(lines, grid, strict=True):
+        own = where(found, (found["task"] == task) & (found["family"] == name))
+        setting = ", ".join(part for part, several in ((task, 0), (name, 1)) if len({line[several] for line in lines}) > 1)
+        for panel, axes in zip_longest(names, cells):
+            quantity, title, curve = panels.get(panel, ("", "", None))
+            part = pick(own, quantity)
+            if curve is None or part.empty:
                 axes.remove()
                 continue
-            curve(axes, own, look)
-            style.letter(axes, index, title if len(tasks) == 1 else f"{task}: {title}")
+            curve(axes, part, look)
+            style.letter(axes, index, f"{title}\n{setting}" if setting else title)
             index += 1
-    style.outside_legend(figure, _legend(look))
+    negative = bool((pick(found, "eigenvalue")["value"] < 0).any())
+    style.outside_legend(figure, _legend(look, negative))
     return style.finish(figure)
+
+
+def _largest(rows: pd.DataFrame) -> dict[str, float]:
+    """run id -> its largest |eigenvalue|, or how far its density reaches."""
+    reach = pick(rows, "density").groupby("run_id")["x"].agg(lambda x: float(np.abs(x).max()))
+    known = pick(rows, "eigenvalue").groupby("run_id")["value"].agg(lambda value: float(np.abs(value).max()))
+    return {**reach.to_dict(), **known.to_dict()}
 
 
 def matrix_of(note: str) -> str:
@@ -93,29 +106,45 @@ def _curves(rows: pd.DataFrame, look: Look) -> list[tuple[style.Colour, str, pd.
 
 
 def _eigenvalues(axes: Axes, rows: pd.DataFrame, look: Look) -> None:
+    """|l| by rank among those of one sign: a branch of positive eigenvalues, filled, and one of negative, open."""
+    sizes = np.abs(rows["value"].to_numpy(float))
+    foot = max(float(sizes[sizes > 0].min()) / 2, float(sizes.max()) * SMALLEST) if (sizes > 0).any() else 0.5
+    highest = 1
     for colour, dashes, own in _curves(rows, look):
-        axes.errorbar(
-            own["x"], own["value"], yerr=own["stderr"].fillna(0.0), color=colour, linestyle=dashes, marker="o",
-            markersize=2, elinewidth=0.7, linewidth=0.8,
-        )  # fmt: skip
-    ranks = rows["x"].to_numpy()
-    style.log_counts(axes.xaxis, ranks.min() / 1.3, ranks.max() * 1.3)
-    _signed_log(axes, "y", rows["value"].to_numpy())
-    axes.set(xlabel="rank", ylabel="eigenvalue $\\lambda$")
+        for sign, filled in ((1, colour), (-1, "white")):
+            branch = where(own, sign * own["value"] > 0)
+            order = np.argsort(-np.abs(branch["value"].to_numpy(float)), kind="stable")
+            value, error = (branch[name].to_numpy(float)[order] for name in ("value", "stderr"))
+            highest = max(highest, len(value))
+            style.log_bars(
+                axes, np.arange(1.0, len(value) + 1), np.abs(value), np.nan_to_num(error), foot, color=colour, linestyle=dashes,
+                marker="o", markersize=2.4, mfc=filled, mew=0.7, linewidth=0.8,
+            )  # fmt: skip
+    style.log_counts(axes.xaxis, 0.8, 1.3 * highest)
+    axes.set(yscale="log", xlabel="rank among one sign", ylabel="$|\\lambda|$")
+    axes.set_ylim(foot, 2 * float(sizes.max()) or 1.0)
 
 
 def _density(axes: Axes, rows: pd.DataFrame, look: Look) -> None:
     _banded(axes, rows, look)
     visible = where(rows, rows["value"] > rows["value"].max() * SMALLEST)["x"].to_numpy()
     _signed_log(axes, "x", visible)
-    axes.set(xlim=(visible.min(), visible.max()), xlabel="$\\lambda$", ylabel="density")
+    axes.set(xlim=_with_room(visible), xlabel="$\\lambda$", ylabel="density")
+
+
+def _with_room(values: np.ndarray) -> tuple[float, float]:
+    """The values' range, and a twentieth of it more on each side; below a smallest value above zero a little of it."""
+    low, high = float(values.min()), float(values.max())
+    return (low / 1.2 if low > 0 else low - 0.05 * (high - low)), high + 0.05 * (high - low)
 
 
 def _density_linear(axes: Axes, rows: pd.DataFrame, look: Look) -> None:
-    """The same on a linear axis, where outliers stand apart."""
+    """The same on a linear axis in units of each spectrum's largest |l|, where outliers of all sizes stand apart."""
+    unit = rows["largest"]
+    rows = rows.assign(x=rows["x"] / unit, value=rows["value"] * unit, stderr=rows["stderr"] * unit)
     _banded(axes, rows, look)
     visible = where(rows, rows["value"] > rows["value"].max() * SMALLEST)["x"].to_numpy()
-    axes.set(xlim=(visible.min(), visible.max()), xlabel="$\\lambda$", ylabel="density")
+    axes.set(xlim=_with_room(visible), xlabel="$\\lambda$ / largest $|\\lambda|$", ylabel="density")
     axes.xaxis.set_major_locator(MaxNLocator(4))
 
 
@@ -132,6 +161,16 @@ def _alignment(axes: Axes, rows: pd.DataFrame, look: Look) -> None:
         axes.plot(own["x"], own["value"], color=colour, linestyle=dashes, marker="o", markersize=2, linewidth=0.8)
     style.log_counts(axes.xaxis, 0.8, 1.3 * float(rows["x"].to_numpy().max()))
     axes.set(ylim=(0, 1.03), xlabel="rank", ylabel="share of $|g|^2$")
+
+
+def _gradient(axes: Axes, rows: pd.DataFrame, look: Look) -> None:
+    """The share of |g|^2 in the directions whose eigenvalue is at least l, over l from large to small."""
+    rows = where(rows, rows["x"] > rows["x"].max() * SMALLEST)
+    for colour, dashes, own in _curves(rows, look):
+        axes.step(own["x"], own["value"], where="pre", color=colour, linestyle=dashes, linewidth=0.8)
+    axes.set(xscale="log", ylim=(0, 1.03), xlabel="$\\lambda$", ylabel="share of $|g|^2$ above $\\lambda$")
+    axes.invert_xaxis()
+    axes.xaxis.set_major_locator(LogLocator(numticks=5))
 
 
 def _banded(axes: Axes, rows: pd.DataFrame, look: Look) -> None:
@@ -171,8 +210,11 @@ def _decades(linear: float, top: float) -> list[float]:
     return [10.0**power for power in powers if 10.0**power >= 3 * linear]
 
 
-def _legend(look: Look) -> dict[str, style.Key]:
+def _legend(look: Look, negative: bool) -> dict[str, style.Key]:
     keys: dict[str, style.Key] = {}
+    if negative:
+        for label, filled in (("positive eigenvalues", style.INK), ("negative eigenvalues", "white")):
+            keys[label] = Line2D([], [], color=style.INK, marker="o", markersize=2.4, mfc=filled, mew=0.7, ls="none")
     keys |= {style.short_name(name): Line2D([], [], color=colour) for name, colour in look.colours.items()}
     return keys | {name: Line2D([], [], color=style.INK, ls=dashes) for name, dashes in look.dashes.items()}
 
@@ -183,6 +225,8 @@ PANELS: dict[str, tuple[str, str, Callable[[Axes, pd.DataFrame, Look], None]]] =
     "density": ("density", "density", _density),
     "density_linear": ("density", "density, linear axis", _density_linear),
     "n_eff": ("n_eff", "$N_{eff}$", _n_eff),
-    "alignment": ("top_alignment", "alignment", _alignment),
+    "top_alignment": ("top_alignment", "gradient by rank", _alignment),
+    "alignment": ("alignment", "gradient by $\\lambda$", _gradient),
 }
+OF_FAMILIES = ("eigenvalue", "n_eff", "top_alignment")  # panels where there are several families
 QUANTITIES = list(dict.fromkeys(quantity for quantity, _, _ in PANELS.values()))

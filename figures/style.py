@@ -5,12 +5,14 @@ Figures are made without pyplot, so nothing global is left behind and no window 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
 import matplotlib as mpl
+import numpy as np
 import seaborn as sns
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
@@ -66,9 +68,11 @@ def new_figure(width: float, height: float) -> Figure:
     return figure
 
 
-def small_multiples(count: int, height: float, share: bool = False, projection: str | None = None) -> tuple[Figure, list[Axes]]:
-    """`count` panels of so many inches: one or two beside each other fill a column, from the seventh on four a page's width."""
-    columns = min(count, 2) if count <= 6 else 4
+def small_multiples(
+    count: int, height: float, share: bool = False, projection: str | None = None, most: int = 5
+) -> tuple[Figure, list[Axes]]:
+    """`count` panels of so many inches, with the fewest holes: a column wide for up to two, or two by two, else a page wide."""
+    columns = grid_columns(count, most)
     lines = -(-count // columns)
     figure = new_figure(COLUMN_WIDTH if columns <= 2 else TEXT_WIDTH, height * lines + 0.5)
     options: dict[str, Any] = {"sharex": share, "sharey": share, "squeeze": False, "subplot_kw": {"projection": projection}}
@@ -78,6 +82,13 @@ def small_multiples(count: int, height: float, share: bool = False, projection: 
     for axes in grid[max(0, count - columns) : count]:  # the lowest of their columns
         axes.tick_params(labelbottom=True)
     return figure, list(grid[:count])
+
+
+def grid_columns(count: int, most: int = 5) -> int:
+    """How many of `count` panels stand beside each other: up to 2, or 2 by 2, in a column's width, else 3 to `most`: the fewest holes."""
+    if count <= 2 or count == 4:
+        return min(count, 2)
+    return min(range(3, most + 1), key=lambda columns: (-count % columns, -columns))
 
 
 def columns_of(cells: list[Axes]) -> int:
@@ -125,11 +136,44 @@ def log_counts(axis: Axis, low: float, high: float, most: int = 5) -> None:
     """Log scale for counts from `low` to `high`, with at most about `most` labels; minor ticks bear none."""
     name = "x" if axis is axis.axes.xaxis else "y"
     axis.axes.set(**{f"{name}scale": "log", f"{name}lim": (low, high)})
-    choices = [(1.0, 2.0, 5.0), (1.0, 3.0), (1.0,)]
+    choices = [(1.0, 2.0, 5.0), (1.0, 3.0), (1.0,), (1.0, 2.0, 3.0, 5.0, 7.0), (1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0)]
     fits = [c for c in choices if 2 <= sum(low <= m * 10.0**e <= high for m in c for e in range(-3, 13)) <= most]
-    axis.set_major_locator(LogLocator(subs=fits[0] if fits else choices[-1], numticks=most if not fits else 99))
+    axis.set_major_locator(LogLocator(subs=fits[0] if fits else (1.0,), numticks=most if not fits else 99))
     axis.set_major_formatter(FuncFormatter(count_label))
     axis.set_minor_formatter(NullFormatter())
+
+
+def log_bars(axes: Axes, x: np.ndarray, y: np.ndarray, spread: np.ndarray, foot: float, **look: Any) -> None:
+    """Points with bars of +- spread on a logarithmic y axis that begins at `foot`, joined where a linestyle is given.
+
+    A bar that reaches below the foot, zero included, ends in an arrow there; a value that itself is not above it is an open arrow alone,
+    and the line is broken.
+    """
+    shown = y > foot
+    axes.plot(x, np.where(shown, y, np.nan), **look)
+    edge = foot * 1.12
+    for at, value, low, high in zip(x, y, y - spread, y + spread, strict=True):
+        if value <= foot:
+            axes.plot(at, edge, "v", color=look["color"], mfc="white", markersize=3.2, mew=0.7, zorder=4)
+            continue
+        axes.plot([at, at], [max(low, foot), high], color=look["color"], linewidth=0.7, zorder=2)
+        if low <= foot:
+            axes.plot(at, edge, "v", color=look["color"], markersize=2.6, mew=0, zorder=4)
+
+
+def bar_along(axes: Axes, y: float, low: float, high: float, colour: Colour) -> None:
+    """A thin horizontal bar from low to high within the x limits as they are; an end beyond them, or not known, is an arrow at the edge.
+
+    Nothing is drawn where neither end is known.
+    """
+    if math.isnan(low) and math.isnan(high):
+        return
+    left, right = axes.get_xlim()
+    ends = [end if math.isfinite(end) else edge for end, edge in ((low, 0.0), (high, math.inf))]
+    axes.plot([max(ends[0], left), min(ends[1], right)], [y, y], color=colour, linewidth=0.5, zorder=2)
+    for beyond, at, marker in ((ends[0] < left, 0.0, "<"), (ends[1] > right, 1.0, ">")):
+        if beyond:
+            axes.plot(at, y, marker, color=colour, markersize=2.6, mew=0, transform=axes.get_yaxis_transform(), clip_on=False, zorder=4)
 
 
 def outside_legend(figure: Figure, handles: Mapping[str, Key]) -> None:

@@ -13,13 +13,13 @@ from matplotlib.patches import Patch
 
 from figures import style
 from figures.interval import Interval, Pair, pairs
-from figures.rows import CannotDraw, models, tidy
+from figures.rows import CannotDraw, family, models, tidy
 
 HEIGHT = 3.3  # inches
 SETTING_MARKERS = "oDs^vPX*"
 Colours = dict[str, style.Colour]  # by model
 Markers = dict[str, str]  # by setting
-QUANTITIES = {"k_star": ("measured k*", style.MEASURED, "-"), "k_pred": ("predicted k", style.PREDICTED, "--")}
+SERIES = {"measured": ("measured k*", style.MEASURED, "-"), "predicted": ("predicted k", style.PREDICTED, "--")}
 MARGIN = 1.6  # the axes go this factor beyond the data, so that arrows at the edge stand clear of points
 ARROWS = {("x", "above"): ">", ("x", "below"): "<", ("y", "above"): "^", ("y", "below"): "v"}
 INSIDE = {"above": 0.97, "below": 0.03}  # where such an arrow stands, as a fraction of the axis
@@ -34,11 +34,11 @@ def draw(rows: pd.DataFrame) -> Figure:
     rows = tidy(rows)
     found = pairs(rows)
     if not any(i and not i.censored for pair in found for i in (pair.measured, pair.predicted)):
-        raise CannotDraw("no uncensored k_star or k_pred in the rows" if found else "no k_star or k_pred in the rows")
+        raise CannotDraw("every threshold in the rows is censored" if found else "no threshold in the rows")
     # A pair without any value has no place in (a): (b) shows it by two arrows.
     both = [p for p in found if p.measured and p.predicted and not (p.measured.censored and p.predicted.censored)]
     colours = style.model_colours(models(rows))
-    markers = dict(zip(sorted({pair.setting.label for pair in found}), SETTING_MARKERS * 9, strict=False))
+    markers = dict(zip(sorted({pair.question for pair in found}), SETTING_MARKERS * 9, strict=False))
     figure = style.new_figure(style.TEXT_WIDTH if both else style.COLUMN_WIDTH, HEIGHT)
     axes = figure.subplots(1, 2 if both else 1, squeeze=False)[0]
     if both:
@@ -76,7 +76,7 @@ def _predicted_against_measured(axes: Axes, both: list[Pair], colours: Colours, 
     axes.fill_between(line, line / 2, line * 2, color=style.GREY, alpha=0.18, linewidth=0)
     axes.plot(line, line, color=style.GREY, linewidth=0.8)
     for pair in both:
-        _point(axes, pair, colours[pair.model], markers[pair.setting.label])
+        _point(axes, pair, colours[pair.model], markers[pair.question])
     axes.set(xlabel="measured k*", ylabel="predicted k", aspect="equal")
 
 
@@ -109,17 +109,18 @@ def _against_size(axes: Axes, found: list[Pair], colours: Colours, markers: Mark
     sizes = [pair.parameters for pair in found]
     style.log_counts(axes.xaxis, min(sizes) / MARGIN, max(sizes) * MARGIN)
     style.log_counts(axes.yaxis, *_limits(found))
-    for quantity, (_, colour, dashes) in QUANTITIES.items():
+    for series, (_, colour, dashes) in SERIES.items():
         for setting, marker in markers.items():
-            own = [pair for pair in found if pair.setting.label == setting]
-            _sizes(axes, own, quantity, colour, dashes, marker)
+            own = [pair for pair in found if pair.question == setting]
+            for name in dict.fromkeys(family(pair.model) for pair in own):  # sizes of two families are in no order
+                _sizes(axes, [pair for pair in own if family(pair.model) == name], series, colour, dashes, marker)
     axes.set(xlabel="parameters of the model", ylabel="tunable parameters k")
 
 
-def _sizes(axes: Axes, found: list[Pair], quantity: str, colour: str, dashes: str, marker: str) -> None:
-    """One quantity over models; measured and predicted stand a little apart so that bars can be told apart."""
-    aside, filled = (0.96, colour) if quantity == "k_star" else (1.04, "white")
-    points = [(p.parameters * aside, p.measured if quantity == "k_star" else p.predicted) for p in found]
+def _sizes(axes: Axes, found: list[Pair], series: str, colour: str, dashes: str, marker: str) -> None:
+    """One series over models; measured and predicted stand a little apart so that bars can be told apart."""
+    aside, filled = (0.96, colour) if series == "measured" else (1.04, "white")
+    points: list[tuple[float, Interval | None]] = [(p.parameters * aside, getattr(p, series)) for p in found]
     # A censored model breaks the line: joining its neighbours would suggest a value for it.
     values = [math.nan if i is None or i.censored else i.value for _, i in points]
     axes.plot([x for x, _ in points], values, linestyle=dashes, color=colour, linewidth=0.8)
@@ -135,13 +136,13 @@ def _sizes(axes: Axes, found: list[Pair], quantity: str, colour: str, dashes: st
 
 
 def _legend(found: list[Pair], both: list[Pair], colours: Colours, markers: Markers) -> dict[str, style.Key]:
-    """Colours are models (left panel), line and fill are the quantity (right panel), markers settings if several."""
+    """Colours are models (left panel), line and fill are the series (right panel), markers settings if several."""
     keys: dict[str, style.Key] = {}
     for model in dict.fromkeys(pair.model for pair in both):
         keys[style.short_name(model)] = Line2D([], [], marker="o", linestyle="none", color=colours[model])
-    for quantity, (label, colour, dashes) in QUANTITIES.items():
-        filled = colour if quantity == "k_star" else "white"
-        if any(pair.measured if quantity == "k_star" else pair.predicted for pair in found):
+    for series, (label, colour, dashes) in SERIES.items():
+        filled = colour if series == "measured" else "white"
+        if any(getattr(pair, series) for pair in found):
             keys[label] = Line2D([], [], marker="o", color=colour, mfc=filled, ls=dashes, lw=0.8)
     if both:
         keys["equal, and within a factor 2"] = (

@@ -72,13 +72,14 @@ from landscape.quadrature import (
 )
 from landscape.slices import Rounding, Slice, axis, quadratic, refined, rounding, slice_of
 from landscape.tangent import Tangent
-from landscape.threshold import Crossing, crossing, gap_of_accuracy, gap_of_loss
+from landscape.threshold import Closing, Crossing, closing, crossing, gap_of_accuracy, gap_of_loss
 
 __all__ = [
     "Angular",
     "Attribution",
     "Bezier",
     "Block",
+    "Closing",
     "CoordinatePoint",
     "CrossEntropy",
     "Crossing",
@@ -121,6 +122,7 @@ __all__ = [
     "blocks",
     "by_columns",
     "check_operator",
+    "closing",
     "coordinate_point",
     "coordinate_threshold",
     "crossing",

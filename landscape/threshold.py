@@ -22,6 +22,7 @@ Positions = npt.NDArray[np.intp]
 REACH, LEAST = 1.3, 7  # the line is through runs within REACH in log k of the crossing, and beyond the LEAST nearest ones
 WIDER = 1.3  # how far beyond those, and by how much the reach grows where there is no line
 CENTRINGS = 5  # times at most that the runs to use are chosen anew about the line's zero
+SURE, ROUND = 2.5, 3  # slope over its standard error that is told from zero even if it turns out a little smaller; fewest runs more
 SATURATED = 0.5  # of the runs near the crossing more than this part have one and the same gap
 
 
@@ -41,6 +42,31 @@ class Crossing:
     method: Literal["line", "probit"]
     used: tuple[int, ...] = ()  # positions of the runs used
     lapses: tuple[int, ...] = ()  # positions of runs near the crossing that were set aside as failed trainings
+
+
+@dataclass(frozen=True)
+class Closing:
+    """What would close a threshold's open interval: about `runs` more runs, at k from `low` to `high`."""
+
+    runs: int
+    low: float
+    high: float
+
+
+def closing(found: Crossing, ks: npt.ArrayLike) -> Closing | None:
+    """What would close the interval of `found`, the crossing of runs at `ks` (runs,); None where it is closed or censored.
+
+    A line's end is open where its slope is not told from zero. The slope's variance falls with sum (log k - mean)^2, so runs are added at
+    k* / 2 and 2 k* until slope / stderr would be SURE. A probit's end is open where it lies beyond the runs: a round goes there.
+    """
+    if found.censored or found.k_star is None or (found.low is not None and found.high is not None):
+        return None
+    if found.method == "probit" or found.slope is None or found.slope_stderr is None:
+        low, high = found.window
+        return Closing(ROUND, low / 2 if found.low is None else found.k_star, found.k_star if found.low is None else 2 * high)
+    x = np.log(np.asarray(ks, np.float64)[list(found.used)])
+    lacking = max((SURE * found.slope_stderr / found.slope) ** 2 - 1, 0.0) * float(((x - x.mean()) ** 2).sum())
+    return Closing(max(ROUND, math.ceil(lacking / math.log(2) ** 2)), found.k_star / 2, 2 * found.k_star)
 
 
 def gap_of_loss(loss: float, target: float) -> float:

@@ -1,8 +1,9 @@
-"""Generated tasks, one of each type, so that a demonstration needs no data files: name -> `generate(split, count, seed=0)`."""
+"""Generated tasks, one or more of each type, so that a demonstration needs no data files: name -> `generate(split, count, seed=0)`."""
 
-from apet.generated import nli, paraphrase, qa, sentiment, summary
+from apet.generated import nli, paraphrase, qa, review, sentiment, summary
 
 GENERATORS = {
+    "mini-review": review.generate,
     "mini-sentiment": sentiment.generate,
     "mini-nli": nli.generate,
     "mini-paraphrase": paraphrase.generate,

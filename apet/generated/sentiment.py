@@ -161,7 +161,7 @@ def capacity(split: str) -> int:
 
 def draw(split: str, count: int, seed: int = 0) -> list[tuple[str, str, int]]:
     """The rows of `generate` as (family, sentence, label)."""
-    return pairs(tuple(FAMILIES), frames, _pair, split, count, seed)
+    return pairs(tuple(FAMILIES), frames, pair, split, count, seed)
 
 
 def words(split: str, label: int, kind: str, grade: str = "any") -> list[str]:
@@ -184,7 +184,7 @@ def frames(split: str, family: str) -> list[Frame]:
     return [frame for frame in every if open_to(split, frame.text)]
 
 
-def _pair(frame: Frame, split: str, rng: np.random.Generator) -> list[tuple[str, str, int]]:
+def pair(frame: Frame, split: str, rng: np.random.Generator) -> list[tuple[str, str, int]]:
     """The frame with a negative and with a positive label, in random order; part and intensifier are shared."""
     grade = "mild" if frame.family == "negation" else "any"
     shared = {"part": pick(PARTS.get(frame.kind, ("",)), rng)}

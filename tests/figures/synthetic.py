@@ -18,7 +18,8 @@ NOTE = "train loss equals 0.4 of the initial loss; 95 % bootstrap interval over 
 TARGET = 0.277
 Row = dict[str, Any]
 BLANK: Row = {
-    "split": None, "method": "apet", "subspace": "coordinates", "placement": "random", "k": 0, "position_seed": None,
+    "kind": "", "protocol": "64 examples", "split": None, "method": "apet", "subspace": "coordinates", "placement": "random", "k": 0,
+    "position_seed": None,
     "train_seed": None, "target": math.nan, "x": math.nan, "y": math.nan, "stderr": math.nan, "low": math.nan, "high": math.nan,
     "note": "", "run_id": "",
 }  # fmt: skip
@@ -59,7 +60,7 @@ def _run(base: Row, method: str, k: int, seed: int) -> list[Row]:
     loss = 0.693 * (1 - progress) * math.exp(0.08 * noise[0])
     accuracy = min(0.97, 0.5 + 0.38 * progress * (1 + 0.1 * math.log10(base["parameters"] / 2e5)) + 0.012 * noise[1])
     run = {
-        **base, "method": method, "k": k, "position_seed": seed if method == "apet" else None, "train_seed": seed,
+        **base, "kind": "train", "method": method, "k": k, "position_seed": seed if method == "apet" else None, "train_seed": seed,
         "run_id": f"{base['model']}-{base['task']}-{method}-{k}-{seed}",
     }  # fmt: skip
     if method != "apet":
@@ -85,9 +86,8 @@ def _thresholds(base: Row, censored: bool) -> list[Row]:
     k_pred = k_star * {241_248: 0.8, 790_096: 1.25, 2_100_224: 0.42}.get(base["parameters"], 1.1)
     common = {
         **base,
+        "kind": "threshold",
         "k": None,
-        "subspace": None,
-        "placement": None,
         "target": TARGET,
         "note": NOTE,
         "run_id": f"{base['model']}-{base['task']}-threshold",
@@ -125,7 +125,8 @@ def _path(common: Row, k: float) -> list[Row]:
         ("path_loss", name, 0.693 / (1 + 2 * x), factor * k * x) for name, factor in factors.items() for x in np.geomspace(0.02, 8, 20)
     ]
     return [
-        *({**common, "quantity": f"k_{name}", "value": factor * k} for name, factor in factors.items()),
+        *({**common, "quantity": f"k_{name}", "value": factor * k} for name, factor in factors.items() if name != "gm"),
+        {**common, "quantity": "k_gm", "value": k, "low": k * 0.9, "high": k * 1.12},
         {**common, "quantity": "k_gordon", "value": 0.8 * k, "stderr": 1.0}, {**common, "quantity": "k_larsen", "value": 3 * k},
         *({**common, "quantity": name, "note": note, "value": value, "x": x} for name, note, value, x in curves),
     ]  # fmt: skip
@@ -136,7 +137,7 @@ def _attribution(common: Row) -> list[Row]:
     smaller = [name for name, size in MODELS.items() if size < common["parameters"]]
     if not smaller or common["model"] not in MODELS:
         return []
-    pair = {**common, "run_id": f"{smaller[-1]}-{common['model']}", "x": float(MODELS[smaller[-1]])}
+    pair = {**common, "kind": "", "run_id": f"{smaller[-1]}-{common['model']}", "x": float(MODELS[smaller[-1]])}
     parts = [("total", 0.3), ("spectrum", 0.25), ("alignment", 0.15), ("gap", -0.1), ("live", 0.0)]
     rows = [(f"explained_{name}", f"by {by}", value * scale) for name, value in parts for by, scale in (("rank", 1.0), ("eigenvalue", 0.6))]
     rows += [("measured_change", "log k*(small) - log k*(large)", 0.4), ("explain_verdict", "explained: they agree", 1.0)]
@@ -176,7 +177,7 @@ def placements() -> pd.DataFrame:
 
 
 def _spectra(base: Row) -> list[Row]:
-    common = {**base, "k": 4096, "placement": None, "note": "ggn", "run_id": f"{base['model']}-{base['task']}-ggn"}
+    common = {**base, "kind": "spectrum", "k": 4096, "note": "ggn", "run_id": f"{base['model']}-{base['task']}-ggn"}
     size = base["parameters"] ** 0.25
     eigenvalues = [(rank, 3.0 * size * rank**-1.3) for rank in range(1, 21)]
     grid = np.concatenate([-np.geomspace(0.3, 1e-4, 30), [0.0], np.geomspace(1e-4, 4 * size, 60)])
@@ -205,14 +206,16 @@ def _slices(base: Row) -> list[Row]:
     train, validation = {"split": "train", "stderr": 0.02}, {"split": "validation", "stderr": 0.03}
     rows: list[Row] = []
     for seed in range(2):
-        common = {**base, "k": 256, "train_seed": seed, "note": "random", "run_id": f"{base['model']}-{base['task']}-line-{seed}"}
+        name = f"{base['model']}-{base['task']}-line-{seed}"
+        common = {**base, "kind": "slice", "k": 256, "train_seed": seed, "note": "random", "run_id": name}
         rows.append({**common, "quantity": "theta_norm", "value": norm})
         for x in np.linspace(-norm, norm, 21):
             height = 0.69 + (0.5 + 0.2 * seed) * math.log1p((x / size) ** 2)
             rows.append({**common, **train, "quantity": "slice_loss", "x": x, "value": height})
             rows.append({**common, **validation, "quantity": "slice_loss", "x": x, "value": height + 0.04})
             rows.append({**common, "split": "train", "quantity": "slice_quadratic", "x": x, "value": 0.69 + (x / size) ** 2})
-    common = {**base, "k": 256, "note": "trajectory at 0123456789abcdef", "run_id": f"{base['model']}-{base['task']}-plane"}
+    name = f"{base['model']}-{base['task']}-plane"
+    common = {**base, "kind": "slice", "k": 256, "note": "trajectory at 0123456789abcdef", "run_id": name}
     rows.append({**common, "quantity": "theta_norm", "value": norm})
     rows += [{**common, "quantity": "explained_variance", "x": rank, "value": share} for rank, share in ((1, 0.71), (2, 0.18))]
     for x in np.linspace(-norm, norm, 11):

@@ -27,7 +27,7 @@ STUDIES = {
     "two tasks": pd.concat([study(TWO), study(TWO, task="rte")]),
     "censored": study(TWO, censored=("mini-t5-240k",)),
     "no accuracy": study(TWO).query("quantity != 'accuracy'"),
-    "no thresholds": study(TWO).query("quantity not in ['k_star', 'k_pred', 'predicted_loss']"),
+    "no thresholds": study(TWO).query("quantity not in ['k_star', 'k_gm', 'k_pred', 'predicted_loss']"),
     "predictions only": study(TWO).query("quantity != 'k_star'"),
     "quadratics": quadratics(),
     "placements": placements(),
@@ -101,7 +101,7 @@ def test_panels_without_rows_are_left_out():
 
 
 def test_subspaces_are_not_pooled():
-    fastfood = study(TWO).query("method == 'apet' and quantity != 'k_star' and quantity != 'k_pred'")
+    fastfood = study(TWO).query("method == 'apet' and quantity not in ['k_star', 'k_gm', 'k_pred']")
     fastfood = fastfood.assign(subspace="fastfood")
     fastfood["run_id"] += "-fastfood"
     panels = FIGURES["performance"](pd.concat([study(TWO), fastfood])).axes
@@ -124,7 +124,7 @@ def test_censored_thresholds_are_arrows_and_break_the_line():
 
 def test_a_pair_without_any_value_is_shown_by_arrows_alone():
     rows = change(study(TWO, censored=("mini-t5-240k",)), "mini-t5-240k", "k_star", low=np.nan)
-    rows = change(rows, "mini-t5-240k", "k_pred", value=np.nan, low=np.nan, high=np.nan, note="censored: above (why)")
+    rows = change(rows, "mini-t5-240k", "k_gm", value=np.nan, low=np.nan, high=np.nan, note="censored: above (why)")
     predicted_alone = rows.query("model == 'mini-t5-240k' or quantity != 'k_star'")
     for few, panels in ((rows, 2), (predicted_alone, 1)):
         drawn = FIGURES["thresholds"](few).axes
@@ -180,13 +180,31 @@ def test_runs_repeated_in_the_rows_count_once():
     assert [np.size(line.get_xdata()) for line in once] == [np.size(line.get_xdata()) for line in twice]
 
 
-def test_negative_eigenvalues_are_drawn():
+def test_negative_eigenvalues_are_a_branch_of_their_own():
     rows = change(study(ONE), "mini-t5-2m", "eigenvalue", note="hessian")
     last = (rows["quantity"] == "eigenvalue") & (rows["x"] >= 19)
     rows.loc[last, "value"] = [-0.4, -0.9]
-    panel = FIGURES["spectra"](rows).axes[0]
-    assert panel.get_yscale() == "symlog"
-    assert panel.get_ylim()[0] < -0.9
+    drawn = FIGURES["spectra"](rows)
+    panel = drawn.axes[0]
+    assert panel.get_yscale() == "log"
+    positive, negative = (line for line in panel.lines if line.get_marker() == "o")
+    assert len(np.asarray(positive.get_xdata())) == 18 and positive.get_markerfacecolor() != "white"
+    np.testing.assert_allclose(np.asarray(negative.get_ydata(), float), [0.9, 0.4])
+    np.testing.assert_allclose(np.asarray(negative.get_xdata(), float), [1, 2])
+    assert negative.get_markerfacecolor() == "white"
+    assert {"positive eigenvalues", "negative eigenvalues"} <= {text.get_text() for text in drawn.legends[0].get_texts()}
+
+
+def test_an_interval_that_reaches_zero_ends_in_an_arrow_at_the_edge_of_a_log_axis():
+    rows = study(TWO)
+    trace = (rows["quantity"] == "trace") & (rows["model"] == "mini-t5-6m")
+    rows.loc[trace, "stderr"] = 50.0
+    panel = next(axes for axes in FIGURES["scale"](rows).axes if "trace" in axes.get_title(loc="left"))
+    foot = panel.get_ylim()[0]
+    arrows = [line for line in panel.lines if line.get_marker() == "v"]
+    assert len(arrows) == 1
+    assert foot < np.asarray(arrows[0].get_ydata(), float)[0] < 1.3 * foot
+    assert all(np.nanmin(np.asarray(line.get_ydata(), float)) >= foot for line in panel.lines)
 
 
 def test_tails_of_a_density_do_not_stretch_the_axis():

@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 
 from figures import FIGURES
-from figures.findings import misfits, scale_verdicts, unchecked
-from figures.interval import Interval
+from figures.findings import answers, misfits, unchecked
+from figures.interval import Interval, Ratio
 from figures.numbers import interval, with_error
 from figures.report import write_report
 from figures.rows import CannotDraw, tidy
@@ -30,7 +30,7 @@ def words(path: Path) -> str:
 
 
 def verdict(rows: pd.DataFrame) -> str:
-    return " ".join(found.word for found in scale_verdicts(tidy(rows)))
+    return " ".join(found.word for found in answers(tidy(rows)) if found.question == "Does k* change with scale?").removeprefix("it ")
 
 
 def test_report_loads_nothing_and_needs_no_script(tmp_path: Path, pngs: dict[str, Path]):
@@ -43,15 +43,15 @@ def test_report_loads_nothing_and_needs_no_script(tmp_path: Path, pngs: dict[str
 def test_report_contains_the_numbers(tmp_path: Path, pngs: dict[str, Path]):
     text = words(write_report(study(censored=("mini-t5-790k",)), tmp_path, "Study", pngs))
     for expected in (
-        "96 [81.6, 115]", "76.8 [69.1, 86]", "0.277", "censored: above 256", "241,248", "0.509", "not comparable",
-        "72 training runs: 48 APET, 12 full fine-tuning, 12 LoRA", "41.0 ± 1.1", "95 % bootstrap interval over runs",
-        "5,529,600 example gradients",
+        "96 [81.6, 115]", "76.8 [69.1, 86]", "0.277", "censored: above 256", "241,248", "0.509",
+        "72 training runs: 48 APET, 12 full fine-tuning, 12 LoRA. Beside them 4 spectra, 12 slices.", "41.0 ± 1.1",
+        "95 % bootstrap interval over runs", "5,529,600 gradients of single examples",
     ):  # fmt: skip
         assert expected in text
     rows = study()
     full = rows[(rows["model"] == LARGE) & (rows["method"] == "full") & (rows["quantity"] == "accuracy")]
-    runs = np.asarray(full["value"], float)
-    assert with_error(runs.mean(), runs.std(ddof=1) / math.sqrt(3)) in text
+    runs, sampled = np.asarray(full["value"], float), np.asarray(full["stderr"], float)
+    assert with_error(runs.mean(), math.hypot(sampled.mean(), runs.std(ddof=1) / math.sqrt(3))) in text
 
 
 def test_report_escapes_everything(tmp_path: Path, pngs: dict[str, Path]):
@@ -68,17 +68,57 @@ def test_report_of_few_rows_says_what_is_absent(tmp_path: Path):
     for expected in ("The rows hold no threshold.", "no validation accuracy", "was not drawn: no eigenvalue",
                      "72 of 72 runs do not say whether they reached their plateau"):  # fmt: skip
         assert expected in text
-    assert "undecided . The rows hold no measured threshold." in text
+    assert "so no question is answered here" in text
 
 
-@pytest.mark.parametrize(("low", "high", "word"), [(17, 26, "falls"), (17, 82, "undecided"), (300, 400, "rises")])
+@pytest.mark.parametrize(("low", "high", "word"), [(17, 26, "falls"), (60, 130, "undecided"), (300, 400, "rises")])
 def test_verdict_follows_the_intervals_of_smallest_and_largest_model(low: float, high: float, word: str):
     assert verdict(change(study(), LARGE, "k_star", value=math.sqrt(low * high), low=low, high=high)) == word
+
+
+def test_a_ratio_has_the_coverage_of_its_parts():
+    """Of two k with normal logs, the 95 % interval of the ratio covers the true one in 95 %."""
+    rng, sd, covered = np.random.default_rng(0), (0.1, 0.2), 0
+    for _ in range(2000):
+        one, other = (math.log(k) + s * rng.normal() for k, s in zip((20.0, 30.0), sd, strict=True))
+        logs = zip((one, other), (1.96 * s for s in sd), strict=True)
+        ratio = Ratio.of(*(Interval(math.exp(x), math.exp(x - s), math.exp(x + s), math.nan, "") for x, s in logs))
+        assert ratio is not None
+        covered += ratio.low <= 20 / 30 <= ratio.high
+    assert 0.935 < covered / 2000 < 0.965
+
+
+def test_a_ratio_is_within_a_factor_only_if_its_whole_interval_is():
+    assert Ratio(1.0, 0.6, 1.8).is_within(2) is True
+    assert Ratio(1.0, 0.4, 1.8).is_within(2) is None
+    assert Ratio(3.0, 2.1, 4.0).is_within(2) is False
+    assert Ratio(1.0, math.nan, 1.8).is_within(2) is None
 
 
 def test_verdict_is_undecided_where_the_facing_end_is_not_known():
     assert verdict(change(study(), LARGE, "k_star", high=math.nan)) == "undecided"
     assert verdict(change(study(), LARGE, "k_star", low=math.nan)) == "falls"
+
+
+def test_predictions_are_judged_by_the_interval_of_their_ratio():
+    def word(rows: pd.DataFrame) -> str:
+        return next(found.word for found in answers(tidy(rows)) if found.question == "Is k* predicted without training?")
+
+    rows = study()  # ratios .8, 1.25, .42 and 1.1
+    assert word(rows) == "undecided"  # the interval of .42 reaches one half
+    assert word(change(rows, "mini-t5-2m", "k_gm", value=11.0, low=10.0, high=12.0)) == "no"
+    close = change(rows, "mini-t5-2m", "k_gm", value=44.0, low=40.0, high=49.0)
+    assert word(close) == "yes"
+    assert word(change(close, "mini-t5-2m", "k_gm", low=math.nan, high=math.nan)) == "undecided"
+
+
+def test_a_task_is_learned_from_five_standard_errors_above_chance_on():
+    rows = study({LARGE: MODELS[LARGE]})
+    (found,) = (found for found in answers(tidy(rows)) if found.question == "Is the task learned?")
+    assert found.word == "yes"
+    rows.loc[rows["quantity"] == "accuracy", "value"] = 0.52
+    (found,) = (found for found in answers(tidy(rows)) if found.question == "Is the task learned?")
+    assert found.word == "undecided"
 
 
 def test_verdict_with_censored_thresholds_uses_the_known_bound_only():
@@ -90,13 +130,23 @@ def test_verdict_with_censored_thresholds_uses_the_known_bound_only():
 
 def test_undecided_is_in_the_report(tmp_path: Path):
     rows = change(study(), LARGE, "k_star", value=70.0, low=17.0, high=120.0)
-    assert "undecided . On sst2, whether measured k* changes" in words(write_report(rows, tmp_path, "Study", {}))
+    text = words(write_report(rows, tmp_path, "Study", {}))
+    assert "Undecided. On sst2, measured k* changes by a factor of 0.729" in text
+    assert "the interval of the factor includes 1" in text
+
+
+def test_an_open_interval_has_its_reason_in_the_page_and_the_table(tmp_path: Path):
+    rows = change(study(), LARGE, "k_star", high=math.nan)
+    star = rows[(rows["model"] == LARGE) & (rows["quantity"] == "k_star")]
+    rows = pd.concat([rows, star.assign(quantity="k_star_open", value=3.0, note="no upper end: why")])
+    assert "mini-t5-6m on sst2: measured k* has no upper end: why." in words(write_report(rows, tmp_path, "Study", {}))
+    assert summary_table(rows)[-1]["why_open"] == "k_star has no upper end: why"
 
 
 def test_everything_that_does_not_fit_is_said():
     found = "\n".join(misfits(tidy(study(censored=("mini-t5-790k",)))))
     for expected in (
-        "mini-t5-2m on sst2: predicted over measured k is 0.42, outside a factor 2.",
+        "mini-t5-2m on sst2: predicted over measured k is 0.42, outside a factor of 2.",
         "mini-t5-2m on sst2: measured 44 [37.4, 52.8] and predicted 18.5 [16.6, 20.7] are disjoint.",
         "mini-t5-790k on sst2: measured k* is censored: above 256.",
         "mini-t5-6m on sst2, APET: 1 of 12 runs (k = 256) did not reach the plateau; largest residual gradient 0.0009.",
@@ -124,7 +174,8 @@ def test_summary_has_a_line_a_model_and_none_for_what_is_absent():
     assert [line["model"] for line in lines] == list(MODELS)
     first = lines[0]
     assert (first["k_star"], first["k_star_low"], first["accuracy_lora"]) == (None, 256.0, None)
-    assert first["k_pred"] == pytest.approx(76.8)
+    assert (first["k_star_censored"], first["k_predicted_censored"]) == ("above", None)
+    assert first["k_predicted"] == pytest.approx(76.8)
     assert first["chance"] == 0.509
 
 

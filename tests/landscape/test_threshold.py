@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from landscape import crossing, gap_of_accuracy, gap_of_loss, passage
+from landscape import closing, crossing, gap_of_accuracy, gap_of_loss, passage
 from landscape.lines import huber_lines
 
 TRUE = math.log(200)
@@ -194,3 +194,38 @@ def test_wrong_use_is_refused_with_the_numbers() -> None:
         gap_of_loss(0, 1)
     with pytest.raises(ValueError, match=r"in 0\.\.1, got 1\.2"):
         gap_of_accuracy(1.2, 0.5)
+
+
+def _noisy(random: np.random.Generator, ks: np.ndarray, sd: float = 0.6) -> np.ndarray:
+    return np.log(ks) - TRUE + sd * random.standard_normal(len(ks))
+
+
+def test_the_runs_that_an_open_interval_asks_for_close_it_in_most_cases() -> None:
+    """Where too few noisy runs leave an end open, as many more as `closing` says, where it says, close it in at least 70 % of cases."""
+    random, closed = np.random.default_rng(0), []
+    for seed in range(150):
+        ks = 200 * np.exp(np.linspace(-0.5, 0.5, 6))
+        gaps = _noisy(random, ks)
+        try:
+            found = crossing(ks, gaps, seed=seed, bootstraps=300)
+        except ValueError:
+            continue
+        needed = closing(found, ks)
+        assert (needed is None) == (found.censored is not None or None not in (found.low, found.high))
+        if needed is None or found.method != "line":
+            continue
+        assert needed.low < (found.k_star or 0) < needed.high
+        more = np.exp(np.linspace(np.log(needed.low), np.log(needed.high), needed.runs))
+        again = crossing(np.append(ks, more), np.append(gaps, _noisy(random, more)), seed=seed, bootstraps=300)
+        closed.append(again.censored is None and None not in (again.low, again.high))
+    assert len(closed) >= 30
+    assert np.mean(closed) >= 0.7
+
+
+def test_a_saturated_metric_whose_end_lies_beyond_the_runs_asks_for_runs_there() -> None:
+    ks = np.array([50.0, 100, 200, 400])
+    found = crossing(ks, np.array([-1.0, 1, 1, 1]))
+    assert (found.method, found.low) == ("probit", None)
+    needed = closing(found, ks)
+    assert needed is not None and needed.runs >= 3 and needed.low < 50
+    assert closing(crossing(ks, -np.ones(4)), ks) is None  # censored: no interval to close
