@@ -138,7 +138,7 @@ def _sides(store: Store, runs: list[Run], target: Target, found: list[Row]) -> l
     if not target.on_loss:
         return []
     measured = {_where(row): row for row in found if row.quantity == target.quantity and math.isnan(row.x)}
-    tuned = sorted({(row.subspace, row.placement) for row in measured.values()}, key=str) or [(None, None)]
+    tuned = sorted({(row.subspace, row.placement) for row in measured.values()}, key=lambda key: tuple(map(str, key))) or [(None, None)]
     groups: dict[tuple, list[Run]] = defaultdict(list)
     for run in runs:
         if foresees(run) or target.measures(run):

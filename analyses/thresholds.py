@@ -82,7 +82,7 @@ def _by_tuned(runs: list[Run], diverged: Collection[Tuned]) -> dict[Tuned, list[
     """
     apet = [run for run in runs if run.tuned_by("apet")]
     others = [run for run in runs if run not in apet]
-    keys = sorted({run.tuned for run in apet} | set(diverged), key=str)
+    keys = sorted({run.tuned for run in apet} | set(diverged), key=lambda key: tuple(map(str, key)))
     if not keys:
         scopes = sorted({run.spec["scope"] for run in others if foresees(run)}) or [""]
         return {(None, scope or None): [run for run in others if not foresees(run) or run.spec["scope"] == scope] for scope in scopes}

@@ -41,7 +41,8 @@ def write_report(
         thresholds=[_threshold_line(pair) for pair in pairs(rows)],
         accuracies=[_accuracy_line(best) for best in best_accuracies(rows)],
         curvatures=_curvatures(rows),
-        figures=[_figure(name, Path(png), rows) for name, png in figures.items()],
+        targets=_targets(rows),
+        figures=[_figure(name, Path(png)) for name, png in figures.items()],
         skipped=skipped or {},
         misfits=misfits(rows),
         unchecked=unchecked(rows),
@@ -138,17 +139,11 @@ def _last(rows: pd.DataFrame) -> str:
     return number(value) if exact else with_error(value, stderr)
 
 
-def _figure(name: str, png: Path, rows: pd.DataFrame) -> dict[str, object]:
-    data = base64.b64encode(png.read_bytes()).decode("ascii")
-    notes = _definitions(rows) if name in ("performance", "thresholds") else []
-    return {"name": name, "data": data, "caption": CAPTIONS.get(name, name), "notes": notes}
+def _figure(name: str, png: Path) -> dict[str, str]:
+    return {"name": name, "data": base64.b64encode(png.read_bytes()).decode("ascii"), "caption": CAPTIONS.get(name, name)}
 
 
-def _definitions(rows: pd.DataFrame) -> list[str]:
-    """How target and interval were defined, in the words of the rows."""
-    words: dict[str, list[str]] = {}
-    for quantity, word in {"target_loss": "target", "k_star": "measured k*", "k_gm": "predicted k"}.items():
-        for note in dict.fromkeys(pick(rows, quantity)["note"]):
-            if note and not note.startswith("censored"):
-                words.setdefault(note, []).append(word)
-    return [f"{', '.join(named)}: {note}" for note, named in words.items()]
+def _targets(rows: pd.DataFrame) -> list[str]:
+    """How the targets were defined, in the words of the rows."""
+    stated = where(rows, rows["quantity"].isin(["target_loss", "target_metric"]))
+    return [note for note in dict.fromkeys(stated["note"]) if note]

@@ -205,6 +205,7 @@ def finish(figure: Figure) -> Figure:
     for axes in figure.axes:
         sns.despine(ax=axes)
     figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # each file would lay it out again
     return figure
 
 

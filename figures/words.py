@@ -6,19 +6,18 @@ METHOD_NAMES = {"apet": "APET", "full": "full fine-tuning", "lora": "LoRA", "bit
 
 CAPTIONS = {
     "performance": (
-        "Performance against the number k of tunable parameters (log scale), one column a model, by size. Above: "
-        "validation accuracy, with the chance level dotted. Below: train loss, with the target dash-dotted. Small "
-        "points are runs (one position seed and train seed each), large points their mean with the standard error "
-        "over runs; with a single run, the bar is that run's own standard error. Full fine-tuning is a horizontal "
-        "line, since its k is the whole model; other methods stand at their own k. Vertical lines are the measured"
-        " k* (solid) and the predicted k (dashed) with their intervals; an arrowhead at the edge marks a censored "
-        "one, on the side where it lies. The thin curve is the train loss that T1 expects."
+        "Performance against the number k of tuned parameters (log scale), one column a model, by size. Above: validation accuracy, "
+        "with the chance level dotted. Below: training loss, with the target dash-dotted. Small points are runs, large points their "
+        "mean; bars are the standard error over runs, or over examples where there is a single run. Full fine-tuning is a "
+        "horizontal line, since its k is the whole model; other methods stand at their own k. Vertical lines are the measured k* "
+        "(solid) and the predicted k (dashed) with their 95 % intervals; an arrowhead at the edge marks a censored one, on the side "
+        "where it lies. The thin curve is the training loss that the quadratic at the pretrained point expects (T1)."
     ),
     "thresholds": (
-        "Predicted against measured k* (a), with the line of equality and the band of a factor 2, and both against"
-        " the number of parameters of the model (b), on log scales. Bars are intervals; open arrows at an edge "
-        "mark censored thresholds, on the side where they lie; the table gives the bound. In (b), predicted and "
-        "measured stand a little apart to keep bars legible."
+        "Predicted against measured k* (a), with the line of equality and the band of a factor 2, and both against the number of "
+        "parameters of the model (b), on log scales; sizes of one family are joined. Bars are 95 % intervals; open arrows at an "
+        "edge mark censored thresholds, on the side where they lie. In (b), predicted and measured stand a little apart to keep "
+        "bars legible."
     ),
     "crossing": (
         "How each threshold was measured: the gap of every run to its target over k (log scale), positive where the target is "
@@ -28,13 +27,16 @@ CAPTIONS = {
         "lies. Without a line, k* is from which runs reached the target alone."
     ),
     "cells": (
-        "Predicted against measured k* of every target that is a share of full fine-tuning's improvement, with the line of equality and "
-        "the band of a factor 2. Hollow marks are over 30 % of the rank n (C - 1), which bounds a prediction whatever the model."
+        "Predicted against measured k* of every target that is a share of full fine-tuning's improvement, with the line of equality "
+        "and the band of a factor 2. Horizontal bars are the measured 95 % intervals, with an arrow at the edge where an end lies "
+        "beyond the axis or is not known. Hollow marks are over 30 % of the rank n (C - 1), which bounds a prediction whatever the "
+        "model."
     ),
     "predictions": (
-        "Predictors of k* against the measured k*, on log scales with the line of equality and the band of a factor 2, a colour a model. "
-        "T3 is the quadratic at the pretrained point; m0, m1 and gm = sqrt(m0 m1) follow the Moreau path of the linearised model; Gordon's "
-        "number needs no Hessian and speaks of uniformly random subspaces; Larsen's is N_eff(2 eps / R^2). Bars are recorded intervals."
+        "Predictors of k* against the measured k*, on log scales with the line of equality and the band of a factor 2, a colour a "
+        "model; predictors of one threshold stand a little apart. T3 is the quadratic at the pretrained point; m0, m1 and gm = "
+        "sqrt(m0 m1) follow the Moreau path of the linearised model; Gordon's number needs no Hessian and speaks of uniformly "
+        "random subspaces; Larsen's is N_eff(2 eps / R^2). Bars are 95 % intervals."
     ),
     "paths": (
         "Training loss against k: the Moreau envelope of the linearised model over gm, with the band from m0 to m1; what the quadratic at "
@@ -57,21 +59,25 @@ CAPTIONS = {
         "turned from the coordinates to a Haar rotation; lines are medians, dotted is 5 %, errors below .001 are drawn there."
     ),
     "spectra": (
-        "Curvature of the train loss at the pretrained point, one colour a model. Top eigenvalues against their "
-        "rank, with the residual as error bar; spectral density, smoothed, so that it reaches beyond the "
-        "eigenvalues by its kernel; effective dimension N_eff(kappa) = sum of l / (l + kappa) over the eigenvalues"
-        " l, against the ridge kappa. Bands are one standard error. Several spectra of one model are separate "
-        "lines. The gradient's alignment is the share of |g|^2 along the top eigenvectors up to a rank. "
-        "Panels without rows are left out."
+        "Curvature of the training loss at the pretrained point, one colour a model, one kind of dashes a matrix. Eigenvalues: |l| "
+        "by rank among those of one sign, filled where positive and open where negative, with the residual as bar. Density: "
+        "smoothed, so that it reaches beyond the eigenvalues by its kernel; once on a symmetric log axis, once linear in units of "
+        "each spectrum's largest |l|. N_eff: the effective dimension sum l / (l + kappa) over the positive eigenvalues, against the "
+        "ridge kappa. Gradient: the share of |g|^2 along the top eigenvectors by rank, and along all directions with an eigenvalue "
+        "of at least l. Bands and bars are one standard error; a bar that reaches zero ends in an arrow. Several spectra of one "
+        "model are separate lines."
     ),
     "scale": (
         "Numbers of the spectrum at the pretrained point against the number of parameters, one line a family, by task. Effective "
         "rank is the exponential of the entropy of |l| / sum |l|; the decay exponent that of l_i ~ i^-s over the ten largest; "
-        "negative mass the negative eigenvalues' share of sum |l|. Points are means over position seeds with one standard error."
+        "negative mass the negative eigenvalues' share of sum |l| (a Gauss-Newton matrix has none). Points are means over position "
+        "seeds with one standard error. On a log axis an arrow at the lower edge marks a bar that reaches zero; an open one, a "
+        "value that is not positive, where the line is broken."
     ),
     "layers": (
-        "Where the curvature lies at the pretrained point: the trace of the block of each layer, and below of each kind of tensor, over "
-        "the number of its tuned entries, mean over position seeds. White: the model has no such entry, or the trace is not positive."
+        "Where the curvature lies at the pretrained point: the trace of the block of each layer, and below of each kind of tensor, "
+        "over the number of its tuned entries, mean over position seeds. Hatched: the trace is not positive. White: the model has "
+        "no such entry."
     ),
     "slices": (
         "Loss along lines through a point of the tuned subspace, one panel a model, one colour a run (its seed names the direction). "
@@ -79,18 +85,22 @@ CAPTIONS = {
         "examples. The quadratic model has the gradient and the curvature at zero; it leaves the axes where it holds no more."
     ),
     "ratios": (
-        "The Hessian's lowest eigenvalue over its highest, without signs, over planes through a point of the subspace; 0 where the loss is "
-        "convex, above 1 where it bends down more than up. Lines: the loss."
+        "The Hessian's lowest eigenvalue over its highest, without signs, over planes through a point of the subspace; 0 (dark) "
+        "where the loss is convex, above 1 where it bends down more than up. Lines: the loss, interpolated between the computed "
+        "places. Grey: not a number."
     ),
     "contours": (
-        "Training loss over planes through a point of the tuned subspace, on one logarithmic scale of colours. Displacements are true "
-        "Euclidean ones. In the plane of a trajectory's first principal components, their share of its variance on the axes, points "
-        "are the looks of the run, joined in order; elsewhere, where runs ended. The cross is the point that the plane is "
-        "laid through. White: the loss is not a number. Of a slice in more dimensions it is the plane of the first two."
+        "Training loss over planes through a point of the tuned subspace, on one logarithmic scale of colours, interpolated between "
+        "the computed places by monotone cubics of the log loss. Displacements are true Euclidean "
+        "ones. In the plane of a trajectory's first principal components, with their share of its "
+        "variance on the axes, points are the looks of the run, joined in order; elsewhere, where runs ended. The cross is the "
+        "point that the plane is laid through. Grey: the loss is not a number. Of a slice in more dimensions it is the plane of the "
+        "first two."
     ),
     "surfaces": (
-        "Slices over scale on common axes: displacements in units of |theta|, the Euclidean norm of the tuned entries' values at the "
-        "point; one scale of colours (or of losses) for all models."
+        "Slices over scale on common axes: displacements in units of |theta|, the Euclidean norm of the tuned entries' values at "
+        "the point; one scale of colours (or of losses) for all models. Losses are interpolated between the computed places by "
+        "monotone cubics of the log loss. Grey: beyond the model's own slice."
     ),
     "relief": (
         "Training loss over planes as surfaces; height and colour are the loss on a log scale. relief.html, beside the figures, shows the "
@@ -101,22 +111,21 @@ CAPTIONS = {
 DEFINITIONS = {
     "k": "number of tunable parameters of a run. APET places them at arbitrary positions of the model.",
     "k* (measured)": (
-        "the k at which trained APET runs reach the target train loss, estimated from the runs. The bracket [low, "
-        "high] is its interval as recorded."
+        "the k at which trained APET runs reach the target training loss: where a robust line through their gaps to it, on log k, crosses "
+        "zero. The bracket [low, high] is its 95 % bootstrap interval over runs."
     ),
     "k (predicted)": (
-        "the k at which the quadratic model at the pretrained point reaches the same target, from curvature and "
-        "gradient alone, without training. The bracket is its interval as recorded."
+        "the k at which a random subspace is expected to reach the same target, without training: along the path of the model linearised "
+        "at the pretrained point (gm), or of its quadratic where that path is not there. The bracket is its 95 % interval over examples."
     ),
-    "target": "the train loss aimed at, the same for the measured and the predicted threshold of a model.",
+    "target": "the training loss aimed at, the same for the measured and the predicted threshold of a model.",
     "censored": "no value could be given: the threshold lies above (or below) what was tried or can be predicted.",
     "ratio": "predicted over measured k; within a factor 2 means between 1/2 and 2.",
     "chance": "the accuracy, on the validation split, that needs no learning, as recorded with the runs.",
     "plateau": "a run reached it if its loss had stopped falling when it ended; the residual gradient says how far.",
     "±": (
-        "one standard error. For a mean over several runs it is their spread divided by the root of their number; "
-        "it does not include the sampling error of the validation set, which the runs share. For a single run it "
-        "is the run's own."
+        "one standard error. Of an accuracy it combines the sampling error of the validation set with the spread over runs, where there "
+        "are several."
     ),
 }  # fmt: skip
 

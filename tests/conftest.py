@@ -1,7 +1,10 @@
 """One thread and no network for every test; a tiny task on disk."""
 
+import ctypes
+import gc
 import json
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +24,18 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     with threadpool_limits(1):
         yield
+
+
+@pytest.fixture(autouse=True, scope="module")
+def memory_given_back() -> Iterator[None]:
+    """Models and data that a module's tests have loaded are shared within it alone, and their memory goes back to the system."""
+    yield
+    for name in ("_model", "task_data"):
+        if "analyses.inputs" in sys.modules:
+            getattr(sys.modules["analyses.inputs"], name).cache_clear()
+    gc.collect()
+    if sys.platform == "linux":
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 @pytest.fixture(autouse=True)

@@ -302,6 +302,7 @@ def test_intrinsic_dim_prints_the_contracts_fields(folder, tmp_path):
         assert (found[name] is None) == (found[flag] in ("above", "below"))
 
 
+@pytest.mark.long
 def test_ctrl_c_saves_and_the_same_command_goes_on(folder, tmp_path):
     command = [sys.executable, "cli.py", "train", *SMALL, "--task", "sst2", "--data", str(folder), "--method", "apet", "--k", "50",
                "--no-early-stop", "--batch", "8", "--steps", "400", "--lr", "0.0001", "--json"]  # fmt: skip

@@ -11,7 +11,7 @@ import zlib
 from functools import cache
 
 from apet.generated import sentiment
-from apet.generated.draws import CAPACITY, generator, pick
+from apet.generated.draws import generator, pick
 from apet.generated.sentiment import FAMILIES, MODIFIERS, NOUNS, Frame
 
 TURNS = ("plain", "intensity")  # families of sentences
@@ -23,17 +23,27 @@ def generate(split: str, count: int, seed: int = 0) -> list[dict]:
 
     The same on every machine. Labels differ by at most one; sentences are drawn in pairs that differ in their sentiment words alone, then
     shuffled. No sentence comes twice, and no two splits share a frame. A smaller `count` is another sample, not the beginning of a larger
-    one. ValueError: an unknown split, or a count outside 0 to CAPACITY.
+    one. ValueError: an unknown split, or a count outside 0 to `capacity(split)`.
     """
-    rng = generator(split, count, seed, lambda split: CAPACITY)
-    found: dict[str, int] = {}
+    return [row for _, row in draw(split, count, seed)]
+
+
+def draw(split: str, count: int, seed: int = 0) -> list[tuple[str, dict]]:
+    """The rows of `generate` as (family, row)."""
+    rng = generator(split, count, seed, capacity)
+    found: dict[str, tuple[str, dict]] = {}
     while len(found) < count:
         frame = pick(frames(split, TURNS[len(found) // 2 % len(TURNS)]), rng)
-        rows = {sentence: label for _, sentence, label in sentiment.pair(frame, "train", rng)}
-        if not found.keys() & rows.keys():
-            found |= rows
-    rows = list(found.items())[:count]
-    return [{"sentence": rows[i][0], "label": rows[i][1]} for i in rng.permutation(count)]
+        both = {text: (frame.family, {"sentence": text, "label": label}) for _, text, label in sentiment.pair(frame, "train", rng)}
+        if not found.keys() & both.keys():
+            found |= both
+    rows = list(found.values())[:count]
+    return [rows[i] for i in rng.permutation(count)]
+
+
+def capacity(split: str) -> int:
+    """The most sentences that `generate` gives: fewer than there are, so that new ones are found quickly."""
+    return 2000 * len(SHARES[split])
 
 
 @cache

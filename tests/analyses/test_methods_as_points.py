@@ -41,6 +41,7 @@ def through(store: Store, at: str, *to: str, **fields) -> Spec:
     return Spec(**{**spec, "at": at, "to": "+".join(to), "dims": len(to), **fields})
 
 
+@pytest.mark.long
 def test_runs_of_three_methods_lie_in_one_plane_and_have_the_losses_that_they_reported(runs, folder):
     store, names = runs
     spec = through(store, names["full"], names["lora"], names["apet"])
@@ -86,6 +87,7 @@ def test_a_point_of_full_fine_tuning_has_slices_along_its_own_directions_and_num
     assert len(arrays["z"]) == sum(kept[name].size for name in kept if name.startswith("end."))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("at", "to"), [("lora", "full"), ("apet", "full")])
 def test_a_curve_between_methods_has_no_higher_barrier_than_the_line(at, to, runs, folder):
     store, names = runs

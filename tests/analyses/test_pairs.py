@@ -66,6 +66,7 @@ def test_methods_are_joined_whatever_entries_they_tune(tmp_path):
     assert [spec.method for spec in found] == ["apet", "full"] * 2
 
 
+@pytest.mark.long
 def test_a_study_of_pairs_finds_barriers_between_its_runs(folder, tmp_path):
     path = written(tmp_path, "{method: [apet, full], k: 20, keep_end: true}", "method", "{kind: slice, points: [3, 5]}")
     path.write_text(path.read_text() + f"data: {{sst2: {folder}}}\n")

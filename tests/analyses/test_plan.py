@@ -12,7 +12,7 @@ from analyses.plan import plan
 from analyses.spec import Spec
 from analyses.store import Store
 from analyses.study import Stage, read_study
-from analyses.workers import Event, Options, run_study
+from analyses.workers import Event, Options, run_study, weight
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -70,15 +70,18 @@ def test_the_board_counts_and_tells_when_all_is_done():
     now = [0.0]
     board = Board(jobs=2, clock=lambda: now[0])
     one, two, three = (Spec(**BASE, k=k) for k in (1, 2, 3))
-    board.take(Event("known", total=3))
+    board.take(Event("known", done=sum(map(weight, (one, two, three))), total=3))
     assert board.left() is None
+    assert "time left not known yet" in board.headline
     board.take(Event("begin", one))
     board.take(Event("begin", two))
     now[0] = 10.0
     board.take(Event("done", one))
     board.take(Event("progress", two, "step", 5, 20))
     assert (board.known, board.done, len(board.begun)) == (3, 1, 1)
-    assert board.left() == pytest.approx((2 * 10 - 10) / 2)
+    # Equal weights: 1.25 runs took 20 seconds, 1.75 are left for two jobs.
+    assert board.left() == pytest.approx(1.75 * 20 / 1.25 / 2)
+    assert "1 of 3 done, 1 running, 0 failed, 0:00:10 so far, about 0:00:14 left" in board.headline
     board.take(Event("failed", two, "memory"))
     board.take(Event("done", three))
     assert (board.done, board.failed, board.left()) == (2, 1, 0.0)

@@ -33,6 +33,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     return Store(tmp_path_factory.mktemp("predict"))
 
 
+@pytest.mark.long
 def test_lanczos_predicts_what_the_gram_matrix_does(store: Store) -> None:
     exact, sampled = run(BASE, store), run(replace(BASE, algorithm="lanczos", lanczos_steps=10, probes=2), store)
     assert exact != sampled
@@ -66,6 +67,7 @@ def test_a_placement_reaches_what_its_dense_quadratic_does(store: Store) -> None
     assert found["placed_residual"].value < 0.1
 
 
+@pytest.mark.long
 def test_a_task_that_asks_for_text_is_predicted_with_an_error(store: Store) -> None:
     spec = replace(BASE, task="mini-qa", examples=4, lanczos_steps=6, probes=2)
     planned = check(spec, inputs(spec, None))
@@ -183,6 +185,7 @@ def test_the_command_says_what_is_missing_and_writes_rows_that_figures_read(tmp_
     assert "attribution" in json.loads(drawn.stdout)["written"]
 
 
+@pytest.mark.long
 def test_the_path_of_the_model_itself_begins_as_its_quadratic(store: Store) -> None:
     plain, spec = run(BASE, store), replace(BASE, path=True)
     name = run(spec, store)
@@ -201,6 +204,7 @@ def test_the_path_of_the_model_itself_begins_as_its_quadratic(store: Store) -> N
     assert 0.5 < found["k_path_t5"] / found["k_path_m1"] < 2
 
 
+@pytest.mark.long
 def test_the_path_of_the_linearised_model_is_that_of_its_gram_matrix(store: Store) -> None:
     exact, sampled = (Run.of(store, run(each, store)) for each in (BASE, replace(BASE, algorithm="lanczos", lanczos_steps=10, probes=3)))
     rows, arrays = {row.quantity: row for row in sampled.rows}, store.arrays(sampled.id)
@@ -214,6 +218,7 @@ def test_the_path_of_the_linearised_model_is_that_of_its_gram_matrix(store: Stor
             assert found.value == pytest.approx(expected, rel=0.05)  # what interpolating costs
 
 
+@pytest.mark.long
 def test_the_quadratic_that_touches_a_text_loss_on_its_path_has_the_ridge_of_the_path(store: Store) -> None:
     spec = replace(BASE, task="mini-qa", examples=4, batch=4, lanczos_steps=12, probes=3)
     name = run(spec, store)
@@ -234,6 +239,7 @@ def test_the_quadratic_that_touches_a_text_loss_on_its_path_has_the_ridge_of_the
     assert isinstance(path.where(0.99 * float(path.envelope.min())), str)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("share", "answer"), [(1.2, "below"), (1e-6, "above")])
 def test_a_target_off_the_path_is_an_answer(store: Store, share: float, answer: str) -> None:
     run_of = Run.of(store, run(replace(BASE, path=True), store))
@@ -243,6 +249,7 @@ def test_a_target_off_the_path_is_an_answer(store: Store, share: float, answer: 
     assert all(math.isnan(row.value) and row.note.startswith(f"censored: {answer}") for row in rows)
 
 
+@pytest.mark.long
 def test_a_number_over_the_rank_is_kept_apart(store: Store) -> None:
     run_of = Run.of(store, run(replace(BASE, path=True), store))
     loss = float(store.arrays(run_of.id)["path"][0, 1])

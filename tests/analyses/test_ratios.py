@@ -66,6 +66,7 @@ class Dies(RuntimeError):
     pass
 
 
+@pytest.mark.long
 def test_a_map_that_was_stopped_goes_on_after_the_last_whole_point(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(ratios, "LANCZOS_STEPS", 5)
     whole, part, honest = Store(tmp_path / "whole"), Store(tmp_path / "part"), ratios._ratio

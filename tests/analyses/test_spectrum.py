@@ -40,7 +40,7 @@ def curve(rows: dict, quantity: str) -> list[float]:
     return [row.value for (name, x, _), row in rows.items() if name == quantity and x is not None]
 
 
-@pytest.mark.parametrize("matrix", ["hessian", "ggn", "fisher"])
+@pytest.mark.parametrize("matrix", ["ggn", *(pytest.param(matrix, marks=pytest.mark.long) for matrix in ("hessian", "fisher"))])
 def test_lanczos_finds_what_is_exact(matrix, folder, tmp_path):
     exact = rows_of(replace(SMALL, matrix=matrix, algorithm="exact"), folder, tmp_path)
     found = rows_of(replace(SMALL, matrix=matrix, algorithm="lanczos"), folder, tmp_path)
@@ -66,6 +66,7 @@ def test_the_exact_gauss_newton_spectrum_is_that_of_its_columns(folder, tmp_path
     assert curve(rows, "alignment")[:5] == pytest.approx(curve(columns, "alignment")[:5], rel=1e-3)
 
 
+@pytest.mark.long
 def test_sampled_labels_come_with_their_error(folder, tmp_path):
     exact = rows_of(replace(SMALL, matrix="ggn"), folder, tmp_path)
     drawn = rows_of(replace(SMALL, matrix="ggn", samples=16), folder, tmp_path)
@@ -91,6 +92,7 @@ class Dies(RuntimeError):
     pass
 
 
+@pytest.mark.long
 def test_a_spectrum_that_was_stopped_goes_on_and_ends_bitwise_the_same(folder, tmp_path, monkeypatch):
     whole, part = Store(tmp_path / "whole"), Store(tmp_path / "part")
     spec = replace(SMALL, algorithm="lanczos", lanczos_steps=10)
@@ -209,6 +211,7 @@ def test_a_single_coordinate_has_one_eigenvalue(folder, tmp_path):
         assert curve(rows, "eigenvalue") == pytest.approx([single(rows, "trace")])
 
 
+@pytest.mark.long
 def test_spectra_along_a_trajectory_begin_and_end_where_the_run_did(folder, tmp_path):
     store = Store(tmp_path)
     tuned = run(Spec(**{**BASE, "k": 40, "steps": 45, "trajectory": True}), store, folder)

@@ -72,6 +72,7 @@ def test_a_search_whose_target_is_unknown_stops_after_its_first_round(study):
     assert [len(batch) for batch in walk] == [1, 4]
 
 
+@pytest.mark.long
 def test_a_staged_study_runs_to_its_threshold(study, tmp_path):
     store = Store(tmp_path / "store")
     outcome = run_study(study, store)
@@ -87,6 +88,7 @@ def test_a_staged_study_runs_to_its_threshold(study, tmp_path):
     assert all(row.note.startswith(f"hessian at {run.spec['at']}") for run in spectra for row in run.rows)
 
 
+@pytest.mark.long
 def test_a_spectrum_at_an_optimum_is_taken_there(folder, tmp_path):
     store, trained = Store(tmp_path), Spec(**{**BASE, "steps": 200}, k=50)
     name = run(trained, store, folder)

@@ -65,6 +65,7 @@ def test_a_subspace_needs_its_size_and_splits_the_identity():
     assert len(set(ids)) == 3 and ids[0] == ids[3]  # the order of entries is nothing to a projection
 
 
+@pytest.mark.long
 def test_curvature_in_a_subspace_by_every_route_and_where_a_run_ended(folder, tmp_path):
     store = Store(tmp_path)
     ended = run(replace(SMALL, k=12), store, folder)
@@ -89,4 +90,4 @@ def test_thresholds_are_of_one_subspace_each(folder, tmp_path):
             run(replace(SMALL, subspace=subspace, k=k, lr=None, steps=2).resolved(), store, folder)
     rows = thresholds(store, finished(store), Target("fraction", 0.3))
     measured = {row.subspace: row.value for row in rows if row.quantity == "runs"}
-    assert measured == {"fastfood": 4, None: 4}
+    assert measured == {"fastfood": 4, "coordinates": 4}

@@ -112,6 +112,7 @@ def test_runs_with_a_head_are_no_part_of_a_threshold(folder, tmp_path):
     assert thresholds(store, finished(store), Target("fraction", 0.5)) == []
 
 
+@pytest.mark.long
 def test_a_search_for_the_rate_is_reported(folder, tmp_path):
     store = Store(tmp_path)
     rows = store.rows(run(replace(BASE, find_lr=True), store, folder))

@@ -58,7 +58,7 @@ def test_two_launches_at_once_share_the_runs(whole, folder, tmp_path):
     assert len(seconds) == 6
 
 
-@pytest.mark.parametrize("order", [(1, 2, 1), (2, 2, 1)])
+@pytest.mark.parametrize("order", [(1, 2, 1), pytest.param((2, 2, 1), marks=pytest.mark.long)])
 def test_shards_make_up_the_study_and_one_that_is_run_twice_does_nothing_more(whole, folder, tmp_path, order):
     store, begun, outcomes = Store(tmp_path), [], []
     for index in order:
@@ -88,6 +88,7 @@ def _stuck(study: Study, root: Path) -> None:
     work(study, Store(root))
 
 
+@pytest.mark.long
 def test_force_makes_every_run_once_more_and_leaves_the_others_alone(folder, tmp_path):
     study, store = small(folder), Store(tmp_path)
     run_study(study, store)
@@ -111,7 +112,7 @@ def test_a_place_that_cannot_be_written_to_stops_the_study_in_one_line(folder, t
         work(small(folder), Store(root))
 
 
-@pytest.mark.parametrize("writes", [0, 3, 4, 5, 12])
+@pytest.mark.parametrize("writes", [3, *(pytest.param(writes, marks=pytest.mark.long) for writes in (0, 4, 5, 12))])
 def test_a_full_disk_stops_the_study_and_harms_no_run(whole, folder, tmp_path, monkeypatch, writes):
     """The disk is full after so many whole files; later there is room again."""
     store, left = Store(tmp_path), iter(range(writes))
@@ -183,8 +184,14 @@ def ctrl_c(request):
     signal.signal(signal.SIGINT, before)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("jobs", [1, 2])
+STOPS = [
+    (1, signal.SIGINT),
+    (2, signal.SIGTERM),
+    *(pytest.param(*each, marks=pytest.mark.long) for each in ((2, signal.SIGINT), (1, signal.SIGTERM))),
+]
+
+
+@pytest.mark.parametrize(("jobs", "number"), STOPS)
 def test_a_study_that_is_told_to_stop_saves_what_runs_and_goes_on_later(forked, ctrl_c, whole, folder, tmp_path, number, jobs):
     if number == signal.SIGINT and ctrl_c == signal.SIG_IGN:
         pytest.skip("ignored, as it should be")

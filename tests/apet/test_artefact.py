@@ -62,6 +62,7 @@ def test_a_hundred_entries_take_a_few_kilobytes(base, tmp_path: Path):
     assert (tmp_path / "a").stat().st_size < 3000
 
 
+@pytest.mark.long
 def test_a_new_process_gives_the_same_logits_bitwise(base, tmp_path: Path):
     made, expected = tuned(base)
     made.save(tmp_path / "a")

@@ -65,6 +65,7 @@ def test_memory_that_ran_out_in_a_pilot_is_remembered(monkeypatch):
     assert progress.accumulate == 2
 
 
+@pytest.mark.long
 def test_a_run_that_looks_for_its_rate_is_bitwise_the_run_with_that_rate(tmp_path):
     found = train(*ready(), ROWS, ROWS[:8], replace(OPTIONS, find_lr=True), tmp_path / "a", keep_best=True)
     states = []

@@ -10,11 +10,11 @@ from collections import Counter
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from apet.generated import GENERATORS, nli, paraphrase, qa, summary
+from apet.generated import GENERATORS, nli, paraphrase, qa, review, summary
 from apet.ladder import TOKENIZER
 
 SPLITS = ("train", "validation", "test")
-MODULES = {"mini-nli": nli, "mini-paraphrase": paraphrase, "mini-qa": qa, "mini-summary": summary}
+MODULES = {"mini-review": review, "mini-nli": nli, "mini-paraphrase": paraphrase, "mini-qa": qa, "mini-summary": summary}
 SIZES = {"train": 4000, "validation": 1000, "test": 1000}
 
 each = pytest.mark.parametrize("module", MODULES.values(), ids=MODULES)
@@ -68,6 +68,7 @@ def test_same_seed_same_rows_other_seed_other_rows(module):
 
 
 DIGESTS = {
+    "mini-review": "8273854fee35aeb2",
     "mini-nli": "67576fa7e892a3c0",
     "mini-paraphrase": "46e64becec2ed9d9",
     "mini-qa": "3d5ae7b4998cc475",

@@ -46,6 +46,7 @@ def test_enough_entries_reach_the_floor_and_stop_there() -> None:
     assert progress.history[-1][1] < FLOOR * progress.history[0][1] <= progress.history[-2][1]
 
 
+@pytest.mark.long
 def test_it_goes_on_through_a_valley_in_which_it_gains_little_for_a_while() -> None:
     *_, progress = minimised(12, steps=200, position_seed=2)
     losses = [loss for _, loss in progress.history]

@@ -168,6 +168,7 @@ def test_an_alias_is_found_in_the_cache_by_its_id(cache: Path) -> None:
     assert load_model("bert-base").fingerprint == load_model("google-bert/bert-base-uncased").fingerprint
 
 
+@pytest.mark.long
 def test_a_cached_model_is_found_by_the_environment_alone(tmp_path: Path) -> None:
     put_in_cache(tmp_path / "hub", "bigscience/bloom-560m", original("bloom-560m"), small_tokenizer("bloom"))
     code = "from apet.models import load_model; print(load_model('bloom-560m').parameters)"

@@ -71,6 +71,7 @@ def test_a_run_stopped_and_resumed_is_bitwise_the_uninterrupted_one(method, opti
     assert same(whole, parted)
 
 
+@pytest.mark.long
 def test_a_run_that_goes_on_after_memory_ran_out_keeps_its_smaller_parts(tmp_path, monkeypatch):
     def finish(
         checkpoint: Path, report: Callable[[Progress], None] = lambda _: None

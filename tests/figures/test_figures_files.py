@@ -27,6 +27,7 @@ def test_every_figure_is_written_as_pdf_and_png(drawn: Drawn):
         assert sorted(paths[0].parent.glob(".*")) == []
 
 
+@pytest.mark.long
 def test_drawing_twice_gives_the_same_bytes_in_any_order_of_rows(drawn: Drawn, tmp_path: Path):
     again = draw_all(study().sample(frac=1, random_state=1), tmp_path)
     for name, paths in drawn.written.items():

@@ -110,6 +110,7 @@ def test_the_width_of_a_ball_is_that_of_a_circular_cone():
     assert abs(seen.width.value - across) < 3 * seen.width.stderr + 1e-2
 
 
+@pytest.mark.long
 def test_the_standard_error_is_the_spread_over_seeds():
     centre = torch.zeros(20, dtype=torch.float64)
     loss = objective(lambda z: z @ z, 20)

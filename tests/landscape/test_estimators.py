@@ -24,6 +24,7 @@ def coverage(estimate: Callable[[int], Estimate], truth: float) -> float:
     return float(np.mean([low <= truth <= high for low, high in intervals]))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("operator", [SLOW, FAST], ids=["slow", "fast"])
 def test_t_intervals_cover_the_truth_as_often_as_they_say(operator: DenseOperator) -> None:
     whole, square = float(operator.matrix.trace()), float(operator.matrix.square().sum())
