@@ -55,7 +55,7 @@ def _panel(axes: Axes, rows: pd.DataFrame, colour: style.Colour) -> None:
     axes.plot(measured["k"], measured["train_loss"], "o", color=style.MEASURED, markersize=2.5)
     ks = [*by["gm"]["x"], *measured["k"]]
     style.log_counts(axes.xaxis, max(0.5, min(ks) / 1.3), max(ks) * 1.3)
-    axes.set_ylim(bottom=-0.04 * float(by["gm"]["value"].max()))  # room for the points at zero
+    axes.set_ylim(bottom=-0.04 * float(by["gm"]["value"].to_numpy().max()))  # room for the points at zero
 
 
 def _legend(rows: pd.DataFrame) -> dict[str, style.Key]:

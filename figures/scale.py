@@ -52,7 +52,7 @@ def draw(rows: pd.DataFrame) -> Figure:
             own = where(numbers, (numbers["task"] == task) & (numbers["quantity"] == name))
             if name == "negative_mass":
                 own = where(own, own["matrix"] != MATRICES["ggn"])  # which has none by its make
-            if own.empty or (log and not (own["value"] > 0).any()):  # there is no place for it on a log axis
+            if own.empty or (log and not (own["value"].to_numpy(float) > 0).any()):  # there is no place for it on a log axis
                 axes.remove()
                 continue
             _panel(axes, own, looks, log)

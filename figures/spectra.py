@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import zip_longest
-from math import ceil, floor, log10
+from math import ceil, floor, log10, nan
 
 import numpy as np
 import pandas as pd
@@ -45,7 +45,8 @@ def draw(rows: pd.DataFrame) -> Figure:
     if found.empty:
         raise CannotDraw(f"no {', '.join(QUANTITIES)} in the rows")
     found = found.assign(matrix=[matrix_of(note) for note in found["note"]], family=[family(name) for name in found["model"]])
-    found = found.assign(largest=found["run_id"].map(_largest(found)))
+    largest = _largest(found)
+    found = found.assign(largest=[largest.get(run_id, nan) for run_id in found["run_id"]])
     lines = sorted(set(zip(found["task"], found["family"], strict=True)))
     panels = PANELS if len({name for _, name in lines}) == 1 else {name: PANELS[name] for name in OF_FAMILIES}
     names = [name for name, (quantity, _, _) in panels.items() if quantity in set(found["quantity"])]

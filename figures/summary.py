@@ -87,8 +87,8 @@ def summary_table(rows: pd.DataFrame) -> list[dict[str, object]]:
 
 def _threshold(name: str, found: Interval | None) -> dict[str, object]:
     ends = (math.nan,) * 3 if found is None else (found.value, found.low, found.high)
-    numbers = dict(zip((name, f"{name}_low", f"{name}_high"), map(_or_none, ends), strict=True))
-    return numbers | {f"{name}_censored": found.censored or None if found else None}
+    numbers = zip((name, f"{name}_low", f"{name}_high"), map(_or_none, ends), strict=True)
+    return {**dict(numbers), f"{name}_censored": found.censored or None if found else None}
 
 
 def _or_none(value: float) -> float | None:

@@ -49,7 +49,7 @@ class Graphs(Generic[Graph]):
         def count(tensor: torch.Tensor) -> torch.Tensor:
             storage = tensor.untyped_storage()
             kept[-1][storage.data_ptr()] = storage.nbytes()
-            return tensor
+            return tensor.detach()  # the tensor itself would hold the graph that holds it, and neither would ever be freed
 
         for _ in range(2):
             kept.append({})

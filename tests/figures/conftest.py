@@ -7,12 +7,14 @@ from pathlib import Path
 import pytest
 
 from figures import Drawn, draw_all
-from tests.figures.synthetic import study
+from tests.figures.synthetic import MODELS, study
+
+DRAWN = {name: MODELS[name] for name in ("mini-t5-240k", "mini-t5-6m")}
 
 
 @pytest.fixture(scope="session")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Drawn:
-    return draw_all(study(), tmp_path_factory.mktemp("figures"))
+    return draw_all(study(DRAWN), tmp_path_factory.mktemp("figures"))
 
 
 @pytest.fixture(scope="session")

@@ -50,7 +50,11 @@ CHANGED = {
     "density only": ["spectra"],
     "lines only": ["slices", "surfaces"],
 }
-CASES = [(name, figure) for name in STUDIES for figure in CHANGED.get(name, FIGURES)]
+CASES = [
+    pytest.param(name, figure, marks=pytest.mark.long) if name == "four models" else (name, figure)  # beside one and six of them
+    for name in STUDIES
+    for figure in CHANGED.get(name, FIGURES)
+]
 
 
 def texts(figure: Figure) -> list[Text]:

@@ -12,7 +12,8 @@ import pytest
 
 from figures import FIGURES, PAGES, Drawn, draw_all
 from figures.style import save
-from tests.figures.synthetic import MODELS, study
+from tests.figures.conftest import DRAWN
+from tests.figures.synthetic import study
 
 ROOT = Path(__file__).parents[2]
 
@@ -29,7 +30,7 @@ def test_every_figure_is_written_as_pdf_and_png(drawn: Drawn):
 
 @pytest.mark.long
 def test_drawing_twice_gives_the_same_bytes_in_any_order_of_rows(drawn: Drawn, tmp_path: Path):
-    again = draw_all(study().sample(frac=1, random_state=1), tmp_path)
+    again = draw_all(study(DRAWN).sample(frac=1, random_state=1), tmp_path)
     for name, paths in drawn.written.items():
         assert [path.read_bytes() for path in paths] == [path.read_bytes() for path in again.written[name]]
 
@@ -45,7 +46,7 @@ def test_the_page_of_surfaces_loads_nothing_and_holds_every_plane(drawn: Drawn):
     assert not re.search(r"<script[^>]+src=|<link|@import", page)
     own = page[page.rindex("Plotly.newPlot") :]  # after plotly's program
     assert not re.search(r"https?://(?!www\.w3\.org)", own)
-    assert all(f'"label":"{model}, sst2, trajectory, tuned"' in own for model in MODELS)
+    assert all(f'"label":"{model}, sst2, trajectory, tuned"' in own for model in DRAWN)
 
 
 def test_figures_without_rows_are_skipped_with_a_reason(tmp_path: Path):

@@ -1,3 +1,5 @@
+import gc
+
 import oracles
 import pytest
 import torch
@@ -138,3 +140,21 @@ def test_what_a_criterion_lacks_is_said() -> None:
     operator: Curvature = Hessian(case.objective(), case.z)
     with pytest.raises(ValueError, match=r"shape \(3, columns\), got \(4, 2\)"):
         operator.matmat(torch.ones(4, 2))
+
+
+@kinds
+@pytest.mark.parametrize("case", [case for case in CASES if case.name in ("layernorm_mlp", "attention")], ids=lambda case: case.name)
+def test_an_operator_that_is_gone_leaves_no_tensor_behind(case: Case, kind: type[Hessian]) -> None:
+    def alive() -> int:
+        gc.collect()
+        return sum(isinstance(each, Tensor) for each in gc.get_objects())
+
+    def use() -> None:
+        with kind(case.objective(), case.z, memory=2**30) as operator:
+            operator.matvec(vectors_of(case)[:, 0])
+
+    use()
+    before = alive()
+    for _ in range(3):
+        use()
+    assert alive() == before
