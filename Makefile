@@ -16,11 +16,13 @@ demo: .venv/ready
 	@echo "  $(PY) cli.py intrinsic-dim --model mini-t5-790k --task mini-nli   # k* of another model and task"
 	@echo "  $(PY) cli.py train --model mini-bert-1m --task sst2 --k 1000 --data FOLDER   # your train.jsonl and validation.jsonl"
 
-test: .venv/ready lint
-	HF_HUB_OFFLINE=1 $(PY) -m pytest -n $(JOBS) --dist worksteal --durations 10 -m "not long"
+PYTEST := HF_HUB_OFFLINE=1 $(PY) -m pytest -n $(JOBS) --dist worksteal --durations 10
+test: .venv/ready lint  # in two parts, so that no worker imports and holds everything
+	$(PYTEST) -m "not long" tests/analyses tests/figures tests/test_*.py
+	$(PYTEST) -m "not long" tests/apet tests/landscape
 
 test-long: .venv/ready
-	HF_HUB_OFFLINE=1 $(PY) -m pytest -n $(JOBS) --dist worksteal --durations 10 -m long
+	$(PYTEST) -m long
 
 # Full runs, one thread; their last lines are kept under benchmarks/results.
 BENCHMARKS := kernels projections apet_step hvp surface estimators thresholds prediction train_resume rehearsal kill_resume store_scale

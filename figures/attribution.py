@@ -31,7 +31,8 @@ def draw(rows: pd.DataFrame) -> Figure:
     found = where(rows, rows["quantity"].isin([*BARS, "explain_verdict"]))
     if pick(found, "explained_total").empty:
         raise CannotDraw("no explained_total in the rows: 'explain' makes them")
-    cells = [own for _, own in found.groupby(["task", "subspace", "x", "parameters", "run_id"])]
+    pairs = [own for _, own in found.groupby(["task", "subspace", "x", "parameters", "run_id"])]
+    cells = [own for own in pairs if own["quantity"].isin(["measured_change", "explained_total"]).any()]  # else there is nothing to draw
     columns = style.grid_columns(len(cells))
     lines = -(-len(cells) // columns)
     figure = style.new_figure(style.TEXT_WIDTH if columns > 1 else style.COLUMN_WIDTH, HEIGHT * lines + 0.35)
@@ -71,3 +72,4 @@ def _bars(axes: Axes, rows: pd.DataFrame) -> None:
                 bar = np.array([[value - low], [high - value]])
                 axes.errorbar(at, value, yerr=bar, color=style.INK, elinewidth=0.7, capsize=1.5, ls="none")
     axes.set_xticks([])
+    axes.set_xlim(-0.6, len(BARS) - 0.4)  # also where the first or last bar is missing

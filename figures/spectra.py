@@ -17,7 +17,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator
 from figures import style
 from figures.rows import CannotDraw, family, models, pick, tidy, where
 
-HEIGHT = 1.9  # inches a line of panels
+HEIGHT, LOW = 1.9, 1.5  # inches a line of panels; of several families
 COLUMNS = 3
 MATRICES = {"ggn": "Gauss-Newton", "hessian": "Hessian", "fisher": "empirical Fisher"}
 NOT_NAMED = "matrix not named"
@@ -52,8 +52,9 @@ def draw(rows: pd.DataFrame) -> Figure:
     names = [name for name, (quantity, _, _) in panels.items() if quantity in set(found["quantity"])]
     look = _look(found, style.model_colours(models(rows)))
     columns = min(COLUMNS, len(names))
+    height = HEIGHT if panels is PANELS else LOW
     depth = ceil(len(names) / COLUMNS)  # lines of panels of a task and family
-    figure = style.new_figure(style.TEXT_WIDTH if columns > 1 else style.COLUMN_WIDTH, HEIGHT * depth * len(lines) + 0.45)
+    figure = style.new_figure(style.TEXT_WIDTH if columns > 1 else style.COLUMN_WIDTH, height * depth * len(lines) + 0.45)
     grid = figure.subplots(depth * len(lines), columns, squeeze=False).reshape(len(lines), -1)
     index = 0
     for (task, name), cells in zip(lines, grid, strict=True):

@@ -13,6 +13,7 @@ import pytest
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["OMP_NUM_THREADS"] = "1"  # for the processes that tests start
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] = "16"  # of half precision a kernel a shape is kept: 200 MB in all tests
 
 
 @pytest.fixture(autouse=True, scope="session")
