@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from apet.errors import ApetError, MissingInput, UsageError, lookup
 
@@ -24,7 +26,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="How much of a pretrained language model must be tuned, and what its loss landscape says about it.",
 )
-log = Console(stderr=True)
+log = Console(stderr=True, markup=False)  # names and texts of users are printed as they are
 
 Model = Annotated[
     str | None,
@@ -143,10 +145,13 @@ def command(name: str) -> Callable:
         @app.command(name)
         @functools.wraps(function)
         def guarded(*args: Any, **kwargs: Any) -> None:
+            from analyses.signals import terminable
+
             try:
-                function(*args, **kwargs)
+                with terminable():
+                    function(*args, **kwargs)
             except ApetError as error:
-                log.print(f"[red]error:[/red] {error}" if error.exit_code != 130 else str(error), highlight=False, soft_wrap=True)
+                _say("" if error.exit_code == 130 else "error:", str(error))
                 raise typer.Exit(error.exit_code) from None
             except KeyboardInterrupt:
                 log.print("interrupted; finished runs are kept, the same command (without --force) goes on from there")
@@ -493,7 +498,7 @@ def study(
     with _bar() as progress:
         rows = [row for target in what.targets for row in thresholds(store, runs, target, report=progress)]
     for spec, error in outcome.failed:
-        log.print(f"[red]failed:[/red] {title(spec)}: {error}", highlight=False, soft_wrap=True)
+        _say("failed:", f"{title(spec)}: {error}")
     _print(
         {
             "study": what.name, "results": str(store.root), "done": len(outcome.done), "failed": len(outcome.failed),
@@ -919,28 +924,47 @@ def _device(name: str) -> str:
 @contextmanager
 def _bar() -> Iterator[Callable[[str, float, float], None]]:
     """A progress bar on stderr: call it with what is done, how much, of how much."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=log, transient=True) as progress:
         bar = progress.add_task("loading", total=None)
         yield lambda what, done, total: progress.update(bar, description=what, completed=done, total=total)
 
 
+def _say(what: str, text: str) -> None:
+    """A line on stderr, its first word in red; the text is no markup."""
+    log.print(Text.assemble((what, "red"), f" {text}" if what else text), highlight=False, soft_wrap=True)
+
+
 def _print(result: dict[str, Any], as_json: bool) -> None:
     if as_json:
-        print(json.dumps(result))
+        print(json.dumps(_finite(result), allow_nan=False))
         return
     for name, value in result.items():
         print(f"{name}: {json.dumps(value) if isinstance(value, (dict, list)) else value}")
 
 
+def _finite(value: Any) -> Any:
+    """The same with null for what is not a number: JSON has no NaN."""
+    if isinstance(value, dict):
+        return {name: _finite(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def _listing(title: str, rows: list[dict[str, Any]], as_json: bool) -> None:
     if as_json:
-        print(json.dumps({title: rows}))
-        return
+        return _print({title: rows}, True)
     table = Table(*rows[0], box=None)
     for row in rows:
         table.add_row(*(_cell(value) for value in row.values()))
-    Console(width=None if sys.stdout.isatty() else 120).print(table)
+    Console(width=None if sys.stdout.isatty() else 120, markup=False).print(table)
 
 
 def _short(row: dict[str, Any], settings: bool) -> dict[str, str]:

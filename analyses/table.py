@@ -89,23 +89,32 @@ def _markdown(frame: Any, path: Path) -> None:
     cells = [
         list(frame.columns),
         ["---"] * len(frame.columns),
-        *([_short(value) for value in row] for row in frame.itertuples(index=False)),
+        *([_short(value).replace("|", "\\|") for value in row] for row in frame.itertuples(index=False)),
     ]
     path.write_text("".join(f"| {' | '.join(line)} |\n" for line in cells), encoding="utf-8")
 
 
 def _latex(frame: Any, path: Path) -> None:
-    shown = frame.map(_short).map(lambda text: text.replace("_", r"\_"))
-    columns = " & ".join(name.replace("_", r"\_") for name in frame.columns)
+    shown = frame.map(_short).map(_escaped)
+    columns = " & ".join(map(_escaped, frame.columns))
     rows = "".join(" & ".join(line) + " \\\\\n" for line in shown.itertuples(index=False))
     head = f"\\begin{{tabular}}{{{'l' * len(frame.columns)}}}\n\\toprule\n{columns} \\\\\n\\midrule\n"
     path.write_text(f"{head}{rows}\\bottomrule\n\\end{{tabular}}\n", encoding="utf-8")
+
+
+def _escaped(text: str) -> str:
+    """What LaTeX prints as `text`."""
+    return "".join(LATEX.get(character, character) for character in text)
 
 
 def _short(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
+LATEX = {character: f"\\{character}" for character in "_%&#${}"} | {
+    "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+}  # fmt: skip
 _WRITERS: dict[str, Callable[[Any, Path], None]] = {
     ".csv": lambda frame, path: frame.to_csv(path, index=False),
     ".parquet": lambda frame, path: frame.to_parquet(path, index=False),

@@ -15,7 +15,7 @@ import sys
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache, partial
 from multiprocessing.connection import Connection, wait
@@ -24,6 +24,7 @@ from typing import Any
 
 from analyses.claims import Held
 from analyses.run import compute, fail, gradients, identify
+from analyses.signals import terminable
 from analyses.spec import Spec
 from analyses.stages import batches
 from analyses.store import DONE, FAILED, Store
@@ -192,26 +193,6 @@ def _sizes() -> dict[str, int]:
     from apet.models import models_table
 
     return {row["name"]: row["parameters"] for row in models_table()}
-
-
-@contextmanager
-def terminable() -> Iterator[None]:
-    """While it lasts, SIGTERM, a scheduler's way to say that time is up, is taken as Ctrl-C, also where that is ignored (nohup)."""
-
-    def stop(number: int, frame: Any) -> None:
-        if signal.getsignal(signal.SIGINT) in (signal.SIG_IGN, None):
-            raise KeyboardInterrupt
-        signal.raise_signal(signal.SIGINT)
-
-    try:
-        before = signal.signal(signal.SIGTERM, stop)
-    except ValueError:  # not the main thread
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _crew(study: Study, root: Path, jobs: int, options: Options, tell: Tell) -> Outcome:

@@ -7,6 +7,7 @@ in training, names nothing.
 from __future__ import annotations
 
 import json
+from codecs import BOM_UTF8
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import combinations
 from pathlib import Path
@@ -43,11 +44,12 @@ def split_file(folder: Path, split: str) -> Path:
 def read_rows(path: Path) -> Iterator[Placed]:
     """(where, object) of every line of `path` that is not empty.
 
-    Lines end at line feeds alone: a text may hold any other character that Unicode calls a line's end.
+    Lines end at line feeds alone: a text may hold any other character that Unicode calls a line's end. A byte order mark is skipped.
     Raises UsageError for a byte that is not UTF-8, a line that is not JSON, and a file without a row.
     """
-    offset, empty = 0, True
-    for number, line in enumerate(path.read_bytes().split(b"\n"), 1):
+    content, empty = path.read_bytes(), True
+    offset = len(BOM_UTF8) if content.startswith(BOM_UTF8) else 0
+    for number, line in enumerate(content[offset:].split(b"\n"), 1):
         if line.strip():
             yield f"{path}, line {number}", _parse(line, f"{path}, line {number}", offset)
             empty = False
@@ -57,8 +59,12 @@ def read_rows(path: Path) -> Iterator[Placed]:
 
 
 def _parse(line: bytes, where: str, offset: int) -> Any:
+    if b"\r" in line.strip():  # JSON spells one within a text as \\r
+        raise UsageError(f"{where}: its lines end in carriage returns alone: save the file with line feeds (\\n)")
     try:
-        return json.loads(line.decode("utf-8"))
+        return json.loads(line.decode("utf-8"), object_pairs_hook=_object)
+    except _Twice as error:
+        raise UsageError(f"{where}: the field {error} comes twice: keep the one that is meant") from error
     except UnicodeDecodeError as error:
         byte = f"byte 0x{line[error.start]:02x} at offset {offset + error.start} of the file"
         raise UsageError(f"{where}: {byte} is not UTF-8") from error
@@ -66,6 +72,19 @@ def _parse(line: bytes, where: str, offset: int) -> Any:
         raise UsageError(f"{where}: not JSON ({error.msg} at column {error.colno})") from error
     except (ValueError, RecursionError) as error:  # a number of thousands of digits; thousands of brackets
         raise UsageError(f"{where}: not JSON that can be read ({error})") from error
+
+
+class _Twice(Exception):
+    """A key that an object has twice."""
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    seen: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in seen:
+            raise _Twice(key)
+        seen[key] = value
+    return seen
 
 
 def checked(rows: Iterable[Placed], task: Task) -> list[Example]:

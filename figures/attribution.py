@@ -32,7 +32,7 @@ def draw(rows: pd.DataFrame) -> Figure:
     if pick(found, "explained_total").empty:
         raise CannotDraw("no explained_total in the rows: 'explain' makes them")
     pairs = [own for _, own in found.groupby(["task", "subspace", "x", "parameters", "run_id"])]
-    cells = [own for own in pairs if own["quantity"].isin(["measured_change", "explained_total"]).any()]  # else there is nothing to draw
+    cells = [own for own in pairs if {"measured_change", "explained_total"} & set(own["quantity"])]  # else there is nothing to draw
     columns = style.grid_columns(len(cells))
     lines = -(-len(cells) // columns)
     figure = style.new_figure(style.TEXT_WIDTH if columns > 1 else style.COLUMN_WIDTH, HEIGHT * lines + 0.35)
