@@ -113,6 +113,8 @@ def explain(store: Store, runs: list[Run], target: Target, found: list[Row], see
 
     `found` are the rows of `thresholds` for this target. Only models with a predict run and a full fine-tuning run take part.
     """
+    from threadpoolctl import threadpool_limits
+
     groups: dict[tuple, list[Side]] = defaultdict(list)
     for side in _sides(store, runs, target, found):
         spec = side.run.spec
@@ -122,14 +124,15 @@ def explain(store: Store, runs: list[Run], target: Target, found: list[Row], see
     rows: list[Row] = []
     summaries: list[dict[str, Any]] = []
     resampled: dict[str, list[Any]] = {}  # by run, for every subspace
-    for sides in groups.values():
-        ordered = sorted(sides, key=lambda side: (side.row.parameters, side.row.model))
-        pairs = list(pairwise(ordered)) + ([(ordered[0], ordered[-1])] if len(ordered) > 2 else [])
-        resampled |= {side.run.id: _resamples(side, seed) for side in ordered if pairs and side.run.id not in resampled}
-        for small, large in pairs:
-            own, summary = _compare(small, large, resampled)
-            rows += own
-            summaries.append(summary)
+    with threadpool_limits(1):  # thousands of small systems
+        for sides in groups.values():
+            ordered = sorted(sides, key=lambda side: (side.row.parameters, side.row.model))
+            pairs = list(pairwise(ordered)) + ([(ordered[0], ordered[-1])] if len(ordered) > 2 else [])
+            resampled |= {side.run.id: _resamples(side, seed) for side in ordered if pairs and side.run.id not in resampled}
+            for small, large in pairs:
+                own, summary = _compare(small, large, resampled)
+                rows += own
+                summaries.append(summary)
     return rows, summaries
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from analyses.inputs import Report
+from analyses.predicted import OPEN
 from analyses.run import run
 from analyses.spec import Spec
 from analyses.stages import searching
@@ -82,7 +83,7 @@ def _summary(members: list[Run], rows: list[Row], target: Target) -> dict[str, A
         out |= {"k_gm_low": _null(by["k_gm"].low), "k_gm_high": _null(by["k_gm"].high)}
     stated = by["target_loss" if target.on_loss else "target_metric"]
     out |= {"target": stated.value, "target_definition": stated.note, "target_kind": str(target), "level": LEVEL}
-    out["answer"] = _answer(by[target.quantity]) if target.quantity in by else None
+    out["answer"] = _answer(by[target.quantity], by.get(target.quantity + OPEN)) if target.quantity in by else None
     for name in ("mapped_loss", "map_offset", "map_p"):
         if name in by:
             out |= {name: _null(by[name].value), f"{name}_note": by[name].note}
@@ -95,11 +96,12 @@ def _summary(members: list[Run], rows: list[Row], target: Target) -> dict[str, A
     return out
 
 
-def _answer(row: Row) -> str:
-    """What the measurement says, in one line."""
+def _answer(row: Row, why_open: Row | None) -> str:
+    """What the measurement says, in one line; where the interval has no end, why, and what would close it."""
     if math.isfinite(row.value):
         low, high = (f"{end:.4g}" if math.isfinite(end) else "?" for end in (row.low, row.high))
-        return f"{row.quantity} = {row.value:.4g} [{low}, {high}], {100 * LEVEL:g} %"
+        reason = f"; {why_open.note}" if why_open else ""
+        return f"{row.quantity} = {row.value:.4g} [{low}, {high}], {100 * LEVEL:g} %{reason}"
     if row.note == "censored: above":
         return f"{row.quantity} is above {row.low:g}, the largest k tried: no k up to there reaches the target"
     if row.note == "censored: below":

@@ -40,7 +40,7 @@ def predicted_rows(store: Store, run: Run, target: float, seed: int, definition:
     arrays = store.arrays(run.id)
     if "gram" in arrays:
         dual = (arrays["gram"], arrays["logits"], arrays["labels"])
-        with threadpool_limits(1):  # thousands of small systems: on a busy machine several threads take twenty times as long
+        with threadpool_limits(1):  # thousands of small systems: on a busy machine two threads take forty times as long
             rows = [*_quadratic_rows(dual, target, seed, definition, row), *_path_rows(dual, target, seed, definition, row)]
     else:
         rows = _sampled_rows(arrays, target, definition, row)

@@ -132,10 +132,10 @@ def _thresholds(rows: pd.DataFrame) -> Iterator[str]:
     for pair in pairs(rows):
         measured, predicted = pair.measured, pair.predicted
         for what, found in (("measured k*", measured), ("predicted k", predicted)):
-            if found and found.censored:
-                yield f"{_name(pair)}: {what} is {interval(found)}."
-            elif found and found.why_open:
+            if found and found.why_open:
                 yield f"{_name(pair)}: {what} has {found.why_open}."
+            elif found and found.censored:
+                yield f"{_name(pair)}: {what} is {interval(found)}."
         if pair.ratio and not 1 / FACTOR <= pair.ratio.value <= FACTOR:
             yield f"{_name(pair)}: predicted over measured k is {number(pair.ratio.value)}, outside a factor of {FACTOR:g}."
         if measured and predicted and measured.is_disjoint(predicted):

@@ -11,6 +11,7 @@ from figures.rows import CannotDraw, Setting, in_setting, models, of_model, pick
 
 # Measured thresholds -> what they are called beside that of a share of the improvement of the training loss.
 MEASURED = {"k_star": "", "k_loss": "given loss", "k_part": "part of full", "k_high": "high threshold", "k_low": "low threshold"}
+UNDECIDED = "undecided: "  # how the note of a threshold begins that runs do not tell
 PREDICTED = ("k_gm", "k_pred")  # along the path of the linearised model; of the quadratic at the pretrained point
 
 
@@ -18,7 +19,7 @@ PREDICTED = ("k_gm", "k_pred")  # along the path of the linearised model; of the
 class Interval:
     """A number of tunable parameters k: value (NaN where censored), interval ends (NaN where unknown), and its note.
 
-    `why_open` says why an end is not known and what would close it, "" where both are known or censoring says it.
+    `why_open` says why an end or the value is not known and what would close it, "" where all are known or censoring says it.
     """
 
     value: float
@@ -73,8 +74,9 @@ def threshold(rows: pd.DataFrame, quantity: str) -> Interval | None:
         raise CannotDraw(f"{len(found)} rows of {quantity} for {model} on {task} (targets {targets}): select one")
     row = found.iloc[0]
     value, low, high, target = (float(row[name]) for name in ("value", "low", "high", "target"))
-    reasons = pick(rows, f"{quantity}_open")["note"]
-    return Interval(value, low, high, target, str(row["note"]), str(reasons.iloc[0]) if len(reasons) else "")
+    note, reasons = str(row["note"]), pick(rows, f"{quantity}_open")["note"]
+    undecided = f"no value: {note.removeprefix(UNDECIDED)}" if note.startswith(UNDECIDED) else ""
+    return Interval(value, low, high, target, note, str(reasons.iloc[0]) if len(reasons) else undecided)
 
 
 def prediction(rows: pd.DataFrame) -> Interval | None:

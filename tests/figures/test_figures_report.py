@@ -193,6 +193,12 @@ def test_contradicting_rows_are_refused():
         summary_table(pd.concat([rows, again]))
 
 
+def test_a_threshold_that_runs_do_not_tell_says_why():
+    rows = change(study(), LARGE, "k_star", value=math.nan, low=math.nan, high=math.nan, note="undecided: no run has a gap to the target")
+    assert "mini-t5-6m on sst2: measured k* has no value: no run has a gap to the target." in misfits(tidy(rows))
+    assert summary_table(rows)[-1]["why_open"] == "k_star has no value: no run has a gap to the target"
+
+
 @pytest.mark.parametrize(
     ("value", "stderr", "text"),
     [
