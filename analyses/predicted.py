@@ -138,7 +138,7 @@ def _followed_rows(path: Followed, names: str, target: float, ceiling: float, de
 
 
 def _ends(k: float, error: float, probes: int) -> tuple[float, float]:
-    """The 95 % t-interval of k over so many probes, from the standard error of log k; NaN where nothing was sampled."""
+    """Return the 95 % t-interval of k from the standard error of log k over `probes` probes; NaN where nothing was sampled."""
     from scipy.special import stdtrit
 
     if probes < 2:

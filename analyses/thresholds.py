@@ -180,7 +180,7 @@ def _measured(runs: list[Run], target: Target, value: float, metric: str, seed: 
 
 
 def _open_end(found: Crossing, ks: list[int], target: Target, row) -> list[Row]:
-    """Why an end of the interval is not known, and what would close it: so many runs (value) at k from low to high."""
+    """Say why an end of the interval is not known, and how many more runs (value) at which k (low to high) would close it."""
     from landscape.threshold import closing
 
     needed = closing(found, ks)

@@ -11,7 +11,7 @@ import pandas as pd
 
 from figures.interval import Pair, Ratio, pairs
 from figures.numbers import interval, listed, number, with_error
-from figures.rows import in_setting, models, of_model, runs, settings
+from figures.rows import family, in_setting, models, of_model, runs, settings
 from figures.summary import Best, best_accuracies
 from figures.words import method_name
 
@@ -30,16 +30,14 @@ class Answer:
 
 def answers(rows: pd.DataFrame) -> list[Answer]:
     """Whether k* changes with scale, is predicted, and the task is learned: one answer a setting to each. `rows` as from `tidy`."""
-    groups: dict[str, list[Pair]] = {}
+    measured: dict[tuple[str, str], list[Pair]] = {}  # by family: sizes of two are in no order
+    predicted: dict[str, list[Pair]] = {}
     for pair in pairs(rows):
-        groups.setdefault(pair.question, []).append(pair)
-    measured = [[pair for pair in found if pair.measured] for found in groups.values()]
-    both = [[pair for pair in found if pair.measured and pair.predicted] for found in groups.values()]
-    return [
-        *(_scale(found) for found in measured if found),
-        *(_prediction(found) for found in both if found),
-        *_learned(best_accuracies(rows)),
-    ]
+        if pair.measured:
+            measured.setdefault((pair.question, family(pair.model)), []).append(pair)
+        if pair.measured and pair.predicted:
+            predicted.setdefault(pair.question, []).append(pair)
+    return [*map(_scale, measured.values()), *map(_prediction, predicted.values()), *_learned(best_accuracies(rows))]
 
 
 def _scale(found: list[Pair]) -> Answer:

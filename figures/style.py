@@ -71,7 +71,10 @@ def new_figure(width: float, height: float) -> Figure:
 def small_multiples(
     count: int, height: float, share: bool = False, projection: str | None = None, most: int = 5
 ) -> tuple[Figure, list[Axes]]:
-    """`count` panels of so many inches, with the fewest holes: a column wide for up to two, or two by two, else a page wide."""
+    """Return `count` panels, `height` inches each, on a grid with the fewest holes.
+
+    Up to two panels, or two by two, are as wide as a column; more are as wide as a page, with at most `most` beside each other.
+    """
     columns = grid_columns(count, most)
     lines = -(-count // columns)
     figure = new_figure(COLUMN_WIDTH if columns <= 2 else TEXT_WIDTH, height * lines + 0.5)

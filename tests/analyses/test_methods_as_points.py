@@ -64,7 +64,9 @@ def test_runs_of_three_methods_lie_in_one_plane_and_have_the_losses_that_they_re
     assert {(row.method, row.k, row.position_seed) for row in rows} == {("full", found.loaded.parameters, None)}
 
 
-@pytest.mark.parametrize(("at", "to"), [("apet", "full"), ("lora", "apet"), ("all", "lora"), ("apet", "apet")])
+@pytest.mark.parametrize(
+    ("at", "to"), [("lora", "apet"), ("all", "lora"), ("apet", "apet"), pytest.param("apet", "full", marks=pytest.mark.long)]
+)
 def test_a_line_ends_at_the_loss_of_the_run_that_it_goes_to(at, to, runs, folder):
     store, names = runs
     spec = through(store, names[at], names[to])

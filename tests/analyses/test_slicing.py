@@ -56,8 +56,12 @@ def single(rows: list, quantity: str) -> float:
     return next(row.value for row in rows if row.quantity == quantity and math.isnan(row.x))
 
 
-@pytest.mark.parametrize("dims", [1, 2])
-@pytest.mark.parametrize("directions", [each for each in DIRECTIONS if each not in ("filter", "optima")])
+SOUGHT = [each for each in DIRECTIONS if each not in ("filter", "optima")]
+PLACED = [(each, 1 + number % 2) for number, each in enumerate(SOUGHT)]  # each direction in one number of dimensions, the other is long
+PLACED_TOO = [pytest.param(each, 2 - number % 2, marks=pytest.mark.long) for number, each in enumerate(SOUGHT)]
+
+
+@pytest.mark.parametrize(("directions", "dims"), [*PLACED, *PLACED_TOO])
 def test_the_centre_is_the_loss_of_the_point_and_axes_are_true_displacements(directions, dims, runs, folder):
     store, names = runs
     spec = replace(LINE, directions=directions, dims=dims, at=names["a"], points=3)

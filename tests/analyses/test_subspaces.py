@@ -82,6 +82,7 @@ def test_curvature_in_a_subspace_by_every_route_and_where_a_run_ended(folder, tm
         run(replace(spec, subspace="countsketch"), store, folder)
 
 
+@pytest.mark.long
 def test_thresholds_are_of_one_subspace_each(folder, tmp_path):
     store = Store(tmp_path)
     run(replace(SMALL, method="full", subspace="coordinates", k=None, lr=None).resolved(), store, folder)

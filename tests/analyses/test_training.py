@@ -188,6 +188,7 @@ def test_a_table_of_a_split_or_format_that_is_not_there_is_refused(seeds, tmp_pa
         write_table(table(seeds), tmp_path / "t.xls")
 
 
+@pytest.mark.long
 def test_a_minimum_is_a_run_of_its_own_without_what_belongs_to_adamw(tmp_path):
     spec = Spec(model=T5, task="mini-nli", examples=16, k=30, early_stop=False, batch=16, steps=40, optimizer="lbfgs")
     assert replace(spec, lr=1.0, schedule="cosine", clip=5.0).resolved() == spec.resolved()

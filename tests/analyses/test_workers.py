@@ -184,11 +184,8 @@ def ctrl_c(request):
     signal.signal(signal.SIGINT, before)
 
 
-STOPS = [
-    (1, signal.SIGINT),
-    (2, signal.SIGTERM),
-    *(pytest.param(*each, marks=pytest.mark.long) for each in ((2, signal.SIGINT), (1, signal.SIGTERM))),
-]
+STOPS_TOO = ((1, signal.SIGINT), (2, signal.SIGINT), (1, signal.SIGTERM))
+STOPS = [(2, signal.SIGTERM), *(pytest.param(*each, marks=pytest.mark.long) for each in STOPS_TOO)]
 
 
 @pytest.mark.parametrize(("jobs", "number"), STOPS)

@@ -51,7 +51,7 @@ def stop_at(step: int) -> Callable[[Progress], None]:
 
 CHANGES = ({"accumulate": 3}, {"find_lr": True, "steps": 20}, {"schedule": "cosine"})
 RESUMED = [*((method, OPTIONS, True) for method in METHODS), ("apet", OPTIONS, False)]
-RESUMED += [("apet", replace(OPTIONS, **change), True) for change in CHANGES]
+RESUMED += [pytest.param("apet", replace(OPTIONS, **change), True, marks=pytest.mark.long) for change in CHANGES]
 
 
 @pytest.mark.parametrize(("method", "options", "keep_best"), RESUMED)

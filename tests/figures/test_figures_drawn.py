@@ -51,7 +51,7 @@ CHANGED = {
     "lines only": ["slices", "surfaces"],
 }
 CASES = [
-    pytest.param(name, figure, marks=pytest.mark.long) if name == "four models" else (name, figure)  # beside one and six of them
+    pytest.param(name, figure, marks=pytest.mark.long) if name in ("four models", "six models") else (name, figure)
     for name in STUDIES
     for figure in CHANGED.get(name, FIGURES)
 ]

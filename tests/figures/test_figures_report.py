@@ -100,6 +100,14 @@ def test_verdict_is_undecided_where_the_facing_end_is_not_known():
     assert verdict(change(study(), LARGE, "k_star", low=math.nan)) == "falls"
 
 
+def test_sizes_of_two_families_are_not_compared():
+    other = study({"mini-bloom-3m": 3_338_496})
+    found = [each.sentence for each in answers(tidy(pd.concat([study(), other]))) if each.question == "Does k* change with scale?"]
+    assert len(found) == 2
+    assert "from 96 [81.6, 115] for mini-t5-240k to 21 [" in found[0] and found[0].endswith("for mini-t5-6m.")
+    assert "k* was measured for one size only" in found[1] and "mini-bloom-3m" in found[1]
+
+
 def test_predictions_are_judged_by_the_interval_of_their_ratio():
     def word(rows: pd.DataFrame) -> str:
         return next(found.word for found in answers(tidy(rows)) if found.question == "Is k* predicted without training?")

@@ -59,7 +59,10 @@ def highest_cosine(matrix: FloatArray, ahead: FloatArray, h: FloatArray) -> floa
     return max(found)
 
 
-@pytest.mark.parametrize(("size", "power", "distance"), [(8, 0.5, 1.0), (64, 1.0, 1.0), (64, 1.0, 5.0), (64, 2.0, 1.0)])
+CONES = [(8, 0.5, 1.0), (64, 2.0, 1.0), *(pytest.param(64, 1.0, distance, marks=pytest.mark.long) for distance in (1.0, 5.0))]
+
+
+@pytest.mark.parametrize(("size", "power", "distance"), CONES)
 def test_each_draws_maximum_is_that_of_the_ellipsoids_cone(size, power, distance):
     matrix, centre, loss = ellipsoid(size, power)
     viewpoints = around(centre, distance, 12, seed=1)
@@ -87,6 +90,7 @@ def test_fewer_steps_give_a_lower_bound_and_no_draw_falls_below_the_start():
     assert (few.cosines <= np.array(truth) + 1e-9).all()
 
 
+@pytest.mark.long
 def test_the_width_of_a_ball_is_that_of_a_circular_cone():
     """Half angle a = asin(radius / distance): h at an angle t to the axis reaches cos(max(t - a, 0)), and t has density ~ sin^(k-2)."""
     size, radius, distance = 30, 0.5, 1.0

@@ -29,8 +29,10 @@ def test_of_incoherent_eigenvectors_it_is_t1() -> None:
         assert coordinate_point(columns(HAAR), A, k).excess == pytest.approx(expected_loss(spectrum, k), rel=0.05)
 
 
-@pytest.mark.parametrize("block", [4, 16, SIZE])
-@pytest.mark.parametrize("rest", [0.5, 0.2])
+LIMITS = [(16, 0.5), *(pytest.param(*each, marks=pytest.mark.long) for each in ((4, 0.5), (SIZE, 0.5), (4, 0.2), (16, 0.2), (SIZE, 0.2)))]
+
+
+@pytest.mark.parametrize(("block", "rest"), LIMITS)
 def test_between_the_limits_it_is_the_threshold_of_random_coordinates(block: int, rest: float) -> None:
     # Eigenvectors that reach over blocks of coordinates, the eigenvalues of a block far apart.
     rotation, order = np.zeros((SIZE, SIZE)), np.arange(SIZE).reshape(block, -1).T.reshape(-1)

@@ -22,7 +22,7 @@ QUADRATICS = {
 
 
 @pytest.mark.parametrize("name", QUADRATICS)
-@pytest.mark.parametrize("rest", [0.5, 0.2])
+@pytest.mark.parametrize("rest", [0.5, pytest.param(0.2, marks=pytest.mark.long)])
 def test_the_predicted_threshold_is_that_of_explicit_random_subspaces(name: str, rest: float) -> None:
     lam, a2 = QUADRATICS[name]
     whole = spectrum(lam, a2, loss=0.5)  # sum a^2 / 2: the minimum is 0

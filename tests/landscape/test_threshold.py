@@ -31,10 +31,11 @@ def test_noiseless_runs_give_the_crossing_and_its_slope_exactly() -> None:
     assert result.used == tuple(range(3, 15))
 
 
-@pytest.mark.parametrize(
-    ("levels", "each", "sd", "curved"),
-    [(4, 2, 0.06, False), (4, 2, 0.30, False), (8, 2, 0.15, False), (4, 4, 0.30, False), (5, 3, 0.15, True)],
-)
+DESIGNS = [(4, 2, 0.30, False), (5, 3, 0.15, True)]
+DESIGNS_TOO = [pytest.param(*each, marks=pytest.mark.long) for each in ((4, 2, 0.06, False), (8, 2, 0.15, False), (4, 4, 0.30, False))]
+
+
+@pytest.mark.parametrize(("levels", "each", "sd", "curved"), [*DESIGNS, *DESIGNS_TOO])
 def test_intervals_cover_the_truth_and_the_regression_is_unbiased(levels: int, each: int, sd: float, curved: bool) -> None:
     random = np.random.default_rng(0)
     results = [crossing(*runs(random, levels, each, sd, curved), seed=i, bootstraps=300) for i in range(120)]
