@@ -122,7 +122,7 @@ def _curvatures(rows: pd.DataFrame) -> list[list[str]]:
     lines = []
     for name in models(spectra):
         own = of_model(spectra, name)
-        for _, one in own.groupby("run_id"):
+        for _, one in sorted(own.groupby("run_id"), key=lambda group: str(group[1]["note"].iloc[0])):  # by matrix
             top = pick(one, "eigenvalue").sort_values(by="value")
             task, k, matrix = (one[column].iloc[0] for column in ("task", "k", "note"))
             scalars = [_last(pick(one, scalar)) for scalar in SCALARS]

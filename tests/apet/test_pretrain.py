@@ -24,7 +24,10 @@ def weights(model: torch.nn.Module) -> list[torch.Tensor]:
     return [p.detach() for p in model.parameters()]
 
 
-@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.family)
+QUICK_AND_LONG = [pytest.param(recipe, marks=pytest.mark.long) if recipe.family == "bloom" else recipe for recipe in RECIPES]
+
+
+@pytest.mark.parametrize("recipe", QUICK_AND_LONG, ids=lambda recipe: recipe.family)
 def test_pretraining_stopped_and_resumed_is_bitwise_the_uninterrupted_one(recipe, tmp_path: Path):
     whole, curve, finished = pretrain(recipe, stream(), stream(), tmp_path / "a")
     assert finished

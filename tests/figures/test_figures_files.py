@@ -13,11 +13,12 @@ import pytest
 from figures import FIGURES, PAGES, Drawn, draw_all
 from figures.style import save
 from tests.figures.conftest import DRAWN
-from tests.figures.synthetic import study
+from tests.figures.synthetic import MODELS, study
 
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.long
 def test_every_figure_is_written_as_pdf_and_png(drawn: Drawn):
     assert [*drawn.written, *drawn.skipped] == list(FIGURES)
     assert list(drawn.skipped) == ["placements", "quadratics"]  # they are of other studies
@@ -35,18 +36,31 @@ def test_drawing_twice_gives_the_same_bytes_in_any_order_of_rows(drawn: Drawn, t
         assert [path.read_bytes() for path in paths] == [path.read_bytes() for path in again.written[name]]
 
 
+@pytest.mark.long
 def test_fonts_are_embedded_as_truetype(drawn: Drawn):
     for pdf, *_ in drawn.written.values():
         assert b"/Type3" not in pdf.read_bytes()
         assert b"/FontFile2" in pdf.read_bytes()
 
 
+@pytest.mark.long
 def test_the_page_of_surfaces_loads_nothing_and_holds_every_plane(drawn: Drawn):
     page = drawn.written["relief"][2].read_text(encoding="utf-8")
     assert not re.search(r"<script[^>]+src=|<link|@import", page)
     own = page[page.rindex("Plotly.newPlot") :]  # after plotly's program
     assert not re.search(r"https?://(?!www\.w3\.org)", own)
     assert all(f'"label":"{model}, sst2, trajectory, tuned"' in own for model in DRAWN)
+
+
+def test_a_figure_is_written_as_pdf_and_png_with_its_fonts_and_some_as_a_page(tmp_path: Path):
+    """The quick form of those below, of one model."""
+    drawn = draw_all(study({"mini-t5-6m": MODELS["mini-t5-6m"]}), tmp_path, ["crossing", "relief"])
+    assert [path.name for paths in drawn.written.values() for path in paths] == [
+        "crossing.pdf", "crossing.png", "relief.pdf", "relief.png", "relief.html",
+    ]  # fmt: skip
+    pdf, png = (path.read_bytes() for path in drawn.written["crossing"])
+    assert pdf.startswith(b"%PDF") and b"/FontFile2" in pdf and b"/Type3" not in pdf
+    assert png.startswith(b"\x89PNG")
 
 
 def test_figures_without_rows_are_skipped_with_a_reason(tmp_path: Path):
