@@ -950,7 +950,7 @@ def _print(result: dict[str, Any], as_json: bool) -> None:
 
 
 def _finite(value: Any) -> Any:
-    """The same with null for what is not a number: JSON has no NaN."""
+    """Return `value` with None in place of NaN and infinity, which JSON lacks."""
     if isinstance(value, dict):
         return {name: _finite(each) for name, each in value.items()}
     if isinstance(value, list | tuple):

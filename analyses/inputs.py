@@ -166,7 +166,7 @@ def mounted_for(spec: Spec, model: Any, scorer: Any, examples: list) -> Any:
 
 
 def row_maker(spec: Spec, found: Inputs) -> Callable[..., Row]:
-    """Rows of this run, with the columns filled in that say which run of which setting they are of."""
+    """Return a maker of this run's rows, which fills in the columns that name the run's kind and setting."""
     name = f"{spec.model} (random init)" if spec.random_init else spec.model
     protocol = f"{spec.protocol}, head" if found.loaded.form == "head" else spec.protocol
     common = {"kind": spec.kind, "protocol": protocol, **spec.tuned}

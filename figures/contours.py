@@ -63,9 +63,13 @@ def filled(axes: Axes, grid: Grid, norm: Normalize, relative: bool = False) -> N
     x, y, loss = smoothed(grid.x / unit, grid.y / unit, grid.loss)
     values = np.ma.masked_invalid(loss.T)
     axes.pcolormesh(x, y, values, norm=norm, cmap=COLOURS, shading="gouraud" if np.isfinite(loss).all() else "nearest", rasterized=True)
+    axes.contour(x, y, values, line_levels(norm), colors="white", linewidths=0.3, alpha=0.8)
+
+
+def line_levels(norm: Normalize) -> np.ndarray:
+    """Return the losses that contour lines stand for, spaced as the scale of colours is."""
     low, high = float(norm.vmin or 0.0), float(norm.vmax or 0.0)
-    levels = np.geomspace(low, high, LINES) if isinstance(norm, LogNorm) else np.linspace(low, high, LINES)
-    axes.contour(x, y, values, levels, colors="white", linewidths=0.3, alpha=0.8)
+    return np.geomspace(low, high, LINES) if isinstance(norm, LogNorm) else np.linspace(low, high, LINES)
 
 
 def smoothed(x: np.ndarray, y: np.ndarray, loss: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

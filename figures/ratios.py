@@ -10,7 +10,7 @@ from matplotlib.colors import FuncNorm
 from matplotlib.figure import Figure
 
 from figures import style
-from figures.contours import HEIGHT, LINES, OUTSIDE, loss_norm, places, smoothed
+from figures.contours import HEIGHT, OUTSIDE, line_levels, loss_norm, places, smoothed
 from figures.grids import Grid, grids
 from figures.rows import CannotDraw, pick, tidy, where
 
@@ -57,9 +57,6 @@ def _table(rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def _lines(axes: Axes, grid: Grid) -> None:
     """The loss's contours, at the levels that its own figure has."""
     assert grid.y is not None
-    norm = loss_norm([grid])
-    low, high = float(norm.vmin or 0.0), float(norm.vmax or 1.0)
     if min(grid.loss.shape) > 1:
-        levels = np.geomspace(low, high, LINES) if low > 0 else np.linspace(low, high, LINES)
         x, y, loss = smoothed(grid.x, grid.y, grid.loss)
-        axes.contour(x, y, np.ma.masked_invalid(loss.T), levels, colors=style.GREY, linewidths=0.5)
+        axes.contour(x, y, np.ma.masked_invalid(loss.T), line_levels(loss_norm([grid])), colors=style.GREY, linewidths=0.5)

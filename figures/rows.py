@@ -99,7 +99,7 @@ def settings(rows: pd.DataFrame) -> list[Setting]:
 
 
 def in_setting(rows: pd.DataFrame, setting: Setting) -> pd.DataFrame:
-    """Rows of the setting's task and protocol; of the APET rows only those of its subspace and placement (or that name none)."""
+    """Return the rows of the setting's task and protocol. APET rows must also have its subspace and placement, or name none."""
     chosen = rows["task"] == setting.task
     if setting.protocol:
         chosen &= rows["protocol"].isin([setting.protocol, ""])

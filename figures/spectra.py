@@ -108,7 +108,7 @@ def _curves(rows: pd.DataFrame, look: Look) -> list[tuple[style.Colour, str, pd.
 
 
 def _eigenvalues(axes: Axes, rows: pd.DataFrame, look: Look) -> None:
-    """|l| by rank among those of one sign: a branch of positive eigenvalues, filled, and one of negative, open."""
+    """Draw |l| by rank in two branches: positive eigenvalues with filled marks, negative ones with open marks."""
     sizes = np.abs(rows["value"].to_numpy(float))
     foot = max(float(sizes[sizes > 0].min()) / 2, float(sizes.max()) * SMALLEST) if (sizes > 0).any() else 0.5
     highest = 1
