@@ -147,6 +147,7 @@ def ladder_tokenizer(family: str) -> Any:
         tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
             single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", CLS), ("[SEP]", SEP)]
         )
+        tokenizer.model_input_names = ["input_ids", "token_type_ids", "attention_mask"]  # it was pretrained on pairs
     return tokenizer
 
 

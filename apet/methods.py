@@ -103,11 +103,15 @@ def _with_head(build: Callable[[nn.Module], Mounted], model: nn.Module) -> Mount
 
 
 def head_of(model: nn.Module) -> dict[str, nn.Parameter]:
-    """The parameters of a sequence classifier's own head by name; of any other model none."""
+    """The parameters of a sequence classifier's own head by name; of any other model none.
+
+    Those are its output layer, and all that the checkpoint had not and `apet.models.load_model` drew (`drawn`): it is trained for the
+    task or stays at random. A pooler that the checkpoint holds is the model's.
+    """
     if not type(model).__name__.endswith("SequenceClassification"):
         return {}
-    roles = tensor_roles(model)
-    return {name: p for name, p in model.named_parameters() if "head" in roles[name]}
+    roles, drawn = tensor_roles(model), getattr(model, "drawn", frozenset())
+    return {name: p for name, p in model.named_parameters() if "head" in roles[name] or name in drawn}
 
 
 def _shapes_only(model: nn.Module) -> nn.Module:

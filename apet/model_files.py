@@ -14,6 +14,7 @@ from apet.errors import MissingInput, UsageError, did_you_mean
 from apet.ladder import LADDER, every_name
 
 WEIGHTS = "model.safetensors"
+ADAPTER = "adapter_config.json"
 UNREAD = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack")
 
 
@@ -29,11 +30,19 @@ class Place:
         return self.source in every_name()
 
     def require(self, weights: bool = True) -> Path:
-        """The folder. Raises MissingInput, with the remedy, unless it holds a config and (`weights`) whole safetensors."""
+        """The folder. Raises MissingInput, with the remedy, unless it holds a config and (`weights`) whole safetensors.
+
+        Raises UsageError where an adapter lies beside the model.
+        """
         if self.folder is None and self.on_ladder:
             raise MissingInput(f"{self.source} is not shipped with weights: use --random-init, or pretrain it")
         if self.folder is None:
             raise MissingInput(f"{self.source} is not on this machine: download it with 'hf download {self.source}'")
+        if (self.folder / ADAPTER).exists():  # transformers would put it on the model, or load another model in its place
+            raise UsageError(
+                f"{self.source} holds a peft adapter ({ADAPTER}): merge it into its model (peft's merge_and_unload, save_pretrained) and "
+                "give that folder, or take the adapter's files out of this one to get the model without it"
+            )
         lacking, cached = _lacking(self.folder, weights), self.folder.parent.name == "snapshots"
         if not lacking:
             return self.folder

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,6 +27,7 @@ from apet.scope import tensor_roles
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 ATTENTION = ("eager", "sdpa")
 VOCABULARIES = ("tokenizer.json", "vocab*", "*.model", "*.tiktoken")
+FOREIGN = re.compile(r"\.(lora_|ia3_|adapters?[._]|prompt_|prefix_)")  # parameters of a method that was not merged into its model
 
 # form -> (transformers' Auto class, its table of model types)
 FORMS = {
@@ -185,6 +188,8 @@ def _drawn(config: Any, form: str, attention: str, seed: int, device: str) -> nn
 
     with _own_seed(seed), torch.device(device), _quiet():
         model = getattr(transformers, FORMS[form][0]).from_config(config, attn_implementation=attention, dtype=torch.float32)
+        if form == "head":
+            model.drawn = frozenset(name for name, _ in model.named_parameters() if not name.startswith(f"{model.base_model_prefix}."))
         # transformers ties the head of T5 v1.1, which checkpoints of it do not; this is its sign.
         if getattr(config, "scale_decoder_outputs", True) is False:
             model.lm_head.weight = nn.Parameter(torch.randn(model.lm_head.weight.shape) * config.initializer_factor)
@@ -201,6 +206,9 @@ def _pretrained(place: Place, config: Any, form: str, attention: str, dtype: tor
             folder, config=config, attn_implementation=attention, dtype=dtype, use_safetensors=True, local_files_only=True,
             trust_remote_code=False, output_loading_info=True, ignore_mismatched_sizes=True,
         )  # fmt: skip
+    unmerged = sorted(filter(FOREIGN.search, found["unexpected_keys"]))
+    if unmerged:
+        raise UsageError(f"{place.source} holds {unmerged[0]} beside the model's own weights: merge what was tuned into the model first")
     for key, there, wanted in sorted(found["mismatched_keys"]):
         raise MissingInput(f"{place.source} does not fit its config: {key} is {tuple(there)}, the config asks for {tuple(wanted)}")
     new = sorted(key for key in found["missing_keys"] if form == "head" and _of_head(model, key))
@@ -209,6 +217,7 @@ def _pretrained(place: Place, config: Any, form: str, attention: str, dtype: tor
         raise MissingInput(f"{place.source} does not hold all weights of a {config.model_type} model ({form}): {lacking[0]} is missing")
     for key in new:
         _draw(key, model.get_parameter(key), getattr(config, "initializer_range", 0.02))
+    model.drawn = frozenset(new)  # see `apet.methods.head_of`
     return model
 
 
@@ -243,7 +252,7 @@ def _tokenizer(place: Place, config: Any, drawn: bool) -> Any:
 
     folder = place.require(weights=False)
     # Without files transformers makes a tokenizer that knows its special tokens only, and says nothing.
-    if not any(True for pattern in VOCABULARIES for _ in folder.glob(pattern)):
+    if not any(True for pattern in VOCABULARIES for _ in folder.glob(pattern)) and _wants_files(folder):
         if drawn:
             return ladder_tokenizer(config.model_type)
         raise MissingInput(f"{place.source} holds no tokenizer here (none of {', '.join(VOCABULARIES)})")
@@ -252,9 +261,18 @@ def _tokenizer(place: Place, config: Any, drawn: bool) -> Any:
         raise MissingInput(f"the tokenizer of {place.source} is a SentencePiece model: it needs 'pip install sentencepiece protobuf'")
     with _quiet(), _reading(f"the tokenizer of {place.source}"):
         tokenizer = AutoTokenizer.from_pretrained(folder, config=config, local_files_only=True, trust_remote_code=False)
-    if tokenizer.pad_token is None:  # GPT-2 and others: padding is masked, so any token will do
-        tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
+
+
+def _wants_files(folder: Path) -> bool:
+    """Whether the tokenizer that the folder names has a vocabulary in a file: ByT5's are the bytes."""
+    import transformers
+
+    try:
+        named = json.loads((folder / "tokenizer_config.json").read_text()).get("tokenizer_class", "")
+    except (OSError, ValueError, AttributeError):
+        return True
+    return bool(getattr(getattr(transformers, str(named), None), "vocab_files_names", {"": ""}))
 
 
 @contextmanager

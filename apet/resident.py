@@ -26,6 +26,7 @@ class Resident(torch.Tensor):
 
     entries: Entries  # the weight as a matrix, a vector as one row
     tuned: Callable[[], Tensor]
+    _chosen: tuple[Tensor, Tensor, Entries]  # see `rows_of`
 
     @staticmethod
     def of(weight: Tensor, flat: Tensor, values: Callable[[], Tensor], kernel: str | None = None) -> Resident:
@@ -50,6 +51,38 @@ class Resident(torch.Tensor):
             return _anyhow(func, *args, **kwargs)
         with torch._C.DisableTorchFunctionSubclass():
             return func(*args, **kwargs)
+
+
+def rows_of(weight: Tensor, rows: Tensor) -> Tensor:
+    """weight[rows], rows (C,) distinct: of a resident matrix a resident one, whose tuned entries are those of the chosen rows.
+
+    A vector's rows are its elements. The rows of one `rows` tensor are looked up once.
+    """
+    if not isinstance(weight, Resident):
+        return weight[rows]
+    which, entries = _within(weight, rows)
+    chosen = plain(weight)[rows]
+    if len(which):
+        chosen = chosen.as_subclass(Resident)
+        chosen.tuned, chosen.entries = lambda: weight.tuned()[..., which], entries
+    return chosen
+
+
+def _within(weight: Resident, rows: Tensor) -> tuple[Tensor, Entries]:
+    """(which of the tuned entries lie in these rows, the same as entries of the chosen rows)."""
+    known = getattr(weight, "_chosen", None)
+    if known is None or known[0] is not rows:
+        vector, entries = weight.dim() == 1, weight.entries
+        lines, width = (entries.cols, 1) if vector else (entries.rows, entries.shape[1])
+        place = torch.full((len(weight),), -1, device=rows.device)
+        place[rows] = torch.arange(len(rows), device=rows.device)
+        at = place[lines.long()]
+        inside = torch.nonzero(at >= 0).squeeze(1)
+        flat = at[inside] * width + (0 if vector else entries.cols[inside])
+        which = inside[flat.argsort()]
+        shape = (1, len(rows)) if vector else (len(rows), width)
+        known = weight._chosen = (rows, which, Entries.at(shape, flat.sort().values))
+    return known[1:]
 
 
 def plain(value: Any) -> Any:

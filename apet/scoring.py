@@ -9,10 +9,11 @@ Five forms, by how a model can be asked:
     image             an image, and the network's own last layer (`apet.images`)
 
 The first three answer in words, so an untuned model is already a classifier, if a poor one: class c's logit is that of the first
-piece of its label word, and the loss is the cross-entropy over the C label words alone; its Gauss-Newton matrix has rank at most
-n (C - 1). A language model prefers some words to others whatever the input. That prior, the untuned model's mean logits over
-unlabelled examples, is taken off once (calibration as in Zhao et al. 2021, arXiv 2102.09690, with the task's own inputs):
-otherwise the first parameters tuned only unlearn it, and the quadratic at the pretrained point describes little else.
+piece of its label word that is not every label word's, and the loss is the cross-entropy over the C label words alone; its
+Gauss-Newton matrix has rank at most n (C - 1). A language model prefers some words to others whatever the input. That prior, the
+untuned model's mean logits over unlabelled examples, is taken off once (calibration as in Zhao et al. 2021, arXiv 2102.09690, with
+the task's own inputs): otherwise the first parameters tuned only unlearn it, and the quadratic at the pretrained point describes
+little else.
 
 Where a task asks for text (answers, summaries) the loss is over its pieces, the final </s> included, and the logits are (B, T, V).
 """
@@ -20,8 +21,9 @@ Where a task asks for text (answers, summaries) the loss is over its pieces, the
 from __future__ import annotations
 
 import inspect
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,10 +32,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from apet.errors import UsageError
+from apet.pieces import Pieces
+from apet.readout import only, output_head
 from apet.tasks import Example, Task
 
 Item = dict[str, Any]  # one encoded example: input_ids, target (its label, or the pieces of its text), ...
-Batch = dict[str, Tensor]  # input_ids and attention_mask (B, T), labels (B,) or (B, T'), ...
+Places = Callable[[Tensor], Tensor]  # (B, T, d) -> (B, 1, d)
+Batch = dict[str, Any]  # input_ids and attention_mask (B, T), labels (B,) or (B, T'), ...
 IGNORED = -100  # a label that no loss counts
 MAX_TARGET = 64  # pieces of an answer, </s> included
 
@@ -42,14 +47,19 @@ class Scorer(ABC):
     """Turns examples into batches and batches into logits; see `scorer_of`.
 
     `prior` (C,) is subtracted from label-word logits; `max_length` is in pieces, and a longer example loses the end of its
-    longest field, never the question after it.
+    longest field, never the question after it. `stem` are the pieces with which every label word begins: they are given, and
+    `label_ids` (C,) are what follows them.
     """
 
     writes = True  # whether it can be asked for text
+    writes_on = True  # whether an answer can be more than one piece
+    reads_padding = False  # whether the model's answer depends on it: then a batch holds texts of one length
+    whole_head = False  # whether the model's output head must be computed as a whole
 
-    def __init__(self, task: Task, tokenizer: Any, max_length: int = 128, device: str = "cpu"):
-        self.task, self.tokenizer, self.max_length, self.device = task, tokenizer, max_length, device
-        self.label_ids = torch.tensor(self._label_ids(), device=device)  # (C,)
+    def __init__(self, task: Task, pieces: Pieces, max_length: int = 128, device: str = "cpu"):
+        self.task, self.pieces, self.max_length, self.device = task, pieces, max_length, device
+        self.stem, label_ids = self._label_pieces()
+        self.label_ids = torch.tensor(label_ids, device=device)  # (C,)
         self.prior = torch.zeros(task.classes, device=device)  # (C,)
 
     @abstractmethod
@@ -75,7 +85,7 @@ class Scorer(ABC):
             if len(item["input_ids"]) > self.max_length:
                 items[i] = self._shortened(examples[i], len(item["input_ids"]))
         for item, example in zip(items, examples, strict=True):
-            item["target"] = self._pieces(first_answer(example, self.task)) if self.task.generates else [example["label"]]
+            item["target"] = self._answer(first_answer(example, self.task)) if self.task.generates else [example["label"]]
         return items
 
     def length(self, item: Item) -> int:
@@ -91,10 +101,20 @@ class Scorer(ABC):
         return sum(self.weight(item) for item in self.encode(examples))
 
     def batches(self, examples: Sequence[Example], size: int) -> Iterator[Batch]:
-        """All examples in order, `size` at a time; the last batch may be smaller."""
-        items = self.encode(examples)
-        for start in range(0, len(items), size):
-            yield self.collate(items[start : start + size])
+        """All examples in order, at most `size` at a time."""
+        for items in self.groups(self.encode(examples), size):
+            yield self.collate(items)
+
+    def groups(self, items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
+        """All items in order, at most `size` that make a batch at a time: of one length, where the model reads padding."""
+        start = 0
+        while start < len(items):
+            stop = min(start + size, len(items))
+            if self.reads_padding:
+                lengths = [(self.length(item), len(item["target"])) for item in items[start:stop]]
+                stop = start + next((i for i, each in enumerate(lengths) if each != lengths[0]), len(lengths))
+            yield items[start:stop]
+            start = stop
 
     @torch.no_grad()
     def calibrate(self, model: nn.Module, examples: Sequence[Example]) -> None:
@@ -106,31 +126,50 @@ class Scorer(ABC):
     @torch.no_grad()
     def generate(self, model: nn.Module, examples: Sequence[Example], size: int = 64) -> list[str]:
         """What the model answers by greedy decoding, as text; labels and targets are not looked at."""
-        longest = MAX_TARGET if self.task.generates else max(len(self._pieces(word)) for word in self.task.words)
+        longest = MAX_TARGET if self.task.generates else max(len(self._answer(word)) for word in self.task.words)
         items = [item | {"target": []} for item in self.encode(examples)]
         found: list[str] = []
-        for start in range(0, len(items), size):
-            written = self._go_on(model, self.collate(items[start : start + size]), longest)
-            found += self.tokenizer.batch_decode(written, skip_special_tokens=True)
+        for group in self.groups(items, size):
+            written = self._go_on(model, self.collate(group), longest).tolist()
+            found += self.pieces.tokenizer.batch_decode([[*self.stem, *each] for each in written], skip_special_tokens=True)
         return [text.strip() for text in found]
 
     def spelling(self, label: int) -> str:
         """What of the label's word the model can write: all of it, or at one [MASK] its first piece."""
         return self.task.words[label]
 
-    def _label_ids(self) -> list[int]:
-        first = [self._pieces(word)[0] for word in self.task.words]
-        if len(set(first)) < len(first):
+    def _label_pieces(self) -> tuple[list[int], list[int]]:
+        """(the pieces with which every label word begins, each word's next one)."""
+        words = [self._behind(word) for word in self.task.words]
+        unknown = self.pieces.tokenizer.unk_token_id
+        for word, ids in zip(self.task.words, words, strict=True):
+            if not ids or unknown in ids:
+                raise UsageError(f"the tokenizer does not know the label word {word!r}")
+        same = 0
+        while same < min(map(len, words), default=0) and len({ids[same] for ids in words}) == 1:
+            same += 1
+        stem, rest = words[0][:same] if words else [], [ids[same : same + 1] for ids in words]
+        if [] in rest or len({ids[0] for ids in rest}) < len(rest) or (stem and not self.writes_on):
             raise UsageError(f"the label words {self.task.words} do not differ in their first piece under this tokenizer")
-        return first
+        return stem, [ids[0] for ids in rest]
 
-    def _pieces(self, answer: str) -> list[int]:
-        """The answer's pieces and </s>; a space before it, because it stands within a text."""
-        ids = self.tokenizer(" " + answer.strip(), add_special_tokens=False, truncation=True, max_length=MAX_TARGET - 1)["input_ids"]
-        return [*ids, *self._end()]
+    @property
+    def lead(self) -> str:
+        """The text that an answer stands behind, with a letter for every field."""
+        question = self.task.template.partition("{slot}")[0]
+        return question.format(**dict.fromkeys(self.task.fields, "a")).rstrip()
+
+    def _behind(self, answer: str) -> list[int]:
+        """The pieces of an answer in its place."""
+        return self.pieces.behind(self.lead, answer)
+
+    def _answer(self, answer: str) -> list[int]:
+        """The answer's pieces, as many as are learnt, and </s>."""
+        return [*self._behind(answer)[: MAX_TARGET - 1], *self._end()]
 
     def _end(self) -> list[int]:
-        return [] if self.tokenizer.eos_token_id is None else [self.tokenizer.eos_token_id]
+        end = self.pieces.tokenizer.eos_token_id
+        return [] if end is None else [end]
 
     def _shortened(self, example: Example, length: int) -> Item:
         """The example's item after its longest fields lost their ends. Cut text may come out a piece longer: so more than once."""
@@ -147,13 +186,13 @@ class Scorer(ABC):
                 return item
 
     def _cut(self, example: Example, excess: int) -> Example:
-        options = {"add_special_tokens": False, "return_offsets_mapping": True, "verbose": False}
-        ends = {name: [end for _, end in self.tokenizer(example[name], **options)["offset_mapping"]] for name in self.task.fields}
-        keep = _level({name: len(each) for name, each in ends.items()}, excess)
-        return example | {name: example[name][: ends[name][n - 1] if n else 0] for name, n in keep.items()}
+        cutters = {name: self.pieces.cutter(example[name]) for name in self.task.fields}
+        keep = _level({name: count for name, (count, _) in cutters.items()}, excess)
+        return example | {name: cutters[name][1](count) for name, count in keep.items()}
 
-    def _texts(self, examples: Sequence[Example], slot: str) -> list[str]:
-        return [self.task.template.format(**{name: example[name] for name in self.task.fields}, slot=slot) for example in examples]
+    def _texts(self, examples: Sequence[Example], template: str, slot: str = "") -> list[str]:
+        fields = [{name: self.pieces.quoted(example[name]) for name in self.task.fields} for example in examples]
+        return [template.format(**each, slot=slot) for each in fields]
 
     def _padded(self, rows: Sequence[Sequence[int]], fill: int, left: bool = False) -> Tensor:
         """int64 (B, longest row)."""
@@ -165,20 +204,38 @@ class Scorer(ABC):
 
     def _inputs(self, rows: Sequence[Sequence[int]], left: bool = False) -> Batch:
         return {
-            "input_ids": self._padded(rows, self.tokenizer.pad_token_id, left),
+            "input_ids": self._padded(rows, self.pieces.pad, left),
             "attention_mask": self._padded([[1] * len(row) for row in rows], 0, left),
         }
 
     def _labels(self, items: Sequence[Item]) -> Tensor:
         return torch.tensor([item["target"][0] if item["target"] else 0 for item in items], device=self.device)
 
-    def _decoding(self) -> dict[str, Any]:
-        return {
-            "do_sample": False,
-            "num_beams": 1,
-            "pad_token_id": self.tokenizer.pad_token_id,
-            "eos_token_id": self.tokenizer.eos_token_id,
-        }
+    def _greedy(self, model: Any, inputs: Batch, pieces: int, **ids: int) -> Tensor:
+        """The ids of the likeliest text, at most `pieces` more, whatever decoding defaults lie beside the checkpoint."""
+        from transformers import GenerationConfig
+
+        tokenizer, wrapped = self.pieces.tokenizer, getattr(model, "get_base_model", lambda: model)()
+        greedy = GenerationConfig(
+            do_sample=False, num_beams=1, max_new_tokens=pieces, pad_token_id=self.pieces.pad, eos_token_id=tokenizer.eos_token_id, **ids
+        )
+        defaults, wrapped.generation_config = wrapped.generation_config, GenerationConfig()
+        try:
+            return model.generate(**inputs, generation_config=greedy)
+        finally:
+            wrapped.generation_config = defaults
+
+    def _words(self, model: nn.Module, inputs: Batch, places: Places) -> Tensor:
+        """Logits of the label words, less their prior, at `places`, one in each text: (B, C)."""
+        return self._read(model, inputs, self.label_ids, places) - self.prior
+
+    def _read(self, model: nn.Module, inputs: Batch, rows: Tensor | None, places: Places) -> Tensor:
+        """Logits at `places`, one in each text, of these rows of the output head (B, C), or of all (B, V)."""
+        head = None if self.whole_head else output_head(model)
+        with only(head, rows, places):
+            logits = model(**inputs).logits
+        logits = (places(logits) if head is None else logits)[:, 0]
+        return logits if head is not None or rows is None else logits[:, rows]
 
 
 def first_answer(example: Example, task: Task) -> str:
@@ -187,18 +244,31 @@ def first_answer(example: Example, task: Task) -> str:
     return answer if isinstance(answer, str) else answer[0]
 
 
-class EncoderDecoder(Scorer):
-    """T5 and its kin; `start` is the decoder's first piece."""
+def last(states: Tensor) -> Tensor:
+    """The last position of (B, T, d): (B, 1, d)."""
+    return states[:, -1:]
 
-    def __init__(self, task: Task, tokenizer: Any, start: int, max_length: int = 128, device: str = "cpu"):
-        known = tokenizer.get_vocab()
-        self.slot = "<extra_id_0>" if "<extra_id_0>" in known else tokenizer.mask_token or ""
-        self.prefix = [start] + ([known["<extra_id_0>"]] if "<extra_id_0>" in known else [])
-        super().__init__(task, tokenizer, max_length, device)
+
+class EncoderDecoder(Scorer):
+    """T5 and its kin.
+
+    `start` is the decoder's first piece; behind it comes the slot's, or what the tokenizer puts before every text (BART's <s>).
+    """
+
+    def __init__(self, task: Task, pieces: Pieces, start: int, max_length: int = 128, device: str = "cpu"):
+        known = pieces.tokenizer.get_vocab()
+        self.sentinel = "<extra_id_0>" if "<extra_id_0>" in known else ""
+        self.slot = self.sentinel or pieces.tokenizer.mask_token or ""
+        super().__init__(task, pieces, max_length, device)
+        begun = [known[self.sentinel]] if self.sentinel else [each for each in pieces.prefix if each != start]
+        self.prefix = [start, *begun, *self.stem]
+
+    @property
+    def lead(self) -> str:
+        return self.sentinel
 
     def _tokenize(self, examples: Sequence[Example]) -> list[Item]:
-        encoded = self.tokenizer(self._texts(examples, self.slot), verbose=False)
-        return [{"input_ids": ids} for ids in encoded["input_ids"]]
+        return [{"input_ids": each["input_ids"]} for each in self.pieces.of(self._texts(examples, self.task.template, self.slot))]
 
     def collate(self, items: Sequence[Item]) -> Batch:
         batch = self._inputs([item["input_ids"] for item in items])
@@ -207,28 +277,27 @@ class EncoderDecoder(Scorer):
             return batch | {"decoder_input_ids": prefix, "labels": self._labels(items)}
         known = [IGNORED] * (len(self.prefix) - 1)
         return batch | {
-            "decoder_input_ids": self._padded([[*self.prefix, *item["target"][:-1]] for item in items], self.tokenizer.pad_token_id),
+            "decoder_input_ids": self._padded([[*self.prefix, *item["target"][:-1]] for item in items], self.pieces.pad),
             "labels": self._padded([[*known, *item["target"]] for item in items], IGNORED),
         }
 
     def logits(self, model: nn.Module, batch: Batch) -> Tensor:
-        logits = model(**{name: value for name, value in batch.items() if name != "labels"}).logits
-        return logits if self.task.generates else logits[:, -1, self.label_ids] - self.prior
+        inputs = {name: value for name, value in batch.items() if name != "labels"}
+        return model(**inputs).logits if self.task.generates else self._words(model, inputs, last)
 
     def _go_on(self, model: Any, batch: Batch, pieces: int) -> Tensor:
         prefix = batch["decoder_input_ids"][:, : len(self.prefix)]
         inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"], "decoder_input_ids": prefix}
-        return model.generate(**inputs, max_new_tokens=pieces, **self._decoding())[:, len(self.prefix) :]
+        return self._greedy(model, inputs, pieces, decoder_start_token_id=self.prefix[0])[:, len(self.prefix) :]
 
 
 class Causal(Scorer):
     """BLOOM, GPT-2 and their kin. Padded on the left, so that the last positions are the answer's and no others are scored."""
 
     def _tokenize(self, examples: Sequence[Example]) -> list[Item]:
-        question = self.task.template.partition("{slot}")[0]
-        texts = [question.format(**{name: example[name] for name in self.task.fields}).rstrip() for example in examples]
-        encoded = self.tokenizer(texts, add_special_tokens=False, verbose=False)
-        return [{"input_ids": ids} for ids in encoded["input_ids"]]
+        texts = [text.rstrip() for text in self._texts(examples, self.task.template.partition("{slot}")[0])]
+        encoded = self.pieces.of(texts, framed=False)
+        return [{"input_ids": [*self.pieces.prefix, *each["input_ids"], *self.stem]} for each in encoded]
 
     def collate(self, items: Sequence[Item]) -> Batch:
         if not self.task.generates:
@@ -238,42 +307,50 @@ class Causal(Scorer):
 
     def logits(self, model: nn.Module, batch: Batch) -> Tensor:
         labels = batch["labels"]
-        inputs = {name: value for name, value in batch.items() if name != "labels"}
         keep = labels.shape[1] if self.task.generates else 1
-        logits = model(**inputs, **_positions(model, batch), logits_to_keep=keep, use_cache=False).logits[:, -keep:]
-        return logits if self.task.generates else logits[:, -1, self.label_ids] - self.prior
+        inputs = {name: value for name, value in batch.items() if name != "labels"} | _positions(model, batch)
+        inputs |= {"logits_to_keep": keep, "use_cache": False}
+        return model(**inputs).logits[:, -keep:] if self.task.generates else self._words(model, inputs, last)
 
     def _go_on(self, model: Any, batch: Batch, pieces: int) -> Tensor:
         inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
-        return model.generate(**inputs, max_new_tokens=pieces, **self._decoding())[:, batch["input_ids"].shape[1] :]
+        return self._greedy(model, inputs, pieces)[:, batch["input_ids"].shape[1] :]
 
 
 class Masked(Scorer):
     """BERT by the label words at [MASK]."""
 
+    writes_on = False
+
     def _tokenize(self, examples: Sequence[Example]) -> list[Item]:
-        encoded = self.tokenizer(self._texts(examples, self.tokenizer.mask_token), verbose=False)
-        return [{"input_ids": ids} for ids in encoded["input_ids"]]
+        encoded = self.pieces.of(self._texts(examples, self.task.template, self.pieces.tokenizer.mask_token))
+        return [{"input_ids": each["input_ids"]} for each in encoded]
 
     def collate(self, items: Sequence[Item]) -> Batch:
         batch = self._inputs([item["input_ids"] for item in items])
-        masks = batch["input_ids"] == self.tokenizer.mask_token_id
-        slot = masks.shape[1] - 1 - masks.flip(1).int().argmax(1)  # the last [MASK]: a text may hold one of its own
+        slot = (batch["input_ids"] == self.pieces.tokenizer.mask_token_id).int().argmax(1)
         return batch | {"slot": slot, "labels": self._labels(items)}
 
     def logits(self, model: nn.Module, batch: Batch) -> Tensor:
-        return self._at_slot(model, batch)[:, self.label_ids] - self.prior
+        inputs, places = self._asked(batch)
+        return self._words(model, inputs, places)
 
-    def _at_slot(self, model: nn.Module, batch: Batch) -> Tensor:
-        logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
-        before = logits.shape[1] - batch["input_ids"].shape[1]  # virtual tokens of a prompt
-        return logits[torch.arange(len(logits), device=logits.device), before + batch["slot"]]
+    def _asked(self, batch: Batch) -> tuple[Batch, Places]:
+        """(what the model is called with, the place of [MASK])."""
+        ids, slot = batch["input_ids"], batch["slot"]
+
+        def at_slot(states: Tensor) -> Tensor:
+            virtual = states.shape[1] - ids.shape[1]  # tokens of a prompt
+            return states[torch.arange(len(states), device=states.device), virtual + slot][:, None]
+
+        return {"input_ids": ids, "attention_mask": batch["attention_mask"]}, at_slot
 
     def spelling(self, label: int) -> str:
-        return self.tokenizer.decode([int(self.label_ids[label])]).strip()
+        return self.pieces.tokenizer.decode([int(self.label_ids[label])]).strip()
 
     def _go_on(self, model: Any, batch: Batch, pieces: int) -> Tensor:
-        return self._at_slot(model, batch).argmax(1, keepdim=True)
+        inputs, places = self._asked(batch)
+        return self._read(model, inputs, None, places).argmax(1, keepdim=True)
 
     def _end(self) -> list[int]:
         return []
@@ -284,15 +361,14 @@ class Head(Scorer):
 
     writes = False
 
-    def _label_ids(self) -> list[int]:
-        return list(range(self.task.classes))
+    def _label_pieces(self) -> tuple[list[int], list[int]]:
+        return [], list(range(self.task.classes))
 
     def _tokenize(self, examples: Sequence[Example]) -> list[Item]:
         if len(self.task.fields) > 2:
             raise UsageError(f"{self.task.name} has {len(self.task.fields)} fields: a classification head reads at most two")
-        encoded = self.tokenizer(*([example[name] for example in examples] for name in self.task.fields), verbose=False)
-        types = encoded.get("token_type_ids", [[0] * len(ids) for ids in encoded["input_ids"]])
-        return [{"input_ids": ids, "token_type_ids": kinds} for ids, kinds in zip(encoded["input_ids"], types, strict=True)]
+        encoded = self.pieces.of(*([self.pieces.quoted(example[name]) for example in examples] for name in self.task.fields))
+        return [{"token_type_ids": [0] * len(each["input_ids"])} | each for each in encoded]
 
     def collate(self, items: Sequence[Item]) -> Batch:
         types = self._padded([item["token_type_ids"] for item in items], 0)
@@ -319,8 +395,8 @@ def scorer_of(loaded: Any, task: Task, max_length: int = 128, device: str = "cpu
 
     Where the model has a table of positions, `max_length` is lowered to what it leaves beside `reserve` virtual tokens (those of
     a prompt or prefix) and the answer that a causal model writes behind the text. Raises UsageError where it leaves nothing, for a
-    task that asks for text and a model that cannot write, for a model that reads texts where there are images (and the reverse), and
-    for label words that begin alike.
+    task that asks for text and a model that cannot write, for a model that reads texts where there are images (and the reverse), for
+    label words that begin alike or that the tokenizer does not know, and where nothing says what a decoder begins with.
     """
     form = loaded.form
     if task.images != (form == "image"):
@@ -329,23 +405,89 @@ def scorer_of(loaded: Any, task: Task, max_length: int = 128, device: str = "cpu
     if form == "image":
         from apet.images import Images  # which stands on this file
 
-        return Images(task, None, max_length, device)
-    config = loaded.model.config
+        return Images(task, None, max_length, device)  # pyright: ignore[reportArgumentType] (it has no text)
+    model, config = loaded.model, loaded.model.config
     if task.generates and form in ("masked", "head"):
         raise UsageError(f"{task.name} asks for text, which {loaded.name} cannot write: take a T5 or BLOOM model")
-    positions = getattr(config, "max_position_embeddings", None)  # also GPT-2's n_positions; T5 and BLOOM have no such table
+    pieces = Pieces(loaded.tokenizer, _rows(model))
+    positions = text_positions(model)
     if positions is not None:
         taken = reserve + (MAX_TARGET if form == "causal" and task.generates else 0)
-        room = min(positions, loaded.tokenizer.model_max_length) - taken  # RoBERTa's table has two rows that no text can use
+        room = min(positions, loaded.tokenizer.model_max_length) - taken
         if room < 1:
             raise UsageError(
                 f"{loaded.name} has {positions} positions: {taken} virtual tokens and pieces of an answer leave none for a text"
             )
         max_length = min(max_length, room)
     if form == "encoder-decoder":
-        start = config.decoder_start_token_id
-        return EncoderDecoder(task, loaded.tokenizer, config.pad_token_id if start is None else start, max_length, device)
-    return FORMS[form](task, loaded.tokenizer, max_length, device)
+        scorer = EncoderDecoder(task, pieces, _decoder_start(loaded.name, config, loaded.tokenizer), max_length, device)
+    else:
+        scorer = FORMS[form](task, pieces, max_length, device)
+    _look_at(scorer, model)
+    return scorer
+
+
+def _rows(model: Any) -> int:
+    """How many ids the model has a row for, in its input and its output."""
+    tables = (model.get_input_embeddings(), model.get_output_embeddings())
+    return min(len(table.weight) for table in tables if table is not None)
+
+
+def _decoder_start(name: str, config: Any, tokenizer: Any) -> int:
+    """The id that the decoder begins with; where the config says none (a pair of BERTs), the one that texts begin with."""
+    known = (config.decoder_start_token_id, config.pad_token_id, tokenizer.cls_token_id, tokenizer.bos_token_id)
+    start = next((each for each in known if each is not None), None)
+    if start is None:
+        raise UsageError(f"{name} does not say what its decoder begins with: give decoder_start_token_id in its config.json")
+    return start
+
+
+_POSITIONS = re.compile(r"(position_embeddings|embed_positions|positions_embed|wpe)$")
+
+
+def text_positions(model: Any) -> int | None:
+    """How many pieces have a position of their own, None where there is no limit.
+
+    Of a table, the rows that no text can use do not count: RoBERTa's positions begin behind that of padding, OPT's and BART's after an
+    offset. Without a table (rotary positions) it is the config's word.
+    """
+    tables = [module for name, module in model.named_modules() if isinstance(module, nn.Embedding) and _POSITIONS.search(name)]
+    if tables:
+        return min(each.num_embeddings - _unused(each) for each in tables)
+    stated = getattr(model.config, "max_position_embeddings", None)  # T5, BLOOM and XLNet have none
+    return stated if stated is not None and stated > 0 else None
+
+
+def _unused(table: Any) -> int:
+    return getattr(table, "offset", 0 if table.padding_idx is None else table.padding_idx + 1)
+
+
+@torch.no_grad()
+def _look_at(scorer: Scorer, model: nn.Module) -> None:
+    """Find out whether the model reads padding, and whether its output head can be computed in part: asked of the model, not of its name.
+
+    Some architectures take no attention mask, or add something to the head's output (BART) or scale it.
+    """
+    fields = scorer.task.fields
+    texts = [dict.fromkeys(fields, "a"), dict.fromkeys(fields, "a b a b a b a b")]
+    items = [item | {"target": [0]} for item in scorer._tokenize(texts)]
+    if any(p.is_meta for p in model.parameters()) or max(len(item["input_ids"]) for item in items) > scorer.max_length:
+        return
+    if scorer.writes and not scorer.task.generates:
+        try:
+            found = scorer.logits(model, scorer.collate(items[1:]))
+        except RuntimeError:  # shapes that do not fit
+            found = None
+        scorer.whole_head = True
+        scorer.whole_head = found is None or not _close(found, scorer.logits(model, scorer.collate(items[1:])))
+    alone = torch.cat([scorer.logits(model, scorer.collate([item])) for item in items])
+    scorer.reads_padding = not _close(scorer.logits(model, scorer.collate(items)), alone)
+
+
+def _close(found: Tensor, wanted: Tensor) -> bool:
+    """Equal but for rounding."""
+    tolerance = 1e-4 if wanted.dtype.itemsize >= 4 else 3e-2
+    return bool((found - wanted).abs().max() <= tolerance * wanted.abs().max())
 
 
 def cross_entropy(logits: Tensor, batch: Batch) -> tuple[Tensor, float]:

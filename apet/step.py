@@ -17,7 +17,7 @@ from apet.launch import total
 from apet.memory import out_of_memory
 from apet.methods import Mounted
 from apet.progress import Progress, TrainOptions, rate_factor
-from apet.scoring import Scorer, cross_entropy
+from apet.scoring import Item, Scorer, cross_entropy
 from apet.tasks import Example
 
 if TYPE_CHECKING:
@@ -108,7 +108,11 @@ class Stepper:
         return loss, shorts > 0
 
     def _backward(self, part: np.ndarray, weight: float) -> torch.Tensor:
-        batch = self.scorer.collate([self.encoded[i] for i in part])
+        items = [self.encoded[i] for i in part]
+        return torch.stack([self._backward_of(group, weight) for group in self.scorer.groups(items, len(items))]).sum()
+
+    def _backward_of(self, items: Sequence[Item], weight: float) -> torch.Tensor:
+        batch = self.scorer.collate(items)
         with self.accelerator.autocast():
             loss_sum, _ = cross_entropy(self.scorer.logits(self.model, batch), batch)
         loss = loss_sum / weight

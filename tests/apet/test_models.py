@@ -1,5 +1,6 @@
 """Names -> models: the table's counts, checkpoints loaded by id from a cache, the forms of each family, and what is refused."""
 
+import copy
 import json
 import os
 import subprocess
@@ -12,12 +13,14 @@ import pytest
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
+from tiny_cases import saved, tiny
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import AutoConfig, PreTrainedTokenizerFast
+from transformers import AutoConfig, ByT5Tokenizer, PreTrainedTokenizerFast
 
 from apet.aliases import ALIASES, count
 from apet.errors import MissingInput, UsageError
 from apet.ladder import SIZES, build, config_of, every_name, ladder_names
+from apet.methods import Choice, head_of, mount, space_of
 from apet.models import Loaded, fingerprint, load_model, models_table
 from apet.nets import NETS
 
@@ -506,3 +509,54 @@ def test_code_that_comes_with_a_checkpoint_is_not_run(tmp_path: Path) -> None:
     with pytest.raises(MissingInput):
         load_model(str(tmp_path))
     assert not (tmp_path / "ran").exists()
+
+
+# What lies in a folder beside the model
+
+
+def test_an_adapter_beside_a_model_is_refused(tmp_path: Path) -> None:
+    folder = saved("llama", tmp_path)
+    before = load_model(str(folder)).fingerprint
+    (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "base_model_name_or_path": "somebody/else"}))
+    with pytest.raises(UsageError, match=r"holds a peft adapter \(adapter_config\.json\): merge it into its model"):
+        load_model(str(folder))
+    (folder / "adapter_config.json").unlink()
+    assert load_model(str(folder)).fingerprint == before
+
+
+@pytest.mark.parametrize("name", ["layers.0.self_attn.q_proj.lora_A.default.weight", "layers.0.adapter.down.weight"])
+def test_weights_of_a_method_that_was_not_merged_are_refused(name: str, tmp_path: Path) -> None:
+    folder = saved("llama", tmp_path)
+    weights = load_file(folder / "model.safetensors") | {f"model.{name}": torch.ones(4, 32)}
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(UsageError, match=f"holds model.{name} beside the model's own weights: merge what was tuned"):
+        load_model(str(folder))
+
+
+def test_a_tokenizer_of_bytes_needs_no_vocabulary_file(tmp_path: Path) -> None:
+    folder = saved("t5", tmp_path, ByT5Tokenizer(), vocab_size=384)
+    assert load_model(str(folder)).tokenizer("ab")["input_ids"] == [100, 101, 1]
+    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "T5Tokenizer"}))
+    with pytest.raises(MissingInput, match="holds no tokenizer here"):
+        load_model(str(folder))
+
+
+@pytest.mark.parametrize(
+    ("kind", "drawn", "own"),
+    [
+        ("distilbert", {"pre_classifier.weight", "pre_classifier.bias", "classifier.weight", "classifier.bias"}, ()),
+        ("deberta-v2", {"pooler.dense.weight", "pooler.dense.bias", "classifier.weight", "classifier.bias"}, ()),
+        ("bert", {"bert.pooler.dense.weight", "bert.pooler.dense.bias", "classifier.weight", "classifier.bias"}, ()),
+        ("modernbert", {"classifier.weight", "classifier.bias"}, ("head.dense.weight", "head.norm.weight")),
+    ],
+)
+def test_all_that_is_drawn_for_a_task_is_the_head_and_what_the_checkpoint_holds_is_the_models(kind: str, drawn: set, own: tuple) -> None:
+    loaded = tiny(kind, 2)
+    head = head_of(loaded.model)
+    assert set(head) == drawn
+    for method in ("bitfit", "apet"):
+        mounted = mount(method, copy.deepcopy(loaded.model), Choice(k=20))
+        assert mounted.head == drawn and mounted.k_head == sum(p.numel() for p in head.values())
+        assert all(mounted.trainable[name].requires_grad for name in drawn)
+    names = space_of(loaded.model, scope="all").names
+    assert not drawn & set(names) and set(own) <= set(names)

@@ -1,6 +1,7 @@
 """Examples as batches and logits: every form of model against the same question asked by hand."""
 
 import copy
+import json
 import time
 from dataclasses import replace
 
@@ -8,13 +9,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 from scoring_cases import CHATS, MODELS, REVIEWS, WRITING, asked_by_hand, first_pieces, fresh, ready, written_by_hand
+from tiny_cases import saved, tiny, with_bos, with_mark_before, wrapped
 from torch import Tensor, nn
-from transformers import BertConfig, BertForMaskedLM
+from transformers import BertConfig, BertForMaskedLM, ByT5Tokenizer, EncoderDecoderConfig, EncoderDecoderModel
 
 from apet.errors import UsageError
 from apet.methods import mount
-from apet.models import Loaded
-from apet.scoring import IGNORED, MAX_TARGET, Scorer, cross_entropy, scorer_of
+from apet.models import Loaded, load_model
+from apet.scoring import IGNORED, MAX_TARGET, Scorer, cross_entropy, scorer_of, text_positions
 from apet.tasks import TASKS, Task
 
 every_form = pytest.mark.parametrize("name", MODELS)
@@ -76,10 +78,10 @@ def test_label_words_that_begin_alike_are_refused(name):
 def test_a_text_with_a_mask_or_a_null_of_its_own_is_asked_at_the_slot():
     masked, causal = scorer_of(ready("bert"), TASKS["sst2"]), scorer_of(ready("bloom"), TASKS["sst2"])
     (batch,) = masked.batches([{"sentence": "a [MASK] film", "label": 0}, REVIEWS[0]], 2)
-    pieces = masked.tokenizer.convert_ids_to_tokens(batch["input_ids"][0, int(batch["slot"][0]) - 2 :])
-    assert pieces[:2] == masked.tokenizer.tokenize("it was") and pieces[2] == "[MASK]" and "[MASK]" not in pieces[3:]
+    pieces = masked.pieces.tokenizer.convert_ids_to_tokens(batch["input_ids"][0, int(batch["slot"][0]) - 2 :])
+    assert pieces[:2] == masked.pieces.tokenizer.tokenize("it was") and pieces[2] == "[MASK]" and "[MASK]" not in pieces[3:]
     (item,) = causal.encode([{"sentence": "a \0 film", "label": 0}])
-    assert item["input_ids"] == causal.tokenizer("a \0 film it was", add_special_tokens=False)["input_ids"]
+    assert item["input_ids"] == causal.pieces.tokenizer("a \0 film it was", add_special_tokens=False)["input_ids"]
 
 
 # Batches
@@ -92,7 +94,7 @@ def test_items_hold_all_that_a_batch_needs(name):
     whole, picked = scorer.collate(items), scorer.collate([items[3], items[0]])
     assert whole["labels"].tolist() == [0, 1, 0, 1] and picked["labels"].tolist() == [1, 0]
     for row, item in zip(picked["input_ids"], (items[3], items[0]), strict=True):
-        assert [i for i in row.tolist() if i != scorer.tokenizer.pad_token_id] == item["input_ids"]
+        assert [i for i in row.tolist() if i != scorer.pieces.tokenizer.pad_token_id] == item["input_ids"]
     assert picked["attention_mask"].sum(1).tolist() == [len(items[3]["input_ids"]), len(items[0]["input_ids"])]
     assert all(scorer.weight(item) == 1.0 for item in items)
 
@@ -113,10 +115,10 @@ def test_a_head_reads_two_fields_as_a_pair_and_three_not_at_all():
 def test_a_long_field_loses_its_end_and_the_question_stays(name, length):
     scorer = scorer_of(ready(name), TASKS["sst2"], length)
     long, short = (scorer.encode([{"sentence": text, "label": 1}])[0]["input_ids"] for text in ("first " + "word " * 300, "first word"))
-    question = short[-1:] if name == "classifier" else short[len(scorer.tokenizer.tokenize("first word")) :]
+    question = short[-1:] if name == "classifier" else short[len(scorer.pieces.tokenizer.tokenize("first word")) :]
     assert length - 2 <= len(long) <= length
     assert long[:2] == short[:2] and long[-len(question) :] == question
-    assert scorer.tokenizer.decode(long, skip_special_tokens=True).count("word") == length - len(short) + 1
+    assert scorer.pieces.tokenizer.decode(long, skip_special_tokens=True).count("word") == length - len(short) + 1
 
 
 @every_form
@@ -125,12 +127,12 @@ def test_two_long_fields_are_cut_to_the_same_length_and_a_short_one_is_not_cut(n
     long, less_long, short = "red " * 300, "white " * 150, "white white"
     for second in (less_long, short):
         (item,) = scorer.encode([{"sentence1": long, "sentence2": second, "label": 0}])
-        kept = scorer.tokenizer.decode(item["input_ids"], skip_special_tokens=True).split()
+        kept = scorer.pieces.tokenizer.decode(item["input_ids"], skip_special_tokens=True).split()
         assert 62 <= len(item["input_ids"]) <= 64
         if second is short:
             assert kept.count("white") == 2
         else:
-            pieces = {word: len(scorer.tokenizer(word, add_special_tokens=False)["input_ids"]) for word in ("red", "white")}
+            pieces = {word: len(scorer.pieces.tokenizer(word, add_special_tokens=False)["input_ids"]) for word in ("red", "white")}
             red, white = (kept.count(word) * pieces[word] for word in pieces)
             assert abs(red - white) <= 2 and red > 15
 
@@ -291,7 +293,7 @@ def with_virtual_tokens(name: str, method: str) -> tuple[Loaded, nn.Module]:
 @pytest.mark.parametrize("method", ["prompt", "prefix"])
 def test_logits_behind_virtual_tokens_do_not_depend_on_the_padding(name, method):
     loaded, model = with_virtual_tokens(name, method)
-    found = logits(model, scorer_of(loaded, TASKS["sst2"]), REVIEWS)
+    found = logits(model, scorer_of(ready(name), TASKS["sst2"]), REVIEWS)
     by_hand = torch.stack([asked_by_hand(loaded, example["sentence"], model) for example in REVIEWS])
     assert by_hand.std(0).min() > 1e-5
     torch.testing.assert_close(found, by_hand, rtol=1e-4, atol=1e-4)
@@ -314,7 +316,7 @@ def test_a_classifier_behind_a_prompt_still_reads_its_first_own_token():
         whole = torch.cat([model.get_prompt(1), embedded], dim=1)
         states = bert(inputs_embeds=whole).last_hidden_state
         expected = loaded.model.classifier(torch.tanh(bert.pooler.dense(states[:, 100])))
-    torch.testing.assert_close(logits(model, scorer_of(loaded, TASKS["sst2"]), REVIEWS[:1]), expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(logits(model, scorer_of(ready("classifier"), TASKS["sst2"]), REVIEWS[:1]), expected, rtol=1e-5, atol=1e-5)
 
 
 def masked_with(positions: int) -> Loaded:
@@ -351,3 +353,117 @@ def test_the_tokenizers_own_limit_holds_where_the_table_of_positions_is_longer()
     tokenizer = copy.deepcopy(loaded.tokenizer)
     tokenizer.model_max_length = 128
     assert scorer_of(replace(loaded, tokenizer=tokenizer), TASKS["sst2"], max_length=500).max_length == 128
+
+
+# Other architectures
+
+
+@pytest.mark.parametrize("task", ["sst2", "nq_open"])
+def test_a_causal_model_gets_the_bos_that_its_tokenizer_adds(task, tmp_path):
+    loaded = load_model(str(saved("llama", tmp_path, with_bos(), bos_token_id=3)))
+    scorer = scorer_of(loaded, TASKS[task])
+    (item,) = scorer.encode([{"sentence": "good film", "label": 0} if task == "sst2" else {"question": "where", "answer": "here"}])
+    text = "good film it was" if task == "sst2" else "question: where? answer:"
+    assert item["input_ids"] == loaded.tokenizer(text)["input_ids"] and item["input_ids"][0] == 3
+
+
+def test_label_words_are_the_pieces_that_they_have_behind_the_template(tmp_path):
+    loaded = load_model(str(saved("llama", tmp_path, with_mark_before(), bos_token_id=1, eos_token_id=2)))
+    scorer = scorer_of(loaded, TASKS["sst2"])
+    assert loaded.tokenizer.convert_ids_to_tokens(scorer.label_ids) == ["▁terrible", "▁great"] and scorer.stem == []
+    (item,) = scorer.encode([{"sentence": "a good film", "label": 1}])
+    assert loaded.tokenizer.convert_ids_to_tokens(item["input_ids"]) == ["<s>", "▁a", "▁good", "▁film", "▁it", "▁was"]
+
+
+def test_what_all_label_words_begin_with_is_given_and_bytes_are_pieces(tmp_path):
+    loaded = load_model(str(saved("t5", tmp_path, ByT5Tokenizer(), vocab_size=384)))
+    scorer = scorer_of(loaded, TASKS["sst2"], 60)
+    byte = [3 + ord(letter) for letter in " tg"]
+    assert (scorer.stem, scorer.label_ids.tolist(), scorer.prefix) == (byte[:1], byte[1:], [0, 259, byte[0]])
+    (batch,) = scorer.batches([{"sentence": "a film " * 30, "label": 1}], 1)
+    assert batch["input_ids"].shape == (1, 60)
+    with torch.no_grad():
+        asked = loaded.model(batch["input_ids"], decoder_input_ids=torch.tensor([scorer.prefix])).logits[:, -1, byte[1:]]
+        torch.testing.assert_close(scorer.logits(loaded.model, batch), asked)
+    assert all(text.isprintable() for text in scorer.generate(loaded.model, REVIEWS[:1]))
+
+
+def test_a_label_word_that_the_tokenizer_does_not_know_is_refused():
+    with pytest.raises(UsageError, match="^the tokenizer does not know the label word 'ы'$"):
+        scorer_of(ready("bloom"), replace(TASKS["sst2"], words=("great", "ы")))
+
+
+READING = [("fnet", None, "sst2"), ("fnet", 2, "sst2"), ("rwkv", None, "sst2"), ("rwkv", None, "nq_open")]
+QUESTIONS = [{"question": "where " * n, "answer": "here " * m} for n, m in ((1, 2), (4, 1), (4, 1), (1, 2))]
+
+
+@pytest.mark.parametrize(("kind", "classes", "task"), READING)
+def test_a_model_that_reads_padding_gets_texts_of_one_length(kind, classes, task):
+    loaded, examples = tiny(kind, classes), REVIEWS if task == "sst2" else QUESTIONS
+    scorer = scorer_of(loaded, TASKS[task])
+    assert scorer.reads_padding
+
+    def total(size: int) -> tuple[float, float]:
+        with torch.no_grad():
+            parts = [cross_entropy(scorer.logits(loaded.model, batch), batch) for batch in scorer.batches(examples, size)]
+        return sum(float(loss) for loss, _ in parts), sum(weight for _, weight in parts)
+
+    assert total(4) == (pytest.approx(total(1)[0]), total(1)[1])
+    if classes is None:
+        together = scorer.generate(loaded.model, examples[:2], 2)
+        assert together == [scorer.generate(loaded.model, [each])[0] for each in examples[:2]]
+
+
+@pytest.mark.parametrize("kind", ["llama", "opt", "roberta", "mpnet", "bart", "t5"])
+def test_other_models_do_not(kind):
+    loaded = tiny(kind)
+    scorer = scorer_of(loaded, TASKS["sst2"])
+    assert not scorer.reads_padding
+    with torch.no_grad():
+        alone = torch.cat([scorer.logits(loaded.model, batch) for batch in scorer.batches(REVIEWS, 1)])
+    torch.testing.assert_close(logits(loaded.model, scorer, REVIEWS), alone, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("kind", "most"), [("roberta", 65), ("xlm-roberta", 65), ("mpnet", 64), ("opt", 64), ("bart", 128), ("bert", 512), ("t5", None)]
+)
+def test_the_longest_text_that_a_table_of_positions_takes_is_known(kind, most):
+    loaded = tiny(kind)
+    assert text_positions(loaded.model) == most
+    scorer = scorer_of(loaded, TASKS["sst2"], 400)
+    assert scorer.max_length == min(most or 400, 400)
+    assert logits(loaded.model, scorer, [{"sentence": "red " * 500, "label": 0}]).isfinite().all()  # the last position is there
+    if most and most < 400:
+        longer = torch.full((1, most + 1), 9)
+        with pytest.raises((IndexError, RuntimeError)):
+            loaded.model(longer, **({"decoder_input_ids": longer} if kind == "bart" else {}))
+
+
+def test_decoding_is_greedy_whatever_defaults_lie_beside_the_checkpoint(tmp_path):
+    for kind, task, example in (("llama", "samsum", CHATS[1]), ("bart", "samsum", CHATS[1])):
+        folder = saved(kind, tmp_path / kind)
+        plain = load_model(str(folder))
+        written = scorer_of(plain, TASKS[task]).generate(plain.model, [example])
+        defaults = {"num_beams": 3, "repetition_penalty": 5.0, "no_repeat_ngram_size": 1, "min_length": 20, "forced_bos_token_id": 9,
+                    "bad_words_ids": [[7]], "do_sample": True, "temperature": 3.0}  # fmt: skip
+        (folder / "generation_config.json").write_text(json.dumps(defaults))
+        other = load_model(str(folder))
+        assert scorer_of(other, TASKS[task]).generate(other.model, [example]) == written
+        assert other.model.generation_config.num_beams == 3  # and what is exported keeps them
+
+
+def test_a_pair_of_berts_begins_with_cls_and_one_without_any_start_is_refused():
+    sizes = {"vocab_size": 4096, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    config = EncoderDecoderConfig.from_encoder_decoder_configs(BertConfig(**sizes), BertConfig(**sizes))
+    loaded = replace(ready("bert"), name="pair", model=EncoderDecoderModel(config).eval(), form="encoder-decoder")
+    scorer = scorer_of(loaded, TASKS["sst2"])
+    assert scorer.prefix[0] == loaded.tokenizer.cls_token_id
+    assert logits(loaded.model, scorer, REVIEWS).isfinite().all() and scorer.generate(loaded.model, REVIEWS)
+    with pytest.raises(UsageError, match="^pair does not say what its decoder begins with: give decoder_start_token_id in its config"):
+        scorer_of(replace(loaded, tokenizer=wrapped(loaded.tokenizer.backend_tokenizer, unk_token="<unk>")), TASKS["samsum"])
+
+
+def test_the_ladders_bert_tells_the_texts_of_a_pair_apart_as_in_pretraining():
+    scorer = scorer_of(ready("classifier"), TASKS["mrpc"])
+    (item,) = scorer.encode([{"sentence1": "a film", "sentence2": "the story", "label": 0}])
+    assert item["token_type_ids"] == [0, 0, 0, 0, 1, 1, 1]

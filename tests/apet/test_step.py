@@ -2,11 +2,13 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from resident_cases import Net, every_transformer, transformer, transformer_loss
+from tiny_cases import tiny
 from train_cases import ANSWER_ROWS, ANSWERS, OPTIONS, ROWS, chosen, gradient, ready, same, state, stepper
 
 from apet.batches import Batches
@@ -16,6 +18,7 @@ from apet.launch import accelerator_for
 from apet.memory import checkpointed, out_of_memory
 from apet.methods import METHODS, Choice, mount
 from apet.progress import Progress
+from apet.scoring import scorer_of
 from apet.step import Stepper
 from apet.tasks import TASKS
 
@@ -204,3 +207,15 @@ def test_the_cpu_allocators_own_error_is_recognised():
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "True", found.stderr
     assert not out_of_memory(RuntimeError("expected scalar type Float"))
+
+
+def test_the_gradient_of_a_model_that_reads_padding_is_that_of_its_examples_one_by_one():
+    def gradient_of(batch: int, accumulate: int) -> torch.Tensor:
+        loaded = tiny("fnet", 2)
+        mounted = mount("apet", loaded.model, Choice(200))
+        run = stepper(mounted.model, mounted, scorer_of(loaded, TASKS["mini-sentiment"]), ROWS[:8], replace(OPTIONS, batch=batch))
+        run.gradient(np.arange(8), Progress(accumulate=accumulate))
+        return torch.cat([p.grad.flatten() for p in run.parameters])
+
+    together, one_by_one = gradient_of(8, 1), gradient_of(8, 8)
+    torch.testing.assert_close(together, one_by_one, rtol=1e-5, atol=1e-6)

@@ -30,7 +30,7 @@ def test_every_method_lowers_the_training_loss(method, folder, tmp_path):
     model, mounted, scorer = ready(method, task=TASKS["sst2"])
     before = evaluate(model, scorer, rows)["loss"].value
     assert mounted.k == sum(p.numel() for p in mounted.trainable.values())
-    options = replace(OPTIONS, lr={"prompt": 1.0, "prefix": 0.3}.get(method, OPTIONS.lr))
+    options = replace(OPTIONS, lr={"prompt": 1.0, "prefix": 0.3, "full": 0.005}.get(method, OPTIONS.lr))
     train(model, mounted, scorer, rows, rows, options, tmp_path / "c", keep_best=False)
     assert evaluate(model, scorer, rows)["loss"].value < before - 0.05
 
