@@ -218,10 +218,13 @@ def _count_positions(module: nn.Module, inputs: tuple, options: dict[str, Any]) 
     return inputs, options
 
 
-def _prefix(model: nn.Module) -> Mounted:
+def _prefix(model: Any) -> Mounted:
     from peft import PrefixTuningConfig
 
-    return _wrapped(model, PrefixTuningConfig(task_type=_task_type(model), num_virtual_tokens=PROMPT_TOKENS))
+    task_type, config = _task_type(model), model.config
+    a_head = getattr(config, "d_kv", None) or getattr(config, "head_dim", None)  # peft takes the model's width to be that of all heads
+    width = a_head and a_head * config.num_attention_heads
+    return _wrapped(model, PrefixTuningConfig(task_type=task_type, num_virtual_tokens=PROMPT_TOKENS, token_dim=width))
 
 
 def _wrapped(model: nn.Module, config: Any) -> Mounted:

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from resident_cases import MODELS, every_transformer, tokens, transformer, transformer_loss
+from tiny_cases import tiny
 from torch import Tensor, nn
 from transformers import (
     BertConfig,
@@ -17,6 +18,8 @@ from transformers import (
 
 from apet.errors import UsageError
 from apet.methods import BASELINES, METHODS, Choice, Mounted, count, head_of, mount, space_of
+from apet.scoring import scorer_of
+from apet.tasks import TASKS
 
 every_baseline = pytest.mark.parametrize("method", BASELINES)
 SAME_FUNCTION = ("full", "bitfit", "adapter", "lora")
@@ -390,3 +393,14 @@ def test_matched_on_a_classifier_is_without_its_head(method):
 def test_the_head_alone_is_nothing_to_place_entries_in():
     with pytest.raises(UsageError):
         mount("apet", classifier(), Choice(k=1, scope="head"))
+
+
+@pytest.mark.parametrize(("kind", "width"), [("t5", 4 * 12), ("llama", 2 * 8), ("gemma2", 2 * 8), ("gpt2", 32)])
+def test_a_prefix_has_the_width_of_the_keys_whatever_the_models(kind, width):
+    loaded = tiny(kind)  # this T5's heads are wider together than the model, these keys have fewer heads than the queries
+    scorer = scorer_of(loaded, TASKS["sst2"], reserve=100)
+    mounted = mount("prefix", loaded.model)
+    assert mounted.k == 100 * 2 * 2 * width  # tokens, keys and values, layers
+    (batch,) = scorer.batches([{"sentence": "a lovely film", "label": 1}], 1)
+    scorer.logits(mounted.model, batch).sum().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in mounted.trainable.values())
