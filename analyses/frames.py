@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from analyses.inputs import Context
-from analyses.point import Point, matrix_at, recorded, trajectory_steps
+from analyses.point import Point, gauss_newton_rows_of, graph_memory, matrix_at, recorded, trajectory_steps
 from analyses.spec import Spec
 from analyses.store import Store
 from apet.errors import ApetError, UsageError
@@ -85,12 +85,32 @@ def _parts(here: Point, filters: bool) -> list[str]:
 def _scaled(spec: Spec, here: Point, gradient: Any, context: Context) -> Any:
     """By the diagonal of the Gauss-Newton matrix, which is the Fisher matrix (fisher), or by the size of the Hessian's (jacobi)."""
     from landscape.directions import scaled
+
+    exact = spec.directions == "fisher" and _rows_fit(spec, here)
+    size = gauss_newton_rows_of(here).square().sum(0) if exact else _estimated_size(spec, here, gradient, context)
+    return _apart(scaled(_random(spec, here), size.to(here.z)))
+
+
+def _rows_fit(spec: Spec, here: Point) -> bool:
+    """Whether the Gauss-Newton matrix's rows, one an example and class but one, exist and take no more memory than there is."""
+    from apet.tasks import TASKS
+
+    examples = here.processes.num_processes * sum(len(batch["labels"]) for batch in here.objective.batches)
+    rows = (TASKS[spec.task].classes - 1) * examples
+    return 0 < 8 * rows * len(here.z) <= graph_memory(here)
+
+
+def _estimated_size(spec: Spec, here: Point, gradient: Any, context: Context) -> Any:
+    """|diagonal| from random probes (k,), of each entry at least its standard error: less than that is not known of it."""
+    import torch
+
     from landscape.estimators import diagonal
 
     matrix = "ggn" if spec.directions == "fisher" else "hessian"
     with recorded(matrix_at(here, matrix), gradient, here, context) as operator:
-        estimate = diagonal(operator, min(PROBES, len(here.z)), spec.train_seed).mean(1).abs()
-    return _apart(scaled(_random(spec, here), estimate))
+        estimates = diagonal(operator, min(PROBES, len(here.z)), spec.train_seed)
+    errors = estimates.std(1) / estimates.shape[1] ** 0.5 if estimates.shape[1] > 1 else torch.zeros(len(estimates))
+    return torch.maximum(estimates.mean(1).abs(), errors)
 
 
 def _eigenvectors(spec: Spec, here: Point, gradient: Any, context: Context) -> Any:

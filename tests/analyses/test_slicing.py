@@ -10,7 +10,7 @@ from study_cases import BASE
 
 from analyses.evaluated import Evaluated
 from analyses.inputs import Context, inputs
-from analyses.point import fields_at, point
+from analyses.point import fields_at, matrix_at, point
 from analyses.run import check, run
 from analyses.slicing import MOST_LOSSES
 from analyses.spec import DIRECTIONS, Spec
@@ -22,6 +22,9 @@ from apet.scope import all_names
 from figures.grids import grids
 from figures.rows import tidy
 from landscape import roughness
+from landscape.directions import random_directions
+from landscape.estimators import diagonal as diagonal_estimates
+from landscape.operators import to_dense
 from landscape.slices import MOST_BYTES
 
 LINE = Spec(**{**BASE, "kind": "slice", "k": 40, "points": 5})
@@ -121,6 +124,26 @@ def test_a_point_of_the_slice_is_the_loss_there_and_the_model_is_left_as_it_was(
         z = here.z + torch.as_tensor(arrays["axis_0"][4] * arrays["directions"][:, 0]).to(here.z)
         assert here.objective.loss(z) == pytest.approx(arrays["loss.train"][4], rel=1e-5)
     assert fingerprint(found.loaded.model) == found.loaded.fingerprint
+
+
+@pytest.mark.parametrize("directions", ["fisher", "jacobi"])
+def test_directions_scaled_by_curvature_are_so_by_a_diagonal_that_is_known(directions, runs, folder):
+    store, names = runs
+    spec = replace(LINE, directions=directions, at=names["a"]).resolved()
+    _, arrays = sliced(spec, store, folder)
+    with point(spec, inputs(spec, folder), Context(store.folder("x"), lambda *_: None)) as here:
+        drawn = random_directions(len(here.z), 1, spec.train_seed)[:, 0]
+        operator = matrix_at(here, {"fisher": "ggn", "jacobi": "hessian"}[directions])
+        diagonal = to_dense(operator).diagonal().abs()
+        estimates = diagonal_estimates(operator, 4, spec.train_seed)  # as many as `brief` allows
+    factors = (torch.as_tensor(arrays["directions"][:, 0]) / drawn).double() ** -2  # the sizes that were used, but for a factor
+    if directions == "fisher":  # exact, from the rows of the label words
+        wanted = diagonal.clamp(min=1e-4 * float(diagonal.max())).double()
+    else:  # estimated: no entry's size is below its own standard error
+        wanted = torch.maximum(estimates.mean(1).abs(), estimates.std(1) / 2)
+        wanted = wanted.clamp(min=1e-4 * float(wanted.max()))
+        assert (estimates.mean(1).abs() < estimates.std(1) / 2).any()
+    torch.testing.assert_close(factors / factors.max(), wanted / wanted.max(), rtol=1e-3, atol=1e-9)
 
 
 def test_the_quadratic_model_touches_the_loss(folder, tmp_path):
