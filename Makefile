@@ -25,7 +25,7 @@ test-long: .venv/ready
 	$(PYTEST) -m long
 
 # Full runs, one thread; their last lines are kept under benchmarks/results.
-BENCHMARKS := kernels projections apet_step hvp surface estimators thresholds prediction train_resume rehearsal kill_resume store_scale
+BENCHMARKS := kernels readout projections apet_step hvp surface estimators thresholds prediction train_resume rehearsal kill_resume store_scale
 bench: .venv/ready
 	mkdir -p benchmarks/results
 	for name in $(BENCHMARKS); do $(PY) benchmarks/$$name.py | tee /dev/stderr | tail -n 1 > benchmarks/results/$$name.json; done

@@ -1,0 +1,125 @@
+"""What a training step saves where only the label words' rows of the output head are computed, at the slot alone.
+
+Two models, mini-bert-3m (4,096 pieces, the head at every position) and a Llama of 2 layers and 49,152 pieces with random weights (the
+head at the last position), a batch of 32 sentences, k = 1,000, one thread; each measurement in a process of its own, in turns. Peak is
+that of the step above what rests before it. Last line: {"figures": {...}} with seconds, peak MB and the logits' own MB of both ways, and
+the relative difference of their gradients.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["MALLOC_MMAP_THRESHOLD_"] = os.environ["MALLOC_TRIM_THRESHOLD_"] = "65536"  # what is freed goes back at once
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+
+def llama() -> Any:
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from apet.ladder import ladder_tokenizer
+    from apet.models import Loaded
+
+    sizes = {"hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 2, "num_attention_heads": 9, "num_key_value_heads": 3}
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(LlamaConfig(vocab_size=49152, tie_word_embeddings=True, attn_implementation="eager", **sizes)).eval()
+    return Loaded("llama", model, ladder_tokenizer("bloom"), 0, 0, "", "causal")
+
+
+def one(name: str, whole: bool, steps: int) -> dict[str, Any]:
+    import torch
+
+    from apet.methods import Choice, mount
+    from apet.models import load_model
+    from apet.scoring import cross_entropy, scorer_of
+    from apet.tasks import load_task
+
+    torch.set_num_threads(1)
+    loaded, data = llama() if name == "llama" else load_model("mini-bert-3m"), load_task("mini-sentiment")
+    scorer = scorer_of(loaded, data.task)
+    assert not scorer.whole_head
+    scorer.whole_head = whole
+    mounted = mount("apet", loaded.model, Choice(1000))
+    attached: Any = mounted.attached
+    batch = next(iter(scorer.batches(data.splits["train"][:32], 32)))
+
+    def step() -> Any:
+        attached.bind(attached.z)
+        loss_sum, _ = cross_entropy(scorer.logits(mounted.model, batch), batch)
+        return torch.autograd.grad(loss_sum, attached.z)[0]
+
+    gradient = step()
+    peak = _peak_over_rest(step)
+    seconds = []
+    for _ in range(steps):
+        started = time.perf_counter()
+        step()
+        seconds.append(time.perf_counter() - started)
+    positions = batch["input_ids"].shape[1] if name == "bert" else 1
+    vocabulary = loaded.model.config.vocab_size
+    logits = 4e-6 * len(batch["labels"]) * positions * vocabulary
+    return {"seconds": statistics.median(seconds), "peak_mb": peak, "logits_mb": logits, "gradient": gradient.tolist()}
+
+
+def _peak_over_rest(step: Any) -> float:
+    """MB that the process holds at most during a step, above what it holds before (Linux: the peak is reset)."""
+
+    def held(name: str) -> float:
+        line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(name))
+        return int(line.split()[1]) * 1.024e-3
+
+    Path("/proc/self/clear_refs").write_text("5")
+    before = held("VmRSS")
+    step()
+    return held("VmHWM") - before
+
+
+def measure(steps: int, rounds: int, say: Any) -> dict[str, float]:
+    figures: dict[str, float] = {}
+    say(f"{'model':6} {'head':6} {'s a step':>9} {'peak MB':>8} {'logits MB':>10}")
+    for name in ("bert", "llama"):
+        found: dict[str, list[dict[str, Any]]] = {"whole": [], "rows": []}
+        for way in [*found] * rounds:
+            command = [sys.executable, __file__, "--one", name, way, "--steps", str(steps)]
+            found[way].append(json.loads(subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout))
+        for way, each in found.items():
+            own = {key: statistics.median(one[key] for one in each) for key in ("seconds", "peak_mb", "logits_mb")}
+            say(f"{name:6} {way:6} {own['seconds']:9.4f} {own['peak_mb']:8.1f} {own['logits_mb']:10.1f}")
+            figures |= {f"{key}_{name}_{way}": round(value, 4) for key, value in own.items() if key != "logits_mb" or way == "whole"}
+        pairs = list(zip(found["whole"][0]["gradient"], found["rows"][0]["gradient"], strict=True))
+        apart, size = sum((a - b) ** 2 for a, b in pairs) ** 0.5, sum(a * a for a, _ in pairs) ** 0.5
+        figures[f"gradient_difference_{name}"] = apart / size
+        figures[f"time_{name}"] = round(figures[f"seconds_{name}_rows"] / figures[f"seconds_{name}_whole"], 3)
+    return figures
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="one round of few steps")
+    parser.add_argument("--json", action="store_true", help="print only the last line")
+    parser.add_argument("--one", nargs=2, metavar=("MODEL", "WAY"), help=argparse.SUPPRESS)
+    parser.add_argument("--steps", type=int, default=20, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.one:
+        print(json.dumps(one(options.one[0], options.one[1] == "whole", options.steps)))
+        return
+    from machine import describe
+
+    say = (lambda text: None) if options.json else print
+    figures = measure(3 if options.quick else options.steps, 1 if options.quick else 3, say)
+    print(json.dumps({"figures": figures, **describe()}))
+
+
+if __name__ == "__main__":
+    main()
