@@ -20,6 +20,7 @@ def train_run(spec: Spec, found: Inputs, context: Context) -> tuple[list[Row], d
     import torch
 
     from apet.evaluation import evaluate
+    from apet.memory import checkpointed
     from apet.minimise import minimise
     from apet.train import interruptible, train
 
@@ -37,7 +38,7 @@ def train_run(spec: Spec, found: Inputs, context: Context) -> tuple[list[Row], d
         context.report(f"{spec.method} {mounted.k}: watched loss {p.history[-1][1]:.3f}", p.step, spec.steps)
 
     if spec.optimizer == "lbfgs":
-        with interruptible() as stopped:
+        with interruptible() as stopped, checkpointed(model, spec.gradient_checkpointing):
             progress = minimise(model, mounted, scorer, examples, spec.steps, spec.batch, spec.trajectory, report, stopped)
     else:
         progress = train(
