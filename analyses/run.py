@@ -11,7 +11,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from analyses.inputs import Context, Inputs, Report, fingerprints, inputs, subsets
+from analyses.inputs import (
+    Context,
+    Inputs,
+    Report,
+    fingerprints,
+    identity_of_model,
+    inputs,
+    kept_verbaliser,
+    row_maker,
+    subsets,
+)  # fmt: skip
 from analyses.kinds import RUNS
 from analyses.predicting import by_lanczos, products
 from analyses.proximal import LINEAR, path_gradients
@@ -27,10 +37,14 @@ from apet.files import WriteError
 from apet.launch import main_process
 from apet.tasks import TASKS
 
+KEPT = "the label words' prior is that of apet.json in {}, not measured on this model"
+
 
 def run_id(spec: Spec, found: Inputs) -> str | None:
     """The run's identity; None for a model that has shapes only."""
-    return None if not found.loaded.fingerprint else spec.run_id(found.loaded.fingerprint, found.data.fingerprint)
+    if not found.loaded.fingerprint:
+        return None
+    return spec.run_id(identity_of_model(spec, found.loaded.form, found.loaded.fingerprint), found.data.fingerprint)
 
 
 def identify(spec: Spec, data: Path | None) -> str:
@@ -70,6 +84,7 @@ def check(spec: Spec, found: Inputs) -> dict[str, Any]:
         **({} if spec.kind != "spectrum" or k is None else dict(zip(("algorithm", "products"), route(spec, k, space.layers), strict=True))),
         "gradient_equivalents": cost(spec, found),
         "repeated_examples": found.data.repeated,
+        **({} if kept_verbaliser(spec, found.loaded.form) is None else {"prior": KEPT.format(spec.model)}),
     }
 
 
@@ -122,6 +137,8 @@ def compute(
         found = inputs(spec, data, device)
         check(spec, found)
         rows, arrays = RUNS[spec.kind](spec, found, context)
+        if kept_verbaliser(spec, found.loaded.form) is not None:
+            rows = [*rows, row_maker(spec, found)("kept_prior", 1.0, note=KEPT.format(spec.model))]
     except (WriteError, Interrupted):
         raise
     except Exception as error:

@@ -147,7 +147,7 @@ class Spec:
         one_of(DTYPES, self.weights, "dtype of weights")
         one_of(ATTENTION, self.attention, "attention")
         one_of(SCHEDULES, self.schedule, "schedule")
-        for name in ("examples", "k", "steps", "batch", "accumulate", "lanczos_steps", "probes", "samples", "max_length", "dims", "points"):
+        for name in ("examples", "k", "steps", "batch", "accumulate", "lanczos_steps", "probes", "samples", "max_length", "points"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"{name} = {value} must be at least 1")

@@ -57,7 +57,8 @@ def train_run(spec: Spec, found: Inputs, context: Context) -> tuple[list[Row], d
         *([make("k_head", mounted.k_head)] if mounted.head else []),
         *_placement_rows(mounted, make),
     ]
-    return rows, _arrays(spec, mounted, progress) | (_end(found.loaded.model, model) if spec.keep_end else {})
+    arrays = _arrays(spec, mounted, progress) | {"prior": scorer.prior.cpu().numpy()}
+    return rows, arrays | (_end(found.loaded.model, model) if spec.keep_end else {})
 
 
 def train_options(spec: Spec, k: int, examples: int) -> Any:
@@ -124,6 +125,8 @@ def _arrays(spec: Spec, mounted: Any, progress: Any) -> dict[str, np.ndarray]:
         arrays |= {f"head.{name}": mounted.trainable[name].detach().cpu().numpy() for name in sorted(mounted.head)}
         if spec.trajectory:  # one z for every line of the history
             arrays["trajectory"] = np.stack([z.numpy() for z in mounted.trajectory])
+        if mounted.placement is not None:
+            arrays["positions"] = np.frombuffer(bytes.fromhex(mounted.placement.digest), np.uint8)
         if spec.order in SCORED_ORDERS:  # elsewhere the positions follow from the spec
             arrays["index"] = mounted.placement.index
     return arrays
