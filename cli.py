@@ -768,6 +768,28 @@ def _task_lines(row: dict[str, Any]) -> dict[str, Any]:
     return {f"{over}\n{under}": f"{row[over]}\n{row[under]}" for over, under in pairs} | {"type": row["type"]}
 
 
+@command("kernels")
+def kernels(
+    calibrate: Annotated[bool, typer.Option("--calibrate", help="Measure the constants again, on an otherwise idle machine.")] = False,
+    device: Device = "auto", json_: Json = False, dry_run: DryRun = False,
+) -> None:  # fmt: skip
+    """Show by which constants the kernels of tuned entries are chosen on this machine (nanoseconds), or measure them.
+
+    The first run that tunes entries measures them in some seconds and keeps them in the user's cache folder; every run notes in env.json
+    those that it used. The environment variable APET_KERNELS=shipped takes the shipped ones instead.
+    """
+    from dataclasses import asdict
+
+    from apet import costs
+
+    name = _device(device)
+    about = {"machine": costs.machine(name), "file": str(costs.cache())}
+    if calibrate and not dry_run:
+        costs.measure(name)
+    known = costs.stored(name)
+    _print(about | {"measured": asdict(known) if known else None, "shipped": asdict(costs.SHIPPED)}, json_)
+
+
 @command("pretrain")
 def pretrain(
     corpus: Annotated[Path, typer.Option(help="Folder of text files (.txt, .txt.xz; valid* and test* are held out), or of such folders.")],

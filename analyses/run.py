@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import platform
 import sys
 import time
 import traceback
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +33,14 @@ from analyses.spec import Spec
 from analyses.spectrum import route
 from analyses.store import FAILED, Row, Store, spec_dict
 from analyses.training import examples_a_step
+from apet.costs import Costs, current, for_machine, using
 from apet.displaced import check_displacing
 from apet.errors import ApetError, Interrupted, UsageError
-from apet.files import WriteError
+from apet.files import WriteError, write_whole, writing
 from apet.launch import main_process
 from apet.tasks import TASKS
 
+log = logging.getLogger(__name__)
 KEPT = "the label words' prior is that of apet.json in {}, not measured on this model"
 
 
@@ -136,7 +140,9 @@ def compute(
     try:
         found = inputs(spec, data, device)
         check(spec, found)
-        rows, arrays = RUNS[spec.kind](spec, found, context)
+        costs, source = _costs(spec, device, context)
+        with using(costs):
+            rows, arrays = RUNS[spec.kind](spec, found, context)
         if kept_verbaliser(spec, found.loaded.form) is not None:
             rows = [*rows, row_maker(spec, found)("kept_prior", 1.0, note=KEPT.format(spec.model))]
     except (WriteError, Interrupted):
@@ -147,10 +153,31 @@ def compute(
         return fail(spec, name, store, _line(error), traceback.format_exc())
     env = {
         "seconds": time.monotonic() - started, "peak_gb": peak_gb(device), **context.timings, "device": device,
-        "data": str(data) if data else None, "weights": found.loaded.fingerprint, **versions(),
+        "data": str(data) if data else None, "weights": found.loaded.fingerprint,
+        "kernels": {**asdict(costs), "from": source}, **versions(),
     }  # fmt: skip
     if main_process():
         store.commit(name, spec_dict(spec), [replace(row, run_id=name) for row in rows], arrays, env)
+
+
+def _costs(spec: Spec, device: str, context: Context) -> tuple[Costs, str]:
+    """The constants that the run's kernels are chosen by, and where they come from. A run that goes on takes those that it began with."""
+    path = context.folder / "checkpoint.kernels.json"
+    if not spec.places_entries:
+        return current(), "not used"
+    if path.is_file():
+        return Costs(**json.loads(path.read_text())), "the run's beginning"
+
+    def tell(text: str) -> None:
+        context.report(text, 0, 1)
+        log.warning(text)
+
+    costs, source = for_machine(device, tell)
+    if main_process():
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, json.dumps(asdict(costs)).encode())
+    return costs, source
 
 
 def fail(spec: Spec, name: str, store: Store, reason: str, trace: str = "") -> None:
@@ -166,6 +193,7 @@ def _line(error: Exception) -> str:
 
 
 def versions() -> dict[str, str]:
+    import numpy
     import torch
     import transformers
 
@@ -174,4 +202,5 @@ def versions() -> dict[str, str]:
         "torch": torch.__version__,
         "transformers": transformers.__version__,
         "machine": platform.machine(),
+        "numpy": numpy.__version__,
     }

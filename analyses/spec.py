@@ -232,7 +232,7 @@ class Spec:
         """The same run with its defaults made explicit. Raises UsageError for a field that it does not use, and for fields that
         contradict each other."""
         spec = self.trimmed()
-        if spec.method == "apet" and spec._places_entries:
+        if spec.method == "apet" and spec.places_entries:
             spec = replace(spec, keep_end=False)  # which it does without being told
         if spec._is_placed and (spec.k is None) == (spec.matched is None):
             what = "method apet" if spec.method == "apet" else f"subspace {spec.subspace}"
@@ -259,7 +259,8 @@ class Spec:
         return self.method == "apet" or self.kind == "spectrum" or (self._is_projected and self.kind == "train")
 
     @property
-    def _places_entries(self) -> bool:
+    def places_entries(self) -> bool:
+        """Whether k entries of the model are chosen, the coordinates of its subspace."""
         return self._is_placed and not self._is_projected
 
     @property
@@ -368,10 +369,10 @@ _USES: tuple[tuple[str, Callable[[Spec], bool], set[str]], ...] = (
     ("training of k tuned parameters", lambda s: s.kind == "train" and s._is_placed, {"trajectory"}),
     ("k tuned parameters (method apet, or a projected subspace)", lambda s: s._is_placed, {"k", "matched", "subspace", "scope"}),
     ("method apet", lambda s: s._is_placed and s.method == "apet", {"operations"}),
-    ("tuned entries", lambda s: s._places_entries, {"order"}),
+    ("tuned entries", lambda s: s.places_entries, {"order"}),
     (
         "tuned entries in any order but reference (whole tensors)",
-        lambda s: s._places_entries and s.order != "reference",
+        lambda s: s.places_entries and s.order != "reference",
         {"unit"},
     ),
     ("positions that are drawn", lambda s: s._is_placed and (s._is_projected or s.order not in SCORED_ORDERS), {"position_seed"}),

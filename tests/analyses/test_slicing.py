@@ -195,7 +195,7 @@ def test_a_slice_of_a_run_in_bfloat16_is_of_its_weights_in_float32_and_its_displ
 
 def test_a_reach_that_float32_rounds_away_is_refused_and_one_that_it_holds_is_not(runs, folder):
     store, names = runs
-    refusal = r"reach = 1e-07 is too small for 5 points: .* on axis 1, .* 9\d % of the entries move less than 8 units"
+    refusal = r"reach = 1e-07 is too small for 5 points: .* on axis 1, .* [89]\d % of the entries move less than 8 units"
     with pytest.raises(UsageError, match=refusal):
         run(replace(LINE, at=names["a"], reach=1e-7), store, folder)
     _, arrays = sliced(replace(LINE, at=names["a"], reach=1e-3), store, folder)
