@@ -32,7 +32,7 @@ from analyses.slicing import planned, slice_gradients
 from analyses.spec import Spec
 from analyses.spectrum import route
 from analyses.store import FAILED, Row, Store, spec_dict
-from analyses.training import examples_a_step
+from analyses.training import examples_a_step, most_steps
 from apet.costs import Costs, current, for_machine, using
 from apet.displaced import check_displacing
 from apet.errors import ApetError, Interrupted, UsageError
@@ -100,7 +100,7 @@ def cost(spec: Spec, found: Inputs) -> int:
 def gradients(spec: Spec, examples: int) -> int:
     """At most how many example-gradients the run takes on so many examples (a curvature product counts two)."""
     if spec.kind == "train":
-        return spec.steps * examples_a_step(spec, examples)
+        return most_steps(spec) * examples_a_step(spec, examples)
     if spec.kind == "predict":
         dense = spec.k is None and spec.matched is None and not by_lanczos(spec)
         quadratic = examples * max(1, TASKS[spec.task].classes - 1) if dense else 2 * examples * products(spec)

@@ -35,7 +35,8 @@ def train_run(spec: Spec, found: Inputs, context: Context) -> tuple[list[Row], d
     model, options = mounted.model, train_options(spec, mounted.k, len(examples))
 
     def report(p: Any) -> None:
-        context.report(f"{spec.method} {mounted.k}: watched loss {p.history[-1][1]:.3f}", p.step, spec.steps)
+        done = p.history[-1][0] if spec.optimizer == "lbfgs" else p.step  # whose steps are its gradients, more than its iterations
+        context.report(f"{spec.method} {mounted.k}: watched loss {p.history[-1][1]:.3f}", done, spec.steps)
 
     if spec.optimizer == "lbfgs":
         with interruptible() as stopped, checkpointed(model, spec.gradient_checkpointing):
@@ -77,6 +78,16 @@ def train_options(spec: Spec, k: int, examples: int) -> Any:
 def examples_a_step(spec: Spec, examples: int) -> int:
     """How many of the examples a step takes the gradient of."""
     return examples if spec.optimizer == "lbfgs" else min(spec.batch, examples)
+
+
+def most_steps(spec: Spec) -> int:
+    """At most how many gradients of `examples_a_step` examples the run takes."""
+    from apet.find_lr import FACTORS, PILOT_STEPS
+    from apet.minimise import most_gradients
+
+    if spec.optimizer == "lbfgs":
+        return most_gradients(spec.steps)
+    return spec.steps + (len(FACTORS) * PILOT_STEPS if spec.find_lr else 0)
 
 
 def _check_every(examples: int, batch: int) -> int:

@@ -10,7 +10,7 @@ import pytest
 
 from analyses.inputs import inputs
 from analyses.rehearsal import rehearse
-from analyses.run import run
+from analyses.run import gradients, run
 from analyses.spec import Spec
 from analyses.store import Row, Store
 from analyses.table import table, write_table
@@ -206,3 +206,18 @@ def test_a_minimum_is_a_run_of_its_own_without_what_belongs_to_adamw(tmp_path):
 def test_a_minimum_takes_neither_early_stop_nor_coarse_numbers(field, wrong):
     with pytest.raises(UsageError, match=wrong):
         replace(Spec(k=3, optimizer="lbfgs", early_stop=False), **field).resolved()
+
+
+@pytest.mark.parametrize(
+    ("change", "most"), [({}, 20), ({"find_lr": True}, 20 + 5 * 40), ({"optimizer": "lbfgs", "early_stop": False, "lr": None}, 3 * 20 + 41)]
+)
+def test_the_cost_that_is_stated_is_an_upper_bound_and_progress_has_its_unit(change, most, folder, tmp_path):
+    spec, told = replace(BASE, **change).resolved(), []
+    examples = 24 if "optimizer" in change else 8
+    store = Store(tmp_path)
+    assert gradients(spec, 24) == most * examples
+    name = run(spec, store, folder, report=lambda what, done, of: told.append((done, of)) if "watched" in what else None)
+    rows = {row.quantity: row.value for row in store.rows(name)}
+    assert 0 < rows["example_gradients"] <= most * examples
+    assert all(0 <= done <= of == 20 for done, of in told)
+    assert told[-1][0] == 20
