@@ -252,9 +252,9 @@ def intrinsic_dim(
     model: Model = None, task: Task = None, data: Data = None, random_init: RandomInit = None, examples: Examples = None, scope: Scope = None,
     target: Annotated[str | None, typer.Option(metavar="KIND:AMOUNT", help=TARGETS)] = None,
     fraction: Annotated[float | None, typer.Option(help="Short for --target fraction:AMOUNT. \\[default: 0.9]", min=0.01, max=0.99)] = None,
-    runs: Annotated[int, typer.Option(help="At most this many APET runs, in rounds of 4, 3, 3, ...", min=4)] = 14,
-    k_min: Annotated[int, typer.Option(help="The smallest k tried.", min=1)] = 4,
-    k_max: Annotated[int, typer.Option(help="The largest k tried.", min=1)] = 4096,
+    runs: Annotated[int | None, typer.Option(help="At most this many APET runs, in rounds of 4, 3, 3, ... \\[default: 14]", min=4)] = None,
+    k_min: Annotated[int | None, typer.Option(help="The smallest k tried. \\[default: 4]", min=1)] = None,
+    k_max: Annotated[int | None, typer.Option(help="The largest k tried. \\[default: 4096]", min=1)] = None,
     subspace: Subspace = None,
     measure: Annotated[bool, typer.Option("--measure/--no-measure", help="Train over k and regress the crossing.")] = True,
     predict: Annotated[bool, typer.Option("--predict/--no-predict", help="Predict without training: from the Gauss-Newton matrix at the pretrained point and along the linearised model's path.")] = True,
@@ -282,16 +282,21 @@ def intrinsic_dim(
 
     if not (measure or predict):
         raise UsageError("nothing to do with both --no-measure and --no-predict")
-    if k_max <= k_min:
-        raise UsageError(f"--k-max {k_max} is not above --k-min {k_min}")
-    aim = Search(_target(target, fraction) or Target("fraction", 0.9), "full", runs, k_min, k_max)
+    if not measure and (runs or k_min or k_max):
+        raise UsageError("--runs, --k-min and --k-max have no effect with --no-measure: they are for the search")
+    lowest, highest = k_min or Search.lowest, k_max or Search.highest
+    if highest <= lowest:
+        raise UsageError(f"--k-max {highest} is not above --k-min {lowest}")
+    aim = Search(_target(target, fraction) or Target("fraction", 0.9), "full", runs or Search.runs, lowest, highest)
     defaults = {"examples": 128, "early_stop": False, "batch": 16, "readout": "words"}
-    spec = _spec("train", defaults, seed, config, set_, **_given(locals()))
+    spec = _spec("train", defaults, seed, config, set_, several=True, **_given(locals()))
     store = _store(out / "intrinsic-dim")
     if dry_run:
         found = inputs(spec, data, _device(device))
         known = [check(each, found) for each in plan(spec, aim, predict, measure, data)]
-        later = max(0, runs - sum(each["spec"]["method"] == "apet" and each["spec"]["kind"] == "train" for each in known)) if measure else 0
+        later = (
+            max(0, aim.runs - sum(each["spec"]["method"] == "apet" and each["spec"]["kind"] == "train" for each in known)) if measure else 0
+        )
         return _print(
             {
                 "runs": known,
@@ -664,7 +669,7 @@ def report(
 def table(
     results: Results,
     out: Annotated[Path | None, typer.Option(help="Write it to this file: .csv, .parquet, .tex (booktabs) or .md.")] = None,
-    split: Annotated[str, typer.Option(help="validation, or test where runs were made with --test.")] = "validation",
+    split: Annotated[str | None, typer.Option(help="validation, or test where runs were made with --test. \\[default: validation]")] = None,
     rows: Annotated[bool, typer.Option("--rows", help="Every row of every run instead, as 'figures' reads them, to --out.")] = False,
     json_: Json = False, dry_run: DryRun = False,
 ) -> None:  # fmt: skip
@@ -675,11 +680,13 @@ def table(
     if rows:
         if out is None:
             raise UsageError("--rows are many: say with --out where to, for instance rows.parquet")
+        if split is not None:
+            raise UsageError("--split has no effect with --rows, which are of all splits")
         found = _rows(results, None, every=True).to_dict("records")
         if not dry_run:
             write_table(found, out)
         return _print({"rows": len(found), "out": str(out)}, json_)
-    lines = tabulate(_store(results), split)
+    lines = tabulate(_store(results), split or "validation")
     if not lines:
         raise MissingInput(f"no finished training run under {results}")
     if dry_run:
@@ -761,6 +768,28 @@ def _task_lines(row: dict[str, Any]) -> dict[str, Any]:
     return {f"{over}\n{under}": f"{row[over]}\n{row[under]}" for over, under in pairs} | {"type": row["type"]}
 
 
+@command("kernels")
+def kernels(
+    calibrate: Annotated[bool, typer.Option("--calibrate", help="Measure the constants again, on an otherwise idle machine.")] = False,
+    device: Device = "auto", json_: Json = False, dry_run: DryRun = False,
+) -> None:  # fmt: skip
+    """Show by which constants the kernels of tuned entries are chosen on this machine (nanoseconds), or measure them.
+
+    The first run that tunes entries measures them in some seconds and keeps them in the user's cache folder; every run notes in env.json
+    those that it used. The environment variable APET_KERNELS=shipped takes the shipped ones instead.
+    """
+    from dataclasses import asdict
+
+    from apet import costs
+
+    name = _device(device)
+    about = {"machine": costs.machine(name), "file": str(costs.cache())}
+    if calibrate and not dry_run:
+        costs.measure(name)
+    known = costs.stored(name)
+    _print(about | {"measured": asdict(known) if known else None, "shipped": asdict(costs.SHIPPED)}, json_)
+
+
 @command("pretrain")
 def pretrain(
     corpus: Annotated[Path, typer.Option(help="Folder of text files (.txt, .txt.xz; valid* and test* are held out), or of such folders.")],
@@ -810,27 +839,31 @@ def _given(local: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in local.items() if name in field_names() and name not in _NOT_FIELDS and value is not None}
 
 
-def _spec(kind: str, defaults: dict[str, Any], seed: int | None, config: Path | None, assignments: list[str] | None, **given: Any) -> Any:
-    """defaults < --config < --seed < options < --set."""
-    from analyses.lines import read_value, read_yaml
+def _spec(
+    kind: str, defaults: dict[str, Any], seed: int | None, config: Path | None, assignments: list[str] | None, several: bool = False,
+    **given: Any,
+) -> Any:  # fmt: skip
+    """defaults < --config < --seed < options < --set. UsageError for a field that is set to no effect, unless `several` runs share them."""
+    from analyses.lines import Mapping, read_value, read_yaml
     from analyses.spec import spec_from
 
-    values: dict[str, Any] = dict(defaults)
-    if config is not None:
-        content = read_yaml(config, "config")
-        spec_from({key: content[key] for key in content if key != "kind"}, content.at)  # so that an error names the line
-        values |= content
-    if seed is not None:
-        values |= {"position_seed": seed, "train_seed": seed}
-    values |= given
+    content = Mapping({}, "", {}) if config is None else read_yaml(config, "config")
+    spec_from({key: content[key] for key in content if key != "kind"}, content.at)  # so that an error names the line
+    seeds = {} if seed is None else {"position_seed": seed, "train_seed": seed}
+    chosen = dict(given)
     for assignment in assignments or []:
         name, equals, value = assignment.partition("=")
         if not equals:
             raise UsageError(f"--set {assignment}: write FIELD=VALUE")
-        values[name] = read_value(value)
+        chosen[name] = read_value(value)
+    values = {**defaults, **content, **seeds, **chosen}
     if values.pop("kind", kind) != kind:
         raise UsageError(f"the config describes another kind of run: this command makes '{kind}' runs")
-    return spec_from({**values, "kind": kind})
+    spec = spec_from({**values, "kind": kind})
+    if several:
+        return spec
+    shared = ({*defaults} - {*content} | {*seeds}) - {*chosen}
+    return spec.trimmed(shared, lambda name: content.at(name) if name in content and name not in chosen else "")
 
 
 def _as(instance: Any, **changes: Any) -> Any:
@@ -867,6 +900,8 @@ def _rows(results: Path, aim: Any, every: bool = False) -> Any:
     from analyses.thresholds import whole
 
     if results.suffix == ".parquet":
+        if aim is not None:
+            raise UsageError(f"--target and --fraction have no effect on {results}, whose thresholds were found when it was written")
         return _kept_rows(results)
     store, runs, known = _targets(results, aim, every)
     rows = frame([row for run in whole(runs) for row in run.rows] + placement_rows(runs) + _thresholds(store, runs, known))

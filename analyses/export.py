@@ -7,10 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from analyses.inputs import model_of
+from analyses.inputs import model_of, plain_scorer
 from analyses.spec import Spec, spec_from
 from analyses.store import Store
 from apet.errors import MissingInput, UsageError, lookup
+from apet.files import atomic_path
+from apet.verbaliser import Verbaliser, card
 
 
 def export(run: Path, form: str, out: Path) -> dict[str, Any]:
@@ -19,6 +21,8 @@ def export(run: Path, form: str, out: Path) -> dict[str, Any]:
     Raises MissingInput where there is no finished run, UsageError for a run that is not of method apet, and for a base
     model whose weights are no longer those that were tuned.
     """
+    from apet.models import FORMS as AUTO
+
     write, store = lookup(FORMS, form, "form"), Store(run.parent)
     if not store.done(run.name):
         raise MissingInput(f"no finished run in {run}")
@@ -38,6 +42,11 @@ def export(run: Path, form: str, out: Path) -> dict[str, Any]:
         raise UsageError(f"{run.name} trained a classification head, which a SHiRA adapter cannot hold: take apet or merged")
     artefact.check_base(loaded.fingerprint)
     write(artefact, loaded, out)
+    if form != "apet":
+        artefact.verbaliser.save(out)
+    if form == "merged":
+        with atomic_path(out / "README.md") as temporary:
+            temporary.write_text(card(spec.model, plain_scorer(spec, loaded), loaded.form, AUTO[loaded.form][0]), encoding="utf-8")
     return {"run_id": run.name, "form": form, "k": len(artefact.z), "written": str(out)}
 
 
@@ -48,8 +57,11 @@ def artefact_of(spec: Spec, store: Store, run_id: str) -> tuple[Any, Any]:
     from apet.artefact import Artefact, Law
     from apet.methods import space_of
 
-    loaded = model_of(spec, "cpu")
-    arrays = store.arrays(run_id)
+    loaded, arrays = model_of(spec, "cpu"), store.arrays(run_id)
+    if "prior" not in arrays or "positions" not in arrays:
+        raise UsageError(f"{run_id} kept neither the label words' prior nor a hash of its positions (an older version's run): run it again")
+    scorer = plain_scorer(spec, loaded)
+    scorer.prior = torch.as_tensor(arrays["prior"])
     row = next(row for row in store.rows(run_id) if row.quantity == "requested_k")
     law = None if "index" in arrays else Law(spec.unit, spec.order, spec.position_seed, int(row.value))
     env = json.loads((store.folder(run_id) / "env.json").read_text())
@@ -60,11 +72,13 @@ def artefact_of(spec: Spec, store: Store, run_id: str) -> tuple[Any, Any]:
         weights=env["weights"],
         dtype=str(next(loaded.model.parameters()).dtype).removeprefix("torch."),
         law=law,
+        positions=arrays["positions"].tobytes().hex(),
         index=arrays.get("index"),
         scope=spec.scope,
         space=space_of(loaded.model, spec.operation_names, spec.scope, dry=True).fingerprint,
         operations=spec.operation_names,
         head={name.removeprefix("head."): torch.as_tensor(array) for name, array in arrays.items() if name.startswith("head.")},
+        verbaliser=Verbaliser.of(scorer),
     )
     return artefact, loaded
 

@@ -14,6 +14,7 @@ from analyses.spec import Spec
 from analyses.store import Row
 from apet.errors import UsageError, lookup
 from apet.scores import KINDS as SCORED_ORDERS
+from apet.verbaliser import FILE, kept
 
 
 @dataclass(frozen=True)
@@ -65,14 +66,14 @@ def model_of(spec: Spec, device: str = "cpu", shapes_only: bool = False) -> Any:
 
 
 def fingerprints(spec: Spec, data: Path | None) -> tuple[str, str]:
-    """(of the spec's weights, of its data); each model and each task is loaded for it once a process."""
+    """(of the spec's model, of its data); each model and each task is loaded for it once a process."""
     from apet.tasks import TASKS
 
     classes = lookup(TASKS, spec.task, "task").classes
     form, weights = _of_weights(*_drawn_as(spec), spec.weights, None)
     if _takes_head(spec, form):
-        _, weights = _of_weights(*_drawn_as(spec), spec.weights, classes)
-    return weights, _of_data(spec.task, data, spec.test)
+        form, weights = _of_weights(*_drawn_as(spec), spec.weights, classes)
+    return identity_of_model(spec, form, weights), _of_data(spec.task, data, spec.test)
 
 
 @cache
@@ -142,14 +143,46 @@ def shuffled(found: Inputs) -> list:
 
 
 def scorer_for(spec: Spec, found: Inputs) -> Any:
-    """The task's scorer for the model, its prior measured."""
+    """The task's scorer for the model, with the label words' prior: the one that the model's folder keeps, or else measured."""
+    import torch
+
+    scorer = plain_scorer(spec, found.loaded, found.device)
+    known = kept_verbaliser(spec, found.loaded.form)
+    if known is None:
+        scorer.calibrate(found.loaded.model, shuffled(found)[:CALIBRATION])
+    elif list(known.label_ids) != scorer.label_ids.tolist():
+        raise UsageError(f"{FILE} in {spec.model} gives the label words other ids than the tokenizer there: they do not belong together")
+    else:
+        scorer.prior = torch.tensor(known.prior, device=found.device)
+    return scorer
+
+
+def plain_scorer(spec: Spec, loaded: Any, device: str = "cpu") -> Any:
+    """The task's scorer for the model, without a prior."""
     from apet.methods import PROMPT_TOKENS
     from apet.scoring import scorer_of
+    from apet.tasks import TASKS
 
     reserve = PROMPT_TOKENS if spec.kind == "train" and spec.method in ("prompt", "prefix") else 0
-    scorer = scorer_of(found.loaded, found.data.task, spec.max_length, found.device, reserve)
-    scorer.calibrate(found.loaded.model, shuffled(found)[:CALIBRATION])
-    return scorer
+    return scorer_of(loaded, TASKS[spec.task], spec.max_length, device, reserve)
+
+
+def kept_verbaliser(spec: Spec, form: str) -> Any:
+    """The `apet.verbaliser.Verbaliser` that the folder of a merged model keeps for the spec's task, else None."""
+    from apet.model_files import find
+    from apet.tasks import TASKS
+
+    if spec.random_init or form in ("head", "image") or not TASKS[spec.task].classes:
+        return None
+    folder = find(spec.model).folder
+    known = None if folder is None else kept(folder)
+    return known if known is not None and known.asks(TASKS[spec.task]) else None
+
+
+def identity_of_model(spec: Spec, form: str, weights: str) -> str:
+    """What names the model in a run's identity: the fingerprint of its weights, and the prior that its folder keeps."""
+    known = kept_verbaliser(spec, form)
+    return weights if known is None else f"{weights} prior {list(known.prior)}"
 
 
 def mounted_for(spec: Spec, model: Any, scorer: Any, examples: list) -> Any:

@@ -11,36 +11,56 @@ from typing import Any
 from analyses.inputs import Report
 from analyses.predicted import OPEN
 from analyses.run import run
-from analyses.spec import Spec
+from analyses.spec import Spec, field_names
 from analyses.stages import searching
 from analyses.store import Row, Store
 from analyses.study import Search
 from analyses.targets import Run, Target
 from analyses.thresholds import LEVEL, thresholds
+from apet.errors import UsageError
 
 HALVINGS = 6  # of full fine-tuning's steps, for the map from a metric to the training loss
 
 
+GIVEN = {"method": "apet", "k": None, "matched": None, "early_stop": False}  # fields that the search sets itself
+
+
 def references(spec: Spec, search: Search, predict: bool) -> list[Spec]:
     """What is run before the search: full fine-tuning, for a metric also stopped earlier and earlier, and the Gram matrix."""
-    spec = replace(spec, early_stop=False)
-    full = replace(spec, kind="train", method="full", k=None, subspace="coordinates", optimizer="adamw")
+    full = replace(spec, kind="train", method="full", subspace="coordinates", optimizer="adamw")
     steps = [spec.steps] if search.target.on_loss else sorted({max(1, spec.steps >> i) for i in range(HALVINGS + 1)}, reverse=True)
     specs = [replace(full, steps=each) for each in steps]
     if predict and search.target.on_loss:
-        specs.append(replace(spec, kind="predict", method="apet", k=None))
-    return [each.resolved() for each in specs]
+        specs.append(replace(spec, kind="predict"))
+    return [each.trimmed(field_names()).resolved() for each in specs]
+
+
+def check_fields(spec: Spec, search: Search, predict: bool, measure: bool) -> None:
+    """Raise UsageError for a field of `spec` that the search sets itself, or that none of its runs uses."""
+    for name, value in GIVEN.items():
+        if getattr(spec, name) != value:
+            raise UsageError(f"{name} = {getattr(spec, name)} has no effect on intrinsic-dim, which sets it itself")
+    runs = references(spec, search, predict) + ([_base(spec)] if measure else [])
+    unused = set(field_names()).difference(*(run.used for run in runs))
+    for name in field_names():
+        if name in unused - set(GIVEN) and getattr(spec, name) != getattr(Spec, name):
+            raise UsageError(f"{name} = {getattr(spec, name)} has no effect on any of the runs of this intrinsic-dim")
 
 
 def plan(spec: Spec, search: Search, predict: bool, measure: bool, data: Path | None = None) -> list[Spec]:
     """The specs known beforehand: the references and, with `measure`, the first round of the search."""
+    check_fields(spec, search, predict, measure)
     known = references(spec, search, predict)
     return known + (next(_searching(spec, search, known, data, lambda _: None)) if measure else [])
 
 
+def _base(spec: Spec) -> Spec:
+    """A training run of the search, whose k does not count."""
+    return replace(spec, k=1).trimmed(field_names())
+
+
 def _searching(spec: Spec, search: Search, known: list[Spec], data: Path | None, find: Callable[[Spec], Run | None]):
-    base = replace(spec, kind="train", method="apet", k=1, early_stop=False)
-    return searching([base], search, {spec.task: data} if data else {}, [each for each in known if each.method == "full"], find)
+    return searching([_base(spec)], search, {spec.task: data} if data else {}, [each for each in known if each.method == "full"], find)
 
 
 def intrinsic_dim(
@@ -48,6 +68,7 @@ def intrinsic_dim(
     report: Report = lambda *_: None, force: bool = False, stage: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[dict[str, Any], list[Row]]:  # fmt: skip
     """Measure and predict k* of `spec`'s model, task and subspace; returns the command's JSON object and all rows."""
+    check_fields(spec, search, predict, measure)
     known = references(spec, search, predict)
     total = len(known) + (search.runs if measure else 0)
     members: dict[Spec, Run] = {}

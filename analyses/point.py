@@ -133,6 +133,7 @@ def found_by(spec: Spec, context: Context, index: np.ndarray) -> np.ndarray:
     store, _, arrays = _tuned(spec.at, spec, context, SUBSPACE)
     if "index" in arrays and not np.array_equal(arrays["index"], index):
         raise UsageError(f"{spec.at} placed its entries by {spec.order} on other examples: their order cannot be made again here")
+    _check_positions(spec.at, arrays, index, spec.subspace)
     if spec.at_step is None:
         return arrays["z"]
     steps = trajectory_steps(store, spec.at)
@@ -158,6 +159,16 @@ def _tuned(run_id: str, spec: Spec, context: Context, same: tuple[str, ...]) -> 
                 f"{run_id} has {name} {other[name]}, this {spec.kind} {getattr(spec, name)}: they are not of the same subspace"
             )
     return store, other, arrays
+
+
+def _check_positions(run_id: str, arrays: dict[str, np.ndarray], index: np.ndarray, subspace: str) -> None:
+    """UsageError unless the run's entries, which follow from its spec, are still those that it tuned."""
+    from apet.placement import digest
+
+    if subspace != "coordinates":
+        return
+    if "positions" not in arrays or arrays["positions"].tobytes().hex() != digest(index):
+        raise UsageError(f"{run_id} tuned other entries than its seed names now: it was made by another version, run it again")
 
 
 def _of_method(spec: dict[str, Any]) -> bool:
@@ -194,6 +205,7 @@ def _end_of(run_id: str, spec: Spec, context: Context, model: Any, space: Any, w
     else:
         requested = next(int(row.value) for row in store.rows(run_id) if row.quantity == "requested_k")
         index = place(space, requested, other["position_seed"], other["unit"], other["order"]).index
+        _check_positions(run_id, arrays, index, other["subspace"])
     return (whole.index_of(space, index) if whole else index), arrays["z"]
 
 

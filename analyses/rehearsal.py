@@ -16,7 +16,7 @@ import numpy as np
 
 from analyses.inputs import Inputs, mounted_for, scorer_for, subsets
 from analyses.spec import Spec
-from analyses.training import SEEN, examples_a_step, train_options
+from analyses.training import SEEN, examples_a_step, most_steps, train_options
 from apet.aliases import ALIASES, count
 
 WARM_UP, LEAST, MOST, ENOUGH, LOOKED_AT = 5, 10, 100, 3.0, 128  # steps, steps, steps, seconds, examples
@@ -33,7 +33,7 @@ def too_large(spec: Spec) -> bool:
 def rehearse(spec: Spec, found: Inputs) -> dict[str, float]:
     """{"step_seconds", "seconds" of the whole run at most, "peak_gb"} of a spec of kind train on this machine as busy as it is."""
     from apet.evaluation import by_length, evaluate
-    from apet.find_lr import FACTORS, PILOT_STEPS
+    from apet.find_lr import FACTORS
     from apet.launch import accelerator_for
     from apet.memory import checkpointed
     from apet.progress import Progress
@@ -62,7 +62,7 @@ def rehearse(spec: Spec, found: Inputs) -> dict[str, float]:
     reported = len(heldout) + len(found.data.splits.get("test", ()))
     return {
         "step_seconds": step_seconds,
-        "seconds": step_seconds * (spec.steps * parts + pilots * PILOT_STEPS)
+        "seconds": step_seconds * most_steps(spec) * parts
         + glance * ((looks + pilots) * len(watched) + 3 * seen + len(heldout))
         + decode * reported,
         "peak_gb": peak_gb(found.device),

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import platform
 import sys
 import time
 import traceback
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from analyses.inputs import Context, Inputs, Report, fingerprints, inputs, subsets
+from analyses.inputs import (
+    Context,
+    Inputs,
+    Report,
+    fingerprints,
+    identity_of_model,
+    inputs,
+    kept_verbaliser,
+    row_maker,
+    subsets,
+)  # fmt: skip
 from analyses.kinds import RUNS
 from analyses.predicting import by_lanczos, products
 from analyses.proximal import LINEAR, path_gradients
@@ -20,17 +32,23 @@ from analyses.slicing import planned, slice_gradients
 from analyses.spec import Spec
 from analyses.spectrum import route
 from analyses.store import FAILED, Row, Store, spec_dict
-from analyses.training import examples_a_step
+from analyses.training import examples_a_step, most_steps
+from apet.costs import Costs, current, for_machine, using
 from apet.displaced import check_displacing
 from apet.errors import ApetError, Interrupted, UsageError
-from apet.files import WriteError
+from apet.files import WriteError, write_whole, writing
 from apet.launch import main_process
 from apet.tasks import TASKS
+
+log = logging.getLogger(__name__)
+KEPT = "the label words' prior is that of apet.json in {}, not measured on this model"
 
 
 def run_id(spec: Spec, found: Inputs) -> str | None:
     """The run's identity; None for a model that has shapes only."""
-    return None if not found.loaded.fingerprint else spec.run_id(found.loaded.fingerprint, found.data.fingerprint)
+    if not found.loaded.fingerprint:
+        return None
+    return spec.run_id(identity_of_model(spec, found.loaded.form, found.loaded.fingerprint), found.data.fingerprint)
 
 
 def identify(spec: Spec, data: Path | None) -> str:
@@ -70,6 +88,7 @@ def check(spec: Spec, found: Inputs) -> dict[str, Any]:
         **({} if spec.kind != "spectrum" or k is None else dict(zip(("algorithm", "products"), route(spec, k, space.layers), strict=True))),
         "gradient_equivalents": cost(spec, found),
         "repeated_examples": found.data.repeated,
+        **({} if kept_verbaliser(spec, found.loaded.form) is None else {"prior": KEPT.format(spec.model)}),
     }
 
 
@@ -81,7 +100,7 @@ def cost(spec: Spec, found: Inputs) -> int:
 def gradients(spec: Spec, examples: int) -> int:
     """At most how many example-gradients the run takes on so many examples (a curvature product counts two)."""
     if spec.kind == "train":
-        return spec.steps * examples_a_step(spec, examples)
+        return most_steps(spec) * examples_a_step(spec, examples)
     if spec.kind == "predict":
         dense = spec.k is None and spec.matched is None and not by_lanczos(spec)
         quadratic = examples * max(1, TASKS[spec.task].classes - 1) if dense else 2 * examples * products(spec)
@@ -121,7 +140,11 @@ def compute(
     try:
         found = inputs(spec, data, device)
         check(spec, found)
-        rows, arrays = RUNS[spec.kind](spec, found, context)
+        costs, source = _costs(spec, device, context)
+        with using(costs):
+            rows, arrays = RUNS[spec.kind](spec, found, context)
+        if kept_verbaliser(spec, found.loaded.form) is not None:
+            rows = [*rows, row_maker(spec, found)("kept_prior", 1.0, note=KEPT.format(spec.model))]
     except (WriteError, Interrupted):
         raise
     except Exception as error:
@@ -130,10 +153,31 @@ def compute(
         return fail(spec, name, store, _line(error), traceback.format_exc())
     env = {
         "seconds": time.monotonic() - started, "peak_gb": peak_gb(device), **context.timings, "device": device,
-        "data": str(data) if data else None, "weights": found.loaded.fingerprint, **versions(),
+        "data": str(data) if data else None, "weights": found.loaded.fingerprint,
+        "kernels": {**asdict(costs), "from": source}, **versions(),
     }  # fmt: skip
     if main_process():
         store.commit(name, spec_dict(spec), [replace(row, run_id=name) for row in rows], arrays, env)
+
+
+def _costs(spec: Spec, device: str, context: Context) -> tuple[Costs, str]:
+    """The constants that the run's kernels are chosen by, and where they come from. A run that goes on takes those that it began with."""
+    path = context.folder / "checkpoint.kernels.json"
+    if not spec.places_entries:
+        return current(), "not used"
+    if path.is_file():
+        return Costs(**json.loads(path.read_text())), "the run's beginning"
+
+    def tell(text: str) -> None:
+        context.report(text, 0, 1)
+        log.warning(text)
+
+    costs, source = for_machine(device, tell)
+    if main_process():
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, json.dumps(asdict(costs)).encode())
+    return costs, source
 
 
 def fail(spec: Spec, name: str, store: Store, reason: str, trace: str = "") -> None:
@@ -149,6 +193,7 @@ def _line(error: Exception) -> str:
 
 
 def versions() -> dict[str, str]:
+    import numpy
     import torch
     import transformers
 
@@ -157,4 +202,5 @@ def versions() -> dict[str, str]:
         "torch": torch.__version__,
         "transformers": transformers.__version__,
         "machine": platform.machine(),
+        "numpy": numpy.__version__,
     }

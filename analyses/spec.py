@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+import math
+import re
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, get_type_hints
 
@@ -68,7 +70,7 @@ class Spec:
     A prediction comes from a Gram matrix where the task has classes, else (or with `algorithm` lanczos) from products with the Gauss-Newton
     matrix of all that is in scope and along the linearised model's proximal path, with at most `steps` of L-BFGS a point; with `k` or
     `matched` it is of that one placement, by conjugate gradients. With `path` the proximal path of the model itself is followed too.
-    Fields that a kind does not use keep their defaults, and do not split its identity.
+    A field that the run does not use is at its default (`Spec.trimmed`), so that it does not split the run's identity.
     """
 
     kind: str = "train"
@@ -145,15 +147,21 @@ class Spec:
         one_of(DTYPES, self.weights, "dtype of weights")
         one_of(ATTENTION, self.attention, "attention")
         one_of(SCHEDULES, self.schedule, "schedule")
-        for name in ("examples", "k", "steps", "batch", "lanczos_steps", "probes", "samples", "max_length", "points"):
+        for name in ("examples", "k", "steps", "batch", "accumulate", "lanczos_steps", "probes", "samples", "max_length", "points"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"{name} = {value} must be at least 1")
         for name in ("position_seed", "train_seed"):
             if getattr(self, name) < 0:
                 raise UsageError(f"{name} = {getattr(self, name)} must be at least 0")
-        if self.lr is not None and not self.lr > 0:
-            raise UsageError(f"lr = {self.lr} must be positive")
+        for name in ("lr", "clip"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise UsageError(f"{name} = {value} must be positive and finite")
+        for name in ("warmup", "weight_decay", "refine", "ratio_map", "at_step"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < math.inf:
+                raise UsageError(f"{name} = {value} must be at least 0 and finite")
 
     @property
     def operation_names(self) -> tuple[str, ...]:
@@ -173,7 +181,7 @@ class Spec:
         """
         if self.kind == "predict" and self.k is None and self.matched is None:
             return {"placement": self.scope or None}
-        apet, projected = self.method == "apet", self.subspace != "coordinates"
+        apet, projected = self.method == "apet", self._is_projected
         return {
             "method": self.method,
             "subspace": self.subspace if apet or projected else self.method,
@@ -194,42 +202,88 @@ class Spec:
         """The ids of the runs whose ends a slice goes to."""
         return tuple(self.to.split("+")) if self.to else ()
 
+    @property
+    def used(self) -> set[str]:
+        """The fields that this run reads; all others are at their defaults in every run that is made."""
+        return set().union(*(names for _, applies, names in _USES if applies(self)))
+
+    def trimmed(self, shared: Collection[str] = (), where: Callable[[str], str] = lambda name: "") -> Spec:
+        """The same run with those of the fields `shared` that it does not use at their defaults.
+
+        `shared` are fields that were set for several runs of different kinds at once. Raises UsageError for any other field that is set
+        to no effect; the message begins with `where` of the field.
+        """
+        spec = self
+        for name, default in _DEFAULTS.items():  # in their order: what a field means can depend on those before it
+            value = getattr(spec, name)
+            if value == default or name in spec.used:
+                continue
+            if name not in shared:
+                raise UsageError(f"{where(name)}{spec.no_effect(name)}")
+            spec = replace(spec, **{name: default})
+        return spec
+
+    def no_effect(self, name: str) -> str:
+        """The error of a field that this run does not use: its value, and which runs use it."""
+        users = ", ".join(who for who, _, names in _USES if name in names)
+        return f"{name} = {getattr(self, name)} has no effect on this {self.kind} run: it is for {users}"
+
     def resolved(self) -> Spec:
-        """The same run with what it does not use at its default, and its defaults made explicit."""
-        somewhere, projected = self.k is not None or self.matched is not None, self.kind != "predict" and self.subspace != "coordinates"
-        placed = projected or (self.method == "apet" and (self.kind != "predict" or somewhere))
-        if placed and (self.k is None) == (self.matched is None):
-            what = "method apet" if self.method == "apet" else f"subspace {self.subspace}"
+        """The same run with its defaults made explicit. Raises UsageError for a field that it does not use, and for fields that
+        contradict each other."""
+        spec = self.trimmed()
+        if spec.method == "apet" and spec.places_entries:
+            spec = replace(spec, keep_end=False)  # which it does without being told
+        if spec._is_placed and (spec.k is None) == (spec.matched is None):
+            what = "method apet" if spec.method == "apet" else f"subspace {spec.subspace}"
             raise UsageError(f"{what} needs either --k, the number of tuned parameters, or --matched METHOD")
-        used = _USED[self.kind] | (_PLACED if placed else set())
-        used -= {"unit", "order"} if projected else set()
-        used -= {"operations"} if self.method != "apet" else set()
-        used |= {"trajectory"} if placed and self.kind == "train" else set()
-        if self.kind == "train" and self.optimizer == "lbfgs":
-            self._check_minimum()
-            used -= _OF_ADAMW
-        used |= {"keep_end"} if self._keeps_end() else set()
-        if self.kind == "spectrum":
-            self._check_spectrum()
-        if self.kind == "slice":
-            self._check_slice()
-        if self.kind == "predict":
-            used |= self._products()
-        used |= {"train_seed"} if self.random_init else set()  # which draws the weights
-        unused = {name: default for name, default in _DEFAULTS.items() if name not in used and getattr(self, name) != default}
-        spec = replace(self, **unused) if unused else self
+        check = {"train": spec._check_train, "spectrum": spec._check_spectrum, "slice": spec._check_slice, "predict": spec._check_predict}
+        check[spec.kind]()
         if spec.kind == "train" and spec.lr is None and spec.matched is None and spec.optimizer == "adamw":
             return replace(spec, lr=default_lr(spec.method, spec.k, spec.subspace))
         return spec._on_a_grid() if spec.kind == "slice" else spec
 
-    def _keeps_end(self) -> bool:
-        """Whether the end has to be kept beside what every run keeps. UsageError for a method that ends at no point of the model."""
-        if self.kind != "train" or not self.keep_end or (self.method == "apet" and self.subspace == "coordinates"):
-            return False
-        if self.method not in DISPLACING or self.subspace != "coordinates":
-            what = self.method if self.subspace == "coordinates" else f"subspace {self.subspace}"
+    @property
+    def _of_one_placement(self) -> bool:
+        return self.k is not None or self.matched is not None
+
+    @property
+    def _is_projected(self) -> bool:
+        return self.subspace != "coordinates"
+
+    @property
+    def _is_placed(self) -> bool:
+        """Whether k parameters are chosen: a method other than apet has its own, a prediction is of all placements unless it has a k."""
+        if self.kind == "predict":
+            return self._of_one_placement
+        return self.method == "apet" or self.kind == "spectrum" or (self._is_projected and self.kind == "train")
+
+    @property
+    def places_entries(self) -> bool:
+        """Whether k entries of the model are chosen, the coordinates of its subspace."""
+        return self._is_placed and not self._is_projected
+
+    @property
+    def _asks_for_text(self) -> bool:
+        return self.task in TASKS and not TASKS[self.task].classes
+
+    @property
+    def _takes_products(self) -> bool:
+        """Whether a prediction is made by products with a matrix, not from a Gram matrix."""
+        return self._of_one_placement or self.algorithm == "lanczos" or self._asks_for_text
+
+    def _check_train(self) -> None:
+        if self.optimizer == "lbfgs" and self.early_stop:
+            raise UsageError("lbfgs goes to the minimum of the training loss and watches nothing else: take --no-early-stop")
+        if self.optimizer == "lbfgs" and self.dtype != "float32":
+            raise UsageError(f"lbfgs searches along lines, for which {self.dtype} is too coarse: take --dtype float32")
+        if self.keep_end and (self.method not in DISPLACING or self._is_projected):
+            what = f"subspace {self.subspace}" if self._is_projected else self.method
             raise UsageError(f"{what} has no end to keep: {', '.join(DISPLACING)} have, which displace tensors of the model itself")
-        return True
+
+    def _check_predict(self) -> None:
+        if self.algorithm == "exact" and self._asks_for_text:
+            raise UsageError(f"{self.task} asks for text: there is no exact prediction without a Gram matrix of classes")
 
     def _on_a_grid(self) -> Spec:
         """A slice with its default grid made explicit."""
@@ -248,8 +302,6 @@ class Spec:
         assert reach is not None
         if points % 2 == 0:
             raise UsageError(f"points = {points} is even: an odd number has the centre among them, for instance {points + 1}")
-        if self.refine < 0:
-            raise UsageError(f"refine = {self.refine} must be at least 0")
         if (points + self.refine) ** self.dims > MOST_POINTS:
             most = 2 * ((int(MOST_POINTS ** (1 / self.dims)) - 1) // 2) + 1
             raise UsageError(f"a grid of {(points + self.refine) ** self.dims:,} points is over {MOST_POINTS:,}: at most {most:,} a side")
@@ -271,22 +323,6 @@ class Spec:
             raise UsageError(f"the entries of {self.method} are those of a run: say which with --at or --to")
         if self.directions == "filter" and self.method == "apet" and self.unit not in ("row", "tensor"):
             raise UsageError(f"by {self.unit} no whole filter is tuned, which is a row of a tensor: take --unit row, or directions tensor")
-
-    def _products(self) -> set[str]:
-        """The fields of a prediction that is made by products with a matrix, not from a Gram matrix."""
-        if self.k is not None or self.matched is not None:
-            return {"lanczos_steps", "batch"}
-        if self.algorithm == "exact" and self.task in TASKS and not TASKS[self.task].classes:
-            raise UsageError(f"{self.task} asks for text: there is no exact prediction without a Gram matrix of classes")
-        if self.algorithm == "lanczos" or (self.task in TASKS and not TASKS[self.task].classes):
-            return {"algorithm", "lanczos_steps", "probes", "batch", "train_seed", "steps"}
-        return set()
-
-    def _check_minimum(self) -> None:
-        if self.early_stop:
-            raise UsageError("lbfgs goes to the minimum of the training loss and watches nothing else: take --no-early-stop")
-        if self.dtype != "float32":
-            raise UsageError(f"lbfgs searches along lines, for which {self.dtype} is too coarse: take --dtype float32")
 
     def _check_step(self) -> None:
         if self.at_step is not None and self.at is None:
@@ -314,20 +350,47 @@ class Spec:
 
 
 _DEFAULTS = {field.name: field.default for field in fields(Spec) if field.name != "kind"}
-_LOOP = {"lr", "find_lr", "accumulate", "schedule", "warmup", "clip", "weight_decay", "gradient_checkpointing"}
-_COMMON = {"model", "random_init", "task", "examples", "max_length", "train_seed"}
 _OF_SLICES = {"dims", "directions", "to", "reach", "points", "refine", "metric", "numbers", "curve", "ratio_map"}
-_OF_ADAMW = {"lr", "schedule", "warmup", "clip", "weight_decay", "find_lr", "accumulate"}
 _LATER = ("subspace", "optimizer", "path", "keep_end", "ratio_map")
-_USED = {
-    "train": _COMMON
-    | {"readout", "weights", "attention", "method", "early_stop", "test", "lr", "optimizer", "steps", "batch", "dtype"}
-    | _LOOP,
-    "predict": _COMMON - {"train_seed"} | {"scope", "path"},
-    "spectrum": _COMMON | {"at", "at_step", "matrix", "samples", "algorithm", "lanczos_steps", "probes", "batch"},
-    "slice": _COMMON | {"weights", "method", "at", "at_step", "batch"} | _OF_SLICES,
-}
-_PLACED = {"subspace", "k", "matched", "operations", "scope", "unit", "order", "position_seed"}
+_OF_ADAMW = {"lr", "schedule", "warmup", "clip", "weight_decay", "find_lr", "accumulate"}
+_LANCZOS = {"lanczos_steps", "probes"}
+
+# Who uses which fields: every line whose condition holds adds its fields, and names itself in the error of a field that is set in vain.
+_USES: tuple[tuple[str, Callable[[Spec], bool], set[str]], ...] = (
+    ("all runs", lambda s: True, {"kind", "model", "random_init", "task", "examples"}),
+    ("texts", lambda s: s.task not in TASKS or not TASKS[s.task].images, {"max_length"}),
+    (
+        "training",
+        lambda s: s.kind == "train",
+        {"method", "readout", "weights", "attention", "early_stop", "test", "dtype", "optimizer", "steps", "batch", "train_seed"}
+        | {"gradient_checkpointing", "keep_end"},
+    ),
+    ("training by adamw", lambda s: s.kind == "train" and s.optimizer == "adamw", _OF_ADAMW),
+    ("training of k tuned parameters", lambda s: s.kind == "train" and s._is_placed, {"trajectory"}),
+    ("k tuned parameters (method apet, or a projected subspace)", lambda s: s._is_placed, {"k", "matched", "subspace", "scope"}),
+    ("method apet", lambda s: s._is_placed and s.method == "apet", {"operations"}),
+    ("tuned entries", lambda s: s.places_entries, {"order"}),
+    (
+        "tuned entries in any order but reference (whole tensors)",
+        lambda s: s.places_entries and s.order != "reference",
+        {"unit"},
+    ),
+    ("positions that are drawn", lambda s: s._is_placed and (s._is_projected or s.order not in SCORED_ORDERS), {"position_seed"}),
+    ("models with random weights", lambda s: s.random_init, {"train_seed"}),
+    ("predictions", lambda s: s.kind == "predict", {"scope", "k", "matched"}),
+    ("predictions of all placements", lambda s: s.kind == "predict" and not s._of_one_placement, {"path", "algorithm"}),
+    ("predictions by products", lambda s: s.kind == "predict" and s._takes_products, {"lanczos_steps", "batch"}),
+    (
+        "predictions by Lanczos",
+        lambda s: s.kind == "predict" and s._takes_products and not s._of_one_placement,
+        {"probes", "train_seed", "steps"},
+    ),
+    ("predictions along the model's path", lambda s: s.kind == "predict" and s.path, {"batch"}),
+    ("spectra", lambda s: s.kind == "spectrum", {"matrix", "samples", "algorithm", "train_seed"}),
+    ("spectra that are not exact", lambda s: s.kind == "spectrum" and s.algorithm != "exact", _LANCZOS),
+    ("spectra and slices", lambda s: s.kind in ("spectrum", "slice"), {"at", "at_step", "batch"}),
+    ("slices", lambda s: s.kind == "slice", {"method", "weights", "train_seed"} | _OF_SLICES),
+)
 
 
 def default_lr(method: str, k: int | None, subspace: str = "coordinates") -> float:
@@ -370,5 +433,16 @@ def _typed(value: Any, hint: Any, where: str) -> Any:
         return float(value)
     if not any(type(value) is kind for kind in allowed):
         names = " or ".join("null" if kind is type(None) else kind.__name__ for kind in allowed)
-        raise UsageError(f"{where}: {value!r} is not {names}")
+        raise UsageError(f"{where}: {value!r} is not {names}{_written(value, allowed)}")
     return value
+
+
+def _written(value: Any, allowed: Sequence[type]) -> str:
+    """How to write `value` as one of the types, if it looks like one of them."""
+    if int in allowed and isinstance(value, float) and value.is_integer():
+        return f": write {int(value)}"
+    if bool in allowed and str(value).lower() in ("yes", "on", "no", "off", "0", "1"):
+        return f": write {'true' if str(value).lower() in ('yes', 'on', '1') else 'false'}"
+    if isinstance(value, str) and re.fullmatch(r"[-+]?\d[\d_,]*\d", value) and {int, float} & set(allowed):
+        return f": write {re.sub('[_,]', '', value)}"
+    return ""

@@ -90,7 +90,8 @@ def _besides(spec: Spec, name: str) -> tuple:
 
 def at_optimum(spec: Spec, variant: Variant, run_id: str, to: str | None = None) -> Spec:
     """The run that a variant of a stage asks for at the end of the run `run_id` of `spec`, or between it and the run `to`."""
-    return spec_from({**vars(spec), **dict(variant), "at": run_id, **({"to": to} if to else {})}).resolved()
+    values = {**vars(spec), **dict(variant), "at": run_id, **({"to": to} if to else {})}
+    return spec_from(values).trimmed(set(vars(spec)) - set(dict(variant))).resolved()
 
 
 def searching(bases: Sequence[Spec], search: Search, data: Mapping[str, Path], full: Sequence[Spec], find: Find) -> Iterator[list[Spec]]:
@@ -145,4 +146,4 @@ def _size(base: Spec, data: Path | None) -> int:
 
 
 def _with(base: Spec, k: int, number: int) -> Spec:
-    return replace(base, k=k, position_seed=base.position_seed + number).resolved()
+    return replace(base, k=k, position_seed=base.position_seed + number).trimmed({"position_seed"}).resolved()

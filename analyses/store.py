@@ -148,7 +148,7 @@ class Store:
         stamp = _stamp(folder)
         if stamp is not None:
             self._journal.note(run_id, state, stamp, _summary(spec, rows, env))
-        for path in (*folder.glob("checkpoint*.safetensors"), *folder.glob(".*.tmp")):  # and what a kill left
+        for path in (*folder.glob("checkpoint*"), *folder.glob(".*.tmp")):  # and what a kill left
             path.unlink()
 
     def forget(self, run_id: str) -> None:

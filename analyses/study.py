@@ -172,8 +172,10 @@ def _variants(content: Mapping, entries: list[Mapping], defaults: Mapping, befor
             if kind not in ("spectrum", "slice"):
                 raise UsageError(f"{entry.at('kind')}at a run's optimum there are spectra and slices, no {kind} runs")
             pair = _paired(entry, kind) if "pairs" in content else {}
-            values = {**pair, **values}
-            _spec_of({**values, "k": 1, "at": "not yet", **({"to": "not yet"} if pair else {})}, entry, defaults)  # as far as can be
+            values = {"kind": kind, **pair, **values}
+            follows = {"k": 1, "at": "not yet", **({"to": "not yet"} if pair else {})}  # from the run; a run of apet stands for all
+            with entry.blamed():
+                _spec_of({**follows, **values}, entry, defaults, set(follows)).resolved()
             found.append(tuple(values.items()))
     return tuple(found)
 
@@ -228,8 +230,10 @@ def _expand(entry: Mapping, defaults: Mapping, searched: bool) -> Iterator[Spec]
     for values in _crossed(entry.over(defaults)):
         if searched and (values.get("kind", "train"), values.get("method", "apet"), values.get("matched")) != ("train", "apet", None):
             raise UsageError(f"{entry.where}a search is for the k of training runs of method apet: no other kind, method or 'matched'")
-        spec = _spec_of({**values, "k": 1} if searched else values, entry, defaults)
-        yield spec if searched else spec.resolved()  # a search's defaults follow from each k
+        spec = _spec_of({**values, "k": 1} if searched else values, entry, defaults, set(defaults) - set(entry))
+        with entry.blamed():
+            resolved = spec.resolved()
+        yield spec if searched else resolved  # a search's defaults follow from each k
 
 
 def _crossed(entry: Mapping) -> list[dict[str, Any]]:
@@ -240,11 +244,11 @@ def _crossed(entry: Mapping) -> list[dict[str, Any]]:
     return [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
 
 
-def _spec_of(values: dict[str, Any], entry: Mapping, defaults: Mapping) -> Spec:
+def _spec_of(values: dict[str, Any], entry: Mapping, defaults: Mapping, shared: set[str]) -> Spec:
+    """The spec of an entry's `values`; what is `shared` with runs of other kinds may be of no use to this one."""
+    at = entry.over(defaults).at
     with entry.blamed():
-        spec = spec_from(values, entry.over(defaults).at)
-        spec.resolved()
-        return spec
+        return spec_from(values, at).trimmed(shared, at)
 
 
 def with_data(study: Study, folder: Path) -> Study:

@@ -20,6 +20,7 @@ def train_run(spec: Spec, found: Inputs, context: Context) -> tuple[list[Row], d
     import torch
 
     from apet.evaluation import evaluate
+    from apet.memory import checkpointed
     from apet.minimise import minimise
     from apet.train import interruptible, train
 
@@ -34,10 +35,11 @@ def train_run(spec: Spec, found: Inputs, context: Context) -> tuple[list[Row], d
     model, options = mounted.model, train_options(spec, mounted.k, len(examples))
 
     def report(p: Any) -> None:
-        context.report(f"{spec.method} {mounted.k}: watched loss {p.history[-1][1]:.3f}", p.step, spec.steps)
+        done = p.history[-1][0] if spec.optimizer == "lbfgs" else p.step  # whose steps are its gradients, more than its iterations
+        context.report(f"{spec.method} {mounted.k}: watched loss {p.history[-1][1]:.3f}", done, spec.steps)
 
     if spec.optimizer == "lbfgs":
-        with interruptible() as stopped:
+        with interruptible() as stopped, checkpointed(model, spec.gradient_checkpointing):
             progress = minimise(model, mounted, scorer, examples, spec.steps, spec.batch, spec.trajectory, report, stopped)
     else:
         progress = train(
@@ -56,7 +58,8 @@ def train_run(spec: Spec, found: Inputs, context: Context) -> tuple[list[Row], d
         *([make("k_head", mounted.k_head)] if mounted.head else []),
         *_placement_rows(mounted, make),
     ]
-    return rows, _arrays(spec, mounted, progress) | (_end(found.loaded.model, model) if spec.keep_end else {})
+    arrays = _arrays(spec, mounted, progress) | {"prior": scorer.prior.cpu().numpy()}
+    return rows, arrays | (_end(found.loaded.model, model) if spec.keep_end else {})
 
 
 def train_options(spec: Spec, k: int, examples: int) -> Any:
@@ -75,6 +78,16 @@ def train_options(spec: Spec, k: int, examples: int) -> Any:
 def examples_a_step(spec: Spec, examples: int) -> int:
     """How many of the examples a step takes the gradient of."""
     return examples if spec.optimizer == "lbfgs" else min(spec.batch, examples)
+
+
+def most_steps(spec: Spec) -> int:
+    """At most how many gradients of `examples_a_step` examples the run takes."""
+    from apet.find_lr import FACTORS, PILOT_STEPS
+    from apet.minimise import most_gradients
+
+    if spec.optimizer == "lbfgs":
+        return most_gradients(spec.steps)
+    return spec.steps + (len(FACTORS) * PILOT_STEPS if spec.find_lr else 0)
 
 
 def _check_every(examples: int, batch: int) -> int:
@@ -123,6 +136,8 @@ def _arrays(spec: Spec, mounted: Any, progress: Any) -> dict[str, np.ndarray]:
         arrays |= {f"head.{name}": mounted.trainable[name].detach().cpu().numpy() for name in sorted(mounted.head)}
         if spec.trajectory:  # one z for every line of the history
             arrays["trajectory"] = np.stack([z.numpy() for z in mounted.trajectory])
+        if mounted.placement is not None:
+            arrays["positions"] = np.frombuffer(bytes.fromhex(mounted.placement.digest), np.uint8)
         if spec.order in SCORED_ORDERS:  # elsewhere the positions follow from the spec
             arrays["index"] = mounted.placement.index
     return arrays

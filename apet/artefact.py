@@ -1,7 +1,7 @@
 """A tuned model as a small file: `apet.safetensors` holds z, the positions where they follow no law, and a trained head.
 
-The header says what the positions are (a placement's law and seed, or that they are listed), of which space, and of which
-weights: the file cannot be put on another base.
+The header says what the positions are (a placement's law and seed, or that they are listed) and their hash, of which space, and of
+which weights: the file cannot be put on another base, nor on other entries. It also says how the model is asked (`apet.verbaliser`).
 """
 
 from __future__ import annotations
@@ -21,9 +21,11 @@ from apet.coordinates import Attached, Coordinates
 from apet.errors import MissingInput, UsageError
 from apet.files import atomic_path
 from apet.methods import space_of
-from apet.placement import place
+from apet.placement import VERSION as POSITIONS
+from apet.placement import digest, place
+from apet.verbaliser import Verbaliser
 
-VERSION = 1
+VERSION = 2  # 1 had neither a hash of its positions nor a verbaliser, and its laws name positions of version 1
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class Law:
     order: str
     seed: int
     requested: int
+    version: int = POSITIONS
 
 
 @dataclass(frozen=True)
@@ -49,11 +52,13 @@ class Artefact:
     weights: str  # sha256 of all weights, `apet.models.fingerprint`
     dtype: str
     law: Law | None
+    positions: str  # their sha256, `apet.placement.digest`; empty in a file of version 1
     index: np.ndarray | None = None
     scope: str = ""
     space: str = ""  # fingerprint of the space
     operations: tuple[str, ...] = ("add",)
     head: dict[str, torch.Tensor] = field(default_factory=dict)
+    verbaliser: Verbaliser | None = None
 
     def save(self, path: Path) -> None:
         """Write the file, whole or not at all: 4 bytes a position by law, 12 where the positions are listed."""
@@ -76,19 +81,21 @@ class Artefact:
     def coordinates(self, model: nn.Module, weights: str) -> Coordinates:
         """The tuned entries of `model`, whose fingerprint is `weights`; new parameters of the operations are put into it.
 
-        Raises UsageError for another base than the artefact's.
+        Raises UsageError for another base than the artefact's, and where its law names other entries than it did when it was made.
         """
         self.check_base(weights)
         space = space_of(model, tuple(self.operations), self.scope)
         if space.fingerprint != self.space:
             raise UsageError(f"the scope '{self.scope}' of this model is not the space that the artefact counts its positions in")
         if self.law:
-            index = place(space, self.law.requested, self.law.seed, self.law.unit, self.law.order).index
+            index = place(space, self.law.requested, self.law.seed, self.law.unit, self.law.order, version=self.law.version).index
         else:
             assert self.index is not None
             index = self.index
         if len(index) != len(self.z):
             raise UsageError(f"the artefact has {len(self.z)} values for {len(index)} positions")
+        if self.positions and digest(index) != self.positions:
+            raise UsageError(f"the law of the artefact ({self.law}) names other entries here than those that were tuned")
         return Coordinates(space, index)
 
     def attach(self, model: nn.Module, weights: str) -> Attached:
@@ -113,12 +120,15 @@ def load(path: Path) -> Artefact:
     except (SafetensorError, KeyError, json.JSONDecodeError) as error:
         raise UsageError(f"{path} is no apet artefact: {error}") from error
     version = header.pop("version")
-    if version != VERSION:
-        raise UsageError(f"{path} has version {version}, this program reads {VERSION}")
-    law = header.pop("law")
+    if version not in (1, VERSION):
+        raise UsageError(f"{path} has version {version}, this program reads 1 and {VERSION}")
+    law, asked = header.pop("law"), header.pop("verbaliser", None)
+    if version == 1:
+        header["positions"], law = "", law and {**law, "version": 1}
     index = tensors["index"].numpy() if "index" in tensors else None
     head = {key.removeprefix("head."): value for key, value in tensors.items() if key.startswith("head.")}
-    return Artefact(z=tensors["z"], index=index, law=Law(**law) if law else None, head=head, **header)
+    header |= {"law": law and Law(**law), "verbaliser": asked and Verbaliser.read(asked)}
+    return Artefact(z=tensors["z"], index=index, head=head, **header)
 
 
 def merge(model: Any, tokenizer: Any, folder: Path) -> None:

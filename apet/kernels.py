@@ -7,7 +7,7 @@ For a weight W (m, n) with tuned scalars z_j at entries (r_j, c_j), inputs x (t,
 Contracted over (g, x) it is the gradient of z, over (x, z) the sparse forward, over (g, z) the sparse input gradient:
 `sample` and `scatter`, the latter on the entries or on their transpose. They are closed under differentiation: the
 backward of each is made of the other. So derivatives of any order build no dense gradient of W unless that is faster.
-Each contraction has three kernels, chosen from sizes alone, so that no result depends on a timing.
+Each contraction has three kernels, chosen by the constants in `apet.costs` and the sizes.
 """
 
 from __future__ import annotations
@@ -21,13 +21,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 
+from apet.costs import current
 from apet.recompute import instead_of
 
 warnings.filterwarnings("ignore", message="Sparse (CSR tensor support is in beta|invariant checks are implicitly)")
 
-# Nanoseconds on one CPU thread for T tokens: gather a T k, sampled b T (m + n) + c T k, dense d T m n. Only ratios
-# matter, and only where two kernels are close; `benchmarks/kernels.py` measures them.
-COSTS = {"gather": 3.0, "per side": 0.57, "sampled": 0.06, "dense": 0.02}
 KERNELS = ("gather", "sampled", "dense")
 
 
@@ -101,13 +99,9 @@ def _starts(rows: Tensor, m: int) -> Tensor:
 
 
 def cheapest(shape: tuple[int, int], k: int) -> str:
-    m, n = shape
-    costs = {
-        "gather": COSTS["gather"] * k,
-        "sampled": COSTS["per side"] * (m + n) + COSTS["sampled"] * k,
-        "dense": COSTS["dense"] * m * n,
-    }
-    return min(costs, key=lambda kernel: costs[kernel])
+    """The kernel that takes least time for k entries of a matrix of `shape`, by the constants that are in use."""
+    costs = current()
+    return min(KERNELS, key=lambda kernel: costs.of(kernel, shape, k))
 
 
 def product(x: Tensor, weight: Tensor, bias: Tensor | None, z: Tensor, entries: Entries) -> Tensor:

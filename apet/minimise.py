@@ -26,6 +26,7 @@ from apet.tasks import Example
 PAIRS, FEWEST = 100, 20  # of steps and gradients that L-BFGS keeps: few entries lie in long curved valleys, which few pairs do not see;
 ROOM = 2**30  # bytes for them, where that leaves more than the fewest
 LOOK, GAIN = 100, 0.01  # it is over where so many iterations gained less than this part of the loss,
+EVALUATIONS, LINE = 3, 20  # at most: of an iteration, on average; of a line search
 FLOOR = 0.01  # and where this part of the first loss is left: of label words that are told apart there is no minimum
 
 
@@ -67,7 +68,8 @@ def minimise(
 
     x = np.concatenate([p.detach().double().cpu().numpy().ravel() for p in parameters])
     note(loss_at(x)[0])
-    options = {"maxiter": steps, "maxfun": 3 * steps, "maxcor": max(FEWEST, min(PAIRS, ROOM // (16 * len(x)))), "ftol": 0.0, "gtol": 0.0}
+    options = {"maxiter": steps, "maxfun": EVALUATIONS * steps, "maxls": LINE, "ftol": 0.0, "gtol": 0.0}
+    options |= {"maxcor": max(FEWEST, min(PAIRS, ROOM // (16 * len(x))))}
     found = scipy.optimize.minimize(loss_at, x, jac=True, method="L-BFGS-B", callback=look, options=options)
     _put(found.x, parameters)
     mounted.write()
@@ -75,6 +77,15 @@ def minimise(
     progress.reductions = 0 if found.status == 1 else REDUCTIONS + 1
     progress.seconds = time.perf_counter() - started
     return progress
+
+
+def most_gradients(steps: int) -> int:
+    """At most how many gradients of all examples `minimise` takes in so many iterations.
+
+    scipy looks at its limit only after an iteration, which may hold two line searches (the second along the gradient, where the first
+    finds nothing); the first gradient is taken before.
+    """
+    return EVALUATIONS * steps + 2 * LINE + 1
 
 
 def mean_loss(model: nn.Module, scorer: Scorer, batches: Iterable[Batch], weight: float, parameters: Iterable[nn.Parameter]) -> float:

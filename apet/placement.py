@@ -5,11 +5,13 @@ the space; a placement takes them from the front while they fit into k. So the p
 
 The random order is a permutation of the units that is computed, not stored: a Feistel network over the smallest square
 domain that holds them, walked until it falls inside ("cycle walking", Black and Rogaway 2002, "Ciphers with arbitrary
-finite domains"). Memory is O(k) at any size, and neither device, dtype, module order nor k changes a position.
+finite domains"). Memory is O(k) at any size, and neither device, dtype, module order nor k changes a position, nor does a version of
+numpy: the network's keys are a hash of the seed, and all else is arithmetic of integers.
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
 import random
 from collections.abc import Callable
@@ -21,6 +23,7 @@ from apet.errors import UsageError, lookup
 from apet.scope import kind_label, layer_label
 from apet.space import ParameterSpace
 
+VERSION = 2  # of the positions that a seed names; 1 drew its keys by a method that numpy may change
 ROUNDS = 6
 BLOCK = 16  # entries a side
 
@@ -40,20 +43,33 @@ class Placement:
     def k(self) -> int:
         return len(self.index)
 
+    @property
+    def digest(self) -> str:
+        return digest(self.index)
 
-def place(space: ParameterSpace, k: int, seed: int, unit: str = "entry", order: str = "random", scores: Scores | None = None) -> Placement:
+
+def digest(index: np.ndarray) -> str:
+    """sha256 of positions (k,) as little-endian int64: what tells whether a law still names the entries that were tuned."""
+    return hashlib.sha256(np.ascontiguousarray(index, dtype="<i8").tobytes()).hexdigest()
+
+
+def place(
+    space: ParameterSpace, k: int, seed: int, unit: str = "entry", order: str = "random", scores: Scores | None = None,
+    version: int = VERSION,
+) -> Placement:  # fmt: skip
     """The first units of `space` in `order` that fit into k entries.
 
     unit: entry, row, column, block (16 x 16), tensor, of the tensor as it is stored (GPT-2 stores its matrices transposed).
     order: random; layer or kind (random, with the layers or the kinds of tensors taking turns); score (the highest sum of
     `scores` over a unit first; ties by position); reference (whole tensors, whatever the unit, at random, each taken if it
-    still fits: the rule of the paper's code, not nested in k). Raises UsageError unless 1 <= k <= D, for scores that are
+    still fits: the rule of the paper's code, not nested in k). `version` is one of KEYS.
+    Raises UsageError unless 1 <= k <= D, for scores that are
     missing or not finite, and where not a single unit fits.
     """
     if not 1 <= k <= space.size:
         raise UsageError(f"k = {k} is outside 1..{space.size}, the number of parameters in scope")
     rank, unit = lookup(ORDERS, order, "order"), "tensor" if order == "reference" else unit
-    units = _Units(space, lookup(UNITS, unit, "unit"))
+    units = _Units(space, lookup(UNITS, unit, "unit"), version)
     if order == "score":
         _check_scores(space, scores)
     ranked = rank(units, k, seed, scores)
@@ -75,20 +91,33 @@ def _check_scores(space: ParameterSpace, scores: Scores | None) -> None:
             raise UsageError(f"{bad} scores of {name} are NaN or infinite: is the model's loss finite?")
 
 
-def random_entries(size: int, k: int, seed: int) -> np.ndarray:
+def random_entries(size: int, k: int, seed: int, version: int = VERSION) -> np.ndarray:
     """The first k of a permutation of range(size) named by `seed`: int64 (k,), distinct, nested in k."""
     if not 1 <= k <= size:
         raise UsageError(f"k = {k} is outside 1..{size}, the number of parameters in scope")
     if seed < 0:
         raise UsageError(f"the position seed {seed} must be at least 0")
     half = max(1, (int(size - 1).bit_length() + 1) // 2)  # bits in each half of the domain 2^(2 half) >= size
-    keys = np.random.default_rng([seed, 0x504C4143]).integers(0, 2**63, ROUNDS, dtype=np.uint64)
+    keys = KEYS[version](seed)
     places = _permute(np.arange(k, dtype=np.uint64), half, keys)
     outside = np.flatnonzero(places >= size)
     while len(outside):
         places[outside] = _permute(places[outside], half, keys)
         outside = outside[places[outside] >= size]
     return places.astype(np.int64)
+
+
+def _keys(seed: int) -> np.ndarray:
+    """A key for every round: the first 8 bytes, little-endian, of the sha256 of "placement {seed} {round}"."""
+    hashes = (hashlib.sha256(f"placement {seed} {number}".encode()).digest() for number in range(ROUNDS))
+    return np.array([int.from_bytes(each[:8], "little") for each in hashes], dtype=np.uint64)
+
+
+def _first_keys(seed: int) -> np.ndarray:
+    return np.random.default_rng([seed, 0x504C4143]).integers(0, 2**63, ROUNDS, dtype=np.uint64)
+
+
+KEYS: dict[int, Callable[[int], np.ndarray]] = {1: _first_keys, 2: _keys}
 
 
 def _permute(values: np.ndarray, half: int, keys: np.ndarray) -> np.ndarray:
@@ -120,8 +149,8 @@ UNITS: dict[str, Callable[[int, int], tuple[int, int]]] = {
 class _Units:
     """All units of a space, numbered tensor by tensor, row by row of the units' grid."""
 
-    def __init__(self, space: ParameterSpace, size: Callable[[int, int], tuple[int, int]]):
-        self.space = space
+    def __init__(self, space: ParameterSpace, size: Callable[[int, int], tuple[int, int]], version: int):
+        self.space, self.version = space, version
         self.matrices = [(math.prod(shape[:-1]), shape[-1]) if shape else (1, 1) for _, shape in space.tensors]
         self.tiles = [(max(1, a), max(1, b)) for a, b in (size(m, n) for m, n in self.matrices)]
         self.grids = [(math.ceil(m / a), math.ceil(n / b)) for (m, n), (a, b) in zip(self.matrices, self.tiles, strict=True)]
@@ -182,7 +211,7 @@ def _at_most(units: _Units, k: int) -> int:
 
 
 def _random(units: _Units, k: int, seed: int, scores: Scores | None) -> np.ndarray:
-    return random_entries(units.total, _at_most(units, k), seed)
+    return random_entries(units.total, _at_most(units, k), seed, units.version)
 
 
 def _taking_turns(label: Callable[[ParameterSpace, int], str]) -> Callable[..., np.ndarray]:
@@ -192,13 +221,13 @@ def _taking_turns(label: Callable[[ParameterSpace, int], str]) -> Callable[..., 
         groups: dict[str, list[int]] = {}
         for i in np.flatnonzero(units.counts):
             groups.setdefault(label(units.space, int(i)), []).append(int(i))
-        shuffled = [sorted(groups)[i] for i in random_entries(len(groups), len(groups), seed)]
+        shuffled = [sorted(groups)[i] for i in random_entries(len(groups), len(groups), seed, units.version)]
         offsets = [np.concatenate([[0], np.cumsum(units.counts[groups[name]])]) for name in shuffled]
         sizes = np.array([each[-1] for each in offsets])
         turns = _turns(sizes, _at_most(units, k))
         found, order = [], []
         for number, (name, bounds) in enumerate(zip(shuffled, offsets, strict=True)):
-            inside = random_entries(int(bounds[-1]), min(turns, int(bounds[-1])), seed * len(groups) + number)
+            inside = random_entries(int(bounds[-1]), min(turns, int(bounds[-1])), seed * len(groups) + number, units.version)
             which = np.searchsorted(bounds, inside, side="right") - 1
             found.append(units.offsets[np.array(groups[name])[which]] + inside - bounds[which])
             order.append(np.arange(len(inside)))
@@ -227,7 +256,7 @@ def _by_score(units: _Units, k: int, seed: int, scores: Scores | None) -> np.nda
 
 
 def _reference(units: _Units, k: int, seed: int, scores: Scores | None) -> np.ndarray:
-    """The paper's code seeds its shuffle with k times the seed, so its sets are not nested."""
+    """The paper's code seeds Python's shuffle with k times the seed, so its sets are not nested."""
     order = list(range(units.total))
     random.Random(k * seed).shuffle(order)
     return np.array(order, dtype=np.int64)

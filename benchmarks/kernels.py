@@ -1,8 +1,9 @@
-"""Times the kernels of tunable entries beside each other, and fits the constants by which `apet.kernels` chooses.
+"""Times the kernels of tunable entries beside each other, and the choice among them by measured and by shipped constants.
 
 For matrices like those of a transformer, `sample` (the gradient of z) and `scatter` (the sparse product) with each
-kernel, one thread; the smallest of the repetitions. Last line: {"figures": {...}}, the fitted nanoseconds of
-`apet.kernels.COSTS`, and how much slower the chosen kernel is than the best one, at the median and at worst.
+kernel, one thread; the smallest of the repetitions. Last line: {"figures": {...}}: the nanoseconds that fit these times (ns_) and those
+that `apet.costs.calibrate` measures in some seconds, by which runs choose (calibrated_ns_); and how much slower the chosen kernel is than
+the best one, at the median and at worst, by the calibrated constants (chosen_over_best_) and by the shipped ones (shipped_over_best_).
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ import argparse
 import json
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -52,31 +55,17 @@ def measure(seconds: float) -> list[dict]:
     return rows
 
 
-def fit(rows: list[dict]) -> dict[str, float]:
-    """Nanoseconds: gather per token and entry, sampled per token and side and per token and entry, dense per token and entry of W."""
-    import numpy as np
-
-    def per(kernel: str, *terms) -> list[float]:
-        chosen = [row for row in rows if row["kernel"] == kernel]
-        design = np.array([[1e-9 * row["tokens"] * term(row) for term in terms] for row in chosen])
-        seconds = np.array([row["sample"] for row in chosen])
-        return list(np.linalg.lstsq(design / seconds[:, None], np.ones(len(seconds)), rcond=None)[0])  # relative errors
-
-    (gather,) = per("gather", lambda row: row["k"])
-    side, sampled = per("sampled", lambda row: row["m"] + row["n"], lambda row: row["k"])
-    (dense,) = per("dense", lambda row: row["m"] * row["n"])
-    return {"gather": gather, "per side": side, "sampled": sampled, "dense": dense}
-
-
-def regret(rows: list[dict]) -> list[float]:
-    """Time of the kernel that is chosen over the best one's, for every shape and count."""
-    from apet.kernels import cheapest
+def regret(rows: list[dict], costs: Any) -> list[float]:
+    """Time of the kernel that `costs` choose over the best one's, for every shape and count, ascending."""
+    from apet.kernels import KERNELS
 
     found = []
     for key in dict.fromkeys((row["m"], row["n"], row["tokens"], row["k"]) for row in rows):
         times = {row["kernel"]: row["sample"] for row in rows if (row["m"], row["n"], row["tokens"], row["k"]) == key}
-        found.append(times[cheapest(key[:2], key[3])] / min(times.values()))
-    return found
+        chosen = min(KERNELS, key=lambda kernel: costs.of(kernel, key[:2], key[3]))
+        if chosen in times:
+            found.append(times[chosen] / min(times.values()))
+    return sorted(found)
 
 
 def main() -> None:
@@ -89,9 +78,16 @@ def main() -> None:
         print(f"{'m':>6} {'n':>5} {'tokens':>6} {'k':>7} {'kernel':8} {'sample ms':>9} {'scatter ms':>10}")
         for row in rows:
             print("{m:6} {n:5} {tokens:6} {k:7} {kernel:8} ".format(**row) + f"{1e3 * row['sample']:9.3f} {1e3 * row['scatter']:10.3f}")
-    over = sorted(regret(rows))
-    figures = {f"ns_{name.replace(' ', '_')}": value for name, value in fit(rows).items()}
-    figures |= {"chosen_over_best_median": over[len(over) // 2], "chosen_over_best_worst": over[-1]}
+    from apet import costs
+
+    calibrated, fitted, figures = costs.calibrate(), costs.fit(rows), {}
+    if calibrated is None:
+        print("the machine is too busy to calibrate: chosen_over_best is by the shipped constants", file=sys.stderr)
+    for prefix, each in (("ns", fitted), ("calibrated_ns", calibrated)):
+        figures |= {f"{prefix}_{name}": value for name, value in (asdict(each) if each else {}).items()}
+    for prefix, each in (("chosen", calibrated or costs.SHIPPED), ("shipped", costs.SHIPPED)):
+        over = regret(rows, each)
+        figures |= {f"{prefix}_over_best_median": over[len(over) // 2], f"{prefix}_over_best_worst": over[-1]}
     from machine import describe
 
     print(json.dumps({"figures": {name: round(value, 4) for name, value in figures.items()}, **describe()}))

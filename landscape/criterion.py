@@ -7,12 +7,12 @@ through the loss, and one that has `losses` or `roots` can be asked for Fisher m
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from landscape.dense import eigh
+from landscape.random import Stream
 
 Middle = Callable[[Tensor], Tensor]  # u, shaped like the outputs -> M u
 
@@ -52,7 +52,7 @@ class CrossEntropy:
 
         return middle
 
-    def sampled_curvature(self, outputs: Tensor, batch: Any, samples: int, random: np.random.Generator) -> Middle:
+    def sampled_curvature(self, outputs: Tensor, batch: Any, samples: int, random: Stream) -> Middle:
         """An unbiased draw of `curvature`: the mean over `samples` labels y from p of (p - e_y)(p - e_y)' u."""
         p, drawn = self._drawn(outputs, batch, samples, random)
         mask = self._mask(batch)
@@ -63,13 +63,13 @@ class CrossEntropy:
 
         return middle
 
-    def sampled_forms(self, outputs: Tensor, batch: Any, samples: int, random: np.random.Generator) -> Callable[[Tensor], Tensor]:
+    def sampled_forms(self, outputs: Tensor, batch: Any, samples: int, random: Stream) -> Callable[[Tensor], Tensor]:
         """u -> the sum of ((p - e_y)'u)^2 for each of the same draws, (samples,)."""
         p, drawn = self._drawn(outputs, batch, samples, random)
         mask = self._mask(batch)
         return lambda u: ((_along(u, p, drawn) * mask) ** 2).reshape(-1, samples).sum(0)
 
-    def _drawn(self, outputs: Tensor, batch: Any, samples: int, random: np.random.Generator) -> tuple[Tensor, Tensor]:
+    def _drawn(self, outputs: Tensor, batch: Any, samples: int, random: Stream) -> tuple[Tensor, Tensor]:
         """p, and labels drawn from it (..., samples) through its distribution function, so that no device changes a draw."""
         p = self._counted(outputs, batch).double().softmax(-1)
         uniform = torch.as_tensor(random.random((*p.shape[:-1], samples))).to(p)

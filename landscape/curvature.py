@@ -10,13 +10,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from landscape.graphs import MEMORY, Graphs
 from landscape.objective import Objective, jvp, leaf, vjp
-from landscape.random import generator
+from landscape.random import Stream, generator
 
 Product = Callable[[Tensor], Tensor]  # v (k,) -> a batch's sum (k,)
 
@@ -118,7 +117,7 @@ class GaussNewton(Curvature):
             _, weight = criterion(outputs, batch)
         return torch.stack([form(along(v)) for v in columns], dim=1), weight
 
-    def _random(self, number: int) -> np.random.Generator:
+    def _random(self, number: int) -> Stream:
         return generator(self.seed, f"labels/{number}")
 
     def _middle(self, outputs: Tensor, number: int) -> Product:

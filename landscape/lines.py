@@ -7,6 +7,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import stdtrit  # pyright: ignore[reportMissingTypeStubs]
 
+from landscape.random import Stream
+
 FloatArray = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 
@@ -58,7 +60,7 @@ def _weighted_lines(x: FloatArray, y: FloatArray, weights: FloatArray) -> tuple[
 
 
 def residual_bootstrap(
-    x: FloatArray, y: FloatArray, base: FloatArray, intercept: float, slope: float, random: np.random.Generator, bootstraps: int
+    x: FloatArray, y: FloatArray, base: FloatArray, intercept: float, slope: float, random: Stream, bootstraps: int
 ) -> tuple[FloatArray, float]:
     """Zeros (bootstraps,) of lines refitted to redrawn residuals, NaN where the slope is not positive; slope's stderr.
 

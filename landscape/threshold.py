@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from landscape.lines import failed, huber_lines, interval, residual_bootstrap
 from landscape.probit import Passage, passage
-from landscape.random import generator
+from landscape.random import Stream, generator
 
 FloatArray = npt.NDArray[np.float64]
 Positions = npt.NDArray[np.intp]
@@ -131,7 +131,7 @@ class _Line:
     zero: float
 
 
-def _by_line(k: FloatArray, gap: FloatArray, start: float, random: np.random.Generator, bootstraps: int, level: float) -> Crossing | None:
+def _by_line(k: FloatArray, gap: FloatArray, start: float, random: Stream, bootstraps: int, level: float) -> Crossing | None:
     """The zero of the line through the runs near it, which are chosen anew about each line's zero; None where no line has one."""
     x, line, centre = np.log(k), None, start
     for _ in range(CENTRINGS):

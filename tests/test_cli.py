@@ -312,7 +312,7 @@ def test_a_run_that_is_told_to_stop_saves_and_the_same_command_goes_on(folder, t
         [*command, "--out", str(tmp_path / "b")], cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     deadline = time.monotonic() + 60
-    while not list((tmp_path / "b").glob("train/[0-9a-f]*")) and time.monotonic() < deadline:
+    while not list((tmp_path / "b").glob("train/*/checkpoint.safetensors")) and time.monotonic() < deadline:
         time.sleep(0.05)
     process.send_signal(number)
     _, err = process.communicate(timeout=60)

@@ -1,6 +1,7 @@
 """A study of six small runs, for tests of what runs, keeps and resumes studies."""
 
 from pathlib import Path
+from typing import Any
 
 from analyses.spec import Spec
 from analyses.store import Store
@@ -12,11 +13,16 @@ HALF = Target("fraction", 0.5)
 BASE = {"model": "mini-t5-240k", "random_init": True, "task": "sst2", "examples": 16, "early_stop": False, "steps": 20, "batch": 8}
 
 
+def spec_of(**fields: Any) -> Spec:
+    """The spec of `fields` and of what else BASE sets, as far as a run of its kind uses it."""
+    return Spec(**{**BASE, **fields}).trimmed(set(BASE) - set(fields))
+
+
 def small(folder: Path) -> Study:
     specs = [
-        Spec(**BASE, method="full"),
-        *(Spec(**BASE, k=k, position_seed=seed) for k in (5, 50) for seed in (0, 1)),
-        Spec(**{**BASE, "kind": "predict"}),
+        spec_of(method="full"),
+        *(spec_of(k=k, position_seed=seed) for k in (5, 50) for seed in (0, 1)),
+        spec_of(kind="predict"),
     ]
     return Study("small", (Stage("runs", tuple(spec.resolved() for spec in specs)),), (HALF,), {"sst2": folder})
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from study_cases import BASE
+from study_cases import BASE, spec_of
 
 from analyses.inputs import Context, inputs
 from analyses.point import fields_at, point
@@ -26,8 +26,8 @@ def runs(folder, tmp_path_factory) -> tuple[Store, dict[str, str]]:
     store = Store(tmp_path_factory.mktemp("runs"))
     specs = {
         "full": Spec(**TRAIN, method="full"), "lora": Spec(**TRAIN, method="lora"), "apet": Spec(**TRAIN, k=40),
-        "all": Spec(**TRAIN, k=40, scope="all", position_seed=1), "forgot": Spec(**BASE, method="full"),
-        "adapter": Spec(**BASE, method="adapter"),
+        "all": Spec(**TRAIN, k=40, scope="all", position_seed=1), "forgot": spec_of(method="full"),
+        "adapter": spec_of(method="adapter"),
     }  # fmt: skip
     return store, {name: run(spec, store, folder) for name, spec in specs.items()}
 

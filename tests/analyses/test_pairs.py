@@ -59,7 +59,8 @@ def test_runs_that_differ_in_the_field_alone_are_joined_each_with_the_next(tmp_p
 
 
 def test_methods_are_joined_whatever_entries_they_tune(tmp_path):
-    tuned = "{method: [apet, full, lora], k: 4, keep_end: true, train_seed: [0, 1]}"
+    shared = "keep_end: true, train_seed: [0, 1]"
+    tuned = f"{{method: apet, k: 4, {shared}}}, {{method: [full, lora], {shared}}}"
     found = joined(written(tmp_path, tuned, "method"))
     pairs = [("apet-4-0", "full-None-0"), ("full-None-0", "lora-None-0")]
     assert ends(found) == [(f"{a}-{seed}", f"{b}-{seed}") for seed in (0, 1) for a, b in pairs]
@@ -68,7 +69,7 @@ def test_methods_are_joined_whatever_entries_they_tune(tmp_path):
 
 @pytest.mark.long
 def test_a_study_of_pairs_finds_barriers_between_its_runs(folder, tmp_path):
-    path = written(tmp_path, "{method: [apet, full], k: 20, keep_end: true}", "method", "{kind: slice, points: [3, 5]}")
+    path = written(tmp_path, "{method: apet, k: 20}, {method: full, keep_end: true}", "method", "{kind: slice, points: [3, 5]}")
     path.write_text(path.read_text() + f"data: {{sst2: {folder}}}\n")
     study, store = read_study(path), Store(tmp_path / "store")
     before = plan(study, store)

@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from study_cases import BASE, small
+from study_cases import small, spec_of
 
 import analyses.plan
 from analyses.board import Board, title
@@ -59,7 +59,7 @@ def test_searches_and_what_follows_from_runs_are_estimated(tmp_path, rehearsal):
 
 def test_a_model_that_is_not_here_has_no_hours_and_says_why(folder, tmp_path):
     study = small(folder)
-    absent = Spec(**{**BASE, "random_init": False, "model": "bert-base"}, k=5).resolved()
+    absent = spec_of(random_init=False, model="bert-base", k=5).resolved()
     found = plan(replace(study, stages=(*study.stages, Stage("more", (absent,)))), Store(tmp_path))
     assert found["hours"] is None
     (line,) = (line for line in found["models"] if line["model"] == "bert-base")
@@ -69,7 +69,7 @@ def test_a_model_that_is_not_here_has_no_hours_and_says_why(folder, tmp_path):
 def test_the_board_counts_and_tells_when_all_is_done():
     now = [0.0]
     board = Board(jobs=2, clock=lambda: now[0])
-    one, two, three = (Spec(**BASE, k=k) for k in (1, 2, 3))
+    one, two, three = (spec_of(k=k) for k in (1, 2, 3))
     board.take(Event("known", done=sum(map(weight, (one, two, three))), total=3))
     assert board.left() is None
     assert "time left not known yet" in board.headline

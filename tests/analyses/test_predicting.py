@@ -21,7 +21,7 @@ from analyses.targets import Run, Target
 from apet.errors import UsageError
 from landscape import GaussNewton, gradient_spectrum, predict_threshold, subset_spectrum, threshold_of, to_dense
 
-BASE = Spec(kind="predict", model="mini-t5-130k", task="mini-sentiment", examples=8, batch=8)
+BASE = Spec(kind="predict", model="mini-t5-130k", task="mini-sentiment", examples=8)
 
 
 def row_of(quantity: str, value: float | None, **columns) -> Row:
@@ -88,10 +88,27 @@ def test_a_task_that_asks_for_text_is_predicted_with_an_error(store: Store) -> N
         replace(spec, algorithm="exact").resolved()
 
 
-def test_the_default_prediction_keeps_its_identity() -> None:
-    plain = BASE.resolved()
-    assert replace(BASE, lanczos_steps=9, probes=7, position_seed=5).resolved() == plain
-    assert replace(BASE, algorithm="lanczos").resolved() != plain
+@pytest.mark.parametrize(
+    "field", [{"lanczos_steps": 9}, {"probes": 7}, {"position_seed": 5}, {"batch": 8}, {"steps": 9}, {"train_seed": 1}]
+)
+def test_a_gram_matrix_takes_no_settings_of_products(field: dict[str, int]) -> None:
+    ((name, value),) = field.items()
+    with pytest.raises(UsageError, match=f"{name} = {value} has no effect on this predict run"):
+        replace(BASE, **field).resolved()
+    if name != "position_seed":
+        assert replace(BASE, algorithm="lanczos", **field).resolved() != BASE.resolved()
+
+
+@pytest.mark.parametrize("field", [{"path": True}, {"algorithm": "lanczos"}, {"k": 5}])
+def test_batches_are_as_large_as_was_asked(field: dict) -> None:
+    from analyses.inputs import Context
+    from analyses.point import point
+    from analyses.predicting import _of_everything
+
+    spec = replace(BASE, batch=3, **field).resolved()
+    found = inputs(spec, None)
+    with point(_of_everything(spec, found), found, Context(Path("."), lambda *_: None)) as here:
+        assert [len(batch["labels"]) for batch in here.objective.batches] == [3, 3, 2]
 
 
 def test_rows_of_a_gram_matrix_hold_the_path_and_censored_ones_no_number(store: Store) -> None:

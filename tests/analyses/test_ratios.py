@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from study_cases import BASE
+from study_cases import spec_of
 
 from analyses import ratios
 from analyses.frames import Frame
@@ -15,11 +15,10 @@ from analyses.inputs import Context
 from analyses.point import Point
 from analyses.run import run
 from analyses.slicing import slice_gradients
-from analyses.spec import Spec
 from analyses.store import Store
 from landscape import Objective
 
-PLANE = Spec(**{**BASE, "kind": "slice", "k": 20, "points": 5, "dims": 2, "ratio_map": 3})
+PLANE = spec_of(kind="slice", k=20, points=5, dims=2, ratio_map=3)
 SIZE = 6
 ROTATION = torch.as_tensor(np.linalg.qr(np.random.default_rng(2).standard_normal((SIZE, SIZE)))[0])
 HEIGHTS = torch.arange(1.0, SIZE + 1, dtype=torch.float64)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from study_cases import BASE
+from study_cases import spec_of
 
 from analyses.inputs import inputs
 from analyses.point import fields_at, trajectory_steps
@@ -22,7 +22,7 @@ from apet.errors import ApetError, UsageError
 from landscape import DenseOperator, eigenpairs, slq
 
 ROOT = Path(__file__).parent.parent.parent
-SMALL = Spec(**{**BASE, "kind": "spectrum", "k": 40, "lanczos_steps": 40, "probes": 6})
+SMALL = spec_of(kind="spectrum", k=40, lanczos_steps=40, probes=6)
 
 
 def rows_of(spec: Spec, folder, root) -> dict:
@@ -42,7 +42,7 @@ def curve(rows: dict, quantity: str) -> list[float]:
 
 @pytest.mark.parametrize("matrix", ["ggn", *(pytest.param(matrix, marks=pytest.mark.long) for matrix in ("hessian", "fisher"))])
 def test_lanczos_finds_what_is_exact(matrix, folder, tmp_path):
-    exact = rows_of(replace(SMALL, matrix=matrix, algorithm="exact"), folder, tmp_path)
+    exact = rows_of(spec_of(kind="spectrum", k=40, matrix=matrix, algorithm="exact"), folder, tmp_path)
     found = rows_of(replace(SMALL, matrix=matrix, algorithm="lanczos"), folder, tmp_path)
     largest = max(map(abs, curve(exact, "eigenvalue")))
     np.testing.assert_allclose(curve(found, "eigenvalue")[:8], curve(exact, "eigenvalue")[:8], rtol=1e-3, atol=1e-5 * largest)
@@ -192,15 +192,15 @@ def test_dropout_left_on_is_refused(folder, tmp_path):
 
 def test_a_run_on_other_weights_or_other_entries_is_refused(folder, tmp_path):
     store = Store(tmp_path)
-    random = run(Spec(**{**BASE, "k": 40, "steps": 5, "train_seed": 3}), store, folder)
+    random = run(spec_of(k=40, steps=5, train_seed=3), store, folder)
     with pytest.raises(UsageError, match="has train_seed 3, this spectrum 0"):
         run(replace(SMALL, at=random), store, folder)
     at = Spec(**{**vars(SMALL), **fields_at(store, random), "at": random})
     assert single(rows_of(at, folder, tmp_path), "loss") == pytest.approx(store.arrays(random)["history"][-1, 1], rel=1e-5)
-    scored = run(Spec(**{**BASE, "k": 40, "steps": 5, "order": "gradient"}), store, folder)
+    scored = run(spec_of(k=40, steps=5, order="gradient"), store, folder)
     with pytest.raises(UsageError, match="placed its entries by gradient on other examples"):
         run(replace(SMALL, at=scored, order="gradient", examples=4), store, folder)
-    full = run(Spec(**{**BASE, "method": "full", "steps": 5}), store, folder)
+    full = run(spec_of(method="full", steps=5), store, folder)
     with pytest.raises(UsageError, match="train run of method full"):
         fields_at(store, full)
 
@@ -214,7 +214,7 @@ def test_a_single_coordinate_has_one_eigenvalue(folder, tmp_path):
 @pytest.mark.long
 def test_spectra_along_a_trajectory_begin_and_end_where_the_run_did(folder, tmp_path):
     store = Store(tmp_path)
-    tuned = run(Spec(**{**BASE, "k": 40, "steps": 45, "trajectory": True}), store, folder)
+    tuned = run(spec_of(k=40, steps=45, trajectory=True), store, folder)
     steps = trajectory_steps(store, tuned)
     assert steps == [0, 20, 40, 45]
     at = replace(SMALL, at=tuned)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from study_cases import BASE
+from study_cases import spec_of
 
 from analyses.run import run
 from analyses.spec import Spec
@@ -90,11 +90,11 @@ def test_a_staged_study_runs_to_its_threshold(study, tmp_path):
 
 @pytest.mark.long
 def test_a_spectrum_at_an_optimum_is_taken_there(folder, tmp_path):
-    store, trained = Store(tmp_path), Spec(**{**BASE, "steps": 200}, k=50)
+    store, trained = Store(tmp_path), spec_of(steps=200, k=50)
     name = run(trained, store, folder)
     there, before = (
         {row.quantity: row.value for row in store.rows(run(spec, store, folder))}
-        for spec in (Spec(**BASE, kind="spectrum", k=50, probes=1, lanczos_steps=5, at=at) for at in (name, None))
+        for spec in (spec_of(kind="spectrum", k=50, probes=1, lanczos_steps=5, at=at) for at in (name, None))
     )
     ended = {row.quantity: row.value for row in store.rows(name)}
     assert there["gradient_norm"] == pytest.approx(ended["residual_gradient"], rel=1e-4)
@@ -107,8 +107,8 @@ def test_a_spectrum_at_an_optimum_is_taken_there(folder, tmp_path):
 )
 def test_a_spectrum_at_another_subspaces_optimum_is_refused(folder, tmp_path, change, message):
     store = Store(tmp_path)
-    name = run(Spec(**BASE, k=50), store, folder)
-    spec = Spec(**{**BASE, "kind": "spectrum", "k": 50, "probes": 1, "lanczos_steps": 5, "at": name, **change})
+    name = run(spec_of(k=50), store, folder)
+    spec = spec_of(**{"kind": "spectrum", "k": 50, "probes": 1, "lanczos_steps": 5, "at": name, **change})
     with pytest.raises(Exception, match=message):
         run(spec, store, folder)
 

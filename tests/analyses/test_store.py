@@ -80,9 +80,12 @@ def test_timings_do_not_change_a_run(store):
     assert (store.folder("r") / "DONE").read_text() == before
 
 
-def test_the_identity_ignores_what_a_kind_does_not_use():
-    assert Spec(kind="predict", lr=0.1, steps=7).run_id("w", "d") == Spec(kind="predict").run_id("w", "d")
-    assert Spec(method="full", k=5, position_seed=2).run_id("w", "d") == Spec(method="full").run_id("w", "d")
+def test_what_is_shared_with_other_runs_and_not_used_has_no_part_in_the_identity():
+    for spec, shared in ((Spec(kind="predict"), {"lr": 0.1, "steps": 7}), (Spec(method="full"), {"k": 5, "position_seed": 2})):
+        wide = replace(spec, **shared)
+        assert wide.trimmed(shared).run_id("w", "d") == spec.run_id("w", "d")
+        with pytest.raises(UsageError, match="has no effect on this"):
+            wide.run_id("w", "d")
     assert Spec(k=5).run_id("w", "d") == Spec(k=5, lr=Spec(k=5).resolved().lr).run_id("w", "d")
 
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from study_cases import BASE, HALF, rows_of, small, with_thresholds
+from study_cases import HALF, rows_of, small, spec_of, with_thresholds
 
 from analyses.kinds import RUNS
+from analyses.lines import read_value, read_yaml
 from analyses.run import run
-from analyses.spec import Spec
 from analyses.store import Row, Store
 from analyses.study import read_study
 from analyses.thresholds import finished, thresholds
@@ -57,10 +57,7 @@ def test_runs_leave_the_loaded_model_untouched(folder, tmp_path):
     from analyses.inputs import inputs
     from apet.models import fingerprint
 
-    specs = [
-        Spec(**{**BASE, **change})
-        for change in ({"k": 5}, {"kind": "predict"}, {"kind": "spectrum", "k": 5, "lanczos_steps": 3, "probes": 1})
-    ]
+    specs = [spec_of(**change) for change in ({"k": 5}, {"kind": "predict"}, {"kind": "spectrum", "k": 5, "lanczos_steps": 3, "probes": 1})]
     found = inputs(specs[0], folder)
     for spec in specs:
         run(spec, Store(tmp_path), folder)
@@ -95,7 +92,7 @@ def test_a_failed_run_is_a_row_and_is_not_tried_again_unasked(whole, folder, tmp
 
 def test_one_runs_rows_do_not_change_with_another_seed(whole, folder, tmp_path):
     store = Store(tmp_path)
-    name = run(Spec(**BASE, k=5, position_seed=1), store, folder)
+    name = run(spec_of(k=5, position_seed=1), store, folder)
     assert rows_of(store)[name] == rows_of(whole)[name]
 
 
@@ -201,3 +198,76 @@ def test_a_wrong_study_says_where(text, message, tmp_path):
 def test_a_missing_study_is_named(tmp_path):
     with pytest.raises(MissingInput, match="no study file"):
         read_study(tmp_path / "nowhere.yaml")
+
+
+def study_of(tmp_path, text: str):
+    (tmp_path / "s.yaml").write_text(text)
+    return read_study(tmp_path / "s.yaml")
+
+
+def test_what_kinds_share_in_defaults_may_be_of_no_use_to_one_and_what_an_entry_says_may_not(tmp_path):
+    shared = "defaults: {task: mini-nli, steps: 9, lr: 0.1, k: 4, early_stop: false}\ngrid:\n  - {kind: train}\n  - {kind: spectrum"
+    train, spectrum = study_of(tmp_path, shared + "}").known
+    assert (train.steps, train.lr, spectrum.steps, spectrum.lr, spectrum.k) == (9, 0.1, 1000, None, 4)
+    with pytest.raises(UsageError, match=r"s.yaml:4: lr = 0.2 has no effect on this spectrum run: it is for training by adamw"):
+        study_of(tmp_path, shared + ", lr: 0.2}")
+    with pytest.raises(UsageError, match=r"s.yaml:4: steps = 9 has no effect on this spectrum run"):
+        study_of(tmp_path, shared + ", steps: 9}")
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ("{method: full, k: 5}", "k = 5 has no effect on this train run: it is for k tuned parameters"),
+        ("{method: lora, subspace: fastfood, k: 5, order: layer}", "order = layer has no effect"),
+        ("{k: 5, order: magnitude, position_seed: [0, 1]}", "position_seed = 1 has no effect .* it is for positions that are drawn"),
+        ("{k: 5, order: reference, unit: row}", "unit = row has no effect"),
+        ("{k: 5, samples: 4}", "samples = 4 has no effect on this train run: it is for spectra"),
+        ("{k: 5, optimizer: lbfgs, early_stop: false, lr: 0.1}", "lr = 0.1 has no effect .* it is for training by adamw"),
+        ("{kind: predict, k: 5, path: true}", "path = True has no effect .* it is for predictions of all placements"),
+        ("{kind: spectrum, k: 5, algorithm: exact, probes: 9}", "probes = 9 has no effect"),
+        ("{kind: spectrum, k: 5, weights: bfloat16}", "weights = bfloat16 has no effect"),
+        ("{kind: slice, k: 5, early_stop: false}", "early_stop = False has no effect on this slice run: it is for training"),
+        ("{task: mnist, model: mnist-fc, k: 5, max_length: 64}", "max_length = 64 has no effect .* it is for texts"),
+    ],
+)
+def test_a_field_that_a_run_does_not_use_is_an_error(entry, message, tmp_path):
+    with pytest.raises(UsageError, match=f"s.yaml:1: {message}"):
+        study_of(tmp_path, f"grid: [{entry}]")
+
+
+def test_a_variant_at_an_optimum_says_only_what_it_uses(tmp_path):
+    stages = "stages:\n  a: {grid: [{k: 4, steps: 9}]}\n  b:\n    at: a\n    grid: [{kind: spectrum%s}]"
+    assert study_of(tmp_path, stages % ", probes: 2").stages[1].variants
+    with pytest.raises(UsageError, match="s.yaml:5: lr = 0.1 has no effect on this spectrum run"):
+        study_of(tmp_path, stages % ", lr: 0.1")
+
+
+@pytest.mark.parametrize(
+    ("value", "read"),
+    [("1e-3", 1e-3), ("1E3", 1e3), (".5", 0.5), ("010", 10), ("-7", -7), ("true", True), ("False", False), ("null", None), ("~", None)]
+    + [(text, text) for text in ("yes", "no", "on", "off", "12:30", "1_000", "0x10", "0o10", "2026-01-01", "=")],
+)
+def test_plain_values_mean_what_they_look_like(value, read, tmp_path):
+    (tmp_path / "s.yaml").write_text(f"data: {value}")
+    found = read_yaml(tmp_path / "s.yaml")["data"]
+    assert (type(found), found) == (type(read), read)
+    assert read_value(value) == read
+
+
+@pytest.mark.parametrize(
+    ("field", "message"),
+    [
+        ("steps: 1_000", "steps: '1_000' is not int: write 1000"),
+        ("steps: 1e3", "steps: 1000.0 is not int: write 1000"),
+        ("find_lr: yes", "find_lr: 'yes' is not bool: write true"),
+        ("find_lr: off", "find_lr: 'off' is not bool: write false"),
+        ("steps: 12:30", "steps: '12:30' is not int"),
+        ("lr: .nan", "lr = nan must be positive"),
+        ("lr: .inf", "lr = inf must be positive and finite"),
+        ("batch: !!int x", "not YAML: x is no integer"),
+    ],
+)
+def test_a_value_that_is_no_number_says_how_it_is_written(field, message, tmp_path):
+    with pytest.raises(UsageError, match=message):
+        study_of(tmp_path, f"grid:\n  - k: 4\n    {field}")

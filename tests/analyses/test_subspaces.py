@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from study_cases import BASE
+from study_cases import spec_of
 
 from analyses.export import export
 from analyses.inputs import inputs
@@ -16,7 +16,7 @@ from analyses.targets import Target
 from analyses.thresholds import finished, thresholds
 from apet.errors import UsageError
 
-SMALL = Spec(**{**BASE, "kind": "train", "method": "apet", "k": 20, "steps": 20, "batch": 8, "subspace": "fastfood"}).resolved()
+SMALL = spec_of(kind="train", method="apet", k=20, steps=20, batch=8, subspace="fastfood").resolved()
 
 
 def row_of(store: Store, name: str, quantity: str, split: str | None = None) -> Row:
@@ -61,8 +61,10 @@ def test_a_subspace_needs_its_size_and_splits_the_identity():
         replace(SMALL, method="lora", k=None).resolved()
     with pytest.raises(UsageError, match="did you mean fastfood"):
         replace(SMALL, subspace="fastfod")
-    ids = [replace(SMALL, **changed).run_id("w", "d") for changed in ({}, {"subspace": "said"}, {"position_seed": 1}, {"order": "layer"})]
-    assert len(set(ids)) == 3 and ids[0] == ids[3]  # the order of entries is nothing to a projection
+    ids = [replace(SMALL, **changed).run_id("w", "d") for changed in ({}, {"subspace": "said"}, {"position_seed": 1})]
+    assert len(set(ids)) == 3
+    with pytest.raises(UsageError, match="order = layer has no effect .* it is for tuned entries"):
+        replace(SMALL, order="layer").resolved()
 
 
 @pytest.mark.long

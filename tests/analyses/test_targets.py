@@ -5,18 +5,17 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from study_cases import BASE
+from study_cases import spec_of
 
 from analyses.intrinsic_dim import references
 from analyses.metric_map import shared
-from analyses.spec import Spec
 from analyses.store import Row, Store
 from analyses.study import Search
 from analyses.targets import Run, Target
 from analyses.thresholds import thresholds, whole
 from apet.errors import UsageError
 
-SPEC = Spec(**BASE, k=4)
+SPEC = spec_of(k=4)
 UNTUNED = (0.7, 0.5)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from analyses.inputs import inputs
 from analyses.rehearsal import rehearse
-from analyses.run import run
+from analyses.run import gradients, run
 from analyses.spec import Spec
 from analyses.store import Row, Store
 from analyses.table import table, write_table
@@ -70,7 +70,7 @@ def test_what_a_model_cannot_answer_is_refused(change, folder, answers, tmp_path
 
 
 def test_the_gradient_left_is_that_of_the_mean_over_pieces(answers, tmp_path):
-    rows = rows_of(replace(BASE, task="nq_open", method="full", lr=1e-12, early_stop=False, steps=1), answers, tmp_path)
+    rows = rows_of(replace(BASE, task="nq_open", method="full", k=None, lr=1e-12, early_stop=False, steps=1), answers, tmp_path)
     found = inputs(replace(BASE, task="nq_open"), answers)
     model, scorer = copy.deepcopy(found.loaded.model).requires_grad_(True), scorer_of(found.loaded, found.data.task)
     (batch,) = scorer.batches(found.data.splits["train"], 64)
@@ -102,7 +102,7 @@ def test_half_precision_weights_are_for_methods_whose_values_are_their_own(folde
     rows = rows_of(replace(BASE, weights="bfloat16"), folder, tmp_path)
     assert rows["loss", "validation"].value > 0
     with pytest.raises(UsageError, match="swallow small steps"):
-        run(replace(BASE, weights="bfloat16", method="full"), Store(tmp_path), folder)
+        run(replace(BASE, weights="bfloat16", method="full", k=None), Store(tmp_path), folder)
 
 
 def test_runs_with_a_head_are_no_part_of_a_threshold(folder, tmp_path):
@@ -191,7 +191,8 @@ def test_a_table_of_a_split_or_format_that_is_not_there_is_refused(seeds, tmp_pa
 @pytest.mark.long
 def test_a_minimum_is_a_run_of_its_own_without_what_belongs_to_adamw(tmp_path):
     spec = Spec(model=T5, task="mini-nli", examples=16, k=30, early_stop=False, batch=16, steps=40, optimizer="lbfgs")
-    assert replace(spec, lr=1.0, schedule="cosine", clip=5.0).resolved() == spec.resolved()
+    with pytest.raises(UsageError, match="schedule = cosine has no effect on this train run: it is for training by adamw"):
+        replace(spec, schedule="cosine").resolved()
     assert spec.resolved().lr is None
     assert spec.run_id("w", "d") != replace(spec, optimizer="adamw").run_id("w", "d")
     rows = rows_of(spec, None, tmp_path)
@@ -205,3 +206,18 @@ def test_a_minimum_is_a_run_of_its_own_without_what_belongs_to_adamw(tmp_path):
 def test_a_minimum_takes_neither_early_stop_nor_coarse_numbers(field, wrong):
     with pytest.raises(UsageError, match=wrong):
         replace(Spec(k=3, optimizer="lbfgs", early_stop=False), **field).resolved()
+
+
+@pytest.mark.parametrize(
+    ("change", "most"), [({}, 20), ({"find_lr": True}, 20 + 5 * 40), ({"optimizer": "lbfgs", "early_stop": False, "lr": None}, 3 * 20 + 41)]
+)
+def test_the_cost_that_is_stated_is_an_upper_bound_and_progress_has_its_unit(change, most, folder, tmp_path):
+    spec, told = replace(BASE, **change).resolved(), []
+    examples = 24 if "optimizer" in change else 8
+    store = Store(tmp_path)
+    assert gradients(spec, 24) == most * examples
+    name = run(spec, store, folder, report=lambda what, done, of: told.append((done, of)) if "watched" in what else None)
+    rows = {row.quantity: row.value for row in store.rows(name)}
+    assert 0 < rows["example_gradients"] <= most * examples
+    assert all(0 <= done <= of == 20 for done, of in told)
+    assert told[-1][0] == 20

@@ -9,11 +9,10 @@ import time
 from pathlib import Path
 
 import pytest
-from study_cases import BASE, rows_of, small, with_thresholds
+from study_cases import rows_of, small, spec_of, with_thresholds
 
 import analyses.workers
 from analyses.kinds import RUNS
-from analyses.spec import Spec
 from analyses.store import Store
 from analyses.study import Stage, Study
 from analyses.training import train_run
@@ -92,7 +91,7 @@ def _stuck(study: Study, root: Path) -> None:
 def test_force_makes_every_run_once_more_and_leaves_the_others_alone(folder, tmp_path):
     study, store = small(folder), Store(tmp_path)
     run_study(study, store)
-    other = Study("other", (Stage("runs", (Spec(**BASE, k=7).resolved(),)),), (), study.data)
+    other = Study("other", (Stage("runs", (spec_of(k=7).resolved(),)),), (), study.data)
     run_study(other, store)
     stamps = {name: store.changed(name) for name in store.run_ids()}
     (store.folder("x" * 16)).mkdir()

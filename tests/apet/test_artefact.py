@@ -16,7 +16,7 @@ from apet.coordinates import Coordinates
 from apet.errors import MissingInput, UsageError
 from apet.methods import space_of
 from apet.models import Loaded, load_model
-from apet.placement import place
+from apet.placement import KEYS, digest, place
 from apet.space import ParameterSpace
 
 IDS = torch.tensor([[50, 60, 70, 80, 1], [90, 100, 110, 120, 1]])
@@ -42,7 +42,9 @@ def tuned(base: Loaded, law: bool = True, k: int = 100, scope: str = "") -> tupl
     expected = logits(base.model)
     attached.detach()
     where = {"law": artefact.Law("entry", "random", 3, k)} if law else {"law": None, "index": index}
-    made = artefact.Artefact(z, base.name, None, base.fingerprint, "float32", scope=scope, space=space.fingerprint, **where)
+    made = artefact.Artefact(
+        z, base.name, None, base.fingerprint, "float32", positions=digest(index), scope=scope, space=space.fingerprint, **where
+    )
     return made, expected
 
 
@@ -99,6 +101,22 @@ def test_another_space_is_refused(base):
         changed.attach(base.model, base.fingerprint)
 
 
+def test_a_law_that_names_other_entries_than_were_tuned_is_refused(base, tmp_path: Path, monkeypatch):
+    made, _ = tuned(base)
+    made.save(tmp_path / "a")
+    monkeypatch.setitem(KEYS, made.law.version, KEYS[1])
+    with pytest.raises(UsageError, match="names other entries here than those that were tuned"):
+        artefact.load(tmp_path / "a").attach(base.model, base.fingerprint)
+
+
+def test_an_artefact_of_version_1_is_read_with_the_positions_of_its_time():
+    small = load_model("mini-t5-130k")
+    found = artefact.load(Path(__file__).with_name("artefact_v1.safetensors"))  # 8 entries, seed 3, values 1/8 to 1
+    assert found.coordinates(small.model, small.fingerprint).index.tolist() == [1062, 2775, 4134, 10403, 14034, 14931, 19401, 19539]
+    assert torch.equal(found.z, torch.arange(1, 9) / 8)
+    assert found.verbaliser is None
+
+
 def test_what_is_no_artefact_or_of_another_version_is_one_clear_error(base, tmp_path: Path):
     with pytest.raises(MissingInput, match="no artefact"):
         artefact.load(tmp_path / "none")
@@ -147,11 +165,12 @@ def test_new_parameters_come_back_with_their_values_and_what_was_drawn(base, tmp
     model = copy.deepcopy(base.model)
     space = space_of(model, operations)
     z = 0.1 * torch.randn(3000, generator=torch.Generator().manual_seed(0))
-    Coordinates(space, place(space, 3000, 3).index).attach(model).bind(z)
+    index = place(space, 3000, 3).index
+    Coordinates(space, index).attach(model).bind(z)
     expected, law = logits(model), artefact.Law("entry", "random", 3, 3000)
     made = artefact.Artefact(
         z,
-        base.name, None, base.fingerprint, "float32", law, space=space.fingerprint, operations=operations,
+        base.name, None, base.fingerprint, "float32", law, digest(index), space=space.fingerprint, operations=operations,
     )  # fmt: skip
     made.save(tmp_path / "a")
     again = copy.deepcopy(base.model)

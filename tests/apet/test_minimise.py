@@ -9,7 +9,7 @@ import torch
 from apet.errors import Interrupted
 from apet.evaluation import evaluate
 from apet.methods import Choice, mount
-from apet.minimise import FLOOR, minimise
+from apet.minimise import FLOOR, minimise, most_gradients
 from apet.models import load_model
 from apet.scoring import scorer_of
 from apet.tasks import TASKS, load_task
@@ -59,6 +59,23 @@ def test_a_trajectory_has_a_place_for_every_look_and_few_steps_are_no_plateau() 
     assert len(mounted.trajectory) == len(progress.history) == 5
     assert np.array_equal(mounted.trajectory[0].numpy(), np.zeros(8))
     assert not progress.plateau
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+def test_no_run_takes_more_gradients_than_are_foreseen(steps, monkeypatch) -> None:
+    """A loss that a line search finds nothing lower in makes L-BFGS ask as often as it can."""
+    from apet import minimise as module
+
+    honest, calls = module.mean_loss, []
+
+    def rising(*arguments):
+        calls.append(honest(*arguments))
+        return float(len(calls))
+
+    monkeypatch.setattr(module, "mean_loss", rising)
+    *_, progress = minimised(8, steps=steps)
+    assert len(calls) == progress.step
+    assert 3 * steps < progress.step <= most_gradients(steps)
 
 
 def test_a_stop_is_an_interruption() -> None:
