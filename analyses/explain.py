@@ -117,9 +117,8 @@ def explain(store: Store, runs: list[Run], target: Target, found: list[Row], see
 
     groups: dict[tuple, list[Side]] = defaultdict(list)
     for side in _sides(store, runs, target, found):
-        spec = side.run.spec
-        shared = (spec[name] for name in ("task", "examples", "max_length", "scope"))
-        key = (_family(side.row.model), *shared, side.subspace, side.placement, side.units[0])
+        row = side.row
+        key = (_family(row.model), row.task, row.protocol, side.run.spec["scope"], side.subspace, side.placement, side.units[0])
         groups[key].append(side)
     rows: list[Row] = []
     summaries: list[dict[str, Any]] = []
@@ -145,7 +144,7 @@ def _sides(store: Store, runs: list[Run], target: Target, found: list[Row]) -> l
     groups: dict[tuple, list[Run]] = defaultdict(list)
     for run in runs:
         if foresees(run) or target.measures(run):
-            groups[target.group(run)].append(run)
+            groups[run.setting].append(run)
     sides = []
     for members in groups.values():
         full, by_scope = [run for run in members if not foresees(run)], defaultdict[str, list[Run]](list)

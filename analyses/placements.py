@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from analyses.store import Row
-from analyses.targets import GROUP, Run
+from analyses.targets import Run
 
 FEWEST = 4  # placements that a spread is taken over
 CONVERGED = 0.1  # of |g|, within which conjugate gradients must have solved: the loss errs by about its square
@@ -35,7 +35,7 @@ def placement_rows(runs: Iterable[Run]) -> list[Row]:
     for run in runs:
         what = _what(run)
         if what is not None:
-            key = (*(run.spec.get(name) for name in (*GROUP, "scope", "unit", "order", "operations")), run.k)
+            key = (*run.setting, *(run.spec.get(name) for name in ("scope", "unit", "order", "operations")), run.k)
             groups[key][what].append(run)
     return [row for found in groups.values() for row in _rows({what: _shares(what, _alike(own)) for what, own in found.items()}, found)]
 

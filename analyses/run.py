@@ -130,7 +130,8 @@ def compute(
         return fail(spec, name, store, _line(error), traceback.format_exc())
     env = {
         "seconds": time.monotonic() - started, "peak_gb": peak_gb(device), **context.timings, "device": device,
-        "data": str(data) if data else None, "weights": found.loaded.fingerprint, **versions(),
+        "data": str(data) if data else None, "data_fingerprint": found.data.fingerprint, "weights": found.loaded.fingerprint,
+        **versions(),
     }  # fmt: skip
     if main_process():
         store.commit(name, spec_dict(spec), [replace(row, run_id=name) for row in rows], arrays, env)
