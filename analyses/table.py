@@ -34,8 +34,9 @@ class _Same:
 def table(store: Store, split: str = "validation") -> list[dict[str, Any]]:
     """Lines by task, model size and method; `settings` tells apart those whose runs differ in more than their seeds.
 
-    `value` is the task's main metric on `split`, a fraction; `stderr` that over examples, together with the spread over seeds
-    where there are several; `minutes` of wall clock a run, on the machine it ran on. Runs of other weights or other data are named apart
+    `value` is the task's main metric on `split`, a fraction; `stderr` its standard error over examples and seeds together, and
+    `stderr_seeds` over seeds alone: NaN with one seed, where `stderr` is over examples alone. `minutes` of wall clock a run, on the machine
+    it ran on. Runs of other weights or other data are named apart
     (`analyses.apart`).
     """
     runs = [run for _, run in store.summaries() if run.spec["kind"] == "train"]
@@ -77,11 +78,12 @@ def _take(run: Summary, groups: dict[tuple, dict[tuple, _Same]], split: str, col
 
 def _line(key: tuple, settings: str, same: _Same) -> dict[str, Any]:
     task, parameters, model, method, k = key
-    examples = mean(same.errors)  # all seeds are evaluated on the same ones
-    seeds = stdev(same.values) / math.sqrt(len(same.values)) if len(same.values) > 1 else 0.0
+    errors = [mean(same.errors)]  # over examples: all seeds are evaluated on the same ones
+    errors += [stdev(same.values) / math.sqrt(len(same.values))] if len(same.values) > 1 else []
     return {
         "task": task, "model": model, "parameters": parameters, "method": method, "k": k, "k_head": same.k_head,
-        "settings": settings, "metric": metric_names(TASKS[task])[0], "value": mean(same.values), "stderr": math.hypot(examples, seeds),
+        "settings": settings, "metric": metric_names(TASKS[task])[0], "value": mean(same.values), "stderr": math.hypot(*errors),
+        "stderr_seeds": errors[-1] if len(errors) > 1 else math.nan,
         "chance": same.chance[0], "chance_stderr": same.chance[1], "seeds": len(same.values), "minutes": mean(same.seconds) / 60,
     }  # fmt: skip
 
