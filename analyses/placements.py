@@ -6,7 +6,6 @@ Placements are position seeds at one k. Measured is the training loss where thei
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Iterable
 from statistics import mean
@@ -95,6 +94,6 @@ def _rows(shares: dict[str, dict[int, float]], runs: dict[str, list[Run]]) -> li
 
 def _spread(values: np.ndarray) -> tuple[float, float]:
     """(standard deviation, its standard error by the jackknife)."""
-    n = len(values)
-    each = np.array([np.delete(values, i).std(ddof=1) for i in range(n)])
-    return float(values.std(ddof=1)), math.sqrt((n - 1) / n * float(((each - each.mean()) ** 2).sum()))
+    from landscape.jackknife import leave_one_out
+
+    return float(values.std(ddof=1)), leave_one_out([np.delete(values, i).std(ddof=1) for i in range(len(values))])

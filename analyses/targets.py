@@ -167,6 +167,8 @@ class Target:
         value = self.value(runs, metric)
         name, split = ("loss", "train") if self.on_loss else (metric, "validation")
         initial = [run.value(f"initial_{name}", split) for run in runs if run.has(f"initial_{name}", split)]
+        if self.kind == "above_chance" and value >= 1:
+            return f"undecided: answers without a model reach {metric} 1 here: nothing lies above chance"
         if not self.on_loss and not 0 <= value <= 1:
             return f"undecided: {metric} of {value:.4g} is outside 0..1"
         if self.kind == "fraction" and value >= mean(initial):

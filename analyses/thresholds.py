@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from landscape.threshold import Crossing
 
 LEVEL = 0.95  # of intervals, the predicted ones' as well
-METHOD = 3  # raised when the same runs give other thresholds
+METHOD = 4  # raised when the same runs give other thresholds
 
 
 def finished(store: Store) -> list[Run]:

@@ -30,7 +30,7 @@ class Prior:
 # failed trainings at the large ones.
 SHARP = Prior(np.geomspace(0.05, 0.8, 7), ((0.0, 0.05),))
 # For an interval: it has to hold where seeds spread much, and where a few examples are answered by luck.
-WIDE = Prior(np.geomspace(0.05, 2.0, 8), tuple((guesses, lapses) for guesses in (0.0, 0.05, 0.1) for lapses in (0.0, 0.05, 0.1)))
+WIDE = Prior(np.geomspace(0.05, 3.0, 9), tuple((guesses, lapses) for guesses in (0.0, 0.05, 0.1) for lapses in (0.0, 0.05, 0.1)))
 
 
 @dataclass(frozen=True)
