@@ -141,7 +141,7 @@ def _followed_rows(path: Followed, names: str, target: float, ceiling: float, de
 
 
 def _log_errors(logs: Callable[[np.ndarray], np.ndarray], by_probe: np.ndarray, probes: int) -> list[float]:
-    """Standard errors of logs(by_probe) by the jackknife: its three numbers come from the same probes, each left out of all three at once."""
+    """Standard errors of logs(by_probe) by the jackknife: the three numbers share their probes, so one is left out of all at once."""
     from landscape.jackknife import leave_one_out
 
     if probes < 2:

@@ -6,12 +6,11 @@ target all the same (failed trainings, lapses), g the part far below that reach 
 prior says what they may be.
 """
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import log_ndtr  # pyright: ignore[reportMissingTypeStubs]
+from scipy.special import ndtr  # pyright: ignore[reportMissingTypeStubs]
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -50,15 +49,15 @@ def passage(ks: npt.ArrayLike, reached: npt.ArrayLike, prior: Prior = SHARP) -> 
     """The posterior from ks (runs,) > 0 and reached (runs,), booleans."""
     x, hit = np.log(np.asarray(ks, np.float64)), np.asarray(reached, np.bool_)
     grid: FloatArray = np.linspace(float(x.min()) - BEYOND, float(x.max()) + BEYOND, POINTS)
-    inside = np.asarray(log_ndtr((x - grid[:, None]) / prior.spreads[:, None, None]), np.float64)  # (spreads, points, runs)
-    logs = np.stack([_log_likelihood(inside, hit, *errors) for errors in prior.errors])
+    inside = np.asarray(ndtr((x - grid[:, None]) / prior.spreads[:, None, None]), np.float64)  # (spreads, points, runs)
+    logs = np.stack([_log_likelihood(inside[..., hit], inside[..., ~hit], *errors) for errors in prior.errors])
     joint = np.exp(logs - logs.max())
     joint /= joint.sum()
     return Passage(grid, joint.sum(axis=(0, 1)), float((joint.sum(axis=(0, 2)) / prior.spreads).sum()))
 
 
-def _log_likelihood(inside: FloatArray, hit: npt.NDArray[np.bool_], guesses: float, lapses: float) -> FloatArray:
-    """(spreads, points) from log Phi of every run, (spreads, points, runs)."""
-    with np.errstate(divide="ignore"):  # log 0 = -inf: what has probability 0 has no weight
-        reaching = np.logaddexp(np.log(guesses), math.log1p(-guesses - lapses) + inside)
-        return np.where(hit, reaching, np.log(-np.expm1(np.minimum(reaching, 0.0)))).sum(axis=2)
+def _log_likelihood(hits: FloatArray, misses: FloatArray, guesses: float, lapses: float) -> FloatArray:
+    """(spreads, points) from Phi of the runs that reached the target and of those that missed it, (spreads, points, runs) each."""
+    steep = 1 - guesses - lapses
+    with np.errstate(divide="ignore"):  # log 0 = -inf: what is impossible has no weight
+        return np.log(guesses + steep * hits).sum(axis=2) + np.log1p(-guesses - steep * misses).sum(axis=2)

@@ -185,16 +185,13 @@ def test_gaps_are_positive_where_the_target_is_reached() -> None:
     assert gap_of_accuracy(0.0, 0.5) == pytest.approx(-math.log(999))
 
 
-PASSAGES = [(slope, guesses, n) for slope in (2.0, 4.0) for guesses in (0.0, 0.05) for n in (10, 14, 24)]
-QUICK = (2.0, 0.05, 10)  # the hardest
+QUICK = (2.0, 0.05, 10, 120)  # slope, guesses, runs, trials: the hardest
+PASSAGES = [(slope, guesses, n, 500) for slope in (2.0, 4.0) for guesses in (0.0, 0.05) for n in (10, 14, 24)]
 
 
-@pytest.mark.parametrize(
-    ("slope", "guesses", "n"), [pytest.param(*each, marks=() if each == QUICK else pytest.mark.long) for each in PASSAGES]
-)
-def test_the_interval_of_a_passage_covers_it_where_seeds_spread_and_some_runs_guess_or_fail(slope: float, guesses: float, n: int) -> None:
-    """Runs with no size of a gap, reaching the target with probability g + (1 - 2 g) / (1 + (k* / k)^slope), as a metric on few examples."""
-    trials = 150 if (slope, guesses, n) == QUICK else 400
+@pytest.mark.parametrize(("slope", "guesses", "n", "trials"), [QUICK, *(pytest.param(*each, marks=pytest.mark.long) for each in PASSAGES)])
+def test_the_interval_of_a_passage_covers_it_where_seeds_spread_and_runs_guess_or_fail(slope, guesses, n, trials) -> None:
+    """Runs with no size of a gap, which reach the target with probability g + (1 - 2 g) / (1 + (k* / k)^slope)."""
     random, covered, inside = np.random.default_rng(1), 0, 0
     for seed in range(trials):
         x = random.uniform(-2.08, 2.08, n)
