@@ -210,7 +210,7 @@ def _train_summary(name: str, store: Any) -> dict[str, Any]:
     rows = store.rows(name)
     found = {(row.quantity, row.split): row for row in rows}
     splits = [split for split in ("validation", "test") if ("loss", split) in found]
-    measured = {(q, split): row for (q, split), row in found.items() if split in splits and row.stderr == row.stderr}
+    measured = {(q, split): row for (q, split), row in found.items() if split in splits}
     loss, k_head, diverged = found["loss", "validation"], found.get(("k_head", None)), found.get(("diverged", None))
     out: dict[str, Any] = {
         "run_id": name,
@@ -376,7 +376,6 @@ def _spectrum(spec: Any, store: Any, data: Path | None, device: str, resume: boo
     rows = store.rows(name)
     single = {row.quantity: row for row in rows if row.x != row.x}
     numbers = ("trace", "negative_mass", "effective_rank", "participation_ratio", "outliers", "decay_exponent")
-    single = {name: _as(row, stderr=None if row.stderr != row.stderr else row.stderr) for name, row in single.items()}  # JSON has no NaN
     return {
         "run_id": name, "model": rows[0].model, "task": rows[0].task, "matrix": rows[0].note, "k": rows[0].k,
         "algorithm": single["products"].note.partition("; ")[2],
@@ -448,7 +447,7 @@ def _slice_summary(name: str, store: Any) -> dict[str, Any]:
         for row in rows if row.x != row.x
     }  # fmt: skip
     numbers = {
-        f"{quantity}{suffix}": None if value != value else value
+        f"{quantity}{suffix}": value
         for quantity, row in single.items()
         for suffix, value in (("", row.value), *([("_stderr", row.stderr)] if row.stderr == row.stderr else []))
     }

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from apet.files import write_whole
+from apet.metrics import stderr_of_mean
 
 SECONDS = 5.0  # between writes: what a kill can cost
 NAME = "losses"  # of the file: checkpoint.NAME.safetensors; the store removes it with the other checkpoints when the run is whole
@@ -36,7 +37,9 @@ class Measure:
         return numbers[..., self.where].sum(-1) / self.weights.sum()
 
     def stderr(self, numbers: np.ndarray) -> np.ndarray:
-        """Its standard error over examples, that of a ratio; NaN for a single example."""
+        """Its standard error over examples: of a loss that of a ratio, NaN for a single example; of an accuracy never 0."""
+        if self.quantity == "accuracy":
+            return stderr_of_mean(numbers[..., self.where])
         values, count = numbers[..., self.where], len(self.weights)
         if count < 2:
             return np.full(numbers.shape[:-1], np.nan)

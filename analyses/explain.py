@@ -1,9 +1,9 @@
 """Why k* changes between two models of a family: the split of the predicted change, beside the measured one, and a verdict in words.
 
 The prediction is m1: T3 on the quadratic that touches the linearised model's loss at its proximal point (by Lanczos between the two
-nearest points of the path that was followed). Intervals come from resampling the examples that both models share, or the probes where
-predictions are by Lanczos. Each subspace in which k* was measured is compared apart; the prediction is of random ones, and of single
-entries knows only how many are live.
+nearest points of the path that was followed). Intervals are Student's, from the jackknife (landscape.jackknife) over the examples that
+both models share, or the probes where predictions are by Lanczos. Each subspace in which k* was measured is compared apart; the
+prediction is of random ones, and of single entries knows only how many are live.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ from analyses.targets import Run, Target
 
 EXPLAINED_ROWS = "explain.parquet"  # in the folder of results
 RESAMPLES = 40
-REACH = 1.96  # standard errors of a 95 % interval
 NOT_EXPLAINED, EXPLAINED, OPEN = "not explained", "explained", "undecided"
 
 
@@ -117,9 +116,8 @@ def explain(store: Store, runs: list[Run], target: Target, found: list[Row], see
 
     groups: dict[tuple, list[Side]] = defaultdict(list)
     for side in _sides(store, runs, target, found):
-        spec = side.run.spec
-        shared = (spec[name] for name in ("task", "examples", "max_length", "scope"))
-        key = (_family(side.row.model), *shared, side.subspace, side.placement, side.units[0])
+        row = side.row
+        key = (_family(row.model), row.task, row.protocol, side.run.spec["scope"], side.subspace, side.placement, side.units[0])
         groups[key].append(side)
     rows: list[Row] = []
     summaries: list[dict[str, Any]] = []
@@ -145,7 +143,7 @@ def _sides(store: Store, runs: list[Run], target: Target, found: list[Row]) -> l
     groups: dict[tuple, list[Run]] = defaultdict(list)
     for run in runs:
         if foresees(run) or target.measures(run):
-            groups[target.group(run)].append(run)
+            groups[run.setting].append(run)
     sides = []
     for members in groups.values():
         full, by_scope = [run for run in members if not foresees(run)], defaultdict[str, list[Run]](list)
@@ -186,11 +184,11 @@ def _compare(small: Side, large: Side, resampled: dict[str, list[Any]]) -> tuple
         split = None if one is None or other is None else attribute(one, other, by)
         if split is None:
             continue
-        errors = _errors(small, large, by, resampled)
+        errors, reach = _errors(small, large, by, resampled)
         values = {"total": split.total, **split.parts}
         for name, value in values.items():
             error = errors.get(name, math.nan)
-            low, high = value - REACH * error, value + REACH * error
+            low, high = value - reach * error, value + reach * error
             rows.append(row(f"explained_{name}", value, f"by {by}", stderr=error, low=low, high=high))
             summary[f"{name}_by_{by}"] = [value, *(None if math.isnan(end) else end for end in (low, high))]
             if name == "total" and by == "rank":
@@ -215,16 +213,18 @@ def _resamples(side: Side, seed: int) -> list[Any]:
         return []
     drawn = [generator(seed, f"explain/{i}").permutation(count) if what == "examples" else np.roll(np.arange(count), i)
              for i in range(RESAMPLES if what == "examples" else count)]  # fmt: skip
-    return [side.factors(each[: count - _left_out(count)]) for each in drawn]
+    return [side.factors(each[: count - _left_out(what, count)]) for each in drawn]
 
 
-def _left_out(count: int) -> int:
-    return max(count // 8, 1)
+def _left_out(what: str, count: int) -> int:
+    return max(count // 8, 1) if what == "examples" else 1
 
 
-def _errors(small: Side, large: Side, by: Any, resampled: dict[str, list[Any]]) -> dict[str, float]:
-    """Standard errors by the delete-d jackknife over what both models share; {} where they share nothing or a resample has no threshold."""
+def _errors(small: Side, large: Side, by: Any, resampled: dict[str, list[Any]]) -> tuple[dict[str, float], float]:
+    """(standard errors by the jackknife over what both models share, how many of them an interval reaches); {} where they share nothing
+    or a resample has no threshold."""
     from landscape.attribution import attribute
+    from landscape.jackknife import freedom, leave_out, student
 
     what, count = small.units
     shared = what == "probes" or np.array_equal(small.arrays["labels"], large.arrays["labels"])
@@ -232,9 +232,9 @@ def _errors(small: Side, large: Side, by: Any, resampled: dict[str, list[Any]]) 
     splits = [attribute(one, other, by) for one, other in sides if one is not None and other is not None]
     known = [{"total": split.total, **split.parts} for split in splits if split is not None]
     if large.units != small.units or not shared or not known or len(known) < len(sides):
-        return {}
-    inflation = math.sqrt((count - _left_out(count)) / _left_out(count))
-    return {name: inflation * float(np.std([each[name] for each in known], ddof=1)) for name in known[0]}
+        return {}, math.nan
+    reach = student(freedom(count, len(known) if what == "examples" else None))
+    return {name: leave_out([each[name] for each in known], count, _left_out(what, count)) for name in known[0]}, reach
 
 
 def _measured_change(small: Side, large: Side) -> tuple[float, float, float] | None:

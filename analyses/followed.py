@@ -65,12 +65,15 @@ class Followed:
         share = math.log(envelope[before] / target) / math.log(envelope[before] / envelope[after])
         return Place(before, after, share, math.exp((1 - share) * math.log(kappa[before]) + share * math.log(kappa[after])))
 
-    def n_eff(self, point: int, kappa: float) -> Any:
-        """N_eff(kappa) at a point, landscape.Estimate over probes; of label words, whose spectrum is exact, it has no error."""
-        from landscape.quadrature import SpectralMeasure, effective_dimension
+    @property
+    def probes(self) -> int:
+        """How many probes the spectra were sampled with, the same ones at every point; 0 for label words, whose spectra are exact."""
+        return 0 if self.t5 is not None else self.nodes.shape[1]
 
-        nodes, weights = self.nodes[point], self.weights[point]
-        return effective_dimension(SpectralMeasure(nodes, weights, nodes.shape[1], exact=self.t5 is not None), kappa)
+    def n_eff(self, point: int, kappa: float) -> np.ndarray:
+        """N_eff(kappa) = sum l / (l + kappa) at a point by each probe, (probes,); of an exact spectrum the number itself, (1,)."""
+        nodes = np.maximum(self.nodes[point], 0.0)
+        return (self.weights[point] * nodes / (nodes + kappa)).sum(axis=1)
 
     def touching(self, point: int, ceiling: int) -> Any:
         """The quadratic that touches the loss at a point, as landscape.GradientSpectrum; `along` must have been kept."""

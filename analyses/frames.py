@@ -27,7 +27,7 @@ class Frame:
     """Directions (k, dims) and how far a slice goes along each; `places` (m, dims) are what it was laid through, `marks` (m,) which:
 
     the step of a trajectory's look, or the number of a run in `to` (0: the point itself). `explained` are the shares of a trajectory's
-    variance.
+    variance, and `looks` (m, k) its points themselves, of which `places` are but the projections.
     """
 
     directions: Any  # Tensor
@@ -35,6 +35,7 @@ class Frame:
     places: np.ndarray = field(default_factory=lambda: np.empty((0, 1)))
     marks: np.ndarray = field(default_factory=lambda: np.empty(0))
     explained: np.ndarray = field(default_factory=lambda: np.empty(0))
+    looks: Any = None  # Tensor
 
 
 def frame_for(spec: Spec, here: Point, gradient: Any, context: Context) -> Frame:
@@ -162,7 +163,7 @@ def _trajectory(spec: Spec, here: Point, context: Context) -> Frame:
         raise ApetError(f"the trajectory of {spec.at} has no {spec.dims} principal components: {error}") from error
     directions = found.directions.to(here.z)
     places = ((points - here.z) @ directions).cpu().numpy()
-    return Frame(directions, _past(spec, places), places, np.array(steps, float), np.asarray(found.explained))
+    return Frame(directions, _past(spec, places), places, np.array(steps, float), np.asarray(found.explained), points)
 
 
 def _optima(spec: Spec, here: Point) -> Frame:

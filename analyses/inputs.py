@@ -26,6 +26,7 @@ class Inputs:
     device: str
 
 
+DIGITS = 8  # of a fingerprint, in rows
 Report = Callable[[str, float, float], None]  # what is being done, done so far, of how much
 
 
@@ -74,6 +75,16 @@ def fingerprints(spec: Spec, data: Path | None) -> tuple[str, str]:
     if _takes_head(spec, form):
         form, weights = _of_weights(*_drawn_as(spec), spec.weights, classes)
     return identity_of_model(spec, form, weights), _of_data(spec.task, data, spec.test)
+
+
+def origin(spec: Spec, found: Inputs) -> dict[str, str]:
+    """The columns `weights` and `data` of a run's rows: what else than its spec it was made of.
+
+    They are the first hex digits of the fingerprints of the base model, as the spec holds it but without a new classification head, and
+    of the training and validation examples.
+    """
+    _, weights = _of_weights(*_drawn_as(spec), spec.weights, None)
+    return {"weights": weights[:DIGITS], "data": found.data.fingerprint_without_test[:DIGITS]}
 
 
 @cache
@@ -202,7 +213,7 @@ def row_maker(spec: Spec, found: Inputs) -> Callable[..., Row]:
     """Return a maker of this run's rows, which fills in the columns that name the run's kind and setting."""
     name = f"{spec.model} (random init)" if spec.random_init else spec.model
     protocol = f"{spec.protocol}, head" if found.loaded.form == "head" else spec.protocol
-    common = {"kind": spec.kind, "protocol": protocol, **spec.tuned}
+    common = {"kind": spec.kind, "protocol": protocol, **spec.tuned, **origin(spec, found)}
 
     def make(quantity: str, value: float, **columns: Any) -> Row:
         return Row(name, found.loaded.parameters, spec.task, quantity, float(value), **{**common, **columns})

@@ -6,7 +6,6 @@ Placements are position seeds at one k. Measured is the training loss where thei
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Iterable
 from statistics import mean
@@ -15,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from analyses.store import Row
-from analyses.targets import GROUP, Run
+from analyses.targets import Run
 
 FEWEST = 4  # placements that a spread is taken over
 CONVERGED = 0.1  # of |g|, within which conjugate gradients must have solved: the loss errs by about its square
@@ -35,7 +34,7 @@ def placement_rows(runs: Iterable[Run]) -> list[Row]:
     for run in runs:
         what = _what(run)
         if what is not None:
-            key = (*(run.spec.get(name) for name in (*GROUP, "scope", "unit", "order", "operations")), run.k)
+            key = (*run.setting, *(run.spec.get(name) for name in ("scope", "unit", "order", "operations")), run.k)
             groups[key][what].append(run)
     return [row for found in groups.values() for row in _rows({what: _shares(what, _alike(own)) for what, own in found.items()}, found)]
 
@@ -95,6 +94,6 @@ def _rows(shares: dict[str, dict[int, float]], runs: dict[str, list[Run]]) -> li
 
 def _spread(values: np.ndarray) -> tuple[float, float]:
     """(standard deviation, its standard error by the jackknife)."""
-    n = len(values)
-    each = np.array([np.delete(values, i).std(ddof=1) for i in range(n)])
-    return float(values.std(ddof=1)), math.sqrt((n - 1) / n * float(((each - each.mean()) ** 2).sum()))
+    from landscape.jackknife import leave_one_out
+
+    return float(values.std(ddof=1)), leave_one_out([np.delete(values, i).std(ddof=1) for i in range(len(values))])

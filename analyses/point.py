@@ -11,14 +11,14 @@ import copy
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from analyses.inputs import Context, Inputs, mounted_for, scorer_for, subsets
+from analyses.inputs import Context, Inputs, mounted_for, origin, scorer_for, subsets
 from analyses.spec import Spec
-from analyses.store import Store
+from analyses.store import Row, Store
 from apet.errors import MissingInput, UsageError
 
 METHODS_FIELDS = ("model", "random_init", "task", "method", "max_length", "weights")  # what a slice shares with a method's run
@@ -63,7 +63,7 @@ def point(spec: Spec, found: Inputs, context: Context) -> Iterator[Point]:
     processes = accelerator_for(found.device, "no")
     if spec.samples is not None and processes.num_processes > 1:
         raise UsageError("samples are drawn batch by batch: take one process")
-    ends = _ends(spec, model, scorer, examples, context)
+    ends = _ends(spec, found, model, scorer, examples, context)
     index = np.unique(np.concatenate([each for each, _ in (ends.here, *ends.others)]))
     if ends.projection is not None:  # its coordinates are no entries of a tensor
         subspace, theta, labels = ends.projection, torch.zeros(len(index)), {}
@@ -108,29 +108,29 @@ class _Ends:
     projection: Any = None  # of the point's subspace, where its coordinates are no entries
 
 
-def _ends(spec: Spec, model: Any, scorer: Any, examples: list, context: Context) -> _Ends:
+def _ends(spec: Spec, found: Inputs, model: Any, scorer: Any, examples: list, context: Context) -> _Ends:
     from apet.methods import space_of
 
     store = Store(context.folder.parent)
     methods = {spec.method, *(store.spec(run_id)["method"] for run_id in spec.to_runs if store.done(run_id))}
     whole = space_of(model, scope="all") if methods != {"apet"} else None
     if spec.method != "apet":
-        here = (np.arange(0), np.zeros(0, np.float32)) if spec.at is None else _end_of(spec.at, spec, context, model, None, whole)
-        return _Ends(whole, here, [_end_of(run_id, spec, context, model, None, whole) for run_id in spec.to_runs], True)
+        here = (np.arange(0), np.zeros(0, np.float32)) if spec.at is None else _end_of(spec.at, spec, found, context, model, None, whole)
+        return _Ends(whole, here, [_end_of(run_id, spec, found, context, model, None, whole) for run_id in spec.to_runs], True)
     mounted = mounted_for(spec, model, scorer, examples)
     with mounted.attached:
         projection = mounted.attached.projection if mounted.placement is None else None
         own = np.arange(mounted.k) if mounted.placement is None else mounted.placement.index
-        z = np.zeros(mounted.k, np.float32) if spec.at is None else found_by(spec, context, own)
-    others = [_end_of(run_id, spec, context, model, mounted.space, whole) for run_id in spec.to_runs]
+        z = np.zeros(mounted.k, np.float32) if spec.at is None else found_by(spec, found, context, own)
+    others = [_end_of(run_id, spec, found, context, model, mounted.space, whole) for run_id in spec.to_runs]
     here = own if whole is None else whole.index_of(mounted.space, own)
     return _Ends(mounted.space if whole is None else whole, (here, z), others, whole is not None, projection)
 
 
-def found_by(spec: Spec, context: Context, index: np.ndarray) -> np.ndarray:
+def found_by(spec: Spec, found: Inputs, context: Context, index: np.ndarray) -> np.ndarray:
     """z (k,) at the end of the run `spec.at`, or at the look at `spec.at_step`; it must have tuned the same entries `index`."""
     assert spec.at is not None
-    store, _, arrays = _tuned(spec.at, spec, context, SUBSPACE)
+    store, _, arrays = _tuned(spec.at, spec, found, context, SUBSPACE)
     if "index" in arrays and not np.array_equal(arrays["index"], index):
         raise UsageError(f"{spec.at} placed its entries by {spec.order} on other examples: their order cannot be made again here")
     _check_positions(spec.at, arrays, index, spec.subspace)
@@ -142,8 +142,10 @@ def found_by(spec: Spec, context: Context, index: np.ndarray) -> np.ndarray:
     return arrays["trajectory"][steps.index(spec.at_step)]
 
 
-def _tuned(run_id: str, spec: Spec, context: Context, same: tuple[str, ...]) -> tuple[Store, dict, dict[str, np.ndarray]]:
-    """(store, spec, arrays) of a finished run of apet that agrees with `spec` in the fields `same`."""
+def _tuned(
+    run_id: str, spec: Spec, found: Inputs, context: Context, same: tuple[str, ...]
+) -> tuple[Store, dict, dict[str, np.ndarray]]:  # fmt: skip
+    """(store, spec, arrays) of a finished run of apet that agrees with `spec` in the fields `same`, in base model and in data."""
     store = Store(context.folder.parent)
     if not store.done(run_id):
         raise MissingInput(f"no finished run {run_id} in {store.root}")
@@ -158,6 +160,7 @@ def _tuned(run_id: str, spec: Spec, context: Context, same: tuple[str, ...]) -> 
             raise UsageError(
                 f"{run_id} has {name} {other[name]}, this {spec.kind} {getattr(spec, name)}: they are not of the same subspace"
             )
+    _check_origin(run_id, store.rows(run_id)[0], replace(spec, weights=other.get("weights", Spec.weights)), found)
     return store, other, arrays
 
 
@@ -169,6 +172,15 @@ def _check_positions(run_id: str, arrays: dict[str, np.ndarray], index: np.ndarr
         return
     if "positions" not in arrays or arrays["positions"].tobytes().hex() != digest(index):
         raise UsageError(f"{run_id} tuned other entries than its seed names now: it was made by another version, run it again")
+
+
+def _check_origin(run_id: str, row: Row, spec: Spec, found: Inputs) -> None:
+    """UsageError unless the run, which has rows like `row`, was made of the base model and the data that are here now."""
+    here = origin(spec, found)
+    if row.weights != here["weights"]:
+        raise UsageError(f"{run_id} tuned {spec.model} with the weights {row.weights}, this model's weights are {here['weights']}")
+    if row.data != here["data"]:
+        raise UsageError(f"{run_id} was made of {spec.task} data {row.data}, the data here are {here['data']}: give the run's own --data")
 
 
 def _of_method(spec: dict[str, Any]) -> bool:
@@ -187,14 +199,14 @@ def _check_kept(run_id: str, other: dict[str, Any], arrays: dict[str, np.ndarray
         raise UsageError(f"{run_id} is a run of {method} that did not keep where it ended: 'train --method {method} --keep-end' does")
 
 
-def _end_of(run_id: str, spec: Spec, context: Context, model: Any, space: Any, whole: Any) -> tuple[np.ndarray, np.ndarray]:
+def _end_of(run_id: str, spec: Spec, found: Inputs, context: Context, model: Any, space: Any, whole: Any) -> tuple[np.ndarray, np.ndarray]:
     """(entries, z) where another run ended, which may have tuned other entries of the same `space`, or else of the `whole` model."""
     from apet.methods import space_of
     from apet.placement import place
 
     shared = (*PLACED, *(["scope"] if whole else []))
     same = tuple(name for name in SUBSPACE if name not in shared)
-    store, other, arrays = _tuned(run_id, spec, context, ("method", *same) if run_id == spec.at else same)
+    store, other, arrays = _tuned(run_id, spec, found, context, ("method", *same) if run_id == spec.at else same)
     if other["method"] != "apet":
         kept = [(i, arrays[f"end.{name}"].ravel()) for i, name in enumerate(whole.names) if f"end.{name}" in arrays]
         entries = [whole.offsets[i] + np.arange(len(change)) for i, change in kept]

@@ -14,7 +14,7 @@ from analyses.proximal import LINEAR
 from analyses.store import Row, Store
 from analyses.targets import Run
 
-VERSION = 6  # of these rows: raised when the same arrays give others
+VERSION = 7  # of these rows: raised when the same arrays give others
 BRACKET = "from Gordon's bound to m1, for uniformly random subspaces; for coordinates it is no bracket"
 OVER_RANK = "_over_rank"  # of quantities
 OPEN = "_open"  # of a quantity: the row that says why its interval has no end
@@ -114,16 +114,19 @@ def _followed_rows(path: Followed, names: str, target: float, ceiling: float, de
         return [*(row(names + kind, None, note=place) for kind in kinds), *curve]
 
     def interpolated(one: float, other: float) -> float:
-        return math.exp((1 - place.share) * math.log(one) + place.share * math.log(other))
+        return (1 - place.share) * math.log(one) + place.share * math.log(other)
 
-    m0, one, other = (path.n_eff(number, place.kappa) for number in (0, place.before, place.after))
-    m1, error0 = interpolated(one.value, other.value), m0.stderr / m0.value
-    error1 = max(each.stderr / each.value for each in (one, other))
-    gm = math.sqrt(m0.value * m1)
-    # Both errors come from the same probes, so they add as they are.
-    found = {"gm": (gm, (error0 + error1) / 2), "m0": (m0.value, error0), "m1": (m1, error1)}
+    by_probe = np.stack([path.n_eff(point, place.kappa) for point in (0, place.before, place.after)])  # (3, probes)
+
+    def logs(of_probes: np.ndarray) -> np.ndarray:
+        m0, one, other = of_probes.mean(axis=1)
+        m0, m1 = math.log(m0), interpolated(one, other)
+        return np.array([(m0 + m1) / 2, m0, m1])
+
+    errors = _log_errors(logs, by_probe, path.probes)
+    found = {kind: (math.exp(log), error) for kind, log, error in zip(("gm", "m0", "m1"), logs(by_probe), errors, strict=True)}
     if path.t5 is not None:
-        found["t5"] = (place.part * interpolated(*path.t5[[place.before, place.after]]), 0.0)
+        found["t5"] = (place.part * math.exp(interpolated(*path.t5[[place.before, place.after]])), 0.0)
     residuals = (f"{path.residual[point]:.2g}" for point in (place.before, place.after))
     note = f"{definition}; kappa {place.kappa:.3g}, residuals {' and '.join(residuals)}"
     rows: list[Row] = []
@@ -132,18 +135,28 @@ def _followed_rows(path: Followed, names: str, target: float, ceiling: float, de
             over = f"censored: above (k = {k:.4g} > {CEILING_SHARE} x rank ceiling {ceiling:.0f}: more examples are needed)"
             rows += [row(names + kind, None, note=over), *_over_rank(names + kind, k, row)]
         else:
-            low, high = _ends(k, error, m0.terms)
+            low, high = _ends(k, error, path.probes)
             rows.append(row(names + kind, k, stderr=k * error, low=low, high=high, note=note))
     return rows + curve
 
 
+def _log_errors(logs: Callable[[np.ndarray], np.ndarray], by_probe: np.ndarray, probes: int) -> list[float]:
+    """Standard errors of logs(by_probe) by the jackknife: the three numbers share their probes, so one is left out of all at once."""
+    from landscape.jackknife import leave_one_out
+
+    if probes < 2:
+        return [math.nan if probes else 0.0] * 3
+    without = np.array([logs(np.delete(by_probe, i, axis=1)) for i in range(probes)])
+    return [leave_one_out(each) for each in without.T]
+
+
 def _ends(k: float, error: float, probes: int) -> tuple[float, float]:
     """Return the 95 % t-interval of k from the standard error of log k over `probes` probes; NaN where nothing was sampled."""
-    from scipy.special import stdtrit
+    from landscape.jackknife import student
 
     if probes < 2:
         return math.nan, math.nan
-    factor = math.exp(min(float(stdtrit(probes - 1, 0.975)) * error, 700.0))
+    factor = math.exp(min(student(probes - 1) * error, 700.0))
     return k / factor, k * factor
 
 
@@ -160,7 +173,7 @@ def _curve(path: Followed, row: Maker) -> list[Row]:
     """The envelope at every point of the path, against each of the three k."""
     rows: list[Row] = []
     for point in range(1, len(path.kappa)):
-        m0, m1 = (path.n_eff(each, path.kappa[point]).value for each in (0, point))
+        m0, m1 = (float(path.n_eff(each, path.kappa[point]).mean()) for each in (0, point))
         both = {"m0": m0, "m1": m1, "gm": math.sqrt(m0 * m1)}
         rows += [row("path_loss", path.envelope[point], x=k, note=kind) for kind, k in both.items()]
     return rows

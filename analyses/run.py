@@ -153,7 +153,7 @@ def compute(
         return fail(spec, name, store, _line(error), traceback.format_exc())
     env = {
         "seconds": time.monotonic() - started, "peak_gb": peak_gb(device), **context.timings, "device": device,
-        "data": str(data) if data else None, "weights": found.loaded.fingerprint,
+        "data": str(data) if data else None, "data_fingerprint": found.data.fingerprint, "weights": found.loaded.fingerprint,
         "kernels": {**asdict(costs), "from": source}, **versions(),
     }  # fmt: skip
     if main_process():

@@ -83,6 +83,8 @@ def slice_run(spec: Spec, found: Inputs, context: Context) -> tuple[list[Row], d
             extra = []
             if spec.directions == "optima" and spec.dims == 1:
                 extra, more = between(spec, here, context, evaluated, make)
+            if frame.looks is not None:
+                extra = _off_the_frame(here, frame, evaluated, make)
         model = _quadratic(here, frame, axes, loss, gradient)
         rough = roughness(*_grouped(here, frame, axes, numbers, measures[0], splits["train"]))
         if spec.ratio_map:
@@ -208,6 +210,24 @@ def _at(place: Any) -> dict[str, Any]:
 
 def _coordinates(k: int) -> str:
     return "one coordinate" if k == 1 else f"{k} coordinates"
+
+
+def _off_the_frame(here: Point, frame: Frame, evaluated: Evaluated, make: Callable[..., Row]) -> list[Row]:
+    """The loss at each look of a trajectory itself (slice_place_loss), and where it differs most from the loss at the look's projection
+    (off_plane)."""
+    import torch
+
+    measure, places = evaluated.measures[0], torch.as_tensor(frame.places).to(frame.directions)
+    own = np.stack([evaluated(look) for look in frame.looks])
+    under = np.stack([evaluated(here.z + frame.directions @ place) for place in places])
+    rows = [
+        make("slice_place_loss", loss, stderr=float(error), **_at(place))
+        for place, loss, error in zip(frame.places, measure.mean(own), measure.stderr(own), strict=True)
+    ]
+    apart = measure.mean(own - under)
+    most = int(np.abs(apart).argmax())
+    note = f"loss of the look at step {frame.marks[most]:g} less that of its projection, the largest difference"
+    return [*rows, make("off_plane", apart[most], stderr=float(measure.stderr(own - under)[most]), note_too=note)]
 
 
 def _curves(axes: list[np.ndarray], numbers: np.ndarray, measures: list[Measure], model: np.ndarray, make: Callable[..., Row]) -> list[Row]:

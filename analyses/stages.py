@@ -125,7 +125,7 @@ def searching(bases: Sequence[Spec], search: Search, data: Mapping[str, Path], f
 def _gaps(target: Target, runs: list[Run], measured: list[Run], metric: str) -> list[tuple[int, float]]:
     """(k, gap) of the runs that say something of the target, empty where it is not known."""
     runs = [run for run in runs if target.counts(run)]
-    against = [run for run in measured if runs and target.group(run) == target.group(runs[0])]
+    against = [run for run in measured if runs and run.setting == runs[0].setting]
     against = against or ([] if target.needs_full else runs)
     if not against or target.settled(against, metric):
         return []

@@ -44,7 +44,8 @@ class Row:
 
     `kind` is that of the run that made it, "threshold" for a summary of runs, "" where no run did. `protocol`, `subspace` and
     `placement` together say which setting of a task it belongs to: rows that differ in none of them answer one question.
-    `x` is the place on a curve; on a surface, `x` and `y`.
+    `x` is the place on a curve; on a surface, `x` and `y`. `weights` and `data` are the first hex digits of the fingerprints of the base
+    model and of the training and validation examples, "" where they are not known.
     """
 
     model: str
@@ -69,6 +70,8 @@ class Row:
     low: float = math.nan
     high: float = math.nan
     note: str = ""
+    weights: str = ""
+    data: str = ""
 
 
 @dataclass(frozen=True)
@@ -246,7 +249,7 @@ def _summary(spec: dict, rows: list[Row], env: dict) -> dict[str, Any]:
         "spec": spec,
         "common": common,
         "rows": [(row["quantity"], row["split"], row["value"], row["stderr"]) for row in plain],
-        "env": {name: env[name] for name in ("seconds", "peak_gb") if name in env},
+        "env": {name: env[name] for name in ("seconds", "peak_gb", "data_fingerprint") if name in env},
     }
 
 

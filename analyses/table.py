@@ -10,6 +10,8 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+from analyses.apart import Names
+from analyses.inputs import DIGITS
 from analyses.store import Store, Summary
 from apet.errors import UsageError, lookup
 from apet.evaluation import metric_names
@@ -32,29 +34,39 @@ class _Same:
 def table(store: Store, split: str = "validation") -> list[dict[str, Any]]:
     """Lines by task, model size and method; `settings` tells apart those whose runs differ in more than their seeds.
 
-    `value` is the task's main metric on `split`, a fraction; `stderr` that over examples, together with the spread over seeds
-    where there are several; `minutes` of wall clock a run, on the machine it ran on.
+    `value` is the task's main metric on `split`, a fraction; `stderr` its standard error over examples and seeds together, and
+    `stderr_seeds` over seeds alone: NaN with one seed, where `stderr` is over examples alone. `minutes` of wall clock a run, on the machine
+    it ran on. Runs of other weights or other data are named apart
+    (`analyses.apart`).
     """
+    runs = [run for _, run in store.summaries() if run.spec["kind"] == "train"]
+    columns = [_columns(run, split) for run in runs]
+    names = Names.of((run.spec, each) for run, each in zip(runs, columns, strict=True))
     groups: dict[tuple, dict[tuple, _Same]] = defaultdict(dict)
-    for _, run in store.summaries():
-        if run.spec["kind"] == "train":
-            _take(run, groups, split)
+    for run, each in zip(runs, columns, strict=True):
+        _take(run, groups, split, each | {"model": names.model(each), "data": names.data(each)})
     lines: list[dict[str, Any]] = []
     for key, same in sorted(groups.items(), key=lambda item: item[0]):
         specs = [each.spec for each in same.values()]
-        names = [name for name in specs[0] if any(spec.get(name) != specs[0][name] for spec in specs)]
-        settings = {", ".join(f"{name} {each.spec.get(name)}" for name in names): each for each in same.values()}
+        differ = [name for name, value in specs[0].items() if any(spec.get(name) != value for spec in specs)]
+        differ += ["data"] if specs[0]["data"] and "data" not in differ else []
+        settings = {", ".join(f"{name} {each.spec.get(name)}" for name in differ): each for each in same.values()}
         lines += [_line(key, text, each) for text, each in sorted(settings.items())]
     return lines
 
 
-def _take(run: Summary, groups: dict[tuple, dict[tuple, _Same]], split: str) -> None:
-    task, parameters, model, k = (run.common[name] for name in ("task", "parameters", "model", "k"))
-    metric = metric_names(TASKS[task])[0]
+def _columns(run: Summary, split: str) -> dict[str, Any]:
+    """What the rows of a run share. UsageError for a run without this split, with whose examples its `data` are compared."""
+    metric = metric_names(TASKS[run.common["task"]])[0]
     if (metric, split) not in run.scores:
-        raise UsageError(f"not every run of {task} was evaluated on the {split} split")
-    group = groups[task, parameters, model, run.spec["method"], k]
-    settings = tuple(item for item in run.spec.items() if not item[0].endswith("_seed"))
+        raise UsageError(f"not every run of {run.common['task']} was evaluated on the {split} split")
+    return run.common | ({"data": run.env["data_fingerprint"][:DIGITS]} if split == "test" else {})
+
+
+def _take(run: Summary, groups: dict[tuple, dict[tuple, _Same]], split: str, columns: dict[str, Any]) -> None:
+    metric = metric_names(TASKS[columns["task"]])[0]
+    group = groups[columns["task"], columns["parameters"], columns["model"], run.spec["method"], columns["k"]]
+    settings = (*(item for item in run.spec.items() if not item[0].endswith("_seed")), ("data", columns["data"]))
     if settings not in group:
         k_head, _ = run.scores.get(("k_head", None), (0, None))
         group[settings] = _Same(dict(settings), int(k_head), run.scores["chance", split])
@@ -66,11 +78,12 @@ def _take(run: Summary, groups: dict[tuple, dict[tuple, _Same]], split: str) -> 
 
 def _line(key: tuple, settings: str, same: _Same) -> dict[str, Any]:
     task, parameters, model, method, k = key
-    examples = mean(same.errors)  # all seeds are evaluated on the same ones
-    seeds = stdev(same.values) / math.sqrt(len(same.values)) if len(same.values) > 1 else 0.0
+    errors = [mean(same.errors)]  # over examples: all seeds are evaluated on the same ones
+    errors += [stdev(same.values) / math.sqrt(len(same.values))] if len(same.values) > 1 else []
     return {
         "task": task, "model": model, "parameters": parameters, "method": method, "k": k, "k_head": same.k_head,
-        "settings": settings, "metric": metric_names(TASKS[task])[0], "value": mean(same.values), "stderr": math.hypot(examples, seeds),
+        "settings": settings, "metric": metric_names(TASKS[task])[0], "value": mean(same.values), "stderr": math.hypot(*errors),
+        "stderr_seeds": errors[-1] if len(errors) > 1 else math.nan,
         "chance": same.chance[0], "chance_stderr": same.chance[1], "seeds": len(same.values), "minutes": mean(same.seconds) / 60,
     }  # fmt: skip
 

@@ -47,18 +47,21 @@ class Run:
         """How many parameters it tuned, its head left out."""
         return self.spec["k"] if self.rows[0].k is None else self.rows[0].k
 
+    @property
+    def setting(self) -> tuple[str, str, str | None]:
+        """The model, the task and the protocol by the names that its rows have (`analyses.apart`): runs are compared within one."""
+        row = self.rows[0]
+        return row.model, row.task, row.protocol
+
     def but(self, *names: str) -> str:
-        """Its spec without these fields: the same for runs that differ in nothing else."""
-        return json.dumps({name: value for name, value in self.spec.items() if name not in names}, sort_keys=True)
+        """Its setting, and its spec without these fields: the same for runs that differ in nothing else."""
+        return json.dumps([self.setting, {name: value for name, value in self.spec.items() if name not in names}], sort_keys=True)
 
     def value(self, quantity: str, split: str | None = None) -> float:
         return next(row.value for row in self.rows if row.quantity == quantity and row.split == split)
 
     def has(self, quantity: str, split: str | None = None) -> bool:
         return any(row.quantity == quantity and row.split == split for row in self.rows)
-
-
-GROUP = ("model", "random_init", "task", "examples", "max_length")  # what runs share that are measured by each other
 
 
 def longest(runs: Sequence[Run]) -> list[Run]:
@@ -164,6 +167,8 @@ class Target:
         value = self.value(runs, metric)
         name, split = ("loss", "train") if self.on_loss else (metric, "validation")
         initial = [run.value(f"initial_{name}", split) for run in runs if run.has(f"initial_{name}", split)]
+        if self.kind == "above_chance" and value >= 1:
+            return f"undecided: answers without a model reach {metric} 1 here: nothing lies above chance"
         if not self.on_loss and not 0 <= value <= 1:
             return f"undecided: {metric} of {value:.4g} is outside 0..1"
         if self.kind == "fraction" and value >= mean(initial):
@@ -202,10 +207,5 @@ class Target:
 
     def like(self, spec: Any, run: Run) -> bool:
         """Whether a run of `spec` (analyses.spec.Spec), not made yet, will be in the group of `run`."""
-        same = all(getattr(spec, name) == run.spec[name] for name in (*GROUP, "readout"))
+        same = all(getattr(spec, name) == run.spec[name] for name in ("model", "random_init", "task", "examples", "max_length", "readout"))
         return same and (self.on_loss or spec.early_stop == run.spec["early_stop"])
-
-    def group(self, run: Run) -> tuple:
-        """What runs must have in common to be measured by each other, whatever is tuned."""
-        early = bool(run.spec["kind"] == "train" and run.spec["early_stop"] and not self.on_loss)
-        return (*(run.spec[name] for name in GROUP), early, run.has("k_head"))

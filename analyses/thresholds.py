@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from analyses.apart import told_apart
 from analyses.claims import Held
 from analyses.metric_map import FEWEST, points, shared
 from analyses.predicted import OPEN, VERSION, foresees, fullest, predicted_rows
@@ -28,13 +29,13 @@ if TYPE_CHECKING:
     from landscape.threshold import Crossing
 
 LEVEL = 0.95  # of intervals, the predicted ones' as well
-METHOD = 3  # raised when the same runs give other thresholds
+METHOD = 4  # raised when the same runs give other thresholds
 
 
 def finished(store: Store) -> list[Run]:
-    """All whole runs that came from a spec of their own (threshold summaries are left out)."""
+    """All whole runs that came from a spec of their own (threshold summaries are left out), those of other weights or data told apart."""
     runs = [Run.of(store, name) for name in store.run_ids()]
-    return [run for run in runs if run.spec["kind"] != "threshold"]
+    return told_apart([run for run in runs if run.spec["kind"] != "threshold"])
 
 
 def whole(runs: list[Run]) -> list[Run]:
@@ -62,8 +63,8 @@ def thresholds(
     groups: dict[tuple, list[Run]] = defaultdict(list)
     for run in runs:
         if target.counts(run):
-            groups[target.group(run)].append(run)
-    diverged = Counter((target.group(run), run.tuned) for run in runs if run.tuned_by("apet") and run.has("diverged"))
+            groups[run.setting].append(run)
+    diverged = Counter((run.setting, run.tuned) for run in runs if run.tuned_by("apet") and run.has("diverged"))
     found: list[Row] = []
     for number, (group, members) in enumerate(groups.items()):
         report(f"thresholds {target} of {members[0].rows[0].model}", number, len(groups))
@@ -110,7 +111,7 @@ def measure(runs: list[Run], target: Target, value: float, metric: str, seed: in
 
 
 def _group(store: Store, runs: list[Run], target: Target, seed: int, tuned: Tuned, diverged: int) -> list[Row]:
-    what = [sorted(run.id for run in runs), target.as_dict(), seed, tuned, diverged, METHOD, VERSION]
+    what = [sorted(run.id for run in runs), runs[0].setting, target.as_dict(), seed, tuned, diverged, METHOD, VERSION]
     name = hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
     if store.done(name):
         return store.rows(name)
@@ -133,7 +134,7 @@ def _rows(store: Store, runs: list[Run], target: Target, seed: int, tuned: Tuned
             sample.model, sample.parameters, sample.task, quantity, _number(number), name, "threshold", sample.protocol,
             **{
                 "split": "train" if target.on_loss else "validation", "method": "apet", "subspace": subspace, "placement": placement,
-                "target": value, **columns,
+                "target": value, "weights": sample.weights, "data": sample.data, **columns,
             },
         )  # fmt: skip
 

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from apet.metrics import METRICS, normalised
+from apet.metrics import METRICS, normalised, stderr_of_mean
 from apet.scoring import IGNORED, Scorer, first_answer
 from apet.tasks import Example, Task
 
@@ -20,7 +20,7 @@ RANDOM_GUESS_SEED = 20261121
 
 @dataclass(frozen=True)
 class Score:
-    """A mean over examples and its standard error, in nats for a loss and as a fraction for a metric."""
+    """A mean over examples and its standard error, in nats for a loss (NaN for one example) and as a fraction for a metric (never 0)."""
 
     value: float
     stderr: float
@@ -39,7 +39,7 @@ def evaluate(model: nn.Module, scorer: Scorer, examples: Sequence[Example], size
     else:
         logits, labels = predictions(model, scorer, examples, size)
         losses = F.cross_entropy(logits, labels, reduction="none")
-        found = {"loss": _mean(losses.numpy()), "accuracy": _share((logits.argmax(1) == labels).numpy())}
+        found = {"loss": _mean(losses.numpy()), "accuracy": _of_scores((logits.argmax(1) == labels).numpy())}
     return found | (_decoded(model, scorer, examples, size) if decode else {})
 
 
@@ -69,11 +69,13 @@ def without_model(task: Task, train: Sequence[Example], heldout: Sequence[Exampl
         common = Counter(first_answer(example, task) for example in train).most_common(1)[0][0]
         metric = METRICS[task.metric][task.metric]
         score = {"majority": [common] * len(heldout), "random_guess": guesses}
-        return {name: _mean([metric(g, _answers(e, task)) for g, e in zip(given, heldout, strict=True)]) for name, given in score.items()}
+        return {
+            name: _of_scores([metric(g, _answers(e, task)) for g, e in zip(given, heldout, strict=True)]) for name, given in score.items()
+        }
     label = Counter(example["label"] for example in train).most_common(1)[0][0]
     share = 1 / task.classes
     return {
-        "majority": _share(np.array([example["label"] == label for example in heldout])),
+        "majority": _of_scores([example["label"] == label for example in heldout]),
         "random_guess": Score(share, (share * (1 - share) / len(heldout)) ** 0.5),
     }
 
@@ -90,9 +92,9 @@ def _decoded(model: nn.Module, scorer: Scorer, examples: Sequence[Example], size
     texts = scorer.generate(model, examples, size)
     if task.generates:
         pairs = [(text, _answers(example, task)) for text, example in zip(texts, examples, strict=True)]
-        return {name: _mean([metric(*pair) for pair in pairs]) for name, metric in METRICS[task.metric].items()}
+        return {name: _of_scores([metric(*pair) for pair in pairs]) for name, metric in METRICS[task.metric].items()}
     right = [_begins(text, scorer.spelling(example["label"])) for text, example in zip(texts, examples, strict=True)]
-    return {"decoded_accuracy": _share(np.array(right))}
+    return {"decoded_accuracy": _of_scores(right)}
 
 
 def _begins(text: str, word: str) -> bool:
@@ -124,11 +126,11 @@ def _ratio(sums: np.ndarray, weights: np.ndarray) -> Score:
     return Score(float(mean), float(spread / (weights.mean() * n**0.5)))
 
 
-def _mean(values: Sequence[float] | np.ndarray) -> Score:
-    spread = np.std(values, ddof=1) if len(values) > 1 else float("nan")
-    return Score(float(np.mean(values)), float(spread / len(values) ** 0.5))
+def _mean(losses: np.ndarray) -> Score:
+    spread = np.std(losses, ddof=1) if len(losses) > 1 else float("nan")
+    return Score(float(np.mean(losses)), float(spread / len(losses) ** 0.5))
 
 
-def _share(right: np.ndarray) -> Score:
-    share = float(right.mean())
-    return Score(share, (share * (1 - share) / len(right)) ** 0.5)
+def _of_scores(scores: Sequence[float] | np.ndarray) -> Score:
+    """The mean of scores in 0..1, one an example."""
+    return Score(float(np.mean(scores)), float(stderr_of_mean(scores)))

@@ -142,14 +142,19 @@ GENERATED = {"train": 4000, "validation": 1000, "test": 1000}
 
 @dataclass(frozen=True)
 class TaskData:
-    """The examples of a task by split, and a sha256 of them."""
+    """The examples of a task by split, and a sha256 of them (`fingerprint`)."""
 
     task: Task
     splits: dict[str, list[Example]]
 
     @cached_property
     def fingerprint(self) -> str:
-        return hashlib.sha256(json.dumps(self.splits, sort_keys=True, default=_digest).encode()).hexdigest()
+        return _fingerprint(self.splits)
+
+    @cached_property
+    def fingerprint_without_test(self) -> str:
+        """sha256 of the splits that every run reads, train and validation: the same whether a test split was loaded or not."""
+        return _fingerprint({split: examples for split, examples in self.splits.items() if split != "test"})
 
     @property
     def repeated(self) -> dict[str, int]:
@@ -161,6 +166,10 @@ class TaskData:
             seen.update(tuple(example[field] for field in self.task.fields) for example in examples)
             found[split] = len(examples) - (len(seen) - before)
         return found
+
+
+def _fingerprint(splits: dict[str, list[Example]]) -> str:
+    return hashlib.sha256(json.dumps(splits, sort_keys=True, default=_digest).encode()).hexdigest()
 
 
 def _digest(image: bytes) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -29,16 +31,18 @@ def draw(rows: pd.DataFrame) -> Figure:
     norm = loss_norm(found)
     for index, (axes, grid) in enumerate(zip(cells, found, strict=True)):
         filled(axes, grid, norm)
-        places(axes, grid)
+        places(axes, grid, norm)
         axes.set(xlabel=grid.label(0, len(found) > 1), ylabel=grid.label(1, len(found) > 1))
-        style.letter(axes, index, f"{grid.title}, {grid.taken}" if len({each.taken for each in found}) > 1 else grid.title)
+        title = f"{grid.title}, {grid.taken}" if len({each.taken for each in found}) > 1 else grid.title
+        style.letter(axes, index, title if math.isnan(grid.off) else f"{title}\noff the plane: ≤ {number_label(grid.off)}")
     loss_bar(figure, cells, norm)
     return style.finish(figure)
 
 
 def loss_norm(found: list[Grid]) -> Normalize:
-    """One scale of colours for all: logarithmic, from the lowest to the highest finite loss."""
-    values = np.concatenate([grid.loss[np.isfinite(grid.loss)] for grid in found])
+    """One scale of colours for all: logarithmic, from the lowest to the highest finite loss, of the places as well."""
+    values = np.concatenate([np.append(grid.loss.ravel(), [place.loss for place in grid.places]) for grid in found])
+    values = values[np.isfinite(values)]
     low, high = float(values.min()), float(values.max())
     if high <= low:  # a flat plane has a colour, too
         return Normalize(low - 0.5, high + 0.5)
@@ -89,11 +93,14 @@ def smoothed(x: np.ndarray, y: np.ndarray, loss: np.ndarray) -> tuple[np.ndarray
     return fine_x, fine_y, np.exp(values) if log else values
 
 
-def places(axes: Axes, grid: Grid, relative: bool = False) -> None:
-    """The trajectory as a line with a point a look, the centre as a cross."""
+def places(axes: Axes, grid: Grid, norm: Normalize | None = None, relative: bool = False) -> None:
+    """The trajectory as a line with a point a look, the centre as a cross; with `norm` a look whose own loss is known has its colour."""
     unit = grid.norm if relative else 1.0
     if grid.places:
         x, y = (np.array([getattr(place, name) for place in grid.places]) / unit for name in "xy")
         joined = "-" if grid.directions == "trajectory" else "none"
         axes.plot(x, y, color=style.PREDICTED, marker="o", markersize=2.2, linewidth=0.9, linestyle=joined, zorder=4)
+        losses = np.array([place.loss for place in grid.places])
+        if norm is not None and np.isfinite(losses).any():
+            axes.scatter(x, y, c=losses, norm=norm, cmap=COLOURS, s=14, edgecolors=style.PREDICTED, linewidths=0.5, zorder=5)
     axes.plot(0, 0, "+", color="white", markersize=6, zorder=5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,11 +20,15 @@ NAMES = {
 
 @dataclass(frozen=True)
 class Place:
-    """A point of a slice that means something: a look of a trajectory (`step`), or where a run ended."""
+    """A point of a slice that means something: a look of a trajectory (`step`), or where a run ended.
+
+    `loss` is that of the look itself, which lies off the slice; NaN where it is not known.
+    """
 
     x: float
     y: float
     step: float
+    loss: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,7 @@ class Grid:
     quadratic: np.ndarray | None
     explained: tuple[float, ...]  # of a trajectory's variance, by each direction
     places: tuple[Place, ...]
+    off: float  # largest difference between the loss of a place itself and of its projection, NaN where none is known
 
     @property
     def taken(self) -> str:
@@ -89,7 +95,7 @@ def grids(rows: pd.DataFrame, dims: int) -> list[Grid]:
 
 def _elsewhere(rows: pd.DataFrame) -> pd.Series:
     """Which rows are of points that a further axis has off the plane of the first two; what a slice was laid through is projected."""
-    return rows["note"].str.contains(r"axis \d+ at (?!0(?:,|$))") & (rows["quantity"] != "slice_place")
+    return rows["note"].str.contains(r"axis \d+ at (?!0(?:,|$))") & ~rows["quantity"].isin(["slice_place", "slice_place_loss"])
 
 
 def _grid(run_id: str, rows: pd.DataFrame, dims: int) -> Grid:
@@ -113,9 +119,12 @@ def _grid(run_id: str, rows: pd.DataFrame, dims: int) -> Grid:
     norm = pick(rows, "theta_norm")["value"]
     shares = pick(rows, "explained_variance").sort_values("x")["value"]
     places = pick(rows, "slice_place").sort_values("value")
+    own = {(x, y): loss for x, y, loss in pick(rows, "slice_place_loss")[["x", "y", "value"]].to_numpy(float)}
+    off = pick(rows, "off_plane")["value"]
     return Grid(
         run_id, str(first["model"]), int(first["parameters"]), str(first["task"]), int(first["k"]), directions, at.strip(),
         float(norm.iloc[0]) if len(norm) else float("nan"), x, y, loss, stderr, table(pick(rows, "slice_loss", "validation")),
         table(pick(rows, "slice_quadratic")), tuple(map(float, shares)),
-        tuple(Place(*map(float, each)) for each in places[["x", "y", "value"]].to_numpy()),
+        tuple(Place(x, y, step, own.get((x, y), math.nan)) for x, y, step in places[["x", "y", "value"]].to_numpy(float)),
+        abs(float(off.iloc[0])) if len(off) else math.nan,
     )  # fmt: skip

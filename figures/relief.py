@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, cast
 
 import numpy as np
@@ -10,7 +11,7 @@ from matplotlib.figure import Figure
 
 from figures import style
 from figures.contours import COLOURS, loss_bar, loss_norm
-from figures.grids import Grid, grids
+from figures.grids import Grid, Place, grids
 from figures.rows import tidy
 from figures.style import number_label
 
@@ -97,9 +98,13 @@ def _traces(go: Any, grid: Grid, visible: bool) -> list[Any]:
     path = go.Scatter3d(
         x=at_x, y=at_y, z=z, visible=visible, mode="lines+markers" if grid.directions == "trajectory" else "markers",
         marker={"size": 3, "color": style.PREDICTED}, line={"color": style.PREDICTED, "width": 4},
-        text=[f"step {place.step:g}" for place in grid.places], hoverinfo="text", showlegend=False,
+        text=[_said(place) for place in grid.places], hoverinfo="text", showlegend=False,
     )  # fmt: skip
     return [surface, path]
+
+
+def _said(place: Place) -> str:
+    return f"step {place.step:g}" + ("" if math.isnan(place.loss) else f", its own loss {place.loss:.4g}")
 
 
 def _scene(grid: Grid) -> dict[str, Any]:

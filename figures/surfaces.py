@@ -35,7 +35,7 @@ def draw(rows: pd.DataFrame) -> Figure:
     for index, (axes, group) in enumerate(zip(cells, groups, strict=True)):
         if planes:
             filled(axes, group[0], norm, relative=True)
-            places(axes, group[0], relative=True)
+            places(axes, group[0], norm, relative=True)
         else:
             fan(axes, group, found, relative=True)
         style.letter(axes, index, group[0].title)

@@ -93,9 +93,10 @@ CAPTIONS = {
         "Training loss over planes through a point of the tuned subspace, on one logarithmic scale of colours, interpolated between "
         "the computed places by monotone cubics of the log loss. Displacements are true Euclidean "
         "ones. In the plane of a trajectory's first principal components, with their share of its "
-        "variance on the axes, points are the looks of the run, joined in order; elsewhere, where runs ended. The cross is the "
-        "point that the plane is laid through. Grey: the loss is not a number. Of a slice in more dimensions it is the plane of the "
-        "first two."
+        "variance on the axes, points are the looks of the run, joined in order. They lie off the plane: each has the colour of its "
+        "own loss, and the title says by how much these losses differ at most from the loss of the plane under them. Elsewhere points are "
+        "where runs ended. The cross is the point that the plane is laid through. Grey: the loss is not a number. Of a slice in more "
+        "dimensions it is the plane of the first two."
     ),
     "surfaces": (
         "Slices over scale on common axes: displacements in units of |theta|, the Euclidean norm of the tuned entries' values at "

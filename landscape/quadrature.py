@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy.special import stdtrit  # pyright: ignore[reportMissingTypeStubs]
 from torch import Tensor
 
+from landscape.jackknife import leave_one_out, student
 from landscape.lanczos import Deflated, Eigenpairs, FloatArray, Tridiagonal, lanczos, lanczos_many
 from landscape.operators import LinearOperator, Progress
 from landscape.random import rademacher
@@ -52,7 +52,7 @@ class Estimate:
         """The t-interval at `level`, 0..1; NaN for a single term."""
         if self.terms == 0:
             return self.value, self.value
-        reach = float(stdtrit(self.terms - 1, (1 + level) / 2)) * self.stderr if self.terms > 1 else math.nan
+        reach = student(self.terms - 1, level) * self.stderr if self.terms > 1 else math.nan
         return self.value - reach, self.value + reach
 
 
@@ -217,8 +217,7 @@ def pooled(measure: SpectralMeasure, f: Callable[[FloatArray, FloatArray], float
         return Estimate(of(every), 0.0)
     if probes == 1:
         return Estimate(of(every), math.nan, 1)
-    without = np.array([of(np.arange(probes) != i) for i in range(probes)])
-    return Estimate(of(every), math.sqrt((probes - 1) * float(without.var())), probes)
+    return Estimate(of(every), leave_one_out([of(np.arange(probes) != i) for i in range(probes)]), probes)
 
 
 def density(measure: SpectralMeasure, grid: FloatArray, sigma: float) -> tuple[FloatArray, FloatArray]:

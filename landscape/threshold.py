@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from landscape.lines import failed, huber_lines, interval, residual_bootstrap
-from landscape.probit import Passage, passage
+from landscape.probit import WIDE, passage
 from landscape.random import Stream, generator
 
 FloatArray = npt.NDArray[np.float64]
@@ -57,23 +57,25 @@ def closing(found: Crossing, ks: npt.ArrayLike) -> Closing | None:
     """What would close the interval of `found`, the crossing of runs at `ks` (runs,); None where it is closed or censored.
 
     A line's end is open where its slope is not told from zero. The slope's variance falls with sum (log k - mean)^2, so runs are added at
-    k* / 2 and 2 k* until slope / stderr would be SURE. A probit's end is open where it lies beyond the runs: a round goes there.
+    k* / 2 and 2 k* until slope / stderr would be SURE. A probit's end is open where it lies beyond the runs: a round goes there, which
+    closes it in at least 70 % of cases (measured from 10 runs on, slopes of 2 and 4 in log k).
     """
     if found.censored or found.k_star is None or (found.low is not None and found.high is not None):
         return None
     if found.method == "probit" or found.slope is None or found.slope_stderr is None:
         low, high = found.window
-        return Closing(ROUND, low / 2 if found.low is None else found.k_star, found.k_star if found.low is None else 2 * high)
+        return Closing(ROUND, low / 2 if found.low is None else found.k_star, 2 * high if found.high is None else found.k_star)
     x = np.log(np.asarray(ks, np.float64)[list(found.used)])
     lacking = max((SURE * found.slope_stderr / found.slope) ** 2 - 1, 0.0) * float(((x - x.mean()) ** 2).sum())
     return Closing(max(ROUND, math.ceil(lacking / math.log(2) ** 2)), found.k_star / 2, 2 * found.k_star)
 
 
-def gap_of_loss(loss: float, target: float) -> float:
-    """log target - log loss, positive where the target is reached; both > 0, or ValueError."""
-    if not (loss > 0 and target > 0):
-        raise ValueError(f"loss and target must be positive, got {loss} and {target}")
-    return math.log(target) - math.log(loss)
+def gap_of_loss(loss: float, target: float, clip: float = 1e-6) -> float:
+    """log target - log loss, positive where the target is reached; a loss below clip * target, 0 included, counts as that, so that the gap
+    stays finite. ValueError unless loss >= 0 and target > 0."""
+    if not (loss >= 0 and target > 0):
+        raise ValueError(f"a loss must be at least 0 and a target positive, got {loss} and {target}")
+    return math.log(target) - math.log(max(loss, clip * target))
 
 
 def gap_of_accuracy(accuracy: float, target: float, clip: float = 1e-3) -> float:
@@ -95,17 +97,16 @@ def crossing(ks: npt.ArrayLike, gaps: npt.ArrayLike, seed: int = 0, bootstraps: 
     k, gap = np.asarray(ks, np.float64), np.asarray(gaps, np.float64)
     if k.ndim != 1 or k.shape != gap.shape or not (k > 0).all() or not np.isfinite(gap).all() or len(k) == 0:
         raise ValueError(f"ks and gaps must be (runs,), k > 0, gaps finite; got shapes {k.shape} and {gap.shape}")
-    signs = passage(k, gap >= 0)
-    start = signs.quantile(0.5)
+    start = passage(k, gap >= 0).quantile(0.5)
     x = np.log(k)
     if not x.min() <= start <= x.max() or (gap >= 0).all() or (gap < 0).all():
         return _censored("above" if start > x.mean() else "below", k, level)
     if len(k) < 3:
         raise ValueError(f"a line with an interval needs at least 3 runs around the crossing, got {len(k)}")
     if _saturated(gap[np.argsort(np.abs(x - start), kind="stable")[:LEAST]]):
-        return _by_signs(k, signs, level)
+        return _by_signs(k, gap, level)
     found = _by_line(k, gap, start, generator(seed, "crossing"), bootstraps, level)
-    return found or _by_signs(k, signs, level)
+    return found or _by_signs(k, gap, level)
 
 
 def _saturated(gap: FloatArray) -> bool:
@@ -172,13 +173,16 @@ def _line_about(centre: float, x: FloatArray, gap: FloatArray) -> _Line | None:
         reach *= WIDER
 
 
-def _by_signs(k: FloatArray, signs: Passage, level: float) -> Crossing:
-    """The posterior's median and central interval, open where an end lies beyond the runs; ValueError where both do."""
-    low, middle, high = (math.exp(signs.quantile(q)) for q in ((1 - level) / 2, 0.5, (1 + level) / 2))
-    window = float(k.min()), float(k.max())
-    if low < window[0] and high > window[1]:
-        raise ValueError(f"which of the {len(k)} runs reach the target says nothing of where it is crossed")
+def _by_signs(k: FloatArray, gap: FloatArray, level: float) -> Crossing:
+    """The posterior's median and central interval, an end of which is open where it lies beyond the runs."""
+    signs, x = passage(k, gap >= 0, WIDE), np.log(k)
+    low, middle, high = (signs.quantile(q) for q in ((1 - level) / 2, 0.5, (1 + level) / 2))
+    below, above = low < x.min(), high > x.max()
+    if not x.min() <= middle <= x.max():
+        if below and above:
+            raise ValueError(f"which of the {len(k)} runs reach the target says nothing of where it is crossed")
+        return _censored("above" if middle > x.max() else "below", k, level)
     return Crossing(
-        middle, low if low >= window[0] else None, high if high <= window[1] else None, signs.slope, None, None,
-        len(k), window, level, "probit", tuple(range(len(k))),
+        math.exp(middle), None if below else math.exp(low), None if above else math.exp(high), signs.slope, None, None,
+        len(k), (float(k.min()), float(k.max())), level, "probit", tuple(range(len(k))),
     )  # fmt: skip

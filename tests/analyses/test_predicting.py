@@ -13,7 +13,7 @@ import pytest
 from analyses.explain import Side, explain
 from analyses.followed import Followed
 from analyses.inputs import inputs
-from analyses.predicted import predicted_rows, sampled_prediction
+from analyses.predicted import _followed_rows, predicted_rows, sampled_prediction
 from analyses.run import check, run
 from analyses.spec import Spec
 from analyses.store import Row, Store
@@ -178,6 +178,44 @@ def test_explain_compares_neighbours_and_the_ends_and_says_so(tmp_path: Path, mo
     rows, both = explain(store, runs, Target("fraction", 0.1), random + measured((4.0 * math.exp(-total), 4.0, 4.0)))
     assert [(pair["subspace"], pair["measured"][0]) for pair in both[::3]] == [("coordinates", pytest.approx(-total)), ("fastfood", 0.0)]
     assert {row.subspace for row in rows} == {None, "fastfood"}
+
+
+def test_sides_of_other_examples_or_other_data_have_a_threshold_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("analyses.explain.RESAMPLES", 3)
+    store, sizes = Store(tmp_path), {"mini-t5-130k": 1, "mini-t5-240k": 2}
+    protocols = ("12 examples", "24 examples", "12 examples, data 1a2b3c4d")
+    runs, found = list[Run](), list[Row]()
+    for i, protocol in enumerate(protocols):
+        for name, size in sizes.items():
+            there = Store(tmp_path / str(i))
+            for each in invented(there, name, size, size + 10 * i):
+                renamed = Run(f"{i}-{each.id}", each.spec, [replace(row, protocol=protocol) for row in each.rows])
+                store.commit(renamed.id, each.spec, renamed.rows, there.arrays(each.id), {"seconds": 0.0})
+                runs.append(renamed)
+            k = 4.0 if size == 2 else 4.0 * (i + 2)
+            found.append(Row(name, size, "mini-sentiment", "k_star", k, protocol=protocol, low=k / 1.1, high=k * 1.1))
+    _, pairs = explain(store, runs, Target("fraction", 0.1), found)
+    assert [pair["measured"][0] for pair in pairs] == pytest.approx([math.log(i + 2) for i in range(3)])
+
+
+def test_errors_over_probes_are_the_jackknifes_of_all_at_once() -> None:
+    """gm's against delta's method: its log is half of log m0 and half of log m1, which move together over probes."""
+    random = np.random.default_rng(0)
+    probes, nodes = 400, np.geomspace(1e-2, 10, 5)
+    scale = 1 + 0.1 * random.standard_normal((probes, 1))
+    weights = np.stack([np.full((probes, 5), 20.0) * scale, np.full((probes, 5), 30.0) * scale**2])
+    kappa = np.array([np.inf, 1.0])
+    path = Followed(kappa, np.array([1.0, 0.5]), np.array([0.0, 0.1]), np.zeros(2), np.tile(nodes, (2, probes, 1)), weights, None, None)
+    target = float(path.envelope[1])
+    rows = {row.quantity: row for row in _followed_rows(path, "k_", target, 1e9, "d", row_of) if math.isnan(row.x)}
+    place = path.where(target)
+    assert not isinstance(place, str)
+    m0, m1 = (path.n_eff(point, place.kappa) for point in (0, 1))
+    assert (rows["k_m0"].value, rows["k_m1"].value) == (pytest.approx(m0.mean()), pytest.approx(m1.mean()))
+    influence = {"k_m0": m0 / m0.mean(), "k_m1": m1 / m1.mean(), "k_gm": (m0 / m0.mean() + m1 / m1.mean()) / 2}
+    for name, values in influence.items():
+        assert rows[name].stderr / rows[name].value == pytest.approx(values.std(ddof=1) / math.sqrt(probes), rel=1e-2)
+        assert math.log(rows[name].high / rows[name].low) / 2 == pytest.approx(1.966 * rows[name].stderr / rows[name].value, rel=1e-3)
 
 
 def test_the_command_says_what_is_missing_and_writes_rows_that_figures_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -59,6 +59,21 @@ def single(rows: list, quantity: str) -> float:
     return next(row.value for row in rows if row.quantity == quantity and math.isnan(row.x))
 
 
+@pytest.mark.parametrize("dims", [2, pytest.param(3, marks=pytest.mark.long)])
+def test_looks_of_a_trajectory_keep_the_loss_they_had_in_training_and_say_how_far_off_the_plane_it_is(dims, runs, folder):
+    store, names = runs
+    rows, _ = sliced(replace(LINE, directions="trajectory", dims=dims, at=names["a"], points=3), store, folder)
+    steps, losses = store.arrays(names["a"])["history"][:, :2].T
+    places = {(row.x, row.y): row.value for row in rows if row.quantity == "slice_place"}
+    own = {places[row.x, row.y]: row for row in rows if row.quantity == "slice_place_loss"}
+    assert [own[step].value for step in steps] == pytest.approx(losses, rel=1e-4)  # without early stop the loss that was watched
+    assert all(row.stderr > 0 for row in own.values())
+    off = next(row for row in rows if row.quantity == "off_plane")
+    assert off.value != 0 and off.stderr > 0 and "the largest difference" in off.note
+    # Where the run ended the plane touches the path: there both losses are one.
+    assert own[steps[-1]].value == pytest.approx(single(rows, "centre_loss"), rel=1e-6)
+
+
 SOUGHT = [each for each in DIRECTIONS if each not in ("filter", "optima")]
 PLACED = [(each, 1 + number % 2) for number, each in enumerate(SOUGHT)]  # each direction in one number of dimensions, the other is long
 PLACED_TOO = [pytest.param(each, 2 - number % 2, marks=pytest.mark.long) for number, each in enumerate(SOUGHT)]

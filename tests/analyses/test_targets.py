@@ -75,6 +75,21 @@ def test_of_the_metric_and_of_its_improvement_are_two_targets(tmp_path) -> None:
     assert found["k_part"].note.endswith("95 % bootstrap interval over runs")
 
 
+def test_a_loss_of_exactly_0_has_reached_the_target(tmp_path) -> None:
+    ks = (4, 6, 10, 16, 25, 40)
+    runs = [run("full", 9, 0.2, 0.8), *(run("apet", k, 0.7 * k**-0.3, 0.5, seed) for seed, k in enumerate(ks))]
+    perfect = replace(runs[-1], rows=[replace(row, value=0.0) if row.quantity == "loss" else row for row in runs[-1].rows])
+    found = by_quantity(Store(tmp_path), [*runs[:-1], perfect], Target("loss", 0.35))
+    assert found["runs"].value == len(ks)
+    assert found["k_loss"].value == pytest.approx(2 ** (1 / 0.3), rel=0.05)
+
+
+def test_nothing_lies_above_a_chance_of_one(tmp_path) -> None:
+    runs = [run("apet", k, 0.5, 0.9 if k < 9 else 1.0) for k in (4, 8, 16, 32)]
+    runs = [replace(each, rows=[replace(row, value=1.0) if row.quantity == "chance" else row for row in each.rows]) for each in runs]
+    assert by_quantity(Store(tmp_path), runs, Target("above_chance", 0.1))["k_low"].note.startswith("undecided: answers without a model")
+
+
 @pytest.mark.parametrize(
     ("full", "target", "note"),
     [

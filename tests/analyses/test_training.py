@@ -2,6 +2,7 @@
 
 import copy
 import json
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -158,7 +159,8 @@ def test_the_table_averages_over_seeds(seeds):
     rows = [row for name in seeds.run_ids() for row in seeds.rows(name) if (row.quantity, row.split) == ("accuracy", "validation")]
     assert line["seeds"] == 3
     assert line["value"] == pytest.approx(np.mean([row.value for row in rows]))
-    assert line["stderr"] >= min(row.stderr for row in rows)
+    assert line["stderr_seeds"] == pytest.approx(np.std([row.value for row in rows], ddof=1) / 3**0.5)
+    assert line["stderr"] == pytest.approx(math.hypot(np.mean([row.stderr for row in rows]), line["stderr_seeds"]))
     assert (line["metric"], line["chance"], line["k"]) == ("accuracy", 0.5, 30)
 
 
@@ -166,7 +168,9 @@ def test_runs_that_differ_in_more_than_their_seeds_are_not_averaged(folder, tmp_
     store = Store(tmp_path)
     for change in ({}, {"position_seed": 1}, {"scope": "decoder"}):
         run(replace(BASE, **change), store, folder)
-    assert {line["settings"]: line["seeds"] for line in table(store)} == {"scope ": 2, "scope decoder": 1}
+    lines = {line["settings"]: line for line in table(store)}
+    assert {settings: line["seeds"] for settings, line in lines.items()} == {"scope ": 2, "scope decoder": 1}
+    assert math.isnan(lines["scope decoder"]["stderr_seeds"]) and lines["scope decoder"]["stderr"] > 0  # over examples alone
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet", ".tex", ".md"])

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 from rouge_score.rouge_scorer import RougeScorer
+from scipy.stats import binomtest
 
-from apet.metrics import METRICS, exact_match, f1, normalised, rouge_l
+from apet.metrics import METRICS, Z, exact_match, f1, normalised, rouge_l, stderr_of_mean
 
 
 @pytest.mark.parametrize(
@@ -81,3 +82,23 @@ def test_every_metric_is_one_for_the_answer_itself_and_first_of_its_group():
     for name, group in METRICS.items():
         assert next(iter(group)) == name
         assert all(metric("some words, here", ["other", "some words, here"]) == 1.0 for metric in group.values())
+
+
+@pytest.mark.parametrize(("right", "n"), [(0, 1), (1, 1), (6, 6), (0, 6), (3, 10), (19, 20), (870, 1000)])
+def test_the_interval_of_a_share_holds_wilsons(right: int, n: int):
+    """Agresti and Coull's interval has Wilson's centre, and is never shorter (Brown, Cai and DasGupta 2001)."""
+    wilson = binomtest(right, n).proportion_ci(0.95, method="wilson")
+    centre, half = (wilson.high + wilson.low) / 2, (wilson.high - wilson.low) / 2
+    assert (right + Z**2 / 2) / (n + Z**2) == pytest.approx(centre, abs=1e-4)
+    assert 0.9999 * half <= Z * stderr_of_mean([1.0] * right + [0.0] * (n - right)) <= 1.4 * half
+
+
+def test_scores_that_are_all_alike_have_an_error_that_falls_with_their_number():
+    for score in (0.0, 0.4, 1.0):
+        errors = [float(stderr_of_mean([score] * n)) for n in (1, 6, 60, 600)]
+        assert errors == sorted(errors, reverse=True) and 0 < errors[-1] < 5 / 600
+
+
+def test_many_scores_have_the_ordinary_error_and_points_of_a_grid_their_own():
+    scores = np.random.default_rng(0).beta(2, 3, size=(3, 4000))
+    assert stderr_of_mean(scores) == pytest.approx(scores.std(axis=1, ddof=1) / 4000**0.5, rel=5e-3)

@@ -230,4 +230,8 @@ def _slices(base: Row) -> list[Row]:
     ]  # fmt: skip
     looks = [(norm * 0.8 * 0.6**i, norm * 0.2 * math.sin(i), 20 * i) for i in range(8)]
     rows += [{**common, "quantity": "slice_place", "x": x, "y": y, "value": step} for x, y, step in looks]
+    rows += [
+        {**common, "split": "train", "quantity": "slice_place_loss", "x": x, "y": y, "value": 2.0 - 0.01 * step} for x, y, step in looks
+    ]
+    rows.append({**common, "split": "train", "quantity": "off_plane", "value": -0.074, "stderr": 0.02})
     return rows

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from mpl_toolkits.mplot3d.axes3d import Axes3D
@@ -295,3 +296,11 @@ def test_axes_of_a_trajectory_bear_the_explained_variance():
     assert (panel.get_xlabel(), panel.get_ylabel()) == ("PC 1 (71 % of variance)", "PC 2 (18 % of variance)")
     path = panel.lines[0]
     assert len(np.asarray(path.get_xdata())) == 8
+
+
+def test_looks_of_a_trajectory_have_the_colour_of_their_own_loss_and_the_title_says_how_far_off_the_plane_they_are():
+    (panel, bar) = FIGURES["contours"](study(ONE)).axes
+    looks = next(part for part in panel.collections if isinstance(part, PathCollection))
+    assert np.asarray(looks.get_array()) == pytest.approx([2.0 - 0.2 * i for i in range(8)])
+    assert (looks.norm.vmin, looks.norm.vmax) == pytest.approx(bar.get_ylim())
+    assert panel.get_title(loc="left").splitlines()[1] == "off the plane: ≤ 0.074"
