@@ -46,9 +46,9 @@ class Projected:
 
     def _take(self, i: int, weight: Tensor) -> None:
         """Pull the gradient of tensor i, which is whole, back to z, and free it."""
-        assert weight.grad is not None
-        found = self.projection.pull_one(weight.grad.to(self.z.dtype), i, self.z.detach())
-        weight.grad = None
+        gradient, weight.grad = weight.grad, None  # first: if memory runs out below, another attempt must not add to it
+        assert gradient is not None
+        found = self.projection.pull_one(gradient.to(self.z.dtype), i, self.z.detach())
         self.z.grad = found if self.z.grad is None else self.z.grad + found
 
     def bind(self, z: Tensor) -> None:

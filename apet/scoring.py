@@ -30,6 +30,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from apet.errors import UsageError
+from apet.memory import in_parts
 from apet.tasks import Example, Task
 
 Item = dict[str, Any]  # one encoded example: input_ids, target (its label, or the pieces of its text), ...
@@ -100,19 +101,16 @@ class Scorer(ABC):
     def calibrate(self, model: nn.Module, examples: Sequence[Example]) -> None:
         """Measure the label words' prior under `model`, the untuned one, on `examples` (labels are not looked at)."""
         if not self.task.generates:
-            logits = torch.cat([self.logits(model, batch).double() for batch in self.batches(examples, 64)])
-            self.prior += logits.mean(0).to(self.prior)
+            parts = in_parts(lambda items: self.logits(model, self.collate(items)).double(), self.encode(examples), 64)
+            self.prior += torch.cat(list(parts)).mean(0).to(self.prior)
 
     @torch.no_grad()
     def generate(self, model: nn.Module, examples: Sequence[Example], size: int = 64) -> list[str]:
         """What the model answers by greedy decoding, as text; labels and targets are not looked at."""
         longest = MAX_TARGET if self.task.generates else max(len(self._pieces(word)) for word in self.task.words)
         items = [item | {"target": []} for item in self.encode(examples)]
-        found: list[str] = []
-        for start in range(0, len(items), size):
-            written = self._go_on(model, self.collate(items[start : start + size]), longest)
-            found += self.tokenizer.batch_decode(written, skip_special_tokens=True)
-        return [text.strip() for text in found]
+        written = in_parts(lambda part: self._go_on(model, self.collate(part), longest), items, size)
+        return [text.strip() for part in written for text in self.tokenizer.batch_decode(part, skip_special_tokens=True)]
 
     def spelling(self, label: int) -> str:
         """What of the label's word the model can write: all of it, or at one [MASK] its first piece."""
