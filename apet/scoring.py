@@ -346,12 +346,12 @@ def scorer_of(loaded: Any, task: Task, max_length: int = 128, device: str = "cpu
     return FORMS[form](task, loaded.tokenizer, max_length, device)
 
 
-def cross_entropy(logits: Tensor, batch: Batch) -> tuple[Tensor, float]:
-    """(sum of losses, total weight): the pieces of an exact mean over any batching; weight counts examples, or pieces of text."""
+def cross_entropy(logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+    """(sum of losses, total weight), 0-d each: the parts of an exact mean over any batching. The weight counts examples, or tokens."""
     logits = logits.float() if logits.dtype.itemsize < 4 else logits
     labels = batch["labels"]
     loss_sum = F.cross_entropy(logits.flatten(0, -2), labels.flatten(), ignore_index=IGNORED, reduction="sum")
-    return loss_sum, float((labels != IGNORED).sum())
+    return loss_sum, (labels != IGNORED).sum()
 
 
 def _positions(model: nn.Module, batch: Batch) -> Batch:

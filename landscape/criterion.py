@@ -27,11 +27,11 @@ class CrossEntropy:
     def __init__(self, labels: Callable[[Any], Tensor] = lambda batch: batch["labels"], ignored: int = -100) -> None:
         self.labels, self.ignored = labels, ignored
 
-    def __call__(self, outputs: Tensor, batch: Any) -> tuple[Tensor, float]:
+    def __call__(self, outputs: Tensor, batch: Any) -> tuple[Tensor, Tensor]:
         """(sum of losses, number of labels that count)."""
         labels = self.labels(batch)
         loss_sum = F.cross_entropy(_rows(outputs), labels.reshape(-1), ignore_index=self.ignored, reduction="sum")
-        return loss_sum, float((labels != self.ignored).sum())
+        return loss_sum, (labels != self.ignored).sum()
 
     def losses(self, outputs: Tensor, batch: Any) -> Tensor:
         """Each example's sum of losses, (B,)."""

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from landscape.graphs import MEMORY, Graphs
-from landscape.objective import Objective, jvp, leaf, vjp
+from landscape.objective import Objective, Term, jvp, leaf, vjp
 from landscape.random import generator
 
 Product = Callable[[Tensor], Tensor]  # v (k,) -> a batch's sum (k,)
@@ -33,7 +33,7 @@ class Curvature(ABC):
         self._graphs = Graphs(lambda number: self._graph(leaf(self.z), number), memory)
 
     @abstractmethod
-    def _graph(self, z: Tensor, number: int) -> tuple[Product, float]:
+    def _graph(self, z: Tensor, number: int) -> tuple[Product, Tensor | float]:
         """The product with the matrix of batch `number`, summed over it, from the leaf z; and the batch's weight."""
 
     def matvec(self, v: Tensor) -> Tensor:
@@ -60,7 +60,7 @@ class Curvature(ABC):
     def __exit__(self, *_: object) -> None:
         self.release()
 
-    def _term(self, number: int, columns: Tensor) -> tuple[Tensor, float]:
+    def _term(self, number: int, columns: Tensor) -> Term:
         product, weight = self._graphs.of(number)
         return torch.stack([product(v) for v in columns], dim=1), weight
 
@@ -68,7 +68,7 @@ class Curvature(ABC):
 class Hessian(Curvature):
     """The Hessian of an objective at z, shape (k,), by double backward; may be indefinite."""
 
-    def _graph(self, z: Tensor, number: int) -> tuple[Product, float]:
+    def _graph(self, z: Tensor, number: int) -> tuple[Product, Tensor | float]:
         batch = self.objective.batches[number]
         loss_sum, weight = self.objective.criterion(self.objective.outputs(z, batch), batch)
         gradient = vjp(loss_sum, z, differentiable=True)
@@ -90,7 +90,7 @@ class GaussNewton(Curvature):
         if samples is not None and not hasattr(objective.criterion, "sampled_curvature"):
             raise ValueError("only a criterion with `sampled_curvature` can be sampled, such as landscape.CrossEntropy")
 
-    def _graph(self, z: Tensor, number: int) -> tuple[Product, float]:
+    def _graph(self, z: Tensor, number: int) -> tuple[Product, Tensor | float]:
         batch = self.objective.batches[number]
         outputs = self.objective.outputs(z, batch)
         with torch.no_grad():
@@ -108,7 +108,7 @@ class GaussNewton(Curvature):
         columns = vectors.detach().to(device=self.device, dtype=self.dtype).T.contiguous()
         return self.objective.mean(self._forms(number, columns) for number in range(len(self.objective.batches)))
 
-    def _forms(self, number: int, columns: Tensor) -> tuple[Tensor, float]:
+    def _forms(self, number: int, columns: Tensor) -> Term:
         criterion: Any = self.objective.criterion
         batch, z = self.objective.batches[number], leaf(self.z)
         outputs = self.objective.outputs(z, batch)
@@ -145,7 +145,7 @@ class EmpiricalFisher(Curvature):
         if not hasattr(objective.criterion, "losses"):
             raise ValueError("an empirical Fisher matrix needs a criterion with `losses`, such as landscape.CrossEntropy")
 
-    def _graph(self, z: Tensor, number: int) -> tuple[Product, float]:
+    def _graph(self, z: Tensor, number: int) -> tuple[Product, Tensor | float]:
         criterion: Any = self.objective.criterion
         batch = self.objective.batches[number]
         outputs = self.objective.outputs(z, batch)
