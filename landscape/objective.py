@@ -91,8 +91,9 @@ class Objective(Generic[Batch]):
                 value, mass = value + term.detach().double(), mass + weight
         together = self.total(torch.cat([value.reshape(-1), mass.reshape(1)]))
         if not self._weighed:
-            if not together[-1] > 0:
-                raise ValueError(f"the batches' weights must sum to a positive number, got {float(together[-1])}")
+            total = float(together[-1])
+            if not total > 0:
+                raise ValueError(f"the batches' weights must sum to a positive number, got {total}")
             self._weighed = True
         return together[:-1].view(value.shape) / together[-1]
 
