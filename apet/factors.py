@@ -50,11 +50,11 @@ class Factors:
 
     def live(self) -> int:
         """How many entries of the weight have a token whose left and right factor are not zero there."""
-        (m, n), pairs = self.shape, [pair for each in self.pairs.values() for pair in each]
+        pairs = [pair for each in self.pairs.values() for pair in each]
         if not pairs:
             return 0
         if all(left.dim() == 2 for left, _ in pairs) and bool(torch.stack([right.all() for _, right in pairs]).all()):
-            return n * int(torch.stack([left.any(0) for left, _ in pairs]).any(0).sum())
+            return self.shape[1] * int(torch.stack([left.any(0) for left, _ in pairs]).any(0).sum())
         return sum(int((part != 0).any(0).sum()) for part in self._gradients(lambda x: (x != 0).to(x.dtype)))
 
     def _by_tokens(self) -> Tensor:

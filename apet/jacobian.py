@@ -41,7 +41,7 @@ def gram_matrix(
     with only_trainable(model, tensors):
         while True:
             try:
-                gram, live = _Pass(model, scorer, items, dense).gram(tensors, memory, report)
+                gram, live = Passes(model, scorer, items, dense).gram(tensors, memory, report)
                 return gram.cpu(), live / space.size
             except _UsedOtherwise as found:
                 dense |= found.ids
@@ -55,7 +55,7 @@ class _UsedOtherwise(Exception):
         self.ids = ids
 
 
-class _Pass:
+class Passes:
     """Passes over the examples; the tensors with the ids `dense` have their gradients from autograd."""
 
     def __init__(self, model: nn.Module, scorer: Scorer, items: Sequence[Item], dense: set[int]):
@@ -68,7 +68,7 @@ class _Pass:
         gram, live = torch.zeros(self.rows, self.rows, dtype=torch.float64, device=tensors[0].device), 0
         groups = self._groups(tensors, memory)
         for number, group in enumerate(groups):
-            factors, gradients = self._of(group, lambda done, at=number: report(at * self.rows + done, len(groups) * self.rows))
+            factors, gradients = self.of(group, lambda done, at=number: report(at * self.rows + done, len(groups) * self.rows))
             gram += (gradients @ gradients.T).double()
             live += int((gradients != 0).any(0).sum())
             while factors:  # freed one by one
@@ -77,7 +77,7 @@ class _Pass:
                 live += each.live()
         return gram, live
 
-    def _of(self, group: Sequence[Tensor], report: Callable[[int], None]) -> tuple[list[Factors], Tensor]:
+    def of(self, group: Sequence[Tensor], report: Callable[[int], None]) -> tuple[list[Factors], Tensor]:
         """The factors of the group's weights, and the gradients of its other tensors (m, their scalars)."""
         dense = [t for t in group if self._is_dense(t)]
         factors = {id(t): Factors((t.shape[0], t.shape[1]), self.rows) for t in group if not self._is_dense(t)}

@@ -30,7 +30,7 @@ aten = torch.ops.aten
 
 
 class HostReads(TorchDispatchMode):
-    """While it lasts, `places` counts host reads of tensors on `device` by the line of code that asks; `masks` are those of transformers."""
+    """While it lasts, `places` counts host reads of tensors on `device` by the line that asks; `masks` are those of transformers."""
 
     def __init__(self, device: str = "meta"):
         super().__init__()
