@@ -88,7 +88,7 @@ def _scaled(spec: Spec, here: Point, gradient: Any, context: Context) -> Any:
     from landscape.estimators import diagonal
 
     matrix = "ggn" if spec.directions == "fisher" else "hessian"
-    with recorded(matrix_at(here, matrix), gradient, here, context) as operator:
+    with recorded(matrix_at(here, matrix), here, context) as operator:
         estimate = diagonal(operator, min(PROBES, len(here.z)), spec.train_seed).mean(1).abs()
     return _apart(scaled(_random(spec, here), estimate))
 
@@ -98,7 +98,7 @@ def _eigenvectors(spec: Spec, here: Point, gradient: Any, context: Context) -> A
 
     if spec.dims > len(here.z):
         raise UsageError(f"{len(here.z)} coordinates have no {spec.dims} eigenvectors")
-    with recorded(matrix_at(here, spec.directions), gradient, here, context) as operator:
+    with recorded(matrix_at(here, spec.directions), here, context) as operator:
         steps = min(LANCZOS_STEPS, len(here.z))
         return eigenpairs(operator, spec.dims, steps, which="magnitude", seed=spec.train_seed).eigenvectors.to(here.z)
 
