@@ -238,13 +238,11 @@ def matrix_at(point: Point, matrix: str, samples: int | None = None, seed: int =
 
 
 def graph_memory(point: Point) -> float:
-    """Bytes in which graphs may be kept: a quarter of what is free, which processes share."""
-    import psutil
-    import torch
+    """Bytes in which graphs may be kept: a quarter of what is free, which processes on one CPU share."""
+    from apet.memory import free_memory
 
-    on_gpu = point.objective.device.type == "cuda"
-    free = torch.cuda.mem_get_info(point.objective.device)[0] if on_gpu else psutil.virtual_memory().available
-    return free / 4 / (1 if on_gpu else point.processes.num_processes)
+    device = point.objective.device
+    return free_memory(device) / 4 / (1 if device.type == "cuda" else point.processes.num_processes)
 
 
 def settings(point: Point) -> str:
