@@ -50,7 +50,7 @@ def jacobian(model: nn.Module, space: ParameterSpace, scorer: Scorer) -> Tensor:
             for difference in logits[1:] - logits[0]:
                 each = torch.autograd.grad(difference, tensors, retain_graph=True, allow_unused=True, materialize_grads=True)
                 rows.append(torch.cat([g.flatten() for g in each]))
-    return torch.stack(rows).double()
+    return torch.stack(rows).double().cpu()
 
 
 def agrees(model: nn.Module, space: ParameterSpace, scorer: Scorer, **options) -> None:
@@ -65,11 +65,12 @@ def agrees(model: nn.Module, space: ParameterSpace, scorer: Scorer, **options) -
 
 @pytest.mark.parametrize("scope", ["", "all"])
 @pytest.mark.parametrize("name", MODELS)
-def test_it_is_that_of_the_jacobian(name, scope):
+def test_it_is_that_of_the_jacobian(name, scope, device):
     model = loaded(name)
+    model.model.to(device)
     space = ParameterSpace.of(model.model, *([scope] if scope else []))
     flags = [p.requires_grad for p in model.model.parameters()]
-    agrees(model.model, space, scorer_of(model, THREE))
+    agrees(model.model, space, scorer_of(model, THREE, device=device))
     assert [p.requires_grad for p in model.model.parameters()] == flags
 
 

@@ -69,12 +69,15 @@ def test_a_size_that_is_no_power_of_two_is_refused():
 
 @pytest.mark.parametrize("kind", LINEAR)
 @pytest.mark.parametrize("k", [1, 7, 300])
-def test_lift_and_pull_are_adjoint(kind, k):
+def test_lift_and_pull_are_adjoint(kind, k, device):
     projection = project(kind, space_of(5, 700, 1, 40), k, 3)
-    z = torch.randn(k, dtype=torch.float64)
-    w = {name: torch.randn(shape, dtype=torch.float64) for name, shape in projection.space.tensors}
-    left = sum((delta * w[name]).sum() for name, delta in projection.lift(z).items())
+    z = torch.randn(k, dtype=torch.float64, device=device)
+    w = {name: torch.randn(shape, dtype=torch.float64, device=device) for name, shape in projection.space.tensors}
+    lifted = projection.lift(z)
+    left = sum((delta * w[name]).sum() for name, delta in lifted.items())
     torch.testing.assert_close(left, z @ projection.pull(w), rtol=1e-11, atol=1e-11)
+    for name, delta in projection.lift(z.cpu()).items():  # no device changes the map
+        torch.testing.assert_close(lifted[name].cpu(), delta, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["fastfood", "countsketch", "gaussian"])
