@@ -54,7 +54,7 @@ class Entries:
     def at(cls, shape: tuple[int, int], flat: Tensor, kernel: str | None = None, device: torch.device | str = "cpu") -> Entries:
         """The entries, on `device`, at ascending places `flat` (k,) of the flattened matrix, which are on the host."""
         rows, cols = flat // shape[1], flat % shape[1]
-        occupied = tuple(int(torch.bincount(each, minlength=1).count_nonzero()) for each in (rows, cols))
+        occupied = int(torch.bincount(rows).count_nonzero()), int(torch.bincount(cols).count_nonzero())
         return cls(shape, _starts(rows, shape[0]).to(device), cols.int().to(device), occupied, None, kernel)
 
     @property

@@ -13,7 +13,8 @@ from torch.utils.checkpoint import checkpoint
 
 from apet.errors import ApetError, UsageError
 
-Item, Result = TypeVar("Item"), TypeVar("Result")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 SMALLER = "lower max_length or use a smaller model"  # what helps where one example at a time is too much
 
 # How libraries say it where they have no exception of its own for it.

@@ -29,5 +29,5 @@ class Written:
         return _memory(kept) == _memory(z) or torch.equal(kept, z)
 
 
-def _memory(z: Tensor) -> tuple[int, int, torch.Size, tuple[int, ...]]:
+def _memory(z: Tensor) -> tuple[object, ...]:
     return z.untyped_storage()._cdata, z.storage_offset(), z.shape, z.stride()

@@ -42,11 +42,13 @@ class CrossEntropy:
     def curvature(self, outputs: Tensor, batch: Any) -> Middle:
         """u -> (diag(p) - pp') u at every label that counts, p = softmax(outputs).
 
-        In float64: where the model is sure, float32 would leave nothing of the difference.
+        In float64: where the model is sure, float32 would leave nothing of the difference. p is computed anew each time, so that nothing
+        of twice the outputs' size is kept beside their graph.
         """
-        p = self._counted(outputs, batch).double().softmax(-1) * self._mask(batch)
+        logits, mask = self._counted(outputs, batch), self._mask(batch)
 
         def middle(u: Tensor) -> Tensor:
+            p = logits.double().softmax(-1) * mask
             weighted = p * u
             return (weighted - p * weighted.sum(-1, keepdim=True)).to(u)
 

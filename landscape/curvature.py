@@ -30,7 +30,7 @@ class Curvature(ABC):
     def __init__(self, objective: Objective[Any], z: Tensor, *, memory: float = MEMORY) -> None:
         self.objective, self.z = objective, objective.vector(z, "z").clone()
         self.size, self.dtype, self.device = objective.size, objective.dtype, objective.device
-        self._graphs = Graphs(lambda number: self._graph(leaf(self.z), number), memory)
+        self._graphs = Graphs(lambda number: self._graph(leaf(self.z), number), memory, objective.batches)
 
     @abstractmethod
     def _graph(self, z: Tensor, number: int) -> tuple[Product, Tensor | float]:
