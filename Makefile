@@ -5,7 +5,7 @@ PY := .venv/bin/python
 JOBS ?= 2
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test test-long lint bench bench-peers clean
+.PHONY: demo test test-long check-gpu lint bench bench-peers clean
 
 demo: .venv/ready
 	@echo "demo: short runs of three built-in models, then tables and figures; 4 to 12 minutes on two cores"
@@ -24,8 +24,16 @@ test: .venv/ready lint  # in two parts, so that no worker imports and holds ever
 test-long: .venv/ready
 	$(PYTEST) -m long
 
+# With whatever torch and transformers are there: a machine with a GPU may have no network and no .venv.
+GPU_PY := $(shell test -x $(PY) && echo $(PY) || echo $(PYTHON))
+check-gpu:
+	@$(GPU_PY) -c "import sys, torch; sys.exit(None if torch.cuda.is_available() else 'check-gpu: torch finds no CUDA device on this machine')"
+	HF_HUB_OFFLINE=1 $(GPU_PY) -m pytest -m "not long" tests/test_device.py
+	HF_HUB_OFFLINE=1 $(GPU_PY) -m pytest -m "not long" -k cuda tests/landscape/test_operators.py tests/apet/test_projections.py tests/apet/test_jacobian.py
+	HF_HUB_OFFLINE=1 $(GPU_PY) benchmarks/gram.py --quick --device cuda
+
 # Full runs, one thread; their last lines are kept under benchmarks/results.
-BENCHMARKS := kernels readout projections apet_step hvp surface estimators thresholds prediction train_resume rehearsal kill_resume store_scale
+BENCHMARKS := kernels readout projections apet_step hvp gram surface estimators thresholds prediction train_resume rehearsal kill_resume store_scale
 bench: .venv/ready
 	mkdir -p benchmarks/results
 	for name in $(BENCHMARKS); do $(PY) benchmarks/$$name.py | tee /dev/stderr | tail -n 1 > benchmarks/results/$$name.json; done

@@ -57,7 +57,7 @@ def about(
     worst = sharpness_worst(here.objective, here.z, radius, STEPS, STARTS, seed)
     context.report("basin width", 0, 0)
     width = basin_width(loss, here.z, LEVEL, FARTHEST * norm, RAYS, seed)
-    with recorded(matrix_at(here, "hessian"), gradient, here, context) as hessian:
+    with recorded(matrix_at(here, "hessian"), here, context) as hessian:
         ratio, error = hessian_ratio(hessian, LANCZOS_STEPS, seed)
     dimension, spread = _angular_dimension(spec, here, norm)
     # A lower bound from few ascents has no sampling error; how far they are apart says how far it is to be trusted.

@@ -1,14 +1,16 @@
 """Losses of single examples at points of a subspace, kept on disk as they are computed.
 
 Slices, paths, balls and rays all ask for losses at points, one after the other, each a function of what was found before. Started
-again they ask for the same points, and are given what was kept, bitwise; so none of them needs a checkpoint of its own. That
-every example's loss is kept, not the mean alone, makes differences between points paired: what one sentence adds to both cancels.
+again they ask for the same points in the same order (`analyses.kept`), and are given what was kept, bitwise; so none of them needs a
+checkpoint of its own. That every example's loss is kept, not the mean alone, makes differences between points paired: what one
+sentence adds to both cancels.
 """
 
 from __future__ import annotations
 
 import hashlib
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from analyses.kept import named_tensors, same, sketch
 from apet.files import write_whole
 from apet.metrics import stderr_of_mean
 
@@ -63,7 +66,9 @@ class Evaluated:
         self.path = folder / f"checkpoint.{file}.safetensors"
         self.measures = _measures(objectives, metric)
         self.size = sum(len(each.weights) for each in self.measures)  # numbers a point
-        self._known = _kept(self.path, name)
+        self._known = deque(_kept(self.path, name))  # of an earlier start, in the order in which they were asked for
+        self._asked: list[tuple[np.ndarray, np.ndarray]] = []  # (sketch of z, numbers) of each point of this start
+        self._found: dict[bytes, np.ndarray] = {}  # by the bytes of z: within one start a point may be asked for again
         self._saved, self._new = time.monotonic(), 0
         self.made = 0  # points that were not known
 
@@ -72,15 +77,30 @@ class Evaluated:
 
     def many(self, points: Any) -> np.ndarray:
         """The numbers at each of points (P, k), (P, all)."""
-        keys = [hashlib.blake2b(z.detach().cpu().contiguous().numpy().data, digest_size=16).hexdigest() for z in points]
-        new = [i for i, key in enumerate(keys) if key not in self._known]
+        keys = [hashlib.blake2b(z.detach().cpu().contiguous().numpy().data, digest_size=16).digest() for z in points]
+        new = list({key: i for i, key in reversed(list(enumerate(keys))) if key not in self._found}.values())[::-1]
+        while new and self._replayed(keys[new[0]], points[new[0]]):
+            del new[0]
         if new:
+            self._known.clear()
             found = [_numbers(each, points[new], self.metric, self.outputs) for each in self.objectives.values()]
-            self._known.update(zip([keys[i] for i in new], np.concatenate(found, axis=1), strict=True))
+            for i, numbers in zip(new, np.concatenate(found, axis=1), strict=True):
+                self._note(keys[i], points[i], numbers)
             self.made, self._new = self.made + len(new), self._new + len(new)
             if time.monotonic() - self._saved >= self.seconds:
                 self.flush()
-        return np.stack([self._known[key] for key in keys])
+        return np.stack([self._found[key] for key in keys])
+
+    def _replayed(self, key: bytes, z: Any) -> bool:
+        """Whether the next of the known points is this one, which then is found."""
+        if not self._known or not same(self._known[0][0], sketch(z[:, None])):
+            return False
+        self._note(key, z, self._known.popleft()[1])
+        return True
+
+    def _note(self, key: bytes, z: Any, numbers: np.ndarray) -> None:
+        self._found[key] = numbers
+        self._asked.append((sketch(z[:, None]), numbers))
 
     def __enter__(self) -> Evaluated:
         return self
@@ -95,31 +115,16 @@ class Evaluated:
         started = time.monotonic()
         if self._new:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            keys, numbers = list(self._known), np.stack(list(self._known.values()))
-            names = np.frombuffer(bytes.fromhex("".join(keys)), np.uint8).reshape(len(keys), -1)
-            write_whole(self.path, save({"keys": names, "numbers": numbers}, {"name": self.name}))
+            sketches, numbers = (np.stack(each) for each in zip(*self._asked, strict=True))
+            write_whole(self.path, save({"sketches": sketches, "numbers": numbers}, {"name": self.name}))
         self._saved, self._new = time.monotonic(), 0
         self.seconds = max(self.seconds, 20 * (self._saved - started))  # all is written each time: at most a twentieth of the time
 
 
-def _kept(path: Path, name: str) -> dict[str, np.ndarray]:
-    """The numbers that are on the disk, by point."""
+def _kept(path: Path, name: str) -> list[tuple[np.ndarray, np.ndarray]]:
+    """(sketch, numbers) of the points that are on the disk."""
     tensors = named_tensors(path, name)
-    return {key.tobytes().hex(): each for key, each in zip(tensors["keys"], tensors["numbers"], strict=True)} if tensors else {}
-
-
-def named_tensors(path: Path, name: str) -> dict[str, np.ndarray]:
-    """The tensors of a safetensors file that was written under `name`; none where there is no such file, or a damaged one."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, "numpy") as file:
-            if (file.metadata() or {}).get("name") != name:
-                return {}
-            names = file.keys()
-            return {key: file.get_tensor(key) for key in names}
-    except (OSError, SafetensorError, ValueError):
-        return {}
+    return list(zip(tensors["sketches"], tensors["numbers"], strict=True)) if tensors else []
 
 
 def _measures(objectives: dict[str, Any], metric: bool) -> list[Measure]:

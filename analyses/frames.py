@@ -108,7 +108,7 @@ def _estimated_size(spec: Spec, here: Point, gradient: Any, context: Context) ->
     from landscape.estimators import diagonal
 
     matrix = "ggn" if spec.directions == "fisher" else "hessian"
-    with recorded(matrix_at(here, matrix), gradient, here, context) as operator:
+    with recorded(matrix_at(here, matrix), here, context) as operator:
         estimates = diagonal(operator, min(PROBES, len(here.z)), spec.train_seed)
     errors = estimates.std(1) / estimates.shape[1] ** 0.5 if estimates.shape[1] > 1 else torch.zeros(len(estimates))
     return torch.maximum(estimates.mean(1).abs(), errors)
@@ -119,7 +119,7 @@ def _eigenvectors(spec: Spec, here: Point, gradient: Any, context: Context) -> A
 
     if spec.dims > len(here.z):
         raise UsageError(f"{len(here.z)} coordinates have no {spec.dims} eigenvectors")
-    with recorded(matrix_at(here, spec.directions), gradient, here, context) as operator:
+    with recorded(matrix_at(here, spec.directions), here, context) as operator:
         steps = min(LANCZOS_STEPS, len(here.z))
         return eigenpairs(operator, spec.dims, steps, which="magnitude", seed=spec.train_seed).eigenvectors.to(here.z)
 

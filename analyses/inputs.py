@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache, lru_cache, partial
 from pathlib import Path
@@ -207,6 +209,29 @@ def mounted_for(spec: Spec, model: Any, scorer: Any, examples: list) -> Any:
     order, score = ("score", measured) if spec.order in SCORED_ORDERS else (spec.order, None)
     choice = Choice(spec.k, spec.matched, spec.position_seed, spec.operation_names, spec.scope, spec.unit, order, score, spec.subspace)
     return mount(spec.method, model, choice)
+
+
+@contextmanager
+def tuned(spec: Spec, model: Any, scorer: Any, examples: list) -> Iterator[Any]:
+    """The spec's method mounted (`mounted_for`) for as long as the block lasts; afterwards `model` is bitwise what it was.
+
+    Entries and projections of apet are tuned in the model itself and a classification head with them; all else changes what the model is
+    made of, and is mounted on a copy.
+    """
+    import torch
+
+    in_place = spec.method == "apet" and spec.operations == "add"
+    mounted = mounted_for(spec, model if in_place else copy.deepcopy(model), scorer, examples)
+    head = {name: mounted.trainable[name].detach().clone() for name in mounted.head}
+    try:
+        yield mounted
+    finally:
+        if in_place:
+            for name, value in head.items():
+                with torch.no_grad():
+                    mounted.trainable[name].copy_(value)
+                mounted.trainable[name].grad = None
+            mounted.attached.detach()
 
 
 def row_maker(spec: Spec, found: Inputs) -> Callable[..., Row]:

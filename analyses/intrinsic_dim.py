@@ -18,6 +18,7 @@ from analyses.study import Search
 from analyses.targets import Run, Target
 from analyses.thresholds import LEVEL, thresholds
 from apet.errors import UsageError
+from apet.launch import world_size
 
 HALVINGS = 6  # of full fine-tuning's steps, for the map from a metric to the training loss
 
@@ -67,7 +68,15 @@ def intrinsic_dim(
     spec: Spec, store: Store, search: Search, predict: bool = True, measure: bool = True, data: Path | None = None, device: str = "cpu",
     report: Report = lambda *_: None, force: bool = False, stage: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[dict[str, Any], list[Row]]:  # fmt: skip
-    """Measure and predict k* of `spec`'s model, task and subspace; returns the command's JSON object and all rows."""
+    """Measure and predict k* of `spec`'s model, task and subspace; returns the command's JSON object and all rows.
+
+    Raises UsageError where several processes were started for it.
+    """
+    if world_size() > 1:
+        raise UsageError(
+            f"intrinsic-dim takes one process, and {world_size()} were started: run it without accelerate launch or torchrun, "
+            "or its runs side by side by 'study --jobs N'"
+        )
     check_fields(spec, search, predict, measure)
     known = references(spec, search, predict)
     total = len(known) + (search.runs if measure else 0)

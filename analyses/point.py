@@ -262,27 +262,32 @@ def matrix_at(point: Point, matrix: str, samples: int | None = None, seed: int =
 
 
 def graph_memory(point: Point) -> float:
-    """Bytes in which graphs may be kept: a quarter of what is free, which processes share."""
-    import psutil
+    """Bytes in which graphs may be kept: a quarter of what is free, which processes on one CPU share."""
+    from apet.memory import free_memory
+
+    device = point.objective.device
+    return free_memory(device) / 4 / (1 if device.type == "cuda" else point.processes.num_processes)
+
+
+def settings(point: Point) -> str:
+    """What numbers at the point depend on, beyond rounding, and may change between two starts of the run, whose folder names the rest.
+
+    The runs that it lies between may have been made anew: their z are read from the disk, so that their bytes are the same at each start.
+    """
     import torch
 
-    on_gpu = point.objective.device.type == "cuda"
-    free = torch.cuda.mem_get_info(point.objective.device)[0] if on_gpu else psutil.virtual_memory().available
-    return free / 4 / (1 if on_gpu else point.processes.num_processes)
+    sums = " ".join(str(zlib.crc32(z.cpu().contiguous().numpy().data)) for z in (point.z, *point.others))
+    return f"{torch.__version__} {point.z.device.type} {torch.get_num_threads()} {sums}"
 
 
-def recorded(matrix: Any, gradient: Any, point: Point, context: Context) -> Any:
+def recorded(matrix: Any, point: Point, context: Context) -> Any:
     """The same with its products on the disk, by the main process; all begin with those that it finds."""
-    import torch
-
     from analyses.recorded import Recorded, kept
     from apet.launch import shared
 
     main = point.processes.is_main_process
-    # The run's folder says which run it is; the rest, which of its matrices, and what may change between two starts of it.
-    sums = " ".join(str(zlib.crc32(vector.cpu().numpy().data)) for vector in (gradient, point.z))
-    name = f"{type(matrix).__name__} {torch.__version__} {matrix.device.type} {sums}"
-    return Recorded(matrix, context.folder, name, main, shared(point.processes, kept(context.folder) if main else None))
+    name = f"{type(matrix).__name__} {settings(point)}"
+    return Recorded(matrix, context.folder, name, main, shared(point.processes, kept(context.folder, name) if main else None))
 
 
 def gauss_newton_rows_of(point: Point, progress: Callable[[int, int], None] | None = None) -> Any:

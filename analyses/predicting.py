@@ -142,9 +142,10 @@ def _rank(objective: Any) -> int:
     """Labels that count times (classes or pieces of the vocabulary, less one): what the matrix's rank cannot exceed."""
     import torch
 
-    _, weights = objective.batch_losses(torch.zeros(objective.size))
+    z = objective.vector(torch.zeros(objective.size), "z")
+    _, weights = objective.batch_losses(z)
     with torch.no_grad():
-        choices = objective.outputs(torch.zeros(objective.size), objective.batches[0]).shape[-1]
+        choices = objective.outputs(z, objective.batches[0]).shape[-1]
     return int(weights.sum()) * (choices - 1)
 
 

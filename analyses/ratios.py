@@ -6,7 +6,6 @@ Each point's ratio is kept on disk as it comes, so that a job that was stopped g
 from __future__ import annotations
 
 import math
-import zlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from analyses.basins import LANCZOS_STEPS
-from analyses.evaluated import named_tensors
 from analyses.frames import Frame
 from analyses.inputs import Context
-from analyses.point import Point, matrix_at
+from analyses.kept import named_tensors
+from analyses.point import Point, matrix_at, settings
 from analyses.spec import Spec
 from analyses.store import Row
 from apet.files import write_whole
@@ -39,7 +38,7 @@ def ratio_map(spec: Spec, here: Point, frame: Frame, context: Context, make: Cal
     from landscape.slices import axis, slice_of
 
     axes = [axis(reach, spec.ratio_map) for reach in frame.reach]
-    kept = _Kept(context.folder / NAME, _name(here, frame))
+    kept = _Kept(context.folder / NAME, " ".join([settings(here), *(f"{reach:.4g}" for reach in frame.reach)]))
 
     def ratio(z: Any) -> np.ndarray:
         return kept.next(lambda: _ratio(spec, here, z))
@@ -61,14 +60,6 @@ def _ratio(spec: Spec, here: Point, z: Any) -> tuple[float, float]:
         return math.nan, math.nan
     with matrix_at(replace(here, z=z.clone()), "hessian") as hessian:
         return hessian_ratio(hessian, LANCZOS_STEPS, spec.train_seed)
-
-
-def _name(here: Point, frame: Frame) -> str:
-    """What the ratios depend on and may change between two starts of a run."""
-    import torch
-
-    sums = [zlib.crc32(each.cpu().contiguous().numpy().data) for each in (here.z, frame.directions)]
-    return f"{torch.__version__} {here.z.device.type} {torch.get_num_threads()} {frame.reach} {sums}"
 
 
 class _Kept:

@@ -1,36 +1,36 @@
 """Products with an operator, kept on disk as they are made: whatever was computed from them goes on where it was killed.
 
 Curvature algorithms ask for products one after another, each a function of those before. Started again, they ask for the same
-ones and are given what was kept, bitwise; so no algorithm needs a checkpoint of its own. Where an input differs (another machine
-rounds otherwise) what was kept from there on is dropped.
+ones and are given what was kept, bitwise; so no algorithm needs a checkpoint of its own. Where an input differs by more than rounding
+(`analyses.kept`) what was kept from there on is dropped.
 """
 
 from __future__ import annotations
 
 import time
-import zlib
 from collections import deque
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors.torch import save
 from torch import Tensor
 
+from analyses.kept import named_tensors, same, sketch
 from apet.files import write_whole
 from landscape.operators import matmat
 
 SECONDS = 5.0  # between writes: what a kill can cost
 
-Kept = tuple[int, Tensor]  # checksum of the input, product
+Kept = tuple[np.ndarray, Tensor]  # sketch of the input, product
 
 
 class Recorded:
     """An operator whose products are kept in `folder` as checkpoint-*.safetensors (`write`: by this process).
 
     `name` says which operator it is, whatever its products depend on: what was kept under another one is not used. `known` are
-    products to begin with, by default those that `kept(folder)` finds.
+    products to begin with, by default those that `kept(folder, name)` finds.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class Recorded:
     ):
         self.operator, self.folder, self.name, self.write, self.seconds = operator, folder, name, write, seconds
         self.size, self.dtype, self.device = operator.size, operator.dtype, operator.device
-        self._known = deque(kept(folder) if known is None else known)
+        self._known = deque(kept(folder, name) if known is None else known)
         self._replayed: list[Kept] = []
         self._new: list[Kept] = []
         self._saved = time.monotonic()
@@ -49,16 +49,16 @@ class Recorded:
         return self.matmat(v[:, None])[:, 0]
 
     def matmat(self, vectors: Tensor) -> Tensor:
-        checksum = zlib.crc32(vectors.detach().cpu().contiguous().numpy().data, zlib.crc32(self.name.encode()))
+        asked = sketch(vectors)
         if self._known:
             known, products = self._known.popleft()
-            if known == checksum and products.shape == vectors.shape:
+            if same(known, asked) and products.shape == vectors.shape:
                 self._replayed.append((known, products))
                 return products.to(self.device)
             self._known.clear()
         products = matmat(self.operator, vectors)
         self.made += vectors.shape[1]
-        self._new.append((checksum, products.cpu()))
+        self._new.append((asked, products.cpu()))
         if time.monotonic() - self._saved >= self.seconds:
             self.flush()
         return products
@@ -81,21 +81,19 @@ class Recorded:
                 for path in self.folder.glob("checkpoint-*.safetensors"):
                     path.unlink()
                 self._new, self._chunks = self._replayed + self._new, 0
-            tensors = {f"{i:06d}.{checksum}": products.contiguous() for i, (checksum, products) in enumerate(self._new)}
-            write_whole(self.folder / f"checkpoint-{self._chunks:06d}.safetensors", save(tensors))
+            tensors = {f"{i:06d}": products.contiguous() for i, (_, products) in enumerate(self._new)}
+            tensors |= {f"{i:06d}.input": torch.as_tensor(asked) for i, (asked, _) in enumerate(self._new)}
+            write_whole(self.folder / f"checkpoint-{self._chunks:06d}.safetensors", save(tensors, {"name": self.name}))
             self._chunks += 1
         self._new, self._saved = [], time.monotonic()
 
 
-def kept(folder: Path) -> list[Kept]:
-    """What was kept in `folder`, in the order it was made, up to the first file that is not whole."""
+def kept(folder: Path, name: str) -> list[Kept]:
+    """What was kept in `folder` under `name`, in the order it was made, up to the first file that is not whole."""
     found: list[Kept] = []
     for number, path in enumerate(sorted(folder.glob("checkpoint-*.safetensors"))):
-        try:
-            content = load(path.read_bytes())
-        except (OSError, SafetensorError, ValueError):
+        tensors = named_tensors(path, name)
+        if not tensors or path.name != f"checkpoint-{number:06d}.safetensors":
             break
-        if path.name != f"checkpoint-{number:06d}.safetensors":
-            break
-        found += [(int(name.partition(".")[2]), content[name].clone(memory_format=torch.contiguous_format)) for name in sorted(content)]
+        found += [(tensors[f"{i:06d}.input"], torch.as_tensor(tensors[f"{i:06d}"])) for i in range(len(tensors) // 2)]
     return found

@@ -1,23 +1,21 @@
 """What a training run will take, by rehearsal: its own first steps, its longest batch and a look, then nothing is kept.
 
-The peak of memory is this process's (on a GPU: that of tensors), so a rehearsal speaks of a run in a process of its own.
+The peak of memory is this process's since it began (on a GPU: that of tensors): a rehearsal speaks of a run in a process of its own.
 """
 
 from __future__ import annotations
 
-import copy
-import resource
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from analyses.inputs import Inputs, mounted_for, scorer_for, subsets
+from analyses.inputs import Inputs, scorer_for, subsets, tuned
 from analyses.spec import Spec
 from analyses.training import SEEN, examples_a_step, most_steps, train_options
 from apet.aliases import ALIASES, count
+from apet.peak import peak_bytes
 
 WARM_UP, LEAST, MOST, ENOUGH, LOOKED_AT = 5, 10, 100, 3.0, 128  # steps, steps, steps, seconds, examples
 
@@ -39,22 +37,22 @@ def rehearse(spec: Spec, found: Inputs) -> dict[str, float]:
     from apet.progress import Progress
     from apet.step import Stepper
 
-    model, scorer = copy.deepcopy(found.loaded.model), scorer_for(spec, found)
+    scorer = scorer_for(spec, found)
     examples, watched = subsets(spec, found)
-    mounted = mounted_for(spec, model, scorer, examples[:SEEN])
-    options = train_options(spec, mounted.k, len(examples))
-    stepper = Stepper(accelerator_for(found.device, options.precision), mounted.model, mounted, scorer, examples, options)
-    progress = Progress(lr=options.lr, accumulate=options.accumulate)
-    with checkpointed(mounted.model, options.gradient_checkpointing):
-        stepper.gradient(np.argsort(stepper.lengths, kind="stable")[-options.batch :], progress)  # the longest: what memory must hold
-        for _ in range(WARM_UP):
-            stepper.step(progress)
-        once = _seconds(lambda: stepper.step(progress), LEAST, found.device)
-        step_seconds = _seconds(lambda: stepper.step(progress), min(MOST, max(LEAST, int(ENOUGH / once))), found.device)
-    heldout = by_length(scorer.task, found.data.splits["validation"])
-    decode = _seconds(lambda: evaluate(mounted.model, scorer, heldout[-64:], decode=True), 1, found.device) / len(heldout[-64:])
-    look = watched[:LOOKED_AT]
-    glance = _seconds(lambda: evaluate(mounted.model, scorer, look), 1, found.device) / len(look)  # an example
+    with tuned(spec, found.loaded.model, scorer, examples[:SEEN]) as mounted:
+        options = train_options(spec, mounted.k, len(examples))
+        stepper = Stepper(accelerator_for(found.device, options.precision), mounted.model, mounted, scorer, examples, options)
+        progress = Progress(lr=options.lr, accumulate=options.accumulate)
+        with checkpointed(mounted.model, options.gradient_checkpointing):
+            stepper.gradient(np.argsort(stepper.lengths, kind="stable")[-options.batch :], progress)  # the longest: what memory must hold
+            for _ in range(WARM_UP):
+                stepper.step(progress)
+            once = _seconds(lambda: stepper.step(progress), LEAST, found.device)
+            step_seconds = _seconds(lambda: stepper.step(progress), min(MOST, max(LEAST, int(ENOUGH / once))), found.device)
+        heldout = by_length(scorer.task, found.data.splits["validation"])
+        decode = _seconds(lambda: evaluate(mounted.model, scorer, heldout[-64:], decode=True), 1, found.device) / len(heldout[-64:])
+        look = watched[:LOOKED_AT]
+        glance = _seconds(lambda: evaluate(mounted.model, scorer, look), 1, found.device) / len(look)  # an example
     looks = 0 if spec.optimizer == "lbfgs" else 1 - (-spec.steps // options.check)  # whose steps have the loss
     pilots = len(FACTORS) if spec.find_lr else 0
     parts = examples_a_step(spec, len(examples)) / min(spec.batch, len(examples))  # of a step, as large as the one that was rehearsed
@@ -65,18 +63,8 @@ def rehearse(spec: Spec, found: Inputs) -> dict[str, float]:
         "seconds": step_seconds * most_steps(spec) * parts
         + glance * ((looks + pilots) * len(watched) + 3 * seen + len(heldout))
         + decode * reported,
-        "peak_gb": peak_gb(found.device),
+        "peak_gb": peak_bytes(found.device) / 1e9,
     }
-
-
-def peak_gb(device: str) -> float:
-    """The most memory that this process has held: on a GPU in tensors, else in all, in GB (1e9 bytes)."""
-    import torch
-
-    if torch.device(device).type == "cuda":
-        return torch.cuda.max_memory_allocated() / 1e9
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return most * (1 if sys.platform == "darwin" else 1024) / 1e9
 
 
 def _seconds(work: Callable[[], Any], times: int, device: str) -> float:

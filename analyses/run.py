@@ -8,7 +8,7 @@ import platform
 import sys
 import time
 import traceback
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,6 @@ from analyses.inputs import (
 from analyses.kinds import RUNS
 from analyses.predicting import by_lanczos, products
 from analyses.proximal import LINEAR, path_gradients
-from analyses.rehearsal import peak_gb
 from analyses.slicing import planned, slice_gradients
 from analyses.spec import Spec
 from analyses.spectrum import route
@@ -37,7 +36,8 @@ from apet.costs import Costs, current, for_machine, using
 from apet.displaced import check_displacing
 from apet.errors import ApetError, Interrupted, UsageError
 from apet.files import WriteError, write_whole, writing
-from apet.launch import main_process
+from apet.launch import everywhere, main_process, world_size
+from apet.peak import peak_bytes, reset_peak
 from apet.tasks import TASKS
 
 log = logging.getLogger(__name__)
@@ -70,6 +70,9 @@ def check(spec: Spec, found: Inputs) -> dict[str, Any]:
         raise UsageError(f"{spec.method} tunes tensors of the model's own type, in which {spec.weights} would swallow small steps")
     if spec.keep_end:
         check_displacing(spec.method, found.loaded.model)
+    if world_size() > 1 and (spec.optimizer == "lbfgs" or _from_gram(spec)):
+        what = "--optimizer lbfgs" if spec.kind == "train" else "a prediction from the Gram matrix"
+        raise UsageError(f"{what} takes one process, and {world_size()} were started: run it without accelerate launch or torchrun")
     train, _ = subsets(spec, found)
     if not train:
         raise UsageError(f"{spec.task} has too few training examples to set some aside: use --no-early-stop, or more of them")
@@ -102,13 +105,16 @@ def gradients(spec: Spec, examples: int) -> int:
     if spec.kind == "train":
         return most_steps(spec) * examples_a_step(spec, examples)
     if spec.kind == "predict":
-        dense = spec.k is None and spec.matched is None and not by_lanczos(spec)
-        quadratic = examples * max(1, TASKS[spec.task].classes - 1) if dense else 2 * examples * products(spec)
+        quadratic = examples * max(1, TASKS[spec.task].classes - 1) if _from_gram(spec) else 2 * examples * products(spec)
         quadratic += path_gradients(spec, examples, LINEAR) if by_lanczos(spec) else 0
         return quadratic + (path_gradients(spec, examples) if spec.path else 0)
     if spec.kind == "slice":
         return slice_gradients(spec, examples)
     return 2 * examples * route(spec, spec.k or sys.maxsize)[1]
+
+
+def _from_gram(spec: Spec) -> bool:
+    return spec.kind == "predict" and spec.k is None and spec.matched is None and not by_lanczos(spec)
 
 
 def run(
@@ -122,11 +128,22 @@ def run(
     """
     spec = spec.resolved()
     name = identify(spec, data)
-    with store.claim(name) if main_process() else nullcontext():
-        if force:
-            store.forget(name)
-        if not store.done(name):
+    with ExitStack() as stack:
+        refused, done = None, False
+        if main_process():  # alone: what one process writes another would read half-way
+            try:
+                stack.enter_context(store.claim(name))
+                if force:
+                    store.forget(name)
+                done = store.done(name)
+            except ApetError as error:
+                refused = error
+        stop, done = everywhere(device, (refused is not None, done))
+        if stop:
+            raise refused or ApetError(f"the main process did not begin run {name}: see its message")
+        if not done:
             compute(spec, name, store, data, device, report, track)
+            everywhere(device, None)  # until it is committed
     return name
 
 
@@ -135,7 +152,7 @@ def compute(
     keep_failure: bool = False,
 ) -> None:  # fmt: skip
     """Compute the run `name` of `spec`, whose claim the caller holds. With `keep_failure` an error becomes the run's one row."""
-    started = time.monotonic()
+    started, own_peak = time.monotonic(), reset_peak(device)
     context = Context(store.folder(name), report, track)
     try:
         found = inputs(spec, data, device)
@@ -152,9 +169,9 @@ def compute(
             raise
         return fail(spec, name, store, _line(error), traceback.format_exc())
     env = {
-        "seconds": time.monotonic() - started, "peak_gb": peak_gb(device), **context.timings, "device": device,
-        "data": str(data) if data else None, "data_fingerprint": found.data.fingerprint, "weights": found.loaded.fingerprint,
-        "kernels": {**asdict(costs), "from": source}, **versions(),
+        "seconds": time.monotonic() - started, "peak_gb": peak_bytes(device) / 1e9 if own_peak else None, **context.timings,
+        "device": device, "data": str(data) if data else None, "data_fingerprint": found.data.fingerprint,
+        "weights": found.loaded.fingerprint, "kernels": {**asdict(costs), "from": source}, **versions(),
     }  # fmt: skip
     if main_process():
         store.commit(name, spec_dict(spec), [replace(row, run_id=name) for row in rows], arrays, env)

@@ -18,7 +18,7 @@ from analyses.basins import CURVE_STEPS, PLACES, about, between, numbers_gradien
 from analyses.evaluated import Evaluated, Measure
 from analyses.frames import LANCZOS_STEPS, PROBES, Frame, frame_for, norm_of
 from analyses.inputs import Context, Inputs, row_maker, subsets
-from analyses.point import Point, matrix_at, named, point
+from analyses.point import Point, matrix_at, named, point, settings
 from analyses.ratios import ratio_gradients, ratio_map
 from analyses.spec import Spec
 from analyses.store import Row
@@ -77,7 +77,7 @@ def slice_run(spec: Spec, found: Inputs, context: Context) -> tuple[list[Row], d
         splits = {split: by_length(found.data.task, each) for split, each in splits.items()}
         objectives = {split: here.objective_on(each) for split, each in splits.items()}
         make, norm, more = _maker(spec, found, len(gradient)), norm_of(here), {}
-        with Evaluated(objectives, context.folder, _name(here), spec.metric, outputs=here.many) as evaluated:
+        with Evaluated(objectives, context.folder, settings(here), spec.metric, outputs=here.many) as evaluated:
             axes, numbers = _grid(spec, here, frame, evaluated, context)
             measures = evaluated.measures
             extra = []
@@ -91,7 +91,7 @@ def slice_run(spec: Spec, found: Inputs, context: Context) -> tuple[list[Row], d
             rows, arrays = ratio_map(spec, here, frame, context, make)
             extra, more = extra + rows, more | arrays
         if spec.numbers:
-            with Evaluated({"train": objectives["train"]}, context.folder, _name(here), file="rays") as alone:
+            with Evaluated({"train": objectives["train"]}, context.folder, settings(here), file="rays") as alone:
                 extra += about(spec, here, gradient, norm, context, alone, make)
     rows = [
         make("centre_loss", loss),
@@ -133,13 +133,6 @@ def held_out(found: Inputs, count: int) -> list:
     """So many examples of the validation split, the same for every slice of the task."""
     examples = found.data.splits["validation"]
     return [examples[i] for i in np.random.default_rng(20261125).permutation(len(examples))[:count]]
-
-
-def _name(here: Point) -> str:
-    """What the losses at a point depend on and may change between two starts of a run."""
-    import torch
-
-    return f"{torch.__version__} {here.z.device.type} {torch.get_num_threads()}"
 
 
 def _grid(spec: Spec, here: Point, frame: Frame, evaluated: Evaluated, context: Context) -> tuple[list[np.ndarray], np.ndarray]:

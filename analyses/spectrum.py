@@ -61,7 +61,7 @@ def spectrum_run(spec: Spec, found: Inputs, context: Context) -> tuple[list[Row]
         context.report(f"{how}: at most {products:,} products with {spec.matrix}", 0, products)
         matrix = matrix_at(here, spec.matrix, spec.samples, spec.train_seed)
         check = _checked(matrix, spec.train_seed)
-        with recorded(matrix, gradient, here, context) as operator:
+        with recorded(matrix, here, context) as operator:
             curved = _ROUTES[how](spec, here, operator, gradient, context, products)
     make = _maker(spec, found, len(gradient))
     rows = [

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from analyses.inputs import Context, Inputs, mounted_for, row_maker, scorer_for, subsets
+from analyses.inputs import Context, Inputs, row_maker, scorer_for, subsets, tuned
 from analyses.spec import Spec, default_lr
 from analyses.store import Row
 from apet.scores import KINDS as SCORED_ORDERS
@@ -25,41 +24,41 @@ def train_run(spec: Spec, found: Inputs, context: Context) -> tuple[list[Row], d
     from apet.train import interruptible, train
 
     torch.manual_seed(spec.train_seed)  # LoRA draws its first factor from it
-    model, scorer = copy.deepcopy(found.loaded.model), scorer_for(spec, found)
+    model, scorer = found.loaded.model, scorer_for(spec, found)
     examples, watched = subsets(spec, found)
     # Where a training loss is compared with a prediction it is exact; else a sample of the training set tells enough.
     seen = examples[:SEEN] if spec.early_stop else examples
     reported = {split: found.data.splits[split] for split in ("validation", *(["test"] if spec.test else []))}
     before = {"train": evaluate(model, scorer, seen), "validation": evaluate(model, scorer, reported["validation"])}
-    mounted = mounted_for(spec, model, scorer, seen)
-    model, options = mounted.model, train_options(spec, mounted.k, len(examples))
+    with tuned(spec, model, scorer, seen) as mounted:
+        model, options = mounted.model, train_options(spec, mounted.k, len(examples))
 
-    def report(p: Any) -> None:
-        done = p.history[-1][0] if spec.optimizer == "lbfgs" else p.step  # whose steps are its gradients, more than its iterations
-        context.report(f"{spec.method} {mounted.k}: watched loss {p.history[-1][1]:.3f}", done, spec.steps)
+        def report(p: Any) -> None:
+            done = p.history[-1][0] if spec.optimizer == "lbfgs" else p.step  # whose steps are its gradients, more than its iterations
+            context.report(f"{spec.method} {mounted.k}: watched loss {p.history[-1][1]:.3f}", done, spec.steps)
 
-    if spec.optimizer == "lbfgs":
-        with interruptible() as stopped, checkpointed(model, spec.gradient_checkpointing):
-            progress = minimise(model, mounted, scorer, examples, spec.steps, spec.batch, spec.trajectory, report, stopped)
-    else:
-        progress = train(
-            model, mounted, scorer, examples, watched, options, context.folder / "checkpoint.safetensors", keep_best=spec.early_stop,
-            report=report, track=context.track,
-        )  # fmt: skip
-    context.timings["step_seconds"] = progress.seconds / max(1, progress.step)
-    after = {"train": evaluate(model, scorer, seen)}
-    after |= {split: evaluate(model, scorer, there, decode=True) for split, there in reported.items()}
-    make = _maker(spec, found, mounted)
-    rows = [
-        *(row for split, there in reported.items() for row in _chance_rows(found.data, there, split, make)),
-        *(row for prefix, scores in (("initial_", before), ("", after)) for row in _score_rows(prefix, scores, make)),
-        *_loop_rows(spec, progress, examples_a_step(spec, len(examples)), make),
-        make("residual_gradient", _residual_gradient(model, mounted, scorer, seen, spec.batch // progress.accumulate), split="train"),
-        *([make("k_head", mounted.k_head)] if mounted.head else []),
-        *_placement_rows(mounted, make),
-    ]
-    arrays = _arrays(spec, mounted, progress) | {"prior": scorer.prior.cpu().numpy()}
-    return rows, arrays | (_end(found.loaded.model, model) if spec.keep_end else {})
+        if spec.optimizer == "lbfgs":
+            with interruptible() as stopped, checkpointed(model, spec.gradient_checkpointing):
+                progress = minimise(model, mounted, scorer, examples, spec.steps, spec.batch, spec.trajectory, report, stopped)
+        else:
+            progress = train(
+                model, mounted, scorer, examples, watched, options, context.folder / "checkpoint.safetensors", keep_best=spec.early_stop,
+                report=report, track=context.track,
+            )  # fmt: skip
+        context.timings["step_seconds"] = progress.seconds / max(1, progress.step)
+        after = {"train": evaluate(model, scorer, seen)}
+        after |= {split: evaluate(model, scorer, there, decode=True) for split, there in reported.items()}
+        make = _maker(spec, found, mounted)
+        rows = [
+            *(row for split, there in reported.items() for row in _chance_rows(found.data, there, split, make)),
+            *(row for prefix, scores in (("initial_", before), ("", after)) for row in _score_rows(prefix, scores, make)),
+            *_loop_rows(spec, progress, examples_a_step(spec, len(examples)), make),
+            make("residual_gradient", _residual_gradient(model, mounted, scorer, seen, spec.batch // progress.accumulate), split="train"),
+            *([make("k_head", mounted.k_head)] if mounted.head else []),
+            *_placement_rows(mounted, make),
+        ]
+        arrays = _arrays(spec, mounted, progress) | {"prior": scorer.prior.cpu().numpy()}
+        return rows, arrays | (_end(found.loaded.model, model) if spec.keep_end else {})
 
 
 def train_options(spec: Spec, k: int, examples: int) -> Any:
@@ -133,7 +132,7 @@ def _arrays(spec: Spec, mounted: Any, progress: Any) -> dict[str, np.ndarray]:
     arrays = {"history": np.array(progress.history)}
     if mounted.attached is not None:
         arrays["z"] = mounted.attached.z.detach().cpu().numpy()
-        arrays |= {f"head.{name}": mounted.trainable[name].detach().cpu().numpy() for name in sorted(mounted.head)}
+        arrays |= {f"head.{name}": mounted.trainable[name].detach().cpu().numpy().copy() for name in sorted(mounted.head)}
         if spec.trajectory:  # one z for every line of the history
             arrays["trajectory"] = np.stack([z.numpy() for z in mounted.trajectory])
         if mounted.placement is not None:

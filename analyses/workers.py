@@ -74,6 +74,12 @@ class Options:
 Tell = Callable[[Event], None]
 
 
+def seat(number: int, jobs: int, devices: int) -> tuple[int, int]:
+    """(the GPU of job `number` of 0 .. jobs - 1, how many jobs share it) where they are spread evenly over `devices`."""
+    device = number % devices
+    return device, len(range(device, jobs, devices))
+
+
 def run_study(study: Study, store: Store, jobs: int = 1, options: Options = Options(), tell: Tell = lambda event: None) -> Outcome:
     """Run what is not done yet; a failed run does not stop the others. With `jobs` > 1 each process uses one thread.
 
@@ -197,10 +203,10 @@ def _sizes() -> dict[str, int]:
 
 def _crew(study: Study, root: Path, jobs: int, options: Options, tell: Tell) -> Outcome:
     """The study by `jobs` processes. Each goes through all of it, so the outcome of the last to finish is that of all."""
-    crew = _Crew(study, root, options, tell)
+    crew = _Crew(study, root, jobs, options, tell)
     try:
-        for _ in range(jobs):
-            crew.start()
+        for number in range(jobs):
+            crew.start(number)
         while crew.members:
             for pipe in wait(list(crew.members)):
                 crew.listen(pipe)
@@ -214,9 +220,10 @@ def _crew(study: Study, root: Path, jobs: int, options: Options, tell: Tell) -> 
 class _Crew:
     """Processes at work, by the pipe that each talks through (one each: a process that is killed takes no shared lock along)."""
 
-    def __init__(self, study: Study, root: Path, options: Options, tell: Tell):
-        self.study, self.root, self.options, self.tell = study, root, options, tell
+    def __init__(self, study: Study, root: Path, jobs: int, options: Options, tell: Tell):
+        self.study, self.root, self.jobs, self.options, self.tell = study, root, jobs, options, tell
         self.members: dict[Any, Any] = {}
+        self.numbers: dict[Any, int] = {}  # of the jobs
         self.hand: dict[Any, Spec] = {}  # the run that each has in hand
         self.deaths: Counter[Spec] = Counter()
         self.died: dict[Spec, str] = {}
@@ -225,17 +232,19 @@ class _Crew:
         self._known: Counter[Any] = Counter()  # runs that each has told of
         self._most = 0
 
-    def start(self) -> None:
+    def start(self, number: int) -> None:
         context = multiprocessing.get_context(START)
         ours, theirs = context.Pipe(duplex=False)
-        process = context.Process(target=_member, args=(theirs, os.getpid(), self.study, self.root, self.options, self.died))
+        process = context.Process(
+            target=_member, args=(theirs, os.getpid(), self.study, self.root, self.options, self.died, number, self.jobs)
+        )
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # which it inherits, and takes when it is ready
         try:
             process.start()
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         theirs.close()
-        self.members[ours] = process
+        self.members[ours], self.numbers[ours] = process, number
 
     def listen(self, pipe: Any) -> None:
         try:
@@ -282,7 +291,7 @@ class _Crew:
 
     def _bury(self, pipe: Any) -> None:
         """A process is gone: at its end, or in the middle of a run, which is then tried again, and given up the second time."""
-        process, spec = self.members.pop(pipe), self.hand.pop(pipe, None)
+        process, spec, number = self.members.pop(pipe), self.hand.pop(pipe, None), self.numbers.pop(pipe)
         pipe.close()
         process.join()
         if process.exitcode == 0:
@@ -293,17 +302,20 @@ class _Crew:
         self.deaths[spec] += 1
         if self.deaths[spec] >= DEATHS:
             self.died[spec] = f"the process died {DEATHS} times in this run ({reason}; 9 often means that memory ran out)"
-        self.start()
+        self.start(number)
 
 
-def _member(pipe: Connection, parent: int, study: Study, root: Path, options: Options, died: dict[Spec, str]) -> None:
-    """A process of the crew. Ctrl-C and SIGTERM are the parent's, which passes them on once; if the parent dies, it stops."""
+def _member(
+    pipe: Connection, parent: int, study: Study, root: Path, options: Options, died: dict[Spec, str], number: int, jobs: int
+) -> None:
+    """The process of a job of the crew. Ctrl-C and SIGTERM are the parent's, which passes them on once; if the parent dies, it stops."""
     import torch
 
     os.setpgrp()
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job would ignore it
     torch.set_num_threads(1)
+    _sit(number, jobs, options.device)
 
     def tell(event: Event) -> None:
         try:
@@ -318,6 +330,19 @@ def _member(pipe: Connection, parent: int, study: Study, root: Path, options: Op
     except (ApetError, KeyboardInterrupt) as error:
         with suppress(OSError):
             pipe.send(error)
+
+
+def _sit(number: int, jobs: int, device: str) -> None:
+    """Take the job's GPU, and its share of the memory."""
+    import torch
+
+    from apet.memory import share_memory
+
+    share_memory(cpu=jobs)
+    if torch.device(device).type == "cuda":
+        gpu, sharers = seat(number, jobs, torch.cuda.device_count())
+        torch.cuda.set_device(gpu)
+        share_memory(cuda=sharers)
 
 
 def _follow(parent: int) -> None:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from apet.resident import Resident
 from apet.scope import all_names
 from apet.space import ParameterSpace
+from apet.written import Written
 
 
 class Coordinates:
@@ -58,7 +59,7 @@ class _Part:
 
     @torch.no_grad()
     def write(self, change: Tensor) -> None:
-        """Rewrite the entries as original + change, (n,); a tensor that is tuned as a whole in one pass."""
+        """Rewrite the entries as original + change, (n,); in one pass if the whole tensor is tuned."""
         values, weight = self.original.to(change.dtype), self.weight
         if len(values) == weight.numel() and change.dtype == weight.dtype and weight.is_contiguous():
             torch.add(values, change, out=weight.view(-1))
@@ -86,30 +87,37 @@ class Attached:
         for part in self._parts:
             for module, name in part.slots:
                 module._parameters[name] = part.resident  # pyright: ignore[reportArgumentType] (nn.Module asks for no more)
-        self._written = torch.zeros_like(self.z.detach())  # the displacements that the model holds
-        self.bind(self.z)
+        self._written = Written()
+        self.write()
 
     def _part(self, i: int, weight: nn.Parameter, flat: np.ndarray, slots: _Slots, kernel: str | None) -> _Part:
-        places = torch.as_tensor(flat, device=weight.device)
-        resident = Resident.of(weight, places, lambda: self._bound[i], kernel)
-        return _Part(weight, resident, slots[id(weight)], weight.detach().take(places))
+        resident = Resident.of(weight, torch.as_tensor(flat), lambda: self._bound[i], kernel)
+        return _Part(weight, resident, slots[id(weight)], weight.detach().take(resident.entries.flat))
 
     def bind(self, z: Tensor) -> None:
         """Make the model's next forward passes functions of z: (k,), or (B, k) with equal rows, one an example.
 
         Tensors that hold these values already are left alone, so that a graph kept for several products stays valid.
         """
-        with torch.enable_grad():
-            self._bound = z.split(self._sizes, dim=-1)  # once for all tensors: a slice's gradient is as long as z
+        self._bind(z)
         values = (z[0] if z.dim() == 2 else z).detach()
-        for part, change, held in zip(self._parts, values.split(self._sizes), self._written.split(self._sizes), strict=True):
-            if not torch.equal(change, held):
-                part.write(change)
-                held.copy_(change)
+        if not self._written.holds(values):
+            self._write(values)
 
     def write(self) -> None:
         """Rewrite the k entries as pretrained value + z."""
-        self.bind(self.z)
+        self._bind(self.z)
+        self._write(self.z.detach())
+
+    def _bind(self, z: Tensor) -> None:
+        with torch.enable_grad():
+            self._bound = z.split(self._sizes, dim=-1)  # once for all tensors: a slice's gradient is as long as z
+
+    def _write(self, values: Tensor) -> None:
+        self._written.forget()  # until all are written
+        for part, change in zip(self._parts, values.split(self._sizes), strict=True):
+            part.write(change)
+        self._written.note(values)
 
     def __enter__(self) -> Attached:
         return self

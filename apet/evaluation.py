@@ -11,8 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from apet.memory import in_parts
 from apet.metrics import METRICS, normalised, stderr_of_mean
-from apet.scoring import IGNORED, Scorer, first_answer
+from apet.scoring import IGNORED, Item, Scorer, first_answer
 from apet.tasks import Example, Task
 
 RANDOM_GUESS_SEED = 20261121
@@ -45,9 +46,14 @@ def evaluate(model: nn.Module, scorer: Scorer, examples: Sequence[Example], size
 
 @torch.no_grad()
 def predictions(model: nn.Module, scorer: Scorer, examples: Sequence[Example], size: int = 64) -> tuple[Tensor, Tensor]:
-    """Logits (n, C) and labels (n,) of all examples, float64, on the CPU."""
-    found = [(scorer.logits(model, b).double().cpu(), b["labels"].cpu()) for b in scorer.batches(examples, size)]
-    return torch.cat([f[0] for f in found]), torch.cat([f[1] for f in found])
+    """Logits (n, C) and labels (n,) of all examples, float64, on the CPU; `size` at a time, fewer where memory runs out."""
+
+    def work(items: Sequence[Item]) -> tuple[Tensor, Tensor]:
+        batch = scorer.collate(items)
+        return scorer.logits(model, batch).double().cpu(), batch["labels"].cpu()
+
+    logits, labels = zip(*in_parts(work, scorer.encode(examples), size, scorer.together), strict=True)
+    return torch.cat(logits), torch.cat(labels)
 
 
 def by_length(task: Task, examples: Sequence[Example]) -> list[Example]:
@@ -110,12 +116,14 @@ def _answers(example: Example, task: Task) -> list[str]:
 
 def _text_losses(model: nn.Module, scorer: Scorer, examples: Sequence[Example], size: int) -> tuple[np.ndarray, np.ndarray]:
     """(sum of the pieces' losses, number of pieces) of every example."""
-    sums, counts = [], []
-    for batch in scorer.batches(examples, size):
+
+    def work(items: Sequence[Item]) -> tuple[np.ndarray, np.ndarray]:
+        batch = scorer.collate(items)
         logits = scorer.logits(model, batch).float()
         losses = F.cross_entropy(logits.transpose(1, 2), batch["labels"], ignore_index=IGNORED, reduction="none")
-        sums.append(losses.sum(1).double().cpu().numpy())
-        counts.append((batch["labels"] != IGNORED).sum(1).cpu().numpy())
+        return losses.sum(1).double().cpu().numpy(), (batch["labels"] != IGNORED).sum(1).cpu().numpy()
+
+    sums, counts = zip(*in_parts(work, scorer.encode(examples), size, scorer.together), strict=True)
     return np.concatenate(sums), np.concatenate(counts)
 
 

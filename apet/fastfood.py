@@ -1,25 +1,24 @@
 """Fastfood: rows of a random matrix in blocks H G P H B of Hadamard matrices and diagonals (Le, Sarlos and Smola 2013, arXiv 1408.3060).
 
 B holds signs, P permutes, G holds Gaussian numbers, H is the Walsh-Hadamard matrix of a block's n rows; the d columns are the first
-of n. So a product costs n log n a block (here: matrix products), whatever d. Signs and Gaussian numbers are each block's own,
-the permutation is that of all blocks of a stream. Le et al.'s last diagonal S, which gives rows the lengths of Gaussian ones,
-is left out, and G is divided by its length instead, which makes every column of a whole block exactly as long as the others.
+of n. So a product costs n log n a block (here: matrix products), whatever d. Signs and Gaussian numbers are each block's own and are
+hashed anew for every product (`apet.hashed`), the permutation is that of all blocks of a stream. Le et al.'s last diagonal S, which
+gives rows the lengths of Gaussian ones, is left out, and G is divided by its length instead, which makes every column of a whole
+block exactly as long as the others.
 """
 
 from __future__ import annotations
 
-from functools import cached_property, lru_cache
-
-import numpy as np
 import torch
 from torch import Tensor
 
 from apet.hadamard import narrow, power_of_two, widen
-from apet.noise import normals, permutation, signs
+from apet.hashed import keys, words
+from apet.noise import permutation, quantiles
 
 BLOCK = 2**14  # rows, unless d is more or the tensors are less
-AT_ONCE = 2**18  # rows that are worked on together: what stays in the cache
-KEPT = 400  # blocks whose random numbers are kept: 32 MB at most
+AT_ONCE = {"cpu": 2**18}  # rows that are worked on together: on a CPU what stays in the cache,
+MOST = 2**22  # elsewhere 0.1 GB
 
 
 class Fastfood:
@@ -28,11 +27,12 @@ class Fastfood:
     def __init__(self, d: int, seed: int, role: str, scale: float, block: int = BLOCK):
         self.d, self.seed, self.role, self.scale = d, seed, role, scale
         self.n = max(block, power_of_two(d))
+        self._orders: dict[torch.device, tuple[Tensor, Tensor]] = {}
 
     def values(self, z: Tensor, start: int, stop: int) -> Tensor:
         """Rows start .. stop times z: (d,) -> (stop - start,)."""
         out = z.new_empty(stop - start)
-        for first, last in self._groups(start, stop):
+        for first, last in self._groups(start, stop, z.device):
             signs, gains = self._drawn(first, last, z)
             x = widen(signs * z, self.n).index_select(1, self._order(z)[0]).mul_(gains)
             _shared(out, start, widen(x, self.n).flatten(), first * self.n)
@@ -41,7 +41,7 @@ class Fastfood:
     def adjoint(self, w: Tensor, start: int) -> Tensor:
         """The same rows, transposed, times w: (count,) -> (d,)."""
         total = w.new_zeros(self.d)
-        for first, last in self._groups(start, start + len(w)):
+        for first, last in self._groups(start, start + len(w), w.device):
             signs, gains = self._drawn(first, last, w)
             rows = w.new_zeros((last - first) * self.n)
             _shared(rows, first * self.n, w, start)
@@ -49,25 +49,24 @@ class Fastfood:
             total += (narrow(x, self.d) * signs).sum(0)
         return total.mul_(self.scale)
 
-    def _groups(self, start: int, stop: int) -> list[tuple[int, int]]:
+    def _groups(self, start: int, stop: int, device: torch.device) -> list[tuple[int, int]]:
         """The blocks that hold these rows, (first, one past the last) of as many as are worked on together."""
-        last, step = -(-stop // self.n), max(1, AT_ONCE // self.n)
+        last, step = -(-stop // self.n), max(1, AT_ONCE.get(device.type, MOST) // self.n)
         return [(b, min(b + step, last)) for b in range(start // self.n, last, step)]
 
     def _drawn(self, first: int, last: int, like: Tensor) -> tuple[Tensor, Tensor]:
-        """Signs (blocks, d), and G / |G| (blocks, n)."""
-        draw = _block if self.n <= BLOCK else _block.__wrapped__
-        found = zip(*(draw(self.seed, self.role, b, self.d, self.n) for b in range(first, last)), strict=True)
-        return tuple(torch.as_tensor(np.stack(each)).to(like.device, like.dtype) for each in found)  # pyright: ignore[reportReturnType]
+        """Signs (blocks, d), and G / |G| (blocks, n): a word's lowest bit is a sign, its upper half a Gaussian number."""
+        drawn = words(torch.as_tensor(keys(self.seed, self.role, first, last), device=like.device), self.n)
+        gains = quantiles(like.device).index_select(0, ((drawn >> 16) + 2**15).flatten()).view(drawn.shape).to(like.dtype)
+        signs = 1 - 2 * (drawn[:, : self.d] & 1)
+        return signs.to(like.dtype), gains / gains.norm(dim=1, keepdim=True)
 
     def _order(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        return tuple(each.to(like.device) for each in self._permutation)  # pyright: ignore[reportReturnType]
-
-    @cached_property
-    def _permutation(self) -> tuple[Tensor, Tensor]:
         """(the permutation, its inverse), (n,) each."""
-        order = torch.as_tensor(permutation(self.seed, f"{self.role} permutation", self.n))
-        return order, order.argsort()
+        if like.device not in self._orders:
+            order = torch.as_tensor(permutation(self.seed, f"{self.role} permutation", self.n))
+            self._orders[like.device] = order.to(like.device), order.argsort().to(like.device)
+        return self._orders[like.device]
 
 
 class LegacyFastfood:
@@ -87,13 +86,6 @@ class LegacyFastfood:
     def adjoint(self, w: Tensor, start: int) -> Tensor:
         found = self.rows.adjoint(w, start) / self.rows.n
         return torch.cat([found, found.new_zeros(self.d - len(found))])
-
-
-@lru_cache(maxsize=KEPT)
-def _block(seed: int, role: str, block: int, d: int, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Signs (d,) int8 and G / |G| (n,) float32 of a block. G does not depend on d; both are the first of their stream."""
-    gains = normals(seed, f"{role} gains", block, n)
-    return signs(seed, f"{role} signs", block, d), gains / np.linalg.norm(gains)
 
 
 def _shared(into: Tensor, into_start: int, values: Tensor, start: int) -> None:

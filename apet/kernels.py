@@ -38,18 +38,22 @@ class Entries:
 
     `order` (k,) says which entry of z each place belongs to, None: in their own order. `kernel` overrides the choice by
     size: gather (products of gathered columns), sampled (a sampled dense-dense product), dense (a dense product, then
-    its entries).
+    its entries). `occupied` says how many rows and columns have an entry: as numbers, so that no kernel asks the device for them.
     """
 
-    def __init__(self, shape: tuple[int, int], starts: Tensor, cols: Tensor, order: Tensor | None = None, kernel: str | None = None):
+    def __init__(
+        self, shape: tuple[int, int], starts: Tensor, cols: Tensor, occupied: tuple[int, int], order: Tensor | None = None,
+        kernel: str | None = None,
+    ):  # fmt: skip
         self.shape, self.starts, self.cols, self.order, self.k = shape, starts, cols, order, len(cols)
-        self.kernel = kernel or cheapest(shape, self.k)
+        self.occupied, self.kernel = occupied, kernel or cheapest(shape, self.k)
 
     @classmethod
-    def at(cls, shape: tuple[int, int], flat: Tensor, kernel: str | None = None) -> Entries:
-        """The entries at ascending places `flat` (k,) of the flattened matrix."""
-        starts = _starts(flat // shape[1], shape[0])
-        return cls(shape, starts, (flat % shape[1]).int(), None, kernel)
+    def at(cls, shape: tuple[int, int], flat: Tensor, kernel: str | None = None, device: torch.device | str = "cpu") -> Entries:
+        """The entries, on `device`, at ascending places `flat` (k,) of the flattened matrix, which are on the host."""
+        rows, cols = flat // shape[1], flat % shape[1]
+        occupied = int(torch.bincount(rows).count_nonzero()), int(torch.bincount(cols).count_nonzero())
+        return cls(shape, _starts(rows, shape[0]).to(device), cols.int().to(device), occupied, None, kernel)
 
     @property
     def rows(self) -> Tensor:  # (k,)
@@ -70,20 +74,24 @@ class Entries:
     @cached_property
     def needed(self) -> tuple[Tensor | None, Entries]:
         """(the columns that occur, the same entries in a matrix of only these); (None, self) where most occur."""
-        columns, position = torch.unique(self.cols, return_inverse=True)
-        if 2 * len(columns) > self.shape[1]:
+        (m, n), count = self.shape, self.occupied[1]
+        if 2 * count > n:
             return None, self
-        return columns, Entries((self.shape[0], len(columns)), self.starts, position.int(), self.order, self.kernel)
+        there = torch.zeros(n, dtype=torch.int64, device=self.cols.device).index_fill_(0, self.cols.long(), 1)
+        position = there.cumsum(0) - 1  # among the columns that occur
+        target = torch.where(there > 0, position, count)  # the others are written to one place more, and cut off
+        columns = target.new_empty(count + 1).scatter_(0, target, torch.arange(n, device=target.device))[:count]
+        return columns, Entries((m, count), self.starts, position[self.cols].int(), self.occupied, self.order, self.kernel)
 
     @cached_property
     def transposed(self) -> Entries:
         """The same entries of the transposed matrix, in the same order of z."""
         rows = self.rows
         order = torch.argsort(self.cols.long() * self.shape[0] + rows)
-        starts = _starts(self.cols, self.shape[1])
-        return Entries(
-            (self.shape[1], self.shape[0]), starts, rows[order].int(), order if self.order is None else self.order[order], self.kernel
-        )
+        starts = _starts(self.cols[order], self.shape[1])
+        (m, n), (occupied_rows, occupied_cols) = self.shape, self.occupied
+        back = order if self.order is None else self.order[order]
+        return Entries((n, m), starts, rows[order].int(), (occupied_cols, occupied_rows), back, self.kernel)
 
     def of_z(self, z: Tensor) -> Tensor:
         """z (k,) in the order of the places."""
@@ -95,7 +103,8 @@ class Entries:
 
 
 def _starts(rows: Tensor, m: int) -> Tensor:
-    return F.pad(torch.bincount(rows, minlength=m).cumsum(0), (1, 0)).int()
+    """Where each of m rows begins among ascending ones (k,), and where the last ends: int32 (m + 1,)."""
+    return torch.searchsorted(rows, torch.arange(m + 1, dtype=rows.dtype, device=rows.device)).int()
 
 
 def cheapest(shape: tuple[int, int], k: int) -> str:

@@ -52,6 +52,16 @@ def main_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+def world_size() -> int:
+    """How many processes `accelerate launch` or torchrun started."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def everywhere(device: str, value: Any) -> Any:
+    """The main process's `value`, in every process, once all have come here."""
+    return value if world_size() == 1 else shared(accelerator_for(device, "no"), value)
+
+
 @contextmanager
 def tracked(accelerator: Accelerator, settings: dict[str, Any]) -> Iterator[None]:
     """While it lasts, `accelerator.log` reaches the tracker, if there is one."""

@@ -92,12 +92,12 @@ def mean_loss(model: nn.Module, scorer: Scorer, batches: Iterable[Batch], weight
     """The losses of all batches over `weight`, the examples' mass; its gradient alone is left in the parameters (None: no part in it)."""
     for parameter in parameters:
         parameter.grad = None
-    total = 0.0
+    losses = []
     for batch in batches:
         loss = cross_entropy(scorer.logits(model, batch), batch)[0] / weight
         loss.backward()
-        total += float(loss.detach())
-    return total
+        losses.append(loss.detach())
+    return float(torch.stack(losses).double().sum())
 
 
 def _gradient(parameter: nn.Parameter) -> np.ndarray:

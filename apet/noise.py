@@ -11,18 +11,14 @@ import hashlib
 from functools import cache, lru_cache
 
 import numpy as np
+import torch
 from scipy.special import ndtri
+from torch import Tensor
 
 
 def bits(seed: int, role: str, block: int, words: int) -> np.ndarray:
     """The first random words of (seed, role, block): uint64 (words,)."""
     return np.random.Philox(key=_key(seed, role), counter=[0, 0, block, 0]).random_raw(words)
-
-
-def signs(seed: int, role: str, block: int, count: int) -> np.ndarray:
-    """+-1 with equal odds: int8 (count,)."""
-    words = bits(seed, role, block, -(-count // 64)).astype("<u8", copy=False)
-    return 1 - 2 * np.unpackbits(words.view(np.uint8), count=count).astype(np.int8)
 
 
 def normals(seed: int, role: str, block: int, count: int) -> np.ndarray:
@@ -47,3 +43,9 @@ def _quantiles() -> np.ndarray:
     """The middles, in probability, of 65,536 equally likely pieces of the normal distribution, scaled to variance 1."""
     middles = ndtri((np.arange(2**16) + 0.5) / 2**16)
     return (middles / np.sqrt((middles**2).mean())).astype(np.float32)
+
+
+@cache
+def quantiles(device: torch.device) -> Tensor:
+    """The values of `normals` in ascending order: float32 (65536,)."""
+    return torch.as_tensor(_quantiles(), device=device)

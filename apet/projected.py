@@ -18,6 +18,7 @@ from apet.coordinates import where
 from apet.kernels import NotPerExample
 from apet.resident import Resident
 from apet.scope import all_names
+from apet.written import Written
 
 if TYPE_CHECKING:
     from apet.projections import Projection
@@ -39,16 +40,17 @@ class Projected:
         self._slots = [hanging[id(weight)] for weight in self._weights]
         first = self._weights[0]
         self.z = nn.Parameter(torch.zeros(projection.k, dtype=torch.promote_types(first.dtype, torch.float32), device=first.device))
-        self._held: Tensor | None = torch.zeros_like(self.z)  # the z whose values the tensors hold
+        self._written = Written()
+        self._written.note(self.z)  # z = 0 is the pretrained model, of every kind of projection
         self._hooks = [
             weight.requires_grad_(True).register_post_accumulate_grad_hook(partial(self._take, i)) for i, weight in enumerate(self._weights)
         ]
 
     def _take(self, i: int, weight: Tensor) -> None:
         """Pull the gradient of tensor i, which is whole, back to z, and free it."""
-        assert weight.grad is not None
-        found = self.projection.pull_one(weight.grad.to(self.z.dtype), i, self.z.detach())
-        weight.grad = None
+        gradient, weight.grad = weight.grad, None  # first: if memory runs out below, another attempt must not add to it
+        assert gradient is not None
+        found = self.projection.pull_one(gradient.to(self.z.dtype), i, self.z.detach())
         self.z.grad = found if self.z.grad is None else self.z.grad + found
 
     def bind(self, z: Tensor) -> None:
@@ -65,18 +67,19 @@ class Projected:
 
     def write(self) -> None:
         """Write pretrained value + P z into the tensors."""
+        self._written.forget()
         self._write(self.z.detach())
 
     @torch.no_grad()
     def _write(self, z: Tensor) -> None:
         for places, weight in zip(self._slots, self._weights, strict=True):
             self._hang(places, weight)
-        if self._held is not None and torch.equal(self._held, z):
+        if self._written.holds(z):
             return
-        self._held = None  # until all are written
+        self._written.forget()  # until all are written
         for i, weight in enumerate(self._weights):
             weight.copy_(self._moved(z, i))
-        self._held = z.clone()
+        self._written.note(z)
 
     def _moved(self, z: Tensor, i: int) -> Tensor:
         original = self._originals[i]

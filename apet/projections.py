@@ -30,6 +30,8 @@ from apet.projected import Projected
 from apet.scope import layer_label
 from apet.space import ParameterSpace
 
+VERSION = 2  # of the random numbers; a checkpoint of another one is of another subspace
+
 
 class Rows(Protocol):
     """Rows of a linear map of z (d,)."""
@@ -55,7 +57,7 @@ class Projection:
     @property
     def name(self) -> str:
         """What a checkpoint must agree in."""
-        return f"{self.kind} {self.seed} {self.k} {self.space.fingerprint[:16]}"
+        return f"{self.kind} {self.seed} {self.k} {self.space.fingerprint[:16]} {VERSION}"
 
     def lift_one(self, z: Tensor, i: int) -> Tensor:
         """The perturbation of tensor number i, in z's dtype; differentiable any number of times."""

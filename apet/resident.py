@@ -30,10 +30,11 @@ class Resident(torch.Tensor):
 
     @staticmethod
     def of(weight: Tensor, flat: Tensor, values: Callable[[], Tensor], kernel: str | None = None) -> Resident:
+        """`flat` (n,) are the ascending places of the flattened weight, on the host."""
         self = weight.detach().as_subclass(Resident)
         self._is_param = True  # nn.Module keeps it among its parameters
         columns = weight.shape[-1] if weight.dim() else 1
-        self.tuned, self.entries = values, Entries.at((weight.numel() // columns, columns), flat, kernel)
+        self.tuned, self.entries = values, Entries.at((weight.numel() // columns, columns), flat, kernel, weight.device)
         return self
 
     def __deepcopy__(self, memo: dict) -> torch.nn.Parameter:
@@ -144,7 +145,7 @@ def _conv1d(input: Tensor, mat1: Tensor, mat2: Tensor, **kwargs: Any) -> Tensor:
 def _autocast(x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
     """What autocast would do to a linear layer's arguments: a custom function must do it itself."""
     device = x.device.type
-    if not torch.is_autocast_enabled(device) or x.dtype == torch.float64:
+    if x.dtype == torch.float64 or not (torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)):
         return x, weight, bias
     dtype = torch.get_autocast_dtype(device)
     return x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
@@ -168,22 +169,19 @@ class _Lookup(Function):
 
     @staticmethod
     def forward(ctx: Any, z: Tensor, weight: Tensor, ids: Tensor, padding: int | None, entries: Entries) -> Tensor:
-        ctx.ids, ctx.padding, ctx.entries, ctx.k, ctx.dtype = ids, padding, entries, len(z), z.dtype
+        ctx.ids, ctx.padding, ctx.entries, ctx.dtype = ids, padding, entries, z.dtype
         return F.embedding(ids, weight)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        g = grads[0].reshape(-1, grads[0].shape[-1])
-        present, row = torch.unique(ctx.ids, return_inverse=True)
-        rows, columns = ctx.entries.rows, ctx.entries.cols
-        at = torch.searchsorted(present, rows).clamp_(max=len(present) - 1)
-        there = present[at] == rows
+        g, ids = grads[0].reshape(-1, grads[0].shape[-1]), ctx.ids.reshape(-1)
+        count, entries = len(ids), ctx.entries
+        # The row of the sums that each row of the table is summed in: that of a token which reads it, else one that stays zero.
+        place = torch.full((entries.shape[0],), count, device=g.device).index_put_((ids,), torch.arange(count, device=g.device))
+        sums = torch.zeros(count + 1, g.shape[1], dtype=ctx.dtype, device=g.device).index_add(0, place[ids], g.to(ctx.dtype))
         if ctx.padding is not None:  # as in torch, its row has no gradient
-            there &= rows != ctx.padding % ctx.entries.shape[0]
-        which = torch.nonzero(there).squeeze(1)
-        sums = torch.zeros(len(present), g.shape[1], dtype=ctx.dtype, device=g.device).index_add(0, row.flatten(), g.to(ctx.dtype))
-        found = sums[at[which], columns[which]]
-        return torch.zeros(ctx.k, dtype=ctx.dtype, device=g.device).index_copy(0, which, found), None, None, None, None
+            place[ctx.padding] = count
+        return sums[place[entries.rows], entries.cols], None, None, None, None
 
 
 def _times(input: Any, other: Any) -> Tensor:

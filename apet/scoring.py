@@ -32,6 +32,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from apet.errors import UsageError
+from apet.memory import in_parts
 from apet.pieces import Pieces
 from apet.readout import only, output_head
 from apet.tasks import Example, Task
@@ -106,33 +107,36 @@ class Scorer(ABC):
             yield self.collate(items)
 
     def groups(self, items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
-        """All items in order, at most `size` that make a batch at a time: of one length, where the model reads padding."""
+        """All items in order, at most `size` that make a batch at a time."""
         start = 0
         while start < len(items):
-            stop = min(start + size, len(items))
-            if self.reads_padding:
-                lengths = [(self.length(item), len(item["target"])) for item in items[start:stop]]
-                stop = start + next((i for i, each in enumerate(lengths) if each != lengths[0]), len(lengths))
+            stop = start + self.together(items[start : start + size])
             yield items[start:stop]
             start = stop
+
+    def together(self, items: Sequence[Item]) -> int:
+        """How many of the first items make one batch: where the model reads padding, those of one length."""
+        if not self.reads_padding:
+            return len(items)
+        lengths = [(self.length(item), len(item["target"])) for item in items]
+        return next((i for i, each in enumerate(lengths) if each != lengths[0]), len(lengths))
 
     @torch.no_grad()
     def calibrate(self, model: nn.Module, examples: Sequence[Example]) -> None:
         """Measure the label words' prior under `model`, the untuned one, on `examples` (labels are not looked at)."""
         if not self.task.generates:
-            logits = torch.cat([self.logits(model, batch).double() for batch in self.batches(examples, 64)])
-            self.prior += logits.mean(0).to(self.prior)
+            encoded = self.encode(examples)
+            parts = in_parts(lambda items: self.logits(model, self.collate(items)).double(), encoded, 64, self.together)
+            self.prior += torch.cat(list(parts)).mean(0).to(self.prior)
 
     @torch.no_grad()
     def generate(self, model: nn.Module, examples: Sequence[Example], size: int = 64) -> list[str]:
         """What the model answers by greedy decoding, as text; labels and targets are not looked at."""
         longest = MAX_TARGET if self.task.generates else max(len(self._answer(word)) for word in self.task.words)
         items = [item | {"target": []} for item in self.encode(examples)]
-        found: list[str] = []
-        for group in self.groups(items, size):
-            written = self._go_on(model, self.collate(group), longest).tolist()
-            found += self.pieces.tokenizer.batch_decode([[*self.stem, *each] for each in written], skip_special_tokens=True)
-        return [text.strip() for text in found]
+        written = in_parts(lambda part: self._go_on(model, self.collate(part), longest).tolist(), items, size, self.together)
+        ids = [[*self.stem, *each] for part in written for each in part]
+        return [text.strip() for text in self.pieces.tokenizer.batch_decode(ids, skip_special_tokens=True)]
 
     def spelling(self, label: int) -> str:
         """What of the label's word the model can write: all of it, or at one [MASK] its first piece."""
@@ -490,12 +494,12 @@ def _close(found: Tensor, wanted: Tensor) -> bool:
     return bool((found - wanted).abs().max() <= tolerance * wanted.abs().max())
 
 
-def cross_entropy(logits: Tensor, batch: Batch) -> tuple[Tensor, float]:
-    """(sum of losses, total weight): the pieces of an exact mean over any batching; weight counts examples, or pieces of text."""
+def cross_entropy(logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+    """(sum of losses, total weight), 0-d each: the parts of an exact mean over any batching. The weight counts examples, or tokens."""
     logits = logits.float() if logits.dtype.itemsize < 4 else logits
     labels = batch["labels"]
     loss_sum = F.cross_entropy(logits.flatten(0, -2), labels.flatten(), ignore_index=IGNORED, reduction="sum")
-    return loss_sum, float((labels != IGNORED).sum())
+    return loss_sum, (labels != IGNORED).sum()
 
 
 def _positions(model: nn.Module, batch: Batch) -> Batch:

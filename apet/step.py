@@ -14,7 +14,7 @@ from torch import nn
 from apet.batches import Batches, parts
 from apet.errors import ApetError
 from apet.launch import total
-from apet.memory import out_of_memory
+from apet.memory import SMALLER, out_of_memory, release_memory
 from apet.methods import Mounted
 from apet.progress import Progress, TrainOptions, rate_factor
 from apet.scoring import Item, Scorer, cross_entropy
@@ -86,7 +86,7 @@ class Stepper:
                 self._sum_gradients()
                 return loss
             if progress.accumulate >= most:
-                raise ApetError("out of memory with one example at a time: lower max_length, checkpoint gradients or use a smaller model")
+                raise ApetError(f"out of memory with one example at a time: checkpoint gradients, {SMALLER}")
             progress.accumulate = min(2 * progress.accumulate, most)
 
     def _attempt(self, chosen: np.ndarray, count: int) -> tuple[float, bool]:
@@ -101,8 +101,9 @@ class Stepper:
             if not out_of_memory(error):
                 raise
             short = True
-        if short and torch.cuda.is_available():  # after the handler: until then the traceback holds the activations
-            torch.cuda.empty_cache()
+        if short:  # after the handler: until then the traceback holds the activations
+            self.model.zero_grad()  # of frozen tensors too: those of a projected subspace hold a gradient until it is pulled back
+            release_memory()
         loss = torch.stack(losses).sum() if losses else torch.zeros((), device=self.accelerator.device)
         loss, shorts = total(self.accelerator, torch.stack([loss, torch.full_like(loss, short)])).tolist()
         return loss, shorts > 0

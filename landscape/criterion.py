@@ -27,11 +27,11 @@ class CrossEntropy:
     def __init__(self, labels: Callable[[Any], Tensor] = lambda batch: batch["labels"], ignored: int = -100) -> None:
         self.labels, self.ignored = labels, ignored
 
-    def __call__(self, outputs: Tensor, batch: Any) -> tuple[Tensor, float]:
+    def __call__(self, outputs: Tensor, batch: Any) -> tuple[Tensor, Tensor]:
         """(sum of losses, number of labels that count)."""
         labels = self.labels(batch)
         loss_sum = F.cross_entropy(_rows(outputs), labels.reshape(-1), ignore_index=self.ignored, reduction="sum")
-        return loss_sum, float((labels != self.ignored).sum())
+        return loss_sum, (labels != self.ignored).sum()
 
     def losses(self, outputs: Tensor, batch: Any) -> Tensor:
         """Each example's sum of losses, (B,)."""
@@ -42,11 +42,13 @@ class CrossEntropy:
     def curvature(self, outputs: Tensor, batch: Any) -> Middle:
         """u -> (diag(p) - pp') u at every label that counts, p = softmax(outputs).
 
-        In float64: where the model is sure, float32 would leave nothing of the difference.
+        In float64: where the model is sure, float32 would leave nothing of the difference. p is computed anew each time, so that nothing
+        of twice the outputs' size is kept beside their graph.
         """
-        p = self._counted(outputs, batch).double().softmax(-1) * self._mask(batch)
+        logits, mask = self._counted(outputs, batch), self._mask(batch)
 
         def middle(u: Tensor) -> Tensor:
+            p = logits.double().softmax(-1) * mask
             weighted = p * u
             return (weighted - p * weighted.sum(-1, keepdim=True)).to(u)
 

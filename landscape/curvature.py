@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from landscape.graphs import MEMORY, Graphs
-from landscape.objective import Objective, jvp, leaf, vjp
+from landscape.objective import Objective, Term, jvp, leaf, vjp
 from landscape.random import Stream, generator
 
 Product = Callable[[Tensor], Tensor]  # v (k,) -> a batch's sum (k,)
@@ -29,10 +29,10 @@ class Curvature(ABC):
     def __init__(self, objective: Objective[Any], z: Tensor, *, memory: float = MEMORY) -> None:
         self.objective, self.z = objective, objective.vector(z, "z").clone()
         self.size, self.dtype, self.device = objective.size, objective.dtype, objective.device
-        self._graphs = Graphs(lambda number: self._graph(leaf(self.z), number), memory)
+        self._graphs = Graphs(lambda number: self._graph(leaf(self.z), number), memory, objective.batches)
 
     @abstractmethod
-    def _graph(self, z: Tensor, number: int) -> tuple[Product, float]:
+    def _graph(self, z: Tensor, number: int) -> tuple[Product, Tensor | float]:
         """The product with the matrix of batch `number`, summed over it, from the leaf z; and the batch's weight."""
 
     def matvec(self, v: Tensor) -> Tensor:
@@ -59,7 +59,7 @@ class Curvature(ABC):
     def __exit__(self, *_: object) -> None:
         self.release()
 
-    def _term(self, number: int, columns: Tensor) -> tuple[Tensor, float]:
+    def _term(self, number: int, columns: Tensor) -> Term:
         product, weight = self._graphs.of(number)
         return torch.stack([product(v) for v in columns], dim=1), weight
 
@@ -67,7 +67,7 @@ class Curvature(ABC):
 class Hessian(Curvature):
     """The Hessian of an objective at z, shape (k,), by double backward; may be indefinite."""
 
-    def _graph(self, z: Tensor, number: int) -> tuple[Product, float]:
+    def _graph(self, z: Tensor, number: int) -> tuple[Product, Tensor | float]:
         batch = self.objective.batches[number]
         loss_sum, weight = self.objective.criterion(self.objective.outputs(z, batch), batch)
         gradient = vjp(loss_sum, z, differentiable=True)
@@ -89,7 +89,7 @@ class GaussNewton(Curvature):
         if samples is not None and not hasattr(objective.criterion, "sampled_curvature"):
             raise ValueError("only a criterion with `sampled_curvature` can be sampled, such as landscape.CrossEntropy")
 
-    def _graph(self, z: Tensor, number: int) -> tuple[Product, float]:
+    def _graph(self, z: Tensor, number: int) -> tuple[Product, Tensor | float]:
         batch = self.objective.batches[number]
         outputs = self.objective.outputs(z, batch)
         with torch.no_grad():
@@ -107,7 +107,7 @@ class GaussNewton(Curvature):
         columns = vectors.detach().to(device=self.device, dtype=self.dtype).T.contiguous()
         return self.objective.mean(self._forms(number, columns) for number in range(len(self.objective.batches)))
 
-    def _forms(self, number: int, columns: Tensor) -> tuple[Tensor, float]:
+    def _forms(self, number: int, columns: Tensor) -> Term:
         criterion: Any = self.objective.criterion
         batch, z = self.objective.batches[number], leaf(self.z)
         outputs = self.objective.outputs(z, batch)
@@ -144,7 +144,7 @@ class EmpiricalFisher(Curvature):
         if not hasattr(objective.criterion, "losses"):
             raise ValueError("an empirical Fisher matrix needs a criterion with `losses`, such as landscape.CrossEntropy")
 
-    def _graph(self, z: Tensor, number: int) -> tuple[Product, float]:
+    def _graph(self, z: Tensor, number: int) -> tuple[Product, Tensor | float]:
         criterion: Any = self.objective.criterion
         batch = self.objective.batches[number]
         outputs = self.objective.outputs(z, batch)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from landscape.dense import eigh
 from landscape.lanczos import FloatArray
-from landscape.objective import Objective, derivatives, leaf, vjp
+from landscape.objective import Objective, Term, derivatives, leaf, vjp
 from landscape.operators import LinearOperator, Progress, to_dense
 
 
@@ -55,19 +55,18 @@ def gauss_newton_rows(objective: Objective[Any], z: Tensor, *, each: bool = True
         raise ValueError("exact rows need a criterion with `roots`, such as landscape.CrossEntropy")
     z = objective.vector(z, "z")
     rows: list[Tensor] = []
-    mass = 0.0
+    mass = torch.zeros((), dtype=torch.float64, device=objective.device)
     with derivatives():
         for number, batch in enumerate(objective.batches):
             found, weight = _rows_of(objective, z, batch, each)
             rows.append(found)
-            mass += weight
+            mass = mass + weight
             if progress:
                 progress(number + 1, len(objective.batches))
-    mass = float(objective.total(torch.tensor([mass], dtype=torch.float64, device=objective.device)))
-    return torch.cat(rows) / mass**0.5
+    return torch.cat(rows) / objective.total(mass.reshape(1)).sqrt()
 
 
-def _rows_of(objective: Objective[Any], z: Tensor, batch: Any, each: bool) -> tuple[Tensor, float]:
+def _rows_of(objective: Objective[Any], z: Tensor, batch: Any, each: bool) -> Term:
     criterion: Any = objective.criterion
     if each:
         with torch.no_grad():
@@ -83,7 +82,7 @@ def _rows_of(objective: Objective[Any], z: Tensor, batch: Any, each: bool) -> tu
         found = torch.stack([vjp(outputs, start, root, keep=True) for root in roots], dim=1)
     else:
         found = torch.stack([_row(outputs, start, root, i) for i in range(len(outputs)) for root in roots])
-    return found.detach().double().reshape(-1, objective.size), float(weight)
+    return found.detach().double().reshape(-1, objective.size), weight
 
 
 def _row(outputs: Tensor, z: Tensor, root: Tensor, example: int) -> Tensor:

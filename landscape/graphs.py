@@ -1,9 +1,11 @@
 """Graphs of a model's outputs, built once a batch and kept for any number of derivatives, as far as memory goes."""
 
-from collections.abc import Callable
-from typing import Generic, TypeVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Generic, TypeVar, cast
 
 import torch
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
 
 MEMORY = 2**30  # bytes of graphs to keep, unless told
 
@@ -13,18 +15,19 @@ Graph = TypeVar("Graph")
 class Graphs(Generic[Graph]):
     """What `build(number)` makes of batch `number`, which holds a graph; as many as fit in `memory` bytes are kept.
 
-    A graph holds the model's weights as they are: `release` them before they change. Autograd refuses derivatives through
-    weights that did.
+    All count as the first of the largest of `batches`, by their numbers of elements. A graph holds the model's weights as they are:
+    `release` them before they change. Autograd refuses derivatives through weights that did.
     """
 
-    def __init__(self, build: Callable[[int], Graph], memory: float) -> None:
-        self.build, self.memory = build, memory
+    def __init__(self, build: Callable[[int], Graph], memory: float, batches: Sequence[Any]) -> None:
+        self.build, self.memory, self.batches = build, memory, batches
         self._kept: dict[int, Graph] = {}
         self._room: int | None = None  # how many may be kept
 
     def of(self, number: int) -> Graph:
         """That of batch `number`, kept or new."""
-        if number not in self._kept and len(self._kept) < self._fitting():
+        room = self._fitting()
+        if number not in self._kept and len(self._kept) < room:
             self._kept[number] = self.build(number)
         return self._kept[number] if number in self._kept else self.build(number)
 
@@ -33,26 +36,53 @@ class Graphs(Generic[Graph]):
         self._kept.clear()
 
     def _fitting(self) -> int:
-        """How many fit in `memory`, by the size of the first."""
+        """How many fit in `memory`. The graph that is measured is kept if one does."""
         if self._room is None:
-            self._room = int(self.memory // max(1, self.bytes())) if self.memory > 0 else 0
+            if self.memory <= 0:
+                self._room = 0
+                return 0
+            sizes = [sum(tensor.numel() for tensor in _tensors(batch)) for batch in self.batches]
+            largest = sizes.index(max(sizes))
+            with Made() as made:
+                graph = self.build(largest)
+            self._room = int(self.memory // max(1, made.held()))
+            if self._room:
+                self._kept[largest] = graph
         return self._room
 
-    def bytes(self) -> int:
-        """What autograd keeps of one graph alone: of two, what is not kept by both (the model's weights).
 
-        The graphs are made for this alone: hooks would slow down every derivative.
-        """
-        kept: list[dict[int, int]] = []
-        graphs: list[Graph] = []  # alive, or the second would take the first one's places
+class Made(TorchDispatchMode):
+    """While it lasts, notes the memory of every tensor that an operation makes; `held()` tells how much of it is still in use."""
 
-        def count(tensor: torch.Tensor) -> torch.Tensor:
-            storage = tensor.untyped_storage()
-            kept[-1][storage.data_ptr()] = storage.nbytes()
-            return tensor.detach()  # the tensor itself would hold the graph that holds it, and neither would ever be freed
+    def __init__(self) -> None:
+        super().__init__()  # pyright: ignore[reportUnknownMemberType]
+        self._made: dict[int, tuple[StorageWeakRef, int]] = {}
 
-        for _ in range(2):
-            kept.append({})
-            with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
-                graphs.append(self.build(0))
-        return sum(size for place, size in kept[1].items() if place not in kept[0])
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = func(*args, **(kwargs or {}))
+        given = {_identity(tensor) for tensor in _tensors([args, kwargs])}  # a result in their memory is a view, or changed in place
+        for tensor in _tensors(found):
+            if _identity(tensor) not in given:
+                storage = tensor.untyped_storage()
+                self._made[_identity(tensor)] = StorageWeakRef(storage), storage.nbytes()
+        return found
+
+    def held(self) -> int:
+        """Bytes: for a graph, whatever autograd and the derivatives' functions keep of it, the model's weights left out."""
+        return sum(size for reference, size in self._made.values() if not reference.expired())
+
+
+def _identity(tensor: torch.Tensor) -> int:
+    """Of the tensor's memory, for as long as it lives; an address would be 0 on the meta device."""
+    return tensor.untyped_storage()._cdata  # pyright: ignore[reportPrivateUsage]
+
+
+def _tensors(value: Any) -> Iterable[torch.Tensor]:
+    """The tensors in a nest of lists, tuples and dictionaries."""
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from _tensors(list(cast(Mapping[Any, Any], value).values()))
+    elif isinstance(value, list | tuple):
+        for each in cast(Sequence[Any], value):
+            yield from _tensors(each)

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 Batch = TypeVar("Batch")
-Term = tuple[Tensor, float]  # a sum over a batch, and the weight that it is summed over
+Term = tuple[Tensor, Tensor | float]  # a sum over a batch, and the weight that it is summed over
 
 
 class Objective(Generic[Batch]):
@@ -48,6 +48,7 @@ class Objective(Generic[Batch]):
         self.dtype = dtype
         self.device = torch.device(device)
         self.total = total
+        self._weighed = False  # whether the batches' weights are known to sum to a positive number
 
     def loss(self, z: Tensor) -> float:
         """The mean loss at z, shape (k,)."""
@@ -59,8 +60,8 @@ class Objective(Generic[Batch]):
         z = self.vector(z, "z")
         with derivatives():
             terms = [self._loss(z, batch) for batch in self.batches]
-        sums, weights = zip(*((float(loss_sum), float(weight)) for loss_sum, weight in terms), strict=True)
-        return torch.tensor(sums, dtype=torch.float64), torch.tensor(weights, dtype=torch.float64)
+        sums, weights = (torch.stack([torch.as_tensor(x, device=self.device).double() for x in each]) for each in zip(*terms, strict=True))
+        return sums.cpu(), weights.cpu()
 
     def gradient(self, z: Tensor) -> Tensor:
         """The gradient g at z, shape (k,)."""
@@ -80,16 +81,21 @@ class Objective(Generic[Batch]):
         return vector.detach().to(device=self.device, dtype=self.dtype)
 
     def mean(self, terms: Iterable[Term]) -> Tensor:
-        """sum(values) / sum(weights) over the batches of all processes, in float64; `terms` has an item a batch."""
-        value, mass = torch.zeros((), dtype=torch.float64, device=self.device), 0.0
+        """sum(values) / sum(weights) over the batches of all processes, in float64; `terms` has an item a batch.
+
+        It stays on the device: NaN where the weights sum to nothing, except the first time, which raises ValueError.
+        """
+        value = mass = torch.zeros((), dtype=torch.float64, device=self.device)
         with derivatives():
             for term, weight in terms:
-                value, mass = value + term.detach().double(), mass + float(weight)
-        together = self.total(torch.cat([value.reshape(-1), value.new_tensor([mass])]))
-        value, mass = together[:-1].view(value.shape), float(together[-1])
-        if not mass > 0:
-            raise ValueError(f"the batches' weights must sum to a positive number, got {mass}")
-        return value / mass
+                value, mass = value + term.detach().double(), mass + weight
+        together = self.total(torch.cat([value.reshape(-1), mass.reshape(1)]))
+        if not self._weighed:
+            total = float(together[-1])
+            if not total > 0:
+                raise ValueError(f"the batches' weights must sum to a positive number, got {total}")
+            self._weighed = True
+        return together[:-1].view(value.shape) / together[-1]
 
     def _loss(self, z: Tensor, batch: Batch) -> Term:
         with torch.no_grad():
@@ -112,8 +118,8 @@ def derivatives() -> Generator[None]:
 
 
 def leaf(z: Tensor) -> Tensor:
-    """A copy of z that a graph begins at; a fresh one for each batch, so that graphs live apart."""
-    return z.clone().requires_grad_()
+    """z, in the same memory, as a tensor that a graph begins at; a fresh one for each batch, so that graphs live apart."""
+    return z.detach().requires_grad_()
 
 
 def vjp(outputs: Tensor, inputs: Tensor, vector: Tensor | None = None, *, differentiable: bool = False, keep: bool = False) -> Tensor:

@@ -30,7 +30,7 @@ class Tangent(Objective[Batch]):
         )
         self.objective, self.z0 = objective, objective.vector(z0, "z0").clone()
         self._numbers = {id(batch): number for number, batch in enumerate(self.batches)}
-        self._graphs = Graphs(self._graph, memory)
+        self._graphs = Graphs(self._graph, memory, objective.batches)
         self._recent: tuple[int, Graph] | None = None
 
     def __enter__(self) -> "Tangent[Batch]":

@@ -17,6 +17,14 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] = "16"  # of half precision a kernel a shape is kept: 200 MB in all tests
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A test with a parameter `device` runs on the CPU, and on a GPU where there is one."""
+    if "device" in metafunc.fixturenames:
+        import torch
+
+        metafunc.parametrize("device", ["cpu", *(["cuda"] if torch.cuda.is_available() else [])])
+
+
 @pytest.fixture(autouse=True, scope="session")
 def one_thread() -> Iterator[None]:
     """Of torch and of numpy's BLAS, which may have been loaded before the environment was set: workers share the cores."""

@@ -142,6 +142,23 @@ def test_kept_products_are_those_of_the_operator_and_others_are_dropped(tmp_path
             assert other.made == 30
 
 
+def test_rounding_of_another_start_does_not_drop_what_was_kept_and_other_vectors_do(tmp_path):
+    """On a GPU the vectors of two starts differ in their last bits; those of a changed run differ."""
+
+    def products(vectors: torch.Tensor) -> Recorded:
+        with Recorded(_Counted(torch.diag(torch.arange(1.0, 31))), tmp_path, seconds=0) as operator:
+            for vector in vectors:
+                operator.matvec(vector)
+        return operator
+
+    random = torch.Generator().manual_seed(0)
+    vectors, noise = (torch.randn(5, 30, generator=random) for _ in range(2))
+    assert products(vectors).made == 5
+    assert products(vectors * (1 + 1e-6 * noise)).made == 0
+    vectors[3] += 0.1 * noise[3]
+    assert products(vectors).made == 2
+
+
 def test_a_damaged_file_costs_what_comes_after_it_once(tmp_path):
     def products(count: int) -> int:
         with Recorded(_Counted(torch.diag(torch.arange(1.0, 31))), tmp_path, seconds=0) as operator:

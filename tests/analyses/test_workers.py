@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -16,8 +17,9 @@ from analyses.kinds import RUNS
 from analyses.store import Store
 from analyses.study import Stage, Study
 from analyses.training import train_run
-from analyses.workers import Event, Options, run_study, work
+from analyses.workers import Event, Options, run_study, seat, work
 from apet.errors import ApetError, Interrupted
+from apet.memory import free_memory, share_memory
 
 FORK = multiprocessing.get_context("fork")
 
@@ -44,6 +46,24 @@ def launched(study: Study, root: Path, made: Path):
     process = FORK.Process(target=launch, args=(study, root, made))
     process.start()
     return process
+
+
+@pytest.mark.parametrize(("jobs", "devices"), [(1, 1), (4, 1), (4, 2), (5, 2), (3, 8)])
+def test_jobs_are_spread_over_the_devices_and_know_how_many_share_one(jobs, devices):
+    seats = [seat(number, jobs, devices) for number in range(jobs)]
+    count = Counter(device for device, _ in seats)
+    assert set(count) == set(range(min(jobs, devices)))
+    assert max(count.values()) - min(count.values()) <= 1
+    assert all(sharers == count[device] for device, sharers in seats)
+
+
+def test_the_free_memory_is_divided_among_the_jobs():
+    alone = free_memory("cpu")
+    try:
+        share_memory(cpu=4)
+        assert free_memory("cpu") == pytest.approx(alone / 4, rel=0.5)  # others use the machine, too
+    finally:
+        share_memory(cpu=1)
 
 
 def test_two_launches_at_once_share_the_runs(whole, folder, tmp_path):

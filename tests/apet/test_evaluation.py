@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from scoring_cases import CHATS, MODELS, REVIEWS, WRITING, asked_by_hand, ready
 
+from apet.errors import ApetError
 from apet.evaluation import Score, chance, evaluate, metric_names, predictions, without_model
 from apet.metrics import exact_match, f1, rouge_l, stderr_of_mean
 from apet.scoring import Scorer, cross_entropy, scorer_of
@@ -20,6 +21,56 @@ every_writer = pytest.mark.parametrize("name", WRITING)
 def says(monkeypatch: pytest.MonkeyPatch, answer: dict[str, str], field: str) -> None:
     """Let every scorer find `answer` of the example's `field` instead of asking the model."""
     monkeypatch.setattr(Scorer, "generate", lambda self, model, examples, size=64: [answer[example[field]] for example in examples])
+
+
+def memory_for(most: int, scorer: Scorer, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Let the memory suffice for `most` examples at a time; the sizes that were tried."""
+    tried, collate = [], scorer.collate
+
+    def limited(items):
+        tried.append(len(items))
+        if len(items) > most:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return collate(items)
+
+    monkeypatch.setattr(scorer, "collate", limited)
+    return tried
+
+
+# Memory
+
+
+@every_form
+def test_where_memory_runs_out_the_same_means_come_from_smaller_batches(name, folder, monkeypatch):
+    loaded, rows = ready(name), load_task("sst2", folder).splits["train"]
+    whole, parts = scorer_of(loaded, TASKS["sst2"]), scorer_of(loaded, TASKS["sst2"])
+    tried = memory_for(7, parts, monkeypatch)
+    for scorer in (whole, parts):
+        scorer.calibrate(loaded.model, rows)
+    torch.testing.assert_close(parts.prior, whole.prior, rtol=1e-4, atol=1e-5)
+    parts.prior = whole.prior
+    decode = name in ("t5", "bert")
+    expected, found = (evaluate(loaded.model, each, rows, decode=decode) for each in (whole, parts))
+    assert tried[-6:] == [24, 12, 6, 6, 6, 6]
+    for quantity, score in expected.items():
+        assert found[quantity].value == pytest.approx(score.value, rel=1e-5)
+        assert found[quantity].stderr == pytest.approx(score.stderr, rel=1e-4)
+
+
+@every_writer
+def test_where_memory_runs_out_texts_are_scored_in_smaller_batches(name, monkeypatch):
+    loaded = ready(name)
+    whole, parts = (scorer_of(loaded, TASKS["samsum"]) for _ in range(2))
+    tried = memory_for(1, parts, monkeypatch)
+    assert evaluate(loaded.model, parts, CHATS)["loss"].value == pytest.approx(evaluate(loaded.model, whole, CHATS)["loss"].value, rel=1e-5)
+    assert tried == [4, 2, 1, 1, 1, 1]
+
+
+def test_too_little_memory_for_one_example_is_said(monkeypatch):
+    scorer = scorer_of(ready("t5"), TASKS["sst2"])
+    memory_for(0, scorer, monkeypatch)
+    with pytest.raises(ApetError, match="out of memory with one example at a time: lower max_length or use a smaller model"):
+        evaluate(ready("t5").model, scorer, REVIEWS)
 
 
 # Classes

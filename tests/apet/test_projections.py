@@ -9,6 +9,7 @@ import pytest
 import scipy.linalg
 import torch
 from resident_cases import Net, close, dense_gradient, dense_hessian_product, net_loss
+from scipy.special import ndtri
 from torch import nn
 from torch.func import functional_call
 from train_cases import OPTIONS, ROWS
@@ -18,7 +19,7 @@ from apet.fastfood import BLOCK, Fastfood
 from apet.hadamard import hadamard, narrow, widen
 from apet.methods import Choice, mount
 from apet.models import load_model
-from apet.noise import normals, permutation, signs
+from apet.noise import bits, permutation
 from apet.projections import PROJECTIONS, project
 from apet.scope import all_names
 from apet.scoring import scorer_of
@@ -68,12 +69,15 @@ def test_a_size_that_is_no_power_of_two_is_refused():
 
 @pytest.mark.parametrize("kind", LINEAR)
 @pytest.mark.parametrize("k", [1, 7, 300])
-def test_lift_and_pull_are_adjoint(kind, k):
+def test_lift_and_pull_are_adjoint(kind, k, device):
     projection = project(kind, space_of(5, 700, 1, 40), k, 3)
-    z = torch.randn(k, dtype=torch.float64)
-    w = {name: torch.randn(shape, dtype=torch.float64) for name, shape in projection.space.tensors}
-    left = sum((delta * w[name]).sum() for name, delta in projection.lift(z).items())
+    z = torch.randn(k, dtype=torch.float64, device=device)
+    w = {name: torch.randn(shape, dtype=torch.float64, device=device) for name, shape in projection.space.tensors}
+    lifted = projection.lift(z)
+    left = sum((delta * w[name]).sum() for name, delta in lifted.items())
     torch.testing.assert_close(left, z @ projection.pull(w), rtol=1e-11, atol=1e-11)
+    for name, delta in projection.lift(z.cpu()).items():  # no device changes the map
+        torch.testing.assert_close(lifted[name].cpu(), delta, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["fastfood", "countsketch", "gaussian"])
@@ -86,15 +90,25 @@ def test_tensors_are_stretches_of_one_flat_map(kind):
     close(torch.cat(list(parts.values())), whole, 1e-12)
 
 
+def murmur(place: int, first: int, between: int) -> int:
+    """Murmur3's finaliser of place + first, `between` put in after its first round; uint32."""
+    x = (place + first) % 2**32
+    for shift, factor, then in ((16, 0x85EBCA6B, between % 2**32), (13, 0xC2B2AE35, 0)):
+        x = ((x ^ x >> shift) * factor % 2**32) ^ then
+    return x ^ x >> 16
+
+
 def test_fastfood_is_the_product_of_its_factors():
-    """Against the matrices themselves, with the signs and Gaussian numbers read off its own noise."""
+    """Against the matrices themselves, with the signs and Gaussian numbers read off its own noise, hashed in Python's integers."""
     d, n = 11, 64
     h = scipy.linalg.hadamard(n).astype(float)
     order = permutation(2, "r permutation", n)
     blocks = []
     for b in range(3):
-        gains = normals(2, "r gains", b, n)
-        blocks.append(h @ np.diag(gains / np.linalg.norm(gains)) @ np.eye(n)[order] @ h[:, :d] @ np.diag(signs(2, "r signs", b, d)))
+        drawn = [murmur(i, *(int(x >> np.uint64(33)) - 2**30 for x in bits(2, "r", b, 2))) for i in range(n)]
+        gains = ndtri((np.array([(word >> 16) ^ 2**15 for word in drawn]) + 0.5) / 2**16)
+        signs = [1 - 2 * (word & 1) for word in drawn[:d]]
+        blocks.append(h @ np.diag(gains / np.linalg.norm(gains)) @ np.eye(n)[order] @ h[:, :d] @ np.diag(signs))
     z = torch.randn(d, dtype=torch.float64)
     found = Fastfood(d, 2, "r", 0.5, n).values(z, 10, 180)
     close(found, torch.as_tensor(0.5 * np.concatenate(blocks)[10:180]) @ z, 1e-6)

@@ -181,6 +181,44 @@ def test_part_of_a_batch_that_was_done_before_memory_ran_out_is_not_counted_twic
     assert torch.equal(gradient(stepper(model, mounted, scorer), 2), whole)
 
 
+@pytest.mark.parametrize("kind", ["fastfood", "said"])
+def test_a_gradient_that_memory_did_not_suffice_to_pull_back_is_not_counted_twice(kind, monkeypatch):
+    """Memory runs out after a tensor's gradient is there and before it is in z: the next attempt begins with none."""
+    model, mounted, scorer = ready(k=60, subspace=kind)
+    whole = gradient(stepper(model, mounted, scorer), 4)
+    projection, calls = mounted.attached.projection, []
+    pull_one = projection.pull_one
+
+    def once(*arguments):
+        calls.append(None)
+        if len(calls) == 5:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return pull_one(*arguments)
+
+    monkeypatch.setattr(projection, "pull_one", once)
+    assert torch.equal(gradient(stepper(model, mounted, scorer), 2), whole)
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_a_failed_attempt_leaves_no_gradient_on_frozen_tensors(monkeypatch):
+    """Whatever fails within the hook, even before it takes the gradient off."""
+    model, mounted, scorer = ready(k=60, subspace="fastfood")
+    whole = gradient(stepper(model, mounted, scorer), 4)
+    hook = next(p for p in model.parameters() if p.requires_grad).register_post_accumulate_grad_hook(lambda p: fail(p))
+    calls = []
+
+    def fail(parameter):
+        calls.append(None)
+        parameter.grad = torch.ones_like(parameter)
+        if len(calls) == 1:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        parameter.grad = None
+
+    assert torch.equal(gradient(stepper(model, mounted, scorer), 2), whole)
+    hook.remove()
+    assert len(calls) > 1
+
+
 def test_too_little_memory_for_one_example_is_said(monkeypatch):
     model, mounted, scorer = ready()
     fails_above(0, torch.OutOfMemoryError("CUDA out of memory."), scorer, monkeypatch)

@@ -14,7 +14,6 @@ from train_cases import OPTIONS, ROWS, ready, same, state
 from apet.batches import Batches, parts
 from apet.errors import ApetError, UsageError
 from apet.evaluation import evaluate
-from apet.jacobian import gram_matrix
 from apet.methods import METHODS, Choice, mount
 from apet.models import load_model
 from apet.progress import CHECKS, DIVERGED, Progress, TrainOptions, over, rate_factor
@@ -284,21 +283,3 @@ def test_the_parts_of_a_batch_are_the_batch(count):
     assert len(found) == min(count, 8)
     assert np.array_equal(np.concatenate(found), chosen)
     assert max(map(len, found)) - min(map(len, found)) <= 1
-
-
-def test_the_gram_matrix_is_that_of_the_explicit_jacobian(folder, monkeypatch):
-    loaded = load_model("mini-t5-240k", random_init=True)
-    rows = load_task("sst2", folder).splits["validation"]
-    scorer = scorer_of(loaded, TASKS["sst2"])
-    space = ParameterSpace.of(loaded.model)
-    named = dict(loaded.model.named_parameters())
-    tensors = [named[name] for name in space.names]
-    jacobian = []
-    for batch in scorer.batches(rows, 1):
-        logits = scorer.logits(loaded.model, batch)[0]
-        jacobian.append(torch.cat([g.flatten() for g in torch.autograd.grad(logits[1] - logits[0], tensors)]).double())
-    wanted = torch.stack(jacobian) @ torch.stack(jacobian).T
-    torch.testing.assert_close(gram_matrix(loaded.model, space, scorer, rows)[0], wanted, rtol=1e-4, atol=1e-6)
-    monkeypatch.setattr("apet.jacobian.GROUP_BYTES", 4 * len(rows) * 10_000)  # many groups of tensors
-    torch.testing.assert_close(gram_matrix(loaded.model, space, scorer, rows)[0], wanted, rtol=1e-4, atol=1e-6)
-    assert all(p.requires_grad for p in loaded.model.parameters())

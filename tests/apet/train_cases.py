@@ -21,10 +21,13 @@ ANSWERS = Task("copy", "{sentence} {slot}", ("sentence",), target="answer", metr
 ANSWER_ROWS = [{**row, "answer": " ".join(row["sentence"].split()[: 1 + i % 7])} for i, row in enumerate(ROWS)]
 
 
-def ready(method: str = "apet", k: int | None = 2000, task: Task = TASKS["mini-sentiment"], name: str = "mini-t5-240k"):
+def ready(
+    method: str = "apet", k: int | None = 2000, task: Task = TASKS["mini-sentiment"], name: str = "mini-t5-240k",
+    subspace: str = "coordinates",
+):  # fmt: skip
     loaded = load_model(name, random_init=True)
     torch.manual_seed(0)
-    mounted = mount(method, loaded.model, Choice(k))
+    mounted = mount(method, loaded.model, Choice(k, subspace=subspace))
     return mounted.model, mounted, scorer_of(loaded, task)
 
 

@@ -30,9 +30,9 @@ class Case:
         inputs, labels = zip(*self.batches, strict=True)
         return torch.cat(inputs), torch.cat(labels)
 
-    def objective(self, dtype: torch.dtype = torch.float64) -> Objective[Batch]:
-        batches = [(inputs.to(dtype), labels) for inputs, labels in self.batches]
-        return Objective(self.outputs, self.criterion, batches, self.size, dtype)
+    def objective(self, dtype: torch.dtype = torch.float64, device: str = "cpu") -> Objective[Batch]:
+        batches = [(inputs.to(device, dtype), labels.to(device)) for inputs, labels in self.batches]
+        return Objective(self.outputs, self.criterion, batches, self.size, dtype, device)
 
     def split(self, sizes: list[int], order: Tensor) -> "Case":
         """The same examples in another order and other batches."""

@@ -1,4 +1,5 @@
 import gc
+from collections.abc import Callable
 
 import oracles
 import pytest
@@ -7,6 +8,8 @@ from landscape_cases import CASES, Batch, Case
 from torch import Tensor
 
 from landscape import CrossEntropy, Curvature, EmpiricalFisher, GaussNewton, Hessian, Objective, to_dense
+from landscape.graphs import Graphs, Made
+from landscape.objective import leaf
 
 cases = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 classed = pytest.mark.parametrize("case", [case for case in CASES if isinstance(case.criterion, CrossEntropy)], ids=lambda case: case.name)
@@ -44,21 +47,48 @@ class Counted:
         return self.case.outputs(z, batch)
 
 
-@pytest.mark.parametrize(("graphs", "calls"), [(0, 9), (2, 7), (9, 5)])
+@pytest.mark.parametrize(("graphs", "calls"), [(0, 9), (2, 5), (9, 3)])
 def test_as_many_graphs_are_kept_as_fit(graphs: int, calls: int) -> None:
     case = CASES[0]  # of three batches
     outputs = Counted(case)
     objective = Objective(outputs, case.criterion, case.batches, case.size, torch.float64)
-    size = Hessian(objective, case.z)._graphs.bytes()
+    with Made() as made:
+        graph = Hessian(objective, case.z)._graph(leaf(case.z), 0)
+    size = made.held()
+    assert graph and size > 0
     outputs.calls = 0
     operator = Hessian(objective, case.z, memory=graphs * size)
     for _ in range(3):
         operator.matmat(vectors_of(case))
-    # Two calls measure a graph; then those that are not kept are made each time.
+    # The graph that is measured is kept; those that are not are made each time.
     assert outputs.calls == calls
     operator.release()
     operator.matmat(vectors_of(case))
     assert outputs.calls == calls + 3
+
+
+def test_what_a_graph_holds_is_counted_with_what_its_functions_keep_and_nothing_else() -> None:
+    weight, x = torch.ones(1000), torch.ones(1000, requires_grad=True)
+
+    def build() -> tuple[Tensor, Callable[[], Tensor]]:
+        y = torch.exp(x * weight)  # autograd keeps y, 4,000 bytes; x and weight are not the graph's own, x * weight is let go
+        kept = y.detach().double()
+        kept.add_(1)
+        return y, lambda: kept[:10]
+
+    with Made() as made:
+        graph = build()
+    assert made.held() == 4 * 1000 + 8 * 1000
+    del graph
+    assert made.held() == 0
+
+
+def test_room_is_measured_on_the_largest_batch() -> None:
+    batches = [torch.ones(2), torch.ones(50), torch.ones(3)]
+    graphs = Graphs(lambda number: torch.exp(batches[number].clone()), 250.0, batches)
+    for number in (0, 1, 2):
+        graphs.of(number)
+    assert list(graphs._kept) == [1]  # of 200 bytes, so that there is room for one of them
 
 
 def test_a_product_through_weights_that_changed_is_refused() -> None:

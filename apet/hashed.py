@@ -1,0 +1,34 @@
+"""Random bits by hashing: integers alone, so that every device makes the same ones where they are needed.
+
+A block's key is drawn by name (`apet.noise`); the words of its places are Murmur3's finaliser (Appleby 2011) of place + key, with
+another key put in between.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from apet.noise import bits
+
+
+def keys(seed: int, role: str, first: int, last: int) -> np.ndarray:
+    """Two keys of each block first .. last - 1 of (seed, role): int32 (blocks, 2)."""
+    drawn = np.array([bits(seed, role, block, 2) for block in range(first, last)], dtype=np.uint64).reshape(-1, 2)
+    return (drawn >> np.uint64(33)).astype(np.int32) - 2**30
+
+
+def words(keys: Tensor, count: int) -> Tensor:
+    """32 random bits of each of `count` places of the blocks with `keys` (blocks, 2): int32 (blocks, count), on the keys' device."""
+    x = keys[:, :1] + torch.arange(count, dtype=torch.int32, device=keys.device)
+    x = _mixed(_mixed(x, 16, -0x7A143595).bitwise_xor_(keys[:, 1:]), 13, -0x3D4D51CB)
+    x ^= (x >> 16) & 0xFFFF
+    return x
+
+
+def _mixed(x: Tensor, shift: int, factor: int) -> Tensor:
+    """x, in place, after one round; an int32 shifts its sign in, which is masked away."""
+    x ^= (x >> shift) & ((1 << (32 - shift)) - 1)
+    x *= factor
+    return x

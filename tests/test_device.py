@@ -1,0 +1,162 @@
+"""What runs on a device reads nothing back from it and mixes no devices: shown on torch's meta device, which has no values to read."""
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from device_cases import ALLOWED, MASKS, HostReads
+
+from analyses.evaluated import Evaluated
+from analyses.inputs import Context, Inputs
+from analyses.point import matrix_at, point
+from analyses.spec import spec_from
+from apet.coordinates import Coordinates
+from apet.generated.sentiment import generate
+from apet.jacobian import Passes
+from apet.launch import accelerator_for
+from apet.methods import Choice, mount
+from apet.minimise import mean_loss
+from apet.models import Loaded, load_model
+from apet.progress import Progress, TrainOptions
+from apet.projections import PROJECTIONS, project
+from apet.scope import all_names, only_trainable
+from apet.scoring import scorer_of
+from apet.space import ParameterSpace
+from apet.step import Stepper
+from apet.tasks import TASKS, TaskData
+from landscape.objective import leaf
+
+TASK = TASKS["mini-sentiment"]
+ROWS = generate("train", 8)
+MODELS = ("mini-t5-130k", "mini-bert-120k", "mini-bloom-120k", "llama")
+LLAMA = {
+    "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+    "vocab_size": 4096, "pad_token_id": 0, "eos_token_id": 1, "bos_token_id": 1, "attn_implementation": "eager",
+}  # fmt: skip
+every_model = pytest.mark.parametrize("name", MODELS)
+
+
+@pytest.fixture(autouse=True)
+def kernels_that_know_shapes(monkeypatch):
+    """Sampled products have no rule for shapes alone in torch; `tests/apet/test_kernels.py` compares them with the others."""
+    monkeypatch.setattr("apet.kernels.cheapest", lambda shape, k: "gather" if k < 100 else "dense")
+
+
+def shapes_of(name: str) -> Loaded:
+    """The model on the meta device."""
+    if name != "llama":
+        return load_model(name, random_init=True, shapes_only=True)
+    with torch.device("meta"):
+        model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**LLAMA)).eval()
+    return Loaded("llama", model, load_model("mini-bloom-120k", random_init=True, shapes_only=True).tokenizer, 0, 0, "", "causal")
+
+
+def said(reads: HostReads, work: str, times: int, passes: int) -> None:
+    """Print the count, and hold it to the list; a forward pass of transformers has reads of its own."""
+    print(f"{work}: {reads.count / times:g} host reads, {reads.masks / max(1, passes):g} of masks a forward pass", dict(reads.places))
+    assert reads.count <= times * ALLOWED[work], reads.places
+    assert reads.masks <= passes * MASKS
+
+
+STEPS = [(name, Choice(5000, scope="all")) for name in MODELS]
+STEPS += [("mini-t5-130k", Choice(60, subspace=kind)) for kind in ("fastfood", "countsketch", "said")]
+
+
+@pytest.mark.parametrize(("name", "choice"), STEPS, ids=[f"{name}-{choice.subspace}" for name, choice in STEPS])
+def test_a_training_step(name, choice):
+    loaded = shapes_of(name)
+    mounted, scorer = mount("apet", loaded.model, choice), scorer_of(loaded, TASK, device="meta")
+    options = TrainOptions(lr=0.02, steps=30, batch=8, warmup=2, check=10)
+    with HostReads() as reads:
+        stepper = Stepper(accelerator_for("meta", "no"), mounted.model, mounted, scorer, ROWS, options)
+        progress = Progress(lr=0.02, accumulate=2)
+        assert stepper.step(progress) and stepper.step(progress)
+    said(reads, "training step", 2, 4)
+    assert {each.device.type for each in mounted.trainable.values()} == {"meta"}
+
+
+@every_model
+def test_an_evaluation_of_l_bfgs(name):
+    """All but scipy's copy of the gradient, which is one more a tuned tensor."""
+    loaded = shapes_of(name)
+    mounted, scorer = mount("apet", loaded.model, Choice(500)), scorer_of(loaded, TASK, device="meta")
+    with HostReads() as reads:
+        mounted.write()
+        mean_loss(mounted.model, scorer, scorer.batches(ROWS, 4), 8.0, mounted.trainable.values())
+    said(reads, "evaluation of L-BFGS", 1, 2)
+    assert reads.count == 1
+
+
+@every_model
+def test_attach_bind_write_and_detach(name):
+    model = shapes_of(name).model
+    space = ParameterSpace.of(model, "all")
+    with HostReads() as reads:
+        attached = Coordinates(space, np.arange(0, space.size, 37)).attach(model)
+        for _ in range(2):
+            attached.write()
+            attached.bind(attached.z)
+            attached.bind(leaf(attached.z))
+        attached.detach()
+    said(reads, "mount", 1, 0)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in PROJECTIONS if kind != "gaussian"])
+def test_a_projection(kind):
+    space = ParameterSpace((("a", (70, 1000)), ("b", (300,))), (frozenset(["weights"]),) * 2)
+    projection, z = project(kind, space, 50, 0), torch.zeros(50, device="meta")
+    with HostReads() as reads:
+        for i, (name, shape) in enumerate(space.tensors):
+            lifted = projection.lift_one(z, i)
+            assert lifted.shape == shape and lifted.device.type == "meta", name
+            assert projection.pull_one(lifted, i, z).shape == (50,)
+    said(reads, "projection", 1, 0)
+
+
+def at(name: str, folder, **fields):
+    """A point of the subspace on the meta device, as the analyses make it."""
+    spec = spec_from({"model": name, "task": TASK.name, "k": 200, "examples": 8, "batch": 8, **fields}).resolved()
+    splits = {"train": ROWS, "validation": ROWS}
+    return spec, point(spec, Inputs(shapes_of(name), TaskData(TASK, splits), "meta"), Context(folder / "run", lambda *_: None))
+
+
+PRODUCTS = [(name, matrix, "coordinates") for name in MODELS for matrix in ("hessian", "ggn")] + [("mini-bert-120k", "ggn", "fastfood")]
+
+
+@pytest.mark.parametrize(("name", "matrix", "subspace"), PRODUCTS)
+def test_a_curvature_product(name, matrix, subspace, tmp_path, monkeypatch):
+    """No read at all once the objective was asked for anything: of all work this is done most often."""
+    monkeypatch.setattr("analyses.point.graph_memory", lambda *_: 0)
+    spec, there = at(name, tmp_path, kind="spectrum", matrix=matrix, subspace=subspace, k=20)
+    with HostReads() as reads, there as here:
+        gradient = here.objective.gradient(here.z)
+        with matrix_at(here, spec.matrix) as operator:
+            operator @ gradient  # at a z that is new to the model
+            reads.places.clear()
+            reads.masks = 0
+            assert (operator @ gradient).device.type == "meta"
+    said(reads, "product", 1, 1)
+
+
+@every_model
+def test_a_point_of_a_slice(name, tmp_path):
+    _, there = at(name, tmp_path, kind="slice")
+    with HostReads() as reads, there as here, Evaluated({"train": here.objective}, tmp_path, "here", metric=True) as evaluated:
+        reads.places.clear()
+        reads.masks = 0
+        evaluated(here.z + 1)
+    said(reads, "slice point", 1, 1)
+
+
+@every_model
+def test_a_row_of_the_gram_matrix(name):
+    """Of a weight's factors two questions are asked at the end; what is repeated for each output reads nothing."""
+    loaded, items = shapes_of(name), []
+    scorer, space = scorer_of(loaded, TASK, device="meta"), ParameterSpace.of(loaded.model)
+    tensors = [all_names(loaded.model)[each] for each in space.names]
+    items = scorer.encode(ROWS[:2])
+    with HostReads() as reads, only_trainable(loaded.model, tensors):
+        factors, gradients = Passes(loaded.model, scorer, items, set()).of(tensors, lambda done: None)
+        assert all(each.gram().device.type == "meta" for each in factors if each.pairs)
+    assert gradients.device.type == "meta" and len(factors) > 3
+    said(reads, "Gram row", 1, 2)
