@@ -796,7 +796,7 @@ def pretrain(
     family: Annotated[str, typer.Option(help="t5 (span corruption), bert (masked language model) or bloom (next piece).")] = "t5",
     source: Annotated[list[str] | None, typer.Option(help="Only these sub-folders of the corpus. \\[default: those the ladder was made from, where they are there, else all]")] = None,
     steps: Annotated[int | None, typer.Option(help="Steps of 3,072 tokens. \\[default: the model's own schedule]", min=2)] = None,
-    seed: Annotated[int, typer.Option(help="Names initial weights, order and masks.")] = 0,
+    seed: Annotated[int, typer.Option(help="Names initial weights, order and masks.", min=0)] = 0,
     minutes: Annotated[float, typer.Option(help="Stop after this long; the same command goes on later.")] = float("inf"),
     tokenizer: Annotated[Path | None, typer.Option(help="A tokenizer.json; trained on the corpus if it is not there. \\[default: the ladder's]")] = None,
     device: Device = "auto",
@@ -806,6 +806,8 @@ def pretrain(
     """Pretrain a ladder model: seeded, resumable bitwise, bf16 autocast; Adafactor for T5, Muon for BERT and BLOOM."""
     from apet.ladder import make
 
+    if not minutes > 0:
+        raise UsageError(f"--minutes {minutes} must be positive")
     with _bar() as report:
         result = make(
             family, size, corpus, source or [], steps, seed, minutes, tokenizer, _device(device), out, not resume, dry_run, report

@@ -154,6 +154,9 @@ class Spec:
         for name in ("position_seed", "train_seed"):
             if getattr(self, name) < 0:
                 raise UsageError(f"{name} = {getattr(self, name)} must be at least 0")
+        for name, value in vars(self).items():
+            if isinstance(value, int) and value >= 2**63:
+                raise UsageError(f"{name} = {value} must be below 2^63")
         for name in ("lr", "clip"):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:

@@ -137,8 +137,8 @@ def _arrays(spec: Spec, mounted: Any, progress: Any) -> dict[str, np.ndarray]:
             arrays["trajectory"] = np.stack([z.numpy() for z in mounted.trajectory])
         if mounted.placement is not None:
             arrays["positions"] = np.frombuffer(bytes.fromhex(mounted.placement.digest), np.uint8)
-        if spec.order in SCORED_ORDERS:  # elsewhere the positions follow from the spec
-            arrays["index"] = mounted.placement.index
+            if spec.order in SCORED_ORDERS:  # elsewhere the positions follow from the spec
+                arrays["index"] = mounted.placement.index
     return arrays
 
 

@@ -99,7 +99,8 @@ PRETRAINED = {"t5": "T5ForConditionalGeneration", "bert": "BertForPreTraining", 
 
 def config_of(family: str, size: str) -> Any:
     """The transformers configuration of a ladder model."""
-    return CONFIGS[family](*lookup(lookup(SIZES, family, "family"), size, f"size of {family}"))
+    sizes = lookup(SIZES, family, "family")
+    return CONFIGS[family](*lookup(sizes, size, f"size of {family}"))
 
 
 def build(family: str, size: str) -> nn.Module:

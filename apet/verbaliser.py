@@ -41,7 +41,8 @@ class Verbaliser:
     @classmethod
     def read(cls, values: dict[str, Any]) -> Verbaliser:
         """The one that `asdict` made of it, after JSON. Raises TypeError where fields are missing or unknown."""
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+        fields: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+        return cls(**fields)
 
     def asks(self, task: Task) -> bool:
         """Whether `task` is asked and answered in the same words."""

@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 import torch
-from scipy.special import ndtri
+from scipy.special import ndtri  # pyright: ignore[reportMissingTypeStubs]
 from torch import Tensor
 
 Size = int | tuple[int, ...]

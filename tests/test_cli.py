@@ -132,6 +132,15 @@ def test_seed_sets_both_seeds(train):
         (["--data", "nowhere"], 3, "no data folder nowhere"),
         (["--examples", "1000"], 2, "examples = 1000"),
         (["--lr", "-1"], 2, "lr = -1.0 must be positive"),
+        (["--lr", "nan"], 2, "lr = nan must be positive"),
+        (["--lr", "inf"], 2, "must be positive and finite"),
+        (["--set", "clip=.nan"], 2, "clip = nan must be positive"),
+        (["--set", "warmup=-1"], 2, "warmup = -1 must be at least 0"),
+        (["--accumulate", "0"], 2, "accumulate = 0 must be at least 1"),
+        (["--train-seed", "9999999999999999999999"], 2, "must be below 2^63"),
+        (["--method", "full"], 2, "k = 50 has no effect on this train run"),
+        (["--set", "samples=3"], 2, "samples = 3 has no effect on this train run: it is for spectra"),
+        (["--set", "find_lr=yes"], 2, "find_lr: 'yes' is not bool: write true"),
         (["--set", "stepz=3"], 2, "unknown field 'stepz': did you mean steps"),
         (["--set", "steps=many"], 2, "'many' is not int"),
         (["--scope", "atention"], 2, "unknown scope 'atention': did you mean attention?"),
@@ -322,3 +331,37 @@ def test_a_run_that_is_told_to_stop_saves_and_the_same_command_goes_on(folder, t
     again = subprocess.run([*command, "--resume", "--out", str(tmp_path / "b")], cwd=ROOT, capture_output=True, check=True, text=True)
     results = [json.loads(run.stdout) for run in (whole, again)]
     assert {**results[0], "results": None} == {**results[1], "results": None}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--no-measure", "--runs", "5"], "have no effect with --no-measure"),
+        (["--set", "k=5"], "k = 5 has no effect on intrinsic-dim, which sets it itself"),
+        (["--set", "early_stop=true"], "early_stop = True has no effect on intrinsic-dim"),
+        (["--set", "samples=5"], "samples = 5 has no effect on any of the runs"),
+        (["--no-predict", "--path"], "path = True has no effect on any of the runs"),
+        (["--no-measure", "--subspace", "fastfood"], "subspace = fastfood has no effect on any of the runs"),
+        (["--k-min", "9", "--k-max", "9"], "--k-max 9 is not above --k-min 9"),
+    ],
+)
+def test_an_option_that_no_run_of_a_search_uses_is_an_error(options, message, tmp_path):
+    code, out, err = call("intrinsic-dim", "--model", "mini-t5-130k", "--task", "mini-review", "--out", tmp_path, *options, "--dry-run")
+    assert (code, out) == (2, "")
+    assert message in err and len(err.strip().splitlines()) == 1
+
+
+def test_an_option_that_a_table_or_a_figure_of_kept_rows_cannot_use_is_an_error(tmp_path):
+    code, _, err = call("table", tmp_path, "--rows", "--split", "test", "--out", tmp_path / "r.parquet")
+    assert code == 2 and "--split has no effect with --rows" in err
+    for command in ("figures", "report"):
+        code, _, err = call(command, tmp_path / "r.parquet", "--target", "fraction:0.5")
+        assert code == 2 and "--target and --fraction have no effect on" in err
+
+
+@pytest.mark.parametrize(
+    "options", [["--family", "x"], ["--size", "x"], ["--steps", "1"], ["--seed", "1e3"], ["--minutes", "soon"], ["--minutes", "nan"]]
+)
+def test_a_wrong_option_of_pretrain_is_a_usage_error(options, tmp_path):
+    code, _, err = call("pretrain", "--corpus", tmp_path, *options, "--dry-run")
+    assert code == 2 and err
