@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from apet.hashed import keys, words
+from apet.hashed import Keys, words
 
 BLOCK = 2**16  # rows with keys of their own
 AT_ONCE = {"cpu": 1}  # blocks that are hashed together: on a CPU what stays in the cache,
@@ -24,7 +23,7 @@ class CountSketch:
 
     def __init__(self, d: int, seed: int, role: str, scale: float):
         self.d, self.seed, self.role, self.scale = d, seed, role, scale
-        self._keys: dict[tuple[int, int], np.ndarray] = {}  # of the blocks first .. last - 1, 8 bytes a block
+        self._keys = Keys(seed, role)
 
     def values(self, z: Tensor, start: int, stop: int) -> Tensor:
         """Rows start .. stop times z: (d,) -> (stop - start,)."""
@@ -47,9 +46,7 @@ class CountSketch:
         Of 32 hashed bits h is the high part of the product with 2 d.
         """
         first, last = low // BLOCK, -(-high // BLOCK)
-        if (first, last) not in self._keys:
-            self._keys[first, last] = keys(self.seed, self.role, first, last)
-        x = words(torch.as_tensor(self._keys[first, last], device=device), BLOCK if last > first + 1 else high - first * BLOCK)
+        x = words(self._keys.of(first, last, device), BLOCK if last > first + 1 else high - first * BLOCK)
         x = x.flatten()[low - first * BLOCK : high - first * BLOCK]
         return (x.long() + 2**31).mul_(2 * self.d) >> 32
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from apet.hadamard import narrow, power_of_two, widen
-from apet.hashed import keys, words
+from apet.hashed import Keys, words
 from apet.noise import permutation, quantiles
 
 BLOCK = 2**14  # rows, unless d is more or the tensors are less
@@ -27,6 +27,7 @@ class Fastfood:
     def __init__(self, d: int, seed: int, role: str, scale: float, block: int = BLOCK):
         self.d, self.seed, self.role, self.scale = d, seed, role, scale
         self.n = max(block, power_of_two(d))
+        self._keys = Keys(seed, role)
         self._orders: dict[torch.device, tuple[Tensor, Tensor]] = {}
 
     def values(self, z: Tensor, start: int, stop: int) -> Tensor:
@@ -56,7 +57,7 @@ class Fastfood:
 
     def _drawn(self, first: int, last: int, like: Tensor) -> tuple[Tensor, Tensor]:
         """Signs (blocks, d), and G / |G| (blocks, n): a word's lowest bit is a sign, its upper half a Gaussian number."""
-        drawn = words(torch.as_tensor(keys(self.seed, self.role, first, last), device=like.device), self.n)
+        drawn = words(self._keys.of(first, last, like.device), self.n)
         gains = quantiles(like.device).index_select(0, ((drawn >> 16) + 2**15).flatten()).view(drawn.shape).to(like.dtype)
         signs = 1 - 2 * (drawn[:, : self.d] & 1)
         return signs.to(like.dtype), gains / gains.norm(dim=1, keepdim=True)

@@ -13,10 +13,20 @@ from torch import Tensor
 from apet.noise import bits
 
 
-def keys(seed: int, role: str, first: int, last: int) -> np.ndarray:
-    """Two keys of each block first .. last - 1 of (seed, role): int32 (blocks, 2)."""
-    drawn = np.array([bits(seed, role, block, 2) for block in range(first, last)], dtype=np.uint64).reshape(-1, 2)
-    return (drawn >> np.uint64(33)).astype(np.int32) - 2**30
+class Keys:
+    """Two keys of each block of (seed, role), which are drawn one by one on the host and kept: 8 bytes a block."""
+
+    def __init__(self, seed: int, role: str):
+        self.seed, self.role = seed, role
+        self._known: dict[tuple[int, int, torch.device], Tensor] = {}
+
+    def of(self, first: int, last: int, device: torch.device) -> Tensor:
+        """Those of the blocks first .. last - 1: int32 (blocks, 2)."""
+        name = first, last, device
+        if name not in self._known:
+            drawn = np.array([bits(self.seed, self.role, block, 2) for block in range(first, last)], dtype=np.uint64)
+            self._known[name] = torch.as_tensor((drawn >> np.uint64(33)).astype(np.int32) - 2**30, device=device)
+        return self._known[name]
 
 
 def words(keys: Tensor, count: int) -> Tensor:

@@ -60,9 +60,10 @@ def said(reads: HostReads, work: str, times: int, passes: int) -> None:
 
 STEPS = [(name, Choice(5000, scope="all")) for name in MODELS]
 STEPS += [("mini-t5-130k", Choice(60, subspace=kind)) for kind in ("fastfood", "countsketch", "said")]
+STEPS = [pytest.param(*each, marks=pytest.mark.long if each[1].subspace in ("fastfood", "said") else ()) for each in STEPS]
 
 
-@pytest.mark.parametrize(("name", "choice"), STEPS, ids=[f"{name}-{choice.subspace}" for name, choice in STEPS])
+@pytest.mark.parametrize(("name", "choice"), STEPS, ids=[f"{each.values[0]}-{each.values[1].subspace}" for each in STEPS])
 def test_a_training_step(name, choice):
     loaded = shapes_of(name)
     mounted, scorer = mount("apet", loaded.model, choice), scorer_of(loaded, TASK, device="meta")
@@ -120,7 +121,8 @@ def at(name: str, folder, **fields):
     return spec, point(spec, Inputs(shapes_of(name), TaskData(TASK, splits), "meta"), Context(folder / "run", lambda *_: None))
 
 
-PRODUCTS = [(name, matrix, "coordinates") for name in MODELS for matrix in ("hessian", "ggn")] + [("mini-bert-120k", "ggn", "fastfood")]
+PRODUCTS = [(name, matrix, "coordinates") for name in MODELS for matrix in ("hessian", "ggn")]
+PRODUCTS += [pytest.param("mini-bert-120k", "ggn", "fastfood", marks=pytest.mark.long)]
 
 
 @pytest.mark.parametrize(("name", "matrix", "subspace"), PRODUCTS)
