@@ -302,3 +302,9 @@ def test_the_gram_matrix_is_that_of_the_explicit_jacobian(folder, monkeypatch):
     monkeypatch.setattr("apet.jacobian.GROUP_BYTES", 4 * len(rows) * 10_000)  # many groups of tensors
     torch.testing.assert_close(gram_matrix(loaded.model, space, scorer, rows)[0], wanted, rtol=1e-4, atol=1e-6)
     assert all(p.requires_grad for p in loaded.model.parameters())
+
+
+def test_orders_that_saved_runs_depend_on_are_those_of_the_pinned_numpy():
+    """numpy does not promise these streams: a version that changes them would give runs of one name other batches and examples."""
+    assert [Batches(np.arange(10), 3, seed).at(0).tolist() for seed in (0, 1)] == [[3, 4, 5], [7, 8, 9]]
+    assert np.random.default_rng(20261120).permutation(8).tolist() == [5, 2, 3, 0, 7, 4, 6, 1]  # analyses.inputs.shuffled
