@@ -13,17 +13,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from analyses.inputs import (
-    Context,
-    Inputs,
-    Report,
-    fingerprints,
-    identity_of_model,
-    inputs,
-    kept_verbaliser,
-    row_maker,
-    subsets,
-)  # fmt: skip
+from analyses.inputs import Context, Inputs, Report, fingerprints, identity_of_model, inputs, kept_verbaliser, row_maker, subsets
 from analyses.kinds import RUNS
 from analyses.predicting import by_lanczos, products
 from analyses.proximal import LINEAR, path_gradients
@@ -161,6 +151,7 @@ def compute(
         with using(costs):
             rows, arrays = RUNS[spec.kind](spec, found, context)
         if kept_verbaliser(spec, found.loaded.form) is not None:
+            log.warning(KEPT.format(spec.model))
             rows = [*rows, row_maker(spec, found)("kept_prior", 1.0, note=KEPT.format(spec.model))]
     except (WriteError, Interrupted):
         raise

@@ -99,7 +99,8 @@ _CODE = {
     return found[about["label_ids"]] - torch.tensor(about["prior"])
 """,
     "causal": """    question = about["template"].partition("{{slot}}")[0].format(**example).rstrip()
-    found = model(**tokenizer(question, add_special_tokens=False, return_tensors="pt")).logits[0, -1]
+    ids = [*{before}, *tokenizer(question, add_special_tokens=False).input_ids, *{stem}]
+    found = model(torch.tensor([ids])).logits[0, -1]
     return found[about["label_ids"]] - torch.tensor(about["prior"])
 """,
     "masked": """    inputs = tokenizer(about["template"].format(**example, slot=tokenizer.mask_token), return_tensors="pt")
@@ -124,4 +125,5 @@ def card(name: str, scorer: Any, form: str, auto: str) -> str:
         return _TEXT.format(**about)
     example = dict.fromkeys(scorer.task.fields, "...")
     parts = {"slot": getattr(scorer, "slot", ""), "prefix": getattr(scorer, "prefix", [])}
+    parts |= {"before": scorer.pieces.prefix, "stem": scorer.stem}
     return CARD.format(**about, code=_HEAD.format(auto=auto, example=example) + _CODE[form].format(**parts))
