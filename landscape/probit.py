@@ -28,8 +28,10 @@ class Prior:
 # Where to look, and for runs whose gaps are known: no run reaches a target on the loss by luck, so that successes at small k alone are
 # failed trainings at the large ones.
 SHARP = Prior(np.geomspace(0.05, 0.8, 7), ((0.0, 0.05),))
-# For an interval: it has to hold where seeds spread much, and where a few examples are answered by luck.
-WIDE = Prior(np.geomspace(0.05, 3.0, 9), tuple((guesses, lapses) for guesses in (0.0, 0.05, 0.1) for lapses in (0.0, 0.05, 0.1)))
+# For an interval: it has to hold where seeds spread much, and where a few examples are answered by luck. Where k is uniform in log k over
+# 4.2 and runs reach the target by a logistic curve of slope 2 or 4 in log k, with 5 % guesses and lapses or without, its 95 % interval
+# covers k* in 95 to 98 % of cases with 10 runs and in 94 % with 24 (600 trials each); that of SHARP in 78 to 93 %, and in 84 to 93 %.
+WIDE = Prior(np.geomspace(0.1, 3.0, 8), tuple((guesses, lapses) for guesses in (0.0, 0.05, 0.1) for lapses in (0.0, 0.05, 0.1)))
 
 
 @dataclass(frozen=True)

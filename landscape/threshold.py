@@ -31,8 +31,8 @@ class Crossing:
     """A measured threshold, with None for what cannot be said where the runs do not bracket it."""
 
     k_star: float | None
-    low: float | None  # None also where the slope is too uncertain for a finite interval; k* above the window: its upper end
-    high: float | None  # k* below the window: its lower end
+    low: float | None  # None also where the slope is too uncertain for a finite interval; k* above the window: at most its upper end
+    high: float | None  # k* below the window: at least its lower end
     slope: float | None  # d gap / d log k at the crossing; of a probit, d probit / d log k
     slope_stderr: float | None
     censored: Literal["above", "below"] | None  # k* lies above / below the window
@@ -174,15 +174,14 @@ def _line_about(centre: float, x: FloatArray, gap: FloatArray) -> _Line | None:
 
 
 def _by_signs(k: FloatArray, gap: FloatArray, level: float) -> Crossing:
-    """The posterior's median and central interval, an end of which is open where it lies beyond the runs."""
-    signs, x = passage(k, gap >= 0, WIDE), np.log(k)
-    low, middle, high = (signs.quantile(q) for q in ((1 - level) / 2, 0.5, (1 + level) / 2))
-    below, above = low < x.min(), high > x.max()
-    if not x.min() <= middle <= x.max():
-        if below and above:
-            raise ValueError(f"which of the {len(k)} runs reach the target says nothing of where it is crossed")
-        return _censored("above" if middle > x.max() else "below", k, level)
+    """The posterior's median and central interval, whose ends are open where they lie beyond the runs; censored where the median does."""
+    signs, window = passage(k, gap >= 0, WIDE), (float(k.min()), float(k.max()))
+    low, middle, high = (math.exp(signs.quantile(q)) for q in ((1 - level) / 2, 0.5, (1 + level) / 2))
+    ends = low if low >= window[0] else None, high if high <= window[1] else None
+    censored = "below" if middle < window[0] else "above" if middle > window[1] else None
+    if censored and ends == (None, None):
+        raise ValueError(f"which of the {len(k)} runs reach the target says nothing of where it is crossed")
     return Crossing(
-        math.exp(middle), None if below else math.exp(low), None if above else math.exp(high), signs.slope, None, None,
-        len(k), (float(k.min()), float(k.max())), level, "probit", tuple(range(len(k))),
+        None if censored else middle, *ends, None if censored else signs.slope, None, censored,
+        len(k), window, level, "probit", tuple(range(len(k))),
     )  # fmt: skip
