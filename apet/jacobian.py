@@ -129,7 +129,8 @@ class Passes:
         """Bytes of each tensor's factors or gradients over all examples, as if all were as long as the longest."""
         longest = max(self.items, key=self.scorer.length)
         factors = {id(t): Factors((t.shape[0], t.shape[1]), self.rows) for t in tensors if not self._is_dense(t)}
-        self._example(longest, 0, [t for t in tensors if id(t) in factors], [], factors, torch.empty(0))
+        if factors:
+            self._example(longest, 0, [t for t in tensors if id(t) in factors], [], factors, torch.empty(0))
         bytes_of = {key: len(self.items) * each.bytes() for key, each in factors.items()}
         return bytes_of | {id(t): float(self.rows * t.numel() * t.element_size()) for t in tensors if self._is_dense(t)}
 

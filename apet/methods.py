@@ -223,8 +223,8 @@ def _prefix(model: Any) -> Mounted:
 
     task_type, config = _task_type(model), model.config
     a_head = getattr(config, "d_kv", None) or getattr(config, "head_dim", None)  # peft takes the model's width to be that of all heads
-    width = a_head and a_head * config.num_attention_heads
-    return _wrapped(model, PrefixTuningConfig(task_type=task_type, num_virtual_tokens=PROMPT_TOKENS, token_dim=width))
+    width = {"token_dim": a_head * config.num_attention_heads} if a_head else {}
+    return _wrapped(model, PrefixTuningConfig(task_type=task_type, num_virtual_tokens=PROMPT_TOKENS, **width))
 
 
 def _wrapped(model: nn.Module, config: Any) -> Mounted:

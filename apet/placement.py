@@ -136,23 +136,26 @@ def _mix(x: np.ndarray) -> np.ndarray:
     return x ^ (x >> np.uint64(31))
 
 
-# A unit's size within a tensor seen as a matrix (m, n): (rows, columns). A vector is one row.
-UNITS: dict[str, Callable[[int, int], tuple[int, int]]] = {
-    "entry": lambda m, n: (1, 1),
-    "row": lambda m, n: (1, n),
-    "column": lambda m, n: (m, 1),
-    "block": lambda m, n: (BLOCK, BLOCK),
-    "tensor": lambda m, n: (m, n),
+# A unit's size, (rows, columns), within a tensor seen as a matrix (m, n) of one or more matrices (height, n) below each other, such as
+# those of the experts in a mixture. A vector is one row.
+UNITS: dict[str, Callable[[int, int, int], tuple[int, int]]] = {
+    "entry": lambda m, n, height: (1, 1),
+    "row": lambda m, n, height: (1, n),
+    "column": lambda m, n, height: (height, 1),
+    "block": lambda m, n, height: (BLOCK, BLOCK),
+    "tensor": lambda m, n, height: (m, n),
 }
 
 
 class _Units:
     """All units of a space, numbered tensor by tensor, row by row of the units' grid."""
 
-    def __init__(self, space: ParameterSpace, size: Callable[[int, int], tuple[int, int]], version: int):
+    def __init__(self, space: ParameterSpace, size: Callable[[int, int, int], tuple[int, int]], version: int):
         self.space, self.version = space, version
         self.matrices = [(math.prod(shape[:-1]), shape[-1]) if shape else (1, 1) for _, shape in space.tensors]
-        self.tiles = [(max(1, a), max(1, b)) for a, b in (size(m, n) for m, n in self.matrices)]
+        heights = [shape[-2] if len(shape) > 1 else 1 for _, shape in space.tensors]
+        tiles = (size(m, n, height) for (m, n), height in zip(self.matrices, heights, strict=True))
+        self.tiles = [(max(1, a), max(1, b)) for a, b in tiles]
         self.grids = [(math.ceil(m / a), math.ceil(n / b)) for (m, n), (a, b) in zip(self.matrices, self.tiles, strict=True)]
         self.counts = np.array([rows * columns for rows, columns in self.grids], dtype=np.int64)
         self.offsets = np.concatenate([[0], np.cumsum(self.counts)])

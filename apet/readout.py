@@ -13,7 +13,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from apet.resident import rows_of
+from apet.resident import Rows, rows_of
 
 
 def output_head(model: Any) -> nn.Linear | None:
@@ -24,8 +24,8 @@ def output_head(model: Any) -> nn.Linear | None:
 
 
 @contextmanager
-def only(head: nn.Linear | None, rows: Tensor | None, places: Callable[[Tensor], Tensor]) -> Iterator[None]:
-    """While it lasts, `head` reads `places` of its input alone and has only these rows (C,), all of them for None.
+def only(head: nn.Linear | None, rows: Rows | None, places: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """While it lasts, `head` reads `places` of its input alone and has only these rows, all of them for None.
 
     `places` maps hidden states (B, T, d) to (B, T', d), so that the head's output is (B, T', C). None in place of a head does nothing.
     """
@@ -33,10 +33,10 @@ def only(head: nn.Linear | None, rows: Tensor | None, places: Callable[[Tensor],
         yield
         return
 
-    def forward(hidden: Tensor) -> Tensor:
+    def forward(input: Tensor) -> Tensor:
         if rows is None:
-            return F.linear(places(hidden), head.weight, head.bias)
-        return F.linear(places(hidden), rows_of(head.weight, rows), None if head.bias is None else rows_of(head.bias, rows))
+            return F.linear(places(input), head.weight, head.bias)
+        return F.linear(places(input), rows_of(head.weight, rows), None if head.bias is None else rows_of(head.bias, rows))
 
     head.forward = forward
     try:

@@ -8,7 +8,7 @@ else a differentiable copy of the whole tensor. So any module works, called any 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -26,13 +26,14 @@ class Resident(torch.Tensor):
 
     entries: Entries  # the weight as a matrix, a vector as one row
     tuned: Callable[[], Tensor]
-    _chosen: tuple[Tensor, Tensor, Entries]  # see `rows_of`
+    places: Tensor  # (n,), ascending, of the flattened weight, on the host
+    _chosen: tuple[tuple[int, ...], Tensor, Entries | None] | None = None  # see `_within`
 
     @staticmethod
     def of(weight: Tensor, flat: Tensor, values: Callable[[], Tensor], kernel: str | None = None) -> Resident:
         """`flat` (n,) are the ascending places of the flattened weight, on the host."""
         self = weight.detach().as_subclass(Resident)
-        self._is_param = True  # nn.Module keeps it among its parameters
+        self._is_param, self.places = True, flat  # nn.Module keeps it among its parameters
         columns = weight.shape[-1] if weight.dim() else 1
         self.tuned, self.entries = values, Entries.at((weight.numel() // columns, columns), flat, kernel, weight.device)
         return self
@@ -54,36 +55,38 @@ class Resident(torch.Tensor):
             return func(*args, **kwargs)
 
 
-def rows_of(weight: Tensor, rows: Tensor) -> Tensor:
-    """weight[rows], rows (C,) distinct: of a resident matrix a resident one, whose tuned entries are those of the chosen rows.
+class Rows(NamedTuple):
+    """Distinct rows of a matrix, on the host and as an index (C,) on the matrix's device."""
 
-    A vector's rows are its elements. The rows of one `rows` tensor are looked up once.
-    """
+    ids: tuple[int, ...]
+    index: Tensor
+
+
+def rows_of(weight: Tensor, rows: Rows) -> Tensor:
+    """The chosen rows: of a resident matrix a resident one, whose tuned entries are those of these rows. A vector's rows are elements."""
     if not isinstance(weight, Resident):
-        return weight[rows]
+        return weight[rows.index]
     which, entries = _within(weight, rows)
-    chosen = plain(weight)[rows]
-    if len(which):
+    chosen = plain(weight)[rows.index]
+    if entries is not None:
         chosen = chosen.as_subclass(Resident)
         chosen.tuned, chosen.entries = lambda: weight.tuned()[..., which], entries
     return chosen
 
 
-def _within(weight: Resident, rows: Tensor) -> tuple[Tensor, Entries]:
-    """(which of the tuned entries lie in these rows, the same as entries of the chosen rows)."""
-    known = getattr(weight, "_chosen", None)
-    if known is None or known[0] is not rows:
-        vector, entries = weight.dim() == 1, weight.entries
-        lines, width = (entries.cols, 1) if vector else (entries.rows, entries.shape[1])
-        place = torch.full((len(weight),), -1, device=rows.device)
-        place[rows] = torch.arange(len(rows), device=rows.device)
-        at = place[lines.long()]
+def _within(weight: Resident, rows: Rows) -> tuple[Tensor, Entries | None]:
+    """(which of the tuned entries lie in these rows, the same as entries of the chosen rows, None if there are none); kept."""
+    if weight._chosen is None or weight._chosen[0] != rows.ids:
+        width = 1 if weight.dim() == 1 else weight.shape[1]
+        place = torch.full((len(weight),), -1)
+        place[list(rows.ids)] = torch.arange(len(rows.ids))
+        at = place[weight.places // width]
         inside = torch.nonzero(at >= 0).squeeze(1)
-        flat = at[inside] * width + (0 if vector else entries.cols[inside])
-        which = inside[flat.argsort()]
-        shape = (1, len(rows)) if vector else (len(rows), width)
-        known = weight._chosen = (rows, which, Entries.at(shape, flat.sort().values))
-    return known[1:]
+        flat, order = (at[inside] * width + weight.places[inside] % width).sort()
+        shape = (1, len(rows.ids)) if weight.dim() == 1 else (len(rows.ids), width)
+        entries = Entries.at(shape, flat, None, weight.device) if len(flat) else None
+        weight._chosen = rows.ids, inside[order].to(weight.device), entries
+    return weight._chosen[1:]
 
 
 def plain(value: Any) -> Any:

@@ -35,6 +35,7 @@ from apet.errors import UsageError
 from apet.memory import in_parts
 from apet.pieces import Pieces
 from apet.readout import only, output_head
+from apet.resident import Rows
 from apet.tasks import Example, Task
 
 Item = dict[str, Any]  # one encoded example: input_ids, target (its label, or the pieces of its text), ...
@@ -61,6 +62,7 @@ class Scorer(ABC):
         self.task, self.pieces, self.max_length, self.device = task, pieces, max_length, device
         self.stem, label_ids = self._label_pieces()
         self.label_ids = torch.tensor(label_ids, device=device)  # (C,)
+        self._label_rows = Rows(tuple(label_ids), self.label_ids)
         self.prior = torch.zeros(task.classes, device=device)  # (C,)
 
     @abstractmethod
@@ -231,15 +233,15 @@ class Scorer(ABC):
 
     def _words(self, model: nn.Module, inputs: Batch, places: Places) -> Tensor:
         """Logits of the label words, less their prior, at `places`, one in each text: (B, C)."""
-        return self._read(model, inputs, self.label_ids, places) - self.prior
+        return self._read(model, inputs, self._label_rows, places) - self.prior
 
-    def _read(self, model: nn.Module, inputs: Batch, rows: Tensor | None, places: Places) -> Tensor:
+    def _read(self, model: nn.Module, inputs: Batch, rows: Rows | None, places: Places) -> Tensor:
         """Logits at `places`, one in each text, of these rows of the output head (B, C), or of all (B, V)."""
         head = None if self.whole_head else output_head(model)
         with only(head, rows, places):
             logits = model(**inputs).logits
         logits = (places(logits) if head is None else logits)[:, 0]
-        return logits if head is not None or rows is None else logits[:, rows]
+        return logits if head is not None or rows is None else logits[:, rows.index]
 
 
 def first_answer(example: Example, task: Task) -> str:
@@ -371,7 +373,8 @@ class Head(Scorer):
     def _tokenize(self, examples: Sequence[Example]) -> list[Item]:
         if len(self.task.fields) > 2:
             raise UsageError(f"{self.task.name} has {len(self.task.fields)} fields: a classification head reads at most two")
-        encoded = self.pieces.of(*([self.pieces.quoted(example[name]) for example in examples] for name in self.task.fields))
+        texts, *seconds = ([self.pieces.quoted(example[name]) for example in examples] for name in self.task.fields)
+        encoded = self.pieces.of(texts, *seconds[:1])
         return [{"token_type_ids": [0] * len(each["input_ids"])} | each for each in encoded]
 
     def collate(self, items: Sequence[Item]) -> Batch:

@@ -37,7 +37,11 @@ def hutch_plus_plus(operator: LinearOperator, products: int, seed: int = 0) -> E
 
 
 def xtrace(operator: LinearOperator, products: int, seed: int = 0) -> Estimate:
-    """The trace from `products` >= 4, half for a sketch, half for its images; every probe is tested on the sketch of the others."""
+    """The trace from `products` >= 4, half for a sketch, half for its images; every probe is tested on the sketch of the others.
+
+    The standard error is the authors': it takes the probes' estimates as independent, though they share their sketches,
+    and is too small for it. Over 150 seeds it was .65 to .93 of the true spread (8 and 24 products; eigenvalues in a line and j^-2).
+    """
     count = min(products // 2, operator.size)
     if count < 2:
         raise ValueError(f"XTrace needs at least 4 products, got {products}")

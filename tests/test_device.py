@@ -114,6 +114,12 @@ def test_a_projection(kind):
     said(reads, "projection", 1, 0)
 
 
+@pytest.fixture(autouse=True)
+def no_folder_to_look_into(monkeypatch):
+    """Of the Llama there is none."""
+    monkeypatch.setattr("analyses.inputs.kept_verbaliser", lambda *_: None)
+
+
 def at(name: str, folder, **fields):
     """A point of the subspace on the meta device, as the analyses make it."""
     spec = spec_from({"model": name, "task": TASK.name, "k": 200, "examples": 8, "batch": 8, **fields}).resolved()

@@ -91,12 +91,17 @@ def test_a_threshold_that_was_kept_under_the_plain_name_is_not_taken_for_a_named
     assert spec.model not in {row.model for row in thresholds(copy, finished(copy), Target("loss", 1e-3))}
 
 
+def of_kind(spec: Spec, **fields) -> Spec:
+    """The spec with these fields, without what a run of their kind does not use."""
+    return replace(spec, **fields).trimmed({name for name in vars(spec) if name not in fields})
+
+
 @pytest.mark.parametrize(("which", "message"), [(0, "this model's weights are"), (2, None)])
 @pytest.mark.parametrize("kind", ["spectrum", "slice"])
 def test_where_a_run_ended_on_other_weights_is_no_point_of_this_model(kind: str, which: int, message: str | None, changing) -> None:
     store, spec, data, ids = changing
     forget()
-    at = replace(spec, kind=kind, at=ids[which], points=3, matrix="ggn")
+    at = of_kind(spec, kind=kind, at=ids[which], **({"points": 3} if kind == "slice" else {"matrix": "ggn"}))
     if message is None:
         assert store.done(run(at, store, data))
     else:
@@ -108,8 +113,8 @@ def test_a_run_on_other_data_is_refused_as_a_point_and_as_an_end_of_a_line(chang
     store, spec, data, ids = changing
     forget()
     with pytest.raises(UsageError, match=r"was made of sst2 data \w{8}, the data here are \w{8}"):
-        run(replace(spec, kind="spectrum", at=ids[2], matrix="ggn"), store, folder)
-    line = replace(spec, kind="slice", directions="optima", points=3, at=ids[2], to=ids[0])
+        run(of_kind(spec, kind="spectrum", at=ids[2], matrix="ggn"), store, folder)
+    line = of_kind(spec, kind="slice", directions="optima", points=3, at=ids[2], to=ids[0])
     with pytest.raises(UsageError, match=f"{ids[0]} tuned"):
         run(line, store, data)
 

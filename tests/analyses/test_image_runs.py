@@ -36,7 +36,7 @@ def test_a_net_is_drawn_without_being_asked_to_and_learns_in_a_subspace(name: st
     assert spec.random_init
     store = Store(tmp_path)
     done = run(spec, store, images)
-    assert value(store, done, "accuracy") > 0.4 > value(store, done, "initial_accuracy")
+    assert value(store, done, "accuracy") > 0.3 > value(store, done, "initial_accuracy")
     assert value(store, done, "chance") == pytest.approx(0.1)
 
 

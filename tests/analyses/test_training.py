@@ -144,7 +144,8 @@ def test_a_finished_run_leaves_no_checkpoint_behind(folder, tmp_path):
 @pytest.mark.parametrize(
     ("options", "in_place"),
     [
-        ({}, True), ({"subspace": "fastfood", "operations": "add"}, True), ({"model": BERT}, True), ({"optimizer": "lbfgs"}, True),
+        ({}, True), ({"subspace": "fastfood", "operations": "add"}, True), ({"model": BERT}, True),
+        ({"optimizer": "lbfgs", "lr": None}, True),
         ({"lr": 1e38}, True), ({"operations": "bias"}, False), ({"method": "lora", "k": None}, False),
         ({"method": "full", "k": None}, False), ({"method": "full", "subspace": "countsketch"}, False),
     ],
