@@ -133,9 +133,9 @@ def _answer(row: Row, why_open: Row | None) -> str:
         reason = f"; {why_open.note}" if why_open else ""
         return f"{row.quantity} = {row.value:.4g} [{low}, {high}], {100 * LEVEL:g} %{reason}"
     if row.note == "censored: above":
-        return f"{row.quantity} is above {row.low:g}, the largest k tried: no k up to there reaches the target"
+        return f"{row.quantity} is above {row.low:.4g}: the runs up to the largest k tried do not reach the target"
     if row.note == "censored: below":
-        return f"{row.quantity} is below {row.high:g}, the smallest k tried: it reaches the target"
+        return f"{row.quantity} is below {row.high:.4g}: the runs from the smallest k tried on reach the target"
     return f"{row.quantity}: {row.note}"
 
 

@@ -287,7 +287,7 @@ def test_the_quadratic_that_touches_a_text_loss_on_its_path_has_the_ridge_of_the
         touching = path.touching(at, int(arrays["ceiling"][0]))
         assert predict_threshold(touching, float(path.envelope[at])).kappa == pytest.approx(path.kappa[at], rel=1e-3)
     for target in np.geomspace(0.9 * path.envelope[0], 1.1 * path.envelope[-1], 5):  # explain's k is m1, up to the grid of the path
-        side = Side(Run.of(store, name), arrays, float(target), "fastfood", None)
+        side = Side(Run.of(store, name), arrays, float(target), "fastfood", None, None)
         own, m1 = side.factors(None), {r.quantity: r.value for r in predicted_rows(store, side.run, float(target), 0, "d", row_of)}["k_m1"]
         assert threshold_of(own, own, own) == pytest.approx(m1, rel=0.15)
     assert isinstance(path.where(path.loss[0]), str)
