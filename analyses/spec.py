@@ -23,7 +23,7 @@ from apet.scope import parse
 from apet.scores import KINDS as SCORED_ORDERS
 from apet.tasks import TASKS
 
-SCHEMA = 5  # of rows and arrays: raised when the same spec would give other rows
+SCHEMA = 6  # of rows and arrays: raised when the same spec would give other rows
 OF_KIND = {"predict": 3}  # the same of one kind alone
 OF_LBFGS = 2  # the same of training runs of L-BFGS
 KINDS = ("train", "predict", "spectrum", "slice")

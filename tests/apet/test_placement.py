@@ -67,7 +67,8 @@ def units_of(space: ParameterSpace, unit: str) -> list[np.ndarray]:
     for (_, shape), start in zip(space.tensors, space.offsets, strict=False):
         grid = start + np.arange(np.prod(shape, dtype=int)).reshape(-1, shape[-1] if shape else 1)
         m, n = grid.shape
-        rows, columns = {"entry": (1, 1), "row": (1, n), "column": (m, 1), "block": (16, 16), "tensor": (m, n)}[unit]
+        height = shape[-2] if len(shape) > 1 else 1  # of one of the matrices below each other
+        rows, columns = {"entry": (1, 1), "row": (1, n), "column": (height, 1), "block": (16, 16), "tensor": (m, n)}[unit]
         units += [grid[i : i + rows, j : j + columns].ravel() for i in range(0, m, rows) for j in range(0, n, columns)]
     return units
 
