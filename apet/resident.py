@@ -8,7 +8,8 @@ else a differentiable copy of the whole tensor. So any module works, called any 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -55,7 +56,8 @@ class Resident(torch.Tensor):
             return func(*args, **kwargs)
 
 
-class Rows(NamedTuple):
+@dataclass(frozen=True)
+class Rows:
     """Distinct rows of a matrix, on the host and as an index (C,) on the matrix's device."""
 
     ids: tuple[int, ...]

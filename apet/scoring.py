@@ -373,8 +373,8 @@ class Head(Scorer):
     def _tokenize(self, examples: Sequence[Example]) -> list[Item]:
         if len(self.task.fields) > 2:
             raise UsageError(f"{self.task.name} has {len(self.task.fields)} fields: a classification head reads at most two")
-        texts, *seconds = ([self.pieces.quoted(example[name]) for example in examples] for name in self.task.fields)
-        encoded = self.pieces.of(texts, *seconds[:1])
+        texts = [[self.pieces.quoted(example[name]) for example in examples] for name in self.task.fields]
+        encoded = self.pieces.of(texts[0], texts[1] if len(texts) > 1 else None)
         return [{"token_type_ids": [0] * len(each["input_ids"])} | each for each in encoded]
 
     def collate(self, items: Sequence[Item]) -> Batch:
