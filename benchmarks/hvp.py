@@ -125,10 +125,13 @@ def main() -> None:
     import torch
     from machine import describe
 
+    from apet.costs import for_machine, using
+
     torch.set_num_threads(1)
     figures: dict[str, float] = {}
     for name in MODELS:
-        works, attachments = works_of(name)
+        with using(for_machine()[0]):  # as runs choose their kernels
+            works, attachments = works_of(name)
         found = interleaved(works, 3 if options.quick else 24)
         for attached in attachments:
             attached.detach()

@@ -78,9 +78,9 @@ def _identity(tensor: torch.Tensor) -> int:
 
 
 def _tensors(value: Any) -> Iterable[torch.Tensor]:
-    """The tensors in a nest of lists, tuples and dictionaries."""
+    """The tensors in a nest of lists, tuples and dictionaries; those that a sparse one consists of in its place."""
     if isinstance(value, torch.Tensor):
-        yield value
+        yield from (value.crow_indices(), value.col_indices(), value.values()) if value.layout == torch.sparse_csr else (value,)
     elif isinstance(value, Mapping):
         yield from _tensors(list(cast(Mapping[Any, Any], value).values()))
     elif isinstance(value, list | tuple):

@@ -188,3 +188,24 @@ def test_an_operator_that_is_gone_leaves_no_tensor_behind(case: Case, kind: type
     for _ in range(3):
         use()
     assert alive() == before
+
+
+def test_a_sparse_matrix_is_counted_by_what_it_consists_of() -> None:
+    dense = torch.eye(6, dtype=torch.float64)
+    with Made() as made:
+        sparse = dense.to_sparse_csr()
+        parts = sum(part.nbytes for part in (sparse.crow_indices(), sparse.col_indices(), sparse.values()))
+        assert sparse @ dense[0] is not None
+    assert parts <= made.held() <= parts + 64
+
+
+@pytest.mark.parametrize("gap", [1.0, 20.0, 40.0])
+def test_the_curvature_of_a_loss_that_is_sure_has_all_digits_in_float32(gap: float) -> None:
+    logits = torch.tensor([[gap, 0.0, -1.0, 0.5]])
+    batch, u = {"labels": torch.tensor([1])}, torch.tensor([[0.3, -1.0, 2.0, 0.7]])
+    exact = [float(x) for x in (logits.double() - logits.double().logsumexp(1, keepdim=True)).exp()[0]]
+    wide = [float(x) for x in u[0]]
+    # p_i sum_j p_j (u_i - u_j): no difference of numbers that are nearly one
+    wanted = [p * sum(q * (x - y) for q, y in zip(exact, wide, strict=True)) for p, x in zip(exact, wide, strict=True)]
+    found = CrossEntropy().curvature(logits, batch)(u)[0]
+    assert found.tolist() == pytest.approx(wanted, rel=1e-5)
