@@ -315,14 +315,15 @@ def test_intrinsic_dim_prints_the_contracts_fields(folder, tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_run_that_is_told_to_stop_saves_and_the_same_command_goes_on(folder, tmp_path, number):
     command = [sys.executable, "cli.py", "train", *SMALL, "--task", "sst2", "--data", str(folder), "--method", "apet", "--k", "50",
-               "--no-early-stop", "--batch", "8", "--steps", "400", "--lr", "0.0001", "--json"]  # fmt: skip
+               "--no-early-stop", "--batch", "8", "--steps", "1500", "--lr", "0.0001", "--schedule", "constant", "--json"]  # fmt: skip
     whole = subprocess.run([*command, "--out", str(tmp_path / "a")], cwd=ROOT, capture_output=True, check=True, text=True)
     process = subprocess.Popen(
         [*command, "--out", str(tmp_path / "b")], cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     deadline = time.monotonic() + 60
-    while not list((tmp_path / "b").glob("train/*/checkpoint.safetensors")) and time.monotonic() < deadline:
+    while not list((tmp_path / "b").glob("train/*/checkpoint.kernels.json")) and time.monotonic() < deadline:
         time.sleep(0.05)
+    time.sleep(2)  # by then it takes steps
     process.send_signal(number)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err

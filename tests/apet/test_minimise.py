@@ -48,7 +48,7 @@ def test_enough_entries_reach_the_floor_and_stop_there() -> None:
 
 @pytest.mark.long
 def test_it_goes_on_through_a_valley_in_which_it_gains_little_for_a_while() -> None:
-    *_, progress = minimised(12, steps=200, position_seed=2)
+    *_, progress = minimised(12, steps=200, position_seed=0)  # which has such a valley
     losses = [loss for _, loss in progress.history]
     slow = next(i for i in range(20, len(losses)) if losses[i] > 0.99 * losses[i - 20])
     assert losses[-1] < 0.85 * losses[slow]
