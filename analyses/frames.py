@@ -27,7 +27,7 @@ class Frame:
     """Directions (k, dims) and how far a slice goes along each; `places` (m, dims) are what it was laid through, `marks` (m,) which:
 
     the step of a trajectory's look, or the number of a run in `to` (0: the point itself). `explained` are the shares of a trajectory's
-    variance, and `looks` (m, k) its points themselves, of which `places` are but the projections.
+    variance. `looks` (m, k) are the trajectory's points; `places` are their projections.
     """
 
     directions: Any  # Tensor
@@ -88,7 +88,7 @@ def _scaled(spec: Spec, here: Point, gradient: Any, context: Context) -> Any:
     from landscape.directions import scaled
 
     exact = spec.directions == "fisher" and _rows_fit(spec, here)
-    size = gauss_newton_rows_of(here).square().sum(0) if exact else _estimated_size(spec, here, gradient, context)
+    size = gauss_newton_rows_of(here).square().sum(0) if exact else _estimated_size(spec, here, context)
     return _apart(scaled(_random(spec, here), size.to(here.z)))
 
 
@@ -101,7 +101,7 @@ def _rows_fit(spec: Spec, here: Point) -> bool:
     return 0 < 8 * rows * len(here.z) <= graph_memory(here)
 
 
-def _estimated_size(spec: Spec, here: Point, gradient: Any, context: Context) -> Any:
+def _estimated_size(spec: Spec, here: Point, context: Context) -> Any:
     """|diagonal| from random probes (k,), of each entry at least its standard error: less than that is not known of it."""
     import torch
 
@@ -110,7 +110,7 @@ def _estimated_size(spec: Spec, here: Point, gradient: Any, context: Context) ->
     matrix = "ggn" if spec.directions == "fisher" else "hessian"
     with recorded(matrix_at(here, matrix), here, context) as operator:
         estimates = diagonal(operator, min(PROBES, len(here.z)), spec.train_seed)
-    errors = estimates.std(1) / estimates.shape[1] ** 0.5 if estimates.shape[1] > 1 else torch.zeros(len(estimates))
+    errors = estimates.std(1) / estimates.shape[1] ** 0.5 if estimates.shape[1] > 1 else estimates.new_zeros(len(estimates))
     return torch.maximum(estimates.mean(1).abs(), errors)
 
 

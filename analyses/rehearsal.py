@@ -1,6 +1,6 @@
 """What a training run will take, by rehearsal: its own first steps, its longest batch and a look, then nothing is kept.
 
-The peak of memory is this process's since it began (on a GPU: that of tensors): a rehearsal speaks of a run in a process of its own.
+The memory peak is that of this process since it began (on a GPU: of its tensors), so rehearse in a process of its own.
 """
 
 from __future__ import annotations

@@ -36,8 +36,7 @@ def table(store: Store, split: str = "validation") -> list[dict[str, Any]]:
 
     `value` is the task's main metric on `split`, a fraction; `stderr` its standard error over examples and seeds together, and
     `stderr_seeds` over seeds alone: NaN with one seed, where `stderr` is over examples alone. `minutes` of wall clock a run, on the machine
-    it ran on. Runs of other weights or other data are named apart
-    (`analyses.apart`).
+    it ran on. Runs of other weights or other data are named apart (`analyses.apart`).
     """
     runs = [run for _, run in store.summaries() if run.spec["kind"] == "train"]
     columns = [_columns(run, split) for run in runs]

@@ -21,7 +21,7 @@ class Keys:
         self._known: dict[tuple[int, int, torch.device], Tensor] = {}
 
     def of(self, first: int, last: int, device: torch.device) -> Tensor:
-        """Those of the blocks first .. last - 1: int32 (blocks, 2)."""
+        """Return the keys of the blocks first .. last - 1: int32 (blocks, 2)."""
         name = first, last, device
         if name not in self._known:
             drawn = np.array([bits(self.seed, self.role, block, 2) for block in range(first, last)], dtype=np.uint64)

@@ -80,7 +80,7 @@ def minimise(
 
 
 def most_gradients(steps: int) -> int:
-    """At most how many gradients of all examples `minimise` takes in so many iterations.
+    """Return an upper bound on the gradients over all examples that `minimise` takes in `steps` iterations.
 
     scipy looks at its limit only after an iteration, which may hold two line searches (the second along the gradient, where the first
     finds nothing); the first gradient is taken before.

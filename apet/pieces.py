@@ -73,7 +73,7 @@ class Pieces:
         return whole[same:]
 
     def cutter(self, text: str) -> tuple[int, Callable[[int], str]]:
-        """(the number of pieces of `text` alone, what returns its beginning of so many pieces, or nearly so many)."""
+        """Return the number of pieces of `text`, and a function that cuts it to about a given number of pieces."""
         if not self.tokenizer.is_fast:  # it does not say where in the text a piece ends
             return self._count(text), lambda count: self._by_halves(text, count)
         offsets = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)["offset_mapping"]

@@ -63,8 +63,7 @@ def place(
     order: random; layer or kind (random, with the layers or the kinds of tensors taking turns); score (the highest sum of
     `scores` over a unit first; ties by position); reference (whole tensors, whatever the unit, at random, each taken if it
     still fits: the rule of the paper's code, not nested in k). `version` is one of KEYS.
-    Raises UsageError unless 1 <= k <= D, for scores that are
-    missing or not finite, and where not a single unit fits.
+    Raises UsageError unless 1 <= k <= D, for scores that are missing or not finite, and where not a single unit fits.
     """
     if not 1 <= k <= space.size:
         raise UsageError(f"k = {k} is outside 1..{space.size}, the number of parameters in scope")
@@ -137,7 +136,7 @@ def _mix(x: np.ndarray) -> np.ndarray:
 
 
 # A unit's size, (rows, columns), within a tensor seen as a matrix (m, n) of one or more matrices (height, n) below each other, such as
-# those of the experts in a mixture. A vector is one row.
+# the experts' matrices in a mixture. A vector is one row.
 UNITS: dict[str, Callable[[int, int, int], tuple[int, int]]] = {
     "entry": lambda m, n, height: (1, 1),
     "row": lambda m, n, height: (1, n),

@@ -65,7 +65,7 @@ class Rows:
 
 
 def rows_of(weight: Tensor, rows: Rows) -> Tensor:
-    """The chosen rows: of a resident matrix a resident one, whose tuned entries are those of these rows. A vector's rows are elements."""
+    """Return the chosen rows of a matrix, or elements of a vector. Rows of a resident weight keep their tuned entries."""
     if not isinstance(weight, Resident):
         return weight[rows.index]
     which, entries = _within(weight, rows)

@@ -49,8 +49,8 @@ class Scorer(ABC):
     """Turns examples into batches and batches into logits; see `scorer_of`.
 
     `prior` (C,) is subtracted from label-word logits; `max_length` is in pieces, and a longer example loses the end of its
-    longest field, never the question after it. `stem` are the pieces with which every label word begins: they are given, and
-    `label_ids` (C,) are what follows them.
+    longest field, never the question after it. All label words begin with the pieces `stem`, which the model is given;
+    `label_ids` (C,) are the pieces that follow.
     """
 
     writes = True  # whether it can be asked for text
@@ -117,7 +117,7 @@ class Scorer(ABC):
             start = stop
 
     def together(self, items: Sequence[Item]) -> int:
-        """How many of the first items make one batch: where the model reads padding, those of one length."""
+        """Return how many of the first items make one batch. If the model reads padding, they must be of one length."""
         if not self.reads_padding:
             return len(items)
         lengths = [(self.length(item), len(item["target"])) for item in items]
