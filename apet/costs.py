@@ -29,12 +29,12 @@ Case = tuple[str, int, int, int]  # kernel, m, n, k
 VARIABLE = "APET_KERNELS"  # auto: measured constants; shipped: SHIPPED
 CASES = [(512, 512), (1024, 256), (256, 1024)]  # m, n
 COUNTS = {
-    "gather": (100, 300, 1000),
+    "gather": (300, 1000, 3000),
     "sampled": (100, 1000, 10_000, 30_000),
     "dense": (100, 1000, 10_000),
 }  # where each can be the quickest
-TOKENS, ROUNDS, SECONDS = 256, 15, 2
-STEADY = 1.5  # the largest ratio of a constant to itself, measured again
+TOKENS, ROUNDS, MORE, SECONDS = 256, 15, 5, 5
+STEADY, USABLE = 1.1, 1.5  # the largest ratio of a constant to itself after more rounds: to stop, and to be used at all
 RANGE = 1e4  # the largest ratio of two constants that is believed
 
 
@@ -166,7 +166,7 @@ def _keep(costs: Costs, device: str) -> None:
 
 
 def calibrate(device: str = "cpu") -> Costs | None:
-    """Measure the constants twice; None where the two do not agree, or no sensible constants fit the times.
+    """Measure the constants until more rounds leave them as they are; None where they stay unsteady or fit no times.
 
     Every kernel and size is timed once a round, so that what else the machine does falls on all of them, and the shortest time counts:
     other work can only make it longer.
@@ -176,12 +176,20 @@ def calibrate(device: str = "cpu") -> Costs | None:
     work = _work(torch.device(device))
     for _, call in work:
         call()  # the first call warms up
-    first, second = _times(work, device), _times(work, device)
-    fits = [fit(_rows(work, times)) for times in (first, second, list(map(min, first, second)))]
-    known = [asdict(costs) for costs in fits if costs is not None]
-    if len(known) < len(fits) or any(not 1 / STEADY < known[0][name] / known[1][name] < STEADY for name in known[0]):
-        return None
-    return fits[-1]
+    times = _times(work, device)
+    costs = fit(_rows(work, times))
+    for _ in range(MORE):
+        times = list(map(min, times, _times(work, device)))
+        before, costs = costs, fit(_rows(work, times))
+        if _agree(before, costs, STEADY):
+            return costs
+    return costs if _agree(before, costs, USABLE) else None
+
+
+def _agree(one: Costs | None, other: Costs | None, ratio: float) -> bool:
+    if one is None or other is None:
+        return False
+    return all(1 / ratio < value / asdict(other)[name] < ratio for name, value in asdict(one).items())
 
 
 def _times(work: list[tuple[Case, Callable[[], Any]]], device: str) -> list[float]:
