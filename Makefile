@@ -29,7 +29,7 @@ GPU_PY := $(shell test -x $(PY) && echo $(PY) || echo $(PYTHON))
 check-gpu:
 	@$(GPU_PY) -c "import sys, torch; sys.exit(None if torch.cuda.is_available() else 'check-gpu: torch finds no CUDA device on this machine')"
 	HF_HUB_OFFLINE=1 $(GPU_PY) -m pytest tests/test_device.py
-	HF_HUB_OFFLINE=1 $(GPU_PY) -m pytest -m "not long" -k cuda tests/landscape/test_operators.py tests/apet/test_projections.py tests/apet/test_jacobian.py
+	HF_HUB_OFFLINE=1 $(GPU_PY) -m pytest -m "not long" -k cuda tests/landscape/curvature/test_operators.py tests/apet/projections/test_projections_table.py tests/apet/gram/test_jacobian.py
 	HF_HUB_OFFLINE=1 $(GPU_PY) benchmarks/gram.py --quick --device cuda
 
 # Full runs, one thread; their last lines are kept under benchmarks/results.

@@ -1,4 +1,4 @@
-"""How well thresholds were predicted, from the committed rows of studies/predict-ladder.yaml (figures.cells says what a cell is).
+"""How well thresholds were predicted, from the committed rows of studies/predict-ladder.yaml (figures.plots.cells says what a cell is).
 
 Targets are .5, .75 and .9 of the improvement of the training loss. A cell counts where both numbers are uncensored; those whose
 prediction is over 30 % of the rank are scored apart, and what was measured above or below its range, or not predicted, is counted only.
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from figures.cells import PREDICTOR, Cell, cells
+from figures.plots.cells import PREDICTOR, Cell, cells
 from figures.rows import pick, tidy, where
 
 ROWS = Path(__file__).resolve().parents[1] / "studies" / "rows" / "predict-ladder.parquet"

@@ -41,18 +41,18 @@ def run(file: Path, root: Path, jobs: int) -> None:
     """The study to its end, going on from what is there; its processes have this one's imports."""
     import torch
 
-    import analyses.workers
-    import apet.train
-    from analyses.store import Store
-    from analyses.study import read_study
-    from analyses.thresholds import finished, thresholds
+    import analyses.studies.workers
+    import apet.training.loop
+    from analyses.store.run_store import Store
+    from analyses.studies.study_file import read_study
+    from analyses.thresholds.measured import finished, thresholds
 
     os.setsid()
     torch.set_num_threads(1)
-    analyses.workers.START = "fork"
-    apet.train.train.__kwdefaults__["checkpoint_every"] = 0.25
+    analyses.studies.workers.START = "fork"
+    apet.training.loop.train.__kwdefaults__["checkpoint_every"] = 0.25
     study, store = read_study(file), Store(root)
-    analyses.workers.run_study(study, store, jobs)
+    analyses.studies.workers.run_study(study, store, jobs)
     for target in study.targets:
         thresholds(store, finished(store), target)
 
@@ -88,7 +88,7 @@ def killed(seconds: float, alone: bool, *arguments: Any) -> bool:
 
 
 def rows(root: Path) -> dict[str, list[str]]:
-    from analyses.store import Store
+    from analyses.store.run_store import Store
 
     store = Store(root)
     return {name: (store.folder(name) / "rows.jsonl").read_text().splitlines() for name in store.run_ids()}
@@ -157,9 +157,7 @@ def main() -> None:
     import peft  # noqa: F401
     from machine import describe
 
-    import analyses.thresholds
-    import analyses.workers  # noqa: F401
-    import apet.train  # noqa: F401
+    import apet.training.loop  # noqa: F401
 
     with tempfile.TemporaryDirectory() as root:
         figures = measure(4 if options.quick else 20, Path(root), (lambda line: None) if options.json else print)

@@ -67,8 +67,8 @@ def main() -> None:
     import torch
     from machine import describe
 
-    from apet.coordinates import Coordinates
-    from apet.space import ParameterSpace
+    from apet.subspaces.coordinates import Coordinates
+    from apet.subspaces.space import ParameterSpace
 
     torch.set_num_threads(1)
     model, batch = build("bert")

@@ -1,7 +1,8 @@
 """How often the search's intervals cover k*, and how far its answers lie from it, by simulation.
 
-400 seeded searches of 12 runs go through the functions that `study` and `intrinsic-dim` call (analyses.stages.searching,
-analyses.thresholds.measure); only training is made up. k* lies anywhere on log k from 3 times the smallest k to a third of the largest. A
+400 seeded searches of 12 runs go through the functions that `study` and `intrinsic-dim` call (analyses.studies.stages.searching,
+analyses.thresholds.measured.measure); only training is made up. k* lies anywhere on log k from 3 times the smallest k to a third of the
+largest. A
 run sees a k* of its own, exp(.15 N(0, 1)) away, so its gap has a standard deviation of .15 slopes at the crossing; uneven noise grows
 from half of that at k*/e to twice at e k*. The gap's slope at the crossing is .3 to 3. Logistic gaps level off at +-1.5 (a loss 4.5
 times the target, or as much below it), saturating ones above the crossing alone. 5 % of the runs are failed trainings, with a gap
@@ -64,12 +65,12 @@ class World:
 
 def search(world: World, target: Any, score: Callable[[float], float]) -> list[tuple[float | None, float | None, float | None]]:
     """(k*, low, high) at each of LEVELS, as the program answers; None for what it does not say. `score` turns a gap into a run's score."""
-    from analyses.spec import Spec
-    from analyses.stages import searching
-    from analyses.store import Row
-    from analyses.study import Search
-    from analyses.targets import Run
-    from analyses.thresholds import measure
+    from analyses.specs.spec import Spec
+    from analyses.store.run_store import Row
+    from analyses.studies.stages import searching
+    from analyses.studies.study_file import Search
+    from analyses.thresholds.measured import measure
+    from analyses.thresholds.targets import Run
 
     base = Spec(model="mini-t5-240k", task="mini-sentiment", examples=64, early_stop=False, k=1)
     quantity, split = ("loss", "train") if target.on_loss else ("accuracy", "validation")
@@ -149,7 +150,7 @@ def main() -> None:
     import torch
     from machine import describe
 
-    from analyses.targets import Target
+    from analyses.thresholds.targets import Target
 
     torch.set_num_threads(1)
     searches = 80 if options.quick else SEARCHES

@@ -28,12 +28,12 @@ def run(folder: Path) -> None:
     from safetensors.torch import save_file
     from torch import tensor
 
-    from apet.generated.sentiment import generate
-    from apet.methods import Choice, mount
-    from apet.models import load_model
-    from apet.scoring import scorer_of
-    from apet.tasks import TASKS
-    from apet.train import TrainOptions, train
+    from apet.methods.tunable import Choice, mount
+    from apet.models.loading import load_model
+    from apet.scoring.scorers import scorer_of
+    from apet.tasks.generated.sentiment import generate
+    from apet.tasks.table import TASKS
+    from apet.training.loop import TrainOptions, train
 
     rows, loaded = generate("train", 160), load_model("mini-t5-240k")
     mounted = mount("apet", loaded.model, Choice(K))
@@ -73,7 +73,7 @@ def killed(folder: Path, seconds: float) -> bool:
 
 def reached(folder: Path) -> int | None:
     """The step of the newest checkpoint, None before the first."""
-    from apet.checkpoint import load
+    from apet.training.checkpoints import load
 
     content = load(folder / "checkpoint.safetensors")
     return content and content[1]["progress"]["step"]
@@ -119,10 +119,10 @@ def main() -> None:
     import peft  # noqa: F401
     from machine import describe
 
-    import apet.find_lr
-    import apet.train
+    import apet.training.loop
+    import apet.training.rate_search
 
-    apet.find_lr.PILOT_STEPS = 8  # else most kills would meet a pilot
+    apet.training.rate_search.PILOT_STEPS = 8  # else most kills would meet a pilot
 
     with tempfile.TemporaryDirectory() as root:
         figures = measure(3 if options.quick else 20, Path(root), (lambda line: None) if options.json else print)

@@ -18,7 +18,7 @@ __all__ = ["FIGURES", "Drawn", "draw_all"]
 
 
 def _draw(name: str, rows: pd.DataFrame) -> Figure:
-    return import_module(f"figures.{name}").draw(rows)
+    return import_module(f"figures.plots.{name}").draw(rows)
 
 
 NAMES = (
@@ -71,7 +71,7 @@ def draw_all(
         try:
             drawn.written[name] = save(FIGURES[name](rows), Path(out), name)
             if name in PAGES:
-                drawn.written[name].append(save_page(import_module(f"figures.{name}").page(rows), Path(out), name))
+                drawn.written[name].append(save_page(import_module(f"figures.plots.{name}").page(rows), Path(out), name))
         except CannotDraw as reason:
             drawn.skipped[name] = str(reason)
     return drawn

@@ -4,31 +4,10 @@ Needs torch, scipy and numpy, and nothing of the rest of the project. What has k
 tensor on the objective's device; what lives on the spectrum (eigenvalues, weights, thresholds) is numpy float64.
 """
 
-from landscape.angular import Angular, angular_width, around
-from landscape.attribution import Attribution, Factors, attribute, factors_of, threshold_of
-from landscape.basin import Width, Worst, basin_width, hessian_ratio, roughness, sharpness_average, sharpness_worst
-from landscape.coordinates import CoordinatePoint, coordinate_point, coordinate_threshold
-from landscape.criterion import CrossEntropy
-from landscape.curvature import Curvature, EmpiricalFisher, GaussNewton, Hessian
-from landscape.directions import (
-    Principal,
-    Through,
-    normalised,
-    orthonormalised,
-    principal_directions,
-    random_directions,
-    scaled,
-    through,
-)
-from landscape.dual import GradientSpectrum, gradient_spectrum, subset_spectrum
-from landscape.estimators import diagonal, hutch_plus_plus, hutchinson, squared_frobenius, xtrace
-from landscape.exact import Spectrum, by_columns, gauss_newton_rows, of_matrix, of_rows, shares
-from landscape.gordon import gordon_threshold
-from landscape.lanczos import Eigenpairs, Tridiagonal, eigenpairs, lanczos, lanczos_many
-from landscape.linearised import Linearised
-from landscape.moreau import PathPoint, PathPrediction, moreau_path, predict_on_path, predict_on_path_with_interval
-from landscape.objective import Objective
-from landscape.operators import (
+from landscape.curvature.criterion import CrossEntropy
+from landscape.curvature.matrices import Curvature, EmpiricalFisher, GaussNewton, Hessian
+from landscape.curvature.objective import Objective
+from landscape.curvature.operators import (
     Block,
     DenseOperator,
     LinearOperator,
@@ -41,8 +20,15 @@ from landscape.operators import (
     to_dense,
     to_scipy,
 )
-from landscape.paths import Bezier, barrier, low_curve, straight
-from landscape.predict import (
+from landscape.measurement.crossing import Closing, Crossing, closing, crossing, gap_of_accuracy, gap_of_loss
+from landscape.measurement.probit import Passage, passage
+from landscape.prediction.attribution import Attribution, Factors, attribute, factors_of, threshold_of
+from landscape.prediction.coordinate_subspaces import CoordinatePoint, coordinate_point, coordinate_threshold
+from landscape.prediction.gordon import gordon_threshold
+from landscape.prediction.linearised_classifier import Linearised
+from landscape.prediction.linearised_objective import Tangent
+from landscape.prediction.moreau import PathPoint, PathPrediction, moreau_path, predict_on_path, predict_on_path_with_interval
+from landscape.prediction.quadratic import (
     ExampleInterval,
     Prediction,
     PredictionInterval,
@@ -51,8 +37,11 @@ from landscape.predict import (
     predict_threshold,
     predict_with_interval,
 )
-from landscape.probit import Passage, passage
-from landscape.quadrature import (
+from landscape.spectra.estimators import diagonal, hutch_plus_plus, hutchinson, squared_frobenius, xtrace
+from landscape.spectra.exact import Spectrum, by_columns, gauss_newton_rows, of_matrix, of_rows, shares
+from landscape.spectra.gram import GradientSpectrum, gradient_spectrum, subset_spectrum
+from landscape.spectra.lanczos import Eigenpairs, Tridiagonal, eigenpairs, lanczos, lanczos_many
+from landscape.spectra.quadrature import (
     Estimate,
     SpectralMeasure,
     decay_exponent,
@@ -70,9 +59,20 @@ from landscape.quadrature import (
     spectral_measure,
     trace,
 )
-from landscape.slices import Rounding, Slice, axis, quadratic, refined, rounding, slice_of
-from landscape.tangent import Tangent
-from landscape.threshold import Closing, Crossing, closing, crossing, gap_of_accuracy, gap_of_loss
+from landscape.surfaces.angular import Angular, angular_width, around
+from landscape.surfaces.basin import Width, Worst, basin_width, hessian_ratio, roughness, sharpness_average, sharpness_worst
+from landscape.surfaces.curves import Bezier, barrier, low_curve, straight
+from landscape.surfaces.directions import (
+    Principal,
+    Through,
+    normalised,
+    orthonormalised,
+    principal_directions,
+    random_directions,
+    scaled,
+    through,
+)
+from landscape.surfaces.slices import Rounding, Slice, axis, quadratic, refined, rounding, slice_of
 
 __all__ = [
     "Angular",

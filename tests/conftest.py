@@ -41,8 +41,8 @@ def memory_given_back() -> Iterator[None]:
     """Models and data that a module's tests have loaded are shared within it alone, and their memory goes back to the system."""
     yield
     for name in ("_model", "task_data"):
-        if "analyses.inputs" in sys.modules:
-            getattr(sys.modules["analyses.inputs"], name).cache_clear()
+        if "analyses.runs.run_inputs" in sys.modules:
+            getattr(sys.modules["analyses.runs.run_inputs"], name).cache_clear()
     gc.collect()
     if sys.platform == "linux":
         ctypes.CDLL(None).malloc_trim(0)

@@ -6,25 +6,25 @@ import torch
 import transformers
 from device_cases import ALLOWED, MASKS, HostReads
 
-from analyses.evaluated import Evaluated
-from analyses.inputs import Context, Inputs
-from analyses.point import matrix_at, point
-from analyses.spec import spec_from
-from apet.coordinates import Coordinates
-from apet.generated.sentiment import generate
-from apet.jacobian import Passes
-from apet.launch import accelerator_for
-from apet.methods import Choice, mount
-from apet.minimise import mean_loss
-from apet.models import Loaded, load_model
-from apet.progress import Progress, TrainOptions
-from apet.projections import PROJECTIONS, project
-from apet.scope import all_names, only_trainable
-from apet.scoring import scorer_of
-from apet.space import ParameterSpace
-from apet.step import Stepper
-from apet.tasks import TASKS, TaskData
-from landscape.objective import leaf
+from analyses.runs.cached_losses import Evaluated
+from analyses.runs.evaluation_point import matrix_at, point
+from analyses.runs.run_inputs import Context, Inputs
+from analyses.specs.spec import spec_from
+from apet.gram.jacobian import Passes
+from apet.machine.processes import accelerator_for
+from apet.methods.tunable import Choice, mount
+from apet.models.loading import Loaded, load_model
+from apet.projections.table import PROJECTIONS, project
+from apet.scoring.scorers import scorer_of
+from apet.subspaces.coordinates import Coordinates
+from apet.subspaces.scope import all_names, only_trainable
+from apet.subspaces.space import ParameterSpace
+from apet.tasks.generated.sentiment import generate
+from apet.tasks.table import TASKS, TaskData
+from apet.training.lbfgs import mean_loss
+from apet.training.options import Progress, TrainOptions
+from apet.training.step import Stepper
+from landscape.curvature.objective import leaf
 
 TASK = TASKS["mini-sentiment"]
 ROWS = generate("train", 8)
@@ -38,8 +38,8 @@ every_model = pytest.mark.parametrize("name", MODELS)
 
 @pytest.fixture(autouse=True)
 def kernels_that_know_shapes(monkeypatch):
-    """Sampled products have no rule for shapes alone in torch; `tests/apet/test_kernels.py` compares them with the others."""
-    monkeypatch.setattr("apet.kernels.cheapest", lambda shape, k: "gather" if k < 100 else "dense")
+    """Sampled products have no rule for shapes alone in torch; `tests/apet/subspaces/test_kernels.py` compares them with the others."""
+    monkeypatch.setattr("apet.subspaces.kernels.cheapest", lambda shape, k: "gather" if k < 100 else "dense")
 
 
 def shapes_of(name: str) -> Loaded:
@@ -117,7 +117,7 @@ def test_a_projection(kind):
 @pytest.fixture(autouse=True)
 def no_folder_to_look_into(monkeypatch):
     """Of the Llama there is none."""
-    monkeypatch.setattr("analyses.inputs.kept_verbaliser", lambda *_: None)
+    monkeypatch.setattr("analyses.runs.run_inputs.kept_verbaliser", lambda *_: None)
 
 
 def at(name: str, folder, **fields):
@@ -134,7 +134,7 @@ PRODUCTS += [pytest.param("mini-bert-120k", "ggn", "fastfood", marks=pytest.mark
 @pytest.mark.parametrize(("name", "matrix", "subspace"), PRODUCTS)
 def test_a_curvature_product(name, matrix, subspace, tmp_path, monkeypatch):
     """No read at all once the objective was asked for anything: of all work this is done most often."""
-    monkeypatch.setattr("analyses.point.graph_memory", lambda *_: 0)
+    monkeypatch.setattr("analyses.runs.evaluation_point.graph_memory", lambda *_: 0)
     spec, there = at(name, tmp_path, kind="spectrum", matrix=matrix, subspace=subspace, k=20)
     with HostReads() as reads, there as here:
         gradient = here.objective.gradient(here.z)

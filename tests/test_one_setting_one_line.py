@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 
 from cli import app
 from figures import FIGURES
+from figures.report.summary import summary_table
 from figures.rows import settings, tidy
-from figures.summary import summary_table
 
 MODELS = ("mini-bloom-120k", "mini-bloom-400k")
 DRAWN = ("performance", "thresholds", "spectra")

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from analyses.table import write_table
+from analyses.results.training_table import write_table
 from apet.errors import UsageError
-from apet.tasks import load_task
+from apet.tasks.table import load_task
 from cli import _finite, app
 
 

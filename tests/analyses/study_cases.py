@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-from analyses.spec import Spec
-from analyses.store import Store
-from analyses.study import Stage, Study
-from analyses.targets import Target
-from analyses.thresholds import finished, thresholds
+from analyses.specs.spec import Spec
+from analyses.store.run_store import Store
+from analyses.studies.study_file import Stage, Study
+from analyses.thresholds.measured import finished, thresholds
+from analyses.thresholds.targets import Target
 
 HALF = Target("fraction", 0.5)
 BASE = {"model": "mini-t5-240k", "random_init": True, "task": "sst2", "examples": 16, "early_stop": False, "steps": 20, "batch": 8}

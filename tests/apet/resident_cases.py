@@ -18,11 +18,11 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from apet.coordinates import Attached, Coordinates
-from apet.kernels import KERNELS
-from apet.placement import random_entries
-from apet.scope import all_names
-from apet.space import ParameterSpace
+from apet.subspaces.coordinates import Attached, Coordinates
+from apet.subspaces.kernels import KERNELS
+from apet.subspaces.placement import random_entries
+from apet.subspaces.scope import all_names
+from apet.subspaces.space import ParameterSpace
 
 Loss = Callable[[nn.Module], Tensor]
 

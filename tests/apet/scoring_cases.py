@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from apet.models import Loaded, load_model
-from apet.tasks import TASKS
+from apet.models.loading import Loaded, load_model
+from apet.tasks.table import TASKS
 
 WRITING = ("t5", "bloom", "gpt2")  # GPT-2 is the one with absolute positions that is padded on the left
 MODELS = (*WRITING, "bert", "classifier")

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, processors
 
-from apet.ladder import ladder_tokenizer
-from apet.models import Loaded, load_model
+from apet.models.ladder import ladder_tokenizer
+from apet.models.loading import Loaded, load_model
 
 WIDE = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
 LLAMA = {**WIDE, "num_key_value_heads": 2, "max_position_embeddings": 256}

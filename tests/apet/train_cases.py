@@ -4,15 +4,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from apet.batches import Batches
-from apet.generated.sentiment import generate
-from apet.launch import accelerator_for
-from apet.methods import Choice, Mounted, mount
-from apet.models import load_model
-from apet.progress import Progress, TrainOptions
-from apet.scoring import Scorer, scorer_of
-from apet.step import Stepper
-from apet.tasks import TASKS, Task
+from apet.machine.processes import accelerator_for
+from apet.methods.tunable import Choice, Mounted, mount
+from apet.models.loading import load_model
+from apet.scoring.scorers import Scorer, scorer_of
+from apet.tasks.generated.sentiment import generate
+from apet.tasks.table import TASKS, Task
+from apet.training.batches import Batches
+from apet.training.options import Progress, TrainOptions
+from apet.training.step import Stepper
 
 OPTIONS = TrainOptions(lr=0.02, steps=30, batch=8, warmup=2, check=10)
 ROWS = generate("train", 40)

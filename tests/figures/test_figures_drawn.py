@@ -14,7 +14,7 @@ from matplotlib.text import Text
 from mpl_toolkits.mplot3d.axes3d import Axes3D
 
 from figures import FIGURES
-from figures.grids import grids
+from figures.plots.grids import grids
 from figures.rows import CannotDraw, tidy
 from tests.figures.synthetic import MODELS, change, placements, quadratics, study
 

@@ -92,7 +92,7 @@ def test_a_failed_save_leaves_nothing_behind(tmp_path: Path):
     assert list(tmp_path.iterdir()) == []
 
 
-LIGHT = [("figures", ["matplotlib", "pandas"]), ("figures.report", ["matplotlib"])]
+LIGHT = [("figures", ["matplotlib", "pandas"]), ("figures.report.page", ["matplotlib"])]
 
 
 @pytest.mark.parametrize(("module", "forbidden"), LIGHT)

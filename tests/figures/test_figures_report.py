@@ -12,12 +12,12 @@ import pandas as pd
 import pytest
 
 from figures import FIGURES
-from figures.findings import answers, misfits, unchecked
 from figures.interval import Interval, Ratio
 from figures.numbers import interval, with_error
-from figures.report import write_report
+from figures.report.answers import answers, misfits, unchecked
+from figures.report.page import write_report
+from figures.report.summary import summary_table
 from figures.rows import CannotDraw, tidy
-from figures.summary import summary_table
 from tests.figures.synthetic import KS, MODELS, change, study
 
 SMALL, LARGE = "mini-t5-240k", "mini-t5-6m"

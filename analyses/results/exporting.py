@@ -1,0 +1,106 @@
+"""A finished APET run as something to use elsewhere: a small artefact, an ordinary checkpoint, or a peft adapter."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from analyses.runs.run_inputs import model_of, plain_scorer
+from analyses.specs.spec import Spec, spec_from
+from analyses.store.run_store import Store
+from apet.errors import MissingInput, UsageError, lookup
+from apet.files import atomic_path
+from apet.scoring.verbaliser import Verbaliser, card
+
+
+def export(run: Path, form: str, out: Path) -> dict[str, Any]:
+    """Write the run in folder `run` as `form` (apet, merged, shira) to `out`; returns what was written.
+
+    Raises MissingInput where there is no finished run, UsageError for a run that is not of method apet, and for a base
+    model whose weights are no longer those that were tuned.
+    """
+    from apet.models.loading import FORMS as AUTO
+
+    write, store = lookup(FORMS, form, "form"), Store(run.parent)
+    if not store.done(run.name):
+        raise MissingInput(f"no finished run in {run}")
+    spec = spec_from(store.spec(run.name))
+    if spec.kind != "train" or spec.method != "apet":
+        raise UsageError(f"{run.name} is a {spec.kind} run of method {spec.method}: only tuned entries (apet) are exported")
+    if spec.subspace != "coordinates":
+        raise UsageError(
+            f"{run.name} tunes the subspace {spec.subspace}, of all parameters at once: only tuned entries (coordinates) are exported"
+        )
+    if form != "apet" and spec.operations != "add":
+        raise UsageError(f"{run.name} tunes new parameters ({spec.operations}), which only the form apet can hold")
+    artefact, loaded = artefact_of(spec, store, run.name)
+    if form == "merged" and loaded.tokenizer is None:
+        raise UsageError(f"{spec.model} is no transformers model, of which a checkpoint could be written: take apet")
+    if form == "shira" and artefact.head:
+        raise UsageError(f"{run.name} trained a classification head, which a SHiRA adapter cannot hold: take apet or merged")
+    artefact.check_base(loaded.fingerprint)
+    write(artefact, loaded, out)
+    if form != "apet":
+        artefact.verbaliser.save(out)
+    if form == "merged":
+        with atomic_path(out / "README.md") as temporary:
+            temporary.write_text(card(spec.model, plain_scorer(spec, loaded), loaded.form, AUTO[loaded.form][0]), encoding="utf-8")
+    return {"run_id": run.name, "form": form, "k": len(artefact.z), "written": str(out)}
+
+
+def artefact_of(spec: Spec, store: Store, run_id: str) -> tuple[Any, Any]:
+    """(the run's artefact, its base model)."""
+    import torch
+
+    from apet.methods.artefact import Artefact, Law
+    from apet.methods.tunable import space_of
+
+    loaded, arrays = model_of(spec, "cpu"), store.arrays(run_id)
+    if "prior" not in arrays or "positions" not in arrays:
+        raise UsageError(f"{run_id} kept neither the label words' prior nor a hash of its positions (an older version's run): run it again")
+    scorer = plain_scorer(spec, loaded)
+    scorer.prior = torch.as_tensor(arrays["prior"])
+    row = next(row for row in store.rows(run_id) if row.quantity == "requested_k")
+    law = None if "index" in arrays else Law(spec.unit, spec.order, spec.position_seed, int(row.value))
+    env = json.loads((store.folder(run_id) / "env.json").read_text())
+    artefact = Artefact(
+        z=torch.as_tensor(arrays["z"]),
+        base=spec.model,
+        revision=getattr(getattr(loaded.model, "config", None), "_commit_hash", None),
+        weights=env["weights"],
+        dtype=str(next(loaded.model.parameters()).dtype).removeprefix("torch."),
+        law=law,
+        positions=arrays["positions"].tobytes().hex(),
+        index=arrays.get("index"),
+        scope=spec.scope,
+        space=space_of(loaded.model, spec.operation_names, spec.scope, dry=True).fingerprint,
+        operations=spec.operation_names,
+        head={name.removeprefix("head."): torch.as_tensor(array) for name, array in arrays.items() if name.startswith("head.")},
+        verbaliser=Verbaliser.of(scorer),
+    )
+    return artefact, loaded
+
+
+def _artefact(artefact: Any, loaded: Any, out: Path) -> None:
+    artefact.save(out)
+
+
+def _merged(artefact: Any, loaded: Any, out: Path) -> None:
+    from apet.methods.artefact import merge
+
+    with artefact.attach(loaded.model, loaded.fingerprint):
+        merge(loaded.model, loaded.tokenizer, out)
+
+
+def _shira(artefact: Any, loaded: Any, out: Path) -> None:
+    import copy
+
+    from apet.methods.shira import save, to_shira
+
+    coordinates = artefact.coordinates(loaded.model, loaded.fingerprint)
+    save(to_shira(copy.deepcopy(loaded.model), coordinates, artefact.z), out)
+
+
+FORMS: dict[str, Callable[[Any, Any, Path], None]] = {"apet": _artefact, "merged": _merged, "shira": _shira}

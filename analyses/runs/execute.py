@@ -1,0 +1,214 @@
+"""One function runs one spec: everything that computes, from a single command to a study, goes through `run`."""
+
+from __future__ import annotations
+
+import json
+import logging
+import platform
+import sys
+import time
+import traceback
+from contextlib import ExitStack
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from analyses.runs.predict import by_lanczos, products
+from analyses.runs.proximal_paths import LINEAR, path_gradients
+from analyses.runs.registry import RUNS
+from analyses.runs.run_inputs import Context, Inputs, Report, fingerprints, identity_of_model, inputs, kept_verbaliser, row_maker, subsets
+from analyses.runs.slice import planned, slice_gradients
+from analyses.runs.spectrum import route
+from analyses.runs.train import examples_a_step, most_steps
+from analyses.specs.spec import Spec
+from analyses.store.run_store import FAILED, Row, Store, spec_dict
+from apet.errors import ApetError, Interrupted, UsageError
+from apet.files import WriteError, write_whole, writing
+from apet.machine.peak_memory import peak_bytes, reset_peak
+from apet.machine.processes import everywhere, main_process, world_size
+from apet.methods.merged_delta import check_displacing
+from apet.subspaces.kernel_costs import Costs, current, for_machine, using
+from apet.tasks.table import TASKS
+
+log = logging.getLogger(__name__)
+KEPT = "the label words' prior is that of apet.json in {}, not measured on this model"
+
+
+def run_id(spec: Spec, found: Inputs) -> str | None:
+    """The run's identity; None for a model that has shapes only."""
+    if not found.loaded.fingerprint:
+        return None
+    return spec.run_id(identity_of_model(spec, found.loaded.form, found.loaded.fingerprint), found.data.fingerprint)
+
+
+def identify(spec: Spec, data: Path | None) -> str:
+    """The run's identity; a model is loaded only the first time that its weights are asked for."""
+    return spec.run_id(*fingerprints(spec, data))
+
+
+def check(spec: Spec, found: Inputs) -> dict[str, Any]:
+    """What the run will do, before it does it: sizes, memory, cost. Raises UsageError for a k outside the space."""
+    from apet.methods.tunable import count, space_of
+
+    spec = spec.resolved()
+    space = space_of(found.loaded.model, spec.operation_names, spec.scope, dry=True)
+    k, projected = count(spec.matched, found.loaded.model) if spec.matched else spec.k, spec.subspace != "coordinates"
+    size = count(spec.method, found.loaded.model) if projected and spec.method != "apet" else space.size
+    if k is not None and k > size:
+        raise UsageError(f"k = {k} is over the {size} parameters in scope of {spec.model}")
+    if spec.weights != "float32" and not projected and spec.method in ("full", "lora", "bitfit", "adapter"):
+        raise UsageError(f"{spec.method} tunes tensors of the model's own type, in which {spec.weights} would swallow small steps")
+    if spec.keep_end:
+        check_displacing(spec.method, found.loaded.model)
+    if world_size() > 1 and (spec.optimizer == "lbfgs" or _from_gram(spec)):
+        what = "--optimizer lbfgs" if spec.kind == "train" else "a prediction from the Gram matrix"
+        raise UsageError(f"{what} takes one process, and {world_size()} were started: run it without accelerate launch or torchrun")
+    train, _ = subsets(spec, found)
+    if not train:
+        raise UsageError(f"{spec.task} has too few training examples to set some aside: use --no-early-stop, or more of them")
+    if spec.examples is not None and spec.examples > len(train):
+        raise UsageError(f"examples = {spec.examples}, but {spec.task} has {len(train)} training examples")
+    if spec.test and "test" not in found.data.splits:
+        raise UsageError(f"{spec.task} has no labelled test split here")
+    return {
+        "run_id": run_id(spec, found),
+        "spec": spec_dict(spec),
+        "parameters": found.loaded.parameters,
+        "in_scope": size,
+        "k": k,
+        "train_examples": len(train),
+        **(planned(spec, len(train)) if spec.kind == "slice" else {}),
+        **({} if spec.kind != "spectrum" or k is None else dict(zip(("algorithm", "products"), route(spec, k, space.layers), strict=True))),
+        "gradient_equivalents": cost(spec, found),
+        "repeated_examples": found.data.repeated,
+        **({} if kept_verbaliser(spec, found.loaded.form) is None else {"prior": KEPT.format(spec.model)}),
+    }
+
+
+def cost(spec: Spec, found: Inputs) -> int:
+    """At most how many example-gradients the run takes; only the data are looked at."""
+    return gradients(spec, len(subsets(spec, found)[0]))
+
+
+def gradients(spec: Spec, examples: int) -> int:
+    """At most how many example-gradients the run takes on so many examples (a curvature product counts two)."""
+    if spec.kind == "train":
+        return most_steps(spec) * examples_a_step(spec, examples)
+    if spec.kind == "predict":
+        quadratic = examples * max(1, TASKS[spec.task].classes - 1) if _from_gram(spec) else 2 * examples * products(spec)
+        quadratic += path_gradients(spec, examples, LINEAR) if by_lanczos(spec) else 0
+        return quadratic + (path_gradients(spec, examples) if spec.path else 0)
+    if spec.kind == "slice":
+        return slice_gradients(spec, examples)
+    return 2 * examples * route(spec, spec.k or sys.maxsize)[1]
+
+
+def _from_gram(spec: Spec) -> bool:
+    return spec.kind == "predict" and spec.k is None and spec.matched is None and not by_lanczos(spec)
+
+
+def run(
+    spec: Spec, store: Store, data: Path | None = None, device: str = "cpu", report: Report = lambda *_: None, force: bool = False,
+    track: str | None = None,
+) -> str:  # fmt: skip
+    """Run `spec` unless it is done (or `force`), commit its rows and arrays to `store`, return the run id.
+
+    `track` names a tracker that follows a training run. Of several processes (`accelerate launch`) the main one commits.
+    Raises Held if another process computes the run.
+    """
+    spec = spec.resolved()
+    name = identify(spec, data)
+    with ExitStack() as stack:
+        refused, done = None, False
+        if main_process():  # alone: what one process writes another would read half-way
+            try:
+                stack.enter_context(store.claim(name))
+                if force:
+                    store.forget(name)
+                done = store.done(name)
+            except ApetError as error:
+                refused = error
+        stop, done = everywhere(device, (refused is not None, done))
+        if stop:
+            raise refused or ApetError(f"the main process did not begin run {name}: see its message")
+        if not done:
+            compute(spec, name, store, data, device, report, track)
+            everywhere(device, None)  # until it is committed
+    return name
+
+
+def compute(
+    spec: Spec, name: str, store: Store, data: Path | None, device: str, report: Report, track: str | None = None,
+    keep_failure: bool = False,
+) -> None:  # fmt: skip
+    """Compute the run `name` of `spec`, whose claim the caller holds. With `keep_failure` an error becomes the run's one row."""
+    started, own_peak = time.monotonic(), reset_peak(device)
+    context = Context(store.folder(name), report, track)
+    try:
+        found = inputs(spec, data, device)
+        check(spec, found)
+        costs, source = _costs(spec, device, context)
+        with using(costs):
+            rows, arrays = RUNS[spec.kind](spec, found, context)
+        if kept_verbaliser(spec, found.loaded.form) is not None:
+            log.warning(KEPT.format(spec.model))
+            rows = [*rows, row_maker(spec, found)("kept_prior", 1.0, note=KEPT.format(spec.model))]
+    except (WriteError, Interrupted):
+        raise
+    except Exception as error:
+        if not keep_failure:
+            raise
+        return fail(spec, name, store, _line(error), traceback.format_exc())
+    env = {
+        "seconds": time.monotonic() - started, "peak_gb": peak_bytes(device) / 1e9 if own_peak else None, **context.timings,
+        "device": device, "data": str(data) if data else None, "data_fingerprint": found.data.fingerprint,
+        "weights": found.loaded.fingerprint, "kernels": {**asdict(costs), "from": source}, **versions(),
+    }  # fmt: skip
+    if main_process():
+        store.commit(name, spec_dict(spec), [replace(row, run_id=name) for row in rows], arrays, env)
+
+
+def _costs(spec: Spec, device: str, context: Context) -> tuple[Costs, str]:
+    """The constants that the run's kernels are chosen by, and where they come from. A run that goes on takes those that it began with."""
+    path = context.folder / "checkpoint.kernels.json"
+    if not spec.places_entries:
+        return current(), "not used"
+    if path.is_file():
+        return Costs(**json.loads(path.read_text())), "the run's beginning"
+
+    def tell(text: str) -> None:
+        context.report(text, 0, 1)
+        log.warning(text)
+
+    costs, source = for_machine(device, tell)
+    if main_process():
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, json.dumps(asdict(costs)).encode())
+    return costs, source
+
+
+def fail(spec: Spec, name: str, store: Store, reason: str, trace: str = "") -> None:
+    """Commit a run as failed, `reason` in one line."""
+    row = Row(spec.model, 0, spec.task, "failed", 1.0, name, spec.kind, spec.protocol, k=spec.k, note=reason, **spec.tuned)
+    store.commit(name, spec_dict(spec), [row], {}, {"seconds": 0.0, "traceback": trace, **versions()}, FAILED)
+
+
+def _line(error: Exception) -> str:
+    """The error in one line; of one that is not ours, its type as well."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, ApetError) else f"{type(error).__name__}: {text}"
+
+
+def versions() -> dict[str, str]:
+    import numpy
+    import torch
+    import transformers
+
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "machine": platform.machine(),
+        "numpy": numpy.__version__,
+    }

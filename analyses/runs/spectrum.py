@@ -1,0 +1,261 @@
+"""A run of kind spectrum: curvature in the tuned subspace, exact where that costs less, with errors where it is estimated."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from analyses.runs.evaluation_point import Point, gauss_newton_rows_of, matrix_at, named, point, recorded
+from analyses.runs.run_inputs import Context, Inputs, row_maker
+from analyses.specs.spec import Spec
+from analyses.store.run_store import Row
+from apet.errors import ApetError
+from apet.tasks.table import TASKS
+
+TOP = 10  # eigenpairs that are reported one by one
+BLOCK_STEPS = 10  # of Lanczos, for the top eigenvalue of a layer
+ROUNDS = 3  # of Lanczos for clustered eigenvalues, at most
+RIDGE = 1e-4  # of the largest eigenvalue, for log det(A + ridge I); the ridge is the row's target
+POINTS, DECADES = 25, 4  # of N_eff(kappa), below the largest eigenvalue
+
+
+def route(spec: Spec, k: int, layers: int = 12) -> tuple[str, int]:
+    """How the spectrum of k coordinates in so many layers is computed, and with at most how many products.
+
+    rows: exact from one backward pass a class but one; columns: exact from k products; lanczos: top pairs and quadrature.
+    """
+    classes = TASKS[spec.task].classes if spec.task in TASKS else 0
+    # Rounds of the top pairs, probes, the gradient's measure; then the diagonal, and the top pair of each layer. Without self-checks.
+    lanczos = spec.lanczos_steps * (ROUNDS + spec.probes + 1) + TOP + spec.probes + layers * (BLOCK_STEPS + 1)
+    if spec.algorithm != "lanczos" and spec.samples is None:
+        if spec.matrix == "ggn" and classes:
+            return "rows", classes - 1
+        if spec.algorithm == "exact" or k <= lanczos:
+            return "columns", k
+    return "lanczos", lanczos
+
+
+@dataclass(frozen=True)
+class Curved:
+    """What every route finds."""
+
+    top: Any  # landscape.Eigenpairs, of the largest magnitudes
+    errors: np.ndarray  # (count,) of the eigenvalues
+    measure: Any  # landscape.SpectralMeasure
+    along: tuple[np.ndarray, np.ndarray]  # eigenvalues, and the gradient's squared share of each
+    parts: list[tuple[str, str, int, Any, tuple[float, float] | None]]  # by, label, entries, Estimate of trace, top eigenvalue and error
+    drawn: float | None = None  # of the trace: the standard error that it owes to sampled labels
+
+
+def spectrum_run(spec: Spec, found: Inputs, context: Context) -> tuple[list[Row], dict[str, np.ndarray]]:
+    with point(spec, found, context) as here:
+        loss = here.objective.loss(here.z)
+        if not math.isfinite(loss):
+            raise ApetError(f"the loss at this point is {loss}: there is no curvature to speak of")
+        gradient = here.objective.gradient(here.z)
+        how, products = route(spec, len(gradient), len(set(here.labels.get("layer", ()))))
+        context.report(f"{how}: at most {products:,} products with {spec.matrix}", 0, products)
+        matrix = matrix_at(here, spec.matrix, spec.samples, spec.train_seed)
+        check = _checked(matrix, spec.train_seed)
+        with recorded(matrix, here, context) as operator:
+            curved = _ROUTES[how](spec, here, operator, gradient, context, products)
+    make = _maker(spec, found, len(gradient))
+    rows = [
+        make("loss", loss),
+        make("gradient_norm", float(gradient.norm())),
+        make("symmetry_defect", check.symmetry_defect),
+        make("determinism_defect", check.determinism_defect),
+        make("products", products, note_too=how),
+        *_numbers(curved, make),
+        *_curves(curved, make),
+        *_aligned(curved, gradient, make),
+    ]
+    return rows, {
+        "nodes": curved.measure.nodes, "weights": curved.measure.weights, "eigenvalues": curved.top.eigenvalues,
+        "eigenvectors": curved.top.eigenvectors.cpu().numpy(), "gradient": gradient.cpu().numpy(), "z": here.z.cpu().numpy(),
+    }  # fmt: skip
+
+
+def _checked(operator: Any, seed: int) -> Any:
+    from landscape.curvature.operators import check_operator
+
+    try:
+        return check_operator(operator, seed)
+    except ValueError as error:
+        raise ApetError(f"this curvature is not to be trusted: {error}") from error
+
+
+def _by_rows(spec: Spec, point: Point, operator: Any, gradient: Any, context: Context, products: int) -> Curved:
+    from landscape.spectra.exact import of_rows
+
+    rows = gauss_newton_rows_of(point, lambda done, of: context.report("exact, by rows", done, of))
+    return _exact(of_rows(rows), point, gradient, lambda index: of_rows(rows[:, index]))
+
+
+def _by_columns(spec: Spec, point: Point, operator: Any, gradient: Any, context: Context, products: int) -> Curved:
+    from landscape.curvature.operators import to_dense
+    from landscape.spectra.exact import of_matrix
+
+    matrix = to_dense(operator, lambda done, of: context.report("exact, by columns", done, of))
+    return _exact(of_matrix(matrix), point, gradient, lambda index: of_matrix(matrix[index][:, index]))
+
+
+def _exact(spectrum: Any, point: Point, gradient: Any, block: Callable[[Any], Any]) -> Curved:
+    from landscape.curvature.operators import groups
+    from landscape.spectra.exact import shares
+    from landscape.spectra.lanczos import ORDERS, Eigenpairs
+    from landscape.spectra.quadrature import Estimate, SpectralMeasure
+
+    order = np.argsort(ORDERS["magnitude"](spectrum.eigenvalues), kind="stable")[:TOP]
+    values = spectrum.eigenvalues[order]
+    top = Eigenpairs(values, spectrum.eigenvectors[:, order.copy()].float(), np.zeros(len(values)), 0)
+    parts = []
+    for by, label, index in ((by, *item) for by, labels in point.labels.items() for item in groups(labels).items()):
+        eigenvalues = block(index).all_eigenvalues
+        parts.append((by, label, len(index), Estimate(float(eigenvalues.sum()), 0.0), (float(eigenvalues[0]), 0.0)))
+    measure = SpectralMeasure.of_eigenvalues(spectrum.all_eigenvalues)
+    return Curved(top, np.zeros(len(values)), measure, (spectrum.eigenvalues, shares(spectrum, gradient)), parts)
+
+
+def _by_lanczos(spec: Spec, point: Point, operator: Any, gradient: Any, context: Context, products: int) -> Curved:
+    from landscape.curvature.operators import blocks
+    from landscape.spectra.estimators import diagonal
+    from landscape.spectra.lanczos import eigenpairs
+    from landscape.spectra.quadrature import mean_of, slq, spectral_measure
+
+    def report(done: int, of: int) -> None:
+        context.report("Lanczos", operator.made, max(products, operator.made))
+
+    k, seed = operator.size, spec.train_seed
+    count = min(TOP, k, spec.lanczos_steps)
+    top = eigenpairs(operator, count, spec.lanczos_steps, which="magnitude", seed=seed, rounds=ROUNDS, progress=report)
+    errors, drawn = top.residuals, None
+    if spec.samples is not None:
+        forms = operator.operator.forms(top.eigenvectors).cpu().numpy()
+        errors = np.hypot(errors, [mean_of(each).stderr for each in forms.T])
+        drawn = mean_of(forms.sum(1)).stderr  # the rest of the spectrum adds little
+    measure = slq(operator, spec.probes, spec.lanczos_steps, seed, known=top, progress=report)
+    along = np.empty(0), np.empty(0)
+    if float(gradient.norm()) > 0:
+        weighted = spectral_measure(operator, gradient, spec.lanczos_steps)
+        along = weighted.nodes[0], weighted.weights[0]
+    terms = diagonal(operator, spec.probes, seed)
+    parts = []
+    for by, label, block in ((by, *item) for by, labels in point.labels.items() for item in blocks(operator, labels).items()):
+        one = by == "layer" and eigenpairs(block, 1, min(BLOCK_STEPS, block.size), seed=seed, rounds=1, progress=report)
+        trace = mean_of(terms[block.index].sum(0).cpu().numpy())
+        parts.append((by, label, block.size, trace, (float(one.eigenvalues[0]), float(one.residuals[0])) if one else None))
+    return Curved(top, errors, measure, along, parts, drawn)
+
+
+_ROUTES = {"rows": _by_rows, "columns": _by_columns, "lanczos": _by_lanczos}
+
+
+def _maker(spec: Spec, found: Inputs, k: int) -> Callable[..., Row]:
+    """Rows of this spectrum; the note begins with the matrix and where it was taken."""
+    matrix = spec.matrix if spec.samples is None else f"{spec.matrix} of {spec.samples} sampled labels"
+    make = row_maker(spec, found)
+    common = {"k": k, "train_seed": spec.train_seed}
+
+    def row(quantity: str, value: float, note_too: str = "", **columns: Any) -> Row:
+        return make(
+            quantity, value, note=f"{matrix}{named(spec)}" + (f"; {note_too}" if note_too else ""), split="train", **common, **columns
+        )
+
+    return row
+
+
+def _numbers(curved: Curved, make: Callable[..., Row]) -> list[Row]:
+    """One number each, estimates with standard error and 95 % t-interval."""
+    from landscape.spectra.quadrature import (
+        NOISE,
+        decay_exponent,
+        effective_rank,
+        log_determinant,
+        negative_mass,
+        outliers,
+        participation_ratio,
+        resolved,
+        trace,
+    )  # fmt: skip
+
+    measure = curved.measure
+    largest = float(np.abs(measure.nodes).max(initial=0.0))
+    edge, count = outliers(measure)
+    numbers: dict[str, Callable[[Any], Any]] = {
+        "trace": trace, "squared_frobenius": lambda each: trace(each, np.square), "negative_mass": negative_mass,
+        "effective_rank": effective_rank, "participation_ratio": participation_ratio,
+    }  # fmt: skip
+    estimates = {name: _known(resolved(measure, f), curved, name) for name, f in numbers.items()}
+    estimates["outliers"] = _known(count, curved, "outliers")
+    positive = curved.top.eigenvalues[curved.top.eigenvalues > NOISE * largest]
+    if len(positive) >= 3:
+        estimates["decay_exponent"] = decay_exponent(positive)
+    rows = [_estimate(make, name, estimate) for name, estimate in estimates.items()]
+    rows += [] if math.isnan(edge) else [make("bulk_edge", edge)]
+    if largest > 0:
+        ridge = RIDGE * largest
+        found = resolved(measure, lambda each: log_determinant(each, ridge))
+        rows.append(_estimate(make, "log_determinant", _known(found, curved, "log_determinant"), target=ridge))
+    for place, (by, label, coordinates, part, top) in enumerate(curved.parts):
+        name = f"{by}: {label}"
+        rows += [make("block_size", coordinates, note_too=name, x=place), _estimate(make, "block_trace", part, note_too=name, x=place)]
+        rows += [] if top is None else [make("block_eigenvalue", top[0], stderr=top[1], note_too=name, x=place)]
+    return rows
+
+
+def _known(estimate: Any, curved: Curved, name: str) -> Any:
+    """The estimate with the error of sampled labels: known for the trace, unknown for what is no mean over them."""
+    if curved.drawn is None:
+        return estimate
+    error = math.hypot(estimate.stderr, curved.drawn) if name == "trace" else math.nan
+    return replace(estimate, stderr=error, terms=max(2, estimate.terms))
+
+
+def _estimate(make: Callable[..., Row], name: str, estimate: Any, **columns: Any) -> Row:
+    low, high = estimate.interval()
+    return make(name, estimate.value, stderr=estimate.stderr, low=low, high=high, **columns)
+
+
+def _aligned(curved: Curved, gradient: Any, make: Callable[..., Row]) -> list[Row]:
+    """The gradient's cumulative share of |g|^2: along the top eigenvectors by rank, and down to each eigenvalue."""
+    square = float(gradient.double() @ gradient.double())
+    if not square > 0:
+        return []
+    ranks = np.cumsum(((curved.top.eigenvectors.double().T @ gradient.double()) ** 2).cpu().numpy()) / square
+    nodes, weights = curved.along
+    order = np.argsort(-nodes, kind="stable")
+    return [
+        *(make("top_alignment", share, x=i + 1) for i, share in enumerate(ranks)),
+        *(make("alignment", share, x=node) for node, share in zip(nodes[order], np.cumsum(weights[order]) / square, strict=True)),
+    ]
+
+
+def _curves(curved: Curved, make: Callable[..., Row]) -> list[Row]:
+    """Top eigenvalues, density, N_eff(kappa)."""
+    from landscape.spectra.quadrature import density, effective_dimension, resolved
+
+    measure = curved.measure
+    largest = float(np.abs(measure.nodes).max(initial=0.0))
+    rows = [make("eigenvalue", v, x=i + 1, stderr=e) for i, (v, e) in enumerate(zip(curved.top.eigenvalues, curved.errors, strict=True))]
+    if not largest > 0:
+        return rows
+    grid = _grid(measure.nodes, largest)
+    values, errors = density(measure, grid, sigma=largest / 50)
+    rows += [make("density", v, x=at, stderr=e) for at, v, e in zip(grid, values, errors, strict=True)]
+    for kappa in np.geomspace(largest * 10.0**-DECADES, largest, POINTS):
+        found = resolved(measure, lambda each, kappa=float(kappa): effective_dimension(each, kappa))
+        rows.append(_estimate(make, "n_eff", _known(found, curved, "n_eff"), x=kappa))
+    return rows
+
+
+def _grid(nodes: np.ndarray, largest: float) -> np.ndarray:
+    """Places for the density that are close enough on a linear and on a symmetric-log axis."""
+    side = np.geomspace(largest * 10.0**-DECADES, 1.2 * largest, 60)
+    linear = np.linspace(min(0.0, float(nodes.min())) - largest / 10, 1.1 * largest, 100)
+    both = np.concatenate([side, [0.0], linear, -side if nodes.min() < 0 else []])
+    return np.unique(both)

@@ -1,0 +1,91 @@
+"""The live table of a study: what is done, what runs and how far it is, what failed, and about when all is done."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from analyses.specs.spec import Spec
+from analyses.studies.workers import Event, weight
+
+
+class Board:
+    """Takes the events of a study and shows where it stands; a renderable of rich."""
+
+    def __init__(self, jobs: int, clock: Callable[[], float] = time.monotonic):
+        self.jobs, self.clock = jobs, clock
+        self.known = self.done = self.failed = 0
+        self.begun: dict[Spec, float] = {}
+        self.progress: dict[Spec, tuple[str, float, float]] = {}
+        self.work = self.over = 0.0  # what the known runs weigh (analyses.studies.workers.weight), and those that are over
+        self.made = self.seconds = 0.0  # what the runs that were made here weigh, and how long they took
+        self.started = clock()
+
+    def take(self, event: Event) -> None:
+        spec = event.spec
+        if event.kind == "known":
+            self.known += int(event.total)
+            self.work += event.done
+        elif spec is None:
+            return
+        elif event.kind == "begin":
+            self.begun[spec] = self.clock()
+        elif event.kind == "progress":
+            self.progress[spec] = (event.text, event.done, event.total)
+        else:
+            self.done += event.kind == "done"
+            self.failed += event.kind == "failed"
+            self.over += weight(spec)
+            self.progress.pop(spec, None)
+            begun = self.begun.pop(spec, None)
+            if begun is not None:
+                self.made += weight(spec)
+                self.seconds += self.clock() - begun
+
+    def left(self) -> float | None:
+        """Seconds until all known runs are over, if they go on as those made here and begun so far; None before there is anything to see.
+
+        Runs are taken to last as long as they weigh.
+        """
+        if self.known == self.done + self.failed:
+            return 0.0
+        made, seconds, partly = self.made, self.seconds, 0.0
+        for spec, begun in list(self.begun.items()):
+            _, done, total = self.progress.get(spec, ("", 0.0, 0.0))
+            share = weight(spec) * min(done / total, 1.0) if total else 0.0
+            partly += share
+            if share:
+                made, seconds = made + share, seconds + self.clock() - begun
+        return max(0.0, self.work - self.over - partly) * seconds / made / self.jobs if made else None
+
+    @property
+    def headline(self) -> str:
+        """What is done, what runs, and about how long the rest will take."""
+        left = self.left()
+        counts = f"{self.done} of {self.known} done, {len(self.begun)} running, {self.failed} failed, {_clock(self.clock() - self.started)}"
+        return f"{counts} so far, " + ("time left not known yet" if left is None else f"about {_clock(left)} left")
+
+    def __rich__(self) -> Any:
+        table = Table(box=None, show_header=False, padding=(0, 2))
+        for spec, begun in list(self.begun.items()):
+            what, done, total = self.progress.get(spec, ("begins", 0, 0))
+            share = f"{done:g} of {total:g}" if total else ""
+            table.add_row(title(spec), what, share, _clock(self.clock() - begun))
+        return Group(Text(self.headline), table)
+
+
+def title(spec: Spec) -> str:
+    """A run in a few words."""
+    k = f" k = {spec.k:,}" if spec.k is not None else ""
+    what = f"{spec.method}{k}, seed {spec.position_seed}/{spec.train_seed}" if spec.kind == "train" else f"{spec.kind}{k}"
+    return f"{spec.model} {spec.task} {what}"
+
+
+def _clock(seconds: float) -> str:
+    return str(timedelta(seconds=round(seconds)))

@@ -1,0 +1,242 @@
+"""From the arrays of a predict run to the rows of k_pred and what it rests on. No training, and no model, is needed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from analyses.runs.predict import HALF
+from analyses.runs.proximal_paths import LINEAR
+from analyses.store.run_store import Row, Store
+from analyses.thresholds.proximal_record import Followed
+from analyses.thresholds.targets import Run
+
+VERSION = 7  # of these rows: raised when the same arrays give others
+BRACKET = "from Gordon's bound to m1, for uniformly random subspaces; for coordinates it is no bracket"
+OVER_RANK = "_over_rank"  # of quantities
+OPEN = "_open"  # of a quantity: the row that says why its interval has no end
+LOWEST = 0.02  # of the initial loss, down to which the path is drawn
+Maker = Callable[..., Row]
+Dual = tuple[np.ndarray, np.ndarray, np.ndarray]  # gram, logits, labels
+
+
+def foresees(run: Run) -> bool:
+    """Whether a run predicts a threshold, rather than the loss of one placement."""
+    return run.spec["kind"] == "predict" and run.spec["k"] is None and run.spec["matched"] is None
+
+
+def fullest(runs: list[Run]) -> Run:
+    """Of several predict runs the one to take: with the model's own path it holds all that one without does."""
+    return max(runs, key=lambda run: run.spec.get("path", False))
+
+
+def predicted_rows(store: Store, run: Run, target: float, seed: int, definition: str, row: Maker) -> list[Row]:
+    """Rows of what the predict run `run` foresees for the absolute training loss `target`; `row` fills in what identifies them."""
+    from threadpoolctl import threadpool_limits
+
+    arrays = store.arrays(run.id)
+    if "gram" in arrays:
+        dual = (arrays["gram"], arrays["logits"], arrays["labels"])
+        with threadpool_limits(1):  # thousands of small systems: on a busy machine two threads take forty times as long
+            rows = [*_quadratic_rows(dual, target, seed, definition, row), *_path_rows(dual, target, seed, definition, row)]
+    else:
+        rows = _sampled_rows(arrays, target, definition, row)
+    ceiling = next(each.value for each in rows if each.quantity == "rank_ceiling")
+    for prefix, names in ((LINEAR, "k_"), ("", "k_path_")):
+        path = Followed.of(arrays, prefix)
+        if path is not None:
+            rows += _followed_rows(path, names, target, ceiling, definition, row)
+    return rows + _between(rows, row)
+
+
+def _quadratic_rows(dual: Dual, target: float, seed: int, definition: str, row: Maker) -> list[Row]:
+    """T3 at the pretrained point with its interval, Larsen's number beside it, T1's curve."""
+    from landscape.prediction.quadratic import expected_loss, larsen_threshold, predict_with_interval
+    from landscape.spectra.gram import gradient_spectrum
+
+    found = predict_with_interval(*dual, target, seed=seed)
+    note = _note(found.prediction, definition)
+    k, low, high = (None, None, None) if found.prediction.censored else (found.prediction.k, found.low, found.high)
+    spectrum = gradient_spectrum(*dual)
+    curve = np.geomspace(1, spectrum.rank_ceiling, 40)
+    return [
+        row("k_pred", k, low=number(low), high=number(high), note=note),
+        *_open_end("k_pred", k, low, high, row),
+        *([] if k is not None else _over_rank("k_pred", found.prediction.k, row)),
+        row("k_pred_half", found.k_half, note="from half of the examples"),
+        row("rank_ceiling", spectrum.rank_ceiling),
+        row("k_larsen", larsen_threshold(spectrum, target), note="N_eff(2 eps / R^2), for comparison"),
+        *[row("predicted_loss", expected_loss(spectrum, float(x)), x=float(x)) for x in curve],
+    ]
+
+
+def _path_rows(dual: Dual, target: float, seed: int, definition: str, row: Maker) -> list[Row]:
+    """k along the Moreau path of the linearised model, its bracket, and loss against k."""
+    from landscape.prediction.gordon import gordon_threshold
+    from landscape.prediction.moreau import moreau_path, predict_on_path_with_interval
+    from landscape.spectra.gram import gradient_spectrum
+
+    found, interval = predict_on_path_with_interval(*dual, target, seed=seed)
+    note, point = _note(found, definition), found.point
+    shown = None if found.censored else point
+    low, high = (interval.low, interval.high) if shown else (None, None)
+    rows = [row("k_gm", shown and shown.gm, low=number(low), high=number(high), note=note)]
+    rows += _open_end("k_gm", shown and shown.gm, low, high, row)
+    rows += [row(f"k_{name}", shown and getattr(shown, name), note=note) for name in ("m0", "m1")]
+    rows.append(row("k_gm_half", interval.k_half, note="from half of the examples"))
+    if point is not None:
+        bound = gordon_threshold(*dual, target, seed=seed)
+        assert bound is not None
+        over = "" if shown else OVER_RANK
+        if not shown:
+            rows += [each for name in ("gm", "m0", "m1") for each in _over_rank(f"k_{name}", getattr(point, name), row)]
+        rows += [
+            row("k_gordon" + over, bound.value, stderr=bound.stderr),
+            row("k_bracket" + over, point.gm, low=min(bound.value, point.m1), high=max(bound.value, point.m1), note=BRACKET),
+        ]
+    for point in moreau_path(*dual, LOWEST * gradient_spectrum(*dual).loss):
+        rows += [row("path_loss", point.envelope, x=getattr(point, name), note=name) for name in ("m0", "m1", "gm")]
+    return rows
+
+
+def _followed_rows(path: Followed, names: str, target: float, ceiling: float, definition: str, row: Maker) -> list[Row]:
+    """k along a path that was followed, between the two of its points that the target lies between."""
+    from landscape.prediction.quadratic import CEILING_SHARE
+
+    kinds, curve = ("gm", "m0", "m1", *(["t5"] if path.t5 is not None else [])), list[Row]()
+    if names == "k_":
+        curve = _curve(path, row)
+    place = path.where(target)
+    if isinstance(place, str):
+        return [*(row(names + kind, None, note=place) for kind in kinds), *curve]
+
+    def interpolated(one: float, other: float) -> float:
+        return (1 - place.share) * math.log(one) + place.share * math.log(other)
+
+    by_probe = np.stack([path.n_eff(point, place.kappa) for point in (0, place.before, place.after)])  # (3, probes)
+
+    def logs(of_probes: np.ndarray) -> np.ndarray:
+        m0, one, other = of_probes.mean(axis=1)
+        m0, m1 = math.log(m0), interpolated(one, other)
+        return np.array([(m0 + m1) / 2, m0, m1])
+
+    errors = _log_errors(logs, by_probe, path.probes)
+    found = {kind: (math.exp(log), error) for kind, log, error in zip(("gm", "m0", "m1"), logs(by_probe), errors, strict=True)}
+    if path.t5 is not None:
+        found["t5"] = (place.part * math.exp(interpolated(*path.t5[[place.before, place.after]])), 0.0)
+    residuals = (f"{path.residual[point]:.2g}" for point in (place.before, place.after))
+    note = f"{definition}; kappa {place.kappa:.3g}, residuals {' and '.join(residuals)}"
+    rows: list[Row] = []
+    for kind, (k, error) in found.items():
+        if k > CEILING_SHARE * ceiling:
+            over = f"censored: above (k = {k:.4g} > {CEILING_SHARE} x rank ceiling {ceiling:.0f}: more examples are needed)"
+            rows += [row(names + kind, None, note=over), *_over_rank(names + kind, k, row)]
+        else:
+            low, high = _ends(k, error, path.probes)
+            rows.append(row(names + kind, k, stderr=k * error, low=low, high=high, note=note))
+    return rows + curve
+
+
+def _log_errors(logs: Callable[[np.ndarray], np.ndarray], by_probe: np.ndarray, probes: int) -> list[float]:
+    """Standard errors of logs(by_probe) by the jackknife: the three numbers share their probes, so one is left out of all at once."""
+    from landscape.numerics.jackknife import leave_one_out
+
+    if probes < 2:
+        return [math.nan if probes else 0.0] * 3
+    without = np.array([logs(np.delete(by_probe, i, axis=1)) for i in range(probes)])
+    return [leave_one_out(each) for each in without.T]
+
+
+def _ends(k: float, error: float, probes: int) -> tuple[float, float]:
+    """Return the 95 % t-interval of k from the standard error of log k over `probes` probes; NaN where nothing was sampled."""
+    from landscape.numerics.jackknife import student
+
+    if probes < 2:
+        return math.nan, math.nan
+    factor = math.exp(min(student(probes - 1) * error, 700.0))
+    return k / factor, k * factor
+
+
+def _open_end(name: str, k: float | None, low: float | None, high: float | None, row: Maker) -> list[Row]:
+    """Why a prediction from examples has no interval, where it has none."""
+    if k is None or (low is not None and high is not None):
+        return []
+    why = "without some of the examples the linearised model does not reach the target"
+    which = "no interval" if low is None else "no upper end"
+    return [row(name + OPEN, None, note=f"{which}: {why}; more examples would close it")]
+
+
+def _curve(path: Followed, row: Maker) -> list[Row]:
+    """The envelope at every point of the path, against each of the three k."""
+    rows: list[Row] = []
+    for point in range(1, len(path.kappa)):
+        m0, m1 = (float(path.n_eff(each, path.kappa[point]).mean()) for each in (0, point))
+        both = {"m0": m0, "m1": m1, "gm": math.sqrt(m0 * m1)}
+        rows += [row("path_loss", path.envelope[point], x=k, note=kind) for kind, k in both.items()]
+    return rows
+
+
+def _between(rows: list[Row], row: Maker) -> list[Row]:
+    """The bracket of both paths: the model itself learns with less than its linearisation takes, and in its whole space with less than in
+    a random subspace."""
+    known = {each.quantity.removesuffix(OVER_RANK): each.value for each in rows if math.isfinite(each.value)}
+    if not {"k_path_gm", "k_m0"} <= known.keys():
+        return []
+    low, high = sorted((known["k_path_gm"], known["k_m0"]))
+    return [
+        row("k_bracket_path", known.get("k_m1"), low=low, high=high, note="from gm of the model's own path to m0 of the linearised one")
+    ]
+
+
+def _over_rank(name: str, value: float | None, row: Maker) -> list[Row]:
+    """The number that was censored because it speaks of how many examples there are, apart."""
+    if value is None or not math.isfinite(value):
+        return []
+    return [row(name + OVER_RANK, value, note="over the part of the rank up to which a prediction speaks of the model")]
+
+
+def _sampled_rows(arrays: dict[str, np.ndarray], target: float, definition: str, row: Maker) -> list[Row]:
+    """T3 by Lanczos: the interval is over probes and what quadrature leaves open, not over examples."""
+    found = sampled_prediction(arrays, "", target)
+    k, low, high, stderr = None, math.nan, math.nan, math.nan
+    if not found.prediction.censored and found.dimension is not None:
+        k, stderr, (low, high) = found.prediction.k, found.dimension.stderr, found.dimension.interval()
+    # The same share of the loss of the half's own.
+    loss, half_loss = float(arrays["loss"][0]), float(arrays.get(HALF + "loss", arrays["loss"])[0])
+    half = sampled_prediction(arrays, HALF, target / loss * half_loss).prediction if HALF + "loss" in arrays else None
+    note = _note(found.prediction, f"{definition}; by Lanczos, the interval over probes")
+    return [
+        row("k_pred", k, stderr=stderr, low=low, high=high, note=note),
+        row("k_pred_half", half.k if half else None, note="from half of the examples"),
+        row("rank_ceiling", found.prediction.rank_ceiling),
+    ]
+
+
+def sampled_prediction(arrays: dict[str, np.ndarray], prefix: str, target: float) -> Any:
+    """landscape.SampledPrediction from the arrays of a run by Lanczos; `prefix` names those of all or half of the examples."""
+    from landscape.prediction.from_measures import predict_from_measures
+
+    along, counting, loss, ceiling = measures(arrays, prefix)
+    return predict_from_measures(along, counting, loss, target, ceiling)
+
+
+def measures(arrays: dict[str, np.ndarray], prefix: str = "") -> tuple[Any, Any, float, int]:
+    """(the gradient's measure, that of the eigenvalues, initial loss, rank ceiling)."""
+    from landscape.spectra.quadrature import SpectralMeasure
+
+    ceiling, nodes, weights = int(arrays[prefix + "ceiling"][0]), arrays[prefix + "along"][:1], arrays[prefix + "along"][1:]
+    size = round(float(arrays[prefix + "weights"][0].sum()))
+    radau = SpectralMeasure(arrays[prefix + "radau_nodes"], arrays[prefix + "radau_weights"], size)
+    counting = SpectralMeasure(arrays[prefix + "nodes"], arrays[prefix + "weights"], size, radau=radau)
+    return SpectralMeasure(nodes, weights, size), counting, float(arrays[prefix + "loss"][0]), ceiling
+
+
+def _note(found: Any, definition: str) -> str:
+    return f"censored: {found.censored} ({found.reason})" if found.censored else definition
+
+
+def number(value: float | None) -> float:
+    return math.nan if value is None else float(value)

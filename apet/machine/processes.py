@@ -1,0 +1,104 @@
+"""Processes, precision and trackers, through accelerate.
+
+Every process holds the whole model and a share of each batch; what they decide (when to stop, which checkpoint to go on
+from) is decided by the main one or by all together, so that none waits for another that has left the loop.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from apet.errors import UsageError, lookup
+from apet.training.options import PRECISIONS
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+
+def accelerator_for(device: str, precision: str, track: str | None = None, logs: Path | None = None) -> Accelerator:
+    """An Accelerator for one run on `device`; `precision` is no, bf16 or fp16, `track` one of accelerate's trackers.
+
+    Raises UsageError for fp16 on the CPU, an unknown tracker, and one that is not installed.
+    """
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+
+    lookup(PRECISIONS, precision, "precision")
+    if precision == "fp16" and torch.device(device).type == "cpu":
+        raise UsageError("float16 needs a GPU: on the CPU use bfloat16, whose losses need no scaling, or float32")
+    if track is not None:
+        _check_tracker(track)
+    AcceleratorState._reset_state()  # it would hold every later run of this process to the first one's precision
+    return Accelerator(cpu=torch.device(device).type == "cpu", mixed_precision=precision, log_with=track, project_dir=logs)
+
+
+def _check_tracker(name: str) -> None:
+    from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
+    from accelerate.utils import LoggerType
+
+    lookup(LOGGER_TYPE_TO_CLASS, name, "tracker")
+    if name in LoggerType and name not in map(str, get_available_trackers()):  # one that was registered is there
+        raise UsageError(f"the tracker {name} is not installed: pip install -e '.[track]' brings tensorboard")
+
+
+def main_process() -> bool:
+    """Whether this is the process that writes: the only one, or the first of those that `accelerate launch` started."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def world_size() -> int:
+    """How many processes `accelerate launch` or torchrun started."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def everywhere(device: str, value: Any) -> Any:
+    """The main process's `value`, in every process, once all have come here."""
+    return value if world_size() == 1 else shared(accelerator_for(device, "no"), value)
+
+
+@contextmanager
+def tracked(accelerator: Accelerator, settings: dict[str, Any]) -> Iterator[None]:
+    """While it lasts, `accelerator.log` reaches the tracker, if there is one."""
+    if accelerator.log_with:
+        accelerator.init_trackers("train", config=settings)
+    try:
+        yield
+    finally:
+        for tracker in accelerator.trackers if accelerator.log_with else []:
+            tracker.finish()
+
+
+def shared(accelerator: Accelerator, value: Any) -> Any:
+    """The main process's `value`, in every process."""
+    from accelerate.utils import broadcast_object_list
+
+    return broadcast_object_list([value])[0] if accelerator.num_processes > 1 else value
+
+
+def anywhere(accelerator: Accelerator, flag: bool) -> bool:
+    """Whether `flag` is set in any process."""
+    return bool(total(accelerator, torch.tensor(float(flag), device=accelerator.device)))
+
+
+def total(accelerator: Accelerator, tensor: torch.Tensor) -> torch.Tensor:
+    """The sum of the processes' tensors, bitwise the same in all of them."""
+    if accelerator.num_processes == 1:
+        return tensor
+    summed = accelerator.reduce(tensor, "sum")
+    assert isinstance(summed, torch.Tensor)
+    return summed
+
+
+def gathered(accelerator: Accelerator, rows: torch.Tensor) -> torch.Tensor:
+    """The rows (n, ...) of all processes, one below the other; where they have unequal numbers, with rows of zeros between."""
+    if accelerator.num_processes == 1:
+        return rows
+    every = accelerator.gather(accelerator.pad_across_processes(rows))
+    assert isinstance(every, torch.Tensor)
+    return every

@@ -1,0 +1,141 @@
+"""A tuned model as a small file: `apet.safetensors` holds z, the positions where they follow no law, and a trained head.
+
+The header says what the positions are (a placement's law and seed, or that they are listed) and their hash, of which space, and of
+which weights: the file cannot be put on another base, nor on other entries. It also says how the model is asked
+(`apet.scoring.verbaliser`).
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from apet.errors import MissingInput, UsageError
+from apet.files import atomic_path
+from apet.methods.tunable import space_of
+from apet.scoring.verbaliser import Verbaliser
+from apet.subspaces.coordinates import Attached, Coordinates
+from apet.subspaces.placement import VERSION as POSITIONS
+from apet.subspaces.placement import digest, place
+
+VERSION = 2  # 1 had neither a hash of its positions nor a verbaliser, and its laws name positions of version 1
+
+
+@dataclass(frozen=True)
+class Law:
+    """How the positions follow from a seed; see `apet.subspaces.placement.place`."""
+
+    unit: str
+    order: str
+    seed: int
+    requested: int
+    version: int = POSITIONS
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """Displacements z (k,) fp32 of entries of a base model: at the places of `law`, or at `index` (k,), in `scope`'s space.
+
+    `head` holds the parameters of a classification head that was trained along, by name.
+    """
+
+    z: torch.Tensor
+    base: str  # the name it was loaded by
+    revision: str | None
+    weights: str  # sha256 of all weights, `apet.models.loading.fingerprint`
+    dtype: str
+    law: Law | None
+    positions: str  # their sha256, `apet.subspaces.placement.digest`; empty in a file of version 1
+    index: np.ndarray | None = None
+    scope: str = ""
+    space: str = ""  # fingerprint of the space
+    operations: tuple[str, ...] = ("add",)
+    head: dict[str, torch.Tensor] = field(default_factory=dict)
+    verbaliser: Verbaliser | None = None
+
+    def save(self, path: Path) -> None:
+        """Write the file, whole or not at all: 4 bytes a position by law, 12 where the positions are listed."""
+        header = {name: value for name, value in asdict(self).items() if name not in ("z", "index", "law", "head")}
+        header |= {"version": VERSION, "law": asdict(self.law) if self.law else None}
+        tensors = {"z": self.z.detach().float().cpu().contiguous()}
+        tensors |= {f"head.{name}": value.contiguous() for name, value in self.head.items()}
+        if self.law is None:
+            assert self.index is not None
+            tensors["index"] = torch.as_tensor(self.index)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_path(path) as temporary:
+            save_file(tensors, temporary, {"apet": json.dumps(header)})
+
+    def check_base(self, weights: str) -> None:
+        """Raises UsageError unless `weights` is the fingerprint of the artefact's base."""
+        if weights != self.weights:
+            raise UsageError(f"the artefact was made on {self.base} (weights {self.weights[:12]}), this model's weights are {weights[:12]}")
+
+    def coordinates(self, model: nn.Module, weights: str) -> Coordinates:
+        """The tuned entries of `model`, whose fingerprint is `weights`; new parameters of the operations are put into it.
+
+        Raises UsageError for another base than the artefact's, and where its law names other entries than it did when it was made.
+        """
+        self.check_base(weights)
+        space = space_of(model, tuple(self.operations), self.scope)
+        if space.fingerprint != self.space:
+            raise UsageError(f"the scope '{self.scope}' of this model is not the space that the artefact counts its positions in")
+        if self.law:
+            index = place(space, self.law.requested, self.law.seed, self.law.unit, self.law.order, version=self.law.version).index
+        else:
+            assert self.index is not None
+            index = self.index
+        if len(index) != len(self.z):
+            raise UsageError(f"the artefact has {len(self.z)} values for {len(index)} positions")
+        if self.positions and digest(index) != self.positions:
+            raise UsageError(f"the law of the artefact ({self.law}) names other entries here than those that were tuned")
+        return Coordinates(space, index)
+
+    def attach(self, model: nn.Module, weights: str) -> Attached:
+        """Mount z on `model` and fill its head, which stays filled; raises what `coordinates` raises, before anything is tuned."""
+        attached = self.coordinates(model, weights).attach(model)
+        with torch.no_grad():
+            attached.z.copy_(self.z)
+            for name, value in self.head.items():
+                model.get_parameter(name).copy_(value)
+        attached.write()
+        return attached
+
+
+def load(path: Path) -> Artefact:
+    """Read an artefact. Raises MissingInput where there is none, UsageError for a file that is none, or of another version."""
+    if not path.is_file():
+        raise MissingInput(f"no artefact {path}")
+    try:
+        with safe_open(path, "pt") as file:
+            header = json.loads((file.metadata() or {})["apet"])
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (a safetensors file is no mapping)
+    except (SafetensorError, KeyError, json.JSONDecodeError) as error:
+        raise UsageError(f"{path} is no apet artefact: {error}") from error
+    version = header.pop("version")
+    if version not in (1, VERSION):
+        raise UsageError(f"{path} has version {version}, this program reads 1 and {VERSION}")
+    law, asked = header.pop("law"), header.pop("verbaliser", None)
+    if version == 1:
+        header["positions"], law = "", law and {**law, "version": 1}
+    index = tensors["index"].numpy() if "index" in tensors else None
+    head = {key.removeprefix("head."): value for key, value in tensors.items() if key.startswith("head.")}
+    header |= {"law": law and Law(**law), "verbaliser": asked and Verbaliser.read(asked)}
+    return Artefact(z=tensors["z"], index=index, head=head, **header)
+
+
+def merge(model: Any, tokenizer: Any, folder: Path) -> None:
+    """Write the model with its tuned values as an ordinary checkpoint folder, which needs nothing of this program."""
+    import copy
+
+    plain = copy.deepcopy(model)  # a deep copy holds ordinary parameters
+    plain.save_pretrained(folder, safe_serialization=True)
+    tokenizer.save_pretrained(folder)

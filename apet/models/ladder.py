@@ -1,0 +1,241 @@
+"""The embedded ladder: miniature models that were really pretrained, shipped as package data.
+
+One dial, the width, sets a size; heads and depth follow the table below, the tokenizer is the same for all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from apet.errors import lookup
+from apet.files import atomic_folder
+from apet.pretraining.corpus import CLS, EOS, PAD, SEP, VOCABULARY, corpus_files, token_stream, train_tokenizer
+from apet.pretraining.pretext import POSITIONS
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from apet.pretraining.pretraining_loop import Stretch
+
+LADDER = Path(__file__).parent / "weights"
+TOKENIZER = LADDER / "tokenizer" / "tokenizer.json"
+
+# family -> size -> (width, heads, layers; T5: in each of encoder and decoder)
+SIZES: dict[str, dict[str, tuple[int, int, int]]] = {
+    "t5": {"130k": (24, 2, 2), "240k": (40, 2, 2), "790k": (80, 4, 3), "2m": (128, 4, 4), "6m": (224, 7, 4)},
+    "bert": {"120k": (24, 2, 2), "400k": (64, 4, 2), "1m": (128, 4, 3), "3m": (224, 7, 4)},
+    "bloom": {"120k": (24, 2, 2), "400k": (64, 4, 2), "1m": (128, 4, 3), "3m": (224, 8, 4)},
+}
+
+# family -> (steps, peak of the learning rate) of the default schedule
+DEFAULTS = {"t5": (8000, 2e-2), "bert": (6000, 3e-3), "bloom": (6000, 5e-3)}
+
+# The largest T5's rate fell early to end its long stay near the unigram level, and rose twice more to use what it had learnt.
+# The largest BERT was behind the next smaller one at half of its rate, which from there on fell more slowly and rose once more.
+SCHEDULES: dict[tuple[str, str], tuple[Stretch, ...]] = {
+    ("t5", "6m"): (
+        *((200, 2e-2, "linear"), (3528, 2e-2, "linear"), (2567, 4.5e-3, "sqrt"), (50, 1e-2, "linear"), (4155, 0.0, "linear")),
+        *((100, 1e-2, "linear"), (4400, 1e-2, "linear"), (5000, 0.0, "linear")),
+    ),
+    ("bert", "3m"): (
+        *((200, 3e-3, "linear"), (2800, 3e-3, "linear"), (1500, 1.5e-3, "linear"), (4302, 0.0002094, "linear")),
+        *((100, 8e-4, "linear"), (2200, 0.0, "linear")),
+    ),
+}
+
+HALF_STEPS = {("bert", "3m"): 7125}
+
+# The corpora whose licences allow redistributing weights trained on them, and the attribution they ask for.
+SOURCES = {
+    "wikipedia_en_2015": "English Wikipedia contributors, extraction of 2015, CC BY-SA 3.0",
+    "english_novels_100": "100 English Novels (Computational Stylistics Group), texts in the public domain",
+    "eltec_english_novels": "ELTeC-eng, European Literary Text Collection (COST Action CA16204), CC BY 4.0",
+    "us_presidential_addresses": "State of the Union and inaugural addresses, public domain",
+    "tiny_shakespeare": "Tiny Shakespeare (works of William Shakespeare), public domain",
+}
+
+
+def t5_config(width: int, heads: int, layers: int) -> Any:
+    """T5 v1.1 (gated GELU, tied embeddings) without dropout."""
+    from transformers import T5Config
+
+    return T5Config(
+        vocab_size=VOCABULARY, d_model=width, d_kv=width // heads, d_ff=2 * width, num_layers=layers, num_heads=heads,
+        feed_forward_proj="gated-gelu", dropout_rate=0.0, pad_token_id=PAD, eos_token_id=EOS,
+        **{"decoder_start_token_id": PAD, "tie_word_embeddings": True},
+    )  # fmt: skip
+
+
+def bert_config(width: int, heads: int, layers: int) -> Any:
+    """BERT with as many positions as its windows and without dropout; layers start as strong as those of width 768."""
+    from transformers import BertConfig
+
+    return BertConfig(
+        vocab_size=VOCABULARY, hidden_size=width, num_hidden_layers=layers, num_attention_heads=heads, intermediate_size=4 * width,
+        max_position_embeddings=POSITIONS, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, pad_token_id=PAD,
+        initializer_range=0.02 * (768 / width) ** 0.5,
+    )  # fmt: skip
+
+
+def bloom_config(width: int, heads: int, layers: int) -> Any:
+    """BLOOM (ALiBi, tied embeddings) without dropout."""
+    from transformers import BloomConfig
+
+    return BloomConfig(
+        vocab_size=VOCABULARY, hidden_size=width, n_layer=layers, n_head=heads, hidden_dropout=0.0, attention_dropout=0.0,
+        pad_token_id=PAD, bos_token_id=EOS, eos_token_id=EOS,
+    )  # fmt: skip
+
+
+CONFIGS = {"t5": t5_config, "bert": bert_config, "bloom": bloom_config}
+PRETRAINED = {"t5": "T5ForConditionalGeneration", "bert": "BertForPreTraining", "bloom": "BloomForCausalLM"}
+
+
+def config_of(family: str, size: str) -> Any:
+    """The transformers configuration of a ladder model."""
+    sizes = lookup(SIZES, family, "family")
+    return CONFIGS[family](*lookup(sizes, size, f"size of {family}"))
+
+
+def build(family: str, size: str) -> nn.Module:
+    """A ladder model with fresh weights, with the heads that it is pretrained with."""
+    import transformers
+
+    model = getattr(transformers, PRETRAINED[family])(config_of(family, size))
+    model.set_attn_implementation("eager")  # the fused kernel's backward pass takes a third of BERT's step on a CPU
+    if family == "bert":
+        attend_nearby(model)
+    return model
+
+
+def attend_nearby(model: Any) -> None:
+    """Start a BERT with attention to the pieces around: learned positions as sinusoids (Vaswani et al. 2017, arXiv 1706.03762) of
+    wavelengths up to twice the window, thrice the pieces' scale, and keys equal to queries, four times theirs.
+
+    From the usual start a miniature must first find what a neighbour is, and stays at the unigram level for most of this recipe.
+    """
+    import torch
+
+    table = model.bert.embeddings.position_embeddings.weight
+    positions, width = table.shape
+    rates = 40.0 ** (-torch.arange(0, width, 2) / width)
+    angles = torch.arange(positions)[:, None] * rates
+    waves = torch.stack([angles.sin(), angles.cos()], dim=2).flatten(1)[:, :width]
+    with torch.no_grad():
+        table.copy_(3 * table.std() / waves.std() * waves)
+        for layer in model.bert.encoder.layer:
+            attention = layer.attention.self
+            attention.query.weight.mul_(4)
+            attention.key.weight.copy_(attention.query.weight)
+
+
+def ladder_tokenizer(family: str) -> Any:
+    """The ladder's tokenizer with the frame that a family reads: [CLS] a [SEP] b [SEP] for BERT, a final </s> for the others."""
+    from tokenizers.processors import TemplateProcessing
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_file=str(TOKENIZER), eos_token="</s>", pad_token="<pad>", unk_token="<unk>", cls_token="[CLS]", sep_token="[SEP]",
+        mask_token="[MASK]",
+    )  # fmt: skip
+    if family == "bert":
+        tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+            single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", CLS), ("[SEP]", SEP)]
+        )
+        tokenizer.model_input_names = ["input_ids", "token_type_ids", "attention_mask"]  # it was pretrained on pairs
+    return tokenizer
+
+
+def every_name() -> list[str]:
+    """Names of the ladder's models, shipped or not: family by family, smallest first (`mini-t5-130k`, ...)."""
+    return [f"mini-{family}-{size}" for family, sizes in SIZES.items() for size in sizes]
+
+
+def ladder_names() -> list[str]:
+    """Names of the models that are shipped with weights."""
+    return [name for name in every_name() if (LADDER / name / "model.safetensors").exists()]
+
+
+def card(name: str) -> dict[str, Any]:
+    """The shipped model's card: sources with licences, tokens, steps, held-out loss and its curve."""
+    return json.loads((LADDER / name / "card.json").read_text())
+
+
+def make(
+    family: str, size: str, corpus: Path, sources: list[str], steps: int | None, seed: int, minutes: float, tokenizer: Path | None,
+    device: str, out: Path, fresh: bool, dry_run: bool, report: Callable[[str, float, float], None],
+) -> dict[str, Any]:  # fmt: skip
+    """Pretrain one size from text files and write `out`/mini-FAMILY-SIZE: model.safetensors (fp16), config and card.
+
+    `steps` None: the size's own schedule. `sources` empty: the ladder's own sub-folders of `corpus` where they are there,
+    else all of it. Returns a summary; "finished" is false when `minutes` ran out, and the same call goes on.
+    """
+    config_of(family, size)
+    sources = sources or [name for name in SOURCES if (corpus / name).is_dir()]
+    train_files, heldout_files = corpus_files(corpus, sources, heldout=False), corpus_files(corpus, _holding(corpus, sources), heldout=True)
+    folder = out / f"mini-{family}-{size}"
+    from apet.pretraining.pretraining_loop import OPTIMIZERS, Recipe, pretrain, schedule
+
+    default, peak = DEFAULTS[family]
+    own = SCHEDULES.get((family, size)) if steps is None else None
+    recipe = Recipe(family, size, own or schedule(steps or default, peak), seed, HALF_STEPS.get((family, size)) if own else None)
+    summary = {"name": folder.name, "tokens": recipe.tokens, "steps": recipe.steps, "folder": str(folder)}
+    if dry_run:
+        return summary | {"train_files": [p.name for p in train_files], "heldout_files": [p.name for p in heldout_files]}
+    tokenizer = tokenizer or TOKENIZER
+    if not tokenizer.exists():
+        report("training the tokenizer", 0, 1)
+        train_tokenizer(train_files, tokenizer.parent)
+    report("reading the corpus", 0, 1)
+    train = token_stream(tokenizer, train_files, out / "cache")
+    heldout = token_stream(tokenizer, heldout_files, out / "cache")
+    checkpoint = out / f"{folder.name}.checkpoint.safetensors"
+    if fresh:
+        checkpoint.unlink(missing_ok=True)
+    model, curve, finished = pretrain(
+        recipe, train, heldout, checkpoint, device, minutes, lambda step, loss: report(f"loss {loss:.2f}", step, recipe.steps)
+    )
+    last = curve[-1] if curve else {"heldout_loss": math.nan, "stderr": math.nan}
+    if finished:
+        digest = hashlib.sha256(tokenizer.read_bytes()).hexdigest()
+        about = {name: SOURCES.get(name, "not stated") for name in sources} or {corpus.name: "not stated"}
+        _export(
+            model,
+            folder,
+            {
+                "recipe": asdict(recipe),
+                "pretext": recipe.pretext.about,
+                "tokens": recipe.tokens,
+                "optimizer": OPTIMIZERS[family].__doc__,
+                "sources": about,
+                "tokenizer_sha256": digest,
+                "heldout_loss": last["heldout_loss"],
+                "heldout_stderr": last["stderr"],
+                "curve": curve,
+            },
+        )
+    return summary | {"finished": finished, "heldout_loss": last["heldout_loss"], "heldout_stderr": last["stderr"]}
+
+
+def _holding(corpus: Path, sources: list[str]) -> list[str]:
+    """The sources that have a held-out file (all of the corpus where it is not divided)."""
+    return [name for name in sources if any((corpus / name).glob("valid*")) or any((corpus / name).glob("test*"))]
+
+
+def _export(model: Any, folder: Path, about: dict[str, Any]) -> None:
+    """model.safetensors (fp16, tied tensors once), config.json and card.json, all or nothing."""
+    import torch
+    from safetensors.torch import save_file
+
+    parameters = {name: p.detach().cpu().to(torch.float16).contiguous() for name, p in model.named_parameters()}
+    total = sum(p.numel() for p in parameters.values())
+    with atomic_folder(folder) as temporary:
+        save_file(parameters, temporary / "model.safetensors", {"format": "pt"})
+        (temporary / "config.json").write_text(model.config.to_json_string())
+        (temporary / "card.json").write_text(json.dumps({"name": folder.name, "parameters": total, **about}, indent=1) + "\n")

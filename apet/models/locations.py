@@ -1,0 +1,105 @@
+"""Where a model's files are: the embedded ladder, the Hugging Face cache, or a folder.
+
+Nothing here touches the network or imports torch: what is not on this machine is an error that names the download command.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from apet.errors import MissingInput, UsageError, did_you_mean
+from apet.models.aliases import ALIASES
+from apet.models.ladder import LADDER, every_name
+
+WEIGHTS = "model.safetensors"
+ADAPTER = "adapter_config.json"
+UNREAD = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack")
+
+
+@dataclass(frozen=True)
+class Place:
+    """`source` is the ladder name, Hugging Face id or folder that was meant; `folder` is None where it is not on this machine."""
+
+    source: str
+    folder: Path | None
+
+    @property
+    def on_ladder(self) -> bool:
+        return self.source in every_name()
+
+    def require(self, weights: bool = True) -> Path:
+        """The folder. Raises MissingInput, with the remedy, unless it holds a config and (`weights`) whole safetensors.
+
+        Raises UsageError where an adapter lies beside the model.
+        """
+        if self.folder is None and self.on_ladder:
+            raise MissingInput(f"{self.source} is not shipped with weights: use --random-init, or pretrain it")
+        if self.folder is None:
+            raise MissingInput(f"{self.source} is not on this machine: download it with 'hf download {self.source}'")
+        if (self.folder / ADAPTER).exists():  # transformers would put it on the model, or load another model in its place
+            raise UsageError(
+                f"{self.source} holds a peft adapter ({ADAPTER}): merge it into its model (peft's merge_and_unload, save_pretrained) and "
+                "give that folder, or take the adapter's files out of this one to get the model without it"
+            )
+        lacking, cached = _lacking(self.folder, weights), self.folder.parent.name == "snapshots"
+        if not lacking:
+            return self.folder
+        where = f"the {'cached' if cached else 'folder'} {self.source}"
+        unread = sorted(path.name for pattern in UNREAD for path in self.folder.glob(pattern))
+        if lacking == WEIGHTS and unread:
+            raise MissingInput(
+                f"{where} has its weights in {unread[0]}, which is not read; safetensors are needed: the Hub may hold them as another "
+                "revision (hf download ID --revision refs/pr/N), or convert them with transformers' save_pretrained and give that folder"
+            )
+        remedy = f": run 'hf download {self.source}'" if cached else ""
+        raise MissingInput(f"{where} does not hold a whole model: {lacking} is missing{remedy}")
+
+
+def find(name: str) -> Place:
+    """What `name` means. Raises UsageError for a name that can be no id and is in no table, MissingInput for a path that is not there."""
+    if name in every_name():
+        return Place(name, LADDER / name if (LADDER / name / WEIGHTS).exists() else None)
+    if name in ALIASES:
+        return Place(ALIASES[name].hub_id, snapshot(ALIASES[name].hub_id))
+    if Path(name).is_dir():
+        return Place(name, Path(name))
+    if cached := snapshot(name):
+        return Place(name, cached)
+    if name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise MissingInput(f"no model folder {name}")
+    if "/" in name:
+        return Place(name, None)
+    raise UsageError(
+        f"unknown model '{name}' (no ladder model, alias, folder, or id with a slash){did_you_mean(name, [*every_name(), *ALIASES])}"
+    )
+
+
+def snapshot(hub_id: str) -> Path | None:
+    """The cached revision of `hub_id`: its main one, or another (`hf download --revision`) where only that has safetensors."""
+    from huggingface_hub import constants
+
+    repository = Path(constants.HF_HUB_CACHE) / f"models--{hub_id.replace('/', '--')}"
+    reference = repository / "refs" / "main"
+    main = repository / "snapshots" / reference.read_text().strip() if reference.is_file() else None
+    others = sorted(folder for folder in repository.glob("snapshots/*") if folder != main)
+    cached = [folder for folder in ([main] if main else []) + others if folder.is_dir()]
+    return next((folder for folder in cached if not _lacking(folder, weights=True)), cached[0] if cached else None)
+
+
+def _lacking(folder: Path, weights: bool) -> str:
+    """The first thing that the folder lacks to be a whole model; empty where it is one."""
+    if not (folder / "config.json").exists():
+        return "config.json"
+    index = folder / f"{WEIGHTS}.index.json"
+    if not weights or (folder / WEIGHTS).exists():
+        return ""
+    if not index.exists():
+        return WEIGHTS
+    try:
+        shards = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+    except (ValueError, KeyError, AttributeError, TypeError):
+        return f"a whole {index.name}"
+    missing = [shard for shard in shards if not (folder / shard).exists()]
+    return f"{missing[0]} ({len(missing)} of {len(shards)} shards)" if missing else ""

@@ -1,0 +1,107 @@
+"""A model whose tensors in scope are their pretrained values + P z, for a projection P (`apet.projections.table`).
+
+To train, the values are written in place, the forward pass is the bare model's, and as soon as a tensor's gradient is whole it is
+pulled back to z and freed: that costs full fine-tuning's gradient one tensor at a time, the optimizer's state of z alone, and
+a copy of the tensors' pretrained values (from which low-precision weights are rounded each time, so that they swallow no small
+steps). For curvature the tensors are part of z's graph instead, which holds all D of them.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from apet.subspaces.coordinates import where
+from apet.subspaces.kernels import NotPerExample
+from apet.subspaces.resident import Resident
+from apet.subspaces.scope import all_names
+from apet.subspaces.written_values import Written
+
+if TYPE_CHECKING:
+    from apet.projections.table import Projection
+
+
+class Projected:
+    """`z` (k,) fp32 is the trainable; after changing it call `write`. Used in a `with` statement, it is detached at the end."""
+
+    def __init__(self, model: nn.Module, projection: Projection):
+        parameters = all_names(model)
+        if any(isinstance(p, Resident) or p._post_accumulate_grad_hooks for p in parameters.values()):
+            raise RuntimeError("a subspace is attached to this model already: detach it first")
+        self.projection = projection
+        self._flags = [(p, p.requires_grad) for p in model.parameters()]
+        model.requires_grad_(False)
+        self._weights = [parameters[name] for name in projection.space.names]
+        self._originals = [weight.detach().clone() for weight in self._weights]
+        hanging = where(model)
+        self._slots = [hanging[id(weight)] for weight in self._weights]
+        first = self._weights[0]
+        self.z = nn.Parameter(torch.zeros(projection.k, dtype=torch.promote_types(first.dtype, torch.float32), device=first.device))
+        self._written = Written()
+        self._written.note(self.z)  # z = 0 is the pretrained model, of every kind of projection
+        self._hooks = [
+            weight.requires_grad_(True).register_post_accumulate_grad_hook(partial(self._take, i)) for i, weight in enumerate(self._weights)
+        ]
+
+    def _take(self, i: int, weight: Tensor) -> None:
+        """Pull the gradient of tensor i, which is whole, back to z, and free it."""
+        gradient, weight.grad = weight.grad, None  # first: if memory runs out below, another attempt must not add to it
+        assert gradient is not None
+        found = self.projection.pull_one(gradient.to(self.z.dtype), i, self.z.detach())
+        self.z.grad = found if self.z.grad is None else self.z.grad + found
+
+    def bind(self, z: Tensor) -> None:
+        """Make the model's next forward passes functions of z (k,): part of its graph where z asks for a gradient.
+
+        Raises NotPerExample for a z (B, k), one an example: all examples share the tensors.
+        """
+        if z.dim() != 1:
+            raise NotPerExample("a projected subspace moves tensors that all examples share")
+        if not (z.requires_grad and torch.is_grad_enabled()):
+            return self._write(z)
+        for i, places in enumerate(self._slots):
+            self._hang(places, self._moved(z, i))
+
+    def write(self) -> None:
+        """Write pretrained value + P z into the tensors."""
+        self._written.forget()
+        self._write(self.z.detach())
+
+    @torch.no_grad()
+    def _write(self, z: Tensor) -> None:
+        for places, weight in zip(self._slots, self._weights, strict=True):
+            self._hang(places, weight)
+        if self._written.holds(z):
+            return
+        self._written.forget()  # until all are written
+        for i, weight in enumerate(self._weights):
+            weight.copy_(self._moved(z, i))
+        self._written.note(z)
+
+    def _moved(self, z: Tensor, i: int) -> Tensor:
+        original = self._originals[i]
+        return (original.to(z.dtype) + self.projection.lift_one(z, i)).to(original.dtype)
+
+    @staticmethod
+    def _hang(places: list[tuple[nn.Module, str]], tensor: Tensor) -> None:
+        for module, name in places:
+            module._parameters[name] = tensor  # pyright: ignore[reportArgumentType] (nn.Module asks for no more)
+
+    def __enter__(self) -> Projected:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.detach()
+
+    @torch.no_grad()
+    def detach(self) -> None:
+        """Restore the model bitwise: values, parameters and requires_grad flags."""
+        for hook in self._hooks:
+            hook.remove()
+        for places, weight, original in zip(self._slots, self._weights, self._originals, strict=True):
+            self._hang(places, weight.copy_(original))
+        for parameter, flag in self._flags:
+            parameter.requires_grad_(flag)

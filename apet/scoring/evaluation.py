@@ -1,0 +1,144 @@
+"""What a model is worth on a task: loss and metrics, each with its standard error over examples, and what needs no model."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from apet.machine.memory import in_parts
+from apet.scoring.metrics import METRICS, normalised, stderr_of_mean
+from apet.scoring.scorers import IGNORED, Item, Scorer, first_answer
+from apet.tasks.table import Example, Task
+
+RANDOM_GUESS_SEED = 20261121
+
+
+@dataclass(frozen=True)
+class Score:
+    """A mean over examples and its standard error, in nats for a loss (NaN for one example) and as a fraction for a metric (never 0)."""
+
+    value: float
+    stderr: float
+
+
+@torch.no_grad()
+def evaluate(model: nn.Module, scorer: Scorer, examples: Sequence[Example], size: int = 64, decode: bool = False) -> dict[str, Score]:
+    """`loss`, and `accuracy` where the task has classes. With `decode` also what is read off the model's own greedy text:
+    `decoded_accuracy` (the text begins with the right label word), or the task's metrics (`exact_match` and `f1`, or `rouge_l`).
+
+    The loss of a task that asks for text is a mean over pieces, with the standard error of a ratio.
+    """
+    examples = by_length(scorer.task, examples)  # less padding, the same mean
+    if scorer.task.generates:
+        found = {"loss": _ratio(*_text_losses(model, scorer, examples, size))}
+    else:
+        logits, labels = predictions(model, scorer, examples, size)
+        losses = F.cross_entropy(logits, labels, reduction="none")
+        found = {"loss": _mean(losses.numpy()), "accuracy": _of_scores((logits.argmax(1) == labels).numpy())}
+    return found | (_decoded(model, scorer, examples, size) if decode else {})
+
+
+@torch.no_grad()
+def predictions(model: nn.Module, scorer: Scorer, examples: Sequence[Example], size: int = 64) -> tuple[Tensor, Tensor]:
+    """Logits (n, C) and labels (n,) of all examples, float64, on the CPU; `size` at a time, fewer where memory runs out."""
+
+    def work(items: Sequence[Item]) -> tuple[Tensor, Tensor]:
+        batch = scorer.collate(items)
+        return scorer.logits(model, batch).double().cpu(), batch["labels"].cpu()
+
+    logits, labels = zip(*in_parts(work, scorer.encode(examples), size, scorer.together), strict=True)
+    return torch.cat(logits), torch.cat(labels)
+
+
+def by_length(task: Task, examples: Sequence[Example]) -> list[Example]:
+    """The examples from the shortest to the longest, in characters of what the model reads."""
+    return sorted(examples, key=lambda example: sum(len(example[name]) for name in task.fields))
+
+
+def metric_names(task: Task) -> tuple[str, ...]:
+    """The task's metrics, the main one first."""
+    return tuple(METRICS[task.metric]) if task.generates else ("accuracy",)
+
+
+def without_model(task: Task, train: Sequence[Example], heldout: Sequence[Example]) -> dict[str, Score]:
+    """What answers without a model reach on `heldout` by the task's main metric: `majority` always gives the most common answer
+    of `train`, `random_guess` any class alike (or the answer of a training example drawn at random)."""
+    if task.generates:
+        draws = np.random.default_rng(RANDOM_GUESS_SEED).integers(len(train), size=len(heldout))
+        guesses = [first_answer(train[i], task) for i in draws]
+        common = Counter(first_answer(example, task) for example in train).most_common(1)[0][0]
+        metric = METRICS[task.metric][task.metric]
+        score = {"majority": [common] * len(heldout), "random_guess": guesses}
+        return {
+            name: _of_scores([metric(g, _answers(e, task)) for g, e in zip(given, heldout, strict=True)]) for name, given in score.items()
+        }
+    label = Counter(example["label"] for example in train).most_common(1)[0][0]
+    share = 1 / task.classes
+    return {
+        "majority": _of_scores([example["label"] == label for example in heldout]),
+        "random_guess": Score(share, (share * (1 - share) / len(heldout)) ** 0.5),
+    }
+
+
+def chance(baselines: dict[str, Score]) -> Score:
+    """The better of the answers that need no model."""
+    return max(baselines.values(), key=lambda score: score.value)
+
+
+def _decoded(model: nn.Module, scorer: Scorer, examples: Sequence[Example], size: int) -> dict[str, Score]:
+    task = scorer.task
+    if not scorer.writes:
+        return {}
+    texts = scorer.generate(model, examples, size)
+    if task.generates:
+        pairs = [(text, _answers(example, task)) for text, example in zip(texts, examples, strict=True)]
+        return {name: _of_scores([metric(*pair) for pair in pairs]) for name, metric in METRICS[task.metric].items()}
+    right = [_begins(text, scorer.spelling(example["label"])) for text, example in zip(texts, examples, strict=True)]
+    return {"decoded_accuracy": _of_scores(right)}
+
+
+def _begins(text: str, word: str) -> bool:
+    """Whether the first words of `text` are `word`."""
+    wanted = normalised(word).split()
+    return normalised(text).split()[: len(wanted)] == wanted
+
+
+def _answers(example: Example, task: Task) -> list[str]:
+    answer = example[task.target]
+    return [answer] if isinstance(answer, str) else answer
+
+
+def _text_losses(model: nn.Module, scorer: Scorer, examples: Sequence[Example], size: int) -> tuple[np.ndarray, np.ndarray]:
+    """(sum of the pieces' losses, number of pieces) of every example."""
+
+    def work(items: Sequence[Item]) -> tuple[np.ndarray, np.ndarray]:
+        batch = scorer.collate(items)
+        logits = scorer.logits(model, batch).float()
+        losses = F.cross_entropy(logits.transpose(1, 2), batch["labels"], ignore_index=IGNORED, reduction="none")
+        return losses.sum(1).double().cpu().numpy(), (batch["labels"] != IGNORED).sum(1).cpu().numpy()
+
+    sums, counts = zip(*in_parts(work, scorer.encode(examples), size, scorer.together), strict=True)
+    return np.concatenate(sums), np.concatenate(counts)
+
+
+def _ratio(sums: np.ndarray, weights: np.ndarray) -> Score:
+    """sum(sums) / sum(weights) and its standard error by linearisation."""
+    mean, n = sums.sum() / weights.sum(), len(sums)
+    spread = (sums - mean * weights).std(ddof=1) if n > 1 else float("nan")
+    return Score(float(mean), float(spread / (weights.mean() * n**0.5)))
+
+
+def _mean(losses: np.ndarray) -> Score:
+    spread = np.std(losses, ddof=1) if len(losses) > 1 else float("nan")
+    return Score(float(np.mean(losses)), float(spread / len(losses) ** 0.5))
+
+
+def _of_scores(scores: Sequence[float] | np.ndarray) -> Score:
+    """The mean of scores in 0..1, one an example."""
+    return Score(float(np.mean(scores)), float(stderr_of_mean(scores)))

@@ -1,0 +1,154 @@
+"""Inputs of tuned layers that are computed again in the backward pass instead of being kept for it.
+
+The gradient of tuned entries needs the inputs of their layer, which a frozen model does not keep. Most of them follow
+in one cheap step from what autograd keeps anyway: a norm's output from the norm's input, the output of attention from
+its weights and values. How x was made is read off its graph, so nothing is assumed about modules, and an operation in
+place is seen. Whatever is not recognised is kept as usual.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Make = Callable[[], Tensor]
+
+
+class Again:
+    """How to make a tensor again. The result lives from the first of its uses in a backward pass to the last."""
+
+    def __init__(self, node: Any, make: Make):
+        self.node, self.make = node, make
+        self.uses = self.left = 0
+        self._value: Tensor | None = None
+
+    def value(self) -> Tensor:
+        if self._value is None:
+            with torch.no_grad():
+                self._value, self.left = self.make(), self.uses
+        value, self.left = self._value, self.left - 1
+        if self.left == 0:
+            self._value = None
+        return value
+
+
+def instead_of(x: Tensor) -> AbstractContextManager[Any]:
+    """While it lasts, autograd keeps the recipe of x where it would keep x, if there is one."""
+    again = None if _hooked() else _again(x)
+    if again is None:
+        return nullcontext()
+    place, shape = x.data_ptr(), x.shape  # a hook that held x would keep it
+
+    def pack(saved: Tensor) -> Tensor | Again:
+        if saved.data_ptr() != place or saved.shape != shape:
+            return saved
+        again.uses += 1
+        return again
+
+    return torch.autograd.graph.saved_tensors_hooks(pack, lambda kept: kept.value() if isinstance(kept, Again) else kept)
+
+
+def _hooked() -> bool:
+    """Whether someone else decides what is kept (gradient checkpointing): recipes would undo that."""
+    return torch._C._autograd._top_saved_tensors_default_hooks(False) is not None  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def _again(x: Tensor) -> Again | None:
+    """One recipe for all layers that read x."""
+    known: Again | None = getattr(x, "_again", None)
+    if known is not None and known.node is x.grad_fn:
+        return known
+    make = _recipe(x.grad_fn, tuple(x.shape))
+    if make is None:
+        return None
+    x._again = Again(x.grad_fn, make)  # type: ignore[attr-defined]
+    return x._again  # type: ignore[attr-defined]
+
+
+def _recipe(node: Any, shape: tuple[int, ...]) -> Make | None:
+    """How to make the output of `node`, of this shape, from what the graph keeps; None where it does not say."""
+    if node is None or node.name() not in RECIPES:
+        return None
+    return RECIPES[node.name()](node, shape)
+
+
+def _layer_norm(node: Any, shape: tuple[int, ...]) -> Make:
+    def make() -> Tensor:
+        y = (node._saved_input - node._saved_result1) * node._saved_result2
+        y = y if node._saved_weight is None else y * node._saved_weight
+        return y if node._saved_bias is None else y + node._saved_bias
+
+    return make
+
+
+def _mul(node: Any, shape: tuple[int, ...]) -> Make | None:
+    """RMSNorm's steps: hidden times its inverse size, then times the weight. A factor that is not kept is made first."""
+    kept = node._saved_self, node._saved_other
+    missing = [i for i, factor in enumerate(kept) if factor is None]
+    if not missing:
+        return lambda: node._saved_self * node._saved_other
+    inner = _recipe(node.next_functions[missing[0]][0], shape) if len(missing) == 1 else None
+    if inner is None:
+        return None
+    return (lambda: inner() * node._saved_other) if missing == [0] else (lambda: node._saved_self * inner())
+
+
+def _scale(node: Any, shape: tuple[int, ...]) -> Make | None:
+    """RMSNorm's last step where its weight is tuned, `apet.subspaces.kernels.scale`."""
+    inner = _recipe(node.next_functions[0][0], shape)
+    return inner and (lambda: node.saved_tensors[2] * inner())
+
+
+def _bmm(node: Any, shape: tuple[int, ...]) -> Make | None:
+    if node._saved_self is None or node._saved_mat2 is None:
+        return None
+    return lambda: torch.bmm(node._saved_self, node._saved_mat2)
+
+
+def _view(node: Any, shape: tuple[int, ...]) -> Make | None:
+    inner = _recipe(node.next_functions[0][0], tuple(node._saved_self_sym_sizes))
+    return inner and (lambda: inner().reshape(shape))
+
+
+def _clone(node: Any, shape: tuple[int, ...]) -> Make | None:
+    inner = _recipe(node.next_functions[0][0], shape)
+    return inner and (lambda: inner().contiguous())
+
+
+def _transpose(node: Any, shape: tuple[int, ...]) -> Make | None:
+    a, b = (_signed(dim) % len(shape) for dim in (node._saved_dim0, node._saved_dim1))
+    before = list(shape)
+    before[a], before[b] = before[b], before[a]
+    inner = _recipe(node.next_functions[0][0], tuple(before))
+    return inner and (lambda: inner().transpose(a, b))
+
+
+def _permute(node: Any, shape: tuple[int, ...]) -> Make | None:
+    dims = [_signed(dim) % len(shape) for dim in node._saved_dims]
+    before = [0] * len(shape)
+    for size, dim in zip(shape, dims, strict=True):
+        before[dim] = size
+    inner = _recipe(node.next_functions[0][0], tuple(before))
+    return inner and (lambda: inner().permute(dims))
+
+
+def _signed(dim: int) -> int:
+    """Autograd shows -1 as 2^64 - 1."""
+    return dim - 2**64 if dim >= 2**63 else dim
+
+
+RECIPES: dict[str, Callable[[Any, tuple[int, ...]], Make | None]] = {
+    "NativeLayerNormBackward0": _layer_norm,
+    "MulBackward0": _mul,
+    "_ScaleBackward": _scale,
+    "BmmBackward0": _bmm,
+    "ViewBackward0": _view,
+    "UnsafeViewBackward0": _view,
+    "CloneBackward0": _clone,
+    "TransposeBackward0": _transpose,
+    "PermuteBackward0": _permute,
+}

@@ -1,0 +1,252 @@
+"""Resident weights: a frozen tensor of the model that holds the tuned values, and tells autograd where they are.
+
+The forward pass reads an ordinary tensor, so it costs what the frozen model's does. Operations on the weight are met
+where they happen, by `__torch_function__`: a linear layer gets the trilinear kernels, an embedding a gather, anything
+else a differentiable copy of the whole tensor. So any module works, called any number of times, tied or not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd import Function
+
+from apet.subspaces.kernels import Entries, NotPerExample, product, scale
+
+
+class Resident(torch.Tensor):
+    """Shares its storage with the frozen weight that it replaces; its tuned entries are `tuned()` (n,) or (B, n).
+
+    A deep copy is an ordinary parameter that holds the values of the moment.
+    """
+
+    entries: Entries  # the weight as a matrix, a vector as one row
+    tuned: Callable[[], Tensor]
+    places: Tensor  # (n,), ascending, of the flattened weight, on the host
+    _chosen: tuple[tuple[int, ...], Tensor, Entries | None] | None = None  # see `_within`
+
+    @staticmethod
+    def of(weight: Tensor, flat: Tensor, values: Callable[[], Tensor], kernel: str | None = None) -> Resident:
+        """`flat` (n,) are the ascending places of the flattened weight, on the host."""
+        self = weight.detach().as_subclass(Resident)
+        self._is_param, self.places = True, flat  # nn.Module keeps it among its parameters
+        columns = weight.shape[-1] if weight.dim() else 1
+        self.tuned, self.entries = values, Entries.at((weight.numel() // columns, columns), flat, kernel, weight.device)
+        return self
+
+    def __deepcopy__(self, memo: dict) -> torch.nn.Parameter:
+        return torch.nn.Parameter(plain(self).clone(), requires_grad=False)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return torch.nn.Parameter(plain(self), requires_grad=False).__reduce_ex__(protocol)
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func in OPERATIONS:
+            return OPERATIONS[func](*args, **kwargs)
+        if func not in METADATA:
+            return _anyhow(func, *args, **kwargs)
+        with torch._C.DisableTorchFunctionSubclass():
+            return func(*args, **kwargs)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Distinct rows of a matrix, on the host and as an index (C,) on the matrix's device."""
+
+    ids: tuple[int, ...]
+    index: Tensor
+
+
+def rows_of(weight: Tensor, rows: Rows) -> Tensor:
+    """Return the chosen rows of a matrix, or elements of a vector. Rows of a resident weight keep their tuned entries."""
+    if not isinstance(weight, Resident):
+        return weight[rows.index]
+    which, entries = _within(weight, rows)
+    chosen = plain(weight)[rows.index]
+    if entries is not None:
+        chosen = chosen.as_subclass(Resident)
+        chosen.tuned, chosen.entries = lambda: weight.tuned()[..., which], entries
+    return chosen
+
+
+def _within(weight: Resident, rows: Rows) -> tuple[Tensor, Entries | None]:
+    """(which of the tuned entries lie in these rows, the same as entries of the chosen rows, None if there are none); kept."""
+    if weight._chosen is None or weight._chosen[0] != rows.ids:
+        width = 1 if weight.dim() == 1 else weight.shape[1]
+        place = torch.full((len(weight),), -1)
+        place[list(rows.ids)] = torch.arange(len(rows.ids))
+        at = place[weight.places // width]
+        inside = torch.nonzero(at >= 0).squeeze(1)
+        flat, order = (at[inside] * width + weight.places[inside] % width).sort()
+        shape = (1, len(rows.ids)) if weight.dim() == 1 else (len(rows.ids), width)
+        entries = Entries.at(shape, flat, None, weight.device) if len(flat) else None
+        weight._chosen = rows.ids, inside[order].to(weight.device), entries
+    return weight._chosen[1:]
+
+
+def plain(value: Any) -> Any:
+    """The weight as an ordinary tensor of the same storage."""
+    if not isinstance(value, Resident):
+        return value
+    with torch._C.DisableTorchFunctionSubclass():
+        return value.as_subclass(Tensor)
+
+
+def differentiable(value: Any) -> Any:
+    """A resident weight as an ordinary tensor that depends on its tuned values; other arguments as they are."""
+    if not isinstance(value, Resident):
+        return type(value)(differentiable(each) for each in value) if type(value) in (list, tuple) else value
+    z = value.tuned()
+    if z.dim() == 2:
+        raise NotPerExample("the tensor is not used example by example")
+    return _Dense.apply(z, plain(value), value.entries)
+
+
+def _anyhow(func: Any, *args: Any, **kwargs: Any) -> Any:
+    """`func` with every resident weight as a differentiable copy: right for any operation, dense."""
+    with torch._C.DisableTorchFunctionSubclass():
+        return func(*map(differentiable, args), **{name: differentiable(value) for name, value in kwargs.items()})
+
+
+class _Dense(Function):
+    """The whole tensor as a function of its tuned values: the identity, with the gather as its adjoint."""
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, weight: Tensor, entries: Entries) -> Tensor:
+        ctx.entries, ctx.dtype = entries, z.dtype
+        return weight.view_as(weight)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        return grads[0].reshape(-1).index_select(0, ctx.entries.flat).to(ctx.dtype), None, None
+
+
+def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    x = differentiable(input)
+    if isinstance(bias, Resident) and bias.tuned().dim() == 2:
+        return F.linear(x, weight) + _beside(bias, x)
+    if not isinstance(weight, Resident) or weight.dim() != 2:
+        return _anyhow(F.linear, x, weight, bias)
+    return product(*_autocast(x, plain(weight), differentiable(bias)), weight.tuned(), weight.entries)
+
+
+def _conv1d(input: Tensor, mat1: Tensor, mat2: Tensor, **kwargs: Any) -> Tensor:
+    """transformers' Conv1D is torch.addmm(bias, x, weight), the weight (in, out)."""
+    bias, x, weight = input, differentiable(mat1), mat2
+    if not isinstance(weight, Resident) or bias.dim() != 1 or kwargs:
+        return _anyhow(torch.addmm, bias, x, weight, **kwargs)
+    if isinstance(bias, Resident) and bias.tuned().dim() == 2:
+        return product(x, plain(weight).t(), None, weight.tuned(), weight.entries.transposed) + _beside(bias, x)
+    return product(*_autocast(x, plain(weight).t(), differentiable(bias)), weight.tuned(), weight.entries.transposed)
+
+
+def _autocast(x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+    """What autocast would do to a linear layer's arguments: a custom function must do it itself."""
+    device = x.device.type
+    if x.dtype == torch.float64 or not (torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)):
+        return x, weight, bias
+    dtype = torch.get_autocast_dtype(device)
+    return x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
+
+
+def _embedding(
+    input: Tensor, weight: Tensor, padding_idx: int | None = None, max_norm: float | None = None, norm_type: float = 2.0,
+    scale_grad_by_freq: bool = False, sparse: bool = False,
+) -> Tensor:  # fmt: skip
+    if max_norm is not None:
+        raise NotImplementedError("an embedding with max_norm rewrites its weight: it cannot be tuned")
+    if not isinstance(weight, Resident) or scale_grad_by_freq or not input.numel():
+        return _anyhow(F.embedding, input, weight, padding_idx, None, norm_type, scale_grad_by_freq)
+    if weight.tuned().dim() == 2:
+        raise NotPerExample("an embedding is looked up for all examples at once")
+    return _Lookup.apply(weight.tuned(), plain(weight), input, padding_idx, weight.entries)
+
+
+class _Lookup(Function):
+    """Rows of a table; the gradient is summed over the tokens that are there, not over the whole table."""
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, weight: Tensor, ids: Tensor, padding: int | None, entries: Entries) -> Tensor:
+        ctx.ids, ctx.padding, ctx.entries, ctx.dtype = ids, padding, entries, z.dtype
+        return F.embedding(ids, weight)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        g, ids = grads[0].reshape(-1, grads[0].shape[-1]), ctx.ids.reshape(-1)
+        count, entries = len(ids), ctx.entries
+        # The row of the sums that each row of the table is summed in: that of a token which reads it, else one that stays zero.
+        place = torch.full((entries.shape[0],), count, device=g.device).index_put_((ids,), torch.arange(count, device=g.device))
+        sums = torch.zeros(count + 1, g.shape[1], dtype=ctx.dtype, device=g.device).index_add(0, place[ids], g.to(ctx.dtype))
+        if ctx.padding is not None:  # as in torch, its row has no gradient
+            place[ctx.padding] = count
+        return sums[place[entries.rows], entries.cols], None, None, None, None
+
+
+def _times(input: Any, other: Any) -> Tensor:
+    """A product with a vector of scales: RMSNorm's weight."""
+    weight, x = (input, other) if isinstance(input, Resident) else (other, input)
+    if weight.dim() == 1 and type(x) is Tensor and x.dim() > 1 and x.shape[-1] == len(weight) and x.dtype == weight.dtype:
+        return scale(x, plain(weight), weight.tuned(), weight.entries.cols)
+    return _anyhow(torch.mul, input, other)
+
+
+def _layer_norm(input: Tensor, normalized_shape: Any, weight: Any = None, bias: Any = None, eps: float = 1e-5) -> Tensor:
+    if not any(isinstance(p, Resident) and p.tuned().dim() == 2 for p in (weight, bias)):
+        return _anyhow(F.layer_norm, input, normalized_shape, weight, bias, eps)
+    y = F.layer_norm(input, normalized_shape, None, None, eps)
+    y = y if weight is None else y * (_beside(weight, y) if isinstance(weight, Resident) else weight)
+    return y if bias is None else y + (_beside(bias, y) if isinstance(bias, Resident) else bias)
+
+
+def _beside(vector: Resident, x: Tensor) -> Tensor:
+    """`vector` (n,) once for each example of x (B, ..., n): (B, 1, ..., n), a function of values (B, k)."""
+    z = vector.tuned()
+    if len(x) != len(z):
+        raise NotPerExample(f"the tensor meets {len(x)} rows, not {len(z)} examples")
+    base = plain(vector).expand(len(z), -1)
+    moved = base.index_add(1, vector.entries.cols, (z - z.detach()).to(base.dtype))
+    return moved.view(len(z), *[1] * (x.dim() - 2), -1)
+
+
+def _as_it_is(func: Any) -> Callable[..., Any]:
+    """An operation on the values of the moment, that no derivative passes through."""
+
+    def on_plain(*args: Any, **kwargs: Any) -> Any:
+        with torch._C.DisableTorchFunctionSubclass():
+            return func(*map(plain, args), **kwargs)
+
+    return on_plain
+
+
+def _no_move(weight: Resident, value: Any) -> None:
+    raise RuntimeError("detach the coordinates before the model is moved or cast: its weights hold tuned values")
+
+
+_DATA: Any = Tensor.data
+_FLAG: Any = Tensor.requires_grad
+
+OPERATIONS: dict[Any, Callable[..., Any]] = {
+    F.linear: _linear,
+    torch.addmm: _conv1d,
+    F.embedding: _embedding,
+    F.layer_norm: _layer_norm,
+    **dict.fromkeys((torch.mul, Tensor.mul, Tensor.__mul__, Tensor.__rmul__), _times),
+    **{func: _as_it_is(func) for func in (Tensor.detach, Tensor.__repr__, _DATA.__get__)},
+    _DATA.__set__: _no_move,
+}
+
+# What asks about the tensor and needs no derivative.
+_METHODS = "requires_grad_ size dim numel is_floating_point is_complex is_contiguous stride element_size data_ptr __len__ __hash__"
+_PROPERTIES = "shape dtype device requires_grad is_leaf grad ndim layout is_meta is_cuda _version"
+METADATA = {
+    *(getattr(Tensor, name) for name in _METHODS.split()),
+    *(getattr(Tensor, name).__get__ for name in _PROPERTIES.split()),
+    _FLAG.__set__,
+}

@@ -1,0 +1,12 @@
+"""Generated tasks, one or more of each type, so that a demonstration needs no data files: name -> `generate(split, count, seed=0)`."""
+
+from apet.tasks.generated import nli, paraphrase, qa, review, sentiment, summary
+
+GENERATORS = {
+    "mini-review": review.generate,
+    "mini-sentiment": sentiment.generate,
+    "mini-nli": nli.generate,
+    "mini-paraphrase": paraphrase.generate,
+    "mini-qa": qa.generate,
+    "mini-summary": summary.generate,
+}

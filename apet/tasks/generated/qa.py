@@ -1,0 +1,125 @@
+"""A generated question task: short stories of who went where, who has what and what was when; the answer is in the story.
+
+Four families take turns. "place": where a person is now, who may have moved twice. "thing": where a thing is that its
+bearer carried along or left behind. "owner": who has a thing that may have been passed on. "month": when something
+happened, beside something else in another month. Stories of validation and test have other people, things and places than
+those of training. The sentence with the answer is not always the last, and the answer not always the last of its sort.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from apet.tasks.generated.draws import CAPACITY, distinct, pick
+
+# Words of training | of validation and test, one or two pieces of the ladder's tokenizer each, common in its corpora.
+PEOPLE = {
+    "train": "john, mary, william, elizabeth, george, anne, charles, jane, thomas, margaret, edward, helen, robert, alice",
+    "held out": "james, sarah, henry, catherine, richard, rachel, david, lucy, arthur, ellen",
+}
+PLACES = {
+    "train": "kitchen, garden, church, school, library, forest, village, station, hall, market, river, tower",
+    "held out": "castle, office, hotel, hospital, theatre, museum, cottage, street, chapel, field",
+}
+THINGS = {
+    "train": "key, letter, book, lamp, bottle, sword, picture, basket, watch",
+    "held out": "ring, knife, box, paper, clock, candle, map",
+}
+MONTHS = {
+    "train": "january, february, april, june, july, september, november",
+    "held out": "march, august, october, december",
+}
+EVENTS = {
+    "train": "was born, left the town, bought a house, learned to swim, fell ill, sold the farm",
+    "held out": "came home, lost the race, wrote a play, found a friend, joined the army",
+}
+WENT = ("went to", "walked to", "ran to", "came to")
+FILLERS = ("it was a cold day.", "the sun was low.", "nobody said a word.", "a dog slept by the door.", "it had rained all night.")
+FAMILIES = ("place", "thing", "owner", "month")
+
+
+def generate(split: str, count: int, seed: int = 0) -> list[dict]:
+    """`count` rows {"context": str, "question": str, "answer": [str, ...]} of "train", "validation" or "test".
+
+    `answer` lists what counts as right, the shortest first, each a text of one or two words in the context. The same on every
+    machine. The families take turns. No story with its question comes twice, nor in two splits, whatever the seeds. A smaller
+    `count` is another sample, not the beginning of a larger one.
+    ValueError: an unknown split, or more than `capacity(split)`.
+    """
+    return [row for _, row in draw(split, count, seed)]
+
+
+def capacity(split: str) -> int:
+    """The most examples that `generate` gives; far fewer than there are."""
+    return CAPACITY
+
+
+def draw(split: str, count: int, seed: int = 0) -> list[tuple[str, dict]]:
+    """The rows of `generate` with their families."""
+    return distinct(FAMILIES, _story, lambda row: f"{row['context']} {row['question']}", split, count, seed)
+
+
+def _story(family: str, split: str, rng: np.random.Generator) -> dict:
+    return STORIES[family](split, rng)
+
+
+def _some(table: dict[str, str], split: str, count: int, rng: np.random.Generator) -> list[str]:
+    """`count` different entries of the split's list."""
+    entries = table["train" if split == "train" else "held out"].split(", ")
+    return [entries[i] for i in rng.permutation(len(entries))[:count]]
+
+
+def _row(sentences: list[str], question: str, answer: list[str], rng: np.random.Generator) -> dict:
+    """The story with one sentence of no concern somewhere in it."""
+    sentences.insert(int(rng.integers(len(sentences) + 1)), pick(FILLERS, rng))
+    return {"context": " ".join(sentences), "question": question, "answer": answer}
+
+
+def _mixed(first: list[str], second: list[str], rng: np.random.Generator) -> list[str]:
+    """Both lists in one, each in its own order."""
+    turns = rng.permutation([0] * len(first) + [1] * len(second))
+    rest = [iter(first), iter(second)]
+    return [next(rest[turn]) for turn in turns]
+
+
+def _place(split: str, rng: np.random.Generator) -> dict:
+    a, b = _some(PEOPLE, split, 2, rng)
+    before, now, other = _some(PLACES, split, 3, rng)
+    moves = [f"{a} {pick(WENT, rng)} the {place}." for place in ([before, now] if rng.integers(2) else [now])]
+    sentences = _mixed(moves, [f"{b} {pick(WENT, rng)} the {other}."], rng)
+    return _row(sentences, f"where is {a}?", [now, f"the {now}"], rng)
+
+
+def _thing(split: str, rng: np.random.Generator) -> dict:
+    a, b = _some(PEOPLE, split, 2, rng)
+    thing, other = _some(THINGS, split, 2, rng)
+    here, there, elsewhere = _some(PLACES, split, 3, rng)
+    left = bool(rng.integers(2))
+    carried = f"{a} left the {thing} in the {here}." if left else f"{a} took the {thing} from the {here}."
+    moved = f"then {a} {pick(WENT, rng)} the {there}." if left else f"{a} carried it to the {there}."
+    sentences = _mixed([f"{carried} {moved}"], [f"{b} put the {other} in the {elsewhere}."], rng)
+    place = here if left else there
+    return _row(sentences, f"where is the {thing}?", [place, f"the {place}"], rng)
+
+
+def _owner(split: str, rng: np.random.Generator) -> dict:
+    a, b, c = _some(PEOPLE, split, 3, rng)
+    thing, other = _some(THINGS, split, 2, rng)
+    passed = [f"{a} found the {thing}."] + ([f"{a} gave it to {b}."] if rng.integers(2) else [])
+    sentences = _mixed([" ".join(passed)], [f"{c} had the {other}."], rng)
+    return _row(sentences, f"who has the {thing}?", [a if len(passed) == 1 else b], rng)
+
+
+def _month(split: str, rng: np.random.Generator) -> dict:
+    a, b = _some(PEOPLE, split, 2, rng)
+    event, other = _some(EVENTS, split, 2, rng)
+    month, wrong = _some(MONTHS, split, 2, rng)
+    who = a if rng.integers(2) else b  # the other event may be the same person's
+    told = [f"{a} {event} in {month}.", f"in {wrong} {who} {other}."]
+    if rng.integers(2):
+        told = [f"in {month} {a} {event}.", f"{who} {other} in {wrong}."]
+    sentences = [told[i] for i in rng.permutation(2)]
+    return _row(sentences, f"when was it that {a} {event}?", [month, f"in {month}"], rng)
+
+
+STORIES = {"place": _place, "thing": _thing, "owner": _owner, "month": _month}

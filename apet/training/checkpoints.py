@@ -1,0 +1,158 @@
+"""Checkpoints of a training run: one small file with a checksum, and the one before it.
+
+`checkpoint.safetensors` is the newest, `checkpoint.previous.safetensors` the one before. A newest one that is cut short or
+altered is refused and the one before it used; what is lost is computed again, bitwise the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from apet.errors import ApetError
+from apet.files import atomic_path
+from apet.methods.tunable import Mounted
+from apet.training.options import Progress
+
+log = logging.getLogger(__name__)
+Content = tuple[dict[str, Tensor], dict[str, Any]]  # tensors by name, and a JSON object
+
+
+class Refused(ApetError):
+    """The file is not a whole checkpoint."""
+
+
+def previous(path: Path) -> Path:
+    return path.with_name(f"{path.stem}.previous{path.suffix}")
+
+
+def save(path: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
+    """Write `tensors` and `state` (JSON) to `path`; what stood there becomes the previous checkpoint."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tensors = {name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in tensors.items()}
+    text = json.dumps(state)
+    with atomic_path(path) as temporary:
+        save_file(tensors, temporary, {"state": text, "sha256": _digest(tensors, text)})
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())  # else a power cut after the renaming could take both
+        if path.exists():
+            os.replace(path, previous(path))
+
+
+def load(path: Path) -> Content | None:
+    """What was saved last and is whole; None if nothing was saved.
+
+    A newest checkpoint that is refused is put aside with a warning. Raises ApetError if there are checkpoints and
+    none is whole.
+    """
+    there = [each for each in (path, previous(path)) if each.exists()]
+    for each in there:
+        try:
+            content = read(each)
+        except Refused as error:
+            log.warning("refused %s: %s", each, error)
+            continue
+        if each != path and path.exists():
+            os.replace(path, path.with_name(f"{path.stem}.refused{path.suffix}"))  # else it would become the previous one
+        return content
+    if there:
+        raise ApetError(f"no whole checkpoint in {' and '.join(map(str, there))}: start again with --force")
+    return None
+
+
+def read(path: Path) -> Content:
+    """The content of one file. Raises Refused if it is not what `save` wrote."""
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (a safetensors file is no mapping)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise Refused(f"cut short or no checkpoint ({str(error).splitlines()[0]})") from error
+    text = metadata.get("state", "")
+    if metadata.get("sha256") != _digest(tensors, text):
+        raise Refused("its content does not match its checksum")
+    return tensors, json.loads(text)
+
+
+def _digest(tensors: Mapping[str, Tensor], text: str) -> str:
+    digest = hashlib.sha256(text.encode())
+    for name, value in sorted(tensors.items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def packed(
+    mounted: Mounted, optimizer: torch.optim.Optimizer, best: Mapping[str, Tensor], progress: Progress, run: dict, scaler: Any = None
+) -> Content:
+    """All that decides how a run goes on; `run` says which one it is (JSON)."""
+    tensors = {f"trainable.{name}": p for name, p in mounted.trainable.items()}
+    tensors |= {f"best.{name}": value for name, value in best.items()}
+    if mounted.trajectory:
+        tensors["trajectory"] = torch.stack(mounted.trajectory)
+    tensors["rng.cpu"] = torch.get_rng_state()
+    if torch.cuda.is_available():
+        tensors["rng.cuda"] = torch.cuda.get_rng_state()
+    for index, slots in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{index}.{slot}": value for slot, value in slots.items()}
+    return tensors, {"run": run, "progress": asdict(progress), "scaler": scaler and scaler.state_dict()}
+
+
+@torch.no_grad()
+def unpack(
+    content: Content, mounted: Mounted, optimizer: torch.optim.Optimizer, best: dict[str, Tensor], run: dict, scaler: Any = None
+) -> Progress:
+    """Put what `packed` gave where it came from. Raises ApetError if it is another run's; then nothing has changed."""
+    tensors, state = content
+    _check_run(state["run"], run)
+    for kind, places in (("trainable", mounted.trainable), ("best", best)):
+        _check_shapes({n.removeprefix(f"{kind}."): t for n, t in tensors.items() if n.startswith(f"{kind}.")}, places, kind)
+    slots: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        kind, _, name = key.partition(".")
+        if kind == "trainable":
+            mounted.trainable[name].copy_(value)
+        elif kind == "best":
+            best[name].copy_(value)
+        elif kind == "optimizer":
+            index, slot = name.split(".")
+            slots.setdefault(int(index), {})[slot] = value
+    mounted.trajectory[:] = tensors["trajectory"].unbind() if "trajectory" in tensors else []
+    optimizer.load_state_dict({"state": slots, "param_groups": optimizer.state_dict()["param_groups"]})
+    torch.set_rng_state(tensors["rng.cpu"])
+    if "rng.cuda" in tensors and torch.cuda.is_available():
+        torch.cuda.set_rng_state(tensors["rng.cuda"])
+    if scaler and state["scaler"]:
+        scaler.load_state_dict(state["scaler"])
+    mounted.write()
+    progress = Progress(**state["progress"])
+    progress.history = [(step, loss) for step, loss in progress.history]  # JSON knows no tuples
+    progress.pilot = [(rate, loss) for rate, loss in progress.pilot]
+    return progress
+
+
+def _check_run(found: dict, run: dict) -> None:
+    differ = [name for name in {**found, **run} if found.get(name) != run.get(name)]
+    if differ:
+        said = ", ".join(f"{name} is {found.get(name)} there and {run.get(name)} here" for name in differ)
+        raise ApetError(f"the checkpoint is another run's: {said}; start again with --force")
+
+
+def _check_shapes(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], kind: str) -> None:
+    there, here = ({name: tuple(t.shape) for name, t in tensors.items()} for tensors in (found, expected))
+    differ = sorted(name for name in {**there, **here} if there.get(name) != here.get(name))
+    if differ:
+        name = differ[0]
+        said = f"{kind} tensor {name} has shape {there.get(name)} there and {here.get(name)} here"
+        raise ApetError(f"the checkpoint is another run's: {said}; start again with --force")

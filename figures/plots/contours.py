@@ -1,0 +1,106 @@
+"""The loss over planes through a point of the subspace, with the trajectory or the optima that the plane was laid through."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import LogNorm, Normalize
+from matplotlib.figure import Figure
+
+from figures import style
+from figures.plots.grids import Grid, grids
+from figures.rows import tidy
+from figures.style import number_label
+
+HEIGHT = 1.5  # inches a panel
+LINES = 9  # levels of contour lines, from the lowest to the highest loss of a figure
+COLOURS = "viridis"
+OUTSIDE = "#dddddd"  # where nothing was computed, or the loss is not a number
+FINER = 12  # times as many places a side, between which the computed losses are interpolated
+
+
+@style.paper()
+def draw(rows: pd.DataFrame) -> Figure:
+    """One panel a slice over a plane, all on one scale of colours. Raises CannotDraw without slices over planes."""
+    found = grids(tidy(rows), 2)
+    figure, cells = style.small_multiples(len(found), HEIGHT if len(found) > 1 else 2.4)
+    norm = loss_norm(found)
+    for index, (axes, grid) in enumerate(zip(cells, found, strict=True)):
+        filled(axes, grid, norm)
+        places(axes, grid, norm)
+        axes.set(xlabel=grid.label(0, len(found) > 1), ylabel=grid.label(1, len(found) > 1))
+        title = f"{grid.title}, {grid.taken}" if len({each.taken for each in found}) > 1 else grid.title
+        style.letter(axes, index, title if math.isnan(grid.off) else f"{title}\noff the plane: ≤ {number_label(grid.off)}")
+    loss_bar(figure, cells, norm)
+    return style.finish(figure)
+
+
+def loss_norm(found: list[Grid]) -> Normalize:
+    """One scale of colours for all: logarithmic, from the lowest to the highest finite loss, of the places as well."""
+    values = np.concatenate([np.append(grid.loss.ravel(), [place.loss for place in grid.places]) for grid in found])
+    values = values[np.isfinite(values)]
+    low, high = float(values.min()), float(values.max())
+    if high <= low:  # a flat plane has a colour, too
+        return Normalize(low - 0.5, high + 0.5)
+    return LogNorm(low, high) if low > 0 else Normalize(low, high)
+
+
+def loss_bar(figure: Figure, cells: list, norm: Normalize, label: str = "training loss") -> None:
+    bar = figure.colorbar(ScalarMappable(norm, COLOURS), ax=cells, label=label, pad=0.02, aspect=30, fraction=0.08)
+    ticks = style.few_ticks(float(norm.vmin or 0.0), float(norm.vmax or 1.0), isinstance(norm, LogNorm))
+    bar.set_ticks(ticks, labels=[number_label(tick) for tick in ticks])
+    bar.minorticks_off()
+
+
+def filled(axes: Axes, grid: Grid, norm: Normalize, relative: bool = False) -> None:
+    """Shading between the computed losses, with contour lines at the same levels everywhere; grey where the loss is not a number."""
+    assert grid.y is not None
+    unit = grid.norm if relative else 1.0
+    axes.set_facecolor(OUTSIDE)
+    if min(grid.loss.shape) < 2:
+        axes.scatter(*np.meshgrid(grid.x / unit, grid.y / unit, indexing="ij"), c=grid.loss.ravel(), norm=norm, cmap=COLOURS)
+        return
+    x, y, loss = smoothed(grid.x / unit, grid.y / unit, grid.loss)
+    values = np.ma.masked_invalid(loss.T)
+    axes.pcolormesh(x, y, values, norm=norm, cmap=COLOURS, shading="gouraud" if np.isfinite(loss).all() else "nearest", rasterized=True)
+    axes.contour(x, y, values, line_levels(norm), colors="white", linewidths=0.3, alpha=0.8)
+
+
+def line_levels(norm: Normalize) -> np.ndarray:
+    """Return the losses that contour lines stand for, spaced as the scale of colours is."""
+    low, high = float(norm.vmin or 0.0), float(norm.vmax or 0.0)
+    return np.geomspace(low, high, LINES) if isinstance(norm, LogNorm) else np.linspace(low, high, LINES)
+
+
+def smoothed(x: np.ndarray, y: np.ndarray, loss: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The losses (x, y) on a grid FINER times as fine, by monotone cubic interpolation (of the logarithm where all are positive).
+
+    It passes through every computed value and leaves none of their ranges. Losses that are not finite are left as they are, on the
+    computed grid.
+    """
+    from scipy.interpolate import PchipInterpolator
+
+    if not np.isfinite(loss).all():
+        return x, y, loss
+    log = bool((loss > 0).all())
+    values = np.log(loss) if log else loss
+    fine_x, fine_y = (np.linspace(axis[0], axis[-1], FINER * (len(axis) - 1) + 1) for axis in (x, y))
+    values = PchipInterpolator(y, PchipInterpolator(x, values, axis=0)(fine_x), axis=1)(fine_y)
+    return fine_x, fine_y, np.exp(values) if log else values
+
+
+def places(axes: Axes, grid: Grid, norm: Normalize | None = None, relative: bool = False) -> None:
+    """The trajectory as a line with a point a look, the centre as a cross; with `norm` a look whose own loss is known has its colour."""
+    unit = grid.norm if relative else 1.0
+    if grid.places:
+        x, y = (np.array([getattr(place, name) for place in grid.places]) / unit for name in "xy")
+        joined = "-" if grid.directions == "trajectory" else "none"
+        axes.plot(x, y, color=style.PREDICTED, marker="o", markersize=2.2, linewidth=0.9, linestyle=joined, zorder=4)
+        losses = np.array([place.loss for place in grid.places])
+        if norm is not None and np.isfinite(losses).any():
+            axes.scatter(x, y, c=losses, norm=norm, cmap=COLOURS, s=14, edgecolors=style.PREDICTED, linewidths=0.5, zorder=5)
+    axes.plot(0, 0, "+", color="white", markersize=6, zorder=5)

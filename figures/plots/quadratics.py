@@ -1,0 +1,81 @@
+"""How well k* is predicted where it is known exactly, on quadratics: T3 by kind of subspace, and T5 between its limits."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from figures import style
+from figures.plots.predictions import band
+from figures.rows import CannotDraw, pick, tidy, where
+
+HEIGHT = 3.2  # inches
+FEWEST = 8.0  # k* below it are left out, and those above half of the size
+LEAST = 1e-3  # what errors below it are drawn at
+KINDS = {
+    ("Gaussian", None): ("Gaussian", "o", "#0072b2"),
+    ("coordinates", 1.0): ("coordinates, Haar eigenvectors", "s", "#009e73"),
+    ("coordinates", 0.0): ("coordinates, diagonal", "X", "#d55e00"),
+}
+METHODS = {"quadratic_k T3": ("T3", "--", "#0072b2"), "quadratic_k T5": ("T5", "-", "#cc79a7")}
+
+
+@style.paper()
+def draw(rows: pd.DataFrame) -> Figure:
+    """(a) T3 against the exact k*; (b) |log error| of T3 and T5 for eigenvectors turned from the coordinates to a Haar rotation.
+
+    Reads the rows of benchmarks/prediction.py; a point is one spectrum, alignment and target. Raises CannotDraw without them.
+    """
+    rows = tidy(rows)
+    exact = pick(rows, "quadratic_k_star").set_index("run_id")
+    exact = where(exact, (exact["value"] >= FEWEST) & (exact["value"] <= exact["parameters"] / 2))
+    if exact.empty:
+        raise CannotDraw("no quadratic_k_star in the rows: benchmarks/prediction.py --rows FILE makes them")
+    figure = style.new_figure(style.TEXT_WIDTH, HEIGHT)
+    left, right = figure.subplots(1, 2)
+    labels = _against_exact(left, exact, pick(rows, "quadratic_k T3"))
+    _between_limits(right, exact, rows)
+    style.letter(left, 0, "T3 against the exact k*")
+    style.letter(right, 1, "coordinates: T3 and T5 between the limits")
+    keys: dict[str, style.Key] = {label: Line2D([], [], marker=m, ls="none", color=c) for label, m, c in KINDS.values() if label in labels}
+    style.outside_legend(figure, keys | {label: Line2D([], [], color=c, ls=d) for label, d, c in METHODS.values()})
+    return style.finish(figure)
+
+
+def _joined(exact: pd.DataFrame, predicted: pd.DataFrame) -> pd.DataFrame:
+    """subspace, x (how far turned), exact and predicted k of every quadratic that has both."""
+    other = predicted.set_index("run_id")[["value"]].set_axis(["k"], axis=1)
+    return exact[["subspace", "x", "value"]].join(other, how="inner").dropna(subset=["k"])
+
+
+def _against_exact(axes: Axes, exact: pd.DataFrame, predicted: pd.DataFrame) -> set[str]:
+    both = _joined(exact, predicted)
+    both = where(both, both["subspace"].isin(["Gaussian", "coordinates"]))
+    band(axes, [*both["value"], *both["k"]])
+    drawn = set()
+    for (subspace, turn), (label, marker, colour) in KINDS.items():
+        own = where(both, both["subspace"] == subspace)
+        own = own if turn is None else where(own, own["x"] == turn)
+        if len(own):
+            axes.plot(own["value"], own["k"], marker, color=colour, markersize=3, fillstyle="none")
+            drawn.add(label)
+    axes.set(xlabel="exact k*", ylabel="k by T3", aspect="equal")
+    return drawn
+
+
+def _between_limits(axes: Axes, exact: pd.DataFrame, rows: pd.DataFrame) -> None:
+    turns: list[float] = []
+    for aside, (quantity, (_, dashes, colour)) in zip((-0.08, 0.08), METHODS.items(), strict=True):
+        both = _joined(exact, pick(rows, quantity))
+        both = where(both, both["subspace"] == "coordinates, turned")
+        turns = sorted(set(both["x"]))
+        errors = np.maximum(np.abs(np.log(both["k"].to_numpy(float) / both["value"].to_numpy(float))), LEAST)
+        places = np.searchsorted(turns, both["x"].to_numpy(float))
+        axes.plot(places + aside, errors, ".", color=colour, alpha=0.45, markersize=3)
+        axes.plot(range(len(turns)), [float(np.median(errors[places == place])) for place in range(len(turns))], dashes, color=colour)
+    axes.axhline(0.05, color=style.GREY, linewidth=0.7, linestyle=":")
+    axes.set(yscale="log", xlabel="turned from the coordinates to Haar", ylabel="|log error| of k*")
+    axes.set_xticks(range(len(turns)), [f"{turn:g}" for turn in turns])

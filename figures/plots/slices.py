@@ -1,0 +1,83 @@
+"""The loss along lines through a point of the subspace: a fan over seeds, with its standard error and the quadratic model."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from figures import style
+from figures.plots.grids import NAMES, Grid, grids
+from figures.rows import tidy
+
+HEIGHT = 1.45  # inches a panel
+LOG_FROM = 30.0  # highest over lowest loss, above which the axis is logarithmic
+
+
+@style.paper()
+def draw(rows: pd.DataFrame) -> Figure:
+    """One panel a model, kind of direction and point; a line a run. Raises CannotDraw without slices along lines."""
+    found = grids(tidy(rows), 1)
+    panels: dict[tuple, list[Grid]] = defaultdict(list)
+    for grid in found:
+        panels[grid.task, grid.parameters, grid.model, grid.directions, grid.taken].append(grid)
+    figure, cells = style.small_multiples(len(panels), HEIGHT, most=3)  # titles are long
+    for index, (axes, group) in enumerate(zip(cells, panels.values(), strict=True)):
+        fan(axes, group, group)
+        axes.set_xlabel("displacement $|\\delta|$")
+        if index % style.columns_of(cells) == 0:
+            axes.set_ylabel("loss")
+        style.letter(axes, index, _title(group[0], found))
+    style.outside_legend(figure, legend(found))
+    return style.finish(figure)
+
+
+def fan(axes: Axes, group: list[Grid], within: list[Grid], relative: bool = False) -> None:
+    """Lines of one panel, whose loss axis holds all of `within`; `relative`: displacements in units of |theta|."""
+    colours = style.model_colours([grid.run_id for grid in group])
+    for grid in group:
+        x, colour = grid.x / grid.norm if relative else grid.x, colours[grid.run_id]
+        axes.plot(x, grid.loss, color=colour, zorder=3)
+        axes.fill_between(x, grid.loss - grid.stderr, grid.loss + grid.stderr, color=colour, alpha=0.2, linewidth=0)
+        if grid.validation is not None:
+            axes.plot(x, grid.validation, color=colour, linestyle="--", linewidth=0.8)
+    values = np.concatenate([each.ravel() for grid in within for each in (grid.loss, grid.validation) if each is not None])
+    values = values[np.isfinite(values)]
+    low, high = float(values.min()), float(values.max())
+    if low > 0 and high / low > LOG_FROM:
+        axes.set_yscale("log")
+        axes.set_ylim(low / 1.5, high * 1.5)
+    else:
+        room = 0.06 * (high - low) or 0.1
+        axes.set_ylim(low - room, high + room)
+    for grid in group:
+        if grid.quadratic is not None:  # it leaves the axes where it is no model any more
+            line = Line2D(
+                grid.x / grid.norm if relative else grid.x, grid.quadratic, color=colours[grid.run_id], linestyle=":", linewidth=0.9
+            )
+            axes.add_artist(line)
+            line.set_clip_path(axes.patch)
+    axes.axvline(0.0, color=style.GREY, linewidth=0.5, zorder=0)
+
+
+def _title(grid: Grid, found: list[Grid]) -> str:
+    """The model, and on a second line what tells panels of it apart."""
+    parts = [grid.task] if len({each.task for each in found}) > 1 else []
+    parts += [NAMES.get(grid.directions, grid.directions)] if len({each.directions for each in found}) > 1 else []
+    parts += [grid.taken] if len({each.taken for each in found}) > 1 else []
+    return "\n".join(filter(None, (grid.title, ", ".join(parts))))
+
+
+def legend(found: list[Grid]) -> dict[str, style.Key]:
+    ink = style.INK
+    keys: dict[str, style.Key] = {"training loss ± s.e.": (Patch(color=ink, alpha=0.2, lw=0), Line2D([], [], color=ink))}
+    if any(grid.validation is not None for grid in found):
+        keys["validation loss"] = Line2D([], [], color=ink, ls="--", lw=0.8)
+    if any(grid.quadratic is not None for grid in found):
+        keys["quadratic model"] = Line2D([], [], color=ink, ls=":", lw=0.9)
+    return keys

@@ -1,0 +1,149 @@
+"""One self-contained HTML page of a study: the answers, the figures, the tables, what does not fit, and what was run.
+
+Every sentence and number is made from the rows. The page loads nothing and needs no script.
+"""
+
+from __future__ import annotations
+
+import base64
+import math
+from pathlib import Path
+
+import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from figures.files import replacing
+from figures.interval import Pair, pairs
+from figures.numbers import MISSING, interval, number, with_error
+from figures.report.answers import Answer, answers, misfits, unchecked
+from figures.report.summary import Best, best_accuracies
+from figures.rows import models, of_model, pick, runs, tidy, where
+from figures.words import CAPTIONS, DEFINITIONS, method_name
+
+OTHER_KINDS = {"predict": "prediction/predictions", "spectrum": "spectrum/spectra", "slice": "slice/slices"}
+SCALARS = ("trace", "negative_mass", "symmetry_defect")
+
+
+def write_report(
+    rows: pd.DataFrame, out: Path, title: str, figures: dict[str, Path], *, skipped: dict[str, str] | None = None
+) -> Path:  # fmt: skip
+    """Write `out` (or `out`/report.html if `out` has no .html ending) and return its path.
+
+    `figures` maps a figure's name to its PNG, which is embedded; `skipped` gives the reasons of those not drawn.
+    Raises CannotDraw where the rows are ambiguous, such as two thresholds of one model and setting.
+    """
+    rows = tidy(rows)
+    out = Path(out)
+    path = out if out.suffix == ".html" else out / "report.html"
+    page = _template().render(
+        title=title,
+        answers=_by_question(answers(rows)),
+        thresholds=[_threshold_line(pair) for pair in pairs(rows)],
+        accuracies=[_accuracy_line(best) for best in best_accuracies(rows)],
+        curvatures=_curvatures(rows),
+        targets=_targets(rows),
+        figures=[_figure(name, Path(png)) for name, png in figures.items()],
+        skipped=skipped or {},
+        misfits=misfits(rows),
+        unchecked=unchecked(rows),
+        ran=what_was_run(rows),
+        definitions=DEFINITIONS,
+    )
+    with replacing(path) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    return path
+
+
+def _template():
+    # Autoescape, because names, notes and the title come from files that users write.
+    loader = FileSystemLoader(Path(__file__).parent)
+    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    return environment.get_template("report.html.j2")
+
+
+def _by_question(found: list[Answer]) -> dict[str, list[Answer]]:
+    groups: dict[str, list[Answer]] = {}
+    for answer in found:
+        groups.setdefault(answer.question, []).append(answer)
+    return groups
+
+
+def what_was_run(rows: pd.DataFrame) -> list[str]:
+    """A few sentences on models, runs and cost. `rows` as from `tidy`."""
+    table, sizes = runs(rows), models(rows)
+    names = ", ".join(f"{name} ({size:,} parameters)" for name, size in sizes.items())
+    tasks = ", ".join(sorted(set(rows["task"]) - {""})) or "no task"
+    sentences = [f"{_count(len(sizes), 'model')} on {tasks}: {names}."]
+    if len(table):
+        counts = [f"{len(own)} {method_name(str(method))}" for method, own in table.groupby("method")]
+        sentences.append(f"{_count(len(table), 'training run')}: {', '.join(counts)}.")
+    others = {noun: len(set(where(rows, rows["kind"] == kind)["run_id"])) for kind, noun in OTHER_KINDS.items()}
+    if any(others.values()):
+        sentences.append(f"Beside them {', '.join(_counted(count, noun) for noun, count in others.items() if count)}.")
+    apet = where(table, table["method"] == "apet")
+    if len(apet):
+        counts = {kind: len(set(apet[f"{kind}_seed"].dropna())) for kind in ("position", "train")}
+        seeds = " and ".join(_count(n, f"{kind} seed") for kind, n in counts.items())
+        k = sorted(apet["k"])
+        sentences.append(f"APET tuned k = {number(k[0])} to {number(k[-1])} parameters, with {seeds}.")
+    cost = table["example_gradients"].dropna().to_numpy().sum()
+    if cost:
+        sentences.append(f"The training runs took {cost:,.0f} gradients of single examples together.")
+    return sentences
+
+
+def _count(n: int, noun: str) -> str:
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+
+
+def _counted(n: int, nouns: str) -> str:
+    """ "1 spectrum" or "3 spectra" from "spectrum/spectra"."""
+    one, several = nouns.split("/")
+    return f"{n} {one if n == 1 else several}"
+
+
+def _threshold_line(pair: Pair) -> list[str]:
+    ratio = "–" if pair.ratio is None else f"{number(pair.ratio.value)} [{number(pair.ratio.low)}, {number(pair.ratio.high)}]"
+    return [
+        pair.question, pair.model, f"{pair.parameters:,}", number(pair.target), interval(pair.measured), interval(pair.predicted), ratio,
+    ]  # fmt: skip
+
+
+def _accuracy_line(best: Best) -> list[str]:
+    return [
+        best.setting.label, best.model, method_name(best.method), f"{best.k:,}",
+        with_error(best.accuracy, best.error), str(best.n), number(best.chance),
+    ]  # fmt: skip
+
+
+def _curvatures(rows: pd.DataFrame) -> list[list[str]]:
+    """Scalars of each spectrum, with standard errors, and the top eigenvalue with its residual."""
+    spectra = where(rows, rows["quantity"].isin([*SCALARS, "eigenvalue"]))
+    lines = []
+    for name in models(spectra):
+        own = of_model(spectra, name)
+        for _, one in sorted(own.groupby("run_id"), key=lambda group: str(group[1]["note"].iloc[0])):  # by matrix
+            top = pick(one, "eigenvalue").sort_values(by="value")
+            task, k, matrix = (one[column].iloc[0] for column in ("task", "k", "note"))
+            scalars = [_last(pick(one, scalar)) for scalar in SCALARS]
+            lines.append([str(task), name, str(matrix), number(float(k)), _last(top), *scalars])
+    return lines
+
+
+def _last(rows: pd.DataFrame) -> str:
+    if rows.empty:
+        return MISSING
+    value, stderr = (float(rows[column].iloc[-1]) for column in ("value", "stderr"))
+    # A symmetry defect is itself an error and has none.
+    exact = rows["quantity"].iloc[-1] == "symmetry_defect" and math.isnan(stderr)
+    return number(value) if exact else with_error(value, stderr)
+
+
+def _figure(name: str, png: Path) -> dict[str, str]:
+    return {"name": name, "data": base64.b64encode(png.read_bytes()).decode("ascii"), "caption": CAPTIONS.get(name, name)}
+
+
+def _targets(rows: pd.DataFrame) -> list[str]:
+    """How the targets were defined, in the words of the rows."""
+    stated = where(rows, rows["quantity"].isin(["target_loss", "target_metric"]))
+    return [note for note in dict.fromkeys(stated["note"]) if note]

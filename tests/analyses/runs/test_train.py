@@ -1,0 +1,267 @@
+"""Training runs of every form: what their rows hold, and the table that is made of them."""
+
+import copy
+import json
+import math
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from analyses.results.training_table import table, write_table
+from analyses.runs.execute import gradients, run
+from analyses.runs.rehearsal import rehearse
+from analyses.runs.run_inputs import inputs
+from analyses.specs.spec import Spec
+from analyses.store.run_store import Row, Store
+from analyses.thresholds.measured import finished, thresholds
+from analyses.thresholds.targets import Target
+from apet.errors import UsageError
+from apet.models.loading import fingerprint
+from apet.scoring.scorers import cross_entropy, scorer_of
+
+BERT, T5, BLOOM = "mini-bert-120k", "mini-t5-130k", "mini-bloom-120k"
+BASE = Spec(model=T5, random_init=True, task="sst2", k=30, steps=20, batch=8).resolved()
+
+
+def rows_of(spec: Spec, folder, tmp_path) -> dict[tuple[str, str | None], Row]:
+    store = Store(tmp_path)
+    return {(row.quantity, row.split): row for row in store.rows(run(spec, store, folder))}
+
+
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory):
+    """A folder for nq_open."""
+    root = tmp_path_factory.mktemp("nq_open")
+    for split, count in (("train", 16), ("validation", 6)):
+        lines = [json.dumps({"question": f"what is {split} {i}", "answer": [f"number {i}", "it"]}) for i in range(count)]
+        (root / f"{split}.jsonl").write_text("\n".join(lines) + "\n")
+    return root
+
+
+def test_a_head_is_counted_apart_and_trained_along(folder, tmp_path):
+    spec = replace(BASE, model=BERT)
+    rows = rows_of(spec, folder, tmp_path)
+    assert rows["k_head", None].value == 2 * 24 + 2
+    assert rows["loss", "validation"].k == 30
+    arrays = Store(tmp_path).arrays(rows["loss", "validation"].run_id)
+    start = dict(inputs(spec, folder).loaded.model.named_parameters())["classifier.weight"].detach().numpy()
+    assert arrays["head.classifier.weight"].shape == start.shape
+    assert not np.array_equal(arrays["head.classifier.weight"], start)
+
+
+def test_bert_answers_in_words_where_asked(folder, tmp_path):
+    rows = rows_of(replace(BASE, model=BERT, readout="words"), folder, tmp_path)
+    assert ("k_head", None) not in rows
+    assert ("decoded_accuracy", "validation") in rows
+
+
+@pytest.mark.parametrize("model", [T5, BLOOM])
+def test_a_task_of_texts_reports_its_own_metrics(model, answers, tmp_path):
+    rows = rows_of(replace(BASE, model=model, task="nq_open"), answers, tmp_path)
+    for name in ("loss", "exact_match", "f1", "majority", "random_guess", "chance"):
+        assert rows[name, "validation"].stderr >= 0
+    assert ("accuracy", "validation") not in rows
+
+
+@pytest.mark.parametrize("change", [{"model": BERT, "task": "nq_open"}, {"readout": "head"}, {"model": BERT, "readout": "hed"}])
+def test_what_a_model_cannot_answer_is_refused(change, folder, answers, tmp_path):
+    with pytest.raises(UsageError, match="T5 or BLOOM|answers sst2 in words|did you mean head"):
+        run(replace(BASE, **change), Store(tmp_path), answers if change.get("task") else folder)
+
+
+def test_the_gradient_left_is_that_of_the_mean_over_pieces(answers, tmp_path):
+    rows = rows_of(replace(BASE, task="nq_open", method="full", k=None, lr=1e-12, early_stop=False, steps=1), answers, tmp_path)
+    found = inputs(replace(BASE, task="nq_open"), answers)
+    model, scorer = copy.deepcopy(found.loaded.model).requires_grad_(True), scorer_of(found.loaded, found.data.task)
+    (batch,) = scorer.batches(found.data.splits["train"], 64)
+    total, pieces = cross_entropy(scorer.logits(model, batch), batch)
+    (total / pieces).backward()
+    norm = sum(float(p.grad.square().sum()) for p in model.parameters()) ** 0.5
+    assert rows["residual_gradient", "train"].value == pytest.approx(norm, rel=1e-3)
+
+
+def test_a_batch_larger_than_the_data_counts_the_examples_there_are(folder, tmp_path):
+    rows = rows_of(replace(BASE, examples=4, batch=8, steps=3), folder, tmp_path)
+    assert rows["example_gradients", None].value == 3 * 4
+
+
+def test_too_few_examples_to_watch_some_are_refused(tmp_path):
+    for split in ("train", "validation"):
+        (tmp_path / f"{split}.jsonl").write_text(json.dumps({"sentence": split, "label": 0}) + "\n")
+    with pytest.raises(UsageError, match="too few training examples"):
+        run(BASE, Store(tmp_path / "out"), tmp_path)
+
+
+def test_predictions_speak_of_the_random_weights_that_are_trained(folder):
+    train, predict = BASE, Spec(kind="predict", model=T5, random_init=True)
+    prints = [{inputs(replace(s, train_seed=seed).resolved(), folder).loaded.fingerprint for s in (train, predict)} for seed in (0, 1)]
+    assert [len(each) for each in prints] == [1, 1] and prints[0] != prints[1]
+
+
+def test_half_precision_weights_are_for_methods_whose_values_are_their_own(folder, tmp_path):
+    rows = rows_of(replace(BASE, weights="bfloat16"), folder, tmp_path)
+    assert rows["loss", "validation"].value > 0
+    with pytest.raises(UsageError, match="swallow small steps"):
+        run(replace(BASE, weights="bfloat16", method="full", k=None), Store(tmp_path), folder)
+
+
+def test_runs_with_a_head_are_no_part_of_a_threshold(folder, tmp_path):
+    store, bert = Store(tmp_path), replace(BASE, model=BERT, early_stop=False, examples=16)
+    for method, k in (("full", None), ("apet", 30)):
+        run(replace(bert, method=method, k=k).resolved(), store, folder)
+    assert thresholds(store, finished(store), Target("fraction", 0.5)) == []
+
+
+@pytest.mark.long
+def test_a_search_for_the_rate_is_reported(folder, tmp_path):
+    store = Store(tmp_path)
+    rows = store.rows(run(replace(BASE, find_lr=True), store, folder))
+    pilots = {row.x: row.value for row in rows if row.quantity == "pilot_loss"}
+    (chosen,) = (row.value for row in rows if row.quantity == "learning_rate")
+    assert len(pilots) == 5
+    assert pilots[chosen] == min(pilots.values())
+
+
+def test_a_run_that_diverges_says_so_and_keeps_its_best_state(folder, tmp_path):
+    rows = rows_of(replace(BASE, lr=1e38), folder, tmp_path)
+    assert 0 < rows["diverged", None].value <= BASE.steps
+    assert rows["loss", "validation"].value <= rows["initial_loss", "validation"].value + 1e-6
+
+
+def test_a_finished_run_leaves_no_checkpoint_behind(folder, tmp_path):
+    store = Store(tmp_path)
+    name = run(BASE, store, folder)
+    assert not list(store.folder(name).glob("checkpoint*"))
+    env = json.loads((store.folder(name) / "env.json").read_text())
+    assert env["step_seconds"] > 0
+    assert env["peak_gb"] is None or env["peak_gb"] > 0.05  # None where the system cannot set it back for each run
+
+
+@pytest.mark.parametrize(
+    ("options", "in_place"),
+    [
+        ({}, True), ({"subspace": "fastfood", "operations": "add"}, True), ({"model": BERT}, True),
+        ({"optimizer": "lbfgs", "lr": None}, True),
+        ({"lr": 1e38}, True), ({"operations": "bias"}, False), ({"method": "lora", "k": None}, False),
+        ({"method": "full", "k": None}, False), ({"method": "full", "subspace": "countsketch"}, False),
+    ],
+)  # fmt: skip
+def test_a_run_leaves_the_loaded_model_bitwise_as_it_was(options, in_place, folder, tmp_path, monkeypatch):
+    spec = replace(BASE, steps=3, early_stop=False, examples=8, **options).resolved()
+    model = inputs(spec, folder).loaded.model
+    before, modules = fingerprint(model), [type(module) for module in model.modules()]
+    copies = []
+    noted = SimpleNamespace(deepcopy=lambda each: (copies.append(each), copy.deepcopy(each))[1])
+    monkeypatch.setattr("analyses.runs.run_inputs.copy", noted)
+    run(spec, Store(tmp_path), folder)
+    assert fingerprint(model) == before and [type(module) for module in model.modules()] == modules
+    assert all(type(p) is torch.nn.Parameter and p.requires_grad and p.grad is None for p in model.parameters())
+    assert bool(copies) != in_place
+
+
+def test_a_run_that_fails_half_way_leaves_the_model_as_it_was(folder, tmp_path, monkeypatch):
+    def fails(*_):
+        raise ZeroDivisionError
+
+    for spec in (BASE, replace(BASE, subspace="countsketch"), replace(BASE, model=BERT)):
+        model = inputs(spec, folder).loaded.model
+        before = fingerprint(model)
+        with monkeypatch.context() as patched:
+            patched.setattr("analyses.runs.train._residual_gradient", fails)
+            with pytest.raises(ZeroDivisionError):
+                run(spec, Store(tmp_path), folder)
+        assert fingerprint(model) == before
+
+
+def test_a_rehearsal_leaves_the_model_alone_and_writes_nothing(folder, tmp_path):
+    found = inputs(BASE, folder)
+    before = {name: p.detach().clone() for name, p in found.loaded.model.named_parameters()}
+    foreseen = rehearse(BASE, found)
+    assert foreseen["seconds"] > BASE.steps * foreseen["step_seconds"] > 0
+    assert foreseen["peak_gb"] > 0.05
+    assert all(p.equal(before[name]) and p.requires_grad for name, p in found.loaded.model.named_parameters())
+
+
+@pytest.fixture(scope="module")
+def seeds(folder, tmp_path_factory) -> Store:
+    store = Store(tmp_path_factory.mktemp("seeds"))
+    for seed in range(3):
+        run(replace(BASE, position_seed=seed), store, folder)
+    return store
+
+
+def test_the_table_averages_over_seeds(seeds):
+    (line,) = table(seeds)
+    rows = [row for name in seeds.run_ids() for row in seeds.rows(name) if (row.quantity, row.split) == ("accuracy", "validation")]
+    assert line["seeds"] == 3
+    assert line["value"] == pytest.approx(np.mean([row.value for row in rows]))
+    assert line["stderr_seeds"] == pytest.approx(np.std([row.value for row in rows], ddof=1) / 3**0.5)
+    assert line["stderr"] == pytest.approx(math.hypot(np.mean([row.stderr for row in rows]), line["stderr_seeds"]))
+    assert (line["metric"], line["chance"], line["k"]) == ("accuracy", 0.5, 30)
+
+
+def test_runs_that_differ_in_more_than_their_seeds_are_not_averaged(folder, tmp_path):
+    store = Store(tmp_path)
+    for change in ({}, {"position_seed": 1}, {"scope": "decoder"}):
+        run(replace(BASE, **change), store, folder)
+    lines = {line["settings"]: line for line in table(store)}
+    assert {settings: line["seeds"] for settings, line in lines.items()} == {"scope ": 2, "scope decoder": 1}
+    assert math.isnan(lines["scope decoder"]["stderr_seeds"]) and lines["scope decoder"]["stderr"] > 0  # over examples alone
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet", ".tex", ".md"])
+def test_a_table_is_written_in_each_format(suffix, seeds, tmp_path):
+    path = tmp_path / f"t{suffix}"
+    write_table(table(seeds), path)
+    if suffix in (".csv", ".parquet"):
+        frame = pd.read_csv(path) if suffix == ".csv" else pd.read_parquet(path)
+        assert list(frame["model"]) == [f"{T5} (random init)"]
+    else:
+        text = path.read_text()
+        assert "accuracy" in text and "sst2" in text
+
+
+def test_a_table_of_a_split_or_format_that_is_not_there_is_refused(seeds, tmp_path):
+    with pytest.raises(UsageError, match="test split"):
+        table(seeds, "test")
+    with pytest.raises(UsageError, match="suffix"):
+        write_table(table(seeds), tmp_path / "t.xls")
+
+
+@pytest.mark.long
+def test_a_minimum_is_a_run_of_its_own_without_what_belongs_to_adamw(tmp_path):
+    spec = Spec(model=T5, task="mini-nli", examples=16, k=30, early_stop=False, batch=16, steps=40, optimizer="lbfgs")
+    with pytest.raises(UsageError, match="schedule = cosine has no effect on this train run: it is for training by adamw"):
+        replace(spec, schedule="cosine").resolved()
+    assert spec.resolved().lr is None
+    assert spec.run_id("w", "d") != replace(spec, optimizer="adamw").run_id("w", "d")
+    rows = rows_of(spec, None, tmp_path)
+    assert rows["loss", "train"].value < 0.8 * rows["initial_loss", "train"].value
+    assert rows["example_gradients", None].value == 16 * rows["steps", None].value
+    assert ("learning_rate", None) not in rows
+    assert rehearse(spec, inputs(spec, None))["seconds"] > 0
+
+
+@pytest.mark.parametrize(("field", "wrong"), [({"early_stop": True}, "--no-early-stop"), ({"dtype": "bfloat16"}, "too coarse")])
+def test_a_minimum_takes_neither_early_stop_nor_coarse_numbers(field, wrong):
+    with pytest.raises(UsageError, match=wrong):
+        replace(Spec(k=3, optimizer="lbfgs", early_stop=False), **field).resolved()
+
+
+@pytest.mark.parametrize(
+    ("change", "most"), [({}, 20), ({"find_lr": True}, 20 + 5 * 40), ({"optimizer": "lbfgs", "early_stop": False, "lr": None}, 3 * 20 + 41)]
+)
+def test_the_cost_that_is_stated_is_an_upper_bound_and_progress_has_its_unit(change, most, folder, tmp_path):
+    spec, told = replace(BASE, **change).resolved(), []
+    examples = 24 if "optimizer" in change else 8
+    store = Store(tmp_path)
+    assert gradients(spec, 24) == most * examples
+    name = run(spec, store, folder, report=lambda what, done, of: told.append((done, of)) if "watched" in what else None)
+    rows = {row.quantity: row.value for row in store.rows(name)}
+    assert 0 < rows["example_gradients"] <= most * examples
+    assert all(0 <= done <= of == 20 for done, of in told)
+    assert told[-1][0] == 20

@@ -1,0 +1,88 @@
+"""The plan counts what a study will start, what is done, and what cannot be done here; the board what is going on."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from study_cases import small, spec_of
+
+import analyses.studies.planning
+from analyses.specs.spec import Spec
+from analyses.store.run_store import Store
+from analyses.studies.planning import plan
+from analyses.studies.progress_table import Board, title
+from analyses.studies.study_file import Stage, read_study
+from analyses.studies.workers import Event, Options, run_study, weight
+
+ROOT = Path(__file__).parent.parent.parent.parent
+
+
+@pytest.fixture(autouse=True)
+def rehearsal(monkeypatch) -> list[Spec]:
+    """Specs that were rehearsed; here each takes 36 seconds and half a gigabyte."""
+    found: list[Spec] = []
+
+    def fake(spec, data, device):
+        found.append(spec)
+        return {"seconds": 36.0, "peak_gb": 0.5, "step_seconds": 0.1}
+
+    monkeypatch.setattr(analyses.studies.planning, "_apart", fake)
+    return found
+
+
+def test_a_plan_counts_runs_gradients_hours_and_what_is_done(folder, tmp_path, rehearsal):
+    study, store = small(folder), Store(tmp_path)
+    found = plan(study, store)
+    assert (found["runs"], found["done"], found["estimated_runs"]) == (6, 0, 0)
+    assert found["gradient_equivalents"] == 5 * 20 * 8 + 16
+    assert found["hours"] == pytest.approx(0.01 * (5 * 160 + 16) / 160)
+    assert plan(study, store, jobs=2)["hours"] == pytest.approx(found["hours"] / 2)
+    assert found["models"][0]["peak_gb"] == 0.5
+    run_study(study, store, options=Options(shard=(1, 2)))
+    rehearsal.clear()
+    later = plan(study, store)
+    assert (later["runs"], later["done"]) == (6, 3)
+    assert later["gradient_equivalents"] < found["gradient_equivalents"]
+    run_study(study, store)
+    rehearsal.clear()
+    assert plan(study, store)["hours"] == plan(study, store)["gradient_equivalents"] == 0
+    assert not rehearsal
+
+
+def test_searches_and_what_follows_from_runs_are_estimated(tmp_path, rehearsal):
+    found = plan(read_study(ROOT / "studies" / "high-threshold-quick.yaml"), Store(tmp_path))
+    assert (found["runs"], found["estimated_runs"]) == (3 + 3 * 8, 3 * 4)  # the first rounds are known
+    assert len(rehearsal) == 3
+    spectra = plan(read_study(ROOT / "studies" / "spectra-quick.yaml"), Store(tmp_path))
+    assert (spectra["runs"], spectra["estimated_runs"]) == (9, 3)
+
+
+def test_a_model_that_is_not_here_has_no_hours_and_says_why(folder, tmp_path):
+    study = small(folder)
+    absent = spec_of(random_init=False, model="bert-base", k=5).resolved()
+    found = plan(replace(study, stages=(*study.stages, Stage("more", (absent,)))), Store(tmp_path))
+    assert found["hours"] is None
+    (line,) = (line for line in found["models"] if line["model"] == "bert-base")
+    assert "google-bert/bert-base-uncased" in line["note"]
+
+
+def test_the_board_counts_and_tells_when_all_is_done():
+    now = [0.0]
+    board = Board(jobs=2, clock=lambda: now[0])
+    one, two, three = (spec_of(k=k) for k in (1, 2, 3))
+    board.take(Event("known", done=sum(map(weight, (one, two, three))), total=3))
+    assert board.left() is None
+    assert "time left not known yet" in board.headline
+    board.take(Event("begin", one))
+    board.take(Event("begin", two))
+    now[0] = 10.0
+    board.take(Event("done", one))
+    board.take(Event("progress", two, "step", 5, 20))
+    assert (board.known, board.done, len(board.begun)) == (3, 1, 1)
+    # Equal weights: 1.25 runs took 20 seconds, 1.75 are left for two jobs.
+    assert board.left() == pytest.approx(1.75 * 20 / 1.25 / 2)
+    assert "1 of 3 done, 1 running, 0 failed, 0:00:10 so far, about 0:00:14 left" in board.headline
+    board.take(Event("failed", two, "memory"))
+    board.take(Event("done", three))
+    assert (board.done, board.failed, board.left()) == (2, 1, 0.0)
+    assert title(one) == "mini-t5-240k sst2 apet k = 1, seed 0/0"

@@ -1,0 +1,27 @@
+"""How a merged checkpoint says that it is asked, in plain transformers."""
+
+import re
+
+import torch
+from tiny_cases import saved, with_bos
+
+from apet.models.loading import load_model
+from apet.scoring.scorers import scorer_of
+from apet.scoring.verbaliser import Verbaliser, card
+from apet.tasks.table import TASKS
+
+
+def test_the_code_of_a_card_puts_the_bos_where_the_scorer_does(tmp_path, monkeypatch):
+    folder = saved("llama", tmp_path, with_bos(), bos_token_id=3)
+    loaded = load_model(str(folder))
+    scorer = scorer_of(loaded, TASKS["sst2"])
+    scorer.prior = torch.tensor([0.5, -0.25])
+    Verbaliser.of(scorer).save(folder)
+    (code,) = re.findall(r"```python\n(.*?)```", card("llama", scorer, "causal", "AutoModelForCausalLM"), re.DOTALL)
+    monkeypatch.chdir(folder)
+    names: dict = {}
+    exec(code, names)
+    example = {"sentence": "a lovely film", "label": 1}
+    with torch.no_grad():
+        (wanted,) = scorer.logits(loaded.model, next(scorer.batches([example], 1)))
+    torch.testing.assert_close(names["logits"]({"sentence": "a lovely film"}), wanted, rtol=1e-5, atol=1e-5)

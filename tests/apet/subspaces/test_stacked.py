@@ -1,0 +1,42 @@
+"""Several points in one forward pass are the same losses as one by one, for every family, and leave the model alone."""
+
+import pytest
+import torch
+
+from apet.models.loading import load_model
+from apet.scoring.scorers import scorer_of
+from apet.subspaces.coordinates import Coordinates
+from apet.subspaces.placement import random_entries
+from apet.subspaces.scope import all_names
+from apet.subspaces.space import ParameterSpace
+from apet.subspaces.stacked import Many, pays
+from apet.tasks.table import load_task
+
+
+@pytest.mark.parametrize("name", ["mini-t5-130k", "mini-bloom-120k", "mini-bert-120k"])
+def test_points_at_once_are_those_one_by_one(name: str):
+    loaded, data = load_model(name), load_task("mini-sentiment", None)
+    model, scorer = loaded.model, scorer_of(loaded, data.task, 128, "cpu", 0)
+    batch = next(iter(scorer.batches(data.splits["train"][:6], 6)))
+    space = ParameterSpace.of(model, "all")  # tied tables and norms too
+    coordinates = Coordinates(space, random_entries(space.size, 500, 0))
+    points = torch.randn(3, 500) * 0.05
+    before = {name: p.detach().clone() for name, p in all_names(model).items()}
+    together = Many(model, coordinates, scorer.logits)(points, batch)
+    assert all(torch.equal(p, before[name]) for name, p in all_names(model).items())
+    with coordinates.attach(model) as attached, torch.no_grad():
+        for point, found in zip(points, together, strict=True):
+            attached.bind(point)
+            torch.testing.assert_close(found, scorer.logits(model, batch), rtol=1e-4, atol=1e-5)
+    assert float((together[0] - together[1]).abs().max()) > 1e-3
+
+
+def test_it_pays_for_the_smallest_models_alone():
+    def asked(name: str) -> bool:
+        model = load_model(name).model
+        space = ParameterSpace.of(model)
+        return pays(model, Coordinates(space, random_entries(space.size, 1000, 0)))
+
+    assert asked("mini-t5-130k")
+    assert not asked("mini-t5-6m")
+    assert not asked("mini-bert-120k")

@@ -1,0 +1,113 @@
+"""Data sets of the Hub, from a made-up copy on disk as `hf download` would leave it."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from apet.errors import MissingInput, UsageError
+from apet.tasks.table import TASKS, load_task
+
+datasets = pytest.importorskip("datasets")
+SPLITS = ("train", "validation", "test")
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "datasets")
+    return tmp_path / "hub"
+
+
+def place(cache: Path, name: str, splits: dict, card: str = "", features=None) -> Path:
+    """Write the snapshot of task `name`'s data set; `splits` maps files' paths to columns."""
+    hub = TASKS[name].hub
+    assert hub is not None
+    base, commit = cache / f"datasets--{hub.id.replace('/', '--')}", "a" * 40
+    ref, snapshot = base / "refs" / (hub.revision or "main"), base / "snapshots" / commit
+    for folder in (ref.parent, snapshot):
+        folder.mkdir(parents=True, exist_ok=True)
+    ref.write_text(commit)
+    for path, columns in splits.items():
+        (snapshot / path).parent.mkdir(parents=True, exist_ok=True)
+        datasets.Dataset.from_dict(columns, features=features).to_parquet(str(snapshot / path))
+    (snapshot / "README.md").write_text(card)
+    return snapshot
+
+
+def glue(configuration: str) -> str:
+    files = "".join(f"  - split: {split}\n    path: {configuration}/{split}-*\n" for split in SPLITS)
+    return f"---\nconfigs:\n- config_name: {configuration}\n  data_files:\n{files}---\n"
+
+
+def sst2(cache: Path, labels: list[int], hidden: bool = True) -> None:
+    features = datasets.Features(
+        {"sentence": datasets.Value("string"), "label": datasets.ClassLabel(names=["negative", "positive"]), "idx": datasets.Value("int32")}
+    )
+    rows = {
+        split: {"sentence": [f"{split} {i}" for i in range(len(labels))], "label": labels, "idx": list(range(len(labels)))}
+        for split in SPLITS
+    }
+    if hidden:
+        rows["test"]["label"] = [-1] * len(labels)
+    place(cache, "sst2", {f"sst2/{split}-00000-of-00001.parquet": columns for split, columns in rows.items()}, glue("sst2"), features)
+
+
+def test_a_configuration_is_read_with_integer_labels_and_no_other_field(cache):
+    sst2(cache, [0, 1, 1])
+    splits = load_task("sst2", test=True).splits
+    assert splits["train"] == [{"sentence": f"train {i}", "label": label} for i, label in enumerate((0, 1, 1))]
+    assert set(splits) == {"train", "validation"}  # the test split's labels are hidden
+
+
+def test_a_test_split_with_labels_is_read_when_asked_for(cache):
+    sst2(cache, [0, 1], hidden=False)
+    assert set(load_task("sst2").splits) == {"train", "validation"}
+    assert set(load_task("sst2", test=True).splits) == set(SPLITS)
+
+
+def test_a_bad_row_is_named_by_split_and_row(cache):
+    sst2(cache, [0, 1, -1])
+    with pytest.raises(UsageError, match="nyu-mll/glue train, row 2: field label: label -1"):
+        load_task("sst2")
+
+
+def test_truth_values_become_labels(cache):
+    columns = {"passage": ["p", "p"], "question": ["q", "r"], "label": [True, False]}
+    place(cache, "boolq", {f"boolq/{split}-0.parquet": columns for split in SPLITS}, glue("boolq"))
+    assert [row["label"] for row in load_task("boolq").splits["validation"]] == [1, 0]
+
+
+def test_the_parquet_copy_is_read_and_rows_without_a_text_are_left_out(cache):
+    columns = {"document": ["one", "", None, "four"], "summary": ["a", "b", "c", "d"], "id": list("1234")}
+    place(cache, "xsum", {f"default/{split}/0000.parquet": columns for split in SPLITS})
+    splits = load_task("xsum", test=True).splits
+    assert splits["test"] == [{"document": "one", "summary": "a"}, {"document": "four", "summary": "d"}]
+
+
+def test_a_source_without_a_test_split_has_none(cache):
+    place(cache, "nq_open", {f"{split}.parquet": {"question": [split], "answer": [["a", "b"]]} for split in SPLITS[:2]})
+    splits = load_task("nq_open", test=True).splits
+    assert splits == {split: [{"question": split, "answer": ["a", "b"]}] for split in SPLITS[:2]}
+
+
+def test_what_is_not_here_is_named_with_the_command_that_brings_it():
+    with pytest.raises(MissingInput, match=r"sst2 is not on .*--data FOLDER.*'hf download --repo-type dataset nyu-mll/glue'"):
+        load_task("sst2")
+    with pytest.raises(MissingInput, match=r"dataset EdinburghNLP/xsum --revision refs/convert/parquet"):
+        load_task("xsum")
+
+
+def test_a_copy_that_cannot_be_read_is_named(cache):
+    sst2(cache, [0, 1])
+    with pytest.raises(MissingInput, match=r"the copy of nyu-mll/glue in .*cannot be read.*mnli.*hf download"):
+        load_task("mnli")
+    place(cache, "nq_open", {"train.parquet": {"question": ["q"], "answer": [["a"]]}})
+    with pytest.raises(MissingInput, match="nq_open on this machine has no split validation, only train"):
+        load_task("nq_open")
+
+
+def test_without_the_package_the_error_says_so(monkeypatch):
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(MissingInput, match=r"sst2 needs the package datasets .*--data FOLDER"):
+        load_task("sst2")
