@@ -145,7 +145,7 @@ def command(name: str) -> Callable:
         @app.command(name)
         @functools.wraps(function)
         def guarded(*args: Any, **kwargs: Any) -> None:
-            from analyses.studies.signals import terminable
+            from analyses.studies import terminable
 
             try:
                 with terminable():
@@ -184,10 +184,8 @@ def train(
     Under 'accelerate launch' each process takes its share of every batch. With --dry-run a few steps are rehearsed on this machine, unless
     the model is too large for it.
     """
-    from analyses.runs.execute import check, run
-    from analyses.runs.rehearsal import rehearse, too_large
-    from analyses.runs.run_inputs import inputs
-    from apet.machine.processes import main_process
+    from analyses.runs import check, inputs, rehearse, run, too_large
+    from apet.machine import main_process
 
     spec = _spec("train", {}, seed, config, set_, **_given(locals()))
     store = _store(out / "train")
@@ -273,12 +271,10 @@ def intrinsic_dim(
     loss at its minimum. With n examples of C classes no prediction can exceed n (C - 1); above 30 % of that, and where the
     quadratic at the pretrained point does not reach the target (often at a fraction of .7 or more), it is censored.
     """
-    from analyses.runs.execute import check
-    from analyses.runs.run_inputs import inputs
-    from analyses.studies.study_file import Search
-    from analyses.thresholds.targets import Target
-    from analyses.thresholds.threshold_search import intrinsic_dim as search
-    from analyses.thresholds.threshold_search import plan
+    from analyses.runs import check, inputs
+    from analyses.studies import Search
+    from analyses.thresholds import Target, plan
+    from analyses.thresholds import intrinsic_dim as search
 
     if not (measure or predict):
         raise UsageError("nothing to do with both --no-measure and --no-predict")
@@ -336,10 +332,8 @@ def spectrum(
     A Gauss-Newton matrix of label words is exact at the cost of a gradient; other matrices by k products where that is less than Lanczos
     takes. The job goes on where it was stopped. Under 'accelerate launch' each process takes its share of the batches.
     """
-    from analyses.runs.evaluation_point import fields_at, trajectory_steps
-    from analyses.runs.execute import check
-    from analyses.runs.run_inputs import inputs
-    from apet.machine.processes import main_process
+    from analyses.runs import check, fields_at, inputs, trajectory_steps
+    from apet.machine import main_process
 
     given = _given(locals())
     store, defaults = _store(out / "spectrum"), {"examples": 64}
@@ -366,8 +360,8 @@ def spectrum(
 
 
 def _spectrum(spec: Any, store: Any, data: Path | None, device: str, resume: bool) -> dict[str, Any]:
-    from analyses.runs.execute import run
-    from apet.machine.processes import main_process
+    from analyses.runs import run
+    from apet.machine import main_process
 
     with _bar() as report:
         name = run(spec, store, data, _device(device), report, force=not resume)
@@ -412,9 +406,7 @@ def slice_(
     Training and as many validation examples, with standard errors, beside the quadratic model of the point. Axes are true
     displacements of the tuned entries. The job goes on where it was stopped.
     """
-    from analyses.runs.evaluation_point import fields_at
-    from analyses.runs.execute import check, run
-    from analyses.runs.run_inputs import inputs
+    from analyses.runs import check, fields_at, inputs, run
 
     store, defaults, runs = _store(out / "slice"), {"examples": 64}, [path.resolve() for path in ([at] if at else []) + (to or [])]
     given = {name: value for name, value in _given(locals()).items() if name != "to"}
@@ -475,12 +467,8 @@ def study(
     """
     from rich.live import Live
 
-    from analyses.studies.planning import plan
-    from analyses.studies.progress_table import Board, title
-    from analyses.studies.study_file import read_study, with_data
-    from analyses.studies.workers import Options, run_study
-    from analyses.thresholds.measured import finished, thresholds
-    from analyses.thresholds.targets import QUANTITIES
+    from analyses.studies import Board, Options, plan, read_study, run_study, title, with_data
+    from analyses.thresholds import QUANTITIES, finished, thresholds
 
     what = read_study(file)
     what = with_data(what, data) if data is not None else what
@@ -575,9 +563,9 @@ def explain(
     the same examples. The verdict is 'not explained' where predicted and measured change differ in sign, or their intervals are
     disjoint. Rows go to RESULTS/explain.parquet, which 'figures' reads.
     """
-    from analyses.findings.threshold_changes import EXPLAINED_ROWS
-    from analyses.findings.threshold_changes import explain as split
-    from analyses.store.run_store import frame
+    from analyses.findings import EXPLAINED_ROWS
+    from analyses.findings import explain as split
+    from analyses.store import frame
     from apet.files import atomic_path
     from figures import draw_all
 
@@ -635,9 +623,7 @@ def report(
 ) -> None:  # fmt: skip
     """Write one self-contained page with the study's figures and tables, and print the table of thresholds."""
     from figures import draw_all
-    from figures.report.answers import answers
-    from figures.report.page import write_report
-    from figures.report.summary import summary_table
+    from figures.report import answers, summary_table, write_report
     from figures.rows import CannotDraw, tidy
 
     rows = _rows(results, _target(target, fraction))
@@ -673,8 +659,8 @@ def table(
     json_: Json = False, dry_run: DryRun = False,
 ) -> None:  # fmt: skip
     """Tabulate training runs: a line for each model, task, method and k, with standard errors, chance, seeds and minutes."""
-    from analyses.results.training_table import table as tabulate
-    from analyses.results.training_table import write_table
+    from analyses.results import table as tabulate
+    from analyses.results import write_table
 
     if rows:
         if out is None:
@@ -721,7 +707,7 @@ def export(
     json_: Json = False, dry_run: DryRun = False,
 ) -> None:  # fmt: skip
     """Write a tuned model for use elsewhere."""
-    from analyses.results.exporting import export as write
+    from analyses.results import export as write
 
     if dry_run:
         return _print({"run": str(run), "form": form, "out": str(out)}, json_)
@@ -735,7 +721,7 @@ def models(json_: Json = False, dry_run: DryRun = False) -> None:
     t5-* are T5 v1.1, the paper's (original T5 has no xl: its largest are google-t5/t5-3b and t5-11b); its checkpoints that were
     trained on as language models are google/t5-*-lm-adapt. Any other Hugging Face id or folder can be given as well.
     """
-    from apet.models.loading import models_table
+    from apet.models import models_table
 
     rows = models_table()
     if not json_:  # the family is in the name, and ids want the room
@@ -747,7 +733,7 @@ def models(json_: Json = False, dry_run: DryRun = False) -> None:
 @command("tasks")
 def tasks(json_: Json = False, dry_run: DryRun = False) -> None:
     """List the tasks: template, label words (label 0 first), metric and where the data come from without --data."""
-    from apet.tasks.table import TASKS
+    from apet.tasks import TASKS
 
     rows = [
         {
@@ -804,7 +790,7 @@ def pretrain(
     resume: Resume = True, json_: Json = False, dry_run: DryRun = False,
 ) -> None:  # fmt: skip
     """Pretrain a ladder model: seeded, resumable bitwise, bf16 autocast; Adafactor for T5, Muon for BERT and BLOOM."""
-    from apet.models.ladder import make
+    from apet.models import make
 
     if not minutes > 0:
         raise UsageError(f"--minutes {minutes} must be positive")
@@ -835,7 +821,7 @@ _NOT_FIELDS = {
 
 def _given(local: dict[str, Any]) -> dict[str, Any]:
     """The options that are fields of a Spec and were given."""
-    from analyses.specs.spec import field_names
+    from analyses.specs import field_names
 
     return {name: value for name, value in local.items() if name in field_names() and name not in _NOT_FIELDS and value is not None}
 
@@ -845,8 +831,8 @@ def _spec(
     **given: Any,
 ) -> Any:  # fmt: skip
     """defaults < --config < --seed < options < --set. UsageError for a field that is set to no effect, unless `several` runs share them."""
-    from analyses.specs.spec import spec_from
-    from analyses.studies.yaml_lines import Mapping, read_value, read_yaml
+    from analyses.specs import spec_from
+    from analyses.studies import Mapping, read_value, read_yaml
 
     content = Mapping({}, "", {}) if config is None else read_yaml(config, "config")
     spec_from({key: content[key] for key in content if key != "kind"}, content.at)  # so that an error names the line
@@ -874,14 +860,14 @@ def _as(instance: Any, **changes: Any) -> Any:
 
 
 def _store(root: Path) -> Any:
-    from analyses.store.run_store import Store
+    from analyses.store import Store
 
     return Store(root)
 
 
 def _target(target: str | None, fraction: float | None) -> Any:
     """The target that --target or --fraction names, None where neither is given."""
-    from analyses.thresholds.targets import Target
+    from analyses.thresholds import Target
 
     if target is not None and fraction is not None:
         raise UsageError("--fraction is short for --target fraction:AMOUNT: give one of them")
@@ -895,10 +881,9 @@ def _rows(results: Path, aim: Any, every: bool = False) -> Any:
     """
     import pandas as pd
 
-    from analyses.findings.placements import placement_rows
-    from analyses.findings.threshold_changes import EXPLAINED_ROWS
-    from analyses.store.run_store import frame
-    from analyses.thresholds.measured import whole
+    from analyses.findings import EXPLAINED_ROWS, placement_rows
+    from analyses.store import frame
+    from analyses.thresholds import whole
 
     if results.suffix == ".parquet":
         if aim is not None:
@@ -911,7 +896,7 @@ def _rows(results: Path, aim: Any, every: bool = False) -> Any:
 
 
 def _thresholds(store: Any, runs: list[Any], known: list[Any]) -> list[Any]:
-    from analyses.thresholds.measured import thresholds
+    from analyses.thresholds import thresholds
 
     return [row for target in known for row in thresholds(store, runs, target)]
 
@@ -919,7 +904,7 @@ def _thresholds(store: Any, runs: list[Any], known: list[Any]) -> list[Any]:
 def _targets(results: Path, aim: Any, every: bool = False) -> tuple[Any, list[Any], list[Any]]:
     """The store at `results`, its finished runs, and the targets of its thresholds, of which one at most is on the training loss unless
     `every` one is wanted."""
-    from analyses.thresholds.measured import finished, known_targets
+    from analyses.thresholds import finished, known_targets
 
     store = _store(results)
     runs = finished(store)

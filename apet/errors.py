@@ -3,13 +3,32 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Iterable
+import json
+from collections.abc import Callable, Collection, Iterable
+from itertools import starmap
+from typing import Any
+
+GIVEN = "..."
 
 
 class ApetError(Exception):
-    """A failed run (exit code 1). The message says what was wrong and what would be right."""
+    """A failed run (exit code 1). `text` says what is wrong, with the value; `advice` which fields to set instead, and to what.
+
+    A library knows fields, not how they are typed: the command line and study files each write the advice their own way (`told`).
+    """
 
     exit_code = 1
+
+    def __init__(self, text: str, **advice: Any):
+        super().__init__(text)
+        self.text, self.advice = text, advice
+
+    def __str__(self) -> str:
+        return self.told(lambda name, value: f"{name}: {GIVEN if value is ... else json.dumps(value)}")
+
+    def told(self, setting: Callable[[str, Any], str]) -> str:
+        """The message, with each piece of advice as `setting(field, value)` writes it; the value `...` is one of the user's choice."""
+        return self.text + (f": use {' or '.join(starmap(setting, self.advice.items()))}" if self.advice else "")
 
 
 class UsageError(ApetError):

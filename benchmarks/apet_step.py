@@ -50,9 +50,7 @@ def step_of(method: str, model, batch: dict) -> Callable[[], None]:
     elif method == "lora":
         trainable = lora(model)
     else:
-        from apet.subspaces.coordinates import Coordinates
-        from apet.subspaces.placement import random_entries
-        from apet.subspaces.space import ParameterSpace
+        from apet.subspaces import Coordinates, ParameterSpace, random_entries
 
         space = ParameterSpace.of(model)
         attached = Coordinates(space, random_entries(space.size, budget(method), 0)).attach(model)
@@ -184,7 +182,7 @@ def main() -> None:
         return
     from machine import describe
 
-    from apet.subspaces.kernel_costs import for_machine, using
+    from apet.subspaces import for_machine, using
 
     with using(for_machine()[0]):  # as runs choose their kernels
         found = times(1 if options.quick else 24, METHODS)

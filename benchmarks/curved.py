@@ -44,9 +44,7 @@ def objective_of(model: Any, batch: dict, coordinates: Any) -> tuple[Any, Any]:
 
 def coordinates_of(model: Any, k: int, seed: int = 0) -> Any:
     """k random entries of all weights, biases and norms, embeddings apart."""
-    from apet.subspaces.coordinates import Coordinates
-    from apet.subspaces.placement import random_entries
-    from apet.subspaces.space import ParameterSpace
+    from apet.subspaces import Coordinates, ParameterSpace, random_entries
 
     space = ParameterSpace.of(model)
     return Coordinates(space, random_entries(space.size, k, seed))

@@ -27,7 +27,7 @@ def llama() -> Any:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from apet.models.loading import Loaded, load_model
+    from apet.models import Loaded, load_model
 
     torch.manual_seed(0)
     tokenizer = load_model("mini-bloom-120k", random_init=True, shapes_only=True).tokenizer
@@ -38,12 +38,10 @@ def measure(loaded: Any, device: str) -> dict[str, float]:
     """Seconds of the passes and of the Gram matrix, their ratio, and the peak of memory that the second adds, in GB."""
     import torch
 
-    from apet.gram.jacobian import gram_matrix
-    from apet.scoring.scorers import scorer_of
-    from apet.subspaces.scope import all_names, only_trainable
-    from apet.subspaces.space import ParameterSpace
-    from apet.tasks.generated.sentiment import generate
-    from apet.tasks.table import TASKS
+    from apet.gram import gram_matrix
+    from apet.scoring import scorer_of
+    from apet.subspaces import ParameterSpace, all_names, only_trainable
+    from apet.tasks import TASKS, generate
 
     model, examples = loaded.model.to(device), generate("train", SENTENCES)
     scorer, space = scorer_of(loaded, TASKS["mini-sentiment"], device=device), ParameterSpace.of(loaded.model)
@@ -86,7 +84,7 @@ def main() -> None:
     import torch
     from machine import describe
 
-    from apet.models.loading import load_model
+    from apet.models import load_model
 
     torch.set_num_threads(1)
     figures: dict[str, float] = {}

@@ -85,8 +85,7 @@ def own_error() -> float:
     import torch
     from torch import nn
 
-    from apet.subspaces.coordinates import Coordinates
-    from apet.subspaces.space import ParameterSpace
+    from apet.subspaces import Coordinates, ParameterSpace
     from landscape import Hessian
 
     class Net(nn.Module):
@@ -125,7 +124,7 @@ def main() -> None:
     import torch
     from machine import describe
 
-    from apet.subspaces.kernel_costs import for_machine, using
+    from apet.subspaces import for_machine, using
 
     torch.set_num_threads(1)
     figures: dict[str, float] = {}

@@ -37,7 +37,7 @@ def best(function, seconds: float) -> float:
 def measure(seconds: float) -> list[dict]:
     import torch
 
-    from apet.subspaces.kernels import KERNELS, Entries, sample, scatter
+    from apet.subspaces import KERNELS, Entries, sample, scatter
 
     torch.set_num_threads(1)
     rows = []
@@ -58,7 +58,7 @@ def measure(seconds: float) -> list[dict]:
 
 def regret(rows: list[dict], costs: Any) -> list[float]:
     """Time of the kernel that `costs` choose over the best one's, for every shape and count, ascending."""
-    from apet.subspaces.kernels import KERNELS
+    from apet.subspaces import KERNELS
 
     found = []
     for key in dict.fromkeys((row["m"], row["n"], row["tokens"], row["k"]) for row in rows):

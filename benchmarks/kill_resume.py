@@ -43,9 +43,9 @@ def run(file: Path, root: Path, jobs: int) -> None:
 
     import analyses.studies.workers
     import apet.training.loop
-    from analyses.store.run_store import Store
-    from analyses.studies.study_file import read_study
-    from analyses.thresholds.measured import finished, thresholds
+    from analyses.store import Store
+    from analyses.studies import read_study
+    from analyses.thresholds import finished, thresholds
 
     os.setsid()
     torch.set_num_threads(1)
@@ -88,7 +88,7 @@ def killed(seconds: float, alone: bool, *arguments: Any) -> bool:
 
 
 def rows(root: Path) -> dict[str, list[str]]:
-    from analyses.store.run_store import Store
+    from analyses.store import Store
 
     store = Store(root)
     return {name: (store.folder(name) / "rows.jsonl").read_text().splitlines() for name in store.run_ids()}

@@ -67,8 +67,7 @@ def main() -> None:
     import torch
     from machine import describe
 
-    from apet.subspaces.coordinates import Coordinates
-    from apet.subspaces.space import ParameterSpace
+    from apet.subspaces import Coordinates, ParameterSpace
 
     torch.set_num_threads(1)
     model, batch = build("bert")

@@ -148,7 +148,7 @@ def summary(found: list[Cell], say: bool) -> dict[str, float]:
 
 def as_rows(found: list[Cell]) -> Any:
     """The cells as tidy rows: one of k_star and one of each prediction, which share a run id."""
-    from analyses.store.run_store import Row, frame
+    from analyses.store import Row, frame
 
     rows = []
     for number, cell in enumerate(found):

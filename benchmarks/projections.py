@@ -39,9 +39,8 @@ def products(n: int) -> dict[str, Callable]:
     """What is timed, by name."""
     import torch
 
-    from apet.projections.hadamard import hadamard
-    from apet.projections.table import project
-    from apet.subspaces.space import ParameterSpace
+    from apet.projections import hadamard, project
+    from apet.subspaces import ParameterSpace
 
     space = ParameterSpace((("w", (n,)),), (frozenset(["weights"]),))
     generator = torch.Generator().manual_seed(0)
@@ -77,8 +76,8 @@ def state_mb(kind: str) -> float:
     import psutil
     import torch
 
-    from apet.projections.table import project
-    from apet.subspaces.space import ParameterSpace
+    from apet.projections import project
+    from apet.subspaces import ParameterSpace
 
     torch.set_num_threads(1)
     gap = MOST // 2 - TENSOR

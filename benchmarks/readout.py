@@ -28,8 +28,7 @@ def llama() -> Any:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from apet.models.ladder import ladder_tokenizer
-    from apet.models.loading import Loaded
+    from apet.models import Loaded, ladder_tokenizer
 
     sizes = {"hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 2, "num_attention_heads": 9, "num_key_value_heads": 3}
     torch.manual_seed(0)
@@ -40,10 +39,10 @@ def llama() -> Any:
 def one(name: str, whole: bool, steps: int) -> dict[str, Any]:
     import torch
 
-    from apet.methods.tunable import Choice, mount
-    from apet.models.loading import load_model
-    from apet.scoring.scorers import cross_entropy, scorer_of
-    from apet.tasks.table import load_task
+    from apet.methods import Choice, mount
+    from apet.models import load_model
+    from apet.scoring import cross_entropy, scorer_of
+    from apet.tasks import load_task
 
     torch.set_num_threads(1)
     loaded, data = llama() if name == "llama" else load_model("mini-bert-3m"), load_task("mini-sentiment")

@@ -26,7 +26,7 @@ SEEDS, SCALARS, BINS = 20, 30, 20
 
 def specs(count: int) -> list:
     """`count` different runs: models x tasks x k x seeds."""
-    from analyses.specs.spec import Spec
+    from analyses.specs import Spec
 
     ks = count // (len(MODELS) * len(TASKS) * SEEDS)
     cells = ((m, t, k, s) for m in MODELS for t in TASKS for k in range(1, ks + 1) for s in range(SEEDS))
@@ -41,7 +41,7 @@ def identify(spec, data) -> str:
 def fill(root: Path, count: int) -> None:
     import numpy as np
 
-    from analyses.store.run_store import Row, Store
+    from analyses.store import Row, Store
 
     os.fsync = lambda descriptor: None
     store, random = Store(root), np.random.default_rng(0)
@@ -62,9 +62,9 @@ def ask(question: str, root: Path, count: int) -> dict[str, float]:
     import resource
 
     import analyses.studies.workers
-    from analyses.results.training_table import table
-    from analyses.store.run_store import Store
-    from analyses.studies.study_file import Stage, Study
+    from analyses.results import table
+    from analyses.store import Store
+    from analyses.studies import Stage, Study
 
     analyses.studies.workers.identify = identify
     store, study = Store(root), Study("scale", (Stage("runs", tuple(specs(count))),), (), {})

@@ -51,13 +51,10 @@ def several(name: str) -> dict[str, Callable[[], Any]]:
     """Eight points of a ladder model one by one, and at once."""
     import torch
 
-    from apet.models.loading import load_model
-    from apet.scoring.scorers import scorer_of
-    from apet.subspaces.coordinates import Coordinates
-    from apet.subspaces.placement import random_entries
-    from apet.subspaces.space import ParameterSpace
-    from apet.subspaces.stacked import Many
-    from apet.tasks.table import load_task
+    from apet.models import load_model
+    from apet.scoring import scorer_of
+    from apet.subspaces import Coordinates, Many, ParameterSpace, random_entries
+    from apet.tasks import load_task
 
     loaded, data = load_model(name), load_task("mini-sentiment", None)
     model, scorer = loaded.model, scorer_of(loaded, data.task, 128, "cpu", 0)
@@ -86,8 +83,7 @@ def main() -> None:
     import torch
     from machine import describe
 
-    from apet.subspaces.coordinates import Coordinates
-    from apet.subspaces.space import ParameterSpace
+    from apet.subspaces import Coordinates, ParameterSpace
 
     torch.set_num_threads(1)
     say = (lambda line: None) if options.json else print

@@ -65,12 +65,10 @@ class World:
 
 def search(world: World, target: Any, score: Callable[[float], float]) -> list[tuple[float | None, float | None, float | None]]:
     """(k*, low, high) at each of LEVELS, as the program answers; None for what it does not say. `score` turns a gap into a run's score."""
-    from analyses.specs.spec import Spec
-    from analyses.store.run_store import Row
-    from analyses.studies.stages import searching
-    from analyses.studies.study_file import Search
-    from analyses.thresholds.measured import measure
-    from analyses.thresholds.targets import Run
+    from analyses.specs import Spec
+    from analyses.store import Row
+    from analyses.studies import Search, searching
+    from analyses.thresholds import Run, measure
 
     base = Spec(model="mini-t5-240k", task="mini-sentiment", examples=64, early_stop=False, k=1)
     quantity, split = ("loss", "train") if target.on_loss else ("accuracy", "validation")
@@ -150,7 +148,7 @@ def main() -> None:
     import torch
     from machine import describe
 
-    from analyses.thresholds.targets import Target
+    from analyses.thresholds import Target
 
     torch.set_num_threads(1)
     searches = 80 if options.quick else SEARCHES

@@ -28,12 +28,11 @@ def run(folder: Path) -> None:
     from safetensors.torch import save_file
     from torch import tensor
 
-    from apet.methods.tunable import Choice, mount
-    from apet.models.loading import load_model
-    from apet.scoring.scorers import scorer_of
-    from apet.tasks.generated.sentiment import generate
-    from apet.tasks.table import TASKS
-    from apet.training.loop import TrainOptions, train
+    from apet.methods import Choice, mount
+    from apet.models import load_model
+    from apet.scoring import scorer_of
+    from apet.tasks import TASKS, generate
+    from apet.training import TrainOptions, train
 
     rows, loaded = generate("train", 160), load_model("mini-t5-240k")
     mounted = mount("apet", loaded.model, Choice(K))
@@ -73,7 +72,7 @@ def killed(folder: Path, seconds: float) -> bool:
 
 def reached(folder: Path) -> int | None:
     """The step of the newest checkpoint, None before the first."""
-    from apet.training.checkpoints import load
+    from apet.training import load
 
     content = load(folder / "checkpoint.safetensors")
     return content and content[1]["progress"]["step"]

@@ -4,14 +4,17 @@ Needs torch, scipy and numpy, and nothing of the rest of the project. What has k
 tensor on the objective's device; what lives on the spectrum (eigenvalues, weights, thresholds) is numpy float64.
 """
 
-from landscape.curvature.criterion import CrossEntropy
-from landscape.curvature.matrices import Curvature, EmpiricalFisher, GaussNewton, Hessian
-from landscape.curvature.objective import Objective
-from landscape.curvature.operators import (
+from landscape.curvature import (
     Block,
+    CrossEntropy,
+    Curvature,
     DenseOperator,
+    EmpiricalFisher,
+    GaussNewton,
+    Hessian,
     LinearOperator,
     NotSymmetric,
+    Objective,
     OperatorCheck,
     blocks,
     check_operator,
@@ -20,59 +23,100 @@ from landscape.curvature.operators import (
     to_dense,
     to_scipy,
 )
-from landscape.measurement.crossing import Closing, Crossing, closing, crossing, gap_of_accuracy, gap_of_loss
-from landscape.measurement.probit import Passage, passage
-from landscape.prediction.attribution import Attribution, Factors, attribute, factors_of, threshold_of
-from landscape.prediction.coordinate_subspaces import CoordinatePoint, coordinate_point, coordinate_threshold
-from landscape.prediction.gordon import gordon_threshold
-from landscape.prediction.linearised_classifier import Linearised
-from landscape.prediction.linearised_objective import Tangent
-from landscape.prediction.moreau import PathPoint, PathPrediction, moreau_path, predict_on_path, predict_on_path_with_interval
-from landscape.prediction.quadratic import (
+from landscape.measurement import Closing, Crossing, Passage, closing, crossing, gap_of_accuracy, gap_of_loss, passage
+from landscape.prediction import (
+    Attribution,
+    CoordinatePoint,
     ExampleInterval,
+    Factors,
+    Linearised,
+    PathPoint,
+    PathPrediction,
     Prediction,
     PredictionInterval,
+    Tangent,
+    attribute,
+    coordinate_point,
+    coordinate_threshold,
     expected_loss,
+    factors_of,
+    gordon_threshold,
     larsen_threshold,
+    moreau_path,
+    predict_on_path,
+    predict_on_path_with_interval,
     predict_threshold,
     predict_with_interval,
+    threshold_of,
 )
-from landscape.spectra.estimators import diagonal, hutch_plus_plus, hutchinson, squared_frobenius, xtrace
-from landscape.spectra.exact import Spectrum, by_columns, gauss_newton_rows, of_matrix, of_rows, shares
-from landscape.spectra.gram import GradientSpectrum, gradient_spectrum, subset_spectrum
-from landscape.spectra.lanczos import Eigenpairs, Tridiagonal, eigenpairs, lanczos, lanczos_many
-from landscape.spectra.quadrature import (
+from landscape.spectra import (
+    Eigenpairs,
     Estimate,
+    GradientSpectrum,
     SpectralMeasure,
+    Spectrum,
+    Tridiagonal,
+    by_columns,
     decay_exponent,
     density,
+    diagonal,
     effective_dimension,
     effective_rank,
+    eigenpairs,
+    gauss_newton_rows,
+    gradient_spectrum,
+    hutch_plus_plus,
+    hutchinson,
+    lanczos,
+    lanczos_many,
     log_determinant,
     mean_of,
     negative_mass,
+    of_matrix,
+    of_rows,
     outliers,
     participation_ratio,
     pooled,
     resolved,
+    shares,
     slq,
     spectral_measure,
+    squared_frobenius,
+    subset_spectrum,
     trace,
+    xtrace,
 )
-from landscape.surfaces.angular import Angular, angular_width, around
-from landscape.surfaces.basin import Width, Worst, basin_width, hessian_ratio, roughness, sharpness_average, sharpness_worst
-from landscape.surfaces.curves import Bezier, barrier, low_curve, straight
-from landscape.surfaces.directions import (
+from landscape.surfaces import (
+    Angular,
+    Bezier,
     Principal,
+    Rounding,
+    Slice,
     Through,
+    Width,
+    Worst,
+    angular_width,
+    around,
+    axis,
+    barrier,
+    basin_width,
+    hessian_ratio,
+    low_curve,
     normalised,
     orthonormalised,
     principal_directions,
+    quadratic,
     random_directions,
+    refined,
+    roughness,
+    rounding,
     scaled,
+    sharpness_average,
+    sharpness_worst,
+    slice_of,
+    straight,
     through,
 )
-from landscape.surfaces.slices import Rounding, Slice, axis, quadratic, refined, rounding, slice_of
 
 __all__ = [
     "Angular",

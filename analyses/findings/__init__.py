@@ -1,0 +1,11 @@
+"""What is concluded from thresholds and runs: why k* changes with scale, and whether placement matters."""
+
+from typing import TYPE_CHECKING
+
+from apet.exports import on_demand
+
+if TYPE_CHECKING:
+    from analyses.findings.placements import placement_rows
+    from analyses.findings.threshold_changes import EXPLAINED_ROWS, explain
+
+__getattr__ = on_demand(__name__, __file__)

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from analyses.store.run_store import Row
-from analyses.thresholds.targets import Run
+from analyses.store import Row
+from analyses.thresholds import Run
 
 FEWEST = 4  # placements that a spread is taken over
 CONVERGED = 0.1  # of |g|, within which conjugate gradients must have solved: the loss errs by about its square
@@ -94,6 +94,6 @@ def _rows(shares: dict[str, dict[int, float]], runs: dict[str, list[Run]]) -> li
 
 def _spread(values: np.ndarray) -> tuple[float, float]:
     """(standard deviation, its standard error by the jackknife)."""
-    from landscape.numerics.jackknife import leave_one_out
+    from landscape.numerics import leave_one_out
 
     return float(values.std(ddof=1)), leave_one_out([np.delete(values, i).std(ddof=1) for i in range(len(values))])

@@ -17,11 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from analyses.runs.proximal_paths import LINEAR
-from analyses.store.run_store import Row, Store
-from analyses.thresholds.predicted import foresees, fullest
-from analyses.thresholds.proximal_record import Followed, Place
-from analyses.thresholds.targets import Run, Target
+from analyses.runs import LINEAR
+from analyses.store import Row, Store
+from analyses.thresholds import Followed, Place, Run, Target, foresees, fullest
 
 EXPLAINED_ROWS = "explain.parquet"  # in the folder of results
 RESAMPLES = 40
@@ -59,9 +57,8 @@ class Side:
         return next((row.value for row in self.run.rows if row.quantity == "live_fraction"), math.nan)
 
     def _by_gram(self, chosen: np.ndarray | None) -> Any:
-        from landscape.prediction.attribution import factors_of
-        from landscape.prediction.moreau import predict_on_path
-        from landscape.spectra.gram import gradient_spectrum, subset
+        from landscape.prediction import factors_of, predict_on_path
+        from landscape.spectra import gradient_spectrum, subset
 
         dual = (self.arrays["gram"], self.arrays["logits"], self.arrays["labels"])
         target = self.target
@@ -73,7 +70,7 @@ class Side:
 
     def _sampled(self, chosen: np.ndarray | None) -> Any:
         """Of both points that the target lies between, as much as its place says: their mixture has m1's k at the target's ridge."""
-        from landscape.prediction.attribution import factors_at
+        from landscape.prediction import factors_at
 
         path = Followed.of(self.arrays, LINEAR)
         place = path and path.where(self.target)
@@ -162,7 +159,7 @@ def _where(row: Row) -> tuple:
 
 
 def _compare(small: Side, large: Side, resampled: dict[str, list[Any]]) -> tuple[list[Row], dict[str, Any]]:
-    from landscape.prediction.attribution import attribute
+    from landscape.prediction import attribute
 
     one, other = small.tuned(small.factors(None)), large.tuned(large.factors(None))
     change = _measured_change(small, large)
@@ -207,7 +204,7 @@ def _resamples(side: Side, seed: int) -> list[Any]:
 
     Draws are named by the seed, so that sides of as many examples leave out the same ones.
     """
-    from landscape.numerics.random import generator
+    from landscape.numerics import generator
 
     what, count = side.units
     if count < 3:
@@ -224,8 +221,8 @@ def _left_out(what: str, count: int) -> int:
 def _errors(small: Side, large: Side, by: Any, resampled: dict[str, list[Any]]) -> tuple[dict[str, float], float]:
     """(standard errors by the jackknife over what both models share, how many of them an interval reaches); {} where they share nothing
     or a resample has no threshold."""
-    from landscape.numerics.jackknife import freedom, leave_out, student
-    from landscape.prediction.attribution import attribute
+    from landscape.numerics import freedom, leave_out, student
+    from landscape.prediction import attribute
 
     what, count = small.units
     shared = what == "probes" or np.array_equal(small.arrays["labels"], large.arrays["labels"])

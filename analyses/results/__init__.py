@@ -1,0 +1,11 @@
+"""Results for other tools: a table of training runs, and exported models."""
+
+from typing import TYPE_CHECKING
+
+from apet.exports import on_demand
+
+if TYPE_CHECKING:
+    from analyses.results.exporting import export
+    from analyses.results.training_table import table, write_table
+
+__getattr__ = on_demand(__name__, __file__)

@@ -7,12 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from analyses.runs.run_inputs import model_of, plain_scorer
-from analyses.specs.spec import Spec, spec_from
-from analyses.store.run_store import Store
+from analyses.runs import model_of, plain_scorer
+from analyses.specs import Spec, spec_from
+from analyses.store import Store
 from apet.errors import MissingInput, UsageError, lookup
 from apet.files import atomic_path
-from apet.scoring.verbaliser import Verbaliser, card
+from apet.scoring import Verbaliser, card
 
 
 def export(run: Path, form: str, out: Path) -> dict[str, Any]:
@@ -21,7 +21,7 @@ def export(run: Path, form: str, out: Path) -> dict[str, Any]:
     Raises MissingInput where there is no finished run, UsageError for a run that is not of method apet, and for a base
     model whose weights are no longer those that were tuned.
     """
-    from apet.models.loading import FORMS as AUTO
+    from apet.models import FORMS as AUTO
 
     write, store = lookup(FORMS, form, "form"), Store(run.parent)
     if not store.done(run.name):
@@ -54,8 +54,7 @@ def artefact_of(spec: Spec, store: Store, run_id: str) -> tuple[Any, Any]:
     """(the run's artefact, its base model)."""
     import torch
 
-    from apet.methods.artefact import Artefact, Law
-    from apet.methods.tunable import space_of
+    from apet.methods import Artefact, Law, space_of
 
     loaded, arrays = model_of(spec, "cpu"), store.arrays(run_id)
     if "prior" not in arrays or "positions" not in arrays:
@@ -88,7 +87,7 @@ def _artefact(artefact: Any, loaded: Any, out: Path) -> None:
 
 
 def _merged(artefact: Any, loaded: Any, out: Path) -> None:
-    from apet.methods.artefact import merge
+    from apet.methods import merge
 
     with artefact.attach(loaded.model, loaded.fingerprint):
         merge(loaded.model, loaded.tokenizer, out)
@@ -97,7 +96,7 @@ def _merged(artefact: Any, loaded: Any, out: Path) -> None:
 def _shira(artefact: Any, loaded: Any, out: Path) -> None:
     import copy
 
-    from apet.methods.shira import save, to_shira
+    from apet.methods import save, to_shira
 
     coordinates = artefact.coordinates(loaded.model, loaded.fingerprint)
     save(to_shira(copy.deepcopy(loaded.model), coordinates, artefact.z), out)

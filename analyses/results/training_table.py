@@ -10,13 +10,13 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from analyses.runs.run_inputs import DIGITS
-from analyses.store.run_store import Store, Summary
-from analyses.thresholds.disambiguation import Names
+from analyses.runs import DIGITS
+from analyses.store import Store, Summary
+from analyses.thresholds import Names
 from apet.errors import UsageError, lookup
 from apet.files import atomic_path
-from apet.scoring.evaluation import metric_names
-from apet.tasks.table import TASKS
+from apet.scoring import metric_names
+from apet.tasks import TASKS
 
 
 @dataclass

@@ -20,7 +20,7 @@ import numpy as np
 
 from analyses.runs.replay import named_tensors, same, sketch
 from apet.files import write_whole
-from apet.scoring.metrics import stderr_of_mean
+from apet.scoring import stderr_of_mean
 
 SECONDS = 5.0  # between writes: what a kill can cost
 NAME = "losses"  # of the file: checkpoint.NAME.safetensors; the store removes it with the other checkpoints when the run is whole
@@ -138,7 +138,7 @@ def _measures(objectives: dict[str, Any], metric: bool) -> list[Measure]:
 
 
 def _weights(labels: Any) -> np.ndarray:
-    from apet.scoring.scorers import IGNORED
+    from apet.scoring import IGNORED
 
     return (labels.reshape(len(labels), -1) != IGNORED).sum(1).double().cpu().numpy()
 
@@ -147,7 +147,7 @@ def _numbers(objective: Any, points: Any, metric: bool, outputs: Callable[[Any, 
     """(P, n) losses of one split's examples at points (P, k); with `metric` (P, 2 n), the right answers after them."""
     import torch
 
-    from landscape.curvature.objective import derivatives
+    from landscape.curvature import derivatives
 
     losses, right = [[] for _ in points], [[] for _ in points]
     with derivatives(), torch.no_grad():

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from analyses.runs.replay import named_tensors, same, sketch
 from apet.files import write_whole
-from landscape.curvature.operators import matmat
+from landscape.curvature import matmat
 
 SECONDS = 5.0  # between writes: what a kill can cost
 

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from analyses.runs.run_inputs import Context, Inputs, mounted_for, origin, scorer_for, subsets
-from analyses.specs.spec import Spec
-from analyses.store.run_store import Row, Store
+from analyses.specs import Spec
+from analyses.store import Row, Store
 from apet.errors import MissingInput, UsageError
 
 METHODS_FIELDS = ("model", "random_init", "task", "method", "max_length", "weights")  # what a slice shares with a method's run
@@ -48,13 +48,9 @@ def point(spec: Spec, found: Inputs, context: Context) -> Iterator[Point]:
     """Mount the subspace; the model is as it was when the block ends. Several processes take every so-many-th batch each."""
     import torch
 
-    from apet.machine.processes import accelerator_for, total
-    from apet.subspaces.coordinates import Coordinates
-    from apet.subspaces.resident import plain
-    from apet.subspaces.scope import all_names
-    from apet.subspaces.stacked import Many, pays
-    from landscape.curvature.criterion import CrossEntropy
-    from landscape.curvature.objective import Objective
+    from apet.machine import accelerator_for, total
+    from apet.subspaces import Coordinates, Many, all_names, pays, plain
+    from landscape.curvature import CrossEntropy, Objective
 
     model, scorer = found.loaded.model, scorer_for(spec, found)
     if spec.operations != "add":  # new parameters stay
@@ -109,7 +105,7 @@ class _Ends:
 
 
 def _ends(spec: Spec, found: Inputs, model: Any, scorer: Any, examples: list, context: Context) -> _Ends:
-    from apet.methods.tunable import space_of
+    from apet.methods import space_of
 
     store = Store(context.folder.parent)
     methods = {spec.method, *(store.spec(run_id)["method"] for run_id in spec.to_runs if store.done(run_id))}
@@ -166,7 +162,7 @@ def _tuned(
 
 def _check_positions(run_id: str, arrays: dict[str, np.ndarray], index: np.ndarray, subspace: str) -> None:
     """UsageError unless the run's entries, which follow from its spec, are still those that it tuned."""
-    from apet.subspaces.placement import digest
+    from apet.subspaces import digest
 
     if subspace != "coordinates":
         return
@@ -190,7 +186,7 @@ def _of_method(spec: dict[str, Any]) -> bool:
 
 def _check_kept(run_id: str, other: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
     """UsageError unless a run of another method than apet kept a displacement of the model's own tensors."""
-    from apet.methods.merged_delta import DISPLACING
+    from apet.methods import DISPLACING
 
     method = other["method"]
     if method not in DISPLACING:
@@ -201,8 +197,8 @@ def _check_kept(run_id: str, other: dict[str, Any], arrays: dict[str, np.ndarray
 
 def _end_of(run_id: str, spec: Spec, found: Inputs, context: Context, model: Any, space: Any, whole: Any) -> tuple[np.ndarray, np.ndarray]:
     """(entries, z) where another run ended, which may have tuned other entries of the same `space`, or else of the `whole` model."""
-    from apet.methods.tunable import space_of
-    from apet.subspaces.placement import place
+    from apet.methods import space_of
+    from apet.subspaces import place
 
     shared = (*PLACED, *(["scope"] if whole else []))
     same = tuple(name for name in SUBSPACE if name not in shared)
@@ -253,7 +249,7 @@ def named(spec: Spec) -> str:
 
 def matrix_at(point: Point, matrix: str, samples: int | None = None, seed: int = 0) -> Any:
     """The matrix as an operator."""
-    from landscape.curvature.matrices import EmpiricalFisher, GaussNewton, Hessian
+    from landscape.curvature import EmpiricalFisher, GaussNewton, Hessian
 
     memory = graph_memory(point)
     if matrix == "ggn":
@@ -263,7 +259,7 @@ def matrix_at(point: Point, matrix: str, samples: int | None = None, seed: int =
 
 def graph_memory(point: Point) -> float:
     """Bytes in which graphs may be kept: a quarter of what is free, which processes on one CPU share."""
-    from apet.machine.memory import free_memory
+    from apet.machine import free_memory
 
     device = point.objective.device
     return free_memory(device) / 4 / (1 if device.type == "cuda" else point.processes.num_processes)
@@ -283,7 +279,7 @@ def settings(point: Point) -> str:
 def recorded(matrix: Any, point: Point, context: Context) -> Any:
     """The same with its products on the disk, by the main process; all begin with those that it finds."""
     from analyses.runs.checkpointed_operator import Recorded, kept
-    from apet.machine.processes import shared
+    from apet.machine import shared
 
     main = point.processes.is_main_process
     name = f"{type(matrix).__name__} {settings(point)}"
@@ -292,9 +288,9 @@ def recorded(matrix: Any, point: Point, context: Context) -> Any:
 
 def gauss_newton_rows_of(point: Point, progress: Callable[[int, int], None] | None = None) -> Any:
     """Rows (n (C - 1), k) whose Gram matrix is the Gauss-Newton matrix of label words, those of all processes."""
-    from apet.machine.processes import gathered
-    from apet.subspaces.kernels import NotPerExample
-    from landscape.spectra.exact import gauss_newton_rows
+    from apet.machine import gathered
+    from apet.subspaces import NotPerExample
+    from landscape.spectra import gauss_newton_rows
 
     try:
         rows = gauss_newton_rows(point.objective, point.z, each=True, progress=progress)
@@ -305,6 +301,6 @@ def gauss_newton_rows_of(point: Point, progress: Callable[[int, int], None] | No
 
 def gauss_newton_spectrum(point: Point) -> Any:
     """The exact spectrum of the Gauss-Newton matrix of label words."""
-    from landscape.spectra.exact import of_rows
+    from landscape.spectra import of_rows
 
     return of_rows(gauss_newton_rows_of(point))

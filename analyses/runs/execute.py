@@ -20,15 +20,14 @@ from analyses.runs.run_inputs import Context, Inputs, Report, fingerprints, iden
 from analyses.runs.slice import planned, slice_gradients
 from analyses.runs.spectrum import route
 from analyses.runs.train import examples_a_step, most_steps
-from analyses.specs.spec import Spec
-from analyses.store.run_store import FAILED, Row, Store, spec_dict
+from analyses.specs import Spec
+from analyses.store import FAILED, Row, Store, spec_dict
 from apet.errors import ApetError, Interrupted, UsageError
 from apet.files import WriteError, write_whole, writing
-from apet.machine.peak_memory import peak_bytes, reset_peak
-from apet.machine.processes import everywhere, main_process, world_size
-from apet.methods.merged_delta import check_displacing
-from apet.subspaces.kernel_costs import Costs, current, for_machine, using
-from apet.tasks.table import TASKS
+from apet.machine import everywhere, main_process, peak_bytes, reset_peak, world_size
+from apet.methods import check_displacing
+from apet.subspaces import Costs, current, for_machine, using
+from apet.tasks import TASKS
 
 log = logging.getLogger(__name__)
 KEPT = "the label words' prior is that of apet.json in {}, not measured on this model"
@@ -48,7 +47,7 @@ def identify(spec: Spec, data: Path | None) -> str:
 
 def check(spec: Spec, found: Inputs) -> dict[str, Any]:
     """What the run will do, before it does it: sizes, memory, cost. Raises UsageError for a k outside the space."""
-    from apet.methods.tunable import count, space_of
+    from apet.methods import count, space_of
 
     spec = spec.resolved()
     space = space_of(found.loaded.model, spec.operation_names, spec.scope, dry=True)

@@ -14,9 +14,9 @@ import numpy as np
 from analyses.runs.cached_losses import Evaluated
 from analyses.runs.evaluation_point import Point, gauss_newton_spectrum, matrix_at, recorded
 from analyses.runs.run_inputs import Context
-from analyses.specs.spec import Spec
-from analyses.store.run_store import Row
-from apet.tasks.table import TASKS
+from analyses.specs import Spec
+from analyses.store import Row
+from apet.tasks import TASKS
 
 RADIUS = 0.05  # of |theta|: the ball of sharpness
 LEVEL = 0.1  # nats above the point: the basin's edge
@@ -46,7 +46,7 @@ def about(
     spec: Spec, here: Point, gradient: Any, norm: float, context: Context, evaluated: Evaluated, make: Callable[..., Row]
 ) -> list[Row]:
     """Rows of the point's numbers; `evaluated` measures the training loss."""
-    from landscape.surfaces.basin import basin_width, hessian_ratio, sharpness_average, sharpness_worst
+    from landscape.surfaces import basin_width, hessian_ratio, sharpness_average, sharpness_worst
 
     def loss(z: Any) -> float:
         return float(evaluated.measures[0].mean(evaluated(z)))
@@ -88,7 +88,7 @@ def _angular_dimension(spec: Spec, here: Point, norm: float) -> tuple[float, flo
 
     The local angular dimension of the quadratic's sub-level set as seen from |theta| away (Larsen et al. 2021, arXiv 2107.05802).
     """
-    from landscape.spectra.quadrature import SpectralMeasure, effective_dimension, resolved, slq
+    from landscape.spectra import SpectralMeasure, effective_dimension, resolved, slq
 
     if _classes(spec) is not None:
         measure = SpectralMeasure.of_eigenvalues(gauss_newton_spectrum(here).all_eigenvalues)
@@ -103,7 +103,7 @@ def _searched(spec: Spec, here: Point, level: float, norm: float, context: Conte
     """The same of the loss itself, from below: as seen from |theta| away in random directions, and of a run's end from where it began."""
     import torch
 
-    from landscape.surfaces.angular import angular_width, around
+    from landscape.surfaces import angular_width, around
 
     places = {"of_loss": around(here.z, norm, DRAWS, spec.train_seed)}
     if here.z.any():
@@ -123,7 +123,7 @@ def between(
     spec: Spec, here: Point, context: Context, evaluated: Evaluated, make: Callable[..., Row]
 ) -> tuple[list[Row], dict[str, np.ndarray]]:
     """Rows of the straight path to the other run, and with `curve` of a low one: losses at t in 0..1, and the barrier of each split."""
-    from landscape.surfaces.curves import low_curve, straight
+    from landscape.surfaces import low_curve, straight
 
     end = here.others[0]
     paths, arrays = {"line": straight(here.z, end)}, {}
@@ -147,7 +147,7 @@ def _rate(here: Point, end: Any) -> float | None:
 
 
 def _path_rows(name: str, path: Any, evaluated: Evaluated, make: Callable[..., Row]) -> list[Row]:
-    from landscape.surfaces.curves import barrier
+    from landscape.surfaces import barrier
 
     places = np.linspace(0, 1, PLACES)
     numbers = np.stack([evaluated(path.at(float(t))) for t in places])

@@ -16,10 +16,10 @@ import numpy as np
 from analyses.runs.evaluation_point import matrix_at, point
 from analyses.runs.proximal_paths import A_GRADIENT, KNOWN, LINEAR, counted, curvature_gradients, linear_arrays, path_arrays
 from analyses.runs.run_inputs import Context, Inputs, row_maker, scorer_for, subsets
-from analyses.specs.spec import Spec
-from analyses.store.run_store import Row
+from analyses.specs import Spec
+from analyses.store import Row
 from apet.errors import ApetError
-from apet.tasks.table import TASKS
+from apet.tasks import TASKS
 
 Found = tuple[list[Row], dict[str, np.ndarray]]
 HALF = "half_"  # prefix of what half of the examples give
@@ -56,17 +56,17 @@ def _spent(spec: Spec, found: Inputs, arrays: dict[str, np.ndarray], prefix: str
 
 def _of_everything(spec: Spec, found: Inputs) -> Spec:
     """The spectrum's spec of all that is in scope as one subspace."""
-    from apet.subspaces.space import ParameterSpace
+    from apet.subspaces import ParameterSpace
 
     size = ParameterSpace.of(found.loaded.model, spec.scope).size
     return replace(spec, kind="spectrum", method="apet", k=size, matrix="ggn", operations="add", unit="entry", order="random")
 
 
 def _from_gram(spec: Spec, found: Inputs, context: Context) -> Found:
-    from apet.gram.jacobian import gram_matrix
-    from apet.scoring.evaluation import predictions
-    from apet.subspaces.space import ParameterSpace
-    from landscape.spectra.gram import gradient_spectrum
+    from apet.gram import gram_matrix
+    from apet.scoring import predictions
+    from apet.subspaces import ParameterSpace
+    from landscape.spectra import gradient_spectrum
 
     model, scorer = found.loaded.model, scorer_for(spec, found)
     examples, _ = subsets(spec, found)
@@ -111,7 +111,7 @@ def _from_products(spec: Spec, found: Inputs, context: Context) -> Found:
 def _measures(spec: Spec, found: Inputs, context: Context, prefix: str) -> tuple[dict[str, np.ndarray], float]:
     """(arrays, the live share of entries): loss, ceiling (1,); along (2, points): nodes and weights of the gradient; nodes, weights, and
     those of the Gauss-Radau rules. Each with the prefix; of all of the examples also the path of the linearised model."""
-    from landscape.spectra.quadrature import spectral_measure
+    from landscape.spectra import spectral_measure
 
     def report(done: int, of: int) -> None:
         context.report(f"Lanczos on {spec.examples} examples", done, of)
@@ -151,7 +151,7 @@ def _rank(objective: Any) -> int:
 
 def _of_placement(spec: Spec, found: Inputs, context: Context) -> Found:
     """The loss that the quadratic reaches in this placement."""
-    from landscape.prediction.from_measures import placed_drop
+    from landscape.prediction import placed_drop
 
     with point(replace(spec, kind="spectrum", method="apet", matrix="ggn"), found, context) as here:
         gradient, loss = here.objective.gradient(here.z), here.objective.loss(here.z)

@@ -16,8 +16,8 @@ import numpy as np
 
 from analyses.runs.evaluation_point import Point, gauss_newton_rows_of, graph_memory, matrix_at, point
 from analyses.runs.run_inputs import Context, Inputs
-from analyses.specs.spec import Spec
-from apet.tasks.table import TASKS
+from analyses.specs import Spec
+from apet.tasks import TASKS
 
 LINEAR = "linear_"  # prefix of what is of the linearised model
 LOWEST = {"": 0.03, LINEAR: 0.1}  # of the initial loss, down to which a path is followed
@@ -35,7 +35,7 @@ def path_arrays(spec: Spec, found: Inputs, context: Context) -> dict[str, np.nda
     (kappa = inf). path_nodes, path_weights (P, probes, points): the spectrum there. Of label words also path_t5 (P,): how many single
     entries are expected to reach the point's envelope on the quadratic that touches there (nan: none).
     """
-    from landscape.prediction.proximal_path import MOST_STEPS
+    from landscape.prediction import MOST_STEPS
 
     with point(spec, found, context) as here:
         path = _followed(here, "", MOST_STEPS, context)
@@ -53,8 +53,8 @@ def path_arrays(spec: Spec, found: Inputs, context: Context) -> dict[str, np.nda
 def linear_arrays(here: Point, spec: Spec, context: Context) -> dict[str, np.ndarray]:
     """The linearised model's path, from `here` in everything in scope: as the model's own, with the prefix `LINEAR`, and path_along
     (P, 2, points), nodes and weights of the measure of d at each point (all zero where d = 0)."""
-    from landscape.prediction.linearised_objective import Tangent
-    from landscape.spectra.quadrature import spectral_measure
+    from landscape.prediction import Tangent
+    from landscape.spectra import spectral_measure
 
     with Tangent(here.objective, here.z, memory=graph_memory(here)) as tangent:
         here = replace(here, objective=tangent)
@@ -74,7 +74,7 @@ def _followed(here: Point, prefix: str, steps: int, context: Context) -> list[An
     """The points of the path, the pretrained one first."""
     import torch
 
-    from landscape.prediction.proximal_path import MOST_POINTS, ProximalPoint, proximal_path
+    from landscape.prediction import MOST_POINTS, ProximalPoint, proximal_path
 
     origin = ProximalPoint(math.inf, torch.zeros_like(here.z), here.objective.loss(here.z), 0.0, 1)
     context.report(f"proximal path {prefix}".rstrip("_ "), 0, MOST_POINTS)
@@ -95,7 +95,7 @@ def _arrays(path: list[Any], measures: list[Curvature]) -> dict[str, np.ndarray]
 
 def path_gradients(spec: Spec, examples: int, prefix: str = "") -> int:
     """At most how many example-gradients a path takes, with the spectra along it."""
-    from landscape.prediction.proximal_path import MOST_POINTS, MOST_STEPS
+    from landscape.prediction import MOST_POINTS, MOST_STEPS
 
     gradients = A_GRADIENT[prefix] * (2 * spec.steps if prefix else 4 * MOST_STEPS)  # two a step at most; its own way there and back
     return (MOST_POINTS + 1) * (examples * gradients + curvature_gradients(spec, examples, prefix))
@@ -128,8 +128,7 @@ def _of(measure: Any) -> Curvature:
 
 def counted(matrix: Any, spec: Spec, progress: Callable[[int, int], None] | None = None) -> Any:
     """The measure (landscape.SpectralMeasure) that counts a matrix's eigenvalues: the first ones as they are, the rest by quadrature."""
-    from landscape.spectra.lanczos import eigenpairs
-    from landscape.spectra.quadrature import slq
+    from landscape.spectra import eigenpairs, slq
 
     steps, seed = spec.lanczos_steps, spec.train_seed
     known = eigenpairs(matrix, min(KNOWN, steps, matrix.size), steps, seed=seed, rounds=1, progress=progress)
@@ -144,8 +143,8 @@ def _single_entries(rows: Any, at: Any) -> float:
     """
     import torch
 
-    from landscape.numerics.random import generator
-    from landscape.prediction.coordinate_subspaces import coordinate_threshold
+    from landscape.numerics import generator
+    from landscape.prediction import coordinate_threshold
 
     d = at.d.double()
     image, gram = rows @ d, rows @ rows.T

@@ -18,8 +18,8 @@ from analyses.runs.point_statistics import LANCZOS_STEPS
 from analyses.runs.replay import named_tensors
 from analyses.runs.run_inputs import Context
 from analyses.runs.slice_directions import Frame
-from analyses.specs.spec import Spec
-from analyses.store.run_store import Row
+from analyses.specs import Spec
+from analyses.store import Row
 from apet.files import write_whole
 
 NAME = "checkpoint.ratios.safetensors"  # the store removes it with the other checkpoints when the run is whole
@@ -35,7 +35,7 @@ def ratio_map(spec: Spec, here: Point, frame: Frame, context: Context, make: Cal
 
     NaN where the loss is not finite.
     """
-    from landscape.surfaces.slices import axis, slice_of
+    from landscape.surfaces import axis, slice_of
 
     axes = [axis(reach, spec.ratio_map) for reach in frame.reach]
     kept = _Kept(context.folder / NAME, " ".join([settings(here), *(f"{reach:.4g}" for reach in frame.reach)]))
@@ -54,7 +54,7 @@ def ratio_map(spec: Spec, here: Point, frame: Frame, context: Context, make: Cal
 
 
 def _ratio(spec: Spec, here: Point, z: Any) -> tuple[float, float]:
-    from landscape.surfaces.basin import hessian_ratio
+    from landscape.surfaces import hessian_ratio
 
     if not math.isfinite(here.objective.loss(z)):
         return math.nan, math.nan

@@ -13,9 +13,9 @@ import numpy as np
 
 from analyses.runs.run_inputs import Inputs, scorer_for, subsets, tuned
 from analyses.runs.train import SEEN, examples_a_step, most_steps, train_options
-from analyses.specs.spec import Spec
-from apet.machine.peak_memory import peak_bytes
-from apet.models.aliases import ALIASES, count
+from analyses.specs import Spec
+from apet.machine import peak_bytes
+from apet.models import ALIASES, count
 
 WARM_UP, LEAST, MOST, ENOUGH, LOOKED_AT = 5, 10, 100, 3.0, 128  # steps, steps, steps, seconds, examples
 
@@ -30,12 +30,9 @@ def too_large(spec: Spec) -> bool:
 
 def rehearse(spec: Spec, found: Inputs) -> dict[str, float]:
     """{"step_seconds", "seconds" of the whole run at most, "peak_gb"} of a spec of kind train on this machine as busy as it is."""
-    from apet.machine.memory import checkpointed
-    from apet.machine.processes import accelerator_for
-    from apet.scoring.evaluation import by_length, evaluate
-    from apet.training.options import Progress
-    from apet.training.rate_search import FACTORS
-    from apet.training.step import Stepper
+    from apet.machine import accelerator_for, checkpointed
+    from apet.scoring import by_length, evaluate
+    from apet.training import FACTORS, Progress, Stepper
 
     scorer = scorer_for(spec, found)
     examples, watched = subsets(spec, found)

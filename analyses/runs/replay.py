@@ -19,7 +19,7 @@ def sketch(vectors: Any) -> np.ndarray:
     """(2, columns): the length of each column of a tensor (k, columns), and its product with a random vector of about that length."""
     import torch
 
-    from landscape.numerics.random import normal
+    from landscape.numerics import normal
 
     wide = vectors.detach().double()
     fixed = normal(0, "sketch", len(wide), wide.dtype, wide.device)

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from analyses.specs.spec import Spec
-from analyses.store.run_store import Row
+from analyses.specs import Spec
+from analyses.store import Row
 from apet.errors import UsageError, lookup
-from apet.scoring.verbaliser import FILE, kept
-from apet.subspaces.entry_scores import KINDS as SCORED_ORDERS
+from apet.scoring import FILE, kept
+from apet.subspaces import KINDS as SCORED_ORDERS
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def model_of(spec: Spec, device: str = "cpu", shapes_only: bool = False) -> Any:
     With `shapes_only` it has no weights and takes no memory. Slices have the spec's weights in float32, which holds every one of
     them exactly: in less a small displacement would be rounded away.
     """
-    from apet.tasks.table import TASKS
+    from apet.tasks import TASKS
 
     lookup(TASKS, spec.task, "task")
     wide = spec.kind == "slice" and spec.weights != "float32"
@@ -70,7 +70,7 @@ def model_of(spec: Spec, device: str = "cpu", shapes_only: bool = False) -> Any:
 
 def fingerprints(spec: Spec, data: Path | None) -> tuple[str, str]:
     """(of the spec's model, of its data); each model and each task is loaded for it once a process."""
-    from apet.tasks.table import TASKS
+    from apet.tasks import TASKS
 
     classes = lookup(TASKS, spec.task, "task").classes
     form, weights = _of_weights(*_drawn_as(spec), spec.weights, None)
@@ -107,7 +107,7 @@ def _drawn_as(spec: Spec) -> tuple[str, bool, int]:
 
 def _takes_head(spec: Spec, form: str) -> bool:
     """Whether a BERT answers by a classification head: where it is trained, unless it shall answer in words or has no classes."""
-    from apet.tasks.table import TASKS
+    from apet.tasks import TASKS
 
     return spec.kind == "train" and spec.readout != "words" and form == "masked" and bool(TASKS[spec.task].classes)
 
@@ -115,7 +115,7 @@ def _takes_head(spec: Spec, form: str) -> bool:
 @lru_cache(maxsize=4)
 def task_data(name: str, folder: Path | None, test: bool) -> Any:
     """A task's data (apet.tasks.table.TaskData) on this machine."""
-    from apet.tasks.table import load_task
+    from apet.tasks import load_task
 
     return load_task(name, folder, test)
 
@@ -125,7 +125,7 @@ def _model(
     name: str, random_init: bool, seed: int, device: str, dtype: str, attention: str, shapes_only: bool, classes: int | None,
     wide: bool = False,
 ) -> Any:  # fmt: skip
-    from apet.models.loading import load_model
+    from apet.models import load_model
 
     loaded = load_model(name, random_init, seed, device, dtype=dtype, attention=attention, classes=classes, shapes_only=shapes_only)
     if wide:
@@ -172,9 +172,9 @@ def scorer_for(spec: Spec, found: Inputs) -> Any:
 
 def plain_scorer(spec: Spec, loaded: Any, device: str = "cpu") -> Any:
     """The task's scorer for the model, without a prior."""
-    from apet.methods.tunable import PROMPT_TOKENS
-    from apet.scoring.scorers import scorer_of
-    from apet.tasks.table import TASKS
+    from apet.methods import PROMPT_TOKENS
+    from apet.scoring import scorer_of
+    from apet.tasks import TASKS
 
     reserve = PROMPT_TOKENS if spec.kind == "train" and spec.method in ("prompt", "prefix") else 0
     return scorer_of(loaded, TASKS[spec.task], spec.max_length, device, reserve)
@@ -182,8 +182,8 @@ def plain_scorer(spec: Spec, loaded: Any, device: str = "cpu") -> Any:
 
 def kept_verbaliser(spec: Spec, form: str) -> Any:
     """The `apet.scoring.verbaliser.Verbaliser` that the folder of a merged model keeps for the spec's task, else None."""
-    from apet.models.locations import find
-    from apet.tasks.table import TASKS
+    from apet.models import find
+    from apet.tasks import TASKS
 
     if spec.random_init or form in ("head", "image") or not TASKS[spec.task].classes:
         return None
@@ -200,8 +200,8 @@ def identity_of_model(spec: Spec, form: str, weights: str) -> str:
 
 def mounted_for(spec: Spec, model: Any, scorer: Any, examples: list) -> Any:
     """The spec's method on `model`; where entries are placed by a score, it is measured on `examples`."""
-    from apet.methods.tunable import Choice, mount
-    from apet.subspaces.entry_scores import scores
+    from apet.methods import Choice, mount
+    from apet.subspaces import scores
 
     def measured(space: Any) -> Any:
         return scores(spec.order, model, space, scorer, examples)

@@ -20,8 +20,8 @@ from analyses.runs.point_statistics import CURVE_STEPS, PLACES, about, between, 
 from analyses.runs.ratio_map import ratio_gradients, ratio_map
 from analyses.runs.run_inputs import Context, Inputs, row_maker, subsets
 from analyses.runs.slice_directions import LANCZOS_STEPS, PROBES, Frame, frame_for, norm_of
-from analyses.specs.spec import Spec
-from analyses.store.run_store import Row
+from analyses.specs import Spec
+from analyses.store import Row
 from apet.errors import ApetError, UsageError
 
 MOST_LOSSES = 200_000_000  # kept for one slice: points times examples
@@ -58,8 +58,8 @@ def planned(spec: Spec, examples: int) -> dict[str, Any]:
 
 
 def slice_run(spec: Spec, found: Inputs, context: Context) -> tuple[list[Row], dict[str, np.ndarray]]:
-    from apet.scoring.evaluation import by_length
-    from landscape.surfaces.basin import roughness
+    from apet.scoring import by_length
+    from landscape.surfaces import roughness
 
     examples, _ = subsets(spec, found)
     with point(spec, found, context) as here:
@@ -114,7 +114,7 @@ def slice_run(spec: Spec, found: Inputs, context: Context) -> tuple[list[Row], d
 
 def _check_steps(spec: Spec, here: Point, frame: Frame) -> None:
     """UsageError where float32 weights cannot hold the smallest step along an axis: then the grid would be of other points."""
-    from landscape.surfaces.slices import ULPS, axis, rounding
+    from landscape.surfaces import ULPS, axis, rounding
 
     assert spec.points is not None
     theta = here.theta.to(here.z)
@@ -137,8 +137,8 @@ def held_out(found: Inputs, count: int) -> list:
 
 def _grid(spec: Spec, here: Point, frame: Frame, evaluated: Evaluated, context: Context) -> tuple[list[np.ndarray], np.ndarray]:
     """(axes, numbers (points, ..., all)) over the grid, the first axis first; with `refine` again with more places on each axis."""
-    from apet.subspaces.stacked import AT_ONCE
-    from landscape.surfaces.slices import axis, refined, slice_of
+    from apet.subspaces import AT_ONCE
+    from landscape.surfaces import axis, refined, slice_of
 
     assert spec.points is not None
     at_once = 1 if here.many is None else AT_ONCE
@@ -156,8 +156,8 @@ def _grid(spec: Spec, here: Point, frame: Frame, evaluated: Evaluated, context: 
 
 def _quadratic(here: Point, frame: Frame, axes: list[np.ndarray], loss: float, gradient: Any) -> np.ndarray:
     """The quadratic model over the grid, from the gradient and as many Hessian products as there are directions."""
-    from landscape.curvature.operators import matmat
-    from landscape.surfaces.slices import quadratic
+    from landscape.curvature import matmat
+    from landscape.surfaces import quadratic
 
     with matrix_at(here, "hessian") as hessian:
         return quadratic(loss, gradient, matmat(hessian, frame.directions), frame.directions, axes)

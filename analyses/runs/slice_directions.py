@@ -14,8 +14,8 @@ import numpy as np
 
 from analyses.runs.evaluation_point import Point, gauss_newton_rows_of, graph_memory, matrix_at, recorded, trajectory_steps
 from analyses.runs.run_inputs import Context
-from analyses.specs.spec import Spec
-from analyses.store.run_store import Store
+from analyses.specs import Spec
+from analyses.store import Store
 from apet.errors import ApetError, UsageError
 
 LANCZOS_STEPS = 30  # for the top eigenvectors
@@ -58,7 +58,7 @@ def norm_of(here: Point) -> float:
 
 
 def _random(spec: Spec, here: Point) -> Any:
-    from landscape.surfaces.directions import random_directions
+    from landscape.surfaces import random_directions
 
     return random_directions(len(here.z), spec.dims, spec.train_seed, here.z.dtype, here.z.device)
 
@@ -68,7 +68,7 @@ def _drawn(spec: Spec, here: Point, gradient: Any, context: Context) -> Any:
 
 
 def _normalised(spec: Spec, here: Point, gradient: Any, context: Context) -> Any:
-    from landscape.surfaces.directions import normalised
+    from landscape.surfaces import normalised
 
     theta, labels = here.theta.to(here.z) + here.z, _parts(here, spec.directions == "filter")
     return _apart(normalised(_random(spec, here), theta, labels))
@@ -85,7 +85,7 @@ def _parts(here: Point, filters: bool) -> list[str]:
 
 def _scaled(spec: Spec, here: Point, gradient: Any, context: Context) -> Any:
     """By the diagonal of the Gauss-Newton matrix, which is the Fisher matrix (fisher), or by the size of the Hessian's (jacobi)."""
-    from landscape.surfaces.directions import scaled
+    from landscape.surfaces import scaled
 
     exact = spec.directions == "fisher" and _rows_fit(spec, here)
     size = gauss_newton_rows_of(here).square().sum(0) if exact else _estimated_size(spec, here, context)
@@ -94,7 +94,7 @@ def _scaled(spec: Spec, here: Point, gradient: Any, context: Context) -> Any:
 
 def _rows_fit(spec: Spec, here: Point) -> bool:
     """Whether the Gauss-Newton matrix's rows, one an example and class but one, exist and take no more memory than there is."""
-    from apet.tasks.table import TASKS
+    from apet.tasks import TASKS
 
     examples = here.processes.num_processes * sum(len(batch["labels"]) for batch in here.objective.batches)
     rows = (TASKS[spec.task].classes - 1) * examples
@@ -105,7 +105,7 @@ def _estimated_size(spec: Spec, here: Point, context: Context) -> Any:
     """|diagonal| from random probes (k,), of each entry at least its standard error: less than that is not known of it."""
     import torch
 
-    from landscape.spectra.estimators import diagonal
+    from landscape.spectra import diagonal
 
     matrix = "ggn" if spec.directions == "fisher" else "hessian"
     with recorded(matrix_at(here, matrix), here, context) as operator:
@@ -115,7 +115,7 @@ def _estimated_size(spec: Spec, here: Point, context: Context) -> Any:
 
 
 def _eigenvectors(spec: Spec, here: Point, gradient: Any, context: Context) -> Any:
-    from landscape.spectra.lanczos import eigenpairs
+    from landscape.spectra import eigenpairs
 
     if spec.dims > len(here.z):
         raise UsageError(f"{len(here.z)} coordinates have no {spec.dims} eigenvectors")
@@ -138,7 +138,7 @@ _FOUND: dict[str, Callable[[Spec, Point, Any, Context], Any]] = {
 
 def _apart(columns: Any) -> Any:
     """(k, n) orthonormal columns, the first along the first. ApetError where one has no length of its own."""
-    from landscape.surfaces.directions import orthonormalised
+    from landscape.surfaces import orthonormalised
 
     try:
         return orthonormalised(columns)
@@ -149,7 +149,7 @@ def _apart(columns: Any) -> Any:
 def _trajectory(spec: Spec, here: Point, context: Context) -> Frame:
     import torch
 
-    from landscape.surfaces.directions import principal_directions
+    from landscape.surfaces import principal_directions
 
     assert spec.at is not None
     store = Store(context.folder.parent)
@@ -169,7 +169,7 @@ def _trajectory(spec: Spec, here: Point, context: Context) -> Frame:
 def _optima(spec: Spec, here: Point) -> Frame:
     import torch
 
-    from landscape.surfaces.directions import through
+    from landscape.surfaces import through
 
     try:
         found = through(torch.stack([here.z, *here.others]))

@@ -11,10 +11,10 @@ import numpy as np
 
 from analyses.runs.evaluation_point import Point, gauss_newton_rows_of, matrix_at, named, point, recorded
 from analyses.runs.run_inputs import Context, Inputs, row_maker
-from analyses.specs.spec import Spec
-from analyses.store.run_store import Row
+from analyses.specs import Spec
+from analyses.store import Row
 from apet.errors import ApetError
-from apet.tasks.table import TASKS
+from apet.tasks import TASKS
 
 TOP = 10  # eigenpairs that are reported one by one
 BLOCK_STEPS = 10  # of Lanczos, for the top eigenvalue of a layer
@@ -81,7 +81,7 @@ def spectrum_run(spec: Spec, found: Inputs, context: Context) -> tuple[list[Row]
 
 
 def _checked(operator: Any, seed: int) -> Any:
-    from landscape.curvature.operators import check_operator
+    from landscape.curvature import check_operator
 
     try:
         return check_operator(operator, seed)
@@ -90,25 +90,23 @@ def _checked(operator: Any, seed: int) -> Any:
 
 
 def _by_rows(spec: Spec, point: Point, operator: Any, gradient: Any, context: Context, products: int) -> Curved:
-    from landscape.spectra.exact import of_rows
+    from landscape.spectra import of_rows
 
     rows = gauss_newton_rows_of(point, lambda done, of: context.report("exact, by rows", done, of))
     return _exact(of_rows(rows), point, gradient, lambda index: of_rows(rows[:, index]))
 
 
 def _by_columns(spec: Spec, point: Point, operator: Any, gradient: Any, context: Context, products: int) -> Curved:
-    from landscape.curvature.operators import to_dense
-    from landscape.spectra.exact import of_matrix
+    from landscape.curvature import to_dense
+    from landscape.spectra import of_matrix
 
     matrix = to_dense(operator, lambda done, of: context.report("exact, by columns", done, of))
     return _exact(of_matrix(matrix), point, gradient, lambda index: of_matrix(matrix[index][:, index]))
 
 
 def _exact(spectrum: Any, point: Point, gradient: Any, block: Callable[[Any], Any]) -> Curved:
-    from landscape.curvature.operators import groups
-    from landscape.spectra.exact import shares
-    from landscape.spectra.lanczos import ORDERS, Eigenpairs
-    from landscape.spectra.quadrature import Estimate, SpectralMeasure
+    from landscape.curvature import groups
+    from landscape.spectra import ORDERS, Eigenpairs, Estimate, SpectralMeasure, shares
 
     order = np.argsort(ORDERS["magnitude"](spectrum.eigenvalues), kind="stable")[:TOP]
     values = spectrum.eigenvalues[order]
@@ -122,10 +120,8 @@ def _exact(spectrum: Any, point: Point, gradient: Any, block: Callable[[Any], An
 
 
 def _by_lanczos(spec: Spec, point: Point, operator: Any, gradient: Any, context: Context, products: int) -> Curved:
-    from landscape.curvature.operators import blocks
-    from landscape.spectra.estimators import diagonal
-    from landscape.spectra.lanczos import eigenpairs
-    from landscape.spectra.quadrature import mean_of, slq, spectral_measure
+    from landscape.curvature import blocks
+    from landscape.spectra import diagonal, eigenpairs, mean_of, slq, spectral_measure
 
     def report(done: int, of: int) -> None:
         context.report("Lanczos", operator.made, max(products, operator.made))
@@ -171,7 +167,7 @@ def _maker(spec: Spec, found: Inputs, k: int) -> Callable[..., Row]:
 
 def _numbers(curved: Curved, make: Callable[..., Row]) -> list[Row]:
     """One number each, estimates with standard error and 95 % t-interval."""
-    from landscape.spectra.quadrature import (
+    from landscape.spectra import (
         NOISE,
         decay_exponent,
         effective_rank,
@@ -181,7 +177,7 @@ def _numbers(curved: Curved, make: Callable[..., Row]) -> list[Row]:
         participation_ratio,
         resolved,
         trace,
-    )  # fmt: skip
+    )
 
     measure = curved.measure
     largest = float(np.abs(measure.nodes).max(initial=0.0))
@@ -237,7 +233,7 @@ def _aligned(curved: Curved, gradient: Any, make: Callable[..., Row]) -> list[Ro
 
 def _curves(curved: Curved, make: Callable[..., Row]) -> list[Row]:
     """Top eigenvalues, density, N_eff(kappa)."""
-    from landscape.spectra.quadrature import density, effective_dimension, resolved
+    from landscape.spectra import density, effective_dimension, resolved
 
     measure = curved.measure
     largest = float(np.abs(measure.nodes).max(initial=0.0))

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from analyses.runs.run_inputs import Context, Inputs, row_maker, scorer_for, subsets, tuned
-from analyses.specs.spec import Spec, default_lr
-from analyses.store.run_store import Row
-from apet.subspaces.entry_scores import KINDS as SCORED_ORDERS
+from analyses.specs import Spec, default_lr
+from analyses.store import Row
+from apet.subspaces import KINDS as SCORED_ORDERS
 
 SEEN = 500  # training examples evaluated in a run with early stop
 
@@ -18,10 +18,9 @@ SEEN = 500  # training examples evaluated in a run with early stop
 def train_run(spec: Spec, found: Inputs, context: Context) -> tuple[list[Row], dict[str, np.ndarray]]:
     import torch
 
-    from apet.machine.memory import checkpointed
-    from apet.scoring.evaluation import evaluate
-    from apet.training.lbfgs import minimise
-    from apet.training.loop import interruptible, train
+    from apet.machine import checkpointed
+    from apet.scoring import evaluate
+    from apet.training import interruptible, minimise, train
 
     torch.manual_seed(spec.train_seed)  # LoRA draws its first factor from it
     model, scorer = found.loaded.model, scorer_for(spec, found)
@@ -63,7 +62,7 @@ def train_run(spec: Spec, found: Inputs, context: Context) -> tuple[list[Row], d
 
 def train_options(spec: Spec, k: int, examples: int) -> Any:
     """The loop's options (apet.training.options.TrainOptions) for a spec that tunes k parameters on so many examples."""
-    from apet.training.options import PRECISIONS, TrainOptions
+    from apet.training import PRECISIONS, TrainOptions
 
     precision = {dtype: name for name, dtype in PRECISIONS.items()}[spec.dtype]
     lr = default_lr(spec.method, k, spec.subspace) if spec.lr is None else spec.lr
@@ -81,8 +80,7 @@ def examples_a_step(spec: Spec, examples: int) -> int:
 
 def most_steps(spec: Spec) -> int:
     """At most how many gradients of `examples_a_step` examples the run takes."""
-    from apet.training.lbfgs import most_gradients
-    from apet.training.rate_search import FACTORS, PILOT_STEPS
+    from apet.training import FACTORS, PILOT_STEPS, most_gradients
 
     if spec.optimizer == "lbfgs":
         return most_gradients(spec.steps)
@@ -102,7 +100,7 @@ def _maker(spec: Spec, found: Inputs, mounted: Any) -> Callable[..., Row]:
 
 def _chance_rows(data: Any, heldout: list, split: str, make: Callable[..., Row]) -> list[Row]:
     """What needs no model: always the most common answer, a random one, and `chance`, the better of the two."""
-    from apet.scoring.evaluation import chance, without_model
+    from apet.scoring import chance, without_model
 
     scores = without_model(data.task, data.splits["train"], heldout)
     return [make(name, score.value, stderr=score.stderr, split=split) for name, score in [*scores.items(), ("chance", chance(scores))]]
@@ -144,7 +142,7 @@ def _arrays(spec: Spec, mounted: Any, progress: Any) -> dict[str, np.ndarray]:
 
 def _end(base: Any, tuned: Any) -> dict[str, np.ndarray]:
     """Where a method that changes the model itself ended, tensor by tensor."""
-    from apet.methods.merged_delta import displacement
+    from apet.methods import displacement
 
     return {f"end.{name}": change.numpy() for name, change in displacement(base, tuned).items()}
 
@@ -165,7 +163,7 @@ def _residual_gradient(model: Any, mounted: Any, scorer: Any, examples: list, si
     """
     import torch
 
-    from apet.training.lbfgs import mean_loss
+    from apet.training import mean_loss
 
     mean_loss(model, scorer, scorer.batches(examples, size), scorer.mass(examples), mounted.trainable.values())
     squares = [p.grad.double().square().sum() for p in mounted.trainable.values() if p.grad is not None]

@@ -11,17 +11,14 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, get_type_hints
 
 from apet.errors import UsageError, did_you_mean, one_of
-from apet.methods.merged_delta import DISPLACING
-from apet.methods.operations import OPERATIONS
-from apet.methods.tunable import BASELINES, METHODS
-from apet.models.mnist_nets import NETS
-from apet.projections.table import SUBSPACES
-from apet.subspaces.entry_scores import KINDS as SCORED_ORDERS
-from apet.subspaces.placement import ORDERS as PLACED_ORDERS
-from apet.subspaces.placement import UNITS
-from apet.subspaces.scope import parse
-from apet.tasks.table import TASKS
-from apet.training.options import SCHEDULES
+from apet.methods import BASELINES, DISPLACING, METHODS, OPERATIONS
+from apet.models import NETS
+from apet.projections import SUBSPACES
+from apet.subspaces import KINDS as SCORED_ORDERS
+from apet.subspaces import ORDERS as PLACED_ORDERS
+from apet.subspaces import UNITS, parse
+from apet.tasks import TASKS
+from apet.training import SCHEDULES
 
 SCHEMA = 6  # of rows and arrays: raised when the same spec would give other rows
 OF_KIND = {"predict": 3}  # the same of one kind alone

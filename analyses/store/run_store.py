@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from analyses.specs.spec import SCHEMA, Spec
+from analyses.specs import SCHEMA, Spec
 from analyses.store.journal import Journal
 from analyses.store.locks import claim
 from apet.errors import ApetError

@@ -10,11 +10,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from analyses.runs.execute import cost, identify
-from analyses.runs.rehearsal import rehearse, too_large
-from analyses.runs.run_inputs import Inputs, inputs, task_data
-from analyses.specs.spec import Spec
-from analyses.store.run_store import DONE, FAILED, Store
+from analyses.runs import Inputs, cost, identify, inputs, rehearse, task_data, too_large
+from analyses.specs import Spec
+from analyses.store import DONE, FAILED, Store
 from analyses.studies.stages import Find, at_optimum, between, walk
 from analyses.studies.study_file import Stage, Study
 from analyses.studies.workers import find

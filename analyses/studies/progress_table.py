@@ -11,7 +11,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from analyses.specs.spec import Spec
+from analyses.specs import Spec
 from analyses.studies.workers import Event, weight
 
 

@@ -12,15 +12,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from analyses.runs.execute import check
-from analyses.runs.run_inputs import inputs
-from analyses.specs.spec import Spec, spec_from
+from analyses.runs import check, inputs
+from analyses.specs import Spec, spec_from
 from analyses.studies.search import FIRST_ROUND, first_round, next_round
 from analyses.studies.study_file import Search, Stage, Study, Variant
-from analyses.thresholds.targets import Run, Target
+from analyses.thresholds import Run, Target
 from apet.errors import ApetError
-from apet.scoring.evaluation import metric_names
-from apet.tasks.table import TASKS
+from apet.scoring import metric_names
+from apet.tasks import TASKS
 
 Find = Callable[[Spec], Run | None]  # a spec's run if it is done and did not fail
 

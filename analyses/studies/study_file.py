@@ -32,10 +32,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from analyses.specs.spec import Spec, field_names, spec_from
+from analyses.specs import Spec, field_names, spec_from
 from analyses.studies.search import FIRST_ROUND, HIGHEST_K, LOWEST_K
 from analyses.studies.yaml_lines import Mapping, read_yaml
-from analyses.thresholds.targets import QUANTITIES, Target
+from analyses.thresholds import QUANTITIES, Target
 from apet.errors import MissingInput, UsageError, did_you_mean
 
 _KEYS = ("name", "defaults", "grid", "stages", "threshold", "data")

@@ -22,14 +22,13 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-from analyses.runs.execute import compute, fail, gradients, identify
-from analyses.specs.spec import Spec
-from analyses.store.locks import Held
-from analyses.store.run_store import DONE, FAILED, Store
+from analyses.runs import compute, fail, gradients, identify
+from analyses.specs import Spec
+from analyses.store import DONE, FAILED, Held, Store
 from analyses.studies.signals import terminable
 from analyses.studies.stages import batches
 from analyses.studies.study_file import Study
-from analyses.thresholds.targets import Run
+from analyses.thresholds import Run
 from apet.errors import ApetError
 
 POLL = 0.5  # seconds between looks at runs that others have claimed
@@ -196,7 +195,7 @@ def weight(spec: Spec) -> float:
 
 @cache
 def _sizes() -> dict[str, int]:
-    from apet.models.loading import models_table
+    from apet.models import models_table
 
     return {row["name"]: row["parameters"] for row in models_table()}
 
@@ -336,7 +335,7 @@ def _sit(number: int, jobs: int, device: str) -> None:
     """Take the job's GPU, and its share of the memory."""
     import torch
 
-    from apet.machine.memory import share_memory
+    from apet.machine import share_memory
 
     share_memory(cpu=jobs)
     if torch.device(device).type == "cuda":

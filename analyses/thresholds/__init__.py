@@ -1,0 +1,15 @@
+"""Thresholds from finished runs: targets, the measured k*, the predicted k*, and the search for it."""
+
+from typing import TYPE_CHECKING
+
+from apet.exports import on_demand
+
+if TYPE_CHECKING:
+    from analyses.thresholds.disambiguation import Names
+    from analyses.thresholds.measured import finished, known_targets, measure, thresholds, whole
+    from analyses.thresholds.predicted import foresees, fullest
+    from analyses.thresholds.proximal_record import Followed, Place
+    from analyses.thresholds.targets import QUANTITIES, Run, Target
+    from analyses.thresholds.threshold_search import intrinsic_dim, plan
+
+__getattr__ = on_demand(__name__, __file__)

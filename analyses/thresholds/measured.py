@@ -16,17 +16,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from analyses.store.locks import Held
-from analyses.store.run_store import Row, Store
+from analyses.store import Held, Row, Store
 from analyses.thresholds.disambiguation import told_apart
 from analyses.thresholds.metric_map import FEWEST, points, shared
 from analyses.thresholds.predicted import OPEN, VERSION, foresees, fullest, predicted_rows
 from analyses.thresholds.targets import Run, Target, Tuned
-from apet.scoring.evaluation import metric_names
-from apet.tasks.table import TASKS
+from apet.scoring import metric_names
+from apet.tasks import TASKS
 
 if TYPE_CHECKING:
-    from landscape.measurement.crossing import Crossing
+    from landscape.measurement import Crossing
 
 LEVEL = 0.95  # of intervals, the predicted ones' as well
 METHOD = 4  # raised when the same runs give other thresholds
@@ -102,7 +101,7 @@ def _speaks_of(prediction: Run, apet: list[Run]) -> bool:
 def measure(runs: list[Run], target: Target, value: float, metric: str, seed: int = 0, level: float = LEVEL) -> tuple[Crossing, list[Run]]:
     """The threshold that APET runs measure, and those of them with a finite gap, in the order of the answer's positions. ValueError, with
     the reason, where they say nothing."""
-    from landscape.measurement.crossing import crossing
+    from landscape.measurement import crossing
 
     known = [run for run in sorted(runs, key=lambda run: (run.k, run.id)) if math.isfinite(target.gap(run, value, metric))]
     if not known:
@@ -182,7 +181,7 @@ def _measured(runs: list[Run], target: Target, value: float, metric: str, seed: 
 
 def _open_end(found: Crossing, ks: list[int], target: Target, row) -> list[Row]:
     """Say why an end of the interval is not known, and how many more runs (value) at which k (low to high) would close it."""
-    from landscape.measurement.crossing import closing
+    from landscape.measurement import closing
 
     needed = closing(found, ks)
     if needed is None:
@@ -197,7 +196,7 @@ def _open_end(found: Crossing, ks: list[int], target: Target, row) -> list[Row]:
 
 def _mapped(full: list[Run], apet: list[Run], target: Target, value: float, metric: str, seed: int, row) -> list[Row]:
     """The training loss at which full fine-tuning crosses the metric target, and whether APET runs cross it there."""
-    from landscape.measurement.crossing import crossing
+    from landscape.measurement import crossing
 
     of_full = points(full, target, value, metric, untuned=True)
     if len(of_full) < FEWEST:

@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from analyses.runs.predict import HALF
-from analyses.runs.proximal_paths import LINEAR
-from analyses.store.run_store import Row, Store
+from analyses.runs import HALF, LINEAR
+from analyses.store import Row, Store
 from analyses.thresholds.proximal_record import Followed
 from analyses.thresholds.targets import Run
 
@@ -54,8 +53,8 @@ def predicted_rows(store: Store, run: Run, target: float, seed: int, definition:
 
 def _quadratic_rows(dual: Dual, target: float, seed: int, definition: str, row: Maker) -> list[Row]:
     """T3 at the pretrained point with its interval, Larsen's number beside it, T1's curve."""
-    from landscape.prediction.quadratic import expected_loss, larsen_threshold, predict_with_interval
-    from landscape.spectra.gram import gradient_spectrum
+    from landscape.prediction import expected_loss, larsen_threshold, predict_with_interval
+    from landscape.spectra import gradient_spectrum
 
     found = predict_with_interval(*dual, target, seed=seed)
     note = _note(found.prediction, definition)
@@ -75,9 +74,8 @@ def _quadratic_rows(dual: Dual, target: float, seed: int, definition: str, row: 
 
 def _path_rows(dual: Dual, target: float, seed: int, definition: str, row: Maker) -> list[Row]:
     """k along the Moreau path of the linearised model, its bracket, and loss against k."""
-    from landscape.prediction.gordon import gordon_threshold
-    from landscape.prediction.moreau import moreau_path, predict_on_path_with_interval
-    from landscape.spectra.gram import gradient_spectrum
+    from landscape.prediction import gordon_threshold, moreau_path, predict_on_path_with_interval
+    from landscape.spectra import gradient_spectrum
 
     found, interval = predict_on_path_with_interval(*dual, target, seed=seed)
     note, point = _note(found, definition), found.point
@@ -104,7 +102,7 @@ def _path_rows(dual: Dual, target: float, seed: int, definition: str, row: Maker
 
 def _followed_rows(path: Followed, names: str, target: float, ceiling: float, definition: str, row: Maker) -> list[Row]:
     """k along a path that was followed, between the two of its points that the target lies between."""
-    from landscape.prediction.quadratic import CEILING_SHARE
+    from landscape.prediction import CEILING_SHARE
 
     kinds, curve = ("gm", "m0", "m1", *(["t5"] if path.t5 is not None else [])), list[Row]()
     if names == "k_":
@@ -142,7 +140,7 @@ def _followed_rows(path: Followed, names: str, target: float, ceiling: float, de
 
 def _log_errors(logs: Callable[[np.ndarray], np.ndarray], by_probe: np.ndarray, probes: int) -> list[float]:
     """Standard errors of logs(by_probe) by the jackknife: the three numbers share their probes, so one is left out of all at once."""
-    from landscape.numerics.jackknife import leave_one_out
+    from landscape.numerics import leave_one_out
 
     if probes < 2:
         return [math.nan if probes else 0.0] * 3
@@ -152,7 +150,7 @@ def _log_errors(logs: Callable[[np.ndarray], np.ndarray], by_probe: np.ndarray, 
 
 def _ends(k: float, error: float, probes: int) -> tuple[float, float]:
     """Return the 95 % t-interval of k from the standard error of log k over `probes` probes; NaN where nothing was sampled."""
-    from landscape.numerics.jackknife import student
+    from landscape.numerics import student
 
     if probes < 2:
         return math.nan, math.nan
@@ -217,7 +215,7 @@ def _sampled_rows(arrays: dict[str, np.ndarray], target: float, definition: str,
 
 def sampled_prediction(arrays: dict[str, np.ndarray], prefix: str, target: float) -> Any:
     """landscape.SampledPrediction from the arrays of a run by Lanczos; `prefix` names those of all or half of the examples."""
-    from landscape.prediction.from_measures import predict_from_measures
+    from landscape.prediction import predict_from_measures
 
     along, counting, loss, ceiling = measures(arrays, prefix)
     return predict_from_measures(along, counting, loss, target, ceiling)
@@ -225,7 +223,7 @@ def sampled_prediction(arrays: dict[str, np.ndarray], prefix: str, target: float
 
 def measures(arrays: dict[str, np.ndarray], prefix: str = "") -> tuple[Any, Any, float, int]:
     """(the gradient's measure, that of the eigenvalues, initial loss, rank ceiling)."""
-    from landscape.spectra.quadrature import SpectralMeasure
+    from landscape.spectra import SpectralMeasure
 
     ceiling, nodes, weights = int(arrays[prefix + "ceiling"][0]), arrays[prefix + "along"][:1], arrays[prefix + "along"][1:]
     size = round(float(arrays[prefix + "weights"][0].sum()))

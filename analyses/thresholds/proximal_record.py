@@ -77,8 +77,8 @@ class Followed:
 
     def touching(self, point: int, ceiling: int) -> Any:
         """The quadratic that touches the loss at a point, as landscape.GradientSpectrum; `along` must have been kept."""
-        from landscape.prediction.from_measures import touching_spectrum
-        from landscape.spectra.quadrature import SpectralMeasure
+        from landscape.prediction import touching_spectrum
+        from landscape.spectra import SpectralMeasure
 
         assert self.along is not None
         along = SpectralMeasure(self.along[point][:1], self.along[point][1:], self.nodes.shape[2])

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from statistics import mean
 from typing import Any
 
-from analyses.store.run_store import Row, Store
+from analyses.store import Row, Store
 from apet.errors import UsageError, one_of
 
 Tuned = tuple[str | None, str | None]  # subspace and placement
@@ -185,7 +185,7 @@ class Target:
 
     def gap_of(self, score: float, value: float) -> float:
         """The gap of a score to the target's value."""
-        from landscape.measurement.crossing import gap_of_accuracy, gap_of_loss
+        from landscape.measurement import gap_of_accuracy, gap_of_loss
 
         try:
             return gap_of_loss(score, value) if self.on_loss else gap_of_accuracy(score, value)

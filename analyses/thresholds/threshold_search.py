@@ -8,17 +8,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from analyses.runs.execute import run
-from analyses.runs.run_inputs import Report
-from analyses.specs.spec import Spec, field_names
-from analyses.store.run_store import Row, Store
-from analyses.studies.stages import searching
-from analyses.studies.study_file import Search
+from analyses.runs import Report, run
+from analyses.specs import Spec, field_names
+from analyses.store import Row, Store
+from analyses.studies import Search, searching
 from analyses.thresholds.measured import LEVEL, thresholds
 from analyses.thresholds.predicted import OPEN
 from analyses.thresholds.targets import Run, Target
 from apet.errors import UsageError
-from apet.machine.processes import world_size
+from apet.machine import world_size
 
 HALVINGS = 6  # of full fine-tuning's steps, for the map from a metric to the training loss
 

@@ -15,11 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from apet.gram.factors import Factors, Recorded
-from apet.machine.memory import free_memory
-from apet.scoring.scorers import Item, Scorer
-from apet.subspaces.scope import all_names, only_trainable
-from apet.subspaces.space import ParameterSpace
-from apet.tasks.table import Example
+from apet.machine import free_memory
+from apet.scoring import Item, Scorer
+from apet.subspaces import ParameterSpace, all_names, only_trainable
+from apet.tasks import Example
 
 SHARE = 0.25  # of the free memory, for factors and gradients
 

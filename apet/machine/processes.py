@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from apet.errors import UsageError, lookup
-from apet.training.options import PRECISIONS
+from apet.training import PRECISIONS
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

@@ -21,10 +21,9 @@ from torch import nn
 from apet.errors import MissingInput, UsageError
 from apet.files import atomic_path
 from apet.methods.tunable import space_of
-from apet.scoring.verbaliser import Verbaliser
-from apet.subspaces.coordinates import Attached, Coordinates
-from apet.subspaces.placement import VERSION as POSITIONS
-from apet.subspaces.placement import digest, place
+from apet.scoring import Verbaliser
+from apet.subspaces import VERSION as POSITIONS
+from apet.subspaces import Attached, Coordinates, digest, place
 
 VERSION = 2  # 1 had neither a hash of its positions nor a verbaliser, and its laws name positions of version 1
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from apet.errors import UsageError
 from apet.methods.tunable import head_of, own_biases
-from apet.subspaces.scope import all_names, tensor_roles
+from apet.subspaces import all_names, tensor_roles
 
 DISPLACING = ("full", "bitfit", "lora")
 

@@ -18,8 +18,7 @@ from torch import Tensor, nn
 
 from apet.errors import UsageError
 from apet.files import atomic_folder
-from apet.subspaces.coordinates import Coordinates
-from apet.subspaces.space import ParameterSpace
+from apet.subspaces import Coordinates, ParameterSpace
 
 
 def to_shira(model: nn.Module, coordinates: Coordinates, z: Tensor) -> nn.Module:

@@ -19,12 +19,8 @@ from torch import nn
 
 from apet.errors import UsageError, lookup
 from apet.methods.operations import add_zero_biases, inject
-from apet.projections.projected import Projected
-from apet.projections.table import project
-from apet.subspaces.coordinates import Attached, Coordinates
-from apet.subspaces.placement import Placement, Scores, place
-from apet.subspaces.scope import all_names, tensor_roles
-from apet.subspaces.space import ParameterSpace
+from apet.projections import Projected, project
+from apet.subspaces import Attached, Coordinates, ParameterSpace, Placement, Scores, all_names, place, tensor_roles
 
 # The paper's set-up: LoRA of rank 8 on the queries and values of self-attention, 100 prompt tokens.
 LORA_RANK, LORA_ALPHA, PROMPT_TOKENS = 8, 16, 100

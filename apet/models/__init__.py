@@ -1,0 +1,14 @@
+"""Names to models: the embedded ladder and its weights, aliases, Hugging Face ids, folders, two networks for images."""
+
+from typing import TYPE_CHECKING
+
+from apet.exports import on_demand
+
+if TYPE_CHECKING:
+    from apet.models.aliases import ALIASES, count
+    from apet.models.ladder import build, ladder_tokenizer, make
+    from apet.models.loading import FORMS, Loaded, load_model, models_table
+    from apet.models.locations import find
+    from apet.models.mnist_nets import NETS
+
+__getattr__ = on_demand(__name__, __file__)

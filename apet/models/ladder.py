@@ -15,13 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 from apet.errors import lookup
 from apet.files import atomic_folder
-from apet.pretraining.corpus import CLS, EOS, PAD, SEP, VOCABULARY, corpus_files, token_stream, train_tokenizer
-from apet.pretraining.pretext import POSITIONS
+from apet.pretraining import CLS, EOS, PAD, POSITIONS, SEP, VOCABULARY, corpus_files, token_stream, train_tokenizer
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from apet.pretraining.pretraining_loop import Stretch
+    from apet.pretraining import Stretch
 
 LADDER = Path(__file__).parent / "weights"
 TOKENIZER = LADDER / "tokenizer" / "tokenizer.json"
@@ -180,7 +179,7 @@ def make(
     sources = sources or [name for name in SOURCES if (corpus / name).is_dir()]
     train_files, heldout_files = corpus_files(corpus, sources, heldout=False), corpus_files(corpus, _holding(corpus, sources), heldout=True)
     folder = out / f"mini-{family}-{size}"
-    from apet.pretraining.pretraining_loop import OPTIMIZERS, Recipe, pretrain, schedule
+    from apet.pretraining import OPTIMIZERS, Recipe, pretrain, schedule
 
     default, peak = DEFAULTS[family]
     own = SCHEDULES.get((family, size)) if steps is None else None

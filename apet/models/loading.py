@@ -22,7 +22,7 @@ from apet.models.aliases import ALIASES, count
 from apet.models.ladder import LADDER, attend_nearby, card, config_of, ladder_names, ladder_tokenizer
 from apet.models.locations import Place, find
 from apet.models.mnist_nets import NETS, draw
-from apet.subspaces.scope import tensor_roles
+from apet.subspaces import tensor_roles
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 ATTENTION = ("eager", "sdpa")

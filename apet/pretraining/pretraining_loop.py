@@ -119,7 +119,7 @@ def pretrain(
     Resumes from `checkpoint` (one safetensors file) when it holds the same recipe. The curve's rows are
     {"step", "tokens", "heldout_loss", "stderr"}: mean cross-entropy in nats per target token on a fixed sample.
     """
-    from apet.models.ladder import build
+    from apet.models import build
 
     torch.manual_seed(recipe.seed)
     model = build(recipe.family, recipe.size).to(device)

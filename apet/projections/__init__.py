@@ -1,0 +1,15 @@
+"""The subspace of a random projection: z of length d, mapped to all parameters in scope.
+
+Fastfood, count-sketch and dense Gaussian maps, each drawn from names and never stored.
+"""
+
+from typing import TYPE_CHECKING
+
+from apet.exports import on_demand
+
+if TYPE_CHECKING:
+    from apet.projections.projected import Projected
+    from apet.projections.table import SUBSPACES, project
+    from apet.projections.walsh_hadamard import hadamard
+
+__getattr__ = on_demand(__name__, __file__)

@@ -14,11 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from apet.subspaces.coordinates import where
-from apet.subspaces.kernels import NotPerExample
-from apet.subspaces.resident import Resident
-from apet.subspaces.scope import all_names
-from apet.subspaces.written_values import Written
+from apet.subspaces import NotPerExample, Resident, Written, all_names, where
 
 if TYPE_CHECKING:
     from apet.projections.table import Projection

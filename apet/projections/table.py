@@ -25,10 +25,9 @@ from apet.errors import UsageError, lookup
 from apet.projections.countsketch import CountSketch
 from apet.projections.fastfood import BLOCK, Fastfood, LegacyFastfood
 from apet.projections.gaussian import Gaussian
-from apet.projections.hadamard import power_of_two
 from apet.projections.projected import Projected
-from apet.subspaces.scope import layer_label
-from apet.subspaces.space import ParameterSpace
+from apet.projections.walsh_hadamard import power_of_two
+from apet.subspaces import ParameterSpace, layer_label
 
 VERSION = 2  # of the random numbers; a checkpoint of another one is of another subspace
 

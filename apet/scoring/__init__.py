@@ -1,0 +1,13 @@
+"""Examples to batches to logits to losses and metrics, for one task and one kind of model."""
+
+from typing import TYPE_CHECKING
+
+from apet.exports import on_demand
+
+if TYPE_CHECKING:
+    from apet.scoring.evaluation import by_length, chance, evaluate, metric_names, predictions, without_model
+    from apet.scoring.metrics import stderr_of_mean
+    from apet.scoring.scorers import IGNORED, Batch, Item, Scorer, cross_entropy, scorer_of
+    from apet.scoring.verbaliser import FILE, Verbaliser, card, kept
+
+__getattr__ = on_demand(__name__, __file__)

@@ -11,10 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from apet.machine.memory import in_parts
+from apet.machine import in_parts
 from apet.scoring.metrics import METRICS, normalised, stderr_of_mean
 from apet.scoring.scorers import IGNORED, Item, Scorer, first_answer
-from apet.tasks.table import Example, Task
+from apet.tasks import Example, Task
 
 RANDOM_GUESS_SEED = 20261121
 

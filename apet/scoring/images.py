@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from apet.scoring.scorers import Batch, Head, Item
-from apet.tasks.examples import Example
-from apet.tasks.mnist_files import SIDE
+from apet.tasks import SIDE, Example
 
 
 class Images(Head):

@@ -13,7 +13,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from apet.subspaces.resident import Rows, rows_of
+from apet.subspaces import Rows, rows_of
 
 
 def output_head(model: Any) -> nn.Linear | None:

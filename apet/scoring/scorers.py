@@ -32,11 +32,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from apet.errors import UsageError
-from apet.machine.memory import in_parts
+from apet.machine import in_parts
 from apet.scoring.readout import only, output_head
 from apet.scoring.token_ids import Pieces
-from apet.subspaces.resident import Rows
-from apet.tasks.table import Example, Task
+from apet.subspaces import Rows
+from apet.tasks import Example, Task
 
 Item = dict[str, Any]  # one encoded example: input_ids, target (its label, or the pieces of its text), ...
 Places = Callable[[Tensor], Tensor]  # (B, T, d) -> (B, 1, d)

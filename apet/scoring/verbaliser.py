@@ -14,7 +14,7 @@ from typing import Any
 
 from apet.errors import UsageError
 from apet.files import atomic_path
-from apet.tasks.table import Task
+from apet.tasks import Task
 
 FILE = "apet.json"
 

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from apet.errors import lookup
-from apet.scoring.scorers import Scorer, cross_entropy
+from apet.scoring import Scorer, cross_entropy
 from apet.subspaces.placement import Scores
 from apet.subspaces.scope import all_names, only_trainable
 from apet.subspaces.space import ParameterSpace
-from apet.tasks.table import Example
+from apet.tasks import Example
 
 KINDS = ("magnitude", "gradient", "fisher")
 

@@ -177,7 +177,7 @@ def calibrate(device: str = "cpu") -> Costs | None:
     for _, call in work:
         call()  # the first call warms up
     times = _times(work, device)
-    costs = fit(_rows(work, times))
+    before = costs = fit(_rows(work, times))
     for _ in range(MORE):
         times = list(map(min, times, _times(work, device)))
         before, costs = costs, fit(_rows(work, times))

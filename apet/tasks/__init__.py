@@ -1,0 +1,13 @@
+"""The table of tasks and where their examples come from: files, the Hub, MNIST's own format, or a generator."""
+
+from typing import TYPE_CHECKING
+
+from apet.exports import on_demand
+
+if TYPE_CHECKING:
+    from apet.tasks.examples import Example
+    from apet.tasks.generated.sentiment import generate
+    from apet.tasks.mnist_files import SIDE
+    from apet.tasks.table import TASKS, Task, load_task
+
+__getattr__ = on_demand(__name__, __file__)

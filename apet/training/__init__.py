@@ -1,0 +1,15 @@
+"""The training loop: one step, learning-rate search, L-BFGS, checkpoints, batches."""
+
+from typing import TYPE_CHECKING
+
+from apet.exports import on_demand
+
+if TYPE_CHECKING:
+    from apet.training.checkpoints import load
+    from apet.training.lbfgs import mean_loss, minimise, most_gradients
+    from apet.training.loop import interruptible, train
+    from apet.training.options import PRECISIONS, SCHEDULES, Progress, TrainOptions
+    from apet.training.rate_search import FACTORS, PILOT_STEPS
+    from apet.training.step import Stepper
+
+__getattr__ = on_demand(__name__, __file__)

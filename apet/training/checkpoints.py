@@ -22,7 +22,7 @@ from torch import Tensor
 
 from apet.errors import ApetError
 from apet.files import atomic_path
-from apet.methods.tunable import Mounted
+from apet.methods import Mounted
 from apet.training.options import Progress
 
 log = logging.getLogger(__name__)

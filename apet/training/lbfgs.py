@@ -17,10 +17,9 @@ import torch
 from torch import nn
 
 from apet.errors import Interrupted
-from apet.methods.tunable import Mounted
-from apet.scoring.evaluation import by_length
-from apet.scoring.scorers import Batch, Scorer, cross_entropy
-from apet.tasks.table import Example
+from apet.methods import Mounted
+from apet.scoring import Batch, Scorer, by_length, cross_entropy
+from apet.tasks import Example
 from apet.training.options import REDUCTIONS, Progress
 
 PAIRS, FEWEST = 100, 20  # of steps and gradients that L-BFGS keeps: few entries lie in long curved valleys, which few pairs do not see;

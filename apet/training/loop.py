@@ -21,13 +21,11 @@ import torch
 from torch import Tensor, nn
 
 from apet.errors import Interrupted
-from apet.machine.memory import checkpointed
-from apet.machine.processes import accelerator_for, anywhere, shared, tracked
-from apet.methods.tunable import Mounted
-from apet.projections.projected import Projected
-from apet.scoring.evaluation import evaluate
-from apet.scoring.scorers import Scorer
-from apet.tasks.table import Example
+from apet.machine import accelerator_for, anywhere, checkpointed, shared, tracked
+from apet.methods import Mounted
+from apet.projections import Projected
+from apet.scoring import Scorer, evaluate
+from apet.tasks import Example
 from apet.training.checkpoints import load, packed, save, unpack
 from apet.training.options import Progress, TrainOptions, over, rate_factor
 from apet.training.rate_search import find_lr

@@ -12,11 +12,10 @@ import torch
 from torch import nn
 
 from apet.errors import ApetError
-from apet.machine.memory import SMALLER, out_of_memory, release_memory
-from apet.machine.processes import total
-from apet.methods.tunable import Mounted
-from apet.scoring.scorers import Item, Scorer, cross_entropy
-from apet.tasks.table import Example
+from apet.machine import SMALLER, out_of_memory, release_memory, total
+from apet.methods import Mounted
+from apet.scoring import Item, Scorer, cross_entropy
+from apet.tasks import Example
 from apet.training.batches import Batches, parts
 from apet.training.options import Progress, TrainOptions, rate_factor
 

@@ -1,0 +1,5 @@
+"""The report page of a study: verdicts, tables and figures in one file."""
+
+from figures.report.page import write_report
+from figures.report.summary import summary_table
+from figures.report.verdicts import answers

@@ -15,8 +15,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from figures.files import replacing
 from figures.interval import Pair, pairs
 from figures.numbers import MISSING, interval, number, with_error
-from figures.report.answers import Answer, answers, misfits, unchecked
 from figures.report.summary import Best, best_accuracies
+from figures.report.verdicts import Answer, answers, misfits, unchecked
 from figures.rows import models, of_model, pick, runs, tidy, where
 from figures.words import CAPTIONS, DEFINITIONS, method_name
 

@@ -1,0 +1,25 @@
+"""A loss as a function of z, and its curvature matrices as linear operators.
+
+`Objective` gives loss and gradient; `Hessian`, `GaussNewton` and `EmpiricalFisher` multiply vectors; `check_operator` tests any operator.
+"""
+
+# pyright: reportUnusedImport=false
+
+from landscape.curvature.criterion import CrossEntropy
+from landscape.curvature.kept_graphs import MEMORY, Graphs
+from landscape.curvature.matrices import Curvature, EmpiricalFisher, GaussNewton, Hessian
+from landscape.curvature.objective import Batch, Objective, Term, derivatives, jvp, leaf, vjp
+from landscape.curvature.operators import (
+    Block,
+    DenseOperator,
+    LinearOperator,
+    NotSymmetric,
+    OperatorCheck,
+    Progress,
+    blocks,
+    check_operator,
+    groups,
+    matmat,
+    to_dense,
+    to_scipy,
+)

@@ -11,8 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from landscape.numerics.dense import eigh
-from landscape.numerics.random import Stream
+from landscape.numerics import Stream, eigh
 
 Middle = Callable[[Tensor], Tensor]  # u, shaped like the outputs -> M u
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from landscape.curvature.kept_graphs import MEMORY, Graphs
 from landscape.curvature.objective import Objective, Term, jvp, leaf, vjp
-from landscape.numerics.random import Stream, generator
+from landscape.numerics import Stream, generator
 
 Product = Callable[[Tensor], Tensor]  # v (k,) -> a batch's sum (k,)
 

@@ -14,7 +14,7 @@ import scipy.sparse.linalg  # pyright: ignore[reportMissingTypeStubs]
 import torch
 from torch import Tensor
 
-from landscape.numerics.random import normal
+from landscape.numerics import normal
 
 TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-8}
 COLUMNS = 16  # products at a time where a whole matrix is asked for

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtr  # pyright: ignore[reportMissingTypeStubs]
 
-FloatArray = npt.NDArray[np.float64]
+from landscape.numerics import FloatArray
 
 BEYOND, POINTS = 1.0, 1201  # the grid reaches so far beyond the runs' log k; its points
 

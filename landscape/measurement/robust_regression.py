@@ -7,9 +7,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import stdtrit  # pyright: ignore[reportMissingTypeStubs]
 
-from landscape.numerics.random import Stream
+from landscape.numerics import FloatArray, Stream
 
-FloatArray = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 
 HUBER = 1.345  # residuals beyond this many robust standard deviations count less; 95 % efficient on Gaussian noise

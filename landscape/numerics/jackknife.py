@@ -10,8 +10,6 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import stdtrit  # pyright: ignore[reportMissingTypeStubs]
 
-FloatArray = npt.NDArray[np.float64]
-
 
 def leave_one_out(replicates: npt.ArrayLike) -> float:
     """The standard error from the n numbers that leaving out each one gives, (n,); NaN for fewer than two."""

@@ -14,9 +14,9 @@ from typing import Literal
 
 import numpy as np
 
-from landscape.numerics.roots import root
+from landscape.numerics import FloatArray, root
 from landscape.prediction.quadratic import SMALLEST_RIDGE
-from landscape.spectra.gram import FloatArray, GradientSpectrum
+from landscape.spectra import GradientSpectrum
 
 FACTORS = ("spectrum", "alignment", "gap")
 By = Literal["rank", "eigenvalue"]

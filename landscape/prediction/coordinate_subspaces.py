@@ -11,8 +11,7 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from landscape.numerics.roots import root
-from landscape.spectra.gram import FloatArray
+from landscape.numerics import FloatArray, root
 
 TOLERANCE = 1e-6  # of every q_j, relative, by which the fixed point is over
 MOST_STEPS = 1000

@@ -13,10 +13,9 @@ import scipy.sparse.linalg  # pyright: ignore[reportMissingTypeStubs]
 import torch
 from torch import Tensor
 
-from landscape.curvature.operators import LinearOperator, to_scipy
+from landscape.curvature import LinearOperator, to_scipy
 from landscape.prediction.quadratic import Prediction, threshold_by
-from landscape.spectra.gram import GradientSpectrum
-from landscape.spectra.quadrature import Estimate, SpectralMeasure, effective_dimension, resolved
+from landscape.spectra import Estimate, GradientSpectrum, SpectralMeasure, effective_dimension, resolved
 
 RESIDUAL = 1e-3  # |g - Hx| / |g| at which conjugate gradients stop: the drop's error is of second order in it
 

@@ -10,12 +10,10 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from landscape.numerics.random import generator
-from landscape.numerics.roots import root
+from landscape.numerics import FloatArray, generator, root
 from landscape.prediction.linearised_classifier import Linearised
 from landscape.prediction.moreau import PathPoint, predict_on_path
-from landscape.spectra.gram import FloatArray
-from landscape.spectra.quadrature import Estimate, mean_of
+from landscape.spectra import Estimate, mean_of
 
 ENOUGH = 1e-2  # in log of the scale: the distance is flat around its minimum
 FARTHEST = 2.0**12  # of the scale, at which the nearest point is the cone's tip

@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import scipy.linalg  # pyright: ignore[reportMissingTypeStubs]
 
-from landscape.spectra.gram import FloatArray, checked
+from landscape.numerics import FloatArray
+from landscape.spectra import checked
 
 DECREMENT = 1e-13  # half the squared Newton decrement, relative to the loss, at which a minimum is reached
 MOST_NEWTON = 200

@@ -11,8 +11,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from landscape.curvature.kept_graphs import MEMORY, Graphs
-from landscape.curvature.objective import Batch, Objective, jvp, leaf, vjp
+from landscape.curvature import MEMORY, Batch, Graphs, Objective, jvp, leaf, vjp
 
 Map = Callable[[Tensor], Tensor]
 Graph = tuple[Tensor, Map, Map]  # outputs at z0, v -> J v, u -> J' u of a batch

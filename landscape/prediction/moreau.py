@@ -14,10 +14,10 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from landscape.numerics.roots import root
+from landscape.numerics import FloatArray, IntArray, root
 from landscape.prediction.linearised_classifier import Linearised
 from landscape.prediction.quadratic import CEILING_SHARE, SMALLEST_RIDGE, ExampleInterval, jackknife, n_eff
-from landscape.spectra.gram import FloatArray, GradientSpectrum, IntArray, gradient_spectrum, subset
+from landscape.spectra import GradientSpectrum, gradient_spectrum, subset
 
 DOWN = 4.0  # by which kappa falls from one proximal point to the next, each found from the one before
 

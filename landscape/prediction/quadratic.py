@@ -14,9 +14,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from landscape.numerics.random import generator
-from landscape.numerics.roots import root
-from landscape.spectra.gram import FloatArray, GradientSpectrum, IntArray, gradient_spectrum, subset_spectrum
+from landscape.numerics import FloatArray, IntArray, generator, root
+from landscape.spectra import GradientSpectrum, gradient_spectrum, subset_spectrum
 
 # Above this share of the rank ceiling a prediction speaks of the number of examples, not of the model (pitfall 8).
 CEILING_SHARE = 0.3

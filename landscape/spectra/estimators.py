@@ -10,9 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from landscape.curvature.operators import LinearOperator, matmat
-from landscape.numerics.dense import orthonormal
-from landscape.numerics.random import rademacher
+from landscape.curvature import LinearOperator, matmat
+from landscape.numerics import orthonormal, rademacher
 from landscape.spectra.quadrature import Estimate, mean_of
 
 

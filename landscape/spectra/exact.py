@@ -11,10 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from landscape.curvature.objective import Objective, Term, derivatives, leaf, vjp
-from landscape.curvature.operators import LinearOperator, Progress, to_dense
-from landscape.numerics.dense import eigh
-from landscape.spectra.lanczos import FloatArray
+from landscape.curvature import LinearOperator, Objective, Progress, Term, derivatives, leaf, to_dense, vjp
+from landscape.numerics import FloatArray, eigh
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
+from landscape.numerics import FloatArray, IntArray
 
 # Where a softmax is saturated its curvature W vanishes, but not its gradient. Any W > 0 keeps g = A'q exact (below), so
 # eigenvalues of W are raised to this: ridge solutions then hold to about 1e-6.

@@ -14,10 +14,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from landscape.curvature.operators import LinearOperator, Progress
-from landscape.numerics.jackknife import leave_one_out, student
-from landscape.numerics.random import rademacher
-from landscape.spectra.lanczos import Deflated, Eigenpairs, FloatArray, Tridiagonal, lanczos, lanczos_many
+from landscape.curvature import LinearOperator, Progress
+from landscape.numerics import FloatArray, leave_one_out, rademacher, student
+from landscape.spectra.krylov import Deflated, Eigenpairs, Tridiagonal, lanczos, lanczos_many
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,9 @@ from scipy.optimize import minimize  # pyright: ignore[reportMissingTypeStubs, r
 from scipy.special import gammaln  # pyright: ignore[reportMissingTypeStubs, reportUnknownVariableType]
 from torch import Tensor
 
-from landscape.curvature.objective import Objective
-from landscape.spectra.lanczos import FloatArray
-from landscape.spectra.quadrature import Estimate, mean_of
+from landscape.curvature import Objective
+from landscape.numerics import FloatArray
+from landscape.spectra import Estimate, mean_of
 from landscape.surfaces.basin import unit_rays
 
 ROUNDS = 4  # of the multiplier's updates

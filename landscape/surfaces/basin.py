@@ -13,11 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from landscape.curvature.objective import Objective
-from landscape.curvature.operators import LinearOperator
-from landscape.numerics.random import normal
-from landscape.spectra.lanczos import FloatArray, eigenpairs
-from landscape.spectra.quadrature import Estimate, mean_of
+from landscape.curvature import LinearOperator, Objective
+from landscape.numerics import FloatArray, normal
+from landscape.spectra import Estimate, eigenpairs, mean_of
 
 Loss = Callable[[Tensor], float]  # z (k,) -> the mean loss
 

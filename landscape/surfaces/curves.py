@@ -13,10 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from landscape.curvature.objective import Objective
-from landscape.numerics.random import generator
-from landscape.spectra.lanczos import FloatArray
-from landscape.spectra.quadrature import Estimate
+from landscape.curvature import Objective
+from landscape.numerics import FloatArray, generator
+from landscape.spectra import Estimate
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from landscape.curvature.operators import groups
-from landscape.numerics.dense import orthonormal
-from landscape.numerics.random import normal
-from landscape.spectra.lanczos import FloatArray
+from landscape.curvature import groups
+from landscape.numerics import FloatArray, normal, orthonormal
 
 ROWS = 2**16  # of directions at a time, in float64
 APART = 1e-6  # of the longest: points or directions closer to the span of the others are on it

@@ -16,8 +16,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from landscape.curvature.operators import Progress
-from landscape.spectra.lanczos import FloatArray
+from landscape.curvature import Progress
+from landscape.numerics import FloatArray
 from landscape.surfaces.directions import ROWS, gram, nonzero
 
 Evaluate = Callable[[Tensor], npt.ArrayLike]  # a point (k,) -> numbers (m,), for instance every example's loss, or one number

@@ -8,7 +8,7 @@ from landscape_cases import CASES, Case
 
 from landscape import CrossEntropy, GaussNewton, Hessian, Tangent, to_dense
 from landscape.curvature.kept_graphs import MEMORY
-from landscape.prediction.proximal_path import CLOSE, proximal_path
+from landscape.prediction.proximal import CLOSE, proximal_path
 
 cases = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 classed = pytest.mark.parametrize("case", [case for case in CASES if isinstance(case.criterion, CrossEntropy)], ids=lambda case: case.name)

@@ -10,7 +10,7 @@ from scipy.integrate import quad
 from scipy.optimize import brentq
 
 from landscape import Objective, angular_width, around
-from landscape.spectra.lanczos import FloatArray
+from landscape.spectra.krylov import FloatArray
 from landscape.surfaces.basin import unit_rays
 
 LEVEL = 0.1

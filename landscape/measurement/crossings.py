@@ -14,9 +14,8 @@ import numpy.typing as npt
 
 from landscape.measurement.probit import WIDE, passage
 from landscape.measurement.robust_regression import failed, huber_lines, interval, residual_bootstrap
-from landscape.numerics.random import Stream, generator
+from landscape.numerics import FloatArray, Stream, generator
 
-FloatArray = npt.NDArray[np.float64]
 Positions = npt.NDArray[np.intp]
 
 REACH, LEAST = 1.3, 7  # the line is through runs within REACH in log k of the crossing, and beyond the LEAST nearest ones

@@ -11,16 +11,13 @@ from dataclasses import dataclass
 from typing import Literal, cast
 
 import numpy as np
-import numpy.typing as npt
 import scipy.linalg  # pyright: ignore[reportMissingTypeStubs]
 import torch
 from torch import Tensor
 
-from landscape.curvature.operators import LinearOperator, Progress, matmat
-from landscape.numerics.dense import eigh, orthonormal
-from landscape.numerics.random import normal
+from landscape.curvature import LinearOperator, Progress, matmat
+from landscape.numerics import FloatArray, eigh, normal, orthonormal
 
-FloatArray = npt.NDArray[np.float64]
 Which = Literal["top", "bottom", "magnitude"]
 
 NEWS = 1e-6  # of the largest eigenvalue: what another round must gain to be worth one more

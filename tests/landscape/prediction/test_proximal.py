@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from landscape import Objective
-from landscape.prediction.proximal_path import CLOSE, LOOSE, MOST_POINTS, proximal_path, proximal_point
+from landscape.prediction.proximal import CLOSE, LOOSE, MOST_POINTS, proximal_path, proximal_point
 
 
 def objective(f, size: int) -> Objective:

@@ -4,7 +4,7 @@ import torch
 from landscape_cases import CASES
 
 from landscape import DenseOperator, Hessian, eigenpairs, lanczos, lanczos_many, to_dense
-from landscape.spectra.lanczos import Which
+from landscape.spectra.krylov import Which
 
 
 def prescribed(eigenvalues: list[float], seed: int = 0) -> DenseOperator:

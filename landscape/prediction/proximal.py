@@ -16,7 +16,7 @@ import scipy.optimize  # pyright: ignore[reportMissingTypeStubs]
 import torch
 from torch import Tensor
 
-from landscape.curvature.objective import Objective
+from landscape.curvature import Objective
 
 DOWN = 4.0  # by which kappa falls from one point to the next
 FIRST_GAIN = 0.02  # of the initial loss: a quadratic's first point gains at most this

@@ -1,0 +1,26 @@
+"""Packages whose names are loaded when they are asked for, so that neither `--help` nor a listing imports torch."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+
+def on_demand(package: str, init: str) -> Callable[[str], Any]:
+    """A `__getattr__` for the package whose `__init__` is the file `init`: it imports a name from where the file says.
+
+    The file lists its public names once, as imports under `if TYPE_CHECKING:`, which a type checker reads as well.
+    """
+    blocks = [node for node in ast.parse(Path(init).read_text()).body if isinstance(node, ast.If)]
+    imports = [node for block in blocks for node in block.body if isinstance(node, ast.ImportFrom)]
+    homes = {alias.name: str(node.module) for node in imports for alias in node.names}
+
+    def get(name: str) -> Any:
+        if name not in homes:
+            raise AttributeError(f"module '{package}' has no attribute '{name}'")
+        return getattr(import_module(homes[name]), name)
+
+    return get
