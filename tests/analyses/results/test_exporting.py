@@ -16,7 +16,7 @@ from analyses.runs.run_inputs import inputs, plain_scorer
 from analyses.specs.spec import Spec
 from analyses.store.run_store import Row, Store
 from apet.errors import UsageError
-from apet.methods.tunable import artefact
+from apet.methods import artefact
 
 MODELS = {"t5": {"model": "mini-t5-130k"}, "bloom": {"model": "mini-bloom-120k"}, "bert": {"model": "mini-bert-120k", "readout": "words"}}
 

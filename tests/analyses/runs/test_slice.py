@@ -172,7 +172,7 @@ def test_the_quadratic_model_touches_the_loss(folder, tmp_path):
 def test_roughness_leaves_out_losses_and_models_of_the_same_examples(folder, tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr("analyses.runs.slice.GROUPS", 5)
-    monkeypatch.setattr("landscape.surfaces.basin.roughness", lambda *arguments: (seen.append(arguments), roughness(*arguments))[1])
+    monkeypatch.setattr("landscape.surfaces.roughness", lambda *arguments: (seen.append(arguments), roughness(*arguments))[1])
     rows, arrays = sliced(replace(LINE, directions="gradient"), Store(tmp_path), folder)
     ((values, model, weights),) = seen
     assert values.shape == model.shape == (5, 5)
@@ -343,7 +343,7 @@ def test_what_cannot_be_sliced_says_why(runs, folder, tmp_path, monkeypatch):
     with pytest.raises(UsageError, match="losses and hits, at most"):
         check(replace(LINE, metric=True), inputs(LINE, folder))
     monkeypatch.setattr("analyses.runs.slice.MOST_LOSSES", 100)
-    monkeypatch.setattr("landscape.surfaces.slices.slice_of", None)
+    monkeypatch.setattr("landscape.surfaces.slice_of", None)
     with pytest.raises(UsageError, match="fewer points, or fewer examples"):
         run(LINE, store, folder)
 

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from apet.errors import MissingInput, UsageError
-from apet.methods.tunable import artefact, shira, space_of
+from apet.methods import artefact, shira, space_of
 from apet.models.loading import Loaded, load_model
 from apet.subspaces.coordinates import Coordinates
 from apet.subspaces.placement import KEYS, digest, place
@@ -72,7 +72,7 @@ def test_a_new_process_gives_the_same_logits_bitwise(base, tmp_path: Path):
 import torch; torch.set_num_threads({torch.get_num_threads()})
 from pathlib import Path
 from safetensors.torch import load_file
-from apet.methods.tunable import artefact
+from apet.methods import artefact
 from apet.models.loading import load_model
 known, base = load_file({str(tmp_path / "expected")!r}), load_model("mini-t5-240k")
 artefact.load(Path({str(tmp_path / "a")!r})).attach(base.model, base.fingerprint)

@@ -50,7 +50,7 @@ def test_a_task_has_label_words_and_accuracy_or_texts_and_their_metric(task):
 def test_label_words_differ_in_their_first_piece_under_the_ladders_tokenizer():
     from tokenizers import Tokenizer
 
-    tokenizer = Tokenizer.from_file(str(Path(__file__).parents[3] / "apet" / "weights" / "tokenizer" / "tokenizer.json"))
+    tokenizer = Tokenizer.from_file(str(Path(__file__).parents[3] / "apet" / "models" / "weights" / "tokenizer" / "tokenizer.json"))
     for task in (task for task in TASKS.values() if not task.images):
         first = [tokenizer.encode(word, add_special_tokens=False).ids[0] for word in task.words]
         assert len(set(first)) == task.classes, task.name
