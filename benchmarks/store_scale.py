@@ -26,11 +26,11 @@ SEEDS, SCALARS, BINS = 20, 30, 20
 
 def specs(count: int) -> list:
     """`count` different runs: models x tasks x k x seeds."""
-    from analyses.specs import Spec
+    from analyses.specs import TrainSpec
 
     ks = count // (len(MODELS) * len(TASKS) * SEEDS)
     cells = ((m, t, k, s) for m in MODELS for t in TASKS for k in range(1, ks + 1) for s in range(SEEDS))
-    return [Spec(model=model, task=task, k=10 * k, position_seed=seed).resolved() for model, task, k, seed in cells]
+    return [TrainSpec(model=model, task=task, k=10 * k, position_seed=seed).resolved() for model, task, k, seed in cells]
 
 
 def identify(spec, data) -> str:
@@ -41,6 +41,7 @@ def identify(spec, data) -> str:
 def fill(root: Path, count: int) -> None:
     import numpy as np
 
+    from analyses.specs import spec_dict
     from analyses.store import Row, Store
 
     os.fsync = lambda descriptor: None
@@ -54,7 +55,7 @@ def fill(root: Path, count: int) -> None:
             for quantity, value in zip(scalars, values, strict=True)
         ]
         rows += [Row(spec.model, 10**6, spec.task, "entries", float(i), note=f"layer: {i}", **common) for i in range(BINS)]
-        store.commit(name, vars(spec), rows, {"z": values}, {"seconds": 60.0, "peak_gb": 1.0})
+        store.commit(name, spec_dict(spec), rows, {"z": values}, {"seconds": 60.0, "peak_gb": 1.0})
 
 
 def ask(question: str, root: Path, count: int) -> dict[str, float]:

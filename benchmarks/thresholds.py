@@ -65,12 +65,12 @@ class World:
 
 def search(world: World, target: Any, score: Callable[[float], float]) -> list[tuple[float | None, float | None, float | None]]:
     """(k*, low, high) at each of LEVELS, as the program answers; None for what it does not say. `score` turns a gap into a run's score."""
-    from analyses.specs import Spec
+    from analyses.specs import Spec, TrainSpec, spec_dict
     from analyses.store import Row
     from analyses.studies import Search, searching
     from analyses.thresholds import Run, measure
 
-    base = Spec(model="mini-t5-240k", task="mini-sentiment", examples=64, early_stop=False, k=1)
+    base = TrainSpec(model="mini-t5-240k", task="mini-sentiment", examples=64, early_stop=False, k=1)
     quantity, split = ("loss", "train") if target.on_loss else ("accuracy", "validation")
     untuned = {"loss": 0.7, "accuracy": 0.5, "chance": 0.5}
 
@@ -79,7 +79,7 @@ def search(world: World, target: Any, score: Callable[[float], float]) -> list[t
         rows = [Row("m", 1, spec.task, quantity, score(world.gap(spec.k or 0, number)), split=split, k=spec.k)]
         rows += [Row("m", 1, spec.task, f"initial_{quantity}", untuned[quantity], split=split, k=spec.k)]
         rows += [Row("m", 1, spec.task, "chance", untuned["chance"], split="validation", k=spec.k)]
-        return Run(f"{spec.k} {number}", vars(spec), rows)
+        return Run(f"{spec.k} {number}", spec_dict(spec), rows)
 
     made: dict[Spec, Run] = {}
     for batch in searching([base], Search(target, None, RUNS, LOWEST, HIGHEST), {}, [], made.get):

@@ -9,7 +9,7 @@ from device_cases import ALLOWED, MASKS, HostReads
 from analyses.runs.cached_losses import Evaluated
 from analyses.runs.evaluation_point import matrix_at, point
 from analyses.runs.run_inputs import Context, Inputs
-from analyses.specs.spec import spec_from
+from analyses.specs import spec_from
 from apet.gram.jacobian import Passes
 from apet.machine.processes import accelerator_for
 from apet.methods.tunable import Choice, mount

@@ -9,9 +9,10 @@ import pytest
 from typer.testing import CliRunner
 
 from analyses.results.training_table import write_table
+from analyses.terminal.printing import _finite
 from apet.errors import UsageError
 from apet.tasks.table import load_task
-from cli import _finite, app
+from cli import app
 
 
 def call(*arguments: object) -> tuple[int, str, str]:

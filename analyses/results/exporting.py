@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from analyses.runs import model_of, plain_scorer
-from analyses.specs import Spec, spec_from
+from analyses.specs import Spec, TrainSpec, spec_from
 from analyses.store import Store
 from apet.errors import MissingInput, UsageError, lookup
 from apet.files import atomic_path
@@ -27,7 +27,7 @@ def export(run: Path, form: str, out: Path) -> dict[str, Any]:
     if not store.done(run.name):
         raise MissingInput(f"no finished run in {run}")
     spec = spec_from(store.spec(run.name))
-    if spec.kind != "train" or spec.method != "apet":
+    if not isinstance(spec, TrainSpec) or spec.method != "apet":
         raise UsageError(f"{run.name} is a {spec.kind} run of method {spec.method}: only tuned entries (apet) are exported")
     if spec.subspace != "coordinates":
         raise UsageError(

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from apet.exports import on_demand
 
 if TYPE_CHECKING:
-    from analyses.runs.evaluation_point import fields_at, trajectory_steps
+    from analyses.runs.evaluation_point import along_trajectory, fields_at
     from analyses.runs.execute import check, compute, cost, fail, gradients, identify, run
     from analyses.runs.predict import HALF
     from analyses.runs.proximal_paths import LINEAR

@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 
 from analyses.runs.run_inputs import Context, Inputs, mounted_for, origin, scorer_for, subsets
-from analyses.specs import Spec
+from analyses.specs import SliceSpec, SpectrumSpec
 from analyses.store import Row, Store
 from apet.errors import MissingInput, UsageError
 
+PointSpec = SpectrumSpec | SliceSpec
 METHODS_FIELDS = ("model", "random_init", "task", "method", "max_length", "weights")  # what a slice shares with a method's run
 SUBSPACE = ("model", "random_init", "task", "k", "matched", "subspace", "operations", "scope", "unit", "order", "position_seed")
 PLACED = ("k", "matched", "unit", "order", "position_seed")  # which of the entries that the rest names are tuned
@@ -44,7 +45,7 @@ class Point:
 
 
 @contextmanager
-def point(spec: Spec, found: Inputs, context: Context) -> Iterator[Point]:
+def point(spec: PointSpec, found: Inputs, context: Context) -> Iterator[Point]:
     """Mount the subspace; the model is as it was when the block ends. Several processes take every so-many-th batch each."""
     import torch
 
@@ -66,7 +67,7 @@ def point(spec: Spec, found: Inputs, context: Context) -> Iterator[Point]:
     else:
         subspace, labels = Coordinates(ends.space, index), ends.space.labels(index)
         theta = subspace.pull({name: plain(p).detach() for name, p in all_names(model).items()})
-    several = spec.kind == "slice" and pays(model, subspace)
+    several = spec.many_points and pays(model, subspace)
     many = Many(model, subspace, scorer.logits) if several else None
     with subspace.attach(model) as attached:
 
@@ -104,7 +105,7 @@ class _Ends:
     projection: Any = None  # of the point's subspace, where its coordinates are no entries
 
 
-def _ends(spec: Spec, found: Inputs, model: Any, scorer: Any, examples: list, context: Context) -> _Ends:
+def _ends(spec: PointSpec, found: Inputs, model: Any, scorer: Any, examples: list, context: Context) -> _Ends:
     from apet.methods import space_of
 
     store = Store(context.folder.parent)
@@ -123,7 +124,7 @@ def _ends(spec: Spec, found: Inputs, model: Any, scorer: Any, examples: list, co
     return _Ends(mounted.space if whole is None else whole, (here, z), others, whole is not None, projection)
 
 
-def found_by(spec: Spec, found: Inputs, context: Context, index: np.ndarray) -> np.ndarray:
+def found_by(spec: PointSpec, found: Inputs, context: Context, index: np.ndarray) -> np.ndarray:
     """z (k,) at the end of the run `spec.at`, or at the look at `spec.at_step`; it must have tuned the same entries `index`."""
     assert spec.at is not None
     store, _, arrays = _tuned(spec.at, spec, found, context, SUBSPACE)
@@ -139,24 +140,24 @@ def found_by(spec: Spec, found: Inputs, context: Context, index: np.ndarray) -> 
 
 
 def _tuned(
-    run_id: str, spec: Spec, found: Inputs, context: Context, same: tuple[str, ...]
+    run_id: str, spec: PointSpec, found: Inputs, context: Context, same: tuple[str, ...]
 ) -> tuple[Store, dict, dict[str, np.ndarray]]:  # fmt: skip
     """(store, spec, arrays) of a finished run of apet that agrees with `spec` in the fields `same`, in base model and in data."""
     store = Store(context.folder.parent)
     if not store.done(run_id):
         raise MissingInput(f"no finished run {run_id} in {store.root}")
     other, arrays = store.spec(run_id), store.arrays(run_id)
-    if spec.kind == "slice" and _of_method(other):
+    if spec.many_points and _of_method(other):
         _check_kept(run_id, other, arrays)
     elif other["kind"] != "train" or "z" not in arrays or any(name.startswith("head.") for name in arrays):
         raise UsageError(f"{run_id} is no run of apet in words: only of those the optimum is a point of this subspace")
-    same = (*same, *(["weights"] if spec.kind == "slice" else []))  # spectra are of the pretrained ones
+    same = (*same, *(["weights"] if spec.in_float32 else []))
     for name in (*same, *(["train_seed"] if spec.random_init else [])):  # which draws the weights
-        if other.get(name, getattr(Spec, name)) != getattr(spec, name):
+        if other[name] != getattr(spec, name):
             raise UsageError(
                 f"{run_id} has {name} {other[name]}, this {spec.kind} {getattr(spec, name)}: they are not of the same subspace"
             )
-    _check_origin(run_id, store.rows(run_id)[0], replace(spec, weights=other.get("weights", Spec.weights)), found)
+    _check_origin(run_id, store.rows(run_id)[0], spec, found, other["weights"])
     return store, other, arrays
 
 
@@ -170,9 +171,9 @@ def _check_positions(run_id: str, arrays: dict[str, np.ndarray], index: np.ndarr
         raise UsageError(f"{run_id} tuned other entries than its seed names now: it was made by another version, run it again")
 
 
-def _check_origin(run_id: str, row: Row, spec: Spec, found: Inputs) -> None:
-    """UsageError unless the run, which has rows like `row`, was made of the base model and the data that are here now."""
-    here = origin(spec, found)
+def _check_origin(run_id: str, row: Row, spec: PointSpec, found: Inputs, dtype: str) -> None:
+    """UsageError unless the run, which has rows like `row`, was made of the base model (in `dtype`) and the data that are here now."""
+    here = origin(spec, found, dtype)
     if row.weights != here["weights"]:
         raise UsageError(f"{run_id} tuned {spec.model} with the weights {row.weights}, this model's weights are {here['weights']}")
     if row.data != here["data"]:
@@ -181,7 +182,7 @@ def _check_origin(run_id: str, row: Row, spec: Spec, found: Inputs) -> None:
 
 def _of_method(spec: dict[str, Any]) -> bool:
     """Whether a run trained a whole method, not apet or a subspace of one."""
-    return spec["kind"] == "train" and spec["method"] != "apet" and spec.get("subspace", "coordinates") == "coordinates"
+    return spec["kind"] == "train" and spec["method"] != "apet" and spec["subspace"] == "coordinates"
 
 
 def _check_kept(run_id: str, other: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
@@ -195,7 +196,9 @@ def _check_kept(run_id: str, other: dict[str, Any], arrays: dict[str, np.ndarray
         raise UsageError(f"{run_id} is a run of {method} that did not keep where it ended: 'train --method {method} --keep-end' does")
 
 
-def _end_of(run_id: str, spec: Spec, found: Inputs, context: Context, model: Any, space: Any, whole: Any) -> tuple[np.ndarray, np.ndarray]:
+def _end_of(
+    run_id: str, spec: PointSpec, found: Inputs, context: Context, model: Any, space: Any, whole: Any
+) -> tuple[np.ndarray, np.ndarray]:
     """(entries, z) where another run ended, which may have tuned other entries of the same `space`, or else of the `whole` model."""
     from apet.methods import space_of
     from apet.subspaces import place
@@ -227,7 +230,7 @@ def fields_at(store: Store, run_id: str, methods: bool = False) -> dict[str, Any
         return {name: spec[name] for name in METHODS_FIELDS} | _drawn_from(spec)
     if spec["kind"] != "train" or spec["method"] != "apet":
         raise UsageError(f"{run_id} is a {spec['kind']} run of method {spec['method']}: only runs of apet end at a point of the subspace")
-    return {name: spec.get(name, getattr(Spec, name)) for name in (*SUBSPACE, "max_length", "weights")} | _drawn_from(spec)
+    return {name: spec[name] for name in (*SUBSPACE, "max_length", "weights")} | _drawn_from(spec)
 
 
 def _drawn_from(spec: dict[str, Any]) -> dict[str, Any]:
@@ -242,7 +245,18 @@ def trajectory_steps(store: Store, run_id: str) -> list[int]:
     return [int(step) for step in arrays["history"][:, 0]] if "trajectory" in arrays else []
 
 
-def named(spec: Spec) -> str:
+def along_trajectory(spec: SpectrumSpec, store: Store) -> list[SpectrumSpec]:
+    """The spec at every step of its run's trajectory. UsageError where it names no run or one step, or the run kept none."""
+    if spec.at is None:
+        raise UsageError("along the trajectory of a run, and no run is given", at=...)
+    if spec.at_step is not None:
+        raise UsageError(f"along the whole trajectory, and one step is given (at_step = {spec.at_step})")
+    if not (steps := trajectory_steps(store, spec.at)):
+        raise UsageError(f"{spec.at} kept no trajectory, which a run does with trajectory: true")
+    return [replace(spec, at_step=step) for step in steps]
+
+
+def named(spec: PointSpec) -> str:
     """Where it is, for the note of a row; "" for the pretrained point."""
     return "" if spec.at is None else f" at {spec.at}" + ("" if spec.at_step is None else f" step {spec.at_step}")
 

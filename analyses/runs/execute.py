@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import platform
-import sys
 import time
 import traceback
 from contextlib import ExitStack
@@ -13,21 +12,25 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from analyses.runs.predict import by_lanczos, products
-from analyses.runs.proximal_paths import LINEAR, path_gradients
-from analyses.runs.registry import RUNS
-from analyses.runs.run_inputs import Context, Inputs, Report, fingerprints, identity_of_model, inputs, kept_verbaliser, row_maker, subsets
-from analyses.runs.slice import planned, slice_gradients
-from analyses.runs.spectrum import route
-from analyses.runs.train import examples_a_step, most_steps
-from analyses.specs import Spec
-from analyses.store import FAILED, Row, Store, spec_dict
+from analyses.runs.registry import RUN_KINDS
+from analyses.runs.run_inputs import (
+    Context,
+    Inputs,
+    Planned,
+    Report,
+    fingerprints,
+    identity_of_model,
+    inputs,
+    kept_verbaliser,
+    row_maker,
+    subsets,
+)
+from analyses.specs import Spec, spec_dict
+from analyses.store import FAILED, Row, Store
 from apet.errors import ApetError, Interrupted, UsageError
 from apet.files import WriteError, write_whole, writing
 from apet.machine import everywhere, main_process, peak_bytes, reset_peak, world_size
-from apet.methods import check_displacing
 from apet.subspaces import Costs, current, for_machine, using
-from apet.tasks import TASKS
 
 log = logging.getLogger(__name__)
 KEPT = "the label words' prior is that of apet.json in {}, not measured on this model"
@@ -46,38 +49,30 @@ def identify(spec: Spec, data: Path | None) -> str:
 
 
 def check(spec: Spec, found: Inputs) -> dict[str, Any]:
-    """What the run will do, before it does it: sizes, memory, cost. Raises UsageError for a k outside the space."""
+    """What the run will do, before it does it: sizes, memory, cost. Raises UsageError for what cannot be done here."""
     from apet.methods import count, space_of
 
-    spec = spec.resolved()
-    space = space_of(found.loaded.model, spec.operation_names, spec.scope, dry=True)
-    k, projected = count(spec.matched, found.loaded.model) if spec.matched else spec.k, spec.subspace != "coordinates"
-    size = count(spec.method, found.loaded.model) if projected and spec.method != "apet" else space.size
-    if k is not None and k > size:
-        raise UsageError(f"k = {k} is over the {size} parameters in scope of {spec.model}")
-    if spec.weights != "float32" and not projected and spec.method in ("full", "lora", "bitfit", "adapter"):
-        raise UsageError(f"{spec.method} tunes tensors of the model's own type, in which {spec.weights} would swallow small steps")
-    if spec.keep_end:
-        check_displacing(spec.method, found.loaded.model)
-    if world_size() > 1 and (spec.optimizer == "lbfgs" or _from_gram(spec)):
-        what = "--optimizer lbfgs" if spec.kind == "train" else "a prediction from the Gram matrix"
+    spec, model = spec.resolved(), found.loaded.model
+    kind = RUN_KINDS[spec.kind]
+    space = space_of(model, spec.operation_names, spec.scope, dry=True)
+    size = count(spec.method, model) if spec.projected and spec.method != "apet" else space.size
+    examples, _ = subsets(spec, found)
+    planned = Planned(found, examples, count(spec.matched, model) if spec.matched else spec.k, space.layers)
+    if planned.k is not None and planned.k > size:
+        raise UsageError(f"k = {planned.k} is over the {size} parameters in scope of {spec.model}")
+    if world_size() > 1 and (what := kind.alone(spec)):
         raise UsageError(f"{what} takes one process, and {world_size()} were started: run it without accelerate launch or torchrun")
-    train, _ = subsets(spec, found)
-    if not train:
-        raise UsageError(f"{spec.task} has too few training examples to set some aside: use --no-early-stop, or more of them")
-    if spec.examples is not None and spec.examples > len(train):
-        raise UsageError(f"examples = {spec.examples}, but {spec.task} has {len(train)} training examples")
-    if spec.test and "test" not in found.data.splits:
-        raise UsageError(f"{spec.task} has no labelled test split here")
+    more = kind.plan(spec, planned)
+    if spec.examples is not None and spec.examples > len(examples):
+        raise UsageError(f"examples = {spec.examples}, but {spec.task} has {len(examples)} training examples")
     return {
         "run_id": run_id(spec, found),
         "spec": spec_dict(spec),
         "parameters": found.loaded.parameters,
         "in_scope": size,
-        "k": k,
-        "train_examples": len(train),
-        **(planned(spec, len(train)) if spec.kind == "slice" else {}),
-        **({} if spec.kind != "spectrum" or k is None else dict(zip(("algorithm", "products"), route(spec, k, space.layers), strict=True))),
+        "k": planned.k,
+        "train_examples": len(examples),
+        **more,
         "gradient_equivalents": cost(spec, found),
         "repeated_examples": found.data.repeated,
         **({} if kept_verbaliser(spec, found.loaded.form) is None else {"prior": KEPT.format(spec.model)}),
@@ -91,19 +86,7 @@ def cost(spec: Spec, found: Inputs) -> int:
 
 def gradients(spec: Spec, examples: int) -> int:
     """At most how many example-gradients the run takes on so many examples (a curvature product counts two)."""
-    if spec.kind == "train":
-        return most_steps(spec) * examples_a_step(spec, examples)
-    if spec.kind == "predict":
-        quadratic = examples * max(1, TASKS[spec.task].classes - 1) if _from_gram(spec) else 2 * examples * products(spec)
-        quadratic += path_gradients(spec, examples, LINEAR) if by_lanczos(spec) else 0
-        return quadratic + (path_gradients(spec, examples) if spec.path else 0)
-    if spec.kind == "slice":
-        return slice_gradients(spec, examples)
-    return 2 * examples * route(spec, spec.k or sys.maxsize)[1]
-
-
-def _from_gram(spec: Spec) -> bool:
-    return spec.kind == "predict" and spec.k is None and spec.matched is None and not by_lanczos(spec)
+    return RUN_KINDS[spec.kind].gradients(spec, examples)
 
 
 def run(
@@ -148,7 +131,7 @@ def compute(
         check(spec, found)
         costs, source = _costs(spec, device, context)
         with using(costs):
-            rows, arrays = RUNS[spec.kind](spec, found, context)
+            rows, arrays = RUN_KINDS[spec.kind].run(spec, found, context)
         if kept_verbaliser(spec, found.loaded.form) is not None:
             log.warning(KEPT.format(spec.model))
             rows = [*rows, row_maker(spec, found)("kept_prior", 1.0, note=KEPT.format(spec.model))]
@@ -164,7 +147,7 @@ def compute(
         "weights": found.loaded.fingerprint, "kernels": {**asdict(costs), "from": source}, **versions(),
     }  # fmt: skip
     if main_process():
-        store.commit(name, spec_dict(spec), [replace(row, run_id=name) for row in rows], arrays, env)
+        store.commit(name, spec_dict(spec.resolved()), [replace(row, run_id=name) for row in rows], arrays, env)
 
 
 def _costs(spec: Spec, device: str, context: Context) -> tuple[Costs, str]:
@@ -190,7 +173,7 @@ def _costs(spec: Spec, device: str, context: Context) -> tuple[Costs, str]:
 def fail(spec: Spec, name: str, store: Store, reason: str, trace: str = "") -> None:
     """Commit a run as failed, `reason` in one line."""
     row = Row(spec.model, 0, spec.task, "failed", 1.0, name, spec.kind, spec.protocol, k=spec.k, note=reason, **spec.tuned)
-    store.commit(name, spec_dict(spec), [row], {}, {"seconds": 0.0, "traceback": trace, **versions()}, FAILED)
+    store.commit(name, spec_dict(spec.resolved()), [row], {}, {"seconds": 0.0, "traceback": trace, **versions()}, FAILED)
 
 
 def _line(error: Exception) -> str:

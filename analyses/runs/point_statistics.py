@@ -14,7 +14,7 @@ import numpy as np
 from analyses.runs.cached_losses import Evaluated
 from analyses.runs.evaluation_point import Point, gauss_newton_spectrum, matrix_at, recorded
 from analyses.runs.run_inputs import Context
-from analyses.specs import Spec
+from analyses.specs import SliceSpec
 from analyses.store import Row
 from apet.tasks import TASKS
 
@@ -31,19 +31,19 @@ CURVE_STEPS = 100
 NUMBERS = 1 + 2 * RAYS + 1 + 27 * RAYS  # points that are asked for: both ways, and a bracket that is halved
 
 
-def numbers_gradients(spec: Spec, examples: int) -> int:
+def numbers_gradients(spec: SliceSpec, examples: int) -> int:
     """About how many example-gradients `about` takes."""
     products = 2 * LANCZOS_STEPS + (PROBES * LANCZOS_STEPS if _classes(spec) is None else 1)
     widths = 1 + (spec.at is not None)
     return examples * (NUMBERS // 3 + STARTS * STEPS * 4 // 3 + 2 * products + widths * DRAWS * SEARCH * 4 // 3)
 
 
-def _classes(spec: Spec) -> int | None:
+def _classes(spec: SliceSpec) -> int | None:
     return TASKS[spec.task].classes or None if spec.task in TASKS else None
 
 
 def about(
-    spec: Spec, here: Point, gradient: Any, norm: float, context: Context, evaluated: Evaluated, make: Callable[..., Row]
+    spec: SliceSpec, here: Point, gradient: Any, norm: float, context: Context, evaluated: Evaluated, make: Callable[..., Row]
 ) -> list[Row]:
     """Rows of the point's numbers; `evaluated` measures the training loss."""
     from landscape.surfaces import basin_width, hessian_ratio, sharpness_average, sharpness_worst
@@ -83,7 +83,7 @@ def _width_rows(width: Any, norm: float, edge: str, make: Callable[..., Row]) ->
     return [make("basin_width", width.mean.value / norm, stderr=width.mean.stderr / norm, target=LEVEL, note_too=note)]
 
 
-def _angular_dimension(spec: Spec, here: Point, norm: float) -> tuple[float, float]:
+def _angular_dimension(spec: SliceSpec, here: Point, norm: float) -> tuple[float, float]:
     """k - N_eff(2 LEVEL / |theta|^2) of the Gauss-Newton matrix, and its standard error: exact where there are classes.
 
     The local angular dimension of the quadratic's sub-level set as seen from |theta| away (Larsen et al. 2021, arXiv 2107.05802).
@@ -99,7 +99,7 @@ def _angular_dimension(spec: Spec, here: Point, norm: float) -> tuple[float, flo
     return len(here.z) - found.value, found.stderr
 
 
-def _searched(spec: Spec, here: Point, level: float, norm: float, context: Context, make: Callable[..., Row]) -> list[Row]:
+def _searched(spec: SliceSpec, here: Point, level: float, norm: float, context: Context, make: Callable[..., Row]) -> list[Row]:
     """The same of the loss itself, from below: as seen from |theta| away in random directions, and of a run's end from where it began."""
     import torch
 
@@ -120,7 +120,7 @@ def _searched(spec: Spec, here: Point, level: float, norm: float, context: Conte
 
 
 def between(
-    spec: Spec, here: Point, context: Context, evaluated: Evaluated, make: Callable[..., Row]
+    spec: SliceSpec, here: Point, context: Context, evaluated: Evaluated, make: Callable[..., Row]
 ) -> tuple[list[Row], dict[str, np.ndarray]]:
     """Rows of the straight path to the other run, and with `curve` of a low one: losses at t in 0..1, and the barrier of each split."""
     from landscape.surfaces import low_curve, straight

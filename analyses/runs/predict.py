@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from analyses.runs.evaluation_point import matrix_at, point
-from analyses.runs.proximal_paths import A_GRADIENT, KNOWN, LINEAR, counted, curvature_gradients, linear_arrays, path_arrays
+from analyses.runs.proximal_paths import A_GRADIENT, KNOWN, LINEAR, counted, curvature_gradients, linear_arrays, path_arrays, path_gradients
 from analyses.runs.run_inputs import Context, Inputs, row_maker, scorer_for, subsets
-from analyses.specs import Spec
+from analyses.specs import PredictSpec, SpectrumSpec, as_kind
 from analyses.store import Row
 from apet.errors import ApetError
 from apet.tasks import TASKS
@@ -25,44 +25,45 @@ Found = tuple[list[Row], dict[str, np.ndarray]]
 HALF = "half_"  # prefix of what half of the examples give
 
 
-def by_lanczos(spec: Spec) -> bool:
-    """Whether the run predicts from products rather than a Gram matrix."""
-    return spec.k is None and spec.matched is None and (spec.algorithm == "lanczos" or not TASKS[spec.task].classes)
+def predict_gradients(spec: PredictSpec, examples: int) -> int:
+    """At most how many example-gradients the run takes on so many examples."""
+    spent = 2 * examples * products(spec) if spec.takes_products else examples * max(1, TASKS[spec.task].classes - 1)
+    spent += path_gradients(spec, examples, LINEAR) if spec.takes_products and not spec.placed else 0
+    return spent + (path_gradients(spec, examples) if spec.path else 0)
 
 
-def products(spec: Spec) -> int:
+def products(spec: PredictSpec) -> int:
     """At most how many products with the matrix, on all of the examples (the half counts half)."""
-    if not by_lanczos(spec):
+    if spec.placed:
         return spec.lanczos_steps + 1
     return round(1.5 * (spec.lanczos_steps * (spec.probes + 2) + KNOWN))
 
 
-def predict_run(spec: Spec, found: Inputs, context: Context) -> Found:
-    if spec.k is not None or spec.matched is not None:
+def predict_run(spec: PredictSpec, found: Inputs, context: Context) -> Found:
+    if spec.placed:
         return _of_placement(spec, found, context)
-    rows, arrays = _from_products(spec, found, context) if by_lanczos(spec) else _from_gram(spec, found, context)
+    rows, arrays = _from_products(spec, found, context) if spec.takes_products else _from_gram(spec, found, context)
     if not spec.path:
         return rows, arrays
     arrays |= path_arrays(_of_everything(spec, found), found, context)
     return [*rows, _spent(spec, found, arrays, "")], arrays
 
 
-def _spent(spec: Spec, found: Inputs, arrays: dict[str, np.ndarray], prefix: str) -> Row:
+def _spent(spec: PredictSpec, found: Inputs, arrays: dict[str, np.ndarray], prefix: str) -> Row:
     """What a path took: its gradients, and the products along it."""
     count, taken = len(subsets(spec, found)[0]), arrays[prefix + "path"][:, 4]
     spent = count * A_GRADIENT[prefix] * taken.sum() + len(taken) * curvature_gradients(spec, count, prefix)
     return row_maker(spec, found)(prefix + "path_example_gradients", float(spent))
 
 
-def _of_everything(spec: Spec, found: Inputs) -> Spec:
+def _of_everything(spec: PredictSpec, found: Inputs) -> SpectrumSpec:
     """The spectrum's spec of all that is in scope as one subspace."""
     from apet.subspaces import ParameterSpace
 
-    size = ParameterSpace.of(found.loaded.model, spec.scope).size
-    return replace(spec, kind="spectrum", method="apet", k=size, matrix="ggn", operations="add", unit="entry", order="random")
+    return as_kind(spec, SpectrumSpec, k=ParameterSpace.of(found.loaded.model, spec.scope).size, matrix="ggn")
 
 
-def _from_gram(spec: Spec, found: Inputs, context: Context) -> Found:
+def _from_gram(spec: PredictSpec, found: Inputs, context: Context) -> Found:
     from apet.gram import gram_matrix
     from apet.scoring import predictions
     from apet.subspaces import ParameterSpace
@@ -88,13 +89,13 @@ def _from_gram(spec: Spec, found: Inputs, context: Context) -> Found:
     return rows, {"gram": gram, "logits": logits, "labels": labels}
 
 
-def _from_products(spec: Spec, found: Inputs, context: Context) -> Found:
+def _from_products(spec: PredictSpec, found: Inputs, context: Context) -> Found:
     """Everything in scope as one subspace, in float32; all of the examples, then half of them."""
     whole = _of_everything(spec, found)
     count = len(subsets(spec, found)[0])
-    arrays, live = _measures(replace(whole, examples=count), found, context, "")
+    arrays, live = _measures(replace(whole, examples=count), spec.steps, found, context, "")
     if count // 2:
-        arrays |= _measures(replace(whole, examples=count // 2), found, context, HALF)[0]
+        arrays |= _measures(replace(whole, examples=count // 2), spec.steps, found, context, HALF)[0]
     make, pairs = row_maker(spec, found), zip(*arrays["along"], strict=True)
     rows = [
         make("initial_loss", float(arrays["loss"][0]), split="train"),
@@ -108,7 +109,7 @@ def _from_products(spec: Spec, found: Inputs, context: Context) -> Found:
     return rows, arrays
 
 
-def _measures(spec: Spec, found: Inputs, context: Context, prefix: str) -> tuple[dict[str, np.ndarray], float]:
+def _measures(spec: SpectrumSpec, steps: int, found: Inputs, context: Context, prefix: str) -> tuple[dict[str, np.ndarray], float]:
     """(arrays, the live share of entries): loss, ceiling (1,); along (2, points): nodes and weights of the gradient; nodes, weights, and
     those of the Gauss-Radau rules. Each with the prefix; of all of the examples also the path of the linearised model."""
     from landscape.spectra import spectral_measure
@@ -124,7 +125,7 @@ def _measures(spec: Spec, found: Inputs, context: Context, prefix: str) -> tuple
             along = spectral_measure(matrix, gradient, spec.lanczos_steps)
             measure = counted(matrix, spec, report)
         ceiling = min(here.objective.size, _rank(here.objective))
-        path = {} if prefix else linear_arrays(here, spec, context)
+        path = {} if prefix else linear_arrays(here, spec, steps, context)
     radau = measure if measure.radau is None else measure.radau
     arrays = {
         "loss": np.array([loss]), "ceiling": np.array([float(ceiling)]), "along": np.stack([along.nodes[0], along.weights[0]]),
@@ -149,11 +150,11 @@ def _rank(objective: Any) -> int:
     return int(weights.sum()) * (choices - 1)
 
 
-def _of_placement(spec: Spec, found: Inputs, context: Context) -> Found:
+def _of_placement(spec: PredictSpec, found: Inputs, context: Context) -> Found:
     """The loss that the quadratic reaches in this placement."""
     from landscape.prediction import placed_drop
 
-    with point(replace(spec, kind="spectrum", method="apet", matrix="ggn"), found, context) as here:
+    with point(as_kind(spec, SpectrumSpec, matrix="ggn"), found, context) as here:
         gradient, loss = here.objective.gradient(here.z), here.objective.loss(here.z)
         context.report("conjugate gradients", 0, spec.lanczos_steps)
         with matrix_at(here, "ggn") as matrix:

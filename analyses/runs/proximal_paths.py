@@ -16,7 +16,7 @@ import numpy as np
 
 from analyses.runs.evaluation_point import Point, gauss_newton_rows_of, graph_memory, matrix_at, point
 from analyses.runs.run_inputs import Context, Inputs
-from analyses.specs import Spec
+from analyses.specs import PredictSpec, SpectrumSpec
 from apet.tasks import TASKS
 
 LINEAR = "linear_"  # prefix of what is of the linearised model
@@ -28,7 +28,7 @@ KNOWN = 10  # eigenpairs that quadrature takes as they are
 Curvature = tuple[np.ndarray, np.ndarray]  # nodes and weights (probes, points) of a spectral measure
 
 
-def path_arrays(spec: Spec, found: Inputs, context: Context) -> dict[str, np.ndarray]:
+def path_arrays(spec: SpectrumSpec, found: Inputs, context: Context) -> dict[str, np.ndarray]:
     """The model's own path; `spec` is of everything in scope, with k its size.
 
     path (P, 5): kappa, loss, |d|, the residual and how many gradients of all examples it took, of every point, the pretrained one first
@@ -50,7 +50,7 @@ def path_arrays(spec: Spec, found: Inputs, context: Context) -> dict[str, np.nda
     return _arrays(path, measures) | {"path_t5": np.array(singles)}
 
 
-def linear_arrays(here: Point, spec: Spec, context: Context) -> dict[str, np.ndarray]:
+def linear_arrays(here: Point, spec: SpectrumSpec, steps: int, context: Context) -> dict[str, np.ndarray]:
     """The linearised model's path, from `here` in everything in scope: as the model's own, with the prefix `LINEAR`, and path_along
     (P, 2, points), nodes and weights of the measure of d at each point (all zero where d = 0)."""
     from landscape.prediction import Tangent
@@ -58,7 +58,7 @@ def linear_arrays(here: Point, spec: Spec, context: Context) -> dict[str, np.nda
 
     with Tangent(here.objective, here.z, memory=graph_memory(here)) as tangent:
         here = replace(here, objective=tangent)
-        path = _followed(here, LINEAR, spec.steps, context)
+        path = _followed(here, LINEAR, steps, context)
         measures: list[Curvature] = []
         alongs: list[Curvature] = []
         for there, each in zip(_points(here, path, context), path, strict=True):
@@ -93,7 +93,7 @@ def _arrays(path: list[Any], measures: list[Curvature]) -> dict[str, np.ndarray]
     return {"path": np.array(points), "path_nodes": nodes, "path_weights": weights}
 
 
-def path_gradients(spec: Spec, examples: int, prefix: str = "") -> int:
+def path_gradients(spec: PredictSpec, examples: int, prefix: str = "") -> int:
     """At most how many example-gradients a path takes, with the spectra along it."""
     from landscape.prediction import MOST_POINTS, MOST_STEPS
 
@@ -101,7 +101,7 @@ def path_gradients(spec: Spec, examples: int, prefix: str = "") -> int:
     return (MOST_POINTS + 1) * (examples * gradients + curvature_gradients(spec, examples, prefix))
 
 
-def curvature_gradients(spec: Spec, examples: int, prefix: str) -> int:
+def curvature_gradients(spec: PredictSpec, examples: int, prefix: str) -> int:
     """How many the spectrum at one point takes at most, on the linearised path with the measure of d; a product counts two."""
     classes = TASKS[spec.task].classes
     if classes and not prefix:
@@ -117,7 +117,7 @@ def _exact(rows: Any) -> Curvature:
     return values[None], np.ones((1, len(values)))
 
 
-def _sampled(there: Point, spec: Spec) -> Curvature:
+def _sampled(there: Point, spec: SpectrumSpec) -> Curvature:
     with matrix_at(there, "ggn") as matrix:
         return _of(counted(matrix, spec))
 
@@ -126,7 +126,7 @@ def _of(measure: Any) -> Curvature:
     return measure.nodes, measure.weights
 
 
-def counted(matrix: Any, spec: Spec, progress: Callable[[int, int], None] | None = None) -> Any:
+def counted(matrix: Any, spec: SpectrumSpec, progress: Callable[[int, int], None] | None = None) -> Any:
     """The measure (landscape.SpectralMeasure) that counts a matrix's eigenvalues: the first ones as they are, the rest by quadrature."""
     from landscape.spectra import eigenpairs, slq
 

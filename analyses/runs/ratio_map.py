@@ -18,19 +18,21 @@ from analyses.runs.point_statistics import LANCZOS_STEPS
 from analyses.runs.replay import named_tensors
 from analyses.runs.run_inputs import Context
 from analyses.runs.slice_directions import Frame
-from analyses.specs import Spec
+from analyses.specs import SliceSpec
 from analyses.store import Row
 from apet.files import write_whole
 
 NAME = "checkpoint.ratios.safetensors"  # the store removes it with the other checkpoints when the run is whole
 
 
-def ratio_gradients(spec: Spec, examples: int) -> int:
+def ratio_gradients(spec: SliceSpec, examples: int) -> int:
     """About how many example-gradients the map takes: a product is two, and a loss a third."""
     return math.ceil(examples * spec.ratio_map**2 * (2 * 2 * LANCZOS_STEPS + 1 / 3))
 
 
-def ratio_map(spec: Spec, here: Point, frame: Frame, context: Context, make: Callable[..., Row]) -> tuple[list[Row], dict[str, np.ndarray]]:
+def ratio_map(
+    spec: SliceSpec, here: Point, frame: Frame, context: Context, make: Callable[..., Row]
+) -> tuple[list[Row], dict[str, np.ndarray]]:
     """Rows and arrays of |l_min / l_max| and what its residuals allow, (ratio_map, ratio_map) as 'ij', over as far as the slice reaches.
 
     NaN where the loss is not finite.
@@ -53,7 +55,7 @@ def ratio_map(spec: Spec, here: Point, frame: Frame, context: Context, make: Cal
     return rows, arrays | {f"hessian_ratio.axis_{i}": each for i, each in enumerate(axes)}
 
 
-def _ratio(spec: Spec, here: Point, z: Any) -> tuple[float, float]:
+def _ratio(spec: SliceSpec, here: Point, z: Any) -> tuple[float, float]:
     from landscape.surfaces import hessian_ratio
 
     if not math.isfinite(here.objective.loss(z)):

@@ -13,14 +13,14 @@ import numpy as np
 
 from analyses.runs.run_inputs import Inputs, scorer_for, subsets, tuned
 from analyses.runs.train import SEEN, examples_a_step, most_steps, train_options
-from analyses.specs import Spec
+from analyses.specs import TrainSpec
 from apet.machine import peak_bytes
 from apet.models import ALIASES, count
 
 WARM_UP, LEAST, MOST, ENOUGH, LOOKED_AT = 5, 10, 100, 3.0, 128  # steps, steps, steps, seconds, examples
 
 
-def too_large(spec: Spec) -> bool:
+def too_large(spec: TrainSpec) -> bool:
     """Whether the spec's model, an alias, would take more than half of the memory that is free here: then its shapes must do."""
     import psutil
 
@@ -28,7 +28,7 @@ def too_large(spec: Spec) -> bool:
     return alias is not None and 8 * count(alias.config).total > psutil.virtual_memory().available  # 4 bytes each, and a copy
 
 
-def rehearse(spec: Spec, found: Inputs) -> dict[str, float]:
+def rehearse(spec: TrainSpec, found: Inputs) -> dict[str, float]:
     """{"step_seconds", "seconds" of the whole run at most, "peak_gb"} of a spec of kind train on this machine as busy as it is."""
     from apet.machine import accelerator_for, checkpointed
     from apet.scoring import by_length, evaluate

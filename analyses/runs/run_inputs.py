@@ -16,7 +16,7 @@ from analyses.specs import Spec
 from analyses.store import Row
 from apet.errors import UsageError, lookup
 from apet.scoring import FILE, kept
-from apet.subspaces import KINDS as SCORED_ORDERS
+from apet.subspaces import SCORE_NAMES
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,16 @@ class Context:
     timings: dict[str, float] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Planned:
+    """What is known of a run before it starts: its inputs, its training examples, its k (None: not chosen), and the layers in scope."""
+
+    inputs: Inputs
+    examples: list
+    k: int | None
+    layers: int
+
+
 def inputs(spec: Spec, data: Path | None, device: str = "cpu", shapes_only: bool = False) -> Inputs:
     """Load the spec's model and data (cached in this process; a run leaves the model as it found it, or drops it)."""
     return Inputs(model_of(spec, device, shapes_only), task_data(spec.task, data, spec.test), device)
@@ -56,7 +66,7 @@ def model_of(spec: Spec, device: str = "cpu", shapes_only: bool = False) -> Any:
     from apet.tasks import TASKS
 
     lookup(TASKS, spec.task, "task")
-    wide = spec.kind == "slice" and spec.weights != "float32"
+    wide = spec.in_float32 and spec.weights != "float32"
     load = partial(_model, *_drawn_as(spec), device, spec.weights, spec.attention, shapes_only, wide=wide)
     loaded = load(None)
     if _takes_head(spec, loaded.form):
@@ -79,13 +89,13 @@ def fingerprints(spec: Spec, data: Path | None) -> tuple[str, str]:
     return identity_of_model(spec, form, weights), _of_data(spec.task, data, spec.test)
 
 
-def origin(spec: Spec, found: Inputs) -> dict[str, str]:
+def origin(spec: Spec, found: Inputs, dtype: str | None = None) -> dict[str, str]:
     """The columns `weights` and `data` of a run's rows: what else than its spec it was made of.
 
-    They are the first hex digits of the fingerprints of the base model, as the spec holds it but without a new classification head, and
-    of the training and validation examples.
+    They are the first hex digits of the fingerprints of the base model, in `dtype` (the spec's if None) and without a new classification
+    head, and of the training and validation examples.
     """
-    _, weights = _of_weights(*_drawn_as(spec), spec.weights, None)
+    _, weights = _of_weights(*_drawn_as(spec), dtype or spec.weights, None)
     return {"weights": weights[:DIGITS], "data": found.data.fingerprint_without_test[:DIGITS]}
 
 
@@ -109,7 +119,7 @@ def _takes_head(spec: Spec, form: str) -> bool:
     """Whether a BERT answers by a classification head: where it is trained, unless it shall answer in words or has no classes."""
     from apet.tasks import TASKS
 
-    return spec.kind == "train" and spec.readout != "words" and form == "masked" and bool(TASKS[spec.task].classes)
+    return spec.readout != "words" and form == "masked" and bool(TASKS[spec.task].classes)
 
 
 @lru_cache(maxsize=4)
@@ -143,7 +153,7 @@ def subsets(spec: Spec, found: Inputs) -> tuple[list, list]:
     With early stop the two are disjoint parts of the training split; without, the watched are the trained.
     """
     examples = shuffled(found)
-    if not (spec.kind == "train" and spec.early_stop):
+    if not spec.early_stop:
         return examples[: spec.examples], examples[: spec.examples]
     watched = min(WATCHED_MOST, max(1, int(WATCHED_SHARE * len(examples))))
     return examples[watched:][: spec.examples], examples[:watched]
@@ -176,7 +186,7 @@ def plain_scorer(spec: Spec, loaded: Any, device: str = "cpu") -> Any:
     from apet.scoring import scorer_of
     from apet.tasks import TASKS
 
-    reserve = PROMPT_TOKENS if spec.kind == "train" and spec.method in ("prompt", "prefix") else 0
+    reserve = PROMPT_TOKENS if spec.method in ("prompt", "prefix") else 0
     return scorer_of(loaded, TASKS[spec.task], spec.max_length, device, reserve)
 
 
@@ -206,7 +216,7 @@ def mounted_for(spec: Spec, model: Any, scorer: Any, examples: list) -> Any:
     def measured(space: Any) -> Any:
         return scores(spec.order, model, space, scorer, examples)
 
-    order, score = ("score", measured) if spec.order in SCORED_ORDERS else (spec.order, None)
+    order, score = ("score", measured) if spec.order in SCORE_NAMES else (spec.order, None)
     choice = Choice(spec.k, spec.matched, spec.position_seed, spec.operation_names, spec.scope, spec.unit, order, score, spec.subspace)
     return mount(spec.method, model, choice)
 

@@ -18,9 +18,9 @@ from analyses.runs.cached_losses import Evaluated, Measure
 from analyses.runs.evaluation_point import Point, matrix_at, named, point, settings
 from analyses.runs.point_statistics import CURVE_STEPS, PLACES, about, between, numbers_gradients
 from analyses.runs.ratio_map import ratio_gradients, ratio_map
-from analyses.runs.run_inputs import Context, Inputs, row_maker, subsets
+from analyses.runs.run_inputs import Context, Inputs, Planned, row_maker, subsets
 from analyses.runs.slice_directions import LANCZOS_STEPS, PROBES, Frame, frame_for, norm_of
-from analyses.specs import Spec
+from analyses.specs import SliceSpec
 from analyses.store import Row
 from apet.errors import ApetError, UsageError
 
@@ -30,14 +30,14 @@ GROUPS = 16  # of examples, to be left out one at a time
 PRODUCTS = {"fisher": PROBES, "jacobi": PROBES, "hessian": LANCZOS_STEPS, "ggn": LANCZOS_STEPS}
 
 
-def forwards(spec: Spec) -> int:
+def forwards(spec: SliceSpec) -> int:
     """At how many points the loss is asked for, at most."""
     spec = spec.resolved()
     assert spec.points is not None
     return (spec.points + spec.refine) ** spec.dims
 
 
-def slice_gradients(spec: Spec, examples: int) -> int:
+def slice_gradients(spec: SliceSpec, examples: int) -> int:
     """About how many example-gradients that costs, as many held-out examples included: a forward pass is a third of one."""
     products = PRODUCTS.get(spec.directions, 0) + 2 * spec.dims  # of all, and again by groups
     paths = PLACES * (1 + spec.curve) if spec.directions == "optima" and spec.dims == 1 else 0
@@ -45,9 +45,9 @@ def slice_gradients(spec: Spec, examples: int) -> int:
     return found + ratio_gradients(spec, examples) + (numbers_gradients(spec, examples) if spec.numbers else 0)
 
 
-def planned(spec: Spec, examples: int) -> dict[str, Any]:
-    """What a dry run says of a slice. UsageError for a grid whose losses do not fit into memory."""
-    count = forwards(spec)
+def slice_plan(spec: SliceSpec, planned: Planned) -> dict[str, Any]:
+    """How many points the slice has. UsageError for a grid whose losses do not fit into memory."""
+    count, examples = forwards(spec), len(planned.examples)
     numbers = 2 * count * examples * (2 if spec.metric else 1)
     if numbers > MOST_LOSSES:
         raise UsageError(
@@ -57,7 +57,7 @@ def planned(spec: Spec, examples: int) -> dict[str, Any]:
     return {"points": count}
 
 
-def slice_run(spec: Spec, found: Inputs, context: Context) -> tuple[list[Row], dict[str, np.ndarray]]:
+def slice_run(spec: SliceSpec, found: Inputs, context: Context) -> tuple[list[Row], dict[str, np.ndarray]]:
     from apet.scoring import by_length
     from landscape.surfaces import roughness
 
@@ -112,7 +112,7 @@ def slice_run(spec: Spec, found: Inputs, context: Context) -> tuple[list[Row], d
     return rows, arrays
 
 
-def _check_steps(spec: Spec, here: Point, frame: Frame) -> None:
+def _check_steps(spec: SliceSpec, here: Point, frame: Frame) -> None:
     """UsageError where float32 weights cannot hold the smallest step along an axis: then the grid would be of other points."""
     from landscape.surfaces import ULPS, axis, rounding
 
@@ -135,7 +135,7 @@ def held_out(found: Inputs, count: int) -> list:
     return [examples[i] for i in np.random.default_rng(20261125).permutation(len(examples))[:count]]
 
 
-def _grid(spec: Spec, here: Point, frame: Frame, evaluated: Evaluated, context: Context) -> tuple[list[np.ndarray], np.ndarray]:
+def _grid(spec: SliceSpec, here: Point, frame: Frame, evaluated: Evaluated, context: Context) -> tuple[list[np.ndarray], np.ndarray]:
     """(axes, numbers (points, ..., all)) over the grid, the first axis first; with `refine` again with more places on each axis."""
     from apet.subspaces import AT_ONCE
     from landscape.surfaces import axis, refined, slice_of
@@ -181,7 +181,7 @@ def _grouped(
     return values, np.stack(models, axis=-1), weights
 
 
-def _maker(spec: Spec, found: Inputs, k: int) -> Callable[..., Row]:
+def _maker(spec: SliceSpec, found: Inputs, k: int) -> Callable[..., Row]:
     """Rows of this slice; the note says the directions, where it was taken and which runs it goes to."""
     make = row_maker(spec, found)
     to = f"; to {', '.join(spec.to_runs)}" if spec.to else ""

@@ -14,7 +14,7 @@ import numpy as np
 
 from analyses.runs.evaluation_point import Point, gauss_newton_rows_of, graph_memory, matrix_at, recorded, trajectory_steps
 from analyses.runs.run_inputs import Context
-from analyses.specs import Spec
+from analyses.specs import SliceSpec
 from analyses.store import Store
 from apet.errors import ApetError, UsageError
 
@@ -38,7 +38,7 @@ class Frame:
     looks: Any = None  # Tensor
 
 
-def frame_for(spec: Spec, here: Point, gradient: Any, context: Context) -> Frame:
+def frame_for(spec: SliceSpec, here: Point, gradient: Any, context: Context) -> Frame:
     """The frame that `spec.directions` asks for at the point. ApetError for a direction of no length."""
     if spec.directions == "trajectory":
         return _trajectory(spec, here, context)
@@ -57,17 +57,17 @@ def norm_of(here: Point) -> float:
     return norm
 
 
-def _random(spec: Spec, here: Point) -> Any:
+def _random(spec: SliceSpec, here: Point) -> Any:
     from landscape.surfaces import random_directions
 
     return random_directions(len(here.z), spec.dims, spec.train_seed, here.z.dtype, here.z.device)
 
 
-def _drawn(spec: Spec, here: Point, gradient: Any, context: Context) -> Any:
+def _drawn(spec: SliceSpec, here: Point, gradient: Any, context: Context) -> Any:
     return _random(spec, here)
 
 
-def _normalised(spec: Spec, here: Point, gradient: Any, context: Context) -> Any:
+def _normalised(spec: SliceSpec, here: Point, gradient: Any, context: Context) -> Any:
     from landscape.surfaces import normalised
 
     theta, labels = here.theta.to(here.z) + here.z, _parts(here, spec.directions == "filter")
@@ -83,7 +83,7 @@ def _parts(here: Point, filters: bool) -> list[str]:
     return labels
 
 
-def _scaled(spec: Spec, here: Point, gradient: Any, context: Context) -> Any:
+def _scaled(spec: SliceSpec, here: Point, gradient: Any, context: Context) -> Any:
     """By the diagonal of the Gauss-Newton matrix, which is the Fisher matrix (fisher), or by the size of the Hessian's (jacobi)."""
     from landscape.surfaces import scaled
 
@@ -92,7 +92,7 @@ def _scaled(spec: Spec, here: Point, gradient: Any, context: Context) -> Any:
     return _apart(scaled(_random(spec, here), size.to(here.z)))
 
 
-def _rows_fit(spec: Spec, here: Point) -> bool:
+def _rows_fit(spec: SliceSpec, here: Point) -> bool:
     """Whether the Gauss-Newton matrix's rows, one an example and class but one, exist and take no more memory than there is."""
     from apet.tasks import TASKS
 
@@ -101,7 +101,7 @@ def _rows_fit(spec: Spec, here: Point) -> bool:
     return 0 < 8 * rows * len(here.z) <= graph_memory(here)
 
 
-def _estimated_size(spec: Spec, here: Point, context: Context) -> Any:
+def _estimated_size(spec: SliceSpec, here: Point, context: Context) -> Any:
     """|diagonal| from random probes (k,), of each entry at least its standard error: less than that is not known of it."""
     import torch
 
@@ -114,7 +114,7 @@ def _estimated_size(spec: Spec, here: Point, context: Context) -> Any:
     return torch.maximum(estimates.mean(1).abs(), errors)
 
 
-def _eigenvectors(spec: Spec, here: Point, gradient: Any, context: Context) -> Any:
+def _eigenvectors(spec: SliceSpec, here: Point, gradient: Any, context: Context) -> Any:
     from landscape.spectra import eigenpairs
 
     if spec.dims > len(here.z):
@@ -124,13 +124,13 @@ def _eigenvectors(spec: Spec, here: Point, gradient: Any, context: Context) -> A
         return eigenpairs(operator, spec.dims, steps, which="magnitude", seed=spec.train_seed).eigenvectors.to(here.z)
 
 
-def _gradient(spec: Spec, here: Point, gradient: Any, context: Context) -> Any:
+def _gradient(spec: SliceSpec, here: Point, gradient: Any, context: Context) -> Any:
     import torch
 
     return _apart(torch.cat([gradient[:, None], _random(spec, here)], dim=1)[:, : spec.dims])
 
 
-_FOUND: dict[str, Callable[[Spec, Point, Any, Context], Any]] = {
+_FOUND: dict[str, Callable[[SliceSpec, Point, Any, Context], Any]] = {
     "random": _drawn, "tensor": _normalised, "filter": _normalised, "fisher": _scaled, "jacobi": _scaled,
     "hessian": _eigenvectors, "ggn": _eigenvectors, "gradient": _gradient,
 }  # fmt: skip
@@ -146,7 +146,7 @@ def _apart(columns: Any) -> Any:
         raise ApetError(f"nothing can be sliced along these directions: {error}") from error
 
 
-def _trajectory(spec: Spec, here: Point, context: Context) -> Frame:
+def _trajectory(spec: SliceSpec, here: Point, context: Context) -> Frame:
     import torch
 
     from landscape.surfaces import principal_directions
@@ -166,7 +166,7 @@ def _trajectory(spec: Spec, here: Point, context: Context) -> Frame:
     return Frame(directions, _past(spec, places), places, np.array(steps, float), np.asarray(found.explained), points)
 
 
-def _optima(spec: Spec, here: Point) -> Frame:
+def _optima(spec: SliceSpec, here: Point) -> Frame:
     import torch
 
     from landscape.surfaces import through
@@ -185,7 +185,7 @@ def span(dims: int) -> str:
     return {1: "line", 2: "plane"}.get(dims, f"{dims} dimensions")
 
 
-def _past(spec: Spec, places: np.ndarray) -> tuple[float, ...]:
+def _past(spec: SliceSpec, places: np.ndarray) -> tuple[float, ...]:
     """Beyond the farthest place along each axis; as far as along the first one where all lie on it."""
     assert spec.reach is not None
     far = np.abs(places).max(0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from analyses.runs.evaluation_point import Point, gauss_newton_rows_of, matrix_at, named, point, recorded
-from analyses.runs.run_inputs import Context, Inputs, row_maker
-from analyses.specs import Spec
+from analyses.runs.run_inputs import Context, Inputs, Planned, row_maker
+from analyses.specs import SpectrumSpec
 from analyses.store import Row
 from apet.errors import ApetError
 from apet.tasks import TASKS
@@ -23,7 +24,7 @@ RIDGE = 1e-4  # of the largest eigenvalue, for log det(A + ridge I); the ridge i
 POINTS, DECADES = 25, 4  # of N_eff(kappa), below the largest eigenvalue
 
 
-def route(spec: Spec, k: int, layers: int = 12) -> tuple[str, int]:
+def route(spec: SpectrumSpec, k: int, layers: int = 12) -> tuple[str, int]:
     """How the spectrum of k coordinates in so many layers is computed, and with at most how many products.
 
     rows: exact from one backward pass a class but one; columns: exact from k products; lanczos: top pairs and quadrature.
@@ -51,7 +52,17 @@ class Curved:
     drawn: float | None = None  # of the trace: the standard error that it owes to sampled labels
 
 
-def spectrum_run(spec: Spec, found: Inputs, context: Context) -> tuple[list[Row], dict[str, np.ndarray]]:
+def spectrum_gradients(spec: SpectrumSpec, examples: int) -> int:
+    """At most how many example-gradients the run takes on so many examples; a curvature product counts two."""
+    return 2 * examples * route(spec, spec.k or sys.maxsize)[1]
+
+
+def spectrum_plan(spec: SpectrumSpec, planned: Planned) -> dict[str, Any]:
+    """How the spectrum is found, and at most how many products with the matrix that takes."""
+    return {} if planned.k is None else dict(zip(("algorithm", "products"), route(spec, planned.k, planned.layers), strict=True))
+
+
+def spectrum_run(spec: SpectrumSpec, found: Inputs, context: Context) -> tuple[list[Row], dict[str, np.ndarray]]:
     with point(spec, found, context) as here:
         loss = here.objective.loss(here.z)
         if not math.isfinite(loss):
@@ -89,14 +100,14 @@ def _checked(operator: Any, seed: int) -> Any:
         raise ApetError(f"this curvature is not to be trusted: {error}") from error
 
 
-def _by_rows(spec: Spec, point: Point, operator: Any, gradient: Any, context: Context, products: int) -> Curved:
+def _by_rows(spec: SpectrumSpec, point: Point, operator: Any, gradient: Any, context: Context, products: int) -> Curved:
     from landscape.spectra import of_rows
 
     rows = gauss_newton_rows_of(point, lambda done, of: context.report("exact, by rows", done, of))
     return _exact(of_rows(rows), point, gradient, lambda index: of_rows(rows[:, index]))
 
 
-def _by_columns(spec: Spec, point: Point, operator: Any, gradient: Any, context: Context, products: int) -> Curved:
+def _by_columns(spec: SpectrumSpec, point: Point, operator: Any, gradient: Any, context: Context, products: int) -> Curved:
     from landscape.curvature import to_dense
     from landscape.spectra import of_matrix
 
@@ -119,7 +130,7 @@ def _exact(spectrum: Any, point: Point, gradient: Any, block: Callable[[Any], An
     return Curved(top, np.zeros(len(values)), measure, (spectrum.eigenvalues, shares(spectrum, gradient)), parts)
 
 
-def _by_lanczos(spec: Spec, point: Point, operator: Any, gradient: Any, context: Context, products: int) -> Curved:
+def _by_lanczos(spec: SpectrumSpec, point: Point, operator: Any, gradient: Any, context: Context, products: int) -> Curved:
     from landscape.curvature import blocks
     from landscape.spectra import diagonal, eigenpairs, mean_of, slq, spectral_measure
 
@@ -151,7 +162,7 @@ def _by_lanczos(spec: Spec, point: Point, operator: Any, gradient: Any, context:
 _ROUTES = {"rows": _by_rows, "columns": _by_columns, "lanczos": _by_lanczos}
 
 
-def _maker(spec: Spec, found: Inputs, k: int) -> Callable[..., Row]:
+def _maker(spec: SpectrumSpec, found: Inputs, k: int) -> Callable[..., Row]:
     """Rows of this spectrum; the note begins with the matrix and where it was taken."""
     matrix = spec.matrix if spec.samples is None else f"{spec.matrix} of {spec.samples} sampled labels"
     make = row_maker(spec, found)

@@ -7,15 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from analyses.runs.run_inputs import Context, Inputs, row_maker, scorer_for, subsets, tuned
-from analyses.specs import Spec, default_lr
+from analyses.runs.run_inputs import Context, Inputs, Planned, row_maker, scorer_for, subsets, tuned
+from analyses.specs import TrainSpec, default_lr
 from analyses.store import Row
-from apet.subspaces import KINDS as SCORED_ORDERS
+from apet.errors import UsageError
+from apet.subspaces import SCORE_NAMES
 
 SEEN = 500  # training examples evaluated in a run with early stop
 
 
-def train_run(spec: Spec, found: Inputs, context: Context) -> tuple[list[Row], dict[str, np.ndarray]]:
+def train_run(spec: TrainSpec, found: Inputs, context: Context) -> tuple[list[Row], dict[str, np.ndarray]]:
     import torch
 
     from apet.machine import checkpointed
@@ -60,7 +61,7 @@ def train_run(spec: Spec, found: Inputs, context: Context) -> tuple[list[Row], d
         return rows, arrays | (_end(found.loaded.model, model) if spec.keep_end else {})
 
 
-def train_options(spec: Spec, k: int, examples: int) -> Any:
+def train_options(spec: TrainSpec, k: int, examples: int) -> Any:
     """The loop's options (apet.training.options.TrainOptions) for a spec that tunes k parameters on so many examples."""
     from apet.training import PRECISIONS, TrainOptions
 
@@ -73,12 +74,12 @@ def train_options(spec: Spec, k: int, examples: int) -> Any:
     )  # fmt: skip
 
 
-def examples_a_step(spec: Spec, examples: int) -> int:
+def examples_a_step(spec: TrainSpec, examples: int) -> int:
     """How many of the examples a step takes the gradient of."""
     return examples if spec.optimizer == "lbfgs" else min(spec.batch, examples)
 
 
-def most_steps(spec: Spec) -> int:
+def most_steps(spec: TrainSpec) -> int:
     """At most how many gradients of `examples_a_step` examples the run takes."""
     from apet.training import FACTORS, PILOT_STEPS, most_gradients
 
@@ -87,12 +88,34 @@ def most_steps(spec: Spec) -> int:
     return spec.steps + (len(FACTORS) * PILOT_STEPS if spec.find_lr else 0)
 
 
+def train_gradients(spec: TrainSpec, examples: int) -> int:
+    """At most how many example-gradients the run takes on so many examples."""
+    return most_steps(spec) * examples_a_step(spec, examples)
+
+
+def train_plan(spec: TrainSpec, planned: Planned) -> dict[str, Any]:
+    """Nothing more to tell; UsageError for what this model, these data and this type of weights do not allow."""
+    from apet.methods import check_displacing
+
+    if spec.weights != "float32" and not spec.projected and spec.method in ("full", "lora", "bitfit", "adapter"):
+        raise UsageError(
+            f"{spec.method} updates the base model's own tensors, where {spec.weights} rounds small updates away", weights="float32"
+        )
+    if spec.keep_end:
+        check_displacing(spec.method, planned.inputs.loaded.model)
+    if not planned.examples:
+        raise UsageError(f"{spec.task} has too few training examples to set some aside", early_stop=False)
+    if spec.test and "test" not in planned.inputs.data.splits:
+        raise UsageError(f"{spec.task} has no labelled test split here", test=False)
+    return {}
+
+
 def _check_every(examples: int, batch: int) -> int:
     """Steps between looks at the watched loss: four epochs of a small subset, at most 100."""
     return int(min(100, max(20, 4 * examples // batch)))
 
 
-def _maker(spec: Spec, found: Inputs, mounted: Any) -> Callable[..., Row]:
+def _maker(spec: TrainSpec, found: Inputs, mounted: Any) -> Callable[..., Row]:
     """Rows of this run, how many parameters it tuned filled in."""
     make = row_maker(spec, found)
     return lambda quantity, value, **columns: make(quantity, value, k=mounted.k, train_seed=spec.train_seed, **columns)
@@ -112,7 +135,7 @@ def _score_rows(prefix: str, scores: dict[str, dict], make: Callable[..., Row]) 
     ]
 
 
-def _loop_rows(spec: Spec, progress: Any, batch: int, make: Callable[..., Row]) -> list[Row]:
+def _loop_rows(spec: TrainSpec, progress: Any, batch: int, make: Callable[..., Row]) -> list[Row]:
     """Where the loop ended and at what cost, and what it had to change on the way."""
     return [
         make("plateau", progress.plateau),
@@ -125,7 +148,7 @@ def _loop_rows(spec: Spec, progress: Any, batch: int, make: Callable[..., Row]) 
     ]
 
 
-def _arrays(spec: Spec, mounted: Any, progress: Any) -> dict[str, np.ndarray]:
+def _arrays(spec: TrainSpec, mounted: Any, progress: Any) -> dict[str, np.ndarray]:
     """The loop's history, and what an artefact is made of."""
     arrays = {"history": np.array(progress.history)}
     if mounted.attached is not None:
@@ -135,7 +158,7 @@ def _arrays(spec: Spec, mounted: Any, progress: Any) -> dict[str, np.ndarray]:
             arrays["trajectory"] = np.stack([z.numpy() for z in mounted.trajectory])
         if mounted.placement is not None:
             arrays["positions"] = np.frombuffer(bytes.fromhex(mounted.placement.digest), np.uint8)
-            if spec.order in SCORED_ORDERS:  # elsewhere the positions follow from the spec
+            if spec.order in SCORE_NAMES:  # elsewhere the positions follow from the spec
                 arrays["index"] = mounted.placement.index
     return arrays
 

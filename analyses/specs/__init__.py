@@ -1,10 +1,15 @@
-"""The frozen description of one run, from which its identity follows."""
+"""Specs: the frozen description of one run, a dataclass for each kind, from which the run's identity follows.
+
+Each field is declared once (`option`): type, default, meaning, choices and range. The command line and study files are made from that.
+"""
 
 from typing import TYPE_CHECKING
 
 from apet.exports import on_demand
 
 if TYPE_CHECKING:
-    from analyses.specs.spec import SCHEMA, Spec, default_lr, field_names, spec_from
+    from analyses.specs.building import as_kind, field_names, spec_dict, spec_from, trimmed
+    from analyses.specs.kinds import DIRECTIONS, KINDS, MATRICES, PredictSpec, SliceSpec, Spec, SpectrumSpec, TrainSpec, default_lr
+    from analyses.specs.option import PANELS, Option, defaults_of, options_of, types_of
 
 __getattr__ = on_demand(__name__, __file__)

@@ -6,6 +6,6 @@ from apet.exports import on_demand
 
 if TYPE_CHECKING:
     from analyses.store.locks import Held
-    from analyses.store.run_store import DONE, FAILED, Row, Store, Summary, frame, spec_dict
+    from analyses.store.run_store import DONE, FAILED, Row, Store, Summary, frame
 
 __getattr__ = on_demand(__name__, __file__)

@@ -16,21 +16,23 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from analyses.specs import SCHEMA, Spec
+from analyses.specs import KINDS
 from analyses.store.journal import Journal
 from analyses.store.locks import claim
-from apet.errors import ApetError
+from apet.errors import ApetError, UsageError
 from apet.files import write_whole, writing
 
 DONE, FAILED = STATES = ("done", "failed")  # of a whole run
+FORMAT = 7  # of a run's files: raised when older ones cannot be read
+VERSIONS = {name: kind.version for name, kind in KINDS.items()}
 _FILES = ("spec.json", "rows.jsonl", "arrays.safetensors")
 
 
@@ -91,16 +93,18 @@ class Store:
     def __init__(self, root: Path):
         self.root = root
         self._journal = Journal(root / "journal.jsonl")
+        self._looked_at = False
 
     def folder(self, run_id: str) -> Path:
         return self.root / run_id
 
     def claim(self, run_id: str) -> AbstractContextManager[None]:
         """Compute the run alone while the block lasts; raises `analyses.store.locks.Held` if another process does."""
+        self._refuse_older()
         return claim(self.root / ".claims" / run_id)
 
     def state(self, run_id: str) -> str | None:
-        """DONE or FAILED for a whole run of this schema, None where there is none."""
+        """DONE or FAILED for a whole run of its kind's present version, None where there is none."""
         stamp = _stamp(self.folder(run_id))
         if stamp is None:
             return None
@@ -146,8 +150,9 @@ class Store:
             (folder / "DONE").unlink(missing_ok=True)
         for name, content in {**files, "env.json": json.dumps(env, indent=1).encode()}.items():
             write_whole(folder / name, content)
-        sums = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
-        write_whole(folder / "DONE", json.dumps({"schema": SCHEMA, "state": state, "sums": sums}, indent=1).encode())
+        about = {"format": FORMAT, "version": VERSIONS.get(spec["kind"]), "state": state}
+        about["sums"] = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+        write_whole(folder / "DONE", json.dumps(about, indent=1).encode())
         stamp = _stamp(folder)
         if stamp is not None:
             self._journal.note(run_id, state, stamp, _summary(spec, rows, env))
@@ -179,6 +184,7 @@ class Store:
                 names = sorted(each.name for each in found if each.is_dir() and not each.name.startswith("."))
         except FileNotFoundError:
             return []
+        self._refuse_older(names)
         self._journal.refresh()
         return [name for name in names if self.state(name) == state]
 
@@ -194,13 +200,26 @@ class Store:
         """The state of a run whose every checksum holds, noted for the next time."""
         try:
             about = self._about(run_id)
-            if about["schema"] != SCHEMA or about["state"] not in STATES:
+            spec = self.spec(run_id)
+            if (about["format"], about["version"]) != (FORMAT, VERSIONS.get(spec["kind"])) or about["state"] not in STATES:
                 return None
             self._read(run_id, "arrays.safetensors")
-            self._journal.note(run_id, about["state"], stamp, _summary(self.spec(run_id), self.rows(run_id), self.env(run_id)))
+            self._journal.note(run_id, about["state"], stamp, _summary(spec, self.rows(run_id), self.env(run_id)))
         except (OSError, KeyError, TypeError, ValueError, Damaged):
             return None
         return about["state"]
+
+    def _refuse_older(self, names: Sequence[str] | None = None) -> None:
+        """Raise UsageError where the first whole run was written in an older format, whose identities are not those of today."""
+        if self._looked_at:
+            return
+        names = sorted(path.parent.name for path in self.root.glob("*/DONE")) if names is None else names
+        first = next((name for name in names if (self.folder(name) / "DONE").is_file()), None)
+        self._looked_at = first is not None
+        if first is not None:
+            with suppress(OSError, ValueError, TypeError):
+                if self._about(first).get("format", 0) < FORMAT:
+                    raise UsageError(f"{self.root} holds runs of an earlier version of this program, which this one does not read", out=...)
 
     def _about(self, run_id: str) -> dict:
         return json.loads((self.folder(run_id) / "DONE").read_bytes())
@@ -254,13 +273,10 @@ def _summary(spec: dict, rows: list[Row], env: dict) -> dict[str, Any]:
 
 
 def _stamp(folder: Path) -> str | None:
-    """Sizes and times of change of a run's files, as this schema reads them; None where one is missing."""
+    """Sizes and times of change of a run's files, as these versions read them; None where one is missing."""
     try:
         found = [os.stat(f"{folder}/{name}") for name in ("DONE", *_FILES)]
     except OSError:
         return None
-    return " ".join((f"schema {SCHEMA}", *(f"{each.st_size}:{each.st_mtime_ns}" for each in found)))
-
-
-def spec_dict(spec: Spec) -> dict:
-    return asdict(spec.resolved())
+    versions = "format {} {}".format(FORMAT, " ".join(f"{kind}:{version}" for kind, version in VERSIONS.items()))
+    return " ".join((versions, *(f"{each.st_size}:{each.st_mtime_ns}" for each in found)))

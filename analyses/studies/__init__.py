@@ -6,11 +6,10 @@ from apet.exports import on_demand
 
 if TYPE_CHECKING:
     from analyses.studies.planning import plan
-    from analyses.studies.progress_table import Board, title
     from analyses.studies.signals import terminable
     from analyses.studies.stages import searching
     from analyses.studies.study_file import Search, Stage, Study, read_study, with_data
-    from analyses.studies.workers import Options, run_study
+    from analyses.studies.workers import Event, Options, Outcome, parse_shard, run_study, weight
     from analyses.studies.yaml_lines import Mapping, read_value, read_yaml
 
 __getattr__ = on_demand(__name__, __file__)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from analyses.runs import Inputs, cost, identify, inputs, rehearse, task_data, too_large
-from analyses.specs import Spec
+from analyses.specs import Spec, TrainSpec
 from analyses.store import DONE, FAILED, Store
 from analyses.studies.stages import Find, at_optimum, between, walk
 from analyses.studies.study_file import Stage, Study
@@ -28,7 +28,7 @@ class Share:
     done: int = 0
     failed: int = 0
     gradient_equivalents: int = 0  # of the runs that are not over
-    costliest: tuple[int, Spec] | None = None  # training runs that are not over
+    costliest: tuple[int, TrainSpec] | None = None  # training runs that are not over
     missing: str | None = None  # why runs of this model cannot be made here
 
 
@@ -94,7 +94,7 @@ def _add(share: Share, spec: Spec, count: int, known: bool, study: Study, store:
     share.failed += state == FAILED
     if state is None:
         share.gradient_equivalents += count * gradients
-        if spec.kind == "train" and (share.costliest is None or gradients > share.costliest[0]):
+        if isinstance(spec, TrainSpec) and (share.costliest is None or gradients > share.costliest[0]):
             share.costliest = (gradients, spec)
 
 
@@ -118,13 +118,13 @@ def _line(name: str, share: Share, study: Study, jobs: int, device: str) -> dict
     return line | {"hours": seconds / 3600 / jobs, "peak_gb": rehearsal["peak_gb"]}
 
 
-def _apart(spec: Spec, data: Path | None, device: str) -> dict[str, float]:
+def _apart(spec: TrainSpec, data: Path | None, device: str) -> dict[str, float]:
     """A rehearsal in a process of its own, whose memory is that of the run alone, with one thread as a study's jobs have."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:  # one that notices when its process dies
         return pool.submit(_rehearsed, spec, data, device).result()
 
 
-def _rehearsed(spec: Spec, data: Path | None, device: str) -> dict[str, float]:
+def _rehearsed(spec: TrainSpec, data: Path | None, device: str) -> dict[str, float]:
     import torch
 
     torch.set_num_threads(1)

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from analyses.runs import check, inputs
-from analyses.specs import Spec, spec_from
+from analyses.specs import Spec, TrainSpec, spec_from, trimmed
 from analyses.studies.search import FIRST_ROUND, first_round, next_round
 from analyses.studies.study_file import Search, Stage, Study, Variant
 from analyses.thresholds import Run, Target
@@ -83,14 +83,14 @@ _WITH_METHOD = {"k", "matched", "operations", "scope", "unit", "order", "positio
 def _besides(spec: Spec, name: str) -> tuple:
     """What else runs must share to be a pair: every other field, a rate where it is not the default of its method and k."""
     left_out = {name} | (_WITH_METHOD if name == "method" else set())
-    default = spec.lr is not None and replace(spec, lr=None).resolved().lr == spec.lr
+    default = isinstance(spec, TrainSpec) and spec.lr is not None and replace(spec, lr=None).resolved().lr == spec.lr
     return tuple((field, value) for field, value in vars(spec).items() if field not in left_out and not (field == "lr" and default))
 
 
 def at_optimum(spec: Spec, variant: Variant, run_id: str, to: str | None = None) -> Spec:
     """The run that a variant of a stage asks for at the end of the run `run_id` of `spec`, or between it and the run `to`."""
     values = {**vars(spec), **dict(variant), "at": run_id, **({"to": to} if to else {})}
-    return spec_from(values).trimmed(set(vars(spec)) - set(dict(variant))).resolved()
+    return spec_from(values, shared=set(vars(spec)) - set(dict(variant))).resolved()
 
 
 def searching(bases: Sequence[Spec], search: Search, data: Mapping[str, Path], full: Sequence[Spec], find: Find) -> Iterator[list[Spec]]:
@@ -145,4 +145,4 @@ def _size(base: Spec, data: Path | None) -> int:
 
 
 def _with(base: Spec, k: int, number: int) -> Spec:
-    return replace(base, k=k, position_seed=base.position_seed + number).trimmed({"position_seed"}).resolved()
+    return trimmed(replace(base, k=k, position_seed=base.position_seed + number), {"position_seed"}).resolved()

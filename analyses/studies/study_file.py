@@ -32,7 +32,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from analyses.specs import Spec, field_names, spec_from
+from analyses.specs import KINDS, Spec, defaults_of, field_names, spec_from
 from analyses.studies.search import FIRST_ROUND, HIGHEST_K, LOWEST_K
 from analyses.studies.yaml_lines import Mapping, read_yaml
 from analyses.thresholds import QUANTITIES, Target
@@ -61,11 +61,17 @@ class Search:
     lowest: int = LOWEST_K
     highest: int = HIGHEST_K
 
+    @classmethod
+    def single(cls, target: Target | None, runs: int | None, lowest: int | None, highest: int | None) -> Search:
+        """A search of one model and task, None for each default; its full fine-tuning is not a stage's."""
+        aim = Target("fraction", 0.9) if target is None else target
+        return cls(aim, "full", runs or cls.runs, lowest or cls.lowest, highest or cls.highest)
+
     def __post_init__(self) -> None:
         if self.runs < FIRST_ROUND:
             raise UsageError(f"runs: {self.runs} is not a number of at least {FIRST_ROUND}")
         if not 1 <= self.lowest < self.highest:
-            raise UsageError(f"to = {self.highest} is not above from = {self.lowest}, which is at least 1")
+            raise UsageError(f"the largest k tried, {self.highest}, is not above the smallest, {self.lowest}, which is at least 1")
 
 
 @dataclass(frozen=True)
@@ -169,7 +175,7 @@ def _variants(content: Mapping, entries: list[Mapping], defaults: Mapping, befor
     for entry in entries:
         for values in _crossed(entry):
             kind = values.get("kind", defaults.get("kind", "train"))
-            if kind not in ("spectrum", "slice"):
+            if kind in KINDS and "at" not in defaults_of(KINDS[kind]):
                 raise UsageError(f"{entry.at('kind')}at a run's optimum there are spectra and slices, no {kind} runs")
             pair = _paired(entry, kind) if "pairs" in content else {}
             values = {"kind": kind, **pair, **values}
@@ -248,7 +254,7 @@ def _spec_of(values: dict[str, Any], entry: Mapping, defaults: Mapping, shared: 
     """The spec of an entry's `values`; what is `shared` with runs of other kinds may be of no use to this one."""
     at = entry.over(defaults).at
     with entry.blamed():
-        return spec_from(values, at).trimmed(shared, at)
+        return spec_from(values, at, shared)
 
 
 def with_data(study: Study, folder: Path) -> Study:

@@ -29,7 +29,7 @@ from analyses.studies.signals import terminable
 from analyses.studies.stages import batches
 from analyses.studies.study_file import Study
 from analyses.thresholds import Run
-from apet.errors import ApetError
+from apet.errors import ApetError, UsageError
 
 POLL = 0.5  # seconds between looks at runs that others have claimed
 START = "spawn"  # how processes are started: with a library's threads running, a fork may hang
@@ -71,6 +71,14 @@ class Options:
 
 
 Tell = Callable[[Event], None]
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """(I, N) of I/N. UsageError unless 1 <= I <= N."""
+    index, slash, count = text.partition("/")
+    if not slash or not index.isdigit() or not count.isdigit() or not 1 <= int(index) <= int(count):
+        raise UsageError(f"the shard {text} is not I/N with I from 1 to N, for instance 1/4")
+    return int(index), int(count)
 
 
 def seat(number: int, jobs: int, devices: int) -> tuple[int, int]:

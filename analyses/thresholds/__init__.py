@@ -10,6 +10,6 @@ if TYPE_CHECKING:
     from analyses.thresholds.predicted import foresees, fullest
     from analyses.thresholds.proximal_record import Followed, Place
     from analyses.thresholds.targets import QUANTITIES, Run, Target
-    from analyses.thresholds.threshold_search import intrinsic_dim, plan
+    from analyses.thresholds.threshold_search import intrinsic_dim, plan, planned_cost
 
 __getattr__ = on_demand(__name__, __file__)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from analyses.runs import Report, run
-from analyses.specs import Spec, field_names
+from analyses.specs import Spec, TrainSpec, defaults_of, field_names, spec_from
 from analyses.store import Row, Store
 from analyses.studies import Search, searching
 from analyses.thresholds.measured import LEVEL, thresholds
@@ -18,65 +18,83 @@ from analyses.thresholds.targets import Run, Target
 from apet.errors import UsageError
 from apet.machine import world_size
 
+Fields = dict[str, Any]  # of specs: names and values
+
 HALVINGS = 6  # of full fine-tuning's steps, for the map from a metric to the training loss
 
 
-GIVEN = {"method": "apet", "k": None, "matched": None, "early_stop": False}  # fields that the search sets itself
+OWN = ("kind", "method", "k", "matched", "early_stop")  # fields that the search sets itself
 
 
-def references(spec: Spec, search: Search, predict: bool) -> list[Spec]:
+def references(fields: Fields, search: Search, predict: bool) -> list[Spec]:
     """What is run before the search: full fine-tuning, for a metric also stopped earlier and earlier, and the Gram matrix."""
-    full = replace(spec, kind="train", method="full", subspace="coordinates", optimizer="adamw")
-    steps = [spec.steps] if search.target.on_loss else sorted({max(1, spec.steps >> i) for i in range(HALVINGS + 1)}, reverse=True)
-    specs = [replace(full, steps=each) for each in steps]
+    full = _training(fields | {"method": "full", "subspace": "coordinates", "optimizer": "adamw"})
+    steps = [full.steps] if search.target.on_loss else sorted({max(1, full.steps >> i) for i in range(HALVINGS + 1)}, reverse=True)
+    specs: list[Spec] = [replace(full, steps=most) for most in steps]
     if predict and search.target.on_loss:
-        specs.append(replace(spec, kind="predict"))
-    return [each.trimmed(field_names()).resolved() for each in specs]
+        specs.append(spec_from(fields | {"kind": "predict"}, shared=field_names()))
+    return [spec.resolved() for spec in specs]
 
 
-def check_fields(spec: Spec, search: Search, predict: bool, measure: bool) -> None:
-    """Raise UsageError for a field of `spec` that the search sets itself, or that none of its runs uses."""
-    for name, value in GIVEN.items():
-        if getattr(spec, name) != value:
-            raise UsageError(f"{name} = {getattr(spec, name)} has no effect on intrinsic-dim, which sets it itself")
-    runs = references(spec, search, predict) + ([_base(spec)] if measure else [])
-    unused = set(field_names()).difference(*(run.used for run in runs))
-    for name in field_names():
-        if name in unused - set(GIVEN) and getattr(spec, name) != getattr(Spec, name):
-            raise UsageError(f"{name} = {getattr(spec, name)} has no effect on any of the runs of this intrinsic-dim")
+def _training(fields: Fields) -> TrainSpec:
+    spec = spec_from(fields | {"kind": "train", "early_stop": False}, shared=field_names())
+    assert isinstance(spec, TrainSpec)
+    return spec
 
 
-def plan(spec: Spec, search: Search, predict: bool, measure: bool, data: Path | None = None) -> list[Spec]:
-    """The specs known beforehand: the references and, with `measure`, the first round of the search."""
-    check_fields(spec, search, predict, measure)
-    known = references(spec, search, predict)
-    return known + (next(_searching(spec, search, known, data, lambda _: None)) if measure else [])
-
-
-def _base(spec: Spec) -> Spec:
+def _base(fields: Fields) -> TrainSpec:
     """A training run of the search, whose k does not count."""
-    return replace(spec, k=1).trimmed(field_names())
+    return _training(fields | {"method": "apet", "k": 1})
 
 
-def _searching(spec: Spec, search: Search, known: list[Spec], data: Path | None, find: Callable[[Spec], Run | None]):
-    return searching([_base(spec)], search, {spec.task: data} if data else {}, [each for each in known if each.method == "full"], find)
+def check_fields(fields: Fields, search: Search, predict: bool, measure: bool) -> None:
+    """Raise UsageError for a field that the search sets itself, or that none of its runs uses."""
+    for name in OWN:
+        if name in fields:
+            raise UsageError(f"{name} = {fields[name]} has no effect on intrinsic-dim, which sets it itself")
+    runs = references(fields, search, predict) + ([_base(fields)] if measure else [])
+    for name, value in fields.items():
+        if not any(name in defaults_of(type(run)) and (run.reads(name) or value == defaults_of(type(run))[name]) for run in runs):
+            raise UsageError(f"{name} = {value} has no effect on any of the runs of this intrinsic-dim")
+
+
+def plan(fields: Fields, search: Search, predict: bool, measure: bool, data: Path | None = None) -> list[Spec]:
+    """The specs known beforehand: the references and, with `measure`, the first round of the search."""
+    check_fields(fields, search, predict, measure)
+    known = references(fields, search, predict)
+    return known + (next(_searching(fields, search, known, data, lambda _: None)) if measure else [])
+
+
+def planned_cost(known: list[dict[str, Any]], search: Search, measure: bool) -> dict[str, Any]:
+    """What a dry run says of a search, from what is `known` of the runs of its plan (`analyses.runs.check`)."""
+    spec = known[0]["spec"]
+    later = search.runs - sum(each["spec"]["kind"] == "train" and each["spec"]["method"] == "apet" for each in known) if measure else 0
+    gradients = sum(each["gradient_equivalents"] for each in known) + max(0, later) * spec["steps"] * spec["batch"]
+    return {"runs": known, "later_runs": max(0, later), "gradient_equivalents": gradients}
+
+
+def _searching(fields: Fields, search: Search, known: list[Spec], data: Path | None, find: Callable[[Spec], Run | None]):
+    base, full = _base(fields), [spec for spec in known if spec.method == "full"]
+    return searching([base], search, {base.task: data} if data else {}, full, find)
 
 
 def intrinsic_dim(
-    spec: Spec, store: Store, search: Search, predict: bool = True, measure: bool = True, data: Path | None = None, device: str = "cpu",
+    fields: Fields, store: Store, search: Search, predict: bool = True, measure: bool = True, data: Path | None = None, device: str = "cpu",
     report: Report = lambda *_: None, force: bool = False, stage: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[dict[str, Any], list[Row]]:  # fmt: skip
-    """Measure and predict k* of `spec`'s model, task and subspace; returns the command's JSON object and all rows.
+    """Measure and predict k* of a model, task and subspace; returns the command's JSON object and all rows.
+
+    `fields` are those of its runs that are not left at their defaults.
 
     Raises UsageError where several processes were started for it.
     """
     if world_size() > 1:
         raise UsageError(
             f"intrinsic-dim takes one process, and {world_size()} were started: run it without accelerate launch or torchrun, "
-            "or its runs side by side by 'study --jobs N'"
+            "or its runs side by side as a study with several jobs"
         )
-    check_fields(spec, search, predict, measure)
-    known = references(spec, search, predict)
+    check_fields(fields, search, predict, measure)
+    known = references(fields, search, predict)
     total = len(known) + (search.runs if measure else 0)
     members: dict[Spec, Run] = {}
 
@@ -86,7 +104,7 @@ def intrinsic_dim(
 
     for each in known:
         do(each)
-    for batch in _searching(spec, search, known, data, members.get) if measure else ():
+    for batch in _searching(fields, search, known, data, members.get) if measure else ():
         for each in batch:
             do(each)
     runs = list(members.values())

@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from apet.errors import UsageError, lookup
+from apet.methods.names import OPERATION_NAMES
 
 SIZE = 24  # of a bottleneck, the paper's
 ROWS = 10  # of a prefix or prompt, in every self-attention
@@ -220,3 +221,4 @@ def _draw(name: str, parameter: nn.Parameter) -> None:
 OPERATIONS: dict[str, Callable[[nn.Module], None]] = {
     "add": lambda model: None, "bias": add_zero_biases, "prefix": prefix, "prompt": prompt, "plug": plug,
 }  # fmt: skip
+assert tuple(OPERATIONS) == OPERATION_NAMES

@@ -11,6 +11,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from apet.models.names import NET_NAMES
+
 
 class Net(nn.Module):
     """Images (B, 28, 28), bytes -> logits (B, 10)."""
@@ -36,6 +38,7 @@ def _lenet() -> Net:
 
 
 NETS: dict[str, Callable[[], Net]] = {"mnist-fc": _fc, "mnist-lenet": _lenet}
+assert tuple(NETS) == NET_NAMES
 
 
 def draw(name: str, seed: int, device: str) -> Net:

@@ -25,6 +25,7 @@ from apet.errors import UsageError, lookup
 from apet.projections.countsketch import CountSketch
 from apet.projections.fastfood import BLOCK, Fastfood, LegacyFastfood
 from apet.projections.gaussian import Gaussian
+from apet.projections.names import SUBSPACE_NAMES
 from apet.projections.projected import Projected
 from apet.projections.walsh_hadamard import power_of_two
 from apet.subspaces import ParameterSpace, layer_label
@@ -166,6 +167,7 @@ _PLACES: dict[str, Callable[[ParameterSpace, int, int], Places]] = {
 }
 PROJECTIONS: dict[str, type[Projection]] = dict.fromkeys(_PLACES, Projection) | {"said": Said}
 SUBSPACES = ("coordinates", *PROJECTIONS)
+assert set(SUBSPACES) == set(SUBSPACE_NAMES)
 
 
 def project(kind: str, space: ParameterSpace, k: int, seed: int) -> Projection:

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from apet.errors import UsageError, lookup
+from apet.subspaces.names import ORDER_NAMES, SCORE_NAMES, UNIT_NAMES
 from apet.subspaces.scope import kind_label, layer_label
 from apet.subspaces.space import ParameterSpace
 
@@ -271,3 +272,4 @@ ORDERS: dict[str, Callable[..., np.ndarray]] = {
     "score": _by_score,
     "reference": _reference,
 }
+assert tuple(UNITS) == UNIT_NAMES and {*ORDERS} - {"score"} == {*ORDER_NAMES} - {*SCORE_NAMES}

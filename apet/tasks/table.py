@@ -244,3 +244,13 @@ def _placed(rows: Any, task: Task, source: str) -> Iterator[Placed]:
             row[task.target] = int(row[task.target])
         if not any(value is None or (isinstance(value, str) and not value.strip()) for value in row.values()):
             yield f"{source}, row {number}", row
+
+
+def tasks_table() -> list[dict[str, Any]]:
+    """All tasks with what a listing shows: template, label words, metric and where the data come from."""
+    names = ("name", "type", "classes", "metric", "template", "target", "source", "about")
+    return [
+        {name: getattr(task, name) for name in names}
+        | {"label_words": list(task.words), "fields": list(task.fields), "hub": vars(task.hub) if task.hub else None}
+        for task in TASKS.values()
+    ]

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from analyses.specs.spec import Spec
+from analyses.specs import Spec, spec_from
 from analyses.store.run_store import Store
 from analyses.studies.study_file import Stage, Study
 from analyses.thresholds.measured import finished, thresholds
@@ -15,7 +15,7 @@ BASE = {"model": "mini-t5-240k", "random_init": True, "task": "sst2", "examples"
 
 def spec_of(**fields: Any) -> Spec:
     """The spec of `fields` and of what else BASE sets, as far as a run of its kind uses it."""
-    return Spec(**{**BASE, **fields}).trimmed(set(BASE) - set(fields))
+    return spec_from({**BASE, **fields}, shared=set(BASE) - set(fields))
 
 
 def small(folder: Path) -> Study:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from analyses.findings.placements import placement_rows
-from analyses.specs.spec import Spec
+from analyses.specs import PredictSpec, spec_dict, spec_from
 from analyses.store.run_store import Row
 from analyses.thresholds.targets import Run
 
@@ -16,12 +16,12 @@ SHARES = [0.5, 0.62, 0.4, 0.71, 0.55]
 
 
 def trained(share: float, **changes) -> Run:
-    spec = vars(Spec(**{"model": "mini-t5-130k", "task": "mini-nli", "examples": 8, "k": 10, "early_stop": False} | changes))
+    spec = spec_dict(spec_from({"model": "mini-t5-130k", "task": "mini-nli", "examples": 8, "k": 10, "early_stop": False} | changes))
     return _run(spec, {"loss": 2 * share, "initial_loss": 2.0})
 
 
 def predicted(share: float, seed: int) -> Run:
-    spec = vars(Spec(kind="predict", model="mini-t5-130k", task="mini-nli", examples=8, k=10, position_seed=seed))
+    spec = spec_dict(PredictSpec(model="mini-t5-130k", task="mini-nli", examples=8, k=10, position_seed=seed))
     return _run(spec, {"placed_loss": 2 * share, "placed_initial_loss": 2.0, "placed_residual": 0.01})
 
 

@@ -13,7 +13,7 @@ import torch
 from analyses.results.exporting import export
 from analyses.runs.execute import check, run
 from analyses.runs.run_inputs import inputs, plain_scorer
-from analyses.specs.spec import Spec
+from analyses.specs import Spec, TrainSpec
 from analyses.store.run_store import Row, Store
 from apet.errors import UsageError
 from apet.methods import artefact
@@ -25,7 +25,7 @@ MODELS = {"t5": {"model": "mini-t5-130k"}, "bloom": {"model": "mini-bloom-120k"}
 def tuned(request, folder, tmp_path_factory) -> tuple[Spec, Store, str, Path]:
     """A run of tuned entries whose prior is far from that of the model that it ends with, and its merged checkpoint."""
     root = tmp_path_factory.mktemp("tuned")
-    spec = Spec(**MODELS[request.param], task="sst2", k=200, scope="all", early_stop=False, steps=30, batch=8)
+    spec = TrainSpec(**MODELS[request.param], task="sst2", k=200, scope="all", early_stop=False, steps=30, batch=8)
     name, store = run(spec, Store(root / "runs"), folder), Store(root / "runs")
     export(store.folder(name), "merged", root / "merged")
     return spec, store, name, root / "merged"

@@ -8,7 +8,7 @@ import pytest
 from analyses.results.exporting import export
 from analyses.runs.execute import check, run
 from analyses.runs.run_inputs import inputs
-from analyses.specs.spec import spec_from
+from analyses.specs import spec_from
 from analyses.store.run_store import Store
 from analyses.studies.study_file import read_study
 from analyses.studies.workers import run_study

@@ -10,7 +10,7 @@ from study_cases import BASE, spec_of
 from analyses.runs.evaluation_point import fields_at, point
 from analyses.runs.execute import check, run
 from analyses.runs.run_inputs import Context, inputs
-from analyses.specs.spec import Spec
+from analyses.specs import SliceSpec, Spec, TrainSpec, spec_from
 from analyses.store.run_store import Store
 from apet.errors import UsageError
 from apet.methods.merged_delta import DISPLACING, displacement
@@ -25,8 +25,8 @@ def runs(folder, tmp_path_factory) -> tuple[Store, dict[str, str]]:
     """Runs of one model and task by different methods, and one that kept nothing."""
     store = Store(tmp_path_factory.mktemp("runs"))
     specs = {
-        "full": Spec(**TRAIN, method="full"), "lora": Spec(**TRAIN, method="lora"), "apet": Spec(**TRAIN, k=40),
-        "all": Spec(**TRAIN, k=40, scope="all", position_seed=1), "forgot": spec_of(method="full"),
+        "full": TrainSpec(**TRAIN, method="full"), "lora": TrainSpec(**TRAIN, method="lora"), "apet": TrainSpec(**TRAIN, k=40),
+        "all": TrainSpec(**TRAIN, k=40, scope="all", position_seed=1), "forgot": spec_of(method="full"),
         "adapter": spec_of(method="adapter"),
     }  # fmt: skip
     return store, {name: run(spec, store, folder) for name, spec in specs.items()}
@@ -38,7 +38,7 @@ def loss_of(store: Store, run_id: str) -> float:
 
 def through(store: Store, at: str, *to: str, **fields) -> Spec:
     spec = {"kind": "slice", **fields_at(store, at, methods=True), "batch": 8, "directions": "optima", "reach": 1.0, "points": 3}
-    return Spec(**{**spec, "at": at, "to": "+".join(to), "dims": len(to), **fields})
+    return spec_from({**spec, "at": at, "to": "+".join(to), "dims": len(to), **fields})
 
 
 @pytest.mark.long
@@ -125,14 +125,14 @@ def test_adding_the_displacement_makes_the_tuned_model_in_float64(name, method):
 def test_what_ends_at_no_point_of_the_model_says_so_before_it_is_trained(runs, folder):
     store, names = runs
     for method in set(METHODS) - {*DISPLACING, "apet"}:
-        with pytest.raises(UsageError, match=f"{method} has no end to keep"):
-            Spec(**TRAIN, method=method).resolved()
-    with pytest.raises(UsageError, match="subspace fastfood has no end to keep"):
-        Spec(**TRAIN, method="lora", subspace="fastfood", k=9).resolved()
-    spec = Spec(**TRAIN, method="bitfit")
+        with pytest.raises(UsageError, match=f"keep_end is not available for method {method}"):
+            TrainSpec(**TRAIN, method=method).resolved()
+    with pytest.raises(UsageError, match="keep_end is not available for subspace fastfood"):
+        TrainSpec(**TRAIN, method="lora", subspace="fastfood", k=9).resolved()
+    spec = TrainSpec(**TRAIN, method="bitfit")
     with pytest.raises(UsageError, match="bitfit gives .* biases that it has not"):
         check(spec, inputs(spec, folder))
-    spec = Spec(**{**TRAIN, "model": "mini-bert-120k"}, method="full")
+    spec = TrainSpec(**{**TRAIN, "model": "mini-bert-120k"}, method="full")
     with pytest.raises(UsageError, match="take the readout words"):
         check(spec, inputs(spec, folder))
     messages = {"forgot": "did not keep where it ended: 'train --method full --keep-end'", "adapter": "the model itself has not"}
@@ -144,12 +144,12 @@ def test_what_ends_at_no_point_of_the_model_says_so_before_it_is_trained(runs, f
     with pytest.raises(UsageError, match="only runs of apet end at a point"):
         fields_at(store, names["full"])
     with pytest.raises(UsageError, match="those of a run: say which"):
-        Spec(kind="slice", method="full").resolved()
+        SliceSpec(method="full").resolved()
     with pytest.raises(UsageError, match="has method full, this slice lora"):
         run(replace(through(store, names["full"], names["apet"]), method="lora"), store, folder)
 
 
 def test_keeping_the_end_splits_the_identity_only_where_it_keeps_something():
     for method, k in (("full", None), ("lora", None), ("apet", 5)):
-        plain, kept = (Spec(method=method, k=k, keep_end=each).run_id("w", "d") for each in (False, True))
+        plain, kept = (TrainSpec(method=method, k=k, keep_end=each).run_id("w", "d") for each in (False, True))
         assert (plain == kept) == (method == "apet")

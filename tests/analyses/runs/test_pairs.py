@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from study_cases import BASE
 
-from analyses.specs.spec import Spec
+from analyses.specs import Spec, spec_dict
 from analyses.store.run_store import Store
 from analyses.studies.planning import plan
 from analyses.studies.stages import batches
@@ -37,7 +37,7 @@ def joined(path: Path) -> list[Spec]:
     """The slices that the study asks for once its training runs are over."""
     over: dict[Spec, Run] = {}
     walk = batches(read_study(path), over.get)
-    over |= {spec: Run(f"{spec.method}-{spec.k}-{spec.position_seed}-{spec.train_seed}", vars(spec), []) for spec in next(walk)}
+    over |= {spec: Run(f"{spec.method}-{spec.k}-{spec.position_seed}-{spec.train_seed}", spec_dict(spec), []) for spec in next(walk)}
     return next(walk, [])
 
 
@@ -97,7 +97,7 @@ def test_a_study_of_pairs_finds_barriers_between_its_runs(folder, tmp_path):
         ("k", "{kind: spectrum}", 8, "there are slices of directions optima"),
         ("k", "{kind: slice, directions: random}", 8, "there are slices of directions optima"),
         ("k", "{kind: slice, to: abc}", 8, "the runs that are joined follow from 'pairs'"),
-        ("k", "{kind: slice, dims: 2}", 8, r"need 2 run\(s\) in --to, got 1"),
+        ("k", "{kind: slice, dims: 2}", 8, r"take 2 other run\(s\), and 1 are given"),
     ],
 )
 def test_pairs_that_cannot_be_are_refused_with_their_line(by, grid, line, message, tmp_path):

@@ -13,7 +13,7 @@ import pytest
 from analyses.findings.threshold_changes import Side, explain
 from analyses.runs.execute import check, run
 from analyses.runs.run_inputs import inputs
-from analyses.specs.spec import Spec
+from analyses.specs import PredictSpec, SpectrumSpec, TrainSpec, as_kind, spec_dict
 from analyses.store.run_store import Row, Store
 from analyses.thresholds.predicted import _followed_rows, predicted_rows, sampled_prediction
 from analyses.thresholds.proximal_record import Followed
@@ -21,7 +21,7 @@ from analyses.thresholds.targets import Run, Target
 from apet.errors import UsageError
 from landscape import GaussNewton, gradient_spectrum, predict_threshold, subset_spectrum, threshold_of, to_dense
 
-BASE = Spec(kind="predict", model="mini-t5-130k", task="mini-sentiment", examples=8)
+BASE = PredictSpec(model="mini-t5-130k", task="mini-sentiment", examples=8)
 
 
 def row_of(quantity: str, value: float | None, **columns) -> Row:
@@ -55,14 +55,14 @@ def test_a_placement_reaches_what_its_dense_quadratic_does(store: Store) -> None
 
     spec = replace(BASE, k=12, position_seed=2).resolved()  # well conditioned: these few steps go to the end
     found = {row.quantity: row for row in store.rows(run(spec, store))}
-    at = replace(spec, kind="spectrum", matrix="ggn")
+    at = as_kind(spec, SpectrumSpec, matrix="ggn")
     with point(at, inputs(at, None), Context(Path("."), lambda *_: None)) as here:
         matrix = to_dense(GaussNewton(here.objective, here.z)).double().numpy()
         g = here.objective.gradient(here.z).double().numpy()
     drop = g @ np.linalg.lstsq(matrix, g, rcond=1e-7)[0] / 2
     assert found["placed_initial_loss"].value - found["placed_loss"].value == pytest.approx(drop, rel=2e-2)
     assert (found["placed_loss"].k, found["placed_loss"].position_seed) == (12, 2)
-    trained = store.rows(run(replace(spec, kind="train", k=12, early_stop=False, steps=1), store))
+    trained = store.rows(run(as_kind(spec, TrainSpec, k=12, early_stop=False, steps=1), store))
     assert found["placed_loss"].placement == next(row.placement for row in trained if row.quantity == "loss")
     assert found["placed_residual"].value < 0.1
 
@@ -135,8 +135,8 @@ def invented(store: Store, model: str, parameters: int, seed: int) -> list[Run]:
     random = np.random.default_rng(seed)
     features = random.standard_normal((12, 60)) * np.arange(1, 61) ** -0.5
     arrays = {"gram": features @ features.T, "logits": np.zeros((12, 2)), "labels": np.arange(12) % 2}
-    predict = {**vars(Spec(kind="predict", model=model, task="mini-sentiment", examples=12).resolved())}
-    full = {**vars(Spec(model=model, task="mini-sentiment", examples=12, method="full", early_stop=False).resolved())}
+    predict = {**spec_dict(PredictSpec(model=model, task="mini-sentiment", examples=12).resolved())}
+    full = {**spec_dict(TrainSpec(model=model, task="mini-sentiment", examples=12, method="full", early_stop=False).resolved())}
     losses = [
         Row(model, parameters, "mini-sentiment", name, value, split="train")
         for name, value in (("initial_loss", math.log(2)), ("loss", 0.0))

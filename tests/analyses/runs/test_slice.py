@@ -13,7 +13,7 @@ from analyses.runs.evaluation_point import fields_at, matrix_at, point
 from analyses.runs.execute import check, run
 from analyses.runs.run_inputs import Context, inputs
 from analyses.runs.slice import MOST_LOSSES
-from analyses.specs.spec import DIRECTIONS, Spec
+from analyses.specs import DIRECTIONS, SliceSpec, Spec, SpectrumSpec, TrainSpec, spec_dict, spec_from
 from analyses.store.run_store import Store, frame
 from apet.errors import ApetError, UsageError
 from apet.models.loading import fingerprint
@@ -47,8 +47,8 @@ def runs(folder, tmp_path_factory) -> tuple[Store, dict[str, str]]:
     """Three runs of other entries, one with its trajectory."""
     store = Store(tmp_path_factory.mktemp("runs"))
     train = {**BASE, "k": 40, "steps": 45, "trajectory": True}
-    names = {"a": run(Spec(**train), store, folder), "b": run(Spec(**{**train, **SEEDS}), store, folder)}
-    return store, names | {"c": run(Spec(**{**train, "position_seed": 5}), store, folder)}
+    names = {"a": run(TrainSpec(**train), store, folder), "b": run(spec_from({**train, **SEEDS}), store, folder)}
+    return store, names | {"c": run(spec_from({**train, "position_seed": 5}), store, folder)}
 
 
 def sliced(spec: Spec, store: Store, folder) -> tuple[list, dict[str, np.ndarray]]:
@@ -198,8 +198,8 @@ def test_runs_of_other_entries_are_points_of_the_span_of_all(runs, folder):
     plane = replace(spec, dims=2, to=f"{names['b']}+{names['c']}", points=3)
     _, arrays = sliced(plane, store, folder)
     assert arrays["places"].shape == (3, 2)
-    here = {**vars(plane), "at": None, "dims": 1, "to": names["a"]}  # from the pretrained point
-    _, arrays = sliced(Spec(**here), store, folder)
+    here = {**spec_dict(plane), "at": None, "dims": 1, "to": names["a"]}  # from the pretrained point
+    _, arrays = sliced(spec_from(here), store, folder)
     assert arrays["loss.train"][1] == pytest.approx(store.arrays(names["a"])["history"][0, 1], rel=1e-5)
 
 
@@ -209,7 +209,7 @@ def test_a_slice_of_a_run_in_bfloat16_is_of_its_weights_in_float32_and_its_displ
     store = Store(tmp_path)
     trained = spec_of(k=k, weights="bfloat16", dtype="bfloat16")
     name = run(trained, store, folder)
-    spec = Spec(**{**fields_at(store, name), "kind": "slice", "at": name, "points": 3, "batch": 8}).resolved()
+    spec = spec_from({**fields_at(store, name), "kind": "slice", "at": name, "points": 3, "batch": 8}).resolved()
     assert (spec.weights, spec.dtype) == ("bfloat16", "float32")
     held, found = inputs(trained, folder).loaded, inputs(spec, folder)
     upcast = {each: p.detach().clone() for each, p in found.loaded.model.named_parameters()}
@@ -305,17 +305,17 @@ def test_a_grid_of_one_point_is_the_centre_and_refinement_keeps_the_old_places(f
         ({"dims": 11}, "dims = 11: a slice is .* up to 10 dimensions"),
         ({"dims": 3, "points": 47}, "103,823 points is over 100,000: at most 45 a side"),
         ({"dims": 2, "points": 1001}, "1,002,001 points is over 100,000: at most 315 a side"),
-        ({"ratio_map": 3}, "take dims 2"),
+        ({"ratio_map": 3}, "is over a plane: use dims: 2"),
         ({"dims": 2, "ratio_map": 4}, "an odd number from 3 to the slice's points, 5"),
         ({"dims": 2, "ratio_map": 7}, "an odd number from 3 to the slice's points, 5"),
         ({"reach": 0.0}, "reach = 0.0 must be positive"),
         ({"reach": math.nan}, "reach = nan must be positive"),
-        ({"directions": "filter"}, "no whole filter is tuned"),
-        ({"directions": "trajectory"}, "say which with --at"),
-        ({"directions": "optima"}, r"need 1 run\(s\) in --to, got 0"),
-        ({"to": "x"}, "are for directions optima"),
+        ({"directions": "filter"}, "filter need whole rows to be tuned, and unit is entry"),
+        ({"directions": "trajectory"}, "no run is given: use at"),
+        ({"directions": "optima"}, r"take 1 other run\(s\), and 0 are given: use to"),
+        ({"to": "x"}, "to is for directions optima, and these are random"),
         ({"directions": "eigen"}, "unknown direction"),
-        ({"at_step": 3}, "say which run with --at"),
+        ({"at_step": 3}, "no run is given: use at"),
     ],
 )
 def test_what_makes_no_slice_is_refused(change, message):
@@ -365,21 +365,21 @@ def test_directions_by_filters_are_as_long_in_every_row_as_its_values(folder, tm
 
 def test_a_slices_fields_split_no_other_runs_identity():
     line = LINE
-    with pytest.raises(UsageError, match="dims = 2 has no effect on this spectrum run: it is for slices"):
+    with pytest.raises(UsageError, match="dims = 2 has no effect on spectra: it is for slices"):
         spec_of(kind="spectrum", k=40, dims=2, points=7).run_id("w", "d")
     assert replace(line, dims=2).run_id("w", "d") != line.run_id("w", "d")
-    assert LINE.run_id("w", "d") == "3c6832e93a8807ac"
+    assert LINE.run_id("w", "d") == "eaad854654e6157b"
     assert replace(line, dims=2, ratio_map=3).run_id("w", "d") != replace(line, dims=2).run_id("w", "d")
     assert replace(line, points=None).run_id("w", "d") == replace(line, points=41).run_id("w", "d")
     # The names of runs that stores hold already.
     known = {
-        Spec(kind="slice", k=40): "a76137b846f8fc80",
-        Spec(kind="slice", k=40, dims=2, at="a", directions="trajectory"): "4a74a23cde38a51f",
-        Spec(kind="slice", k=4, directions="optima", at="a", to="b", curve=True): "1477645d939c5816",
-        Spec(kind="spectrum", k=4): "ef9a5c1d93d3ff32",
-        Spec(method="full"): "c9cfeb53083d904c",
-        Spec(method="lora"): "8e35df82e25f3e02",
-        Spec(k=5): "88c740fbadc222d3",
+        SliceSpec(k=40): "4da2080efcbbc972",
+        SliceSpec(k=40, dims=2, at="a", directions="trajectory"): "174bad356d93086d",
+        SliceSpec(k=4, directions="optima", at="a", to="b", curve=True): "d39fb91caf175449",
+        SpectrumSpec(k=4): "2d86e42aee73e925",
+        TrainSpec(method="full"): "2ec21708fadec1cf",
+        TrainSpec(method="lora"): "4bafbf603591793c",
+        TrainSpec(k=5): "7bb92ba3419d4aad",
     }
     assert {spec: spec.run_id("w", "d") for spec in known} == known
 

@@ -10,7 +10,7 @@ from analyses.results.exporting import export
 from analyses.runs.evaluation_point import fields_at
 from analyses.runs.execute import check, run
 from analyses.runs.run_inputs import inputs
-from analyses.specs.spec import Spec
+from analyses.specs import SpectrumSpec
 from analyses.store.run_store import Row, Store
 from analyses.thresholds.measured import finished, thresholds
 from analyses.thresholds.targets import Target
@@ -57,7 +57,7 @@ def test_the_dimension_inside_a_method_is_of_its_own_parameters(method, folder, 
 
 
 def test_a_subspace_needs_its_size_and_splits_the_identity():
-    with pytest.raises(UsageError, match="subspace fastfood needs either --k"):
+    with pytest.raises(UsageError, match="subspace fastfood needs the number of tuned parameters"):
         replace(SMALL, method="lora", k=None).resolved()
     with pytest.raises(UsageError, match="did you mean fastfood"):
         replace(SMALL, subspace="fastfod")
@@ -71,7 +71,7 @@ def test_a_subspace_needs_its_size_and_splits_the_identity():
 def test_curvature_in_a_subspace_by_every_route_and_where_a_run_ended(folder, tmp_path):
     store = Store(tmp_path)
     ended = run(replace(SMALL, k=12), store, folder)
-    spec = Spec(kind="spectrum", at=ended, **fields_at(store, ended))
+    spec = SpectrumSpec(at=ended, **fields_at(store, ended))
     by_lanczos = replace(spec, algorithm="lanczos", lanczos_steps=12, probes=2)
     exact, estimated = (run(each, store, folder) for each in (replace(spec, algorithm="exact"), by_lanczos))
     top = [[row.value for row in store.rows(name) if row.quantity == "eigenvalue"][:5] for name in (exact, estimated)]

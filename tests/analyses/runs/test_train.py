@@ -15,7 +15,7 @@ from analyses.results.training_table import table, write_table
 from analyses.runs.execute import gradients, run
 from analyses.runs.rehearsal import rehearse
 from analyses.runs.run_inputs import inputs
-from analyses.specs.spec import Spec
+from analyses.specs import PredictSpec, Spec, TrainSpec
 from analyses.store.run_store import Row, Store
 from analyses.thresholds.measured import finished, thresholds
 from analyses.thresholds.targets import Target
@@ -24,7 +24,7 @@ from apet.models.loading import fingerprint
 from apet.scoring.scorers import cross_entropy, scorer_of
 
 BERT, T5, BLOOM = "mini-bert-120k", "mini-t5-130k", "mini-bloom-120k"
-BASE = Spec(model=T5, random_init=True, task="sst2", k=30, steps=20, batch=8).resolved()
+BASE = TrainSpec(model=T5, random_init=True, task="sst2", k=30, steps=20, batch=8).resolved()
 
 
 def rows_of(spec: Spec, folder, tmp_path) -> dict[tuple[str, str | None], Row]:
@@ -97,7 +97,7 @@ def test_too_few_examples_to_watch_some_are_refused(tmp_path):
 
 
 def test_predictions_speak_of_the_random_weights_that_are_trained(folder):
-    train, predict = BASE, Spec(kind="predict", model=T5, random_init=True)
+    train, predict = BASE, PredictSpec(model=T5, random_init=True)
     prints = [{inputs(replace(s, train_seed=seed).resolved(), folder).loaded.fingerprint for s in (train, predict)} for seed in (0, 1)]
     assert [len(each) for each in prints] == [1, 1] and prints[0] != prints[1]
 
@@ -105,7 +105,7 @@ def test_predictions_speak_of_the_random_weights_that_are_trained(folder):
 def test_half_precision_weights_are_for_methods_whose_values_are_their_own(folder, tmp_path):
     rows = rows_of(replace(BASE, weights="bfloat16"), folder, tmp_path)
     assert rows["loss", "validation"].value > 0
-    with pytest.raises(UsageError, match="swallow small steps"):
+    with pytest.raises(UsageError, match="rounds small updates away"):
         run(replace(BASE, weights="bfloat16", method="full", k=None), Store(tmp_path), folder)
 
 
@@ -234,7 +234,7 @@ def test_a_table_of_a_split_or_format_that_is_not_there_is_refused(seeds, tmp_pa
 
 @pytest.mark.long
 def test_a_minimum_is_a_run_of_its_own_without_what_belongs_to_adamw(tmp_path):
-    spec = Spec(model=T5, task="mini-nli", examples=16, k=30, early_stop=False, batch=16, steps=40, optimizer="lbfgs")
+    spec = TrainSpec(model=T5, task="mini-nli", examples=16, k=30, early_stop=False, batch=16, steps=40, optimizer="lbfgs")
     with pytest.raises(UsageError, match="schedule = cosine has no effect on this train run: it is for training by adamw"):
         replace(spec, schedule="cosine").resolved()
     assert spec.resolved().lr is None
@@ -246,10 +246,10 @@ def test_a_minimum_is_a_run_of_its_own_without_what_belongs_to_adamw(tmp_path):
     assert rehearse(spec, inputs(spec, None))["seconds"] > 0
 
 
-@pytest.mark.parametrize(("field", "wrong"), [({"early_stop": True}, "--no-early-stop"), ({"dtype": "bfloat16"}, "too coarse")])
+@pytest.mark.parametrize(("field", "wrong"), [({"early_stop": True}, "use early_stop: false"), ({"dtype": "bfloat16"}, "too coarse")])
 def test_a_minimum_takes_neither_early_stop_nor_coarse_numbers(field, wrong):
     with pytest.raises(UsageError, match=wrong):
-        replace(Spec(k=3, optimizer="lbfgs", early_stop=False), **field).resolved()
+        replace(TrainSpec(k=3, optimizer="lbfgs", early_stop=False), **field).resolved()
 
 
 @pytest.mark.parametrize(

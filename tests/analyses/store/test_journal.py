@@ -104,18 +104,18 @@ def test_two_stores_on_one_folder_see_each_others_runs(store, verified):
     assert not verified
 
 
-def test_a_run_of_another_schema_does_not_count_and_is_replaced(store):
+def test_a_run_of_another_version_does_not_count_and_is_replaced(store):
     about = json.loads((store.folder("a") / "DONE").read_text())
-    (store.folder("a") / "DONE").write_text(json.dumps({**about, "schema": about["schema"] - 1}))
+    (store.folder("a") / "DONE").write_text(json.dumps({**about, "version": about["version"] - 1}))
     assert again(store).state("a") is None
     assert again(store).run_ids() == ["b", "c"]
     again(store).commit("a", {"kind": "train"}, ROWS, {}, {})
     assert again(store).run_ids() == ["a", "b", "c"]
 
 
-def test_the_journal_speaks_for_its_own_schema_only(store, monkeypatch):
+def test_the_journal_speaks_for_its_own_versions_only(store, monkeypatch):
     assert again(store).run_ids() == ["a", "b", "c"]
-    monkeypatch.setattr(analyses.store.run_store, "SCHEMA", analyses.store.run_store.SCHEMA + 1)
+    monkeypatch.setitem(analyses.store.run_store.VERSIONS, "train", 99)
     assert again(store).run_ids() == []
 
 

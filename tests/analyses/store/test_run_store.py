@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from analyses.specs.spec import Spec, spec_from
+from analyses.specs import PredictSpec, TrainSpec, spec_from, trimmed
 from analyses.store.run_store import Row, Store, frame
 from apet.errors import UsageError
 from figures.plots.grids import grids
@@ -81,23 +81,26 @@ def test_timings_do_not_change_a_run(store):
 
 
 def test_what_is_shared_with_other_runs_and_not_used_has_no_part_in_the_identity():
-    for spec, shared in ((Spec(kind="predict"), {"lr": 0.1, "steps": 7}), (Spec(method="full"), {"k": 5, "position_seed": 2})):
+    for spec, shared in ((PredictSpec(), {"steps": 7, "probes": 3}), (TrainSpec(method="full"), {"k": 5, "position_seed": 2})):
         wide = replace(spec, **shared)
-        assert wide.trimmed(shared).run_id("w", "d") == spec.run_id("w", "d")
+        assert trimmed(wide, shared).run_id("w", "d") == spec.run_id("w", "d")
         with pytest.raises(UsageError, match="has no effect on this"):
             wide.run_id("w", "d")
-    assert Spec(k=5).run_id("w", "d") == Spec(k=5, lr=Spec(k=5).resolved().lr).run_id("w", "d")
+    assert spec_from({"kind": "predict", "lr": 0.1}, shared={"lr"}) == PredictSpec()
+    with pytest.raises(UsageError, match=r"lr = 0.1 has no effect on predictions: it is for training runs"):
+        spec_from({"kind": "predict", "lr": 0.1})
+    assert TrainSpec(k=5).run_id("w", "d") == TrainSpec(k=5, lr=TrainSpec(k=5).resolved().lr).run_id("w", "d")
 
 
 @pytest.mark.parametrize(
     "change", [{"k": 6}, {"position_seed": 1}, {"train_seed": 1}, {"batch": 8}, {"task": "rotten_tomatoes"}, {"examples": 9}]
 )
 def test_the_identity_splits_on_what_decides_the_numbers(change):
-    assert Spec(**{"k": 5, **change}).run_id("w", "d") != Spec(k=5).run_id("w", "d")
+    assert spec_from({"k": 5, **change}).run_id("w", "d") != TrainSpec(k=5).run_id("w", "d")
 
 
 def test_the_identity_splits_on_weights_and_data():
-    ids = {Spec(k=5).run_id(weights, data) for weights in "wv" for data in "de"}
+    ids = {TrainSpec(k=5).run_id(weights, data) for weights in "wv" for data in "de"}
     assert len(ids) == 4
 
 

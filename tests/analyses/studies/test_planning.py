@@ -7,12 +7,12 @@ import pytest
 from study_cases import small, spec_of
 
 import analyses.studies.planning
-from analyses.specs.spec import Spec
+from analyses.specs import Spec
 from analyses.store.run_store import Store
 from analyses.studies.planning import plan
-from analyses.studies.progress_table import Board, title
 from analyses.studies.study_file import Stage, read_study
 from analyses.studies.workers import Event, Options, run_study, weight
+from analyses.terminal.progress_table import Board
 
 ROOT = Path(__file__).parent.parent.parent.parent
 
@@ -85,4 +85,4 @@ def test_the_board_counts_and_tells_when_all_is_done():
     board.take(Event("failed", two, "memory"))
     board.take(Event("done", three))
     assert (board.done, board.failed, board.left()) == (2, 1, 0.0)
-    assert title(one) == "mini-t5-240k sst2 apet k = 1, seed 0/0"
+    assert one.title == "mini-t5-240k sst2 apet k = 1, seed 0/0"

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from analyses.specs.spec import Spec
+from analyses.specs import Spec, TrainSpec, spec_dict, spec_from
 from analyses.store.run_store import Row
 from analyses.studies.search import FIRST_ROUND, first_round, next_round
 from analyses.studies.stages import searching
@@ -15,7 +15,7 @@ from analyses.thresholds.measured import measure
 from analyses.thresholds.targets import Run, Target
 from apet.errors import UsageError
 
-BASE = Spec(model="mini-t5-240k", task="mini-sentiment", examples=8, early_stop=False, k=1)
+BASE = TrainSpec(model="mini-t5-240k", task="mini-sentiment", examples=8, early_stop=False, k=1)
 LOSS = Target("loss", 0.5)
 
 
@@ -23,12 +23,12 @@ def trained(spec: Spec, loss: float, initial: float = 1.0, **more: float) -> Run
     """The run of a spec that ends with this training loss."""
     found = {"initial_loss": initial, "loss": loss, **more}
     rows = [Row("m", 1, spec.task, q, v, split="train" if "loss" in q else None, k=spec.k) for q, v in found.items()]
-    return Run(f"{spec.method} {spec.k} {spec.position_seed}", vars(spec), rows)
+    return Run(f"{spec.method} {spec.k} {spec.position_seed}", spec_dict(spec), rows)
 
 
 def searched(loss_at, runs: int = 14, target: Target = LOSS, full: tuple[Run, ...] = (), **more) -> list[list[Spec]]:
     """The rounds of a search whose runs end with loss_at(k, position seed), None for one that failed."""
-    made = {Spec(**run.spec): run for run in full}
+    made = {spec_from(run.spec): run for run in full}
     rounds = []
     for batch in searching([BASE], Search(target, None, runs, **more), {}, list(made), made.get):
         rounds.append(batch)

@@ -8,7 +8,7 @@ import pytest
 from study_cases import spec_of
 
 from analyses.runs.execute import run
-from analyses.specs.spec import Spec
+from analyses.specs import Spec, spec_dict
 from analyses.store.run_store import Row, Store
 from analyses.studies.stages import batches
 from analyses.studies.study_file import Study, read_study
@@ -40,7 +40,7 @@ def study(tmp_path: Path, folder: Path) -> Study:
 def made(batch: list[Spec], value: float) -> dict[Spec, Run]:
     """Runs of a batch whose training loss is k^-value."""
     rows = lambda k: [Row("m", 1, "sst2", q, v, split="train", k=k) for q, v in (("initial_loss", 1.0), ("loss", k**-value))]  # noqa: E731
-    return {spec: Run(f"run {spec.k} {spec.position_seed}", vars(spec), rows(spec.k or 10**9)) for spec in batch}
+    return {spec: Run(f"run {spec.k} {spec.position_seed}", spec_dict(spec), rows(spec.k or 10**9)) for spec in batch}
 
 
 def test_batches_wait_for_what_they_follow_from(study):

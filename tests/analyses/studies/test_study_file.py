@@ -1,7 +1,7 @@
 """Studies: grids become runs, interrupted ones equal uninterrupted ones, thresholds follow from rows."""
 
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +9,7 @@ import pytest
 from study_cases import HALF, rows_of, small, spec_of, with_thresholds
 
 from analyses.runs.execute import run
-from analyses.runs.registry import RUNS
+from analyses.runs.registry import RUN_KINDS
 from analyses.runs.train import train_run
 from analyses.store.run_store import Row, Store
 from analyses.studies.study_file import read_study
@@ -75,7 +75,7 @@ def test_a_failed_run_is_a_row_and_is_not_tried_again_unasked(whole, folder, tmp
             raise ApetError("the loss is nan at step 3")
         return train_run(spec, *rest)
 
-    monkeypatch.setitem(RUNS, "train", fails)
+    monkeypatch.setitem(RUN_KINDS, "train", replace(RUN_KINDS["train"], run=fails))
     for _ in range(2):
         outcome = run_study(study, store)
         assert len(outcome.done) == 5
@@ -208,8 +208,8 @@ def study_of(tmp_path, text: str):
 def test_what_kinds_share_in_defaults_may_be_of_no_use_to_one_and_what_an_entry_says_may_not(tmp_path):
     shared = "defaults: {task: mini-nli, steps: 9, lr: 0.1, k: 4, early_stop: false}\ngrid:\n  - {kind: train}\n  - {kind: spectrum"
     train, spectrum = study_of(tmp_path, shared + "}").known
-    assert (train.steps, train.lr, spectrum.steps, spectrum.lr, spectrum.k) == (9, 0.1, 1000, None, 4)
-    with pytest.raises(UsageError, match=r"s.yaml:4: lr = 0.2 has no effect on this spectrum run: it is for training by adamw"):
+    assert (train.steps, train.lr, train.k, spectrum.k, spectrum.task) == (9, 0.1, 4, 4, "mini-nli")
+    with pytest.raises(UsageError, match=r"s.yaml:4: lr = 0.2 has no effect on spectra: it is for training runs"):
         study_of(tmp_path, shared + ", lr: 0.2}")
     with pytest.raises(UsageError, match=r"s.yaml:4: steps = 9 has no effect on this spectrum run"):
         study_of(tmp_path, shared + ", steps: 9}")
@@ -222,12 +222,12 @@ def test_what_kinds_share_in_defaults_may_be_of_no_use_to_one_and_what_an_entry_
         ("{method: lora, subspace: fastfood, k: 5, order: layer}", "order = layer has no effect"),
         ("{k: 5, order: magnitude, position_seed: [0, 1]}", "position_seed = 1 has no effect .* it is for positions that are drawn"),
         ("{k: 5, order: reference, unit: row}", "unit = row has no effect"),
-        ("{k: 5, samples: 4}", "samples = 4 has no effect on this train run: it is for spectra"),
+        ("{k: 5, samples: 4}", "samples = 4 has no effect on training runs: it is for spectra"),
         ("{k: 5, optimizer: lbfgs, early_stop: false, lr: 0.1}", "lr = 0.1 has no effect .* it is for training by adamw"),
         ("{kind: predict, k: 5, path: true}", "path = True has no effect .* it is for predictions of all placements"),
         ("{kind: spectrum, k: 5, algorithm: exact, probes: 9}", "probes = 9 has no effect"),
         ("{kind: spectrum, k: 5, weights: bfloat16}", "weights = bfloat16 has no effect"),
-        ("{kind: slice, k: 5, early_stop: false}", "early_stop = False has no effect on this slice run: it is for training"),
+        ("{kind: slice, k: 5, early_stop: false}", "early_stop = False has no effect on slices: it is for training runs"),
         ("{task: mnist, model: mnist-fc, k: 5, max_length: 64}", "max_length = 64 has no effect .* it is for texts"),
     ],
 )
@@ -239,7 +239,7 @@ def test_a_field_that_a_run_does_not_use_is_an_error(entry, message, tmp_path):
 def test_a_variant_at_an_optimum_says_only_what_it_uses(tmp_path):
     stages = "stages:\n  a: {grid: [{k: 4, steps: 9}]}\n  b:\n    at: a\n    grid: [{kind: spectrum%s}]"
     assert study_of(tmp_path, stages % ", probes: 2").stages[1].variants
-    with pytest.raises(UsageError, match="s.yaml:5: lr = 0.1 has no effect on this spectrum run"):
+    with pytest.raises(UsageError, match="s.yaml:5: lr = 0.1 has no effect on spectra: it is for training runs"):
         study_of(tmp_path, stages % ", lr: 0.1")
 
 

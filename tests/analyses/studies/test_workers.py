@@ -7,13 +7,14 @@ import signal
 import threading
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from study_cases import rows_of, small, spec_of, with_thresholds
 
 import analyses.studies.workers
-from analyses.runs.registry import RUNS
+from analyses.runs.registry import RUN_KINDS
 from analyses.runs.train import train_run
 from analyses.store.run_store import Store
 from analyses.studies.study_file import Stage, Study
@@ -103,7 +104,7 @@ def test_a_launch_waits_for_what_another_has_claimed_and_takes_it_over_when_that
 
 
 def _stuck(study: Study, root: Path) -> None:
-    RUNS["train"] = lambda *_: time.sleep(600)
+    RUN_KINDS["train"] = replace(RUN_KINDS["train"], run=lambda *_: time.sleep(600))
     work(study, Store(root))
 
 
@@ -183,7 +184,7 @@ def test_a_run_that_kills_its_process_twice_has_failed_and_the_others_are_done(f
             os.kill(os.getpid(), signal.SIGKILL)
         return train_run(spec, *rest)
 
-    monkeypatch.setitem(RUNS, "train", deadly)
+    monkeypatch.setitem(RUN_KINDS, "train", replace(RUN_KINDS["train"], run=deadly))
     store, events = Store(tmp_path), []
     outcome = run_study(small(folder), store, jobs=2, tell=events.append)
     assert len(outcome.done) == 5

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,7 @@ import torch
 from analyses.results.training_table import table
 from analyses.runs import run_inputs as inputs
 from analyses.runs.execute import run
-from analyses.specs.spec import Spec
+from analyses.specs import KINDS, Spec, TrainSpec, as_kind
 from analyses.store.run_store import Row, Store, frame
 from analyses.thresholds.disambiguation import Names
 from analyses.thresholds.measured import finished, thresholds
@@ -39,7 +38,7 @@ def changing(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[St
     model = loaded.model
     model.save_pretrained(root / "m")
     loaded.tokenizer.save_pretrained(root / "m")
-    spec = Spec(model=str(root / "m"), task="sst2", examples=8, steps=1, batch=8, early_stop=False, k=4)
+    spec = TrainSpec(model=str(root / "m"), task="sst2", examples=8, steps=1, batch=8, early_stop=False, k=4)
 
     def made() -> str:
         forget()
@@ -91,9 +90,9 @@ def test_a_threshold_that_was_kept_under_the_plain_name_is_not_taken_for_a_named
     assert spec.model not in {row.model for row in thresholds(copy, finished(copy), Target("loss", 1e-3))}
 
 
-def of_kind(spec: Spec, **fields) -> Spec:
+def of_kind(spec: Spec, kind: str, **fields) -> Spec:
     """The spec with these fields, without what a run of their kind does not use."""
-    return replace(spec, **fields).trimmed({name for name in vars(spec) if name not in fields})
+    return as_kind(spec, KINDS[kind], **fields)
 
 
 @pytest.mark.parametrize(("which", "message"), [(0, "this model's weights are"), (2, None)])

@@ -5,8 +5,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from study_cases import spec_of
+from study_cases import BASE, spec_of
 
+from analyses.specs import spec_dict
 from analyses.store.run_store import Row, Store
 from analyses.studies.study_file import Search
 from analyses.thresholds.measured import thresholds, whole
@@ -27,7 +28,7 @@ def run(method: str, k: int, loss: float, accuracy: float, seed: int = 0, steps:
         **{(quantity, None): value for quantity, value in more.items()},
     }
     rows = [Row("m", 1, "sst2", quantity, value, split=split, k=k) for (quantity, split), value in values.items()]
-    return Run(f"{method} {k} {seed} {steps}", vars(spec), rows)
+    return Run(f"{method} {k} {seed} {steps}", spec_dict(spec), rows)
 
 
 def by_quantity(store: Store, runs: list[Run], target: Target) -> dict[str, Row]:
@@ -160,7 +161,7 @@ def test_the_test_of_a_shared_map_is_the_f_test_of_nested_lines() -> None:
 
 
 def test_for_a_metric_full_fine_tuning_is_stopped_at_several_steps_too() -> None:
-    on_loss, metric = (references(SPEC, Search(Target(*which), "full"), True) for which in (("fraction", 0.15), ("below_full", 0.01)))
+    on_loss, metric = (references(BASE, Search(Target(*which), "full"), True) for which in (("fraction", 0.15), ("below_full", 0.01)))
     assert [(spec.kind, spec.steps) for spec in on_loss if spec.kind == "train"] == [("train", 20)]
     assert [spec.steps for spec in metric] == [20, 10, 5, 2, 1]
     assert {spec.kind for spec in metric} == {"train"} and {spec.kind for spec in on_loss} == {"train", "predict"}

@@ -8,7 +8,7 @@ import torch
 from typer.testing import CliRunner
 
 from analyses.runs.execute import run
-from analyses.specs.spec import Spec
+from analyses.specs import TrainSpec
 from analyses.store.run_store import Store
 from apet.errors import ApetError, UsageError
 from apet.subspaces import kernel_costs as costs
@@ -108,7 +108,7 @@ def _case(call) -> tuple:
 
 def test_a_run_notes_its_constants_and_one_that_goes_on_keeps_them(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(costs, "calibrate", lambda device: OTHER)
-    spec = Spec(model="mini-t5-130k", task="sst2", k=20, early_stop=False, steps=2, batch=8)
+    spec = TrainSpec(model="mini-t5-130k", task="sst2", k=20, early_stop=False, steps=2, batch=8)
     store = Store(tmp_path / "runs")
     name = run(spec, store, folder)
     assert store.env(name)["kernels"] == asdict(OTHER) | {"from": "measured"}

@@ -8,11 +8,31 @@ from datetime import timedelta
 from typing import Any
 
 from rich.console import Group
+from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
 from analyses.specs import Spec
-from analyses.studies.workers import Event, weight
+from analyses.store import Store
+from analyses.studies import Event, Options, Outcome, Study, run_study, weight
+from analyses.terminal.printing import log, say
+
+
+def run_watched(study: Study, store: Store, jobs: int, options: Options) -> Outcome:
+    """Run the study while a live table on stderr shows where it stands, and say which runs failed."""
+    board = Board(jobs)
+
+    def tell(event: Event) -> None:
+        board.take(event)
+        if not log.is_terminal and event.kind in ("done", "failed") and event.spec:  # a scheduler's log
+            log.print(f"{event.kind} {event.spec.title}: {board.headline}", highlight=False, soft_wrap=True)
+
+    log.print(f"study {study.name}: {jobs} runs at a time, results in {store.root}", highlight=False, soft_wrap=True)
+    with Live(board, console=log, transient=True, refresh_per_second=2):
+        outcome = run_study(study, store, jobs, options, tell)
+    for spec, error in outcome.failed:
+        say("failed:", f"{spec.title}: {error}")
+    return outcome
 
 
 class Board:
@@ -76,15 +96,8 @@ class Board:
         for spec, begun in list(self.begun.items()):
             what, done, total = self.progress.get(spec, ("begins", 0, 0))
             share = f"{done:g} of {total:g}" if total else ""
-            table.add_row(title(spec), what, share, _clock(self.clock() - begun))
+            table.add_row(spec.title, what, share, _clock(self.clock() - begun))
         return Group(Text(self.headline), table)
-
-
-def title(spec: Spec) -> str:
-    """A run in a few words."""
-    k = f" k = {spec.k:,}" if spec.k is not None else ""
-    what = f"{spec.method}{k}, seed {spec.position_seed}/{spec.train_seed}" if spec.kind == "train" else f"{spec.kind}{k}"
-    return f"{spec.model} {spec.task} {what}"
 
 
 def _clock(seconds: float) -> str:

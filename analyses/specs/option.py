@@ -1,0 +1,99 @@
+"""One field of a spec, declared once: its type and default, what it means, and which values it can have.
+
+The command line, study files, validation, messages and the reference page are all made from this.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Collection
+from dataclasses import Field, dataclass, field, fields
+from functools import cache
+from types import NoneType, UnionType
+from typing import Any, get_args, get_type_hints
+
+from apet.errors import UsageError, one_of
+
+PANELS = ("Model", "Data", "What is tuned", "Training", "Where", "Curvature", "Slice", "Prediction")
+
+
+@dataclass(frozen=True)
+class Option:
+    """What a field means (`help`) and may hold: one of `choices`, a number of at least `least`, or a `positive` one.
+
+    `flag` is its name on the command line, "" for one that no command takes as it is; `default` says what None stands for.
+    """
+
+    help: str
+    panel: str
+    default: str = ""
+    choices: tuple[str, ...] = ()
+    least: float | None = None
+    positive: bool = False
+    flag: str | None = None
+    metavar: str | None = None
+
+
+def option(
+    panel: str, default: Any, help: str, *, means: str = "", choices: Collection[str] = (), least: float | None = None,
+    positive: bool = False, flag: str | None = None, metavar: str | None = None,
+) -> Any:  # fmt: skip
+    """A dataclass field with the `Option` that describes it."""
+    assert panel in PANELS, panel
+    return field(default=default, metadata={"option": Option(help, panel, means, tuple(choices), least, positive, flag, metavar)})
+
+
+@cache
+def options_of(spec: type) -> dict[str, Option]:
+    """The options of a kind's fields, in their order."""
+    return {each.name: each.metadata["option"] for each in fields(spec)}
+
+
+@cache
+def types_of(spec: type) -> dict[str, tuple[type, ...]]:
+    """The types that each field can have."""
+    hints = get_type_hints(spec)
+    return {each.name: get_args(hint) if isinstance(hint := hints[each.name], UnionType) else (hint,) for each in fields(spec)}
+
+
+@cache
+def defaults_of(spec: type) -> dict[str, Any]:
+    return {each.name: each.default for each in fields(spec)}
+
+
+def check_value(declared: Field, value: Any) -> None:
+    """Raise UsageError for a value that the field cannot have."""
+    name, about = declared.name, declared.metadata["option"]
+    if value is None:
+        return
+    if about.choices:
+        for part in str(value).split("+") if about.metavar == "A+B" else [value]:
+            one_of(about.choices, part, name.replace("_", " "))
+    if isinstance(value, int) and value >= 2**63:
+        raise UsageError(f"{name} = {value} must be below 2^63")
+    if about.least is not None and not about.least <= value < math.inf:
+        raise UsageError(f"{name} = {value} must be at least {about.least:g}")
+    if about.positive and not 0 < value < math.inf:
+        raise UsageError(f"{name} = {value} must be positive and finite")
+
+
+def typed(value: Any, allowed: tuple[type, ...], where: str) -> Any:
+    """`value` in one of the types `allowed`; UsageError that begins with `where` for a value of another type."""
+    if isinstance(value, int) and not isinstance(value, bool) and float in allowed:
+        return float(value)
+    if not any(type(value) is kind for kind in allowed):
+        names = " or ".join("null" if kind is NoneType else kind.__name__ for kind in allowed)
+        raise UsageError(f"{where}: {value!r} is not {names}{_written(value, allowed)}")
+    return value
+
+
+def _written(value: Any, allowed: tuple[type, ...]) -> str:
+    """How to write `value` as one of the types, if it looks like one of them."""
+    if int in allowed and isinstance(value, float) and value.is_integer():
+        return f": write {int(value)}"
+    if bool in allowed and str(value).lower() in ("yes", "on", "no", "off", "0", "1"):
+        return f": write {'true' if str(value).lower() in ('yes', 'on', '1') else 'false'}"
+    if isinstance(value, str) and re.fullmatch(r"[-+]?\d[\d_,]*\d", value) and {int, float} & set(allowed):
+        return f": write {re.sub('[_,]', '', value)}"
+    return ""

@@ -1,0 +1,32 @@
+"""What the command line needs beside its commands: options from specs, registration, printing, progress, signals.
+
+Nothing else imports it.
+"""
+
+from typing import TYPE_CHECKING
+
+from apet.exports import on_demand
+
+if TYPE_CHECKING:
+    from analyses.terminal.commands import (
+        TARGETS,
+        Aim,
+        At,
+        Device,
+        DryRun,
+        Fraction,
+        Given,
+        Json,
+        Out,
+        Results,
+        Resume,
+        aim_of,
+        app,
+        command,
+        on_device,
+    )
+    from analyses.terminal.lines import short_explanation, short_model_line, short_table_line, short_task_line, short_threshold_line
+    from analyses.terminal.printing import bar, listing, log, print_plan, print_result, say
+    from analyses.terminal.progress_table import Board, run_watched
+
+__getattr__ = on_demand(__name__, __file__)

@@ -1,0 +1,72 @@
+"""Long results as lines of a terminal's width."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from analyses.terminal.printing import cell
+
+
+def short_table_line(line: dict[str, Any], settings: bool) -> dict[str, Any]:
+    """A line of the table of training runs for a terminal's width: errors beside values, the head beside k."""
+    return {
+        "task": line["task"],
+        "model": line["model"],
+        "method": line["method"],
+        "k": f"{line['k']:,}" + (f" + {line['k_head']:,}" if line["k_head"] else ""),
+        "score": f"{line['value']:.3f} +- {line['stderr']:.3f}",
+        "chance": f"{line['chance']:.3f} +- {line['chance_stderr']:.3f}",
+        "seeds": line["seeds"],
+        "minutes": line["minutes"],
+        **({"settings": line["settings"]} if settings else {}),
+    }
+
+
+def short_explanation(summary: dict[str, Any]) -> dict[str, str]:
+    """A pair of models on a line: changes of log k* from the small to the large one, with their intervals."""
+
+    def part(name: str) -> str:
+        if name not in summary:
+            return "-"
+        value, low, high = summary[name]
+        return f"{value:+.2f}" + ("" if low is None or high is None else f" [{low:+.2f}, {high:+.2f}]")
+
+    parts = {"measured": "measured", "predicted": "total_by_rank"}
+    parts |= {name: f"{name}_by_rank" for name in ("spectrum", "alignment", "gap", "live")}
+    return {name: summary[name] for name in ("task", "subspace", "small", "large")} | {head: part(name) for head, name in parts.items()}
+
+
+def short_threshold_line(row: dict[str, Any], settings: bool) -> dict[str, str]:
+    """A line of the summary for a terminal's width, with intervals and standard errors beside their values."""
+
+    def interval(name: str) -> str:
+        low, high = (cell(row[f"{name}_{end}"]) for end in ("low", "high"))
+        if row[f"{name}_censored"] in ("above", "below"):
+            return f"{row[f'{name}_censored']} {low if row[f'{name}_censored'] == 'above' else high}"
+        return f"{cell(row[name])} [{low}, {high}]" if row[name] is not None else "-"
+
+    def accuracy(method: str) -> str:
+        value, error = row[f"accuracy_{method}"], row[f"accuracy_{method}_stderr"]
+        return "-" if value is None else f"{value:.3f}" + ("" if error is None else f" ± {error:.3f}")
+
+    return {
+        **({"setting": row["setting"]} if settings else {}),
+        "model": row["model"],
+        "k* measured": interval("k_star"),
+        "predicted": interval("k_predicted"),
+        **{method: accuracy(method) for method in ("full", "lora", "apet")},
+        "chance": cell(row["chance"]),
+    }
+
+
+def short_model_line(row: dict[str, Any]) -> dict[str, Any]:
+    """A model for a terminal's width: the family is in its name, and ids want the room."""
+    heads = {"without_embeddings": "in blocks", "heldout_loss": "loss"}
+    return {heads.get(name, name): value for name, value in row.items() if name != "family"}
+
+
+def short_task_line(row: dict[str, Any]) -> dict[str, Any]:
+    """A task on two lines of a terminal's width."""
+    row = row | {"label words": " / ".join(row["label_words"]) or "-"}
+    pairs = (("name", "metric"), ("template", "source"), ("label words", "about"))
+    return {f"{over}\n{under}": f"{row[over]}\n{row[under]}" for over, under in pairs} | {"type": row["type"]}

@@ -1,0 +1,48 @@
+"""The options of a command, made from the fields of the kinds of run that it starts."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Collection
+from types import NoneType
+from typing import Annotated, Any
+
+import typer
+
+from analyses.specs import PANELS, Spec, defaults_of, options_of, types_of
+
+
+def parameters(kinds: tuple[type[Spec], ...], without: Collection[str] = ()) -> list[inspect.Parameter]:
+    """A typer parameter for each field of `kinds` but those of `without`, panel by panel; None where it is not given."""
+    fields = {
+        name: kind for kind in reversed(kinds) for name, about in options_of(kind).items() if about.flag != "" and name not in without
+    }
+    ordered = sorted(fields, key=lambda name: PANELS.index(options_of(fields[name])[name].panel))
+    return [_parameter(name, fields[name]) for name in ordered]
+
+
+def _parameter(name: str, kind: type[Spec]) -> inspect.Parameter:
+    about, default = options_of(kind)[name], defaults_of(kind)[name]
+    (hint,) = (each for each in types_of(kind)[name] if each is not NoneType)
+    shown = about.default or ("" if default in (None, "") or isinstance(default, bool) else str(default))
+    choices = f"{', '.join(about.choices)}. " if about.choices and not any(choice in about.help for choice in about.choices[1:]) else ""
+    text = f"{choices}{about.help}" + (f" \\[default: {shown}]" if shown else "")
+    given = typer.Option(flag(name, about.flag, default), help=text, rich_help_panel=about.panel, metavar=about.metavar, show_default=False)
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[hint | None, given])
+
+
+def flag(name: str, given: str | None, default: Any) -> str:
+    """The field's name on the command line: a switch where its default is a truth value, with its opposite where that is true."""
+    plain = given or f"--{name.replace('_', '-')}"
+    if "/" in plain:
+        return plain
+    return f"{plain}/--no-{plain[2:]}" if default is True else plain
+
+
+def as_flag(name: str, value: Any, kinds: Collection[type[Spec]]) -> str:
+    """How a command line sets a field (or another option of the same name) to `value`, `...` for a value of the user's choice."""
+    about = next((options_of(kind)[name] for kind in kinds if name in options_of(kind)), None)
+    plain = ((about and about.flag) or f"--{name.replace('_', '-')}").partition("/")[0]
+    if isinstance(value, bool):
+        return plain if value else f"--no-{plain[2:]}"
+    return f"{plain} {(about and about.metavar) or name.upper() if value is ... else value}"

@@ -1,0 +1,28 @@
+"""The whole report of a study: its figures drawn, its page written, its table and answers returned."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from figures import draw_all
+from figures.report.page import write_report
+from figures.report.summary import summary_table
+from figures.report.verdicts import Answer, answers
+from figures.rows import tidy
+
+
+def drawn_report(
+    rows: pd.DataFrame, page: Path, title: str, report: Callable[[str, int, int], None]
+) -> tuple[list[dict[str, Any]], list[Answer]]:  # fmt: skip
+    """Draw what the rows allow beside `page`, write the page, and return (the table of thresholds, the answers).
+
+    Raises CannotDraw where the rows are ambiguous, such as two thresholds of one model and setting.
+    """
+    drawn = draw_all(rows, page.parent / "figures", report=report)
+    images = {name: next(path for path in paths if path.suffix == ".png") for name, paths in drawn.written.items()}
+    write_report(rows, page, title, images, skipped=drawn.skipped)
+    return summary_table(rows), answers(tidy(rows))
