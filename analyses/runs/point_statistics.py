@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from analyses.runs.cached_losses import Evaluated
-from analyses.runs.evaluation_point import Point, gauss_newton_spectrum, matrix_at, recorded
+from analyses.runs.evaluation_point import Point
+from analyses.runs.matrices import gauss_newton_spectrum, matrix_at, recorded
 from analyses.runs.run_inputs import Context
 from analyses.specs import Spec
 from analyses.store import Row

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from analyses.runs.evaluation_point import matrix_at, point
+from analyses.runs.evaluation_point import point
+from analyses.runs.matrices import matrix_at
 from analyses.runs.proximal_paths import A_GRADIENT, KNOWN, LINEAR, counted, curvature_gradients, linear_arrays, path_arrays
 from analyses.runs.run_inputs import Context, Inputs, row_maker, scorer_for, subsets
 from analyses.specs import Spec

@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from analyses.runs.evaluation_point import Point, gauss_newton_rows_of, graph_memory, matrix_at, point
+from analyses.runs.evaluation_point import Point, point
+from analyses.runs.matrices import gauss_newton_rows_of, graph_memory, matrix_at
 from analyses.runs.run_inputs import Context, Inputs
 from analyses.specs import Spec
 from apet.tasks import TASKS

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from analyses.runs.evaluation_point import Point, matrix_at, settings
+from analyses.runs.evaluation_point import Point
+from analyses.runs.matrices import matrix_at, settings
 from analyses.runs.point_statistics import LANCZOS_STEPS
 from analyses.runs.replay import named_tensors
 from analyses.runs.run_inputs import Context

@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 
 from analyses.runs.cached_losses import Evaluated, Measure
-from analyses.runs.evaluation_point import Point, matrix_at, named, point, settings
+from analyses.runs.evaluation_point import Point, named, point
+from analyses.runs.matrices import matrix_at, settings
 from analyses.runs.point_statistics import CURVE_STEPS, PLACES, about, between, numbers_gradients
 from analyses.runs.ratio_map import ratio_gradients, ratio_map
 from analyses.runs.run_inputs import Context, Inputs, row_maker, subsets
-from analyses.runs.slice_directions import LANCZOS_STEPS, PROBES, Frame, frame_for, norm_of
+from analyses.runs.slice_directions import DIRECTIONS, Frame, frame_for, norm_of
 from analyses.specs import Spec
 from analyses.store import Row
 from apet.errors import ApetError, UsageError
@@ -27,7 +28,6 @@ from apet.errors import ApetError, UsageError
 MOST_LOSSES = 200_000_000  # kept for one slice: points times examples
 MOST_ROUNDED = 0.01  # of a step's length
 GROUPS = 16  # of examples, to be left out one at a time
-PRODUCTS = {"fisher": PROBES, "jacobi": PROBES, "hessian": LANCZOS_STEPS, "ggn": LANCZOS_STEPS}
 
 
 def forwards(spec: Spec) -> int:
@@ -39,7 +39,7 @@ def forwards(spec: Spec) -> int:
 
 def slice_gradients(spec: Spec, examples: int) -> int:
     """About how many example-gradients that costs, as many held-out examples included: a forward pass is a third of one."""
-    products = PRODUCTS.get(spec.directions, 0) + 2 * spec.dims  # of all, and again by groups
+    products = DIRECTIONS[spec.directions].products + 2 * spec.dims  # of all, and again by groups
     paths = PLACES * (1 + spec.curve) if spec.directions == "optima" and spec.dims == 1 else 0
     found = math.ceil(2 * examples * ((forwards(spec) + paths) / 3 + products)) + examples * (2 + CURVE_STEPS * spec.curve)
     return found + ratio_gradients(spec, examples) + (numbers_gradients(spec, examples) if spec.numbers else 0)

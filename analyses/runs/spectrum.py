@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from analyses.runs.evaluation_point import Point, gauss_newton_rows_of, matrix_at, named, point, recorded
+from analyses.runs.evaluation_point import Point, named, point
+from analyses.runs.matrices import MATRICES, matrix_at, recorded
 from analyses.runs.run_inputs import Context, Inputs, row_maker
 from analyses.specs import Spec
 from analyses.store import Row
@@ -32,7 +33,7 @@ def route(spec: Spec, k: int, layers: int = 12) -> tuple[str, int]:
     # Rounds of the top pairs, probes, the gradient's measure; then the diagonal, and the top pair of each layer. Without self-checks.
     lanczos = spec.lanczos_steps * (ROUNDS + spec.probes + 1) + TOP + spec.probes + layers * (BLOCK_STEPS + 1)
     if spec.algorithm != "lanczos" and spec.samples is None:
-        if spec.matrix == "ggn" and classes:
+        if MATRICES[spec.matrix].rows and classes:
             return "rows", classes - 1
         if spec.algorithm == "exact" or k <= lanczos:
             return "columns", k
@@ -92,7 +93,9 @@ def _checked(operator: Any, seed: int) -> Any:
 def _by_rows(spec: Spec, point: Point, operator: Any, gradient: Any, context: Context, products: int) -> Curved:
     from landscape.spectra import of_rows
 
-    rows = gauss_newton_rows_of(point, lambda done, of: context.report("exact, by rows", done, of))
+    rows_of = MATRICES[spec.matrix].rows
+    assert rows_of is not None
+    rows = rows_of(point, lambda done, of: context.report("exact, by rows", done, of))
     return _exact(of_rows(rows), point, gradient, lambda index: of_rows(rows[:, index]))
 
 

@@ -20,6 +20,7 @@ from landscape.curvature.operators import (
     check_operator,
     groups,
     matmat,
+    release,
     to_dense,
     to_scipy,
 )

@@ -42,6 +42,13 @@ def matmat(operator: LinearOperator, vectors: Tensor) -> Tensor:
     return torch.stack([operator.matvec(column) for column in vectors.T.contiguous()], dim=1)
 
 
+def release(operator: LinearOperator) -> None:
+    """Drop the graphs that an operator keeps between products, if it keeps any."""
+    drop: Callable[[], None] | None = getattr(operator, "release", None)
+    if drop is not None:
+        drop()
+
+
 class DenseOperator:
     """A symmetric matrix (size, size) as an operator. Raises ValueError unless it is square."""
 
@@ -144,9 +151,7 @@ def check_operator(operator: LinearOperator, seed: int = 0) -> OperatorCheck:
     tolerance = TOLERANCE[operator.dtype]
     u, v = (normal(seed, f"check/{name}", operator.size, operator.dtype, operator.device) for name in "uv")
     first, other = matmat(operator, torch.stack([v, u], dim=1)).double().T
-    release: Callable[[], None] | None = getattr(operator, "release", None)
-    if release is not None:
-        release()
+    release(operator)
     again = operator.matvec(v).double()
     scale = (_norm(first) + _norm(other)) / 2 or 1.0
     symmetry = abs(float(u.double() @ first - v.double() @ other)) / scale

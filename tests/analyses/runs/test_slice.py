@@ -9,8 +9,9 @@ import torch
 from study_cases import BASE, spec_of
 
 from analyses.runs.cached_losses import Evaluated
-from analyses.runs.evaluation_point import fields_at, matrix_at, point
+from analyses.runs.evaluation_point import fields_at, point
 from analyses.runs.execute import check, run
+from analyses.runs.matrices import matrix_at
 from analyses.runs.run_inputs import Context, inputs
 from analyses.runs.slice import MOST_LOSSES
 from analyses.specs.spec import DIRECTIONS, Spec
