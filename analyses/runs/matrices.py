@@ -60,9 +60,9 @@ def gauss_newton_rows_of(point: Point, progress: Callable[[int, int], None] | No
     from landscape.spectra import gauss_newton_rows
 
     try:
-        rows = gauss_newton_rows(point.objective, point.z, each=True, progress=progress)
+        rows = gauss_newton_rows(point.objective, point.z, per_example=True, progress=progress)
     except NotPerExample:  # all examples share a tuned entry of a table
-        rows = gauss_newton_rows(point.objective, point.z, each=False, progress=progress)
+        rows = gauss_newton_rows(point.objective, point.z, per_example=False, progress=progress)
     return gathered(point.processes, rows)  # padding rows are zero and add nothing
 
 
@@ -119,6 +119,6 @@ def recorded(matrix: Any, point: Point, context: Context) -> Any:
 
 def gauss_newton_spectrum(point: Point) -> Spectrum:
     """Return the exact spectrum of the Gauss-Newton matrix of the label words."""
-    from landscape.spectra import of_rows
+    from landscape.spectra import spectrum_of_rows
 
-    return of_rows(gauss_newton_rows_of(point))
+    return spectrum_of_rows(gauss_newton_rows_of(point))

@@ -6,9 +6,9 @@
 # pyright: reportUnusedImport=false
 
 from landscape.curvature.criterion import CrossEntropy
-from landscape.curvature.kept_graphs import MEMORY, Graphs
-from landscape.curvature.matrices import Curvature, EmpiricalFisher, GaussNewton, Hessian
-from landscape.curvature.objective import Batch, Objective, Term, derivatives, jvp, leaf, vjp
+from landscape.curvature.curvature_matrices import CurvatureOperator, EmpiricalFisher, GaussNewton, Hessian
+from landscape.curvature.kept_graphs import GRAPH_MEMORY, KeptGraphs
+from landscape.curvature.objective import Batch, Objective, Term, jvp, leaf, twice_differentiable, vjp
 from landscape.curvature.operators import (
     Block,
     DenseOperator,

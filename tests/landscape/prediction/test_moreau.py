@@ -5,7 +5,7 @@ import pytest
 from linear_cases import classifier, dual, least, measured
 
 from landscape import (
-    Linearised,
+    LinearisedClassifier,
     expected_loss,
     gordon_threshold,
     gradient_spectrum,
@@ -21,7 +21,7 @@ from landscape import (
 @pytest.mark.parametrize("kappa", [1e-1, 1e-3])
 def test_the_proximal_point_from_the_gram_matrix_is_that_in_the_parameters(classes: int, kappa: float) -> None:
     problem = classifier(20, classes)
-    model = Linearised(*dual(*problem))
+    model = LinearisedClassifier(*dual(*problem))
     w = model.proximal(kappa)
     lowest, d = least(*problem, kappa)
     assert model.loss(w) + kappa / 2 * w @ w == pytest.approx(lowest, rel=1e-9)
@@ -29,7 +29,7 @@ def test_the_proximal_point_from_the_gram_matrix_is_that_in_the_parameters(class
 
 
 def test_derivatives_are_those_of_differences() -> None:
-    model, step = Linearised(*dual(*classifier(12, 3))), 1e-5
+    model, step = LinearisedClassifier(*dual(*classifier(12, 3))), 1e-5
     random = np.random.default_rng(0)
     w, v = random.standard_normal((2, model.size))
     here, ahead, behind = model.at(w), model.at(w + step * v), model.at(w - step * v)

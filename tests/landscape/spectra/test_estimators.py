@@ -4,7 +4,18 @@ import numpy as np
 import pytest
 import torch
 
-from landscape import DenseOperator, Estimate, diagonal, hutch_plus_plus, hutchinson, mean_of, slq, squared_frobenius, trace, xtrace
+from landscape import (
+    DenseOperator,
+    Estimate,
+    diagonal_estimates,
+    hutch_plus_plus,
+    hutchinson,
+    mean_of,
+    slq,
+    squared_frobenius,
+    trace,
+    xtrace,
+)
 
 SIZE, TRIALS = 40, 400
 
@@ -60,16 +71,16 @@ def test_a_low_rank_has_its_exact_trace(estimate: Callable[..., Estimate]) -> No
 
 
 def test_the_diagonal_is_within_its_errors_and_exact_for_a_diagonal_matrix() -> None:
-    terms = diagonal(FAST, 200)
+    terms = diagonal_estimates(FAST, 200)
     assert ((terms.mean(1) - FAST.matrix.diagonal()).abs() < 4.5 * terms.std(1) / 200**0.5).all()
     part = mean_of(terms[:10].sum(0).numpy())
     assert abs(part.value - float(FAST.matrix.diagonal()[:10].sum())) < 4 * part.stderr
     flat = DenseOperator(torch.diag(torch.arange(4.0)))
-    torch.testing.assert_close(diagonal(flat, 1)[:, 0], torch.arange(4.0).double())
+    torch.testing.assert_close(diagonal_estimates(flat, 1)[:, 0], torch.arange(4.0).double())
 
 
 def test_too_few_products_are_refused() -> None:
-    for estimate, count in ((hutchinson, 0), (hutch_plus_plus, 5), (xtrace, 3), (diagonal, 0)):
+    for estimate, count in ((hutchinson, 0), (hutch_plus_plus, 5), (xtrace, 3), (diagonal_estimates, 0)):
         with pytest.raises(ValueError, match=f"at least .*got {count}"):
             estimate(FAST, count)
     assert np.isnan(hutchinson(FAST, 1).interval()[0])

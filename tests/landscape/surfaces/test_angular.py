@@ -9,7 +9,7 @@ import torch
 from scipy.integrate import quad
 from scipy.optimize import brentq
 
-from landscape import Objective, angular_width, around
+from landscape import Objective, angular_width, viewpoints_on_sphere
 from landscape.spectra.krylov import FloatArray
 from landscape.surfaces.basin import unit_rays
 
@@ -65,7 +65,7 @@ CONES = [(8, 0.5, 1.0), (64, 2.0, 1.0), *(pytest.param(64, 1.0, distance, marks=
 @pytest.mark.parametrize(("size", "power", "distance"), CONES)
 def test_each_draws_maximum_is_that_of_the_ellipsoids_cone(size, power, distance):
     matrix, centre, loss = ellipsoid(size, power)
-    viewpoints = around(centre, distance, 12, seed=1)
+    viewpoints = viewpoints_on_sphere(centre, distance, 12, seed=1)
     found = angular_width(loss, centre, LEVEL, viewpoints, steps=200)
     truth = [
         1.0 if loss.loss(place) <= LEVEL else highest_cosine(matrix, (centre - place).numpy(), h.numpy())
@@ -77,7 +77,7 @@ def test_each_draws_maximum_is_that_of_the_ellipsoids_cone(size, power, distance
 
 def test_fewer_steps_give_a_lower_bound_and_no_draw_falls_below_the_start():
     matrix, centre, loss = ellipsoid(64, 1.0)
-    places = around(centre, 1.0, 8, seed=1)
+    places = viewpoints_on_sphere(centre, 1.0, 8, seed=1)
     few, many = (angular_width(loss, centre, LEVEL, places, steps) for steps in (8, 100))
     pairs = list(zip(unit_rays(centre, 8, 0, "angular"), places, strict=True))
     starts = [float(h @ (centre - place)) for h, place in pairs]
@@ -119,7 +119,7 @@ def test_the_standard_error_is_the_spread_over_seeds():
     centre = torch.zeros(20, dtype=torch.float64)
     loss = objective(lambda z: z @ z, 20)
     for distance in (5.0, 0.4):
-        found = [angular_width(loss, centre, LEVEL, around(centre, distance, 4, seed), 40, seed) for seed in range(40)]
+        found = [angular_width(loss, centre, LEVEL, viewpoints_on_sphere(centre, distance, 4, seed), 40, seed) for seed in range(40)]
         widths, errors = np.array([[each.width.value, each.width.stderr] for each in found]).T
         assert np.sqrt((errors**2).mean()) == pytest.approx(widths.std(ddof=1), rel=0.35)
         plain = np.std([each.cosines.mean() for each in found]) * math.sqrt(20)
@@ -149,20 +149,22 @@ def test_of_two_valleys_the_other_one_is_found_from_the_side_of_the_draw():
 def test_where_there_is_no_loss_the_search_turns_back():
     centre = torch.linspace(0, 1, 10, dtype=torch.float64)
     broken = objective(lambda z: (z - centre) @ (z - centre) + torch.where((z - centre).norm() > 0.4, math.nan, 0.0), 10)
-    found = angular_width(broken, centre, LEVEL, around(centre, 0.8, 3))
-    whole = angular_width(objective(lambda z: (z - centre) @ (z - centre), 10), centre, LEVEL, around(centre, 0.8, 3), steps=200)
+    found = angular_width(broken, centre, LEVEL, viewpoints_on_sphere(centre, 0.8, 3))
+    whole = angular_width(
+        objective(lambda z: (z - centre) @ (z - centre), 10), centre, LEVEL, viewpoints_on_sphere(centre, 0.8, 3), steps=200
+    )
     assert np.isfinite(found.cosines).all()
     assert (found.cosines <= whole.cosines + 1e-6).all()
 
 
 def test_a_start_outside_the_set_is_refused():
     _, centre, loss = ellipsoid(5, 1.0)
-    with pytest.raises(ValueError, match="starts within the set"):
+    with pytest.raises(ValueError, match="must be below the level"):
         angular_width(loss, centre + 10, LEVEL, [centre])
 
 
 def test_more_viewpoints_keep_the_first_ones():
     centre = torch.zeros(4, dtype=torch.float64)
-    few, many = around(centre, 2.0, 2), around(centre, 2.0, 5)
+    few, many = viewpoints_on_sphere(centre, 2.0, 2), viewpoints_on_sphere(centre, 2.0, 5)
     assert all(torch.equal(a, b) for a, b in zip(few, many, strict=False))
     assert all(float(each.norm()) == pytest.approx(2) for each in many)

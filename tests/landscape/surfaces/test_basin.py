@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from landscape import DenseOperator, Objective, basin_width, hessian_ratio, roughness, sharpness_average, sharpness_worst
+from landscape import DenseOperator, Objective, average_sharpness, basin_width, hessian_ratio, roughness, worst_case_sharpness
 
 SIZE = 30
 RANDOM = np.random.default_rng(11)
@@ -30,30 +30,30 @@ def objective(h: torch.Tensor = H, g: torch.Tensor | None = None) -> Objective[t
 
 def test_average_sharpness_is_the_trace_whatever_the_slope() -> None:
     for g in (None, torch.ones(SIZE, dtype=torch.float64)):
-        found = sharpness_average(objective(g=g).loss, CENTRE, 0.5, 400)
+        found = average_sharpness(objective(g=g).loss, CENTRE, 0.5, 400)
         truth = 0.25 * float(EIGENVALUES.sum()) / (2 * SIZE)
         assert abs(found.value - truth) < 3 * found.stderr
         assert 0 < found.stderr < 0.1 * truth
 
 
 def test_worst_sharpness_is_the_largest_eigenvalue_and_a_lower_bound() -> None:
-    found = sharpness_worst(objective(), CENTRE, 2.0, steps=40)
+    found = worst_case_sharpness(objective(), CENTRE, 2.0, steps=40)
     assert found.rise == pytest.approx(4 * 1.0 / 2, rel=1e-6)
     assert float(found.displacement.norm()) == pytest.approx(2)
     assert (found.rises <= 2 + 1e-12).all()
-    assert sharpness_worst(objective(), CENTRE, 2.0, steps=2).rise < found.rise
+    assert worst_case_sharpness(objective(), CENTRE, 2.0, steps=2).rise < found.rise
 
 
 def test_where_the_loss_falls_all_around_nothing_rises() -> None:
-    found = sharpness_worst(objective(-H), CENTRE, 1.0)
+    found = worst_case_sharpness(objective(-H), CENTRE, 1.0)
     assert found.rise == 0
     assert not found.displacement.any()
 
 
 def test_a_loss_that_is_no_number_has_no_sharpness() -> None:
     broken = objective(torch.full((SIZE, SIZE), math.nan, dtype=torch.float64))
-    assert math.isnan(sharpness_worst(broken, CENTRE, 1.0).rise)
-    assert math.isnan(sharpness_average(broken.loss, CENTRE, 1.0, 3).value)
+    assert math.isnan(worst_case_sharpness(broken, CENTRE, 1.0).rise)
+    assert math.isnan(average_sharpness(broken.loss, CENTRE, 1.0, 3).value)
 
 
 def test_widths_are_those_of_the_ellipsoid() -> None:
@@ -144,12 +144,12 @@ def test_of_a_loss_that_rises_nowhere_the_worst_is_that_of_the_centre() -> None:
 
         top = Objective(hill, lambda out, batch: (out, 1.0), [torch.ones(1)], SIZE, dtype)
         for radius in (1e-6, 1e-2, 1.0, 10.0):
-            found = sharpness_worst(top, CENTRE.to(dtype), radius, steps=6)
+            found = worst_case_sharpness(top, CENTRE.to(dtype), radius, steps=6)
             assert 0 <= found.rise <= 1e-6
             assert top.loss(CENTRE.to(dtype) + found.displacement) >= top.loss(CENTRE.to(dtype))
             assert (found.rises <= 1e-6).all()
         beside = CENTRE + 0.1 * noise
-        found = sharpness_worst(top, beside.to(dtype), 0.1, steps=20)
+        found = worst_case_sharpness(top, beside.to(dtype), 0.1, steps=20)
         assert top.loss(beside.to(dtype) + found.displacement) >= top.loss(beside.to(dtype))
 
 
@@ -165,12 +165,12 @@ def test_the_ratio_of_extreme_eigenvalues_tells_how_far_from_convex() -> None:
 
 def test_wrong_use_is_refused() -> None:
     for wrong in (
-        lambda: sharpness_average(objective().loss, CENTRE, 0.0, 3),
-        lambda: sharpness_worst(objective(), CENTRE, -1.0),
+        lambda: average_sharpness(objective().loss, CENTRE, 0.0, 3),
+        lambda: worst_case_sharpness(objective(), CENTRE, -1.0),
         lambda: basin_width(objective().loss, CENTRE, 0.0, 1.0, 3),
         lambda: basin_width(objective().loss, CENTRE, 1.0, math.inf, 3),
     ):
         with pytest.raises(ValueError, match="must be positive"):
             wrong()
-    with pytest.raises(ValueError, match="at least one ray"):
-        sharpness_average(objective().loss, CENTRE, 1.0, 0)
+    with pytest.raises(ValueError, match="rays must be at least 1"):
+        average_sharpness(objective().loss, CENTRE, 1.0, 0)
