@@ -5,7 +5,7 @@ backward through the loss; Fisher matrices need `losses`, sampled labels `sample
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +14,35 @@ from torch import Tensor
 from landscape.numerics import Stream, eigh
 
 OutputProduct = Callable[[Tensor], Tensor]  # u, shaped like the outputs -> M u
+
+
+@runtime_checkable
+class HasCurvature(Protocol):
+    """A criterion with a closed form of its Hessian M in the outputs."""
+
+    def curvature(self, outputs: Tensor, batch: Any) -> OutputProduct: ...
+
+
+@runtime_checkable
+class HasSampledCurvature(Protocol):
+    """A criterion whose Hessian M can be estimated from labels that are drawn from the model."""
+
+    def sampled_curvature(self, outputs: Tensor, batch: Any, samples: int, random: Stream) -> OutputProduct: ...
+    def sampled_forms(self, outputs: Tensor, batch: Any, samples: int, random: Stream) -> OutputProduct: ...
+
+
+@runtime_checkable
+class HasLosses(Protocol):
+    """A criterion that gives each example's loss."""
+
+    def losses(self, outputs: Tensor, batch: Any) -> Tensor: ...
+
+
+@runtime_checkable
+class HasRoots(Protocol):
+    """A criterion that factorises each example's Hessian M into outer products."""
+
+    def roots(self, outputs: Tensor, batch: Any) -> list[Tensor]: ...
 
 
 class CrossEntropy:
@@ -65,7 +94,7 @@ class CrossEntropy:
 
         return middle
 
-    def sampled_forms(self, outputs: Tensor, batch: Any, samples: int, random: Stream) -> Callable[[Tensor], Tensor]:
+    def sampled_forms(self, outputs: Tensor, batch: Any, samples: int, random: Stream) -> OutputProduct:
         """Return u -> the sum over labels of ((p - e_y)'u)^2 for each of the same draws, (samples,)."""
         p, drawn = self._drawn(outputs, batch, samples, random)
         mask = self._mask(batch)

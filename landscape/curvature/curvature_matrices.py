@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from landscape.curvature.criterion import HasCurvature, HasLosses, HasSampledCurvature
 from landscape.curvature.kept_graphs import GRAPH_MEMORY, KeptGraphs
 from landscape.curvature.objective import Objective, Term, jvp, leaf, vjp
 from landscape.numerics import Stream
@@ -91,7 +92,7 @@ class GaussNewton(CurvatureOperator):
     ) -> None:
         super().__init__(objective, z, memory=memory)
         self.samples, self.seed = samples, seed
-        if samples is not None and not hasattr(objective.criterion, "sampled_curvature"):
+        if samples is not None and not isinstance(objective.criterion, HasSampledCurvature):
             raise ValueError("samples need a criterion with `sampled_curvature`, such as landscape.CrossEntropy")
 
     def _graph(self, z: Tensor, number: int) -> tuple[Product, Tensor | float]:
@@ -110,27 +111,27 @@ class GaussNewton(CurvatureOperator):
         if self.samples is None:
             raise ValueError("forms need a Gauss-Newton matrix with `samples`")
         columns = vectors.detach().to(device=self.device, dtype=self.dtype).T.contiguous()
-        return self.objective.mean(self._forms(number, columns) for number in range(len(self.objective.batches)))
+        return self.objective.mean(self._forms(number, columns, self.samples) for number in range(len(self.objective.batches)))
 
-    def _forms(self, number: int, columns: Tensor) -> Term:
-        criterion: Any = self.objective.criterion
+    def _forms(self, number: int, columns: Tensor, samples: int) -> Term:
+        criterion = self.objective.criterion
+        assert isinstance(criterion, HasSampledCurvature)
         batch, z = self.objective.batches[number], leaf(self.z)
         outputs = self.objective.outputs(z, batch)
-        form = criterion.sampled_forms(outputs.detach(), batch, self.samples, self._random(number))
+        form = criterion.sampled_forms(outputs.detach(), batch, samples, self._random(number))
         jacobian_times = jvp(outputs, z)
         with torch.no_grad():
-            _, weight = criterion(outputs, batch)
+            _, weight = self.objective.criterion(outputs, batch)
         return torch.stack([form(jacobian_times(v)) for v in columns], dim=1), weight
 
     def _random(self, number: int) -> Stream:
         return Stream(self.seed, f"labels/{number}")
 
     def _middle(self, outputs: Tensor, number: int) -> Product:
-        criterion: Any = self.objective.criterion
-        batch = self.objective.batches[number]
-        if self.samples is not None:
+        criterion, batch = self.objective.criterion, self.objective.batches[number]
+        if self.samples is not None and isinstance(criterion, HasSampledCurvature):
             return criterion.sampled_curvature(outputs, batch, self.samples, self._random(number))
-        if hasattr(criterion, "curvature"):
+        if isinstance(criterion, HasCurvature):
             return criterion.curvature(outputs, batch)
         leaf_outputs = outputs.requires_grad_()
         gradient = vjp(criterion(leaf_outputs, batch)[0], leaf_outputs, differentiable=True)
@@ -146,15 +147,15 @@ class EmpiricalFisher(CurvatureOperator):
 
     def __init__(self, objective: Objective[Any], z: Tensor, *, memory: float = GRAPH_MEMORY) -> None:
         super().__init__(objective, z, memory=memory)
-        if not hasattr(objective.criterion, "losses"):
+        if not isinstance(objective.criterion, HasLosses):
             raise ValueError("an empirical Fisher matrix needs a criterion with `losses`, such as landscape.CrossEntropy")
 
     def _graph(self, z: Tensor, number: int) -> tuple[Product, Tensor | float]:
-        criterion: Any = self.objective.criterion
-        batch = self.objective.batches[number]
+        criterion, batch = self.objective.criterion, self.objective.batches[number]
+        assert isinstance(criterion, HasLosses)
         outputs = self.objective.outputs(z, batch)
         with torch.no_grad():
-            _, weight = criterion(outputs, batch)
+            _, weight = self.objective.criterion(outputs, batch)
         return _sandwich(criterion.losses(outputs, batch), z, lambda u: u), weight
 
 

@@ -4,10 +4,10 @@ A grid of k and its first success, the usual report, errs by .4 in log k and is 
 gaps near the crossing uses every run there: 8 to 12 runs give 10 %. A saturated metric has no informative gaps; then the threshold follows
 from which runs reach the target (`landscape.measurement.probit`).
 
-This differs from ordinary regression with its zero as the estimate in: 1. Only runs near the crossing are used, with tricube weights as in
-LOESS (Cleveland 1979); the window is centred anew at each line's zero. 2. Runs far below the repeated-median line are set aside as failed
-trainings, runs far above never are. 3. The slope and zero are Huber's, and the interval is a residual bootstrap widened to Student's
-quantiles.
+This differs from ordinary regression with its zero as the estimate in:
+1. Only runs near the crossing count, with tricube weights as in LOESS (Cleveland 1979); the window is centred anew at each line's zero.
+2. Runs far below the repeated-median line are set aside as failed trainings; runs far above never are.
+3. The line is Huber's, and the interval is a residual bootstrap widened to Student's quantiles.
 """
 
 import math

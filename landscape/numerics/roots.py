@@ -7,8 +7,8 @@ from typing import cast
 from scipy.optimize import brentq  # pyright: ignore[reportMissingTypeStubs, reportUnknownVariableType]
 
 
-def find_root(f: Callable[[float], float], low: float, high: float, tolerance: float = 1e-12) -> float:
-    """Return the x in low..high (both > 0) where f changes sign, to `tolerance` in log x.
+def find_root(f: Callable[[float], float], low: float, high: float, tol: float = 1e-12) -> float:
+    """Return the x in low..high (both > 0) where f changes sign, to `tol` in log x.
 
     Where rounding hides the change of sign, the result is the end at which |f| is smaller.
     """
@@ -21,4 +21,4 @@ def find_root(f: Callable[[float], float], low: float, high: float, tolerance: f
     def of_log(log_x: float) -> float:
         return ends[log_x] if log_x in ends else f(math.exp(log_x))
 
-    return math.exp(cast(float, brentq(of_log, *ends, xtol=tolerance)))
+    return math.exp(cast(float, brentq(of_log, *ends, xtol=tol)))

@@ -19,7 +19,7 @@ from landscape.prediction.gordon import gordon_threshold
 from landscape.prediction.linearised_classifier import LinearisedClassifier
 from landscape.prediction.linearised_objective import LinearisedObjective
 from landscape.prediction.moreau import MoreauPoint, MoreauPrediction, moreau_path, predict_on_path, predict_on_path_with_interval
-from landscape.prediction.proximal import MAX_POINTS, MAX_STEPS, ProximalPoint, proximal_path
+from landscape.prediction.proximal import MAX_ITER, MAX_POINTS, ProximalPoint, proximal_path
 from landscape.prediction.quadratic import (
     CEILING_SHARE,
     ExampleInterval,

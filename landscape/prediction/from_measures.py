@@ -71,14 +71,14 @@ class SubspaceDrop:
     products: int
 
 
-def subspace_drop(operator: LinearOperator, gradient: Tensor, steps: int) -> SubspaceDrop:
-    """Return g_S'(H_SS)^-1 g_S / 2 by at most `steps` >= 1 conjugate-gradient steps, from H_SS as an operator and g_S (k,).
+def subspace_drop(operator: LinearOperator, gradient: Tensor, max_iter: int) -> SubspaceDrop:
+    """Return g_S'(H_SS)^-1 g_S / 2 by at most `max_iter` >= 1 conjugate-gradient steps, from H_SS as an operator and g_S (k,).
 
     The result is exact for the quadratic in the subspace S of this placement. H_SS may be singular if H is semidefinite and g in its range,
-    as for a Gauss-Newton matrix. A step costs one product, the final check one more. Raises ValueError for steps < 1.
+    as for a Gauss-Newton matrix. A step costs one product, the final check one more. Raises ValueError for max_iter < 1.
     """
-    if steps < 1:
-        raise ValueError(f"conjugate gradients need at least one step, got {steps}")
+    if max_iter < 1:
+        raise ValueError(f"conjugate gradients need max_iter >= 1, got {max_iter}")
     g = gradient.detach().double().cpu().numpy()
     if not (g @ g) > 0:
         return SubspaceDrop(0.0, 0.0, 0)
@@ -89,7 +89,7 @@ def subspace_drop(operator: LinearOperator, gradient: Tensor, steps: int) -> Sub
         iterations += 1
 
     matrix = to_scipy(operator)
-    x, _ = cast(Any, scipy.sparse.linalg).cg(matrix, g, rtol=RESIDUAL, maxiter=steps, callback=count)
+    x, _ = cast(Any, scipy.sparse.linalg).cg(matrix, g, rtol=RESIDUAL, maxiter=max_iter, callback=count)
     image = operator.matvec(torch.as_tensor(x).to(device=operator.device, dtype=operator.dtype)).double().cpu().numpy()
     residual = g - image
     return SubspaceDrop(float(g @ x - x @ image / 2), math.sqrt(float(residual @ residual) / float(g @ g)), iterations + 1)

@@ -3,9 +3,10 @@
 `landscape.prediction.moreau` follows the path of a linearised classifier from its Gram matrix; this module follows it on the loss itself,
 by L-BFGS in all D coordinates. It needs gradients alone, as many as a short training run, and 16 D bytes per pair of L-BFGS's history.
 
-This differs from a textbook continuation in: 1. the ridge falls, so each search starts from a less penalised problem's neighbour; 2. if the
-loss is not convex, the path is then retraced from its end, since a rising ridge keeps valleys that a falling one finds late; 3. a search
-ends at a relative gradient of 0.1: the envelope's error is of second order in it.
+This differs from a textbook continuation in:
+1. The ridge falls, so each search starts from the solution of a more penalised problem.
+2. If the loss is not convex, the path is then retraced from its end, since a rising ridge keeps valleys that a falling one finds late.
+3. A search ends at a relative gradient of 0.1: the envelope's error is of second order in it.
 """
 
 import math
@@ -23,7 +24,7 @@ RIDGE_FACTOR = 4.0  # by which kappa falls from one point to the next
 FIRST_GAIN = 0.02  # share of the initial loss that a quadratic's first point gains, at most
 TOLERANCE = 0.1  # |gradient + kappa d| / (kappa |d|) at which a point has converged: the envelope errs by its square
 LOOSE_TOLERANCE = 0.5  # at which the last point of a convex path is accepted
-MAX_STEPS = 150  # L-BFGS iterations per point, by default
+MAX_ITER = 150  # L-BFGS iterations per point, by default
 MAX_POINTS = 16
 
 
@@ -44,12 +45,12 @@ class ProximalPoint:
 
 
 def proximal_path(
-    objective: Objective[Any], lowest: float, origin: Tensor | None = None, steps: int = MAX_STEPS, convex: bool = False
+    objective: Objective[Any], lowest: float, origin: Tensor | None = None, max_iter: int = MAX_ITER, convex: bool = False
 ) -> list[ProximalPoint]:
     """Return points of the path from `origin` (D,), 0 by default, until the envelope is below the absolute loss `lowest`; at most 16.
 
     kappa begins at |g|^2 / (2 * 0.02 L0), where a quadratic gains 2 % of the loss, and falls by a factor 4 per point. A point takes at most
-    `steps` L-BFGS iterations. Unless the loss is `convex`, the path is retraced from its last point as far as that lowers envelopes;
+    `max_iter` L-BFGS iterations. Unless the loss is `convex`, the path is retraced from its last point as far as that lowers envelopes;
     `gradients` count both directions. A convex path ends at the first point that does not converge; its envelope is too high by at most
     residual^2 of its penalty, and it is dropped if the residual is over 0.5. The list is empty if the gradient at the origin is zero.
     Raises ValueError if loss or gradient at the origin is not finite.
@@ -61,18 +62,18 @@ def proximal_path(
         raise ValueError(f"loss and gradient must be finite at the path's origin, got {initial} and |g|^2 = {squared_gradient}")
     kappa, d, points = squared_gradient / (2 * FIRST_GAIN * abs(initial)), torch.zeros_like(origin), list[ProximalPoint]()
     while squared_gradient > 0 and len(points) < MAX_POINTS and (not points or points[-1].envelope >= lowest):
-        points.append(proximal_point(objective, kappa, origin, d, steps))
+        points.append(proximal_point(objective, kappa, origin, d, max_iter))
         kappa, d = kappa / RIDGE_FACTOR, points[-1].d
         if convex and points[-1].residual > TOLERANCE:
             return points if points[-1].residual <= LOOSE_TOLERANCE else points[:-1]
-    return points if convex else _retraced(objective, points, origin, steps)
+    return points if convex else _retraced(objective, points, origin, max_iter)
 
 
-def _retraced(objective: Objective[Any], points: list[ProximalPoint], origin: Tensor, steps: int) -> list[ProximalPoint]:
+def _retraced(objective: Objective[Any], points: list[ProximalPoint], origin: Tensor, max_iter: int) -> list[ProximalPoint]:
     """Return the path with points replaced, from its end backwards, while searches from the next point find lower envelopes."""
     points = list(points)
     for i in reversed(range(len(points) - 1)):
-        retraced = proximal_point(objective, points[i].kappa, origin, points[i + 1].d, steps)
+        retraced = proximal_point(objective, points[i].kappa, origin, points[i + 1].d, max_iter)
         gradients = points[i].gradients + retraced.gradients
         better = retraced.envelope < points[i].envelope
         points[i] = replace(retraced if better else points[i], gradients=gradients)
@@ -81,8 +82,8 @@ def _retraced(objective: Objective[Any], points: list[ProximalPoint], origin: Te
     return points
 
 
-def proximal_point(objective: Objective[Any], kappa: float, origin: Tensor, start: Tensor, steps: int = MAX_STEPS) -> ProximalPoint:
-    """Return the point at `kappa` > 0 that at most `steps` L-BFGS iterations find from d = `start` (D,); a local one if not convex."""
+def proximal_point(objective: Objective[Any], kappa: float, origin: Tensor, start: Tensor, max_iter: int = MAX_ITER) -> ProximalPoint:
+    """Return the point at `kappa` > 0 that at most `max_iter` L-BFGS iterations find from d = `start` (D,); a local one if not convex."""
     evaluations, slope = 0, np.zeros(0)
 
     def penalised(x: FloatArray) -> tuple[float, FloatArray]:
@@ -98,6 +99,6 @@ def proximal_point(objective: Objective[Any], kappa: float, origin: Tensor, star
         return residual(x) < TOLERANCE
 
     history = lbfgs_history(objective.size)
-    x = lbfgs(penalised, start.double().cpu().numpy(), history=history, stop=converged, maxiter=steps, ftol=0.0, gtol=0.0)
+    x = lbfgs(penalised, start.double().cpu().numpy(), history=history, stop=converged, maxiter=max_iter, ftol=0.0, gtol=0.0)
     value, _ = penalised(x)  # the line search may have evaluated another point last
     return ProximalPoint(kappa, torch.as_tensor(x).to(origin), value - kappa / 2 * float(x @ x), residual(x), evaluations)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from landscape.curvature import LinearOperator, Objective, Progress, Term, leaf, to_dense, twice_differentiable, vjp
+from landscape.curvature import HasRoots, LinearOperator, Objective, Progress, Term, leaf, to_dense, twice_differentiable, vjp
 from landscape.numerics import FloatArray, eigh
 
 
@@ -49,8 +49,7 @@ def gauss_newton_rows(objective: Objective[Any], z: Tensor, *, per_example: bool
     batch; otherwise there is one pass per example. The rows are those of this process's batches, divided by the total weight of all. Raises
     ValueError unless the criterion has `roots`.
     """
-    criterion: Any = objective.criterion
-    if not hasattr(criterion, "roots"):
+    if not isinstance(objective.criterion, HasRoots):
         raise ValueError("exact rows need a criterion with `roots`, such as landscape.CrossEntropy")
     z = objective.vector(z, "z")
     rows: list[Tensor] = []
@@ -67,7 +66,8 @@ def gauss_newton_rows(objective: Objective[Any], z: Tensor, *, per_example: bool
 
 def _rows_of(objective: Objective[Any], z: Tensor, batch: Any, per_example: bool) -> Term:
     """Return the rows of one batch, before the division by the weights, and the batch's weight."""
-    criterion: Any = objective.criterion
+    criterion = objective.criterion
+    assert isinstance(criterion, HasRoots)
     if per_example:
         with torch.no_grad():
             count = len(objective.outputs(z, batch))
@@ -76,7 +76,7 @@ def _rows_of(objective: Objective[Any], z: Tensor, batch: Any, per_example: bool
         start = leaf(z)
     outputs = objective.outputs(start, batch)
     with torch.no_grad():
-        _, weight = criterion(outputs, batch)
+        _, weight = objective.criterion(outputs, batch)
     roots = criterion.roots(outputs, batch)
     if per_example:
         rows = torch.stack([vjp(outputs, start, root, keep=True) for root in roots], dim=1)

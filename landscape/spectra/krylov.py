@@ -165,9 +165,10 @@ def eigenpairs(
     ValueError unless 1 <= count <= min(steps, k). For densities and traces use `slq`; for k up to some thousands `dense_spectrum` gives all
     pairs.
 
-    This differs from scipy's eigsh (implicitly restarted Lanczos) in: 1. each round starts from a random vector orthogonal to the pairs
-    found so far, since one Krylov space holds one vector of each eigenspace; rounds end when one adds nothing; 2. a last Rayleigh-Ritz step
-    on `count` products gives residuals that do not rely on the recursion.
+    This differs from scipy's eigsh (implicitly restarted Lanczos) in:
+    1. Each round starts from a random vector orthogonal to the pairs found so far, since one Krylov space holds one vector of each
+       eigenspace; rounds end when one adds nothing.
+    2. A last Rayleigh-Ritz step on `count` products gives residuals that do not rely on the recursion.
     """
     if not 1 <= count <= min(steps, operator.size):
         raise ValueError(f"count must be in 1..{min(steps, operator.size)} (steps {steps}, size {operator.size})")

@@ -207,5 +207,5 @@ def test_the_curvature_of_a_loss_that_is_sure_has_all_digits_in_float32(gap: flo
     wide = [float(x) for x in u[0]]
     # p_i sum_j p_j (u_i - u_j): no difference of numbers that are nearly one
     wanted = [p * sum(q * (x - y) for q, y in zip(exact, wide, strict=True)) for p, x in zip(exact, wide, strict=True)]
-    found = CrossEntropy().curvature(logits, batch)(u)[0]
-    assert found.tolist() == pytest.approx(wanted, rel=1e-5)
+    computed = CrossEntropy().curvature(logits, batch)(u)[0]
+    assert computed.tolist() == pytest.approx(wanted, rel=1e-5)

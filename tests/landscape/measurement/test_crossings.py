@@ -39,12 +39,12 @@ DESIGNS_TOO = [pytest.param(*each, marks=pytest.mark.long) for each in ((4, 2, 0
 def test_intervals_cover_the_truth_and_the_regression_is_unbiased(levels: int, each: int, sd: float, curved: bool) -> None:
     random = np.random.default_rng(0)
     results = [fit_crossing(*runs(random, levels, each, sd, curved), seed=i, bootstraps=300) for i in range(120)]
-    found = [r for r in results if r.k_star is not None]
-    assert len(found) >= 118
-    covered = np.mean([(r.low or 0) <= 200 <= (r.high or math.inf) for r in found])
+    fitted = [r for r in results if r.k_star is not None]
+    assert len(fitted) >= 118
+    covered = np.mean([(r.low or 0) <= 200 <= (r.high or math.inf) for r in fitted])
     # Nominal 95 %; 120 data sets have a standard error of 2 %.
     assert 0.89 <= covered <= 0.995
-    errors = np.log([r.k_star for r in found]) - TRUE
+    errors = np.log([r.k_star for r in fitted]) - TRUE
     assert abs(errors.mean()) < 4 * errors.std() / math.sqrt(len(errors))
     assert errors.std() < 1.6 * sd / math.sqrt(8)
 
@@ -101,19 +101,19 @@ def test_failed_trainings_are_set_aside_and_named(noise: float) -> None:
     gaps = np.log(ks / 200) + noise * random.standard_normal(12)
     clean = fit_crossing(ks, gaps)
     gaps[[6, 8]] = -4.0  # both far beyond k*
-    found = fit_crossing(ks, gaps)
-    assert set(found.lapses) <= {6, 8} and 6 in found.lapses
-    assert not set(found.lapses) & set(found.used)
-    assert found.k_star == pytest.approx(clean.k_star, rel=0.03)
+    fitted = fit_crossing(ks, gaps)
+    assert set(fitted.lapses) <= {6, 8} and 6 in fitted.lapses
+    assert not set(fitted.lapses) & set(fitted.used)
+    assert fitted.k_star == pytest.approx(clean.k_star, rel=0.03)
 
 
 def test_a_steep_rise_below_a_flat_top_is_no_failed_training() -> None:
     # The lowest run lies far below the line of those above, but no smaller k did better.
     ks = np.array([50.0, 60, 150, 210, 220, 260, 300])
     gaps = np.array([-3.0, -2.5, -1.5, 1.2, 1.25, 1.3, 1.3])
-    found = fit_crossing(ks, gaps)
-    assert found.lapses == ()
-    assert 150 < (found.k_star or 0) < 210
+    fitted = fit_crossing(ks, gaps)
+    assert fitted.lapses == ()
+    assert 150 < (fitted.k_star or 0) < 210
 
 
 def test_a_saturated_metric_is_measured_by_which_runs_reach_the_target() -> None:
@@ -122,10 +122,10 @@ def test_a_saturated_metric_is_measured_by_which_runs_reach_the_target() -> None
     for seed in range(60):
         ks = np.exp(TRUE + random.uniform(-1, 1, 16))
         gaps = np.where(np.log(ks) + 0.15 * random.standard_normal(16) > TRUE, 6.9, -6.9)
-        found = fit_crossing(ks, gaps, seed, level=0.9)
-        assert found.method == "probit"
-        inside.append((found.low or 0) <= 200 <= (found.high or math.inf))
-        errors.append(math.log(found.k_star or math.nan) - TRUE)
+        fitted = fit_crossing(ks, gaps, seed, level=0.9)
+        assert fitted.method == "probit"
+        inside.append((fitted.low or 0) <= 200 <= (fitted.high or math.inf))
+        errors.append(math.log(fitted.k_star or math.nan) - TRUE)
     # Nominal 90 %; 60 data sets have a standard error of 4 %.
     assert np.mean(inside) >= 0.8
     assert abs(np.mean(errors)) < 4 * np.std(errors) / math.sqrt(60)
@@ -133,16 +133,16 @@ def test_a_saturated_metric_is_measured_by_which_runs_reach_the_target() -> None
 
 def test_the_posterior_of_one_pair_of_signs_is_bayes_rule() -> None:
     """Against a sum over a grid of its own, in plain numpy and scipy's normal distribution."""
-    found = probit_posterior([10.0, 40.0], [False, True])
-    grid = found.log_k
+    fitted = probit_posterior([10.0, 40.0], [False, True])
+    grid = fitted.log_k
     mass = np.zeros_like(grid)
     for spread in np.geomspace(0.05, 0.8, 7):
         hit = [0.95 * norm.cdf((math.log(k) - grid) / spread) for k in (10.0, 40.0)]
         mass += (1 - hit[0]) * hit[1]
-    assert found.mass == pytest.approx(mass / mass.sum(), abs=1e-12)
-    assert found.mass.sum() == pytest.approx(1)
+    assert fitted.mass == pytest.approx(mass / mass.sum(), abs=1e-12)
+    assert fitted.mass.sum() == pytest.approx(1)
     # Lapses count against failures alone, so k* is likelier below 10 than beyond 40.
-    assert found.mass[grid < math.log(10)].sum() > found.mass[grid > math.log(40)].sum()
+    assert fitted.mass[grid < math.log(10)].sum() > fitted.mass[grid > math.log(40)].sum()
 
 
 def test_a_huber_line_with_weights_is_that_of_repeated_runs() -> None:
@@ -196,10 +196,10 @@ def test_the_interval_of_a_passage_covers_it_where_seeds_spread_and_runs_guess_o
     for seed in range(trials):
         x = random.uniform(-2.08, 2.08, n)
         hit = random.random(n) < guesses + (1 - 2 * guesses) / (1 + np.exp(-slope * x))
-        found = fit_crossing(200 * np.exp(x), np.where(hit, 1.0, -1.0), seed)
-        if found.k_star is not None:
-            low, high = found.low or 0.0, found.high or math.inf
-            assert low <= found.k_star <= high
+        fitted = fit_crossing(200 * np.exp(x), np.where(hit, 1.0, -1.0), seed)
+        if fitted.k_star is not None:
+            low, high = fitted.low or 0.0, fitted.high or math.inf
+            assert low <= fitted.k_star <= high
             inside, covered = inside + 1, covered + (low <= 200 <= high)
     assert inside >= 0.93 * trials
     # Measured over 600 trials: .94 to .98. A prior of spreads up to .8 without guesses covers .78 to .93.
@@ -232,14 +232,14 @@ def test_the_runs_that_an_open_interval_asks_for_close_it_in_most_cases() -> Non
         ks = 200 * np.exp(np.linspace(-0.5, 0.5, 6))
         gaps = _noisy(random, ks)
         try:
-            found = fit_crossing(ks, gaps, seed=seed, bootstraps=300)
+            fitted = fit_crossing(ks, gaps, seed=seed, bootstraps=300)
         except ValueError:
             continue
-        needed = runs_needed(found, ks)
-        assert (needed is None) == (found.censored is not None or None not in (found.low, found.high))
-        if needed is None or found.method != "line":
+        needed = runs_needed(fitted, ks)
+        assert (needed is None) == (fitted.censored is not None or None not in (fitted.low, fitted.high))
+        if needed is None or fitted.method != "line":
             continue
-        assert needed.low < (found.k_star or 0) < needed.high
+        assert needed.low < (fitted.k_star or 0) < needed.high
         more = np.exp(np.linspace(np.log(needed.low), np.log(needed.high), needed.runs))
         again = fit_crossing(np.append(ks, more), np.append(gaps, _noisy(random, more)), seed=seed, bootstraps=300)
         closed.append(again.censored is None and None not in (again.low, again.high))
@@ -249,8 +249,8 @@ def test_the_runs_that_an_open_interval_asks_for_close_it_in_most_cases() -> Non
 
 def test_a_saturated_metric_whose_end_lies_beyond_the_runs_asks_for_runs_there() -> None:
     ks = np.array([50.0, 100, 200, 400])
-    found = fit_crossing(ks, np.array([-1.0, 1, 1, 1]))
-    assert (found.method, found.low) == ("probit", None)
-    needed = runs_needed(found, ks)
+    fitted = fit_crossing(ks, np.array([-1.0, 1, 1, 1]))
+    assert (fitted.method, fitted.low) == ("probit", None)
+    needed = runs_needed(fitted, ks)
     assert needed is not None and needed.runs >= 3 and needed.low < 50
     assert runs_needed(fit_crossing(ks, -np.ones(4)), ks) is None  # censored: no interval to close

@@ -15,10 +15,10 @@ def quadratic(decay: float, power: float, size: int = 200) -> GradientSpectrum:
 
 
 def factors(decay: float, power: float, rest: float, size: int = 200) -> ThresholdFactors:
-    found = threshold_factors(quadratic(decay, power, size), rest / 2)
-    assert found is not None
-    assert found.rho == pytest.approx(rest)
-    return found
+    outcome = threshold_factors(quadratic(decay, power, size), rest / 2)
+    assert outcome is not None
+    assert outcome.rho == pytest.approx(rest)
+    return outcome
 
 
 @pytest.mark.parametrize("by", ["rank", "eigenvalue"])
@@ -91,12 +91,12 @@ def test_quadrature_weights_count_as_so_many_eigenvalues() -> None:
     whole = GradientSpectrum(lam, lam / 125, 0.5, 10**9)
     atoms = np.array([1.0, 0.1, 0.01])
     measure = GradientSpectrum(atoms, atoms * np.array([5, 20, 100]) / 125, 0.5, 10**9)
-    found = threshold_factors(measure, 0.2, (atoms, np.array([5.0, 20.0, 100.0])))
-    assert found is not None
-    assert threshold_from_factors(found, found, found) == pytest.approx(predict_threshold(whole, 0.2).k)
+    outcome = threshold_factors(measure, 0.2, (atoms, np.array([5.0, 20.0, 100.0])))
+    assert outcome is not None
+    assert threshold_from_factors(outcome, outcome, outcome) == pytest.approx(predict_threshold(whole, 0.2).k)
     exact = threshold_factors(whole, 0.2)
     assert exact is not None
-    mixed = attribute_change(exact, found)
+    mixed = attribute_change(exact, outcome)
     assert mixed is not None
     assert mixed.total == pytest.approx(0, abs=1e-9)
     assert all(abs(part) < 1e-6 for part in mixed.parts.values())

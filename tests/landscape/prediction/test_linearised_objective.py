@@ -23,10 +23,10 @@ def test_loss_and_gradient_are_those_of_the_linearised_outputs(case: Case, memor
     loss_sum, weight = case.criterion(case.whole_outputs(z0) + jacobian @ (leaf - z0), case.whole)
     (gradient,) = torch.autograd.grad(loss_sum / weight, leaf)
     tangent = LinearisedObjective(case.objective(), z0, memory=memory)
-    found = tangent.loss_and_gradient(z)
-    assert found[0] == pytest.approx(float(loss_sum.detach() / weight), rel=1e-12)
-    torch.testing.assert_close(found[1], gradient, rtol=1e-10, atol=1e-12)
-    assert tangent.loss(z) == pytest.approx(found[0], rel=1e-14)
+    computed = tangent.loss_and_gradient(z)
+    assert computed[0] == pytest.approx(float(loss_sum.detach() / weight), rel=1e-12)
+    torch.testing.assert_close(computed[1], gradient, rtol=1e-10, atol=1e-12)
+    assert tangent.loss(z) == pytest.approx(computed[0], rel=1e-14)
 
 
 @classed

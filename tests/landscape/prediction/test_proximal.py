@@ -34,9 +34,9 @@ def test_envelopes_of_a_quadratic_are_its_closed_form() -> None:
 def test_a_tight_point_is_the_ridge_solution() -> None:
     lam, g = torch.tensor([2.0, 0.5], dtype=torch.float64), torch.tensor([1.0, -1.0], dtype=torch.float64)
     origin = torch.tensor([0.3, 0.1], dtype=torch.float64)
-    found = proximal_point(quadratic(lam, g), 0.7, origin, torch.zeros(2, dtype=torch.float64))
+    outcome = proximal_point(quadratic(lam, g), 0.7, origin, torch.zeros(2, dtype=torch.float64))
     expected = -(g + lam * origin) / (lam + 0.7)
-    assert torch.allclose(found.d, expected, atol=0.1)
+    assert torch.allclose(outcome.d, expected, atol=0.1)
 
 
 def test_going_back_keeps_the_valley_that_a_falling_ridge_finds_late() -> None:
@@ -65,7 +65,7 @@ def test_a_flat_origin_has_no_path_and_infinity_is_an_error() -> None:
 def test_a_convex_path_ends_where_its_steps_come_no_further() -> None:
     lam = torch.arange(1, 41, dtype=torch.float64) ** -3.0
     g = lam * torch.randn(40, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    whole, short = (proximal_path(quadratic(lam, g), 1 - 0.499 * float((g * g / lam).sum()), steps=n, convex=True) for n in (150, 4))
+    whole, short = (proximal_path(quadratic(lam, g), 1 - 0.499 * float((g * g / lam).sum()), max_iter=n, convex=True) for n in (150, 4))
     assert len(short) < len(whole)
     assert short[-1].residual <= LOOSE_TOLERANCE
     assert all(point.residual < TOLERANCE for point in [*short[:-1], *whole])

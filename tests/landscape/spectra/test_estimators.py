@@ -55,10 +55,10 @@ def test_estimates_with_a_sketch_are_unbiased_and_their_errors_of_the_right_size
     operator: DenseOperator, estimate: Callable[..., Estimate]
 ) -> None:
     truth = float(operator.matrix.trace())
-    found = [estimate(operator, 24, seed) for seed in range(400)]
-    values = np.array([each.value for each in found])
+    estimates = [estimate(operator, 24, seed) for seed in range(400)]
+    values = np.array([each.value for each in estimates])
     assert abs(values.mean() - truth) < 4 * values.std() / 20
-    claimed = np.sqrt(np.mean([each.stderr**2 for each in found]))
+    claimed = np.sqrt(np.mean([each.stderr**2 for each in estimates]))
     assert 0.6 < values.std() / claimed < 1.6
     if operator is FAST:
         assert values.std() < 0.2 * np.std([hutchinson(FAST, 24, seed).value for seed in range(100)])

@@ -130,10 +130,10 @@ def test_recursions_in_step_are_those_one_by_one() -> None:
     operator = DenseOperator(torch.diag(torch.arange(1.0, 41, dtype=torch.float64) ** -2))
     starts = [torch.randn(40, generator=torch.Generator().manual_seed(i), dtype=torch.float64) for i in range(3)]
     starts[1] = operator.matrix[3]  # an eigenvector: ends at once
-    for start, found in zip(starts, lanczos_many(operator, starts, 12), strict=True):
+    for start, recursion in zip(starts, lanczos_many(operator, starts, 12), strict=True):
         alone = lanczos(operator, start, 12)
-        np.testing.assert_allclose(found.alphas, alone.alphas, atol=1e-12)
-        assert found.basis.shape == alone.basis.shape
+        np.testing.assert_allclose(recursion.alphas, alone.alphas, atol=1e-12)
+        assert recursion.basis.shape == alone.basis.shape
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -27,9 +27,9 @@ PLACES = np.linspace(0, 1, 21)
 
 
 def test_the_barrier_of_the_straight_line_is_the_height_of_the_ridge() -> None:
-    found = loss_barrier(losses(straight_line(START, END), PLACES), np.ones(2), PLACES)
-    assert found.value == pytest.approx(1)
-    assert found.stderr == pytest.approx(0, abs=1e-12)
+    result = loss_barrier(losses(straight_line(START, END), PLACES), np.ones(2), PLACES)
+    assert result.value == pytest.approx(1)
+    assert result.stderr == pytest.approx(0, abs=1e-12)
 
 
 def test_a_trained_curve_goes_round_the_ridge_and_keeps_its_ends() -> None:
@@ -56,8 +56,8 @@ def test_the_error_of_a_barrier_is_its_spread_over_draws_of_examples() -> None:
     shape = np.sin(np.pi * PLACES)
 
     def of(chosen: np.ndarray) -> tuple[float, float]:
-        found = loss_barrier(offsets[chosen] + np.outer(shape, heights[chosen]), np.ones(len(chosen)), PLACES)
-        return found.value, found.stderr
+        result = loss_barrier(offsets[chosen] + np.outer(shape, heights[chosen]), np.ones(len(chosen)), PLACES)
+        return result.value, result.stderr
 
     drawn = np.array([of(random.integers(0, 5000, 100)) for _ in range(300)])
     assert drawn[:, 1].mean() == pytest.approx(drawn[:, 0].std(), rel=0.15)

@@ -25,16 +25,16 @@ def loss(z: torch.Tensor) -> float:
 
 
 def test_a_slice_of_a_quadratic_is_its_closed_form_in_value_and_orientation() -> None:
-    found = evaluate_slice(loss, CENTRE, DIRECTIONS, AXES)
-    assert found.numbers.shape == (5, 9, 1)
+    sliced = evaluate_slice(loss, CENTRE, DIRECTIONS, AXES)
+    assert sliced.numbers.shape == (5, 9, 1)
     along = (DIRECTIONS.T @ G).numpy()
     form = (DIRECTIONS.T @ H @ DIRECTIONS).numpy()
     for i, x in enumerate(AXES[0]):
         for j, y in enumerate(AXES[1]):
             expected = 1.5 + along @ [x, y] + np.array([x, y]) @ form @ [x, y] / 2
-            assert abs(found.numbers[i, j, 0] - expected) < 1e-12 * max(1, abs(expected))
+            assert abs(sliced.numbers[i, j, 0] - expected) < 1e-12 * max(1, abs(expected))
     model = quadratic_model(1.5, G, H @ DIRECTIONS, DIRECTIONS, AXES)
-    np.testing.assert_allclose(model, found.numbers[..., 0], rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(model, sliced.numbers[..., 0], rtol=1e-12, atol=1e-12)
 
 
 def test_in_three_dimensions_values_and_orientation_are_those_of_the_closed_form_and_planes_lie_in_it_bitwise() -> None:
@@ -42,11 +42,11 @@ def test_in_three_dimensions_values_and_orientation_are_those_of_the_closed_form
         random_directions(SIZE, 3, 0, torch.float64),
         (symmetric_axis(2.0, 3), symmetric_axis(0.7, 5), symmetric_axis(1.1, 7)),
     )
-    found = evaluate_slice(loss, CENTRE, directions, axes).numbers[..., 0]
-    assert found.shape == (3, 5, 7)
-    np.testing.assert_allclose(quadratic_model(1.5, G, H @ directions, directions, axes), found, rtol=1e-12, atol=1e-12)
-    assert found[0, 4, 1] == pytest.approx(loss(CENTRE + directions @ torch.tensor([axes[0][0], axes[1][4], axes[2][1]])), rel=1e-12)
-    assert np.array_equal(found[:, :, 3], evaluate_slice(loss, CENTRE, directions[:, :2], axes[:2]).numbers[..., 0])
+    sliced = evaluate_slice(loss, CENTRE, directions, axes).numbers[..., 0]
+    assert sliced.shape == (3, 5, 7)
+    np.testing.assert_allclose(quadratic_model(1.5, G, H @ directions, directions, axes), sliced, rtol=1e-12, atol=1e-12)
+    assert sliced[0, 4, 1] == pytest.approx(loss(CENTRE + directions @ torch.tensor([axes[0][0], axes[1][4], axes[2][1]])), rel=1e-12)
+    assert np.array_equal(sliced[:, :, 3], evaluate_slice(loss, CENTRE, directions[:, :2], axes[:2]).numbers[..., 0])
 
 
 def test_the_quadratic_of_an_objective_touches_it_to_second_order() -> None:
@@ -80,8 +80,8 @@ def test_coordinates_are_displacements_and_those_of_longer_directions_are_told()
     assert evaluate_slice(loss, CENTRE, DIRECTIONS, AXES).displacements() == pytest.approx(np.hypot(*np.meshgrid(*AXES, indexing="ij")))
     skew = torch.stack([2 * DIRECTIONS[:, 0], DIRECTIONS.sum(1)], dim=1)
     seen: list[float] = []
-    found = evaluate_slice(lambda z: seen.append(float((z - CENTRE).norm())) or 0.0, CENTRE, skew, AXES)
-    assert found.displacements().ravel() == pytest.approx(seen, abs=1e-12)
+    sliced = evaluate_slice(lambda z: seen.append(float((z - CENTRE).norm())) or 0.0, CENTRE, skew, AXES)
+    assert sliced.displacements().ravel() == pytest.approx(seen, abs=1e-12)
 
 
 def test_axes_are_symmetric_and_hold_an_exact_zero() -> None:
@@ -96,10 +96,10 @@ def test_axes_are_symmetric_and_hold_an_exact_zero() -> None:
 
 
 def test_what_is_not_finite_stays_so() -> None:
-    found = evaluate_slice(
+    sliced = evaluate_slice(
         lambda z: math.nan if z[0] > CENTRE[0] else math.inf, CENTRE, DIRECTIONS[:, :1], [symmetric_axis(1.0, 3)]
     ).numbers
-    assert np.isnan(found).sum() + np.isinf(found).sum() == 3
+    assert np.isnan(sliced).sum() + np.isinf(sliced).sum() == 3
 
 
 def test_several_points_at_once_are_the_same_points() -> None:
@@ -165,8 +165,8 @@ def test_a_step_that_the_weights_can_hold_is_exact_and_a_smaller_one_is_rounded_
     weights, centre, direction = torch.ones(4), torch.zeros(4), torch.tensor([1.0, 1, 0, 0])
     unit = 2.0**-23  # in the last place of 1
     for step, share, error in ((8 * unit, 0, 0), (7 * unit, 1, 0), (unit / 4, 1, 1), (2.5 * unit, 1, 0.2)):
-        found = step_rounding(weights, centre, direction, step)
-        assert (found.share, found.error) == (share, pytest.approx(error))
+        sliced = step_rounding(weights, centre, direction, step)
+        assert (sliced.share, sliced.error) == (share, pytest.approx(error))
     with pytest.raises(ValueError, match="length zero"):
         step_rounding(weights, centre, torch.zeros(4), 1.0)
 
@@ -176,11 +176,11 @@ def test_the_rounding_of_a_displacement_is_that_of_the_same_sums_in_float64(reac
     weights, centre = (torch.as_tensor(RANDOM.standard_normal(100), dtype=torch.float32) for _ in range(2))
     direction = random_directions(100, 1, 5)[:, 0]
     monkeypatch.setattr("landscape.surfaces.slices.ROWS", 30)
-    found = step_rounding(weights, centre, direction, reach)
+    sliced = step_rounding(weights, centre, direction, reach)
     moved = (weights + (centre + np.float32(reach) * direction)).double() - (weights + centre).double()
     wanted = reach * direction.double()
-    assert found.error == pytest.approx(float((moved - wanted).norm() / wanted.norm()), rel=0.2)
-    assert found.error < 3 * 100**0.5 * 2**-23 / reach
+    assert sliced.error == pytest.approx(float((moved - wanted).norm() / wanted.norm()), rel=0.2)
+    assert sliced.error < 3 * 100**0.5 * 2**-23 / reach
     assert step_rounding(weights.double(), centre.double(), direction.double(), reach).error < 1e-8
 
 
