@@ -149,12 +149,12 @@ def spectra(name: str, say: Callable[[str], None]) -> dict[str, float]:
     from hessian_eigenthings import LambdaOperator, lanczos
     from scipy.sparse.linalg import LinearOperator, eigsh
 
-    from landscape import by_columns, eigenpairs
+    from landscape import dense_spectrum, eigenpairs
 
     model, batch = build(name)
     peers = {peer: MAKERS[peer](twin := copy.deepcopy(model), batch, coordinates_of(twin, SMALL_K)) for peer in PEERS[:2]}
     operator = ours(model, batch, coordinates_of(model, SMALL_K))
-    exact = by_columns(operator).eigenvalues
+    exact = dense_spectrum(operator).eigenvalues
     scipy_operator = LinearOperator(
         (SMALL_K, SMALL_K), lambda v: peers["curvlinops"](torch.as_tensor(v).float().flatten()).detach().numpy(), dtype="f4"
     )
@@ -189,7 +189,7 @@ def densities(name: str, operator: Any, theirs: Any, exact: Any, say: Callable[[
 
     def mine(seed: int) -> float:
         operator.release()
-        measure = slq(operator, 4, 20, seed, known=eigenpairs(operator, COUNT, 40, which="magnitude", seed=seed, rounds=1))
+        measure = slq(operator, 4, 20, seed, known=eigenpairs(operator, COUNT, 40, which="LM", seed=seed, rounds=1))
         return error(measure.nodes.ravel(), measure.weights.ravel())
 
     def other(seed: int, probes: int) -> float:

@@ -39,12 +39,12 @@ def plane_of(model: Any, batch: dict, coordinates: Any) -> Callable[[], Any]:
     """A plane of SIDE x SIDE points, the model stays attached."""
     import torch
 
-    from landscape import axis, random_directions, slice_of
+    from landscape import evaluate_slice, random_directions, symmetric_axis
 
     objective, _ = objective_of(model, batch, coordinates)
-    axes = [axis(1.0, SIDE)] * 2
+    axes = [symmetric_axis(1.0, SIDE)] * 2
     directions = random_directions(coordinates.k, 2, 0)
-    return lambda: slice_of(objective.loss, torch.zeros(coordinates.k), directions, axes)
+    return lambda: evaluate_slice(objective.loss, torch.zeros(coordinates.k), directions, axes)
 
 
 def several(name: str) -> dict[str, Callable[[], Any]]:

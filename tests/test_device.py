@@ -7,7 +7,8 @@ import transformers
 from device_cases import ALLOWED, MASKS, HostReads
 
 from analyses.runs.cached_losses import Evaluated
-from analyses.runs.evaluation_point import matrix_at, point
+from analyses.runs.evaluation_point import point
+from analyses.runs.matrices import matrix_at
 from analyses.runs.run_inputs import Context, Inputs
 from analyses.specs import spec_from
 from apet.gram.jacobian import Passes
@@ -134,7 +135,7 @@ PRODUCTS += [pytest.param("mini-bert-120k", "ggn", "fastfood", marks=pytest.mark
 @pytest.mark.parametrize(("name", "matrix", "subspace"), PRODUCTS)
 def test_a_curvature_product(name, matrix, subspace, tmp_path, monkeypatch):
     """No read at all once the objective was asked for anything: of all work this is done most often."""
-    monkeypatch.setattr("analyses.runs.evaluation_point.graph_memory", lambda *_: 0)
+    monkeypatch.setattr("analyses.runs.matrices.graph_memory", lambda *_: 0)
     spec, there = at(name, tmp_path, kind="spectrum", matrix=matrix, subspace=subspace, k=20)
     with HostReads() as reads, there as here:
         gradient = here.objective.gradient(here.z)

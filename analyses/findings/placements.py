@@ -94,6 +94,6 @@ def _rows(shares: dict[str, dict[int, float]], runs: dict[str, list[Run]]) -> li
 
 def _spread(values: np.ndarray) -> tuple[float, float]:
     """(standard deviation, its standard error by the jackknife)."""
-    from landscape.numerics import leave_one_out
+    from landscape.numerics import leave_one_out_stderr
 
-    return float(values.std(ddof=1)), leave_one_out([np.delete(values, i).std(ddof=1) for i in range(len(values))])
+    return float(values.std(ddof=1)), leave_one_out_stderr([np.delete(values, i).std(ddof=1) for i in range(len(values))])

@@ -1,7 +1,7 @@
 """Why k* changes between two models of a family: the split of the predicted change, beside the measured one, and a verdict in words.
 
 The prediction is m1: T3 on the quadratic that touches the linearised model's loss at its proximal point (by Lanczos between the two
-nearest points of the path that was followed). Intervals are Student's, from the jackknife (landscape.numerics.jackknife) over the examples
+nearest points of the path that was followed). Intervals are Student's, from the jackknife over the examples
 that
 both models share, or the probes where predictions are by Lanczos. Each subspace in which k* was measured is compared apart; the
 prediction is of random ones, and of single entries knows only how many are live.
@@ -42,7 +42,7 @@ class Side:
         return self.run.rows[0]
 
     def factors(self, chosen: np.ndarray | None) -> Any:
-        """landscape.Factors from the examples (or probes) `chosen`, all if None, of random directions; None where there is no threshold."""
+        """landscape.ThresholdFactors from the examples (or probes) `chosen` (None: all), of random directions; None without a threshold."""
         return self._by_gram(chosen) if "gram" in self.arrays else self._sampled(chosen)
 
     def tuned(self, found: Any) -> Any:
@@ -57,20 +57,20 @@ class Side:
         return next((row.value for row in self.run.rows if row.quantity == "live_fraction"), math.nan)
 
     def _by_gram(self, chosen: np.ndarray | None) -> Any:
-        from landscape.prediction import factors_of, predict_on_path
-        from landscape.spectra import gradient_spectrum, subset
+        from landscape.prediction import predict_on_path, threshold_factors
+        from landscape.spectra import gradient_spectrum, subset_of_examples
 
         dual = (self.arrays["gram"], self.arrays["logits"], self.arrays["labels"])
         target = self.target
         if chosen is not None:  # the same share of the loss of these
-            part = subset(*dual, chosen)
+            part = subset_of_examples(*dual, chosen)
             target, dual = target / gradient_spectrum(*dual).loss * gradient_spectrum(*part).loss, part
         point = predict_on_path(*dual, target).point
-        return point and factors_of(point.quadratic, target)
+        return point and threshold_factors(point.quadratic, target)
 
     def _sampled(self, chosen: np.ndarray | None) -> Any:
         """Of both points that the target lies between, as much as its place says: their mixture has m1's k at the target's ridge."""
-        from landscape.prediction import factors_at
+        from landscape.prediction import threshold_factors_at
 
         path = Followed.of(self.arrays, LINEAR)
         place = path and path.where(self.target)
@@ -88,7 +88,7 @@ class Side:
                 lam.append(touching.eigenvalues[there])
                 squares.append(share * a / a.sum())
         counting = _descending(np.concatenate(nodes), np.concatenate(counts))
-        return factors_at(place.kappa, _descending(np.concatenate(lam), np.concatenate(squares)), counting)
+        return threshold_factors_at(place.kappa, _descending(np.concatenate(lam), np.concatenate(squares)), counting)
 
     @property
     def units(self) -> tuple[str, int]:
@@ -159,7 +159,7 @@ def _where(row: Row) -> tuple:
 
 
 def _compare(small: Side, large: Side, resampled: dict[str, list[Any]]) -> tuple[list[Row], dict[str, Any]]:
-    from landscape.prediction import attribute
+    from landscape.prediction import attribute_change
 
     one, other = small.tuned(small.factors(None)), large.tuned(large.factors(None))
     change = _measured_change(small, large)
@@ -179,7 +179,7 @@ def _compare(small: Side, large: Side, resampled: dict[str, list[Any]]) -> tuple
     predicted: tuple[float, float, float] | None = None
     bys: tuple[Any, ...] = ("rank", "eigenvalue")
     for by in bys:
-        split = None if one is None or other is None else attribute(one, other, by)
+        split = None if one is None or other is None else attribute_change(one, other, by)
         if split is None:
             continue
         errors, reach = _errors(small, large, by, resampled)
@@ -204,12 +204,12 @@ def _resamples(side: Side, seed: int) -> list[Any]:
 
     Draws are named by the seed, so that sides of as many examples leave out the same ones.
     """
-    from landscape.numerics import generator
+    from landscape.numerics import Stream
 
     what, count = side.units
     if count < 3:
         return []
-    drawn = [generator(seed, f"explain/{i}").permutation(count) if what == "examples" else np.roll(np.arange(count), i)
+    drawn = [Stream(seed, f"explain/{i}").permutation(count) if what == "examples" else np.roll(np.arange(count), i)
              for i in range(RESAMPLES if what == "examples" else count)]  # fmt: skip
     return [side.factors(each[: count - _left_out(what, count)]) for each in drawn]
 
@@ -221,18 +221,18 @@ def _left_out(what: str, count: int) -> int:
 def _errors(small: Side, large: Side, by: Any, resampled: dict[str, list[Any]]) -> tuple[dict[str, float], float]:
     """(standard errors by the jackknife over what both models share, how many of them an interval reaches); {} where they share nothing
     or a resample has no threshold."""
-    from landscape.numerics import freedom, leave_out, student
-    from landscape.prediction import attribute
+    from landscape.numerics import degrees_of_freedom, leave_out_stderr, t_quantile
+    from landscape.prediction import attribute_change
 
     what, count = small.units
     shared = what == "probes" or np.array_equal(small.arrays["labels"], large.arrays["labels"])
     sides = [(small.tuned(one), large.tuned(other)) for one, other in zip(resampled[small.run.id], resampled[large.run.id], strict=False)]
-    splits = [attribute(one, other, by) for one, other in sides if one is not None and other is not None]
+    splits = [attribute_change(one, other, by) for one, other in sides if one is not None and other is not None]
     known = [{"total": split.total, **split.parts} for split in splits if split is not None]
     if large.units != small.units or not shared or not known or len(known) < len(sides):
         return {}, math.nan
-    reach = student(freedom(count, len(known) if what == "examples" else None))
-    return {name: leave_out([each[name] for each in known], count, _left_out(what, count)) for name in known[0]}, reach
+    reach = t_quantile(degrees_of_freedom(count, len(known) if what == "examples" else None))
+    return {name: leave_out_stderr([each[name] for each in known], count, _left_out(what, count)) for name in known[0]}, reach
 
 
 def _measured_change(small: Side, large: Side) -> tuple[float, float, float] | None:

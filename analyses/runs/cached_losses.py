@@ -147,10 +147,10 @@ def _numbers(objective: Any, points: Any, metric: bool, outputs: Callable[[Any, 
     """(P, n) losses of one split's examples at points (P, k); with `metric` (P, 2 n), the right answers after them."""
     import torch
 
-    from landscape.curvature import derivatives
+    from landscape.curvature import twice_differentiable
 
     losses, right = [[] for _ in points], [[] for _ in points]
-    with derivatives(), torch.no_grad():
+    with twice_differentiable(), torch.no_grad():
         for batch in objective.batches:
             together = outputs(points, batch) if outputs is not None and len(points) > 1 else None
             for i, z in enumerate(points):

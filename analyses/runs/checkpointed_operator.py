@@ -19,7 +19,7 @@ from torch import Tensor
 
 from analyses.runs.replay import named_tensors, same, sketch
 from apet.files import write_whole
-from landscape.curvature import matmat
+from landscape.curvature import matmat, release
 
 SECONDS = 5.0  # between writes: what a kill can cost
 
@@ -64,7 +64,7 @@ class Recorded:
         return products
 
     def release(self) -> None:
-        self.operator.release()
+        release(self.operator)
 
     def __enter__(self) -> Recorded:
         return self

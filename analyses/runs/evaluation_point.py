@@ -8,10 +8,10 @@ runs of methods that displace whole tensors, where they kept it (`Spec.keep_end`
 from __future__ import annotations
 
 import copy
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -42,6 +42,7 @@ class Point:
     others: list[Any] = field(default_factory=list)  # Tensor (k,) each: where the runs `spec.to` ended
     many: Callable[[Any, Any], Any] | None = None  # the outputs at several points at once, where that pays
     methods: bool = False  # whether other methods than apet ended here or there, of whose entries most hardly move
+    trajectory: Callable[[], tuple[list[int], np.ndarray]] | None = None  # steps, and z (steps, k), that the run `spec.at` kept
 
 
 @contextmanager
@@ -91,6 +92,7 @@ def point(spec: PointSpec, found: Inputs, context: Context) -> Iterator[Point]:
         entries, z = ends.here
         yield Point(
             objective, embedded(z, entries), labels, processes, ends.space, index, theta, objective_on, others, many, ends.methods,
+            None if spec.at is None else partial(_trajectory, Store(context.folder.parent), spec.at),
         )  # fmt: skip
 
 
@@ -245,6 +247,12 @@ def trajectory_steps(store: Store, run_id: str) -> list[int]:
     return [int(step) for step in arrays["history"][:, 0]] if "trajectory" in arrays else []
 
 
+def _trajectory(store: Store, run_id: str) -> tuple[list[int], np.ndarray]:
+    """Return the steps at which the run kept what it tuned, and z (steps, k) there; no steps unless it was trained with `trajectory`."""
+    steps = trajectory_steps(store, run_id)
+    return steps, store.arrays(run_id)["trajectory"] if steps else np.empty((0, 0))
+
+
 def along_trajectory(spec: SpectrumSpec, store: Store) -> list[SpectrumSpec]:
     """The spec at every step of its run's trajectory. UsageError where it names no run or one step, or the run kept none."""
     if spec.at is None:
@@ -259,62 +267,3 @@ def along_trajectory(spec: SpectrumSpec, store: Store) -> list[SpectrumSpec]:
 def named(spec: PointSpec) -> str:
     """Where it is, for the note of a row; "" for the pretrained point."""
     return "" if spec.at is None else f" at {spec.at}" + ("" if spec.at_step is None else f" step {spec.at_step}")
-
-
-def matrix_at(point: Point, matrix: str, samples: int | None = None, seed: int = 0) -> Any:
-    """The matrix as an operator."""
-    from landscape.curvature import EmpiricalFisher, GaussNewton, Hessian
-
-    memory = graph_memory(point)
-    if matrix == "ggn":
-        return GaussNewton(point.objective, point.z, memory=memory, samples=samples, seed=seed)
-    return {"hessian": Hessian, "fisher": EmpiricalFisher}[matrix](point.objective, point.z, memory=memory)
-
-
-def graph_memory(point: Point) -> float:
-    """Bytes in which graphs may be kept: a quarter of what is free, which processes on one CPU share."""
-    from apet.machine import free_memory
-
-    device = point.objective.device
-    return free_memory(device) / 4 / (1 if device.type == "cuda" else point.processes.num_processes)
-
-
-def settings(point: Point) -> str:
-    """What numbers at the point depend on, beyond rounding, and may change between two starts of the run, whose folder names the rest.
-
-    The runs that it lies between may have been made anew: their z are read from the disk, so that their bytes are the same at each start.
-    """
-    import torch
-
-    sums = " ".join(str(zlib.crc32(z.cpu().contiguous().numpy().data)) for z in (point.z, *point.others))
-    return f"{torch.__version__} {point.z.device.type} {torch.get_num_threads()} {sums}"
-
-
-def recorded(matrix: Any, point: Point, context: Context) -> Any:
-    """The same with its products on the disk, by the main process; all begin with those that it finds."""
-    from analyses.runs.checkpointed_operator import Recorded, kept
-    from apet.machine import shared
-
-    main = point.processes.is_main_process
-    name = f"{type(matrix).__name__} {settings(point)}"
-    return Recorded(matrix, context.folder, name, main, shared(point.processes, kept(context.folder, name) if main else None))
-
-
-def gauss_newton_rows_of(point: Point, progress: Callable[[int, int], None] | None = None) -> Any:
-    """Rows (n (C - 1), k) whose Gram matrix is the Gauss-Newton matrix of label words, those of all processes."""
-    from apet.machine import gathered
-    from apet.subspaces import NotPerExample
-    from landscape.spectra import gauss_newton_rows
-
-    try:
-        rows = gauss_newton_rows(point.objective, point.z, each=True, progress=progress)
-    except NotPerExample:  # an entry of a table that all examples share
-        rows = gauss_newton_rows(point.objective, point.z, each=False, progress=progress)
-    return gathered(point.processes, rows)  # rows of zeros add nothing
-
-
-def gauss_newton_spectrum(point: Point) -> Any:
-    """The exact spectrum of the Gauss-Newton matrix of label words."""
-    from landscape.spectra import of_rows
-
-    return of_rows(gauss_newton_rows_of(point))

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from analyses.runs.cached_losses import Evaluated
-from analyses.runs.evaluation_point import Point, gauss_newton_spectrum, matrix_at, recorded
+from analyses.runs.evaluation_point import Point
+from analyses.runs.matrices import gauss_newton_spectrum, matrix_at, recorded
 from analyses.runs.run_inputs import Context
 from analyses.specs import SliceSpec
 from analyses.store import Row
@@ -46,15 +47,15 @@ def about(
     spec: SliceSpec, here: Point, gradient: Any, norm: float, context: Context, evaluated: Evaluated, make: Callable[..., Row]
 ) -> list[Row]:
     """Rows of the point's numbers; `evaluated` measures the training loss."""
-    from landscape.surfaces import basin_width, hessian_ratio, sharpness_average, sharpness_worst
+    from landscape.surfaces import average_sharpness, basin_width, hessian_ratio, worst_case_sharpness
 
     def loss(z: Any) -> float:
         return float(evaluated.measures[0].mean(evaluated(z)))
 
     radius, seed = RADIUS * norm, spec.train_seed
     context.report("sharpness", 0, 0)
-    average = sharpness_average(loss, here.z, radius, RAYS, seed)
-    worst = sharpness_worst(here.objective, here.z, radius, STEPS, STARTS, seed)
+    average = average_sharpness(loss, here.z, radius, RAYS, seed)
+    worst = worst_case_sharpness(here.objective, here.z, radius, STEPS, STARTS, seed)
     context.report("basin width", 0, 0)
     width = basin_width(loss, here.z, LEVEL, FARTHEST * norm, RAYS, seed)
     with recorded(matrix_at(here, "hessian"), here, context) as hessian:
@@ -88,14 +89,14 @@ def _angular_dimension(spec: SliceSpec, here: Point, norm: float) -> tuple[float
 
     The local angular dimension of the quadratic's sub-level set as seen from |theta| away (Larsen et al. 2021, arXiv 2107.05802).
     """
-    from landscape.spectra import SpectralMeasure, effective_dimension, resolved, slq
+    from landscape.spectra import SpectralMeasure, effective_dimension, slq, with_quadrature_error
 
     if _classes(spec) is not None:
         measure = SpectralMeasure.of_eigenvalues(gauss_newton_spectrum(here).all_eigenvalues)
     else:
         with matrix_at(here, "ggn") as matrix:
             measure = slq(matrix, PROBES, min(LANCZOS_STEPS, len(here.z)), spec.train_seed)
-    found = resolved(measure, lambda each: effective_dimension(each, 2 * LEVEL / norm**2))
+    found = with_quadrature_error(measure, lambda each: effective_dimension(each, 2 * LEVEL / norm**2))
     return len(here.z) - found.value, found.stderr
 
 
@@ -103,9 +104,9 @@ def _searched(spec: SliceSpec, here: Point, level: float, norm: float, context: 
     """The same of the loss itself, from below: as seen from |theta| away in random directions, and of a run's end from where it began."""
     import torch
 
-    from landscape.surfaces import angular_width, around
+    from landscape.surfaces import angular_width, viewpoints_on_sphere
 
-    places = {"of_loss": around(here.z, norm, DRAWS, spec.train_seed)}
+    places = {"of_loss": viewpoints_on_sphere(here.z, norm, DRAWS, spec.train_seed)}
     if here.z.any():
         places["from_start"] = [torch.zeros_like(here.z)] * DRAWS
     rows = []
@@ -123,12 +124,12 @@ def between(
     spec: SliceSpec, here: Point, context: Context, evaluated: Evaluated, make: Callable[..., Row]
 ) -> tuple[list[Row], dict[str, np.ndarray]]:
     """Rows of the straight path to the other run, and with `curve` of a low one: losses at t in 0..1, and the barrier of each split."""
-    from landscape.surfaces import low_curve, straight
+    from landscape.surfaces import low_loss_curve, straight_line
 
     end = here.others[0]
-    paths, arrays = {"line": straight(here.z, end)}, {}
+    paths, arrays = {"line": straight_line(here.z, end)}, {}
     if spec.curve:
-        paths["curve"] = low_curve(
+        paths["curve"] = low_loss_curve(
             here.objective, here.z, end, CURVE_STEPS, _rate(here, end), seed=spec.train_seed,
             progress=lambda done, of: context.report("curve", done, of),
         )  # fmt: skip
@@ -147,7 +148,7 @@ def _rate(here: Point, end: Any) -> float | None:
 
 
 def _path_rows(name: str, path: Any, evaluated: Evaluated, make: Callable[..., Row]) -> list[Row]:
-    from landscape.surfaces import barrier
+    from landscape.surfaces import loss_barrier
 
     places = np.linspace(0, 1, PLACES)
     numbers = np.stack([evaluated(path.at(float(t))) for t in places])
@@ -159,6 +160,6 @@ def _path_rows(name: str, path: Any, evaluated: Evaluated, make: Callable[..., R
             for i, t in enumerate(places)
         ]
         if each.quantity == "loss":
-            found = barrier(numbers[:, each.where], each.weights, places)
+            found = loss_barrier(numbers[:, each.where], each.weights, places)
             rows.append(make("barrier", found.value, stderr=found.stderr, split=each.split, note_too=name))
     return rows

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from analyses.runs.evaluation_point import matrix_at, point
+from analyses.runs.evaluation_point import point
+from analyses.runs.matrices import matrix_at
 from analyses.runs.proximal_paths import A_GRADIENT, KNOWN, LINEAR, counted, curvature_gradients, linear_arrays, path_arrays, path_gradients
 from analyses.runs.run_inputs import Context, Inputs, row_maker, scorer_for, subsets
 from analyses.specs import PredictSpec, SpectrumSpec, as_kind
@@ -152,13 +153,13 @@ def _rank(objective: Any) -> int:
 
 def _of_placement(spec: PredictSpec, found: Inputs, context: Context) -> Found:
     """The loss that the quadratic reaches in this placement."""
-    from landscape.prediction import placed_drop
+    from landscape.prediction import subspace_drop
 
     with point(as_kind(spec, SpectrumSpec, matrix="ggn"), found, context) as here:
         gradient, loss = here.objective.gradient(here.z), here.objective.loss(here.z)
         context.report("conjugate gradients", 0, spec.lanczos_steps)
         with matrix_at(here, "ggn") as matrix:
-            drop = placed_drop(matrix, gradient, spec.lanczos_steps)
+            drop = subspace_drop(matrix, gradient, spec.lanczos_steps)
     make, count = row_maker(spec, found), len(subsets(spec, found)[0])
     common: dict[str, Any] = {"k": len(gradient), "split": "train"}
     rows = [

@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from analyses.runs.evaluation_point import Point, gauss_newton_rows_of, graph_memory, matrix_at, point
+from analyses.runs.evaluation_point import Point, point
+from analyses.runs.matrices import gauss_newton_rows_of, graph_memory, matrix_at
 from analyses.runs.run_inputs import Context, Inputs
 from analyses.specs import PredictSpec, SpectrumSpec
 from apet.tasks import TASKS
@@ -35,10 +36,10 @@ def path_arrays(spec: SpectrumSpec, found: Inputs, context: Context) -> dict[str
     (kappa = inf). path_nodes, path_weights (P, probes, points): the spectrum there. Of label words also path_t5 (P,): how many single
     entries are expected to reach the point's envelope on the quadratic that touches there (nan: none).
     """
-    from landscape.prediction import MOST_STEPS
+    from landscape.prediction import MAX_ITER
 
     with point(spec, found, context) as here:
-        path = _followed(here, "", MOST_STEPS, context)
+        path = _followed(here, "", MAX_ITER, context)
         if TASKS[spec.task].classes == 0:
             return _arrays(path, [_sampled(there, spec) for there in _points(here, path, context)])
         measures: list[Curvature] = []
@@ -53,10 +54,10 @@ def path_arrays(spec: SpectrumSpec, found: Inputs, context: Context) -> dict[str
 def linear_arrays(here: Point, spec: SpectrumSpec, steps: int, context: Context) -> dict[str, np.ndarray]:
     """The linearised model's path, from `here` in everything in scope: as the model's own, with the prefix `LINEAR`, and path_along
     (P, 2, points), nodes and weights of the measure of d at each point (all zero where d = 0)."""
-    from landscape.prediction import Tangent
+    from landscape.prediction import LinearisedObjective
     from landscape.spectra import spectral_measure
 
-    with Tangent(here.objective, here.z, memory=graph_memory(here)) as tangent:
+    with LinearisedObjective(here.objective, here.z, memory=graph_memory(here)) as tangent:
         here = replace(here, objective=tangent)
         path = _followed(here, LINEAR, steps, context)
         measures: list[Curvature] = []
@@ -74,10 +75,10 @@ def _followed(here: Point, prefix: str, steps: int, context: Context) -> list[An
     """The points of the path, the pretrained one first."""
     import torch
 
-    from landscape.prediction import MOST_POINTS, ProximalPoint, proximal_path
+    from landscape.prediction import MAX_POINTS, ProximalPoint, proximal_path
 
     origin = ProximalPoint(math.inf, torch.zeros_like(here.z), here.objective.loss(here.z), 0.0, 1)
-    context.report(f"proximal path {prefix}".rstrip("_ "), 0, MOST_POINTS)
+    context.report(f"proximal path {prefix}".rstrip("_ "), 0, MAX_POINTS)
     return [origin, *proximal_path(here.objective, LOWEST[prefix] * origin.loss, here.z, steps, convex=bool(prefix))]
 
 
@@ -95,10 +96,10 @@ def _arrays(path: list[Any], measures: list[Curvature]) -> dict[str, np.ndarray]
 
 def path_gradients(spec: PredictSpec, examples: int, prefix: str = "") -> int:
     """At most how many example-gradients a path takes, with the spectra along it."""
-    from landscape.prediction import MOST_POINTS, MOST_STEPS
+    from landscape.prediction import MAX_ITER, MAX_POINTS
 
-    gradients = A_GRADIENT[prefix] * (2 * spec.steps if prefix else 4 * MOST_STEPS)  # two a step at most; its own way there and back
-    return (MOST_POINTS + 1) * (examples * gradients + curvature_gradients(spec, examples, prefix))
+    gradients = A_GRADIENT[prefix] * (2 * spec.steps if prefix else 4 * MAX_ITER)  # two a step at most; its own way there and back
+    return (MAX_POINTS + 1) * (examples * gradients + curvature_gradients(spec, examples, prefix))
 
 
 def curvature_gradients(spec: PredictSpec, examples: int, prefix: str) -> int:
@@ -143,14 +144,14 @@ def _single_entries(rows: Any, at: Any) -> float:
     """
     import torch
 
-    from landscape.numerics import generator
+    from landscape.numerics import Stream
     from landscape.prediction import coordinate_threshold
 
     d = at.d.double()
     image, gram = rows @ d, rows @ rows.T
     a = -(image + at.kappa * torch.linalg.pinv(gram, hermitian=True) @ image)
     lowest = at.loss + at.kappa * float(d @ d) + float(image @ image - a @ a) / 2
-    chosen = np.sort(generator(0, "entries of T5").permutation(rows.shape[1])[:COLUMNS])
+    chosen = np.sort(Stream(0, "entries of T5").permutation(rows.shape[1])[:COLUMNS])
     columns = rows[:, torch.as_tensor(chosen)].cpu().numpy()
     found = coordinate_threshold(columns, a.cpu().numpy(), at.envelope - lowest) if at.envelope > lowest else None
     return math.nan if found is None else found

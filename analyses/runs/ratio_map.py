@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from analyses.runs.evaluation_point import Point, matrix_at, settings
+from analyses.runs.evaluation_point import Point
+from analyses.runs.matrices import matrix_at, settings
 from analyses.runs.point_statistics import LANCZOS_STEPS
 from analyses.runs.replay import named_tensors
 from analyses.runs.run_inputs import Context
@@ -37,15 +38,17 @@ def ratio_map(
 
     NaN where the loss is not finite.
     """
-    from landscape.surfaces import axis, slice_of
+    from landscape.surfaces import evaluate_slice, symmetric_axis
 
-    axes = [axis(reach, spec.ratio_map) for reach in frame.reach]
+    axes = [symmetric_axis(reach, spec.ratio_map) for reach in frame.reach]
     kept = _Kept(context.folder / NAME, " ".join([settings(here), *(f"{reach:.4g}" for reach in frame.reach)]))
 
     def ratio(z: Any) -> np.ndarray:
         return kept.next(lambda: _ratio(spec, here, z))
 
-    found = slice_of(ratio, here.z, frame.directions, axes, progress=lambda done, of: context.report("Hessian ratio", done, of)).numbers
+    found = evaluate_slice(
+        ratio, here.z, frame.directions, axes, progress=lambda done, of: context.report("Hessian ratio", done, of)
+    ).numbers
     note = "|lowest / highest eigenvalue|; the error is from residuals"
     rows = [
         make("slice_hessian_ratio", found[i, j, 0], stderr=float(found[i, j, 1]), x=float(x), y=float(y), note_too=note)

@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 
 from analyses.runs.cached_losses import Evaluated, Measure
-from analyses.runs.evaluation_point import Point, matrix_at, named, point, settings
+from analyses.runs.evaluation_point import Point, named, point
+from analyses.runs.matrices import matrix_at, settings
 from analyses.runs.point_statistics import CURVE_STEPS, PLACES, about, between, numbers_gradients
 from analyses.runs.ratio_map import ratio_gradients, ratio_map
 from analyses.runs.run_inputs import Context, Inputs, Planned, row_maker, subsets
-from analyses.runs.slice_directions import LANCZOS_STEPS, PROBES, Frame, frame_for, norm_of
+from analyses.runs.slice_directions import DIRECTIONS, Frame, frame_for, norm_of
 from analyses.specs import SliceSpec
 from analyses.store import Row
 from apet.errors import ApetError, UsageError
@@ -27,7 +28,6 @@ from apet.errors import ApetError, UsageError
 MOST_LOSSES = 200_000_000  # kept for one slice: points times examples
 MOST_ROUNDED = 0.01  # of a step's length
 GROUPS = 16  # of examples, to be left out one at a time
-PRODUCTS = {"fisher": PROBES, "jacobi": PROBES, "hessian": LANCZOS_STEPS, "ggn": LANCZOS_STEPS}
 
 
 def forwards(spec: SliceSpec) -> int:
@@ -39,7 +39,7 @@ def forwards(spec: SliceSpec) -> int:
 
 def slice_gradients(spec: SliceSpec, examples: int) -> int:
     """About how many example-gradients that costs, as many held-out examples included: a forward pass is a third of one."""
-    products = PRODUCTS.get(spec.directions, 0) + 2 * spec.dims  # of all, and again by groups
+    products = DIRECTIONS[spec.directions].products + 2 * spec.dims  # of all, and again by groups
     paths = PLACES * (1 + spec.curve) if spec.directions == "optima" and spec.dims == 1 else 0
     found = math.ceil(2 * examples * ((forwards(spec) + paths) / 3 + products)) + examples * (2 + CURVE_STEPS * spec.curve)
     return found + ratio_gradients(spec, examples) + (numbers_gradients(spec, examples) if spec.numbers else 0)
@@ -114,17 +114,17 @@ def slice_run(spec: SliceSpec, found: Inputs, context: Context) -> tuple[list[Ro
 
 def _check_steps(spec: SliceSpec, here: Point, frame: Frame) -> None:
     """UsageError where float32 weights cannot hold the smallest step along an axis: then the grid would be of other points."""
-    from landscape.surfaces import ULPS, axis, rounding
+    from landscape.surfaces import MIN_ULPS, step_rounding, symmetric_axis
 
     assert spec.points is not None
     theta = here.theta.to(here.z)
     for i, reach in enumerate(frame.reach if spec.points > 1 else ()):
-        step = float(axis(reach, spec.points)[spec.points // 2 + 1])
-        found = rounding(theta, here.z, frame.directions[:, i], step)
+        step = float(symmetric_axis(reach, spec.points)[spec.points // 2 + 1])
+        found = step_rounding(theta, here.z, frame.directions[:, i], step)
         if found.error > MOST_ROUNDED:
             raise UsageError(
                 f"reach = {spec.reach:g} is too small for {spec.points} points: at the first step on axis {i + 1}, {step:.2g}, "
-                f"{100 * found.share:.0f} % of the entries move less than {ULPS} units in the last place of float32, and what the weights "
+                f"{100 * found.share:.0f} % of the entries move less than {MIN_ULPS} units in the last place, and what the weights "
                 f"move by is {100 * found.error:.2g} % off"
             )
 
@@ -138,29 +138,29 @@ def held_out(found: Inputs, count: int) -> list:
 def _grid(spec: SliceSpec, here: Point, frame: Frame, evaluated: Evaluated, context: Context) -> tuple[list[np.ndarray], np.ndarray]:
     """(axes, numbers (points, ..., all)) over the grid, the first axis first; with `refine` again with more places on each axis."""
     from apet.subspaces import AT_ONCE
-    from landscape.surfaces import axis, refined, slice_of
+    from landscape.surfaces import evaluate_slice, refined_axes, symmetric_axis
 
     assert spec.points is not None
     at_once = 1 if here.many is None else AT_ONCE
-    axes, total = [axis(reach, spec.points) for reach in frame.reach], forwards(spec)
+    axes, total = [symmetric_axis(reach, spec.points) for reach in frame.reach], forwards(spec)
 
     def tell(done: int, of: int) -> None:
         context.report("slice", done, total)
 
-    found = slice_of(evaluated, here.z, frame.directions, axes, at_once=at_once, progress=tell)
+    found = evaluate_slice(evaluated, here.z, frame.directions, axes, at_once=at_once, progress=tell)
     if spec.refine:
-        axes = list(refined(axes, evaluated.measures[0].mean(found.numbers), spec.refine))
-        found = slice_of(evaluated, here.z, frame.directions, axes, at_once=at_once, progress=tell)
+        axes = list(refined_axes(axes, evaluated.measures[0].mean(found.numbers), spec.refine))
+        found = evaluate_slice(evaluated, here.z, frame.directions, axes, at_once=at_once, progress=tell)
     return axes, found.numbers
 
 
 def _quadratic(here: Point, frame: Frame, axes: list[np.ndarray], loss: float, gradient: Any) -> np.ndarray:
     """The quadratic model over the grid, from the gradient and as many Hessian products as there are directions."""
     from landscape.curvature import matmat
-    from landscape.surfaces import quadratic
+    from landscape.surfaces import quadratic_model
 
     with matrix_at(here, "hessian") as hessian:
-        return quadratic(loss, gradient, matmat(hessian, frame.directions), frame.directions, axes)
+        return quadratic_model(loss, gradient, matmat(hessian, frame.directions), frame.directions, axes)
 
 
 def _grouped(

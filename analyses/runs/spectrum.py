@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from analyses.runs.evaluation_point import Point, gauss_newton_rows_of, matrix_at, named, point, recorded
+from analyses.runs.evaluation_point import Point, named, point
+from analyses.runs.matrices import MATRICES, matrix_at, recorded
 from analyses.runs.run_inputs import Context, Inputs, Planned, row_maker
 from analyses.specs import SpectrumSpec
 from analyses.store import Row
@@ -33,7 +34,7 @@ def route(spec: SpectrumSpec, k: int, layers: int = 12) -> tuple[str, int]:
     # Rounds of the top pairs, probes, the gradient's measure; then the diagonal, and the top pair of each layer. Without self-checks.
     lanczos = spec.lanczos_steps * (ROUNDS + spec.probes + 1) + TOP + spec.probes + layers * (BLOCK_STEPS + 1)
     if spec.algorithm != "lanczos" and spec.samples is None:
-        if spec.matrix == "ggn" and classes:
+        if MATRICES[spec.matrix].rows and classes:
             return "rows", classes - 1
         if spec.algorithm == "exact" or k <= lanczos:
             return "columns", k
@@ -101,25 +102,27 @@ def _checked(operator: Any, seed: int) -> Any:
 
 
 def _by_rows(spec: SpectrumSpec, point: Point, operator: Any, gradient: Any, context: Context, products: int) -> Curved:
-    from landscape.spectra import of_rows
+    from landscape.spectra import spectrum_of_rows
 
-    rows = gauss_newton_rows_of(point, lambda done, of: context.report("exact, by rows", done, of))
-    return _exact(of_rows(rows), point, gradient, lambda index: of_rows(rows[:, index]))
+    rows_of = MATRICES[spec.matrix].rows
+    assert rows_of is not None
+    rows = rows_of(point, lambda done, of: context.report("exact, by rows", done, of))
+    return _exact(spectrum_of_rows(rows), point, gradient, lambda index: spectrum_of_rows(rows[:, index]))
 
 
 def _by_columns(spec: SpectrumSpec, point: Point, operator: Any, gradient: Any, context: Context, products: int) -> Curved:
     from landscape.curvature import to_dense
-    from landscape.spectra import of_matrix
+    from landscape.spectra import spectrum_of_matrix
 
     matrix = to_dense(operator, lambda done, of: context.report("exact, by columns", done, of))
-    return _exact(of_matrix(matrix), point, gradient, lambda index: of_matrix(matrix[index][:, index]))
+    return _exact(spectrum_of_matrix(matrix), point, gradient, lambda index: spectrum_of_matrix(matrix[index][:, index]))
 
 
 def _exact(spectrum: Any, point: Point, gradient: Any, block: Callable[[Any], Any]) -> Curved:
     from landscape.curvature import groups
-    from landscape.spectra import ORDERS, Eigenpairs, Estimate, SpectralMeasure, shares
+    from landscape.spectra import SORT_KEYS, Eigenpairs, Estimate, SpectralMeasure, gradient_shares
 
-    order = np.argsort(ORDERS["magnitude"](spectrum.eigenvalues), kind="stable")[:TOP]
+    order = np.argsort(SORT_KEYS["LM"](spectrum.eigenvalues), kind="stable")[:TOP]
     values = spectrum.eigenvalues[order]
     top = Eigenpairs(values, spectrum.eigenvectors[:, order.copy()].float(), np.zeros(len(values)), 0)
     parts = []
@@ -127,19 +130,19 @@ def _exact(spectrum: Any, point: Point, gradient: Any, block: Callable[[Any], An
         eigenvalues = block(index).all_eigenvalues
         parts.append((by, label, len(index), Estimate(float(eigenvalues.sum()), 0.0), (float(eigenvalues[0]), 0.0)))
     measure = SpectralMeasure.of_eigenvalues(spectrum.all_eigenvalues)
-    return Curved(top, np.zeros(len(values)), measure, (spectrum.eigenvalues, shares(spectrum, gradient)), parts)
+    return Curved(top, np.zeros(len(values)), measure, (spectrum.eigenvalues, gradient_shares(spectrum, gradient)), parts)
 
 
 def _by_lanczos(spec: SpectrumSpec, point: Point, operator: Any, gradient: Any, context: Context, products: int) -> Curved:
     from landscape.curvature import blocks
-    from landscape.spectra import diagonal, eigenpairs, mean_of, slq, spectral_measure
+    from landscape.spectra import diagonal_estimates, eigenpairs, mean_of, slq, spectral_measure
 
     def report(done: int, of: int) -> None:
         context.report("Lanczos", operator.made, max(products, operator.made))
 
     k, seed = operator.size, spec.train_seed
     count = min(TOP, k, spec.lanczos_steps)
-    top = eigenpairs(operator, count, spec.lanczos_steps, which="magnitude", seed=seed, rounds=ROUNDS, progress=report)
+    top = eigenpairs(operator, count, spec.lanczos_steps, which="LM", seed=seed, rounds=ROUNDS, progress=report)
     errors, drawn = top.residuals, None
     if spec.samples is not None:
         forms = operator.operator.forms(top.eigenvectors).cpu().numpy()
@@ -150,7 +153,7 @@ def _by_lanczos(spec: SpectrumSpec, point: Point, operator: Any, gradient: Any, 
     if float(gradient.norm()) > 0:
         weighted = spectral_measure(operator, gradient, spec.lanczos_steps)
         along = weighted.nodes[0], weighted.weights[0]
-    terms = diagonal(operator, spec.probes, seed)
+    terms = diagonal_estimates(operator, spec.probes, seed)
     parts = []
     for by, label, block in ((by, *item) for by, labels in point.labels.items() for item in blocks(operator, labels).items()):
         one = by == "layer" and eigenpairs(block, 1, min(BLOCK_STEPS, block.size), seed=seed, rounds=1, progress=report)
@@ -186,8 +189,8 @@ def _numbers(curved: Curved, make: Callable[..., Row]) -> list[Row]:
         negative_mass,
         outliers,
         participation_ratio,
-        resolved,
         trace,
+        with_quadrature_error,
     )
 
     measure = curved.measure
@@ -197,7 +200,7 @@ def _numbers(curved: Curved, make: Callable[..., Row]) -> list[Row]:
         "trace": trace, "squared_frobenius": lambda each: trace(each, np.square), "negative_mass": negative_mass,
         "effective_rank": effective_rank, "participation_ratio": participation_ratio,
     }  # fmt: skip
-    estimates = {name: _known(resolved(measure, f), curved, name) for name, f in numbers.items()}
+    estimates = {name: _known(with_quadrature_error(measure, f), curved, name) for name, f in numbers.items()}
     estimates["outliers"] = _known(count, curved, "outliers")
     positive = curved.top.eigenvalues[curved.top.eigenvalues > NOISE * largest]
     if len(positive) >= 3:
@@ -206,7 +209,7 @@ def _numbers(curved: Curved, make: Callable[..., Row]) -> list[Row]:
     rows += [] if math.isnan(edge) else [make("bulk_edge", edge)]
     if largest > 0:
         ridge = RIDGE * largest
-        found = resolved(measure, lambda each: log_determinant(each, ridge))
+        found = with_quadrature_error(measure, lambda each: log_determinant(each, ridge))
         rows.append(_estimate(make, "log_determinant", _known(found, curved, "log_determinant"), target=ridge))
     for place, (by, label, coordinates, part, top) in enumerate(curved.parts):
         name = f"{by}: {label}"
@@ -244,7 +247,7 @@ def _aligned(curved: Curved, gradient: Any, make: Callable[..., Row]) -> list[Ro
 
 def _curves(curved: Curved, make: Callable[..., Row]) -> list[Row]:
     """Top eigenvalues, density, N_eff(kappa)."""
-    from landscape.spectra import density, effective_dimension, resolved
+    from landscape.spectra import effective_dimension, spectral_density, with_quadrature_error
 
     measure = curved.measure
     largest = float(np.abs(measure.nodes).max(initial=0.0))
@@ -252,10 +255,10 @@ def _curves(curved: Curved, make: Callable[..., Row]) -> list[Row]:
     if not largest > 0:
         return rows
     grid = _grid(measure.nodes, largest)
-    values, errors = density(measure, grid, sigma=largest / 50)
+    values, errors = spectral_density(measure, grid, sigma=largest / 50)
     rows += [make("density", v, x=at, stderr=e) for at, v, e in zip(grid, values, errors, strict=True)]
     for kappa in np.geomspace(largest * 10.0**-DECADES, largest, POINTS):
-        found = resolved(measure, lambda each, kappa=float(kappa): effective_dimension(each, kappa))
+        found = with_quadrature_error(measure, lambda each, kappa=float(kappa): effective_dimension(each, kappa))
         rows.append(_estimate(make, "n_eff", _known(found, curved, "n_eff"), x=kappa))
     return rows
 

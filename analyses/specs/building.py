@@ -6,7 +6,8 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from analyses.specs.kinds import KINDS, Spec
+from analyses.specs.base import Spec
+from analyses.specs.kinds import KINDS
 from analyses.specs.option import defaults_of, typed, types_of
 from apet.errors import UsageError, did_you_mean, one_of
 from apet.models import NET_NAMES

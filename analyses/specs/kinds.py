@@ -1,120 +1,21 @@
-"""The kinds of run: a frozen dataclass each, whose fields are those that such a run can use.
-
-`resolved` makes a spec canonical; the hash of its fields, with the fingerprints of weights and data, is the run's identity.
-"""
+"""The kinds of run: a frozen dataclass each, whose fields are those that such a run can use."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
-from typing import Any, ClassVar, Self
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
-from analyses.specs.option import check_value, defaults_of, option
-from analyses.specs.parts import (
-    DTYPES,
-    DataPart,
-    ModelPart,
-    PointPart,
-    ProductsPart,
-    TunedPart,
-    WeightsPart,
-    WorkPart,
-    asks_for_text,
-    reads_images,
-)  # fmt: skip
+from analyses.runs import DIRECTIONS, MATRICES
+from analyses.specs.base import PLACED, TUNED_USES, Spec, Use
+from analyses.specs.option import option
+from analyses.specs.parts import DTYPES, PointPart, ProductsPart, WeightsPart, asks_for_text
 from apet.errors import UsageError
 from apet.methods import MERGEABLE, METHOD_NAMES
-from apet.subspaces import SCORE_NAMES
 from apet.training import SCHEDULES
 
 TUNED, TRAINING, CURVATURE, SLICE, PREDICTION = "What is tuned", "Training", "Curvature", "Slice", "Prediction"
-MATRICES = ("hessian", "ggn", "fisher")
-DIRECTIONS = ("random", "tensor", "filter", "fisher", "jacobi", "hessian", "ggn", "gradient", "trajectory", "optima")
 MOST_POINTS = 100_000  # of a slice's grid: a row each, and a forward pass of all examples
 MOST_DIMS = 10  # of a slice: beyond, three points a side are too many
-
-Use = tuple[str, Callable[[Any], bool]]  # which runs of a kind use a field, in words and as a test
-
-_PLACED: Use = ("k tuned parameters (method apet, or a projected subspace)", lambda s: s.placed)
-_ENTRIES: Use = ("runs that tune single entries", lambda s: s.places_entries)
-_APET: Use = ("method apet", lambda s: s.placed and s.method == "apet")
-_UNITS: Use = ("single entries in any order but reference (whole tensors)", lambda s: s.places_entries and s.order != "reference")
-_DRAWN: Use = ("positions that are drawn", lambda s: s.placed and (s.projected or s.order not in SCORE_NAMES))
-_TEXTS: Use = ("texts", lambda s: not reads_images(s.task))
-_TUNED: Mapping[str, Use] = {
-    "max_length": _TEXTS, "k": _PLACED, "matched": _PLACED, "subspace": _PLACED, "scope": _PLACED, "operations": _APET, "order": _ENTRIES,
-    "unit": _UNITS, "position_seed": _DRAWN,
-}  # fmt: skip
-
-
-@dataclass(frozen=True, kw_only=True)
-class Spec(WorkPart, TunedPart, DataPart, ModelPart):
-    """What all kinds share. `version` is raised when the same spec would give other rows or arrays."""
-
-    kind: ClassVar[str]
-    words: ClassVar[str]  # its runs, in the plural
-    version: ClassVar[int]
-    uses: ClassVar[Mapping[str, Use]]  # of fields that not all runs of the kind use
-    in_float32: ClassVar[bool] = False  # whether weights of another type are loaded as float32
-    many_points: ClassVar[bool] = False  # whether the loss is asked at many points, the ends of other methods' runs among them
-    # What kinds without such a field do.
-    weights, attention, readout, early_stop, test, samples = "float32", "eager", "words", False, False, None
-
-    def __post_init__(self) -> None:
-        for each in fields(self):
-            check_value(each, getattr(self, each.name))
-
-    def check(self) -> None:
-        """Raise UsageError for fields that contradict each other."""
-
-    def derived(self) -> Self:
-        """The spec with what follows from other fields made explicit."""
-        return self
-
-    def unused(self) -> list[str]:
-        """The fields that are set to no effect."""
-        spec = vars(self)
-        return [name for name, default in defaults_of(type(self)).items() if spec[name] != default and not self.reads(name)]
-
-    def reads(self, name: str) -> bool:
-        """Whether the run uses its field `name`."""
-        return name not in self.uses or self.uses[name][1](self)
-
-    def resolved(self) -> Self:
-        """The canonical spec. Raises UsageError for a field without effect, and for fields that contradict each other."""
-        for name in self.unused():
-            raise UsageError(self.no_effect(name))
-        self.check()
-        return self.derived()
-
-    def no_effect(self, name: str) -> str:
-        return f"{name} = {getattr(self, name)} has no effect on this {self.kind} run: it is for {self.uses[name][0]}"
-
-    @property
-    def title(self) -> str:
-        """The run in a few words."""
-        return f"{self.model} {self.task} {self._what()}"
-
-    def _what(self) -> str:
-        k = vars(self).get("k")
-        return self.kind if k is None else f"{self.kind} k = {k:,}"
-
-    @property
-    def protocol(self) -> str:
-        """What runs must share to be compared, beside the model, the task and what is tuned: examples, their length, early stop."""
-        parts = ["all examples" if self.examples is None else f"{self.examples:,} examples"]
-        parts += [f"{self.max_length} tokens"] if self.max_length != defaults_of(type(self))["max_length"] else []
-        return ", ".join(parts + ["early stop"] * self.early_stop)
-
-    def run_id(self, weights: str, data: str) -> str:
-        """16 hex digits over the kind, its version, the fields that differ from their defaults, and two fingerprints."""
-        spec = self.resolved()
-        changed = {name: vars(spec)[name] for name, default in defaults_of(type(spec)).items() if vars(spec)[name] != default}
-        identity = {"kind": self.kind, "version": self.version, "spec": changed, "weights": weights, "data": data}
-        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
-
 
 _ADAMW: Use = ("training by adamw", lambda s: s.optimizer == "adamw")
 
@@ -124,8 +25,8 @@ class TrainSpec(WeightsPart, Spec):
     """Tune a model, then evaluate it. Without `early_stop` the run goes to the plateau of its training loss, as predictions need."""
 
     kind, words, version = "train", "training runs", 1
-    uses = _TUNED | dict.fromkeys(("lr", "schedule", "warmup", "clip", "weight_decay", "find_lr", "accumulate"), _ADAMW) | {
-        "trajectory": _PLACED,
+    uses = TUNED_USES | dict.fromkeys(("lr", "schedule", "warmup", "clip", "weight_decay", "find_lr", "accumulate"), _ADAMW) | {
+        "trajectory": PLACED,
     }  # fmt: skip
 
     # fmt: off
@@ -182,10 +83,10 @@ class SpectrumSpec(ProductsPart, PointPart, Spec):
     """Curvature in the tuned subspace: eigenvalues and what follows from them. An exact spectrum takes no Lanczos steps and no probes."""
 
     kind, words, version = "spectrum", "spectra", 1
-    uses = _TUNED | dict.fromkeys(("lanczos_steps", "probes"), ("spectra that are not exact", lambda s: s.algorithm != "exact"))
+    uses = TUNED_USES | dict.fromkeys(("lanczos_steps", "probes"), ("spectra that are not exact", lambda s: s.algorithm != "exact"))
 
     # fmt: off
-    matrix: str = option(CURVATURE, "hessian", "hessian, ggn (Gauss-Newton) or fisher (empirical Fisher).", choices=MATRICES)
+    matrix: str = option(CURVATURE, "hessian", ", ".join(f"{each.name} ({each.words})" for each in MATRICES.values()), choices=MATRICES)
     samples: int | None = option(CURVATURE, None, "ggn: estimate it from this many labels sampled from the model per example; the Monte Carlo error is reported.", means="the exact mean over labels", least=1)
     # fmt: on
 
@@ -194,9 +95,9 @@ class SpectrumSpec(ProductsPart, PointPart, Spec):
         self.check_step()
         if self.samples == 1:
             raise UsageError("samples = 1 leaves no error to estimate", samples=2)
-        if self.samples is not None and (self.matrix != "ggn" or self.algorithm == "exact"):
+        if self.samples is not None and (not MATRICES[self.matrix].sampled or self.algorithm == "exact"):
             raise UsageError(
-                f"samples = {self.samples} estimates the matrix ggn: matrix {self.matrix}, algorithm {self.algorithm} do not fit"
+                f"samples = {self.samples} has no effect on matrix {self.matrix} with algorithm {self.algorithm}", matrix="ggn"
             )
 
 
@@ -206,13 +107,13 @@ class SliceSpec(PointPart, WeightsPart, Spec):
 
     kind, words, version = "slice", "slices", 1
     in_float32 = many_points = True
-    uses = _TUNED
+    uses = TUNED_USES
 
     # fmt: off
     method: str = option(SLICE, "apet", "The method of the run that the slice goes through.", choices=METHOD_NAMES, flag="")
     to: str | None = option(SLICE, None, "The other runs that directions optima go through.", flag="", metavar="RUN")
     dims: int = option(SLICE, 1, f"1: a line; 2: a plane; 3 to {MOST_DIMS}: as many axes. The arrays hold the whole grid.")
-    directions: str = option(SLICE, "random", "random (--train-seed names them); tensor, filter (random, as long in each tensor or row as its values are); fisher, jacobi (random, shorter where curvature is high); hessian, ggn (top eigenvectors); gradient; trajectory (principal components of the run at --at); optima (through the runs in --to).", choices=DIRECTIONS)
+    directions: str = option(SLICE, "random", "; ".join(f"{each.name}: {each.help}" for each in DIRECTIONS.values()), choices=DIRECTIONS)
     reach: float | None = option(SLICE, None, "How far each way, in units of |theta|, the norm of the tuned entries' values at the point; for trajectory and optima, of the farthest place along the axis.", means="1; 1.25 for trajectory and optima", positive=True)
     points: int | None = option(SLICE, None, "Points a side, an odd number.", means="41 on a line, 25 in a plane, 11 in three dimensions, 5 in more", least=1)
     refine: int = option(SLICE, 0, "This many more places on each axis, where the loss bends most.", least=0)
@@ -232,7 +133,7 @@ class SliceSpec(PointPart, WeightsPart, Spec):
         return tuple(self.to.split("+")) if self.to else ()
 
     def derived(self) -> Self:
-        reach = 1.25 if self.directions in ("trajectory", "optima") else 1.0
+        reach = DIRECTIONS[self.directions].reach
         points = {1: 41, 2: 25, 3: 11}.get(self.dims, 5)
         return replace(self, reach=reach if self.reach is None else self.reach, points=points if self.points is None else self.points)
 
@@ -260,19 +161,19 @@ class SliceSpec(PointPart, WeightsPart, Spec):
     def _check_directions(self) -> None:
         if self.projected:
             raise UsageError(f"slices are of tuned entries, not of a projection ({self.subspace})", subspace="coordinates")
-        if self.directions == "trajectory" and self.at is None:
-            raise UsageError("directions trajectory are those of a run, and no run is given", at=...)
-        if self.directions == "optima" and len(self.to_runs) != self.dims:
-            raise UsageError(
-                f"directions optima in {self.dims} dimension(s) take {self.dims} other run(s), and {len(self.to_runs)} are given", to=...
-            )
-        if self.directions != "optima" and (self.to or self.curve):
+        directions, name = DIRECTIONS[self.directions], self.directions
+        if directions.needs_run and self.at is None:
+            raise UsageError(f"directions {name} are those of a run, and no run is given", at=...)
+        if directions.needs_to and len(self.to_runs) != self.dims:
+            given = f"{self.dims} other run(s), and {len(self.to_runs)} are given"
+            raise UsageError(f"directions {name} in {self.dims} dimension(s) take {given}", to=...)
+        if not directions.needs_to and (self.to or self.curve):
             what = "to" if self.to else "curve"
             raise UsageError(f"{what} is for directions optima, and these are {self.directions}", directions="optima")
         if self.curve and self.dims != 1:
             raise UsageError(f"a curve joins two optima, and dims is {self.dims}", dims=1)
-        if self.directions == "filter" and self.method == "apet" and self.unit not in ("row", "tensor"):
-            raise UsageError(f"directions filter need whole rows to be tuned, and unit is {self.unit}", unit="row", directions="tensor")
+        if directions.needs_filters and self.method == "apet" and self.unit not in ("row", "tensor"):
+            raise UsageError(f"directions {name} need whole rows to be tuned, and unit is {self.unit}", unit="row", directions="tensor")
 
 
 _WITHOUT_K: Use = ("predictions of all placements", lambda s: not s.placed)
@@ -291,7 +192,7 @@ class PredictSpec(ProductsPart, Spec):
     """
 
     kind, words, version = "predict", "predictions", 4
-    uses = {name: use for name, use in _TUNED.items() if name not in ("k", "matched", "scope")} | {
+    uses = {name: use for name, use in TUNED_USES.items() if name not in ("k", "matched", "scope")} | {
         "path": _WITHOUT_K, "algorithm": _WITHOUT_K, "lanczos_steps": _PRODUCTS, "batch": _WORK, "probes": _LANCZOS, "steps": _LANCZOS,
         "train_seed": _SEEDED,
     }  # fmt: skip

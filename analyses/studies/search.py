@@ -45,17 +45,17 @@ def next_round(asked: Sequence[int], found: Sequence[tuple[int, float]], runs: i
 
 def _about(found: Sequence[tuple[int, float]], count: int) -> list[float]:
     """log k of runs on both sides of the crossing."""
-    from landscape import crossing, passage
+    from landscape import fit_crossing, probit_posterior
 
     ks, gaps = zip(*sorted(found), strict=True)
     parts = [(i + 0.5) / count for i in range(count)]
     try:
-        k_star = crossing(ks, gaps, bootstraps=2).k_star
+        k_star = fit_crossing(ks, gaps, bootstraps=2).k_star
     except ValueError:
         k_star = None
     if k_star is not None:
         close = [gap >= 0 for k, gap in found if abs(math.log(k / k_star)) < CLOSE]
         if any(close) and not all(close):
             return [math.log(k_star) + SPREAD * (2 * part - 1) for part in parts]
-    known = passage(ks, [gap >= 0 for gap in gaps])
+    known = probit_posterior(ks, [gap >= 0 for gap in gaps])
     return [known.quantile(part) for part in parts]

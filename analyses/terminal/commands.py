@@ -15,7 +15,7 @@ import typer
 
 from analyses.specs import KINDS, Spec, spec_from
 from analyses.studies import terminable
-from analyses.terminal.options import as_flag, parameters
+from analyses.terminal.parameters import as_flag, parameters
 from analyses.terminal.printing import bar, log, say
 from apet.errors import ApetError, UsageError
 

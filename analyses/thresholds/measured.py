@@ -101,12 +101,12 @@ def _speaks_of(prediction: Run, apet: list[Run]) -> bool:
 def measure(runs: list[Run], target: Target, value: float, metric: str, seed: int = 0, level: float = LEVEL) -> tuple[Crossing, list[Run]]:
     """The threshold that APET runs measure, and those of them with a finite gap, in the order of the answer's positions. ValueError, with
     the reason, where they say nothing."""
-    from landscape.measurement import crossing
+    from landscape.measurement import fit_crossing
 
     known = [run for run in sorted(runs, key=lambda run: (run.k, run.id)) if math.isfinite(target.gap(run, value, metric))]
     if not known:
         raise ValueError("no run has a gap to the target")
-    return crossing([run.k for run in known], [target.gap(run, value, metric) for run in known], seed=seed, level=level), known
+    return fit_crossing([run.k for run in known], [target.gap(run, value, metric) for run in known], seed=seed, level=level), known
 
 
 def _group(store: Store, runs: list[Run], target: Target, seed: int, tuned: Tuned, diverged: int) -> list[Row]:
@@ -181,9 +181,9 @@ def _measured(runs: list[Run], target: Target, value: float, metric: str, seed: 
 
 def _open_end(found: Crossing, ks: list[int], target: Target, row) -> list[Row]:
     """Say why an end of the interval is not known, and how many more runs (value) at which k (low to high) would close it."""
-    from landscape.measurement import closing
+    from landscape.measurement import runs_needed
 
-    needed = closing(found, ks)
+    needed = runs_needed(found, ks)
     if needed is None:
         return []
     ends = " or ".join(name for name, end in (("lower", found.low), ("upper", found.high)) if end is None)
@@ -196,13 +196,13 @@ def _open_end(found: Crossing, ks: list[int], target: Target, row) -> list[Row]:
 
 def _mapped(full: list[Run], apet: list[Run], target: Target, value: float, metric: str, seed: int, row) -> list[Row]:
     """The training loss at which full fine-tuning crosses the metric target, and whether APET runs cross it there."""
-    from landscape.measurement import crossing
+    from landscape.measurement import fit_crossing
 
     of_full = points(full, target, value, metric, untuned=True)
     if len(of_full) < FEWEST:
         return []
     try:
-        found = crossing(np.exp(of_full[:, 0]), of_full[:, 1], seed=seed)  # in 1 / loss, which rises with the metric
+        found = fit_crossing(np.exp(of_full[:, 0]), of_full[:, 1], seed=seed)  # in 1 / loss, which rises with the metric
     except ValueError as reason:
         return [row("mapped_loss", None, split="train", note=f"undecided: {reason}")]
     loss, low, high = (None if each is None else 1 / each for each in (found.k_star, found.high, found.low))

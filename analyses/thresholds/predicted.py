@@ -140,21 +140,21 @@ def _followed_rows(path: Followed, names: str, target: float, ceiling: float, de
 
 def _log_errors(logs: Callable[[np.ndarray], np.ndarray], by_probe: np.ndarray, probes: int) -> list[float]:
     """Standard errors of logs(by_probe) by the jackknife: the three numbers share their probes, so one is left out of all at once."""
-    from landscape.numerics import leave_one_out
+    from landscape.numerics import leave_one_out_stderr
 
     if probes < 2:
         return [math.nan if probes else 0.0] * 3
     without = np.array([logs(np.delete(by_probe, i, axis=1)) for i in range(probes)])
-    return [leave_one_out(each) for each in without.T]
+    return [leave_one_out_stderr(each) for each in without.T]
 
 
 def _ends(k: float, error: float, probes: int) -> tuple[float, float]:
     """Return the 95 % t-interval of k from the standard error of log k over `probes` probes; NaN where nothing was sampled."""
-    from landscape.numerics import student
+    from landscape.numerics import t_quantile
 
     if probes < 2:
         return math.nan, math.nan
-    factor = math.exp(min(student(probes - 1) * error, 700.0))
+    factor = math.exp(min(t_quantile(probes - 1) * error, 700.0))
     return k / factor, k * factor
 
 

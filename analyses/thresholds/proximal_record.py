@@ -77,9 +77,9 @@ class Followed:
 
     def touching(self, point: int, ceiling: int) -> Any:
         """The quadratic that touches the loss at a point, as landscape.GradientSpectrum; `along` must have been kept."""
-        from landscape.prediction import touching_spectrum
+        from landscape.prediction import tangent_quadratic
         from landscape.spectra import SpectralMeasure
 
         assert self.along is not None
         along = SpectralMeasure(self.along[point][:1], self.along[point][1:], self.nodes.shape[2])
-        return touching_spectrum(along, self.kappa[point], self.loss[point], ceiling)
+        return tangent_quadratic(along, self.kappa[point], self.loss[point], ceiling)

@@ -185,10 +185,10 @@ class Target:
 
     def gap_of(self, score: float, value: float) -> float:
         """The gap of a score to the target's value."""
-        from landscape.measurement import gap_of_accuracy, gap_of_loss
+        from landscape.measurement import accuracy_gap, loss_gap
 
         try:
-            return gap_of_loss(score, value) if self.on_loss else gap_of_accuracy(score, value)
+            return loss_gap(score, value) if self.on_loss else accuracy_gap(score, value)
         except ValueError:
             return math.nan
 

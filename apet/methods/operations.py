@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from apet.errors import UsageError, lookup
-from apet.methods.names import OPERATION_NAMES
+from apet.methods.operation_names import OPERATION_NAMES
 
 SIZE = 24  # of a bottleneck, the paper's
 ROWS = 10  # of a prefix or prompt, in every self-attention

@@ -10,6 +10,6 @@ if TYPE_CHECKING:
     from apet.models.loading import FORMS, Loaded, load_model, models_table
     from apet.models.locations import find
     from apet.models.mnist_nets import NETS
-    from apet.models.names import NET_NAMES
+    from apet.models.net_names import NET_NAMES
 
 __getattr__ = on_demand(__name__, __file__)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from apet.models.names import NET_NAMES
+from apet.models.net_names import NET_NAMES
 
 
 class Net(nn.Module):

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from apet.exports import on_demand
 
 if TYPE_CHECKING:
-    from apet.projections.names import SUBSPACE_NAMES
     from apet.projections.projected import Projected
+    from apet.projections.subspace_names import SUBSPACE_NAMES
     from apet.projections.table import SUBSPACES, project
     from apet.projections.walsh_hadamard import hadamard
 

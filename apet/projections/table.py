@@ -25,8 +25,8 @@ from apet.errors import UsageError, lookup
 from apet.projections.countsketch import CountSketch
 from apet.projections.fastfood import BLOCK, Fastfood, LegacyFastfood
 from apet.projections.gaussian import Gaussian
-from apet.projections.names import SUBSPACE_NAMES
 from apet.projections.projected import Projected
+from apet.projections.subspace_names import SUBSPACE_NAMES
 from apet.projections.walsh_hadamard import power_of_two
 from apet.subspaces import ParameterSpace, layer_label
 

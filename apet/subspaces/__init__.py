@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from apet.subspaces.entry_scores import KINDS, scores
     from apet.subspaces.kernel_costs import Costs, current, for_machine, using
     from apet.subspaces.kernels import KERNELS, Entries, NotPerExample, sample, scatter
-    from apet.subspaces.names import ORDER_NAMES, SCORE_NAMES, UNIT_NAMES
     from apet.subspaces.placement import ORDERS, UNITS, VERSION, Placement, Scores, digest, place, random_entries
+    from apet.subspaces.placement_names import ORDER_NAMES, SCORE_NAMES, UNIT_NAMES
     from apet.subspaces.resident import Resident, Rows, plain, rows_of
     from apet.subspaces.scope import all_names, layer_label, only_trainable, parse, tensor_roles
     from apet.subspaces.space import ParameterSpace

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from apet.errors import lookup
 from apet.scoring import Scorer, cross_entropy
-from apet.subspaces.names import SCORE_NAMES
 from apet.subspaces.placement import Scores
+from apet.subspaces.placement_names import SCORE_NAMES
 from apet.subspaces.scope import all_names, only_trainable
 from apet.subspaces.space import ParameterSpace
 from apet.tasks import Example

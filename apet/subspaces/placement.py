@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from apet.errors import UsageError, lookup
-from apet.subspaces.names import ORDER_NAMES, SCORE_NAMES, UNIT_NAMES
+from apet.subspaces.placement_names import ORDER_NAMES, SCORE_NAMES, UNIT_NAMES
 from apet.subspaces.scope import kind_label, layer_label
 from apet.subspaces.space import ParameterSpace
 

@@ -8,14 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from analyses.runs import DIRECTIONS
 from figures.rows import CannotDraw, pick, where
 from figures.style import short_name
-
-NAMES = {
-    "random": "random direction", "tensor": "normalised by tensors", "filter": "normalised by filters", "fisher": "scaled by Fisher",
-    "jacobi": "scaled by curvature", "hessian": "Hessian eigenvector", "ggn": "Gauss-Newton eigenvector", "gradient": "gradient",
-    "trajectory": "principal component", "optima": "between optima",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -62,16 +57,15 @@ class Grid:
         return "tuned" if self.at else "pretrained"
 
     def label(self, axis: int, short: bool = False) -> str:
-        """What is on the axis (0 or 1), its share of the variance where it is a principal component."""
-        if self.directions == "trajectory":
-            share = f" ({100 * self.explained[axis]:.0f} %{'' if short else ' of variance'})" if len(self.explained) > axis else ""
-            return f"PC {axis + 1}{share}"
-        rank = "first" if axis == 0 else "second"
-        if self.directions in ("hessian", "ggn"):
-            return f"{rank} eigenvector"
-        return {"gradient": ("along the gradient", "random direction"), "optima": ("to the first run", "to the second run")}.get(
-            self.directions, (f"{rank} direction",) * 2
-        )[axis]
+        """What is on the axis (0 or 1), and its share of the variance if the directions explain one."""
+        names = DIRECTIONS[self.directions].axes if self.directions in DIRECTIONS else ("first direction", "second direction")
+        share = f" ({100 * self.explained[axis]:.0f} %{'' if short else ' of variance'})" if len(self.explained) > axis else ""
+        return f"{names[axis]}{share}"
+
+    @property
+    def kind(self) -> str:
+        """What the directions are, in words."""
+        return DIRECTIONS[self.directions].words if self.directions in DIRECTIONS else self.directions
 
     @property
     def title(self) -> str:

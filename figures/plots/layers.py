@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from figures import style
-from figures.plots.spectra import MATRICES
+from figures.plots.spectra import WORDS
 from figures.rows import CannotDraw, models, pick, tidy, where
 
 ROW = 0.135  # inches a line of the heat map
@@ -43,7 +43,7 @@ def draw(rows: pd.DataFrame) -> Figure:
         axes.set_xticks(range(len(names)), [style.short_name(name) for name in names], rotation=90 if len(names) * len(cells) > 6 else 0)
         axes.set_yticks(range(len(labels)), [label.partition(": ")[2] for label in labels])
         axes.axhline(sum(label.startswith("layer") for label in labels) - 0.5, color="white", linewidth=2)
-        style.letter(axes, index, f"{task}\n{MATRICES[matrix]}")
+        style.letter(axes, index, f"{task}\n{WORDS[matrix]}")
     figure.colorbar(grid[0].images[0], ax=list(grid), label="trace / entries", pad=0.01)
     return style.finish(figure)
 
@@ -51,7 +51,7 @@ def draw(rows: pd.DataFrame) -> Figure:
 def _blocks(rows: pd.DataFrame) -> pd.DataFrame:
     """Columns model, parameters, task, matrix, label, value: a block's trace over the number of its entries."""
     traces = pick(rows, "block_trace")
-    traces = where(traces, [note.partition(";")[0] in MATRICES for note in traces["note"]])
+    traces = where(traces, [note.partition(";")[0] in WORDS for note in traces["note"]])
     traces = traces.dropna(subset=["value"])
     if not (traces["value"].to_numpy(float) > 0).any():
         raise CannotDraw("no block_trace at a pretrained point in the rows")

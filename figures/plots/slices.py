@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from figures import style
-from figures.plots.grids import NAMES, Grid, grids
+from figures.plots.grids import Grid, grids
 from figures.rows import tidy
 
 HEIGHT = 1.45  # inches a panel
@@ -68,7 +68,7 @@ def fan(axes: Axes, group: list[Grid], within: list[Grid], relative: bool = Fals
 def _title(grid: Grid, found: list[Grid]) -> str:
     """The model, and on a second line what tells panels of it apart."""
     parts = [grid.task] if len({each.task for each in found}) > 1 else []
-    parts += [NAMES.get(grid.directions, grid.directions)] if len({each.directions for each in found}) > 1 else []
+    parts += [grid.kind] if len({each.directions for each in found}) > 1 else []
     parts += [grid.taken] if len({each.taken for each in found}) > 1 else []
     return "\n".join(filter(None, (grid.title, ", ".join(parts))))
 

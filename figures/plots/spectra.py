@@ -14,15 +14,16 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator
 
+from analyses.runs import MATRICES
 from figures import style
 from figures.rows import CannotDraw, family, models, pick, tidy, where
 
 HEIGHT, LOW = 1.9, 1.5  # inches a line of panels; of several families
 COLUMNS = 3
-MATRICES = {"ggn": "Gauss-Newton", "hessian": "Hessian", "fisher": "empirical Fisher"}
+WORDS = {matrix.name: matrix.words for matrix in MATRICES.values()}
 NOT_NAMED = "matrix not named"
 SMALLEST = 1e-7  # of the highest density: what lies below is left out
-DASHES = ("-", "--", ":", "-.")
+DASHES = {matrix.words: matrix.dashes for matrix in MATRICES.values()} | {NOT_NAMED: "-."}
 
 
 @dataclass(frozen=True)
@@ -84,16 +85,16 @@ def _largest(rows: pd.DataFrame) -> dict[str, float]:
 def matrix_of(note: str) -> str:
     """The matrix that a row's note names, in words."""
     words = note.lower().replace(":", " ").replace(";", " ").replace(",", " ").split()
-    return next((MATRICES[word] for word in words if word in MATRICES), NOT_NAMED)
+    return next((WORDS[word] for word in words if word in WORDS), NOT_NAMED)
 
 
 def _look(rows: pd.DataFrame, colours: dict[str, style.Colour]) -> Look:
     found = set(rows["matrix"])
-    matrices = [name for name in (*MATRICES.values(), NOT_NAMED) if name in found]
+    dashes = {name: style for name, style in DASHES.items() if name in found}
     drawn = set(rows["model"])
     return Look(
         {model: colour for model, colour in colours.items() if model in drawn},
-        dict(zip(matrices, DASHES, strict=False)),
+        dashes if len(dashes) > 1 else dict.fromkeys(dashes, "-"),
     )
 
 

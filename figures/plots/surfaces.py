@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from figures import style
 from figures.plots.contours import filled, loss_bar, loss_norm, places
-from figures.plots.grids import NAMES, Grid, grids
+from figures.plots.grids import Grid, grids
 from figures.plots.slices import fan, legend
 from figures.rows import CannotDraw, tidy
 
@@ -44,7 +44,7 @@ def draw(rows: pd.DataFrame) -> Figure:
         loss_bar(figure, cells, norm)
     else:
         style.outside_legend(figure, legend(found))
-    figure.suptitle(f"{found[0].task}, {found[0].taken}: {NAMES.get(found[0].directions, found[0].directions)}", fontsize=7.5)
+    figure.suptitle(f"{found[0].task}, {found[0].taken}: {found[0].kind}", fontsize=7.5)
     return style.finish(figure)
 
 

@@ -5,10 +5,10 @@
 
 # pyright: reportUnusedImport=false
 
-from landscape.curvature.criterion import CrossEntropy
-from landscape.curvature.kept_graphs import MEMORY, Graphs
-from landscape.curvature.matrices import Curvature, EmpiricalFisher, GaussNewton, Hessian
-from landscape.curvature.objective import Batch, Objective, Term, derivatives, jvp, leaf, vjp
+from landscape.curvature.criterion import CrossEntropy, HasCurvature, HasLosses, HasRoots, HasSampledCurvature
+from landscape.curvature.curvature_matrices import CurvatureOperator, EmpiricalFisher, GaussNewton, Hessian
+from landscape.curvature.kept_graphs import GRAPH_MEMORY, KeptGraphs
+from landscape.curvature.objective import Batch, Objective, Term, jvp, leaf, twice_differentiable, vjp
 from landscape.curvature.operators import (
     Block,
     DenseOperator,
@@ -20,6 +20,7 @@ from landscape.curvature.operators import (
     check_operator,
     groups,
     matmat,
+    release,
     to_dense,
     to_scipy,
 )

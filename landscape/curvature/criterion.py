@@ -1,11 +1,11 @@
-"""Criteria with a closed form of what curvature needs of them: the middle of J' M J, where J is the outputs' Jacobian.
+"""Criteria: the loss of a model's outputs, and the matrix M in the middle of a curvature matrix J' M J.
 
-Any callable (outputs, batch) -> (loss sum, weight) is a criterion; one that has `curvature` as well saves a double backward
-through the loss, and one that has `losses` or `roots` can be asked for Fisher matrices or exact Gauss-Newton spectra.
+J is the outputs' Jacobian in z. Any callable (outputs, batch) -> (loss sum, weight) is a criterion. One that has `curvature` saves a double
+backward through the loss; Fisher matrices need `losses`, sampled labels `sampled_curvature`, exact Gauss-Newton spectra `roots`.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -13,36 +13,66 @@ from torch import Tensor
 
 from landscape.numerics import Stream, eigh
 
-Middle = Callable[[Tensor], Tensor]  # u, shaped like the outputs -> M u
+OutputProduct = Callable[[Tensor], Tensor]  # u, shaped like the outputs -> M u
+
+
+@runtime_checkable
+class HasCurvature(Protocol):
+    """A criterion with a closed form of its Hessian M in the outputs."""
+
+    def curvature(self, outputs: Tensor, batch: Any) -> OutputProduct: ...
+
+
+@runtime_checkable
+class HasSampledCurvature(Protocol):
+    """A criterion whose Hessian M can be estimated from labels that are drawn from the model."""
+
+    def sampled_curvature(self, outputs: Tensor, batch: Any, samples: int, random: Stream) -> OutputProduct: ...
+    def sampled_forms(self, outputs: Tensor, batch: Any, samples: int, random: Stream) -> OutputProduct: ...
+
+
+@runtime_checkable
+class HasLosses(Protocol):
+    """A criterion that gives each example's loss."""
+
+    def losses(self, outputs: Tensor, batch: Any) -> Tensor: ...
+
+
+@runtime_checkable
+class HasRoots(Protocol):
+    """A criterion that factorises each example's Hessian M into outer products."""
+
+    def roots(self, outputs: Tensor, batch: Any) -> list[Tensor]: ...
 
 
 class CrossEntropy:
     """Softmax cross-entropy over the last dimension of the outputs.
 
-    labels(batch) is (B,) for outputs (B, C), or (B, T) for (B, T, V); the label `ignored` counts nothing. The weight is the number
-    of labels that count, so the mean is over examples, or over the pieces of a text.
+    labels(batch) returns (B,) for outputs (B, C), or (B, T) for (B, T, V). Labels equal to `ignored` do not count. The weight is the number
+    of labels that count, so the mean loss is per example, or per token of a text.
     """
 
     def __init__(self, labels: Callable[[Any], Tensor] = lambda batch: batch["labels"], ignored: int = -100) -> None:
         self.labels, self.ignored = labels, ignored
 
     def __call__(self, outputs: Tensor, batch: Any) -> tuple[Tensor, Tensor]:
-        """(sum of losses, number of labels that count)."""
+        """Return the sum of the losses and the number of labels that count, both 0-d."""
         labels = self.labels(batch)
         loss_sum = F.cross_entropy(_rows(outputs), labels.reshape(-1), ignore_index=self.ignored, reduction="sum")
         return loss_sum, (labels != self.ignored).sum()
 
     def losses(self, outputs: Tensor, batch: Any) -> Tensor:
-        """Each example's sum of losses, (B,)."""
+        """Return each example's summed loss, (B,)."""
         labels = self.labels(batch)
-        each = F.cross_entropy(_rows(outputs), labels.reshape(-1), ignore_index=self.ignored, reduction="none")
-        return each.view(len(labels), -1).sum(1)
+        token_losses = F.cross_entropy(_rows(outputs), labels.reshape(-1), ignore_index=self.ignored, reduction="none")
+        return token_losses.view(len(labels), -1).sum(1)
 
-    def curvature(self, outputs: Tensor, batch: Any) -> Middle:
-        """u -> (diag(p) - pp') u at every label that counts, p = softmax(outputs).
+    def curvature(self, outputs: Tensor, batch: Any) -> OutputProduct:
+        """Return u -> (diag(p) - p p') u at every label that counts, p = softmax(outputs); u is shaped like the outputs.
 
-        It is the same for u less any constant: for w, u less its value at the likeliest class. Then that class, whose p may be 1 but for
-        rounding, has no part in p'w, and p (w - p'w) needs no more digits than p has.
+        This differs from the textbook product in one step: it takes w = u less its value at the likeliest class in place of u. Adding a
+        constant to u changes nothing, and then the likeliest class, whose p may be 1 up to rounding, does not enter p'w: p (w - p'w) keeps
+        all the digits that p has.
         """
         p = self._counted(outputs, batch).softmax(-1) * self._mask(batch)
         likeliest = p.argmax(-1, keepdim=True)
@@ -53,8 +83,8 @@ class CrossEntropy:
 
         return middle
 
-    def sampled_curvature(self, outputs: Tensor, batch: Any, samples: int, random: Stream) -> Middle:
-        """An unbiased draw of `curvature`: the mean over `samples` labels y from p of (p - e_y)(p - e_y)' u."""
+    def sampled_curvature(self, outputs: Tensor, batch: Any, samples: int, random: Stream) -> OutputProduct:
+        """Return an unbiased draw of `curvature`: u -> mean over `samples` labels y drawn from p of (p - e_y)(p - e_y)' u."""
         p, drawn = self._drawn(outputs, batch, samples, random)
         mask = self._mask(batch)
 
@@ -64,29 +94,32 @@ class CrossEntropy:
 
         return middle
 
-    def sampled_forms(self, outputs: Tensor, batch: Any, samples: int, random: Stream) -> Callable[[Tensor], Tensor]:
-        """u -> the sum of ((p - e_y)'u)^2 for each of the same draws, (samples,)."""
+    def sampled_forms(self, outputs: Tensor, batch: Any, samples: int, random: Stream) -> OutputProduct:
+        """Return u -> the sum over labels of ((p - e_y)'u)^2 for each of the same draws, (samples,)."""
         p, drawn = self._drawn(outputs, batch, samples, random)
         mask = self._mask(batch)
         return lambda u: ((_along(u, p, drawn) * mask) ** 2).reshape(-1, samples).sum(0)
 
     def _drawn(self, outputs: Tensor, batch: Any, samples: int, random: Stream) -> tuple[Tensor, Tensor]:
-        """p, and labels drawn from it (..., samples) through its distribution function, so that no device changes a draw."""
+        """Return p and labels (..., samples) drawn from it, by inversion of its distribution function: no device changes a draw."""
         p = self._counted(outputs, batch).double().softmax(-1)
         uniform = torch.as_tensor(random.random((*p.shape[:-1], samples))).to(p)
         return p, torch.searchsorted(p.cumsum(-1), uniform).clamp_(max=p.shape[-1] - 1)
 
     def roots(self, outputs: Tensor, batch: Any) -> list[Tensor]:
-        """C - 1 tensors like outputs (B, C), whose outer products sum to the curvature of each example. ValueError for texts."""
+        """Return C - 1 tensors shaped like the outputs (B, C), whose outer products sum to each example's curvature diag(p) - p p'.
+
+        Raises ValueError for outputs of another shape (texts have one label per token).
+        """
         if outputs.dim() != 2:
-            raise ValueError(f"roots are for outputs (B, C), one label an example, got shape {tuple(outputs.shape)}")
+            raise ValueError(f"outputs must have shape (B, C), one label per example, got {tuple(outputs.shape)}")
         p = self._counted(outputs, batch).double().softmax(-1) * self._mask(batch)
         values, vectors = eigh(torch.diag_embed(p) - p[:, :, None] * p[:, None, :])
-        found = vectors * values.clamp(min=0).sqrt()[:, None, :]
-        return [found[..., i].to(outputs) for i in range(1, outputs.shape[1])]  # the smallest eigenvalue is zero
+        roots = vectors * values.clamp(min=0).sqrt()[:, None, :]
+        return [roots[..., i].to(outputs) for i in range(1, outputs.shape[1])]  # the smallest eigenvalue is zero
 
     def _counted(self, outputs: Tensor, batch: Any) -> Tensor:
-        """Outputs in the shape of the labels and one dimension more."""
+        """Return the outputs in the shape of the labels with one more dimension."""
         return outputs.detach().view(*self.labels(batch).shape, outputs.shape[-1])
 
     def _mask(self, batch: Any) -> Tensor:
@@ -94,11 +127,12 @@ class CrossEntropy:
 
 
 def _along(u: Tensor, p: Tensor, drawn: Tensor) -> Tensor:
-    """(p - e_y)'u for every drawn y, (..., samples)."""
+    """Return (p - e_y)'u for every drawn label y, (..., samples)."""
     u = u.double()
     return (p * u).sum(-1, keepdim=True) - u.gather(-1, drawn)
 
 
 def _rows(outputs: Tensor) -> Tensor:
+    """Return outputs (..., C) as rows (N, C), in float32 at least."""
     wide = outputs.float() if outputs.dtype.itemsize < 4 else outputs
     return wide.flatten(0, -2)

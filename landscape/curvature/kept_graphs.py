@@ -1,4 +1,4 @@
-"""Graphs of a model's outputs, built once a batch and kept for any number of derivatives, as far as memory goes."""
+"""Keep the graphs of a model's outputs for any number of derivatives, one graph per batch, as far as memory allows."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Generic, TypeVar, cast
@@ -7,82 +7,82 @@ import torch
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
-MEMORY = 2**30  # bytes of graphs to keep, unless told
+GRAPH_MEMORY = 2**30  # default number of bytes for kept graphs
 
 Graph = TypeVar("Graph")
 
 
-class Graphs(Generic[Graph]):
-    """What `build(number)` makes of batch `number`, which holds a graph; as many as fit in `memory` bytes are kept.
+class KeptGraphs(Generic[Graph]):
+    """The results of `build(number)`, each of which holds the graph of batch `number`; as many as fit in `memory` bytes are kept.
 
-    All count as the first of the largest of `batches`, by their numbers of elements. A graph holds the model's weights as they are:
-    `release` them before they change. Autograd refuses derivatives through weights that did.
+    Every graph is assumed to be as large as that of the largest batch (by number of elements), which is measured once. A graph refers to
+    the model's weights: call `release` before they change. Autograd refuses derivatives through weights that changed.
     """
 
     def __init__(self, build: Callable[[int], Graph], memory: float, batches: Sequence[Any]) -> None:
         self.build, self.memory, self.batches = build, memory, batches
         self._kept: dict[int, Graph] = {}
-        self._room: int | None = None  # how many may be kept
+        self._capacity: int | None = None  # number of graphs to keep, once measured
 
     def of(self, number: int) -> Graph:
-        """That of batch `number`, kept or new."""
-        room = self._fitting()
-        if number not in self._kept and len(self._kept) < room:
+        """Return the graph of batch `number`, kept or newly built."""
+        capacity = self._fitting()
+        if number not in self._kept and len(self._kept) < capacity:
             self._kept[number] = self.build(number)
         return self._kept[number] if number in self._kept else self.build(number)
 
     def release(self) -> None:
-        """Drop what is kept; it is built anew when it is asked for."""
+        """Drop the kept graphs; a graph is built again when it is needed."""
         self._kept.clear()
 
     def _fitting(self) -> int:
-        """How many fit in `memory`. The graph that is measured is kept if one does."""
-        if self._room is None:
+        """Return how many graphs fit in `memory`. The measured graph is kept if at least one fits."""
+        if self._capacity is None:
             if self.memory <= 0:
-                self._room = 0
+                self._capacity = 0
                 return 0
             sizes = [sum(tensor.numel() for tensor in _tensors(batch)) for batch in self.batches]
             largest = sizes.index(max(sizes))
-            with Made() as made:
+            with AllocationTracker() as allocations:
                 graph = self.build(largest)
-            self._room = int(self.memory // max(1, made.held()))
-            if self._room:
+            self._capacity = int(self.memory // max(1, allocations.held()))
+            if self._capacity:
                 self._kept[largest] = graph
-        return self._room
+        return self._capacity
 
 
-class Made(TorchDispatchMode):
-    """While it lasts, notes the memory of every tensor that an operation makes; `held()` tells how much of it is still in use."""
+class AllocationTracker(TorchDispatchMode):
+    """A context that records the memory of every tensor made within it; `held()` returns how many bytes are still in use."""
 
     def __init__(self) -> None:
         super().__init__()  # pyright: ignore[reportUnknownMemberType]
-        self._made: dict[int, tuple[StorageWeakRef, int]] = {}
+        self._allocated: dict[int, tuple[StorageWeakRef, int]] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        found = func(*args, **(kwargs or {}))
-        given = {_identity(tensor) for tensor in _tensors([args, kwargs])}  # a result in their memory is a view, or changed in place
-        for tensor in _tensors(found):
-            if _identity(tensor) not in given:
+        result = func(*args, **(kwargs or {}))
+        inputs = {_identity(tensor) for tensor in _tensors([args, kwargs])}  # a result in their memory is a view, or changed in place
+        for tensor in _tensors(result):
+            if _identity(tensor) not in inputs:
                 storage = tensor.untyped_storage()
-                self._made[_identity(tensor)] = StorageWeakRef(storage), storage.nbytes()
-        return found
+                self._allocated[_identity(tensor)] = StorageWeakRef(storage), storage.nbytes()
+        return result
 
     def held(self) -> int:
-        """Bytes: for a graph, whatever autograd and the derivatives' functions keep of it, the model's weights left out."""
-        return sum(size for reference, size in self._made.values() if not reference.expired())
+        """Return the bytes still in use: of a graph, all that autograd and the derivatives keep, without the model's weights."""
+        return sum(size for reference, size in self._allocated.values() if not reference.expired())
 
 
 def _identity(tensor: torch.Tensor) -> int:
-    """Of the tensor's memory, for as long as it lives; an address would be 0 on the meta device."""
+    """Return an identity of the tensor's memory while it lives; its address would be 0 on the meta device."""
     return tensor.untyped_storage()._cdata  # pyright: ignore[reportPrivateUsage]
 
 
 def _tensors(value: Any) -> Iterable[torch.Tensor]:
-    """The tensors in a nest of lists, tuples and dictionaries; those that a sparse one consists of in its place."""
+    """Yield the tensors in a nest of lists, tuples and dictionaries; a sparse CSR tensor gives its three parts."""
     if isinstance(value, torch.Tensor):
         yield from (value.crow_indices(), value.col_indices(), value.values()) if value.layout == torch.sparse_csr else (value,)
     elif isinstance(value, Mapping):
         yield from _tensors(list(cast(Mapping[Any, Any], value).values()))
     elif isinstance(value, list | tuple):
-        for each in cast(Sequence[Any], value):
-            yield from _tensors(each)
+        for item in cast(Sequence[Any], value):
+            yield from _tensors(item)

@@ -1,9 +1,9 @@
 """A loss as a function of the k tunable coordinates z, and its gradient.
 
-The loss is sum(loss sums) / sum(weights) over fixed batches, so batch size, order, a ragged last batch and the number of
-processes change it by rounding only. Derivatives are plain reverse mode, one vector at a time: the nested torch.func
-routes (jvp of jacrev, hessian, ...) are silently wrong on LayerNorm when its input and its weight both depend on z (pytorch
-issue 196700), and fused attention has no double backward, hence the MATH back end around every call.
+The loss is sum(loss sums) / sum(weights) over fixed batches, so batch size, order, a ragged last batch and the number of processes change
+it by rounding only. Derivatives are plain reverse mode, one vector at a time: the nested torch.func routes (jvp of jacrev, hessian, ...)
+are silently wrong on LayerNorm when its input and its weight both depend on z (pytorch issue 196700), and fused attention has no double
+backward, hence the MATH back end around every call.
 """
 
 from collections.abc import Callable, Generator, Iterable, Sequence
@@ -15,18 +15,17 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 Batch = TypeVar("Batch")
-Term = tuple[Tensor, Tensor | float]  # a sum over a batch, and the weight that it is summed over
+Term = tuple[Tensor, Tensor | float]  # a sum over a batch, and its weight
 
 
 class Objective(Generic[Batch]):
-    """z -> loss, an exact weighted mean over fixed batches.
+    """L(z) = sum over batches of loss sums / sum of weights, an exact weighted mean over fixed batches.
 
-    outputs(z, batch) gives the model's outputs, a tensor of any shape; criterion(outputs, batch) gives (loss_sum, weight): the
-    0-d sum of the losses and what it is summed over (examples, tokens), see `landscape.curvature.criterion`. Both must be
-    deterministic (no dropout). `size` is k, the length of z. z is cast to `dtype` and `device`, and vectors come back
-    in them; sums over batches are kept in float64. Where several processes hold a part of the batches each, `total`
-    returns the sum of a tensor over them (torch.distributed.all_reduce), and all get the same results. Raises ValueError
-    without batches.
+    outputs(z, batch) returns the model's outputs, a tensor of any shape; criterion(outputs, batch) returns (loss_sum, weight): the 0-d sum
+    of the losses and the number of terms (examples, tokens), see `landscape.curvature.criterion`. Both must be deterministic (no dropout).
+    `size` is k, the length of z. Vectors are cast to `dtype` and `device` and come back in them; sums over batches are kept in float64. If
+    several processes hold a part of the batches each, total(tensor) must return the sum over the processes
+    (torch.distributed.all_reduce); then all processes get the same results. Raises ValueError without batches.
     """
 
     def __init__(
@@ -48,54 +47,57 @@ class Objective(Generic[Batch]):
         self.dtype = dtype
         self.device = torch.device(device)
         self.total = total
-        self._weighed = False  # whether the batches' weights are known to sum to a positive number
+        self._weights_checked = False  # whether the weights were found to sum to a positive number
 
     def loss(self, z: Tensor) -> float:
-        """The mean loss at z, shape (k,)."""
+        """Return the mean loss at z (k,)."""
         z = self.vector(z, "z")
         return float(self.mean(self._loss(z, batch) for batch in self.batches))
 
     def batch_losses(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Loss sums and weights of each batch of this process at z, both (batches,) float64; loss(z) is the ratio of their sums."""
+        """Return loss sums and weights of this process's batches at z (k,), both (batches,) float64; loss(z) is the ratio of
+        their totals.
+        """
         z = self.vector(z, "z")
-        with derivatives():
+        with twice_differentiable():
             terms = [self._loss(z, batch) for batch in self.batches]
-        sums, weights = (torch.stack([torch.as_tensor(x, device=self.device).double() for x in each]) for each in zip(*terms, strict=True))
+        columns = ([torch.as_tensor(x, device=self.device).double() for x in column] for column in zip(*terms, strict=True))
+        sums, weights = map(torch.stack, columns)
         return sums.cpu(), weights.cpu()
 
     def gradient(self, z: Tensor) -> Tensor:
-        """The gradient g at z, shape (k,)."""
+        """Return the gradient g (k,) at z (k,)."""
         z = self.vector(z, "z")
         return self.mean(self._gradient(leaf(z), batch) for batch in self.batches).to(self.dtype)
 
     def loss_and_gradient(self, z: Tensor) -> tuple[float, Tensor]:
-        """Both at z, shape (k,), from one forward pass."""
+        """Return the loss and the gradient (k,) at z (k,), from one forward pass."""
         z = self.vector(z, "z")
         both = self.mean(self._loss_and_gradient(leaf(z), batch) for batch in self.batches)
         return float(both[0]), both[1:].to(self.dtype)
 
     def vector(self, vector: Tensor, name: str) -> Tensor:
-        """`vector` detached, in the objective's dtype and device; ValueError unless its shape is (k,)."""
+        """Return `vector` detached, in the objective's dtype and on its device. Raises ValueError unless its shape is (k,)."""
         if vector.shape != (self.size,):
             raise ValueError(f"{name} must have shape ({self.size},), got {tuple(vector.shape)}")
         return vector.detach().to(device=self.device, dtype=self.dtype)
 
     def mean(self, terms: Iterable[Term]) -> Tensor:
-        """sum(values) / sum(weights) over the batches of all processes, in float64; `terms` has an item a batch.
+        """Return sum(values) / sum(weights) over the batches of all processes, in float64; `terms` has one item per batch.
 
-        It stays on the device: NaN where the weights sum to nothing, except the first time, which raises ValueError.
+        The result stays on the device. The first call raises ValueError unless the weights sum to a positive number; later calls do not
+        synchronise with the device to check, and return NaN.
         """
-        value = mass = torch.zeros((), dtype=torch.float64, device=self.device)
-        with derivatives():
+        value = total_weight = torch.zeros((), dtype=torch.float64, device=self.device)
+        with twice_differentiable():
             for term, weight in terms:
-                value, mass = value + term.detach().double(), mass + weight
-        together = self.total(torch.cat([value.reshape(-1), mass.reshape(1)]))
-        if not self._weighed:
-            total = float(together[-1])
-            if not total > 0:
-                raise ValueError(f"the batches' weights must sum to a positive number, got {total}")
-            self._weighed = True
-        return together[:-1].view(value.shape) / together[-1]
+                value, total_weight = value + term.detach().double(), total_weight + weight
+        sums = self.total(torch.cat([value.reshape(-1), total_weight.reshape(1)]))
+        if not self._weights_checked:
+            if not float(sums[-1]) > 0:
+                raise ValueError(f"the batches' weights must sum to a positive number, got {float(sums[-1])}")
+            self._weights_checked = True
+        return sums[:-1].view(value.shape) / sums[-1]
 
     def _loss(self, z: Tensor, batch: Batch) -> Term:
         with torch.no_grad():
@@ -111,32 +113,32 @@ class Objective(Generic[Batch]):
 
 
 @contextmanager
-def derivatives() -> Generator[None]:
-    """Where outputs are differentiated: gradients on, attention that can be differentiated twice."""
+def twice_differentiable() -> Generator[None]:
+    """Enable gradients and use an attention kernel that has a double backward."""
     with sdpa_kernel(SDPBackend.MATH), torch.enable_grad():
         yield
 
 
 def leaf(z: Tensor) -> Tensor:
-    """z, in the same memory, as a tensor that a graph begins at; a fresh one for each batch, so that graphs live apart."""
+    """Return z in the same memory as a leaf of autograd; every batch takes a fresh leaf, so its graph is independent of the others."""
     return z.detach().requires_grad_()
 
 
 def vjp(outputs: Tensor, inputs: Tensor, vector: Tensor | None = None, *, differentiable: bool = False, keep: bool = False) -> Tensor:
-    """(d outputs / d inputs)' vector; zero where outputs do not depend on inputs (a linear loss has no curvature).
+    """Return (d outputs / d inputs)' vector, shaped like `inputs`; zero if the outputs do not depend on the inputs.
 
-    `keep` leaves the graph for the next vector; `differentiable` makes the result part of one.
+    `keep` keeps the graph for the next vector; `differentiable` makes the result part of a graph.
     """
     if not outputs.requires_grad:
         return torch.zeros_like(inputs)
-    (found,) = torch.autograd.grad(
+    (product,) = torch.autograd.grad(
         outputs, inputs, vector, retain_graph=keep or differentiable, create_graph=differentiable, allow_unused=True, materialize_grads=True
     )
-    return found
+    return product
 
 
 def jvp(outputs: Tensor, inputs: Tensor) -> Callable[[Tensor], Tensor]:
-    """v -> J v in reverse mode only, J = d outputs / d inputs: J'u is linear in u, and the transpose of its derivative is J."""
+    """Return v -> J v, J = d outputs / d inputs, in reverse mode only: u -> J'u is linear, and the transpose of its derivative is J."""
     dummy = torch.zeros_like(outputs).requires_grad_()
     back = vjp(outputs, inputs, dummy, differentiable=True)
     return lambda v: vjp(back, dummy, v, keep=True)

@@ -1,10 +1,9 @@
-"""A symmetric matrix known by its products: four members (size, dtype, device, matvec), and `matmat` where several at once pay.
+"""A symmetric matrix known by its products: four members (size, dtype, device, matvec), and `matmat` if several products at once cost less.
 
-Algorithms take any object with these members. Check an operator before trusting a spectrum: dropout or a wrong second
-derivative shows as a defect of determinism or symmetry, and nowhere else.
+Algorithms take any object with these members. Check an operator before trusting a spectrum: dropout or a wrong second derivative shows
+up only as a defect of determinism or symmetry.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -14,12 +13,12 @@ import scipy.sparse.linalg  # pyright: ignore[reportMissingTypeStubs]
 import torch
 from torch import Tensor
 
-from landscape.numerics import normal
+from landscape.numerics import norm, normal
 
-TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-8}
-COLUMNS = 16  # products at a time where a whole matrix is asked for
+TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-8}  # of the relative defects
+COLUMNS = 16  # products at a time when a whole matrix is built
 
-Progress = Callable[[int, int], None]
+Progress = Callable[[int, int], None]  # (done, total)
 
 
 class LinearOperator(Protocol):
@@ -35,11 +34,18 @@ class LinearOperator(Protocol):
 
 
 def matmat(operator: LinearOperator, vectors: Tensor) -> Tensor:
-    """operator times vectors (size, columns), at once where the operator can."""
+    """Return operator times vectors (size, columns), in one call if the operator has `matmat`, else column by column."""
     at_once: Callable[[Tensor], Tensor] | None = getattr(operator, "matmat", None)
     if at_once is not None:
         return at_once(vectors)
     return torch.stack([operator.matvec(column) for column in vectors.T.contiguous()], dim=1)
+
+
+def release(operator: LinearOperator) -> None:
+    """Drop the graphs that an operator keeps between products, if it keeps any."""
+    drop: Callable[[], None] | None = getattr(operator, "release", None)
+    if drop is not None:
+        drop()
 
 
 class DenseOperator:
@@ -59,11 +65,11 @@ class DenseOperator:
 
 
 class Block:
-    """An operator's diagonal block on the coordinates `index` (n,), distinct integers in 0..size - 1 (or ValueError)."""
+    """An operator's diagonal block on the coordinates `index` (n,). Raises ValueError unless they are distinct integers in 0..size - 1."""
 
     def __init__(self, operator: LinearOperator, index: Tensor) -> None:
-        places = index.cpu().numpy()
-        if not len(places) or len(np.unique(places)) < len(places) or places.min() < 0 or places.max() >= operator.size:
+        entries = index.cpu().numpy()
+        if not len(entries) or len(np.unique(entries)) < len(entries) or entries.min() < 0 or entries.max() >= operator.size:
             raise ValueError(f"a block needs distinct coordinates in 0..{operator.size - 1}")
         self.operator, self.index = operator, index.to(operator.device)
         self.size, self.dtype, self.device = len(index), operator.dtype, operator.device
@@ -78,23 +84,25 @@ class Block:
         return matmat(self.operator, wide.index_copy(0, self.index, vectors.to(wide)))[self.index]
 
 
-def groups(labels: Sequence[str]) -> dict[str, Tensor]:
-    """Which coordinates bear each label, in the order of their first places."""
-    places: dict[str, list[int]] = {}
-    for place, label in enumerate(labels):
-        places.setdefault(label, []).append(place)
-    return {label: torch.tensor(index) for label, index in places.items()}
+def groups(labels: Sequence[Any] | np.ndarray[Any, Any]) -> dict[Any, Tensor]:
+    """Return label -> the coordinates that bear it, int64 ascending, in the order in which the labels first appear.
+
+    labels (k,) are strings or integers, one per coordinate.
+    """
+    values, first, inverse = np.unique(np.asarray(labels), return_index=True, return_inverse=True)
+    by_label = np.split(np.argsort(inverse, kind="stable"), np.cumsum(np.bincount(inverse, minlength=len(values)))[:-1])
+    return {values[i].item(): torch.as_tensor(by_label[i]) for i in np.argsort(first)}
 
 
-def blocks(operator: LinearOperator, labels: Sequence[str]) -> dict[str, Block]:
-    """The diagonal block of every label; labels (size,) say which group a coordinate is of."""
+def blocks(operator: LinearOperator, labels: Sequence[Any] | np.ndarray[Any, Any]) -> dict[Any, Block]:
+    """Return label -> the operator's diagonal block on the coordinates that bear it; labels (size,) as for `groups`."""
     if len(labels) != operator.size:
         raise ValueError(f"labels must have {operator.size} entries, got {len(labels)}")
     return {label: Block(operator, index) for label, index in groups(labels).items()}
 
 
 def to_scipy(operator: LinearOperator) -> scipy.sparse.linalg.LinearOperator:
-    """The operator as scipy's symmetric LinearOperator of the same dtype, for eigsh, lobpcg, cg, minres."""
+    """Return the operator as scipy's symmetric LinearOperator of the same dtype, for eigsh, lobpcg, cg, minres."""
 
     def product(v: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         vectors = torch.as_tensor(v.reshape(operator.size, -1).copy()).to(device=operator.device, dtype=operator.dtype)
@@ -107,7 +115,7 @@ def to_scipy(operator: LinearOperator) -> scipy.sparse.linalg.LinearOperator:
 
 
 def to_dense(operator: LinearOperator, progress: Progress | None = None) -> Tensor:
-    """The matrix, shape (size, size), by `size` products; `progress(done, size)` is called now and then."""
+    """Return the matrix (size, size) from `size` products; progress(done, size) is called after every 16."""
     parts: list[Tensor] = []
     for start in range(0, operator.size, COLUMNS):
         end = min(start + COLUMNS, operator.size)
@@ -120,37 +128,35 @@ def to_dense(operator: LinearOperator, progress: Progress | None = None) -> Tens
 
 
 class NotSymmetric(ValueError):
-    """The operator's products contradict a symmetric matrix; the message carries the defect."""
+    """The operator's products contradict a symmetric matrix; the message states the defect."""
 
 
 @dataclass(frozen=True)
 class OperatorCheck:
-    """Relative defects of an operator, of the order of rounding when it is sound; store them with every spectrum."""
+    """Relative defects of an operator, near rounding if it is sound; store them with every spectrum."""
 
     symmetry_defect: float  # |u'Av - v'Au| in units of |A|_F, for one random pair u, v
     determinism_defect: float  # |Av - Av again| / |Av|
 
 
 def check_operator(operator: LinearOperator, seed: int = 0) -> OperatorCheck:
-    """Symmetry and determinism of an operator from three products with two random vectors named by `seed`.
+    """Check symmetry and determinism of an operator by three products with two random vectors named by `seed`.
 
-    For a standard normal v, |Av| estimates the Frobenius norm, and u'Av - v'Au has the size of |A - A'|_F: in this unit
-    the defect does not shrink with the size, as it would divided by |u||Av|. An operator that keeps graphs is asked to `release`
-    them in between: dropout would hide in one that is kept. Raises NotSymmetric, or ValueError when
-    two equal products differ or are not finite, if a defect exceeds 1e-3 (float32) or 1e-8 (float64).
+    The symmetry defect is |u'Av - v'Au| / |A|_F for standard normal u, v, with |A|_F estimated by |Av|: in this unit it does not shrink
+    with the size, as it would relative to |u||Av|. The determinism defect is |Av - (Av again)| / |Av|; an operator that keeps graphs is
+    asked to `release` them in between, since a kept graph hides dropout. Raises NotSymmetric, or ValueError if two equal products differ
+    or are not finite, for a defect over 1e-3 (float32) or 1e-8 (float64).
     """
     if operator.dtype not in TOLERANCE:
         raise ValueError(f"an operator must be float32 or float64 to be checked, got {operator.dtype}")
     tolerance = TOLERANCE[operator.dtype]
     u, v = (normal(seed, f"check/{name}", operator.size, operator.dtype, operator.device) for name in "uv")
-    first, other = matmat(operator, torch.stack([v, u], dim=1)).double().T
-    release: Callable[[], None] | None = getattr(operator, "release", None)
-    if release is not None:
-        release()
-    again = operator.matvec(v).double()
-    scale = (_norm(first) + _norm(other)) / 2 or 1.0
-    symmetry = abs(float(u.double() @ first - v.double() @ other)) / scale
-    determinism = _norm(first - again) / scale
+    image_v, image_u = matmat(operator, torch.stack([v, u], dim=1)).double().T
+    release(operator)
+    image_again = operator.matvec(v).double()
+    scale = (norm(image_v) + norm(image_u)) / 2 or 1.0
+    symmetry = abs(float(u.double() @ image_v - v.double() @ image_u)) / scale
+    determinism = norm(image_v - image_again) / scale
     # Written so that a NaN fails too.
     if not determinism <= tolerance:
         raise ValueError(
@@ -160,7 +166,3 @@ def check_operator(operator: LinearOperator, seed: int = 0) -> OperatorCheck:
     if not symmetry <= tolerance:
         raise NotSymmetric(f"u'Av and v'Au differ by {symmetry:.2e} of |A|_F (at most {tolerance:.0e} for {operator.dtype})")
     return OperatorCheck(symmetry, determinism)
-
-
-def _norm(v: Tensor) -> float:
-    return math.sqrt(float(v @ v))

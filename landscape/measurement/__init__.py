@@ -1,9 +1,9 @@
-"""The measured threshold: where runs over k pass from missing a target to reaching it, with an interval.
+"""The measured threshold k*: where runs over k pass from missing a target to reaching it, with a confidence interval.
 
-By robust regression of the gap on log k, or, where only hits and misses are known, by a probit posterior.
+By robust regression of the gap on log k, or by a probit posterior if only hits and misses are informative.
 """
 
 # pyright: reportUnusedImport=false
 
-from landscape.measurement.crossings import Closing, Crossing, closing, crossing, gap_of_accuracy, gap_of_loss
-from landscape.measurement.probit import Passage, passage
+from landscape.measurement.crossings import Crossing, RunsNeeded, accuracy_gap, fit_crossing, loss_gap, runs_needed
+from landscape.measurement.probit import ThresholdPosterior, probit_posterior

@@ -1,8 +1,13 @@
-"""The measured threshold: where the signed gap to a target, regressed on log k, crosses zero.
+"""The measured threshold k*: where the signed gap to a target, regressed on log k, crosses zero.
 
-A grid of k and the first success is what peers report; it errs by .4 in log k and is biased by about +30 % (theory.md).
-A robust line through the continuous gaps near the crossing uses every run there and needs 8-12 of them for 10 %. A metric that
-is saturated has no gaps to speak of: then which runs reach the target decides alone (landscape.measurement.probit).
+A grid of k and its first success, the usual report, errs by .4 in log k and is biased by about +30 %. A robust line through the continuous
+gaps near the crossing uses every run there: 8 to 12 runs give 10 %. A saturated metric has no informative gaps; then the threshold follows
+from which runs reach the target (`landscape.measurement.probit`).
+
+This differs from ordinary regression with its zero as the estimate in:
+1. Only runs near the crossing count, with tricube weights as in LOESS (Cleveland 1979); the window is centred anew at each line's zero.
+2. Runs far below the repeated-median line are set aside as failed trainings; runs far above never are.
+3. The line is Huber's, and the interval is a residual bootstrap widened to Student's quantiles.
 """
 
 import math
@@ -12,104 +17,114 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from landscape.measurement.probit import WIDE, passage
+from landscape.measurement.probit import WIDE, probit_posterior
 from landscape.measurement.robust_regression import failed, huber_lines, interval, residual_bootstrap
-from landscape.numerics import FloatArray, Stream, generator
+from landscape.numerics import FloatArray, Stream
 
 Positions = npt.NDArray[np.intp]
 
-REACH, LEAST = 1.3, 7  # the line is through runs within REACH in log k of the crossing, and beyond the LEAST nearest ones
-WIDER = 1.3  # how far beyond those, and by how much the reach grows where there is no line
-CENTRINGS = 5  # times at most that the runs to use are chosen anew about the line's zero
-SURE, ROUND = 2.5, 3  # slope over its standard error that is told from zero even if it turns out a little smaller; fewest runs more
-SATURATED = 0.5  # of the runs near the crossing more than this part have one and the same gap
+BANDWIDTH = 1.3  # half-width of the window in log k, at least
+NEAREST = 7  # runs that the window covers, at least
+WIDENING = 1.3  # factor by which the window exceeds those runs, and grows if its line has no zero
+MAX_CENTRINGS = 5  # how often the window is centred anew
+SIGNIFICANT_SLOPE = 2.5  # slope over its standard error that suffices for a closed interval, with a margin
+MIN_NEW_RUNS = 3
+SATURATED = 0.5  # share of equal gaps among the nearest runs above which the metric is saturated
 
 
 @dataclass(frozen=True)
 class Crossing:
-    """A measured threshold, with None for what cannot be said where the runs do not bracket it."""
+    """A measured threshold. Fields are None where the runs do not determine them."""
 
     k_star: float | None
-    low: float | None  # None also where the slope is too uncertain for a finite interval; k* above the window: at most its upper end
-    high: float | None  # k* below the window: at least its lower end
-    slope: float | None  # d gap / d log k at the crossing; of a probit, d probit / d log k
+    low: float | None  # also None if the slope is too uncertain for a finite interval; if k* is above the window, the window's upper end
+    high: float | None  # if k* is below the window, the window's lower end
+    slope: float | None  # d gap / d log k at the crossing; for a probit, d probit / d log k
     slope_stderr: float | None
-    censored: Literal["above", "below"] | None  # k* lies above / below the window
+    censored: Literal["above", "below"] | None  # on which side of the window k* lies
     runs: int  # runs used
     window: tuple[float, float]  # smallest and largest k used
     level: float  # of the interval
     method: Literal["line", "probit"]
     used: tuple[int, ...] = ()  # positions of the runs used
-    lapses: tuple[int, ...] = ()  # positions of runs near the crossing that were set aside as failed trainings
+    lapses: tuple[int, ...] = ()  # positions of runs near the crossing that are set aside as failed trainings
 
 
 @dataclass(frozen=True)
-class Closing:
-    """What would close a threshold's open interval: about `runs` more runs, at k from `low` to `high`."""
+class RunsNeeded:
+    """About `runs` more runs, at k from `low` to `high`, that would close the open interval of a threshold."""
 
     runs: int
     low: float
     high: float
 
 
-def closing(found: Crossing, ks: npt.ArrayLike) -> Closing | None:
-    """What would close the interval of `found`, the crossing of runs at `ks` (runs,); None where it is closed or censored.
+def runs_needed(crossing: Crossing, ks: npt.ArrayLike) -> RunsNeeded | None:
+    """Return the runs that would close the interval of `crossing`, fitted to runs at ks (runs,); None if it is closed or censored.
 
-    A line's end is open where its slope is not told from zero. The slope's variance falls with sum (log k - mean)^2, so runs are added at
-    k* / 2 and 2 k* until slope / stderr would be SURE. A probit's end is open where it lies beyond the runs: a round goes there, which
-    closes it in at least 70 % of cases (measured from 10 runs on, slopes of 2 and 4 in log k).
+    A line's interval is open if its slope is not significant. The slope's variance falls with sum (log k - mean)^2, so runs are added at k*
+    / 2 and 2 k* until slope / stderr would be 2.5. A probit's interval is open on a side where it lies beyond the runs: 3 runs there close
+    it in at least 70 % of cases (measured for 10 and more runs, slopes of 2 and 4 in log k).
     """
-    if found.censored or found.k_star is None or (found.low is not None and found.high is not None):
+    if crossing.censored or crossing.k_star is None or (crossing.low is not None and crossing.high is not None):
         return None
-    if found.method == "probit" or found.slope is None or found.slope_stderr is None:
-        low, high = found.window
-        return Closing(ROUND, low / 2 if found.low is None else found.k_star, 2 * high if found.high is None else found.k_star)
-    x = np.log(np.asarray(ks, np.float64)[list(found.used)])
-    lacking = max((SURE * found.slope_stderr / found.slope) ** 2 - 1, 0.0) * float(((x - x.mean()) ** 2).sum())
-    return Closing(max(ROUND, math.ceil(lacking / math.log(2) ** 2)), found.k_star / 2, 2 * found.k_star)
+    if crossing.method == "probit" or crossing.slope is None or crossing.slope_stderr is None:
+        low, high = crossing.window
+        return RunsNeeded(
+            MIN_NEW_RUNS, low / 2 if crossing.low is None else crossing.k_star, 2 * high if crossing.high is None else crossing.k_star
+        )
+    x = np.log(np.asarray(ks, np.float64)[list(crossing.used)])
+    missing = max((SIGNIFICANT_SLOPE * crossing.slope_stderr / crossing.slope) ** 2 - 1, 0.0) * float(((x - x.mean()) ** 2).sum())
+    return RunsNeeded(max(MIN_NEW_RUNS, math.ceil(missing / math.log(2) ** 2)), crossing.k_star / 2, 2 * crossing.k_star)
 
 
-def gap_of_loss(loss: float, target: float, clip: float = 1e-6) -> float:
-    """log target - log loss, positive where the target is reached; a loss below clip * target, 0 included, counts as that, so that the gap
-    stays finite. ValueError unless loss >= 0 and target > 0."""
+def loss_gap(loss: float, target: float, clip: float = 1e-6) -> float:
+    """Return log target - log loss, positive where the target is reached.
+
+    A loss below clip * target, 0 included, counts as clip * target, so the gap is finite. Raises ValueError unless loss >= 0 and target >
+    0.
+    """
     if not (loss >= 0 and target > 0):
         raise ValueError(f"a loss must be at least 0 and a target positive, got {loss} and {target}")
     return math.log(target) - math.log(max(loss, clip * target))
 
 
-def gap_of_accuracy(accuracy: float, target: float, clip: float = 1e-3) -> float:
-    """logit accuracy - logit target, both in 0..1 (or ValueError) and clipped to clip..1 - clip to stay finite."""
+def accuracy_gap(accuracy: float, target: float, clip: float = 1e-3) -> float:
+    """Return logit accuracy - logit target, positive where the target is reached.
+
+    Both are in 0..1 (or ValueError) and are clipped to clip..1 - clip, so the gap is finite.
+    """
     if not (0 <= accuracy <= 1 and 0 <= target <= 1):
         raise ValueError(f"accuracy and target must be in 0..1, got {accuracy} and {target}")
-    reached, wanted = (min(max(share, clip), 1 - clip) for share in (accuracy, target))
-    return math.log(reached / (1 - reached)) - math.log(wanted / (1 - wanted))
+    clipped, clipped_target = (min(max(share, clip), 1 - clip) for share in (accuracy, target))
+    return math.log(clipped / (1 - clipped)) - math.log(clipped_target / (1 - clipped_target))
 
 
-def crossing(ks: npt.ArrayLike, gaps: npt.ArrayLike, seed: int = 0, bootstraps: int = 2000, level: float = 0.95) -> Crossing:
-    """k* where a robust line of gap on log k crosses zero, with a bootstrap interval at `level`.
+def fit_crossing(ks: npt.ArrayLike, gaps: npt.ArrayLike, seed: int = 0, bootstraps: int = 2000, level: float = 0.95) -> Crossing:
+    """Return k*, where a robust line of gap on log k crosses zero, with a bootstrap interval at `level`.
 
-    ks (runs,) > 0 and gaps (runs,), positive where the target is reached, hold one entry a run, in any order. Censored "above"
-    if k* lies above the largest k, "below" if it lies below the smallest; the interval is then open on that side. Raises
-    ValueError for shapes that differ, k <= 0, gaps not finite, fewer than 3 runs to fit, or runs that say nothing. Where most gaps
-    near the crossing are equal (a saturated metric), or no line rises through zero there, `method` is "probit".
+    ks (runs,) > 0 and gaps (runs,), positive where the target is reached, have one entry per run, in any order. The result is censored
+    "above" if k* lies above the largest k, "below" if it lies below the smallest; the interval is then open on that side. If most gaps near
+    the crossing are equal (a saturated metric), or no line rises through zero there, `method` is "probit". `seed` names the bootstrap
+    draws. Raises ValueError for shapes that differ, k <= 0, gaps that are not finite, fewer than 3 runs near the crossing, or runs that do
+    not determine a side.
     """
     k, gap = np.asarray(ks, np.float64), np.asarray(gaps, np.float64)
     if k.ndim != 1 or k.shape != gap.shape or not (k > 0).all() or not np.isfinite(gap).all() or len(k) == 0:
         raise ValueError(f"ks and gaps must be (runs,), k > 0, gaps finite; got shapes {k.shape} and {gap.shape}")
-    start = passage(k, gap >= 0).quantile(0.5)
+    start = probit_posterior(k, gap >= 0).quantile(0.5)
     x = np.log(k)
     if not x.min() <= start <= x.max() or (gap >= 0).all() or (gap < 0).all():
         return _censored("above" if start > x.mean() else "below", k, level)
     if len(k) < 3:
         raise ValueError(f"a line with an interval needs at least 3 runs around the crossing, got {len(k)}")
-    if _saturated(gap[np.argsort(np.abs(x - start), kind="stable")[:LEAST]]):
+    if _saturated(gap[np.argsort(np.abs(x - start), kind="stable")[:NEAREST]]):
         return _by_signs(k, gap, level)
-    found = _by_line(k, gap, start, generator(seed, "crossing"), bootstraps, level)
-    return found or _by_signs(k, gap, level)
+    return _by_line(k, gap, start, Stream(seed, "crossing"), bootstraps, level) or _by_signs(k, gap, level)
 
 
 def _saturated(gap: FloatArray) -> bool:
-    """Whether most gaps are one and the same number, as those of a metric at an end of its range."""
+    """Return whether most gaps are equal, as those of a metric at an end of its range."""
     return float(np.unique(gap, return_counts=True)[1].max()) > SATURATED * len(gap)
 
 
@@ -121,10 +136,10 @@ def _censored(side: Literal["above", "below"], k: FloatArray, level: float) -> C
 
 @dataclass(frozen=True)
 class _Line:
-    """A line through the runs near a crossing, and its zero there."""
+    """A line through the runs near a crossing, and its zero."""
 
     used: Positions
-    weights: FloatArray  # of the used runs: 1 at the crossing, falling to 0 at the reach
+    weights: FloatArray  # of the used runs: 1 at the crossing, falling to 0 at the window's ends
     lapses: Positions
     intercept: float
     slope: float
@@ -132,9 +147,9 @@ class _Line:
 
 
 def _by_line(k: FloatArray, gap: FloatArray, start: float, random: Stream, bootstraps: int, level: float) -> Crossing | None:
-    """The zero of the line through the runs near it, which are chosen anew about each line's zero; None where no line has one."""
+    """Return the crossing of the line through the runs near its zero; None if no line has a zero among its runs."""
     x, line, centre = np.log(k), None, start
-    for _ in range(CENTRINGS):
+    for _ in range(MAX_CENTRINGS):
         line = _line_about(centre, x, gap)
         if line is None or abs(line.zero - centre) < 1e-6:
             break
@@ -143,25 +158,25 @@ def _by_line(k: FloatArray, gap: FloatArray, start: float, random: Stream, boots
         return None
     if len(line.used) < 3:
         raise ValueError(f"a line with an interval needs at least 3 runs around the crossing, got {len(line.used)}")
-    there, y = x[line.used], gap[line.used]
-    zeros, stderr = residual_bootstrap(there, y, line.weights, line.intercept, line.slope, random, bootstraps)
+    x_used, y_used = x[line.used], gap[line.used]
+    zeros, stderr = residual_bootstrap(x_used, y_used, line.weights, line.intercept, line.slope, random, bootstraps)
     low, high = interval(zeros, line.zero, float(line.weights.sum() ** 2 / (line.weights**2).sum()), level)
     return Crossing(
-        math.exp(line.zero), low, high, line.slope, stderr, None, len(there), (float(k[line.used].min()), float(k[line.used].max())),
+        math.exp(line.zero), low, high, line.slope, stderr, None, len(x_used), (float(k[line.used].min()), float(k[line.used].max())),
         level, "line", tuple(map(int, line.used)), tuple(map(int, line.lapses)),
     )  # fmt: skip
 
 
 def _line_about(centre: float, x: FloatArray, gap: FloatArray) -> _Line | None:
-    """The local line about `centre`; where it does not rise through zero among its runs, one that reaches further. None if none does."""
-    apart = np.abs(x - centre)
-    reach = max(REACH, WIDER * float(np.sort(apart)[min(LEAST, len(x)) - 1]))
+    """Return the local line about `centre`, with a window widened until the line rises through zero among its runs; None if none does."""
+    distance = np.abs(x - centre)
+    half_width = max(BANDWIDTH, WIDENING * float(np.sort(distance)[min(NEAREST, len(x)) - 1]))
     while True:
-        chosen = np.flatnonzero(apart < reach)
-        lapsed = failed(x[chosen], gap[chosen])
-        used, lapses = chosen[~lapsed], chosen[lapsed]
+        chosen = np.flatnonzero(distance < half_width)
+        is_lapse = failed(x[chosen], gap[chosen])
+        used, lapses = chosen[~is_lapse], chosen[is_lapse]
         if len(np.unique(x[used])) > 1:
-            weights = (1 - (apart[used] / reach) ** 3) ** 3
+            weights = (1 - (distance[used] / half_width) ** 3) ** 3
             intercepts, slopes = huber_lines(x[used], gap[used][None], weights)
             intercept, slope = float(intercepts[0]), float(slopes[0])
             zero = -intercept / slope if slope > 0 else math.nan
@@ -169,18 +184,21 @@ def _line_about(centre: float, x: FloatArray, gap: FloatArray) -> _Line | None:
                 return _Line(used, weights, lapses, intercept, slope, zero)
         if len(chosen) == len(x):
             return None
-        reach *= WIDER
+        half_width *= WIDENING
 
 
 def _by_signs(k: FloatArray, gap: FloatArray, level: float) -> Crossing:
-    """The posterior's median and central interval, whose ends are open where they lie beyond the runs; censored where the median does."""
-    signs, window = passage(k, gap >= 0, WIDE), (float(k.min()), float(k.max()))
-    low, middle, high = (math.exp(signs.quantile(q)) for q in ((1 - level) / 2, 0.5, (1 + level) / 2))
+    """Return the probit posterior's median and central interval.
+
+    An end of the interval beyond the runs is open; the crossing is censored if the median lies beyond them.
+    """
+    posterior, window = probit_posterior(k, gap >= 0, WIDE), (float(k.min()), float(k.max()))
+    low, median, high = (math.exp(posterior.quantile(q)) for q in ((1 - level) / 2, 0.5, (1 + level) / 2))
     ends = low if low >= window[0] else None, high if high <= window[1] else None
-    censored = "below" if middle < window[0] else "above" if middle > window[1] else None
+    censored = "below" if median < window[0] else "above" if median > window[1] else None
     if censored and ends == (None, None):
-        raise ValueError(f"which of the {len(k)} runs reach the target says nothing of where it is crossed")
+        raise ValueError(f"the {len(k)} runs do not determine where the target is reached: hits and misses do not depend on k")
     return Crossing(
-        None if censored else middle, *ends, None if censored else signs.slope, None, censored,
+        None if censored else median, *ends, None if censored else posterior.slope, None, censored,
         len(k), window, level, "probit", tuple(range(len(k))),
     )  # fmt: skip

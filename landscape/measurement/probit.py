@@ -1,9 +1,8 @@
-"""Where runs pass from missing a target to reaching it, from which of them did alone: a posterior of log k* on a grid.
+"""The posterior of log k* from hits and misses alone, on a grid.
 
-It needs no size of a gap, so it holds where a metric is saturated. A run at k reaches the target with probability
-g + (1 - g - l) Phi((log k - log k*) / s): s is the seeds' standard deviation of log k*, l the part of runs far beyond k* that miss the
-target all the same (failed trainings, lapses), g the part far below that reach it by luck (guesses). None of the three is known, and the
-prior says what they may be.
+It needs no size of a gap, so it holds for a saturated metric. A run at k reaches the target with probability g + (1 - g - l) Phi((log k -
+log k*) / s): s is the standard deviation of log k* over seeds, l the share of runs far above k* that miss the target (lapses: failed
+trainings), g the share far below k* that reach it by luck (guesses). None of the three is known; the prior states their possible values.
 """
 
 from dataclasses import dataclass
@@ -14,52 +13,52 @@ from scipy.special import ndtr  # pyright: ignore[reportMissingTypeStubs]
 
 from landscape.numerics import FloatArray
 
-BEYOND, POINTS = 1.0, 1201  # the grid reaches so far beyond the runs' log k; its points
+MARGIN, POINTS = 1.0, 1201  # the grid's margin beyond the runs' log k, and its number of points
 
 
 @dataclass(frozen=True)
 class Prior:
-    """Every spread s, and every pair (g, l) of guesses and lapses, is as likely as the others; log k* is flat."""
+    """A uniform prior over the spreads s and over the pairs (g, l) of guesses and lapses; log k* is flat."""
 
     spreads: FloatArray
     errors: tuple[tuple[float, float], ...]
 
 
-# Where to look, and for runs whose gaps are known: no run reaches a target on the loss by luck, so that successes at small k alone are
-# failed trainings at the large ones.
+# To choose the next k, and for runs whose gaps are known. No run reaches a target on the loss by luck, so hits at small k alone mean failed
+# trainings at large k.
 SHARP = Prior(np.geomspace(0.05, 0.8, 7), ((0.0, 0.05),))
-# For an interval: it has to hold where seeds spread much, and where a few examples are answered by luck. Where k is uniform in log k over
-# 4.2 and runs reach the target by a logistic curve of slope 2 or 4 in log k, with 5 % guesses and lapses or without, its 95 % interval
-# covers k* in 95 to 98 % of cases with 10 runs and in 94 % with 24 (600 trials each); that of SHARP in 78 to 93 %, and in 84 to 93 %.
+# For an interval, which must hold if seeds spread widely and if a few examples are answered by luck. Simulated with k uniform over 4.2 in
+# log k and a logistic curve of slope 2 or 4, with and without 5 % guesses and lapses, its 95 % interval covers k* in 95 to 98 % of cases
+# with 10 runs and in 94 % with 24 (600 trials each); that of SHARP in 78 to 93 % and 84 to 93 %.
 WIDE = Prior(np.geomspace(0.1, 3.0, 8), tuple((guesses, lapses) for guesses in (0.0, 0.05, 0.1) for lapses in (0.0, 0.05, 0.1)))
 
 
 @dataclass(frozen=True)
-class Passage:
+class ThresholdPosterior:
     """The posterior of log k*."""
 
     log_k: FloatArray  # (points,), ascending
     mass: FloatArray  # (points,), sums to 1
-    slope: float  # of the probit in log k, 1 / s: posterior mean
+    slope: float  # posterior mean of 1 / s, the probit's slope in log k
 
     def quantile(self, q: float) -> float:
-        """The log k below which a part q (0..1) of the posterior lies."""
+        """Return the log k below which a share q (0..1) of the posterior lies."""
         return float(np.interp(q, np.cumsum(self.mass) - self.mass / 2, self.log_k))
 
 
-def passage(ks: npt.ArrayLike, reached: npt.ArrayLike, prior: Prior = SHARP) -> Passage:
-    """The posterior from ks (runs,) > 0 and reached (runs,), booleans."""
+def probit_posterior(ks: npt.ArrayLike, reached: npt.ArrayLike, prior: Prior = SHARP) -> ThresholdPosterior:
+    """Return the posterior of log k* from ks (runs,) > 0 and `reached` (runs,), booleans."""
     x, hit = np.log(np.asarray(ks, np.float64)), np.asarray(reached, np.bool_)
-    grid: FloatArray = np.linspace(float(x.min()) - BEYOND, float(x.max()) + BEYOND, POINTS)
-    inside = np.asarray(ndtr((x - grid[:, None]) / prior.spreads[:, None, None]), np.float64)  # (spreads, points, runs)
-    logs = np.stack([_log_likelihood(inside[..., hit], inside[..., ~hit], *errors) for errors in prior.errors])
+    grid: FloatArray = np.linspace(float(x.min()) - MARGIN, float(x.max()) + MARGIN, POINTS)
+    cdf = np.asarray(ndtr((x - grid[:, None]) / prior.spreads[:, None, None]), np.float64)  # (spreads, points, runs)
+    logs = np.stack([_log_likelihood(cdf[..., hit], cdf[..., ~hit], *errors) for errors in prior.errors])
     joint = np.exp(logs - logs.max())
     joint /= joint.sum()
-    return Passage(grid, joint.sum(axis=(0, 1)), float((joint.sum(axis=(0, 2)) / prior.spreads).sum()))
+    return ThresholdPosterior(grid, joint.sum(axis=(0, 1)), float((joint.sum(axis=(0, 2)) / prior.spreads).sum()))
 
 
 def _log_likelihood(hits: FloatArray, misses: FloatArray, guesses: float, lapses: float) -> FloatArray:
-    """(spreads, points) from Phi of the runs that reached the target and of those that missed it, (spreads, points, runs) each."""
-    steep = 1 - guesses - lapses
-    with np.errstate(divide="ignore"):  # log 0 = -inf: what is impossible has no weight
-        return np.log(guesses + steep * hits).sum(axis=2) + np.log1p(-guesses - steep * misses).sum(axis=2)
+    """Return the log likelihood (spreads, points) from Phi at the hits and at the misses, (spreads, points, runs) each."""
+    range_ = 1 - guesses - lapses
+    with np.errstate(divide="ignore"):  # log 0 = -inf: an impossible outcome has no weight
+        return np.log(guesses + range_ * hits).sum(axis=2) + np.log1p(-guesses - range_ * misses).sum(axis=2)

@@ -1,4 +1,4 @@
-"""Small numerical tools that every other room uses: named random numbers, roots, dense factorisations, the jackknife.
+"""Numerical tools that every other room uses: named random streams, roots, L-BFGS, dense factorisations, standard errors.
 
 Nothing here knows of a loss.
 """
@@ -6,7 +6,8 @@ Nothing here knows of a loss.
 # pyright: reportUnusedImport=false
 
 from landscape.numerics.arrays import FloatArray, IntArray
-from landscape.numerics.dense import eigh, orthonormal
-from landscape.numerics.jackknife import freedom, leave_one_out, leave_out, student
-from landscape.numerics.random import Stream, generator, normal, rademacher
-from landscape.numerics.roots import root
+from landscape.numerics.dense import dot, eigh, norm, qr
+from landscape.numerics.quasi_newton import lbfgs, lbfgs_history
+from landscape.numerics.random import Stream, normal, rademacher
+from landscape.numerics.roots import find_root
+from landscape.numerics.standard_errors import degrees_of_freedom, leave_one_out_stderr, leave_out_stderr, ratio_stderr, t_quantile

@@ -1,6 +1,4 @@
-"""Types of the arrays that live on a spectrum."""
-
-from __future__ import annotations
+"""Types of numpy arrays."""
 
 import numpy as np
 import numpy.typing as npt

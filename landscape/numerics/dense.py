@@ -1,18 +1,29 @@
-"""Factorisations of small dense matrices, with the types that torch leaves out."""
+"""Inner products in float64, and factorisations of small dense matrices with the types that torch leaves out."""
 
+import math
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 
+def dot(a: Tensor, b: Tensor) -> float:
+    """Return a'b of vectors (k,), summed in float64 whatever their dtype."""
+    return float(a.double() @ b.double())
+
+
+def norm(v: Tensor) -> float:
+    """Return the Euclidean norm |v| of a vector (k,), summed in float64."""
+    return math.sqrt(dot(v, v))
+
+
 def eigh(matrix: Tensor) -> tuple[Tensor, Tensor]:
-    """Eigenvalues, ascending, and eigenvectors by columns of symmetric matrices (..., n, n)."""
+    """Return eigenvalues (..., n), ascending, and eigenvectors (..., n, n) by columns of symmetric matrices (..., n, n)."""
     values, vectors = cast(Any, torch.linalg).eigh(matrix)
     return values, vectors
 
 
-def orthonormal(vectors: Tensor) -> tuple[Tensor, Tensor]:
-    """Q (k, n) and R (n, n) of vectors (k, n), n <= k."""
+def qr(vectors: Tensor) -> tuple[Tensor, Tensor]:
+    """Return Q (k, n) with orthonormal columns and R (n, n) of vectors (k, n), n <= k."""
     q, r = cast(Any, torch.linalg).qr(vectors)
     return q, r

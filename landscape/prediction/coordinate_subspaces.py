@@ -1,7 +1,9 @@
-"""The best loss in k random coordinates of a quadratic, whose eigenvectors may lie along them: theory.md's T5.
+"""The best loss in k random coordinates of a quadratic (T5), which depends on how its eigenvectors lie relative to the coordinates.
 
-T1 speaks of subspaces that no direction is special to. Coordinates are, where eigenvectors are coherent with them: of a diagonal
-Hessian a share p = k / D of the gap is gained whatever the spectrum. T5 asks the columns J_j of H = J'J, one a coordinate.
+T1 (`landscape.prediction.quadratic`) holds for subspaces without preferred directions. Coordinates are preferred if eigenvectors are
+coherent with them: for a diagonal Hessian k coordinates gain the share p = k / D of the gap whatever the spectrum. T5 uses the columns J_j
+of J, H = J'J, one per coordinate: it gives T1 for incoherent eigenvectors and p for a diagonal H. Derived for this project; a step costs 2
+m^2 D multiplications, so use it up to m of some thousands.
 """
 
 import math
@@ -11,29 +13,34 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from landscape.numerics import FloatArray, root
+from landscape.numerics import FloatArray, find_root
 
-TOLERANCE = 1e-6  # of every q_j, relative, by which the fixed point is over
-MOST_STEPS = 1000
+TOLERANCE = 1e-6  # relative change of every q_j at which the iteration has converged
+MAX_ITER = 1000
 
 
 @dataclass(frozen=True)
-class CoordinatePoint:
-    """T5's fixed point at k coordinates of D."""
+class CoordinateFixedPoint:
+    """T5's fixed point for k coordinates of D."""
 
     k: float
     excess: float  # a'Qa / 2, the expected loss above the quadratic's minimum
-    dimension: float  # tr(I - Q): k less the chosen coordinates that are dead (J_j = 0)
-    change: float  # the largest relative change of a q_j in the last step: above TOLERANCE it has not converged
-    q: FloatArray  # (D,), where to begin at another k
+    dimension: float  # tr(I - Q) = k less the chosen coordinates that are dead (J_j = 0)
+    change: float  # largest relative change of a q_j in the last step; not converged if above TOLERANCE
+    q: FloatArray  # (D,), a start for another k
 
 
-def coordinate_point(columns: npt.ArrayLike, a: npt.ArrayLike, k: float, start: CoordinatePoint | None = None) -> CoordinatePoint:
-    """Solve Q = (I + p sum_j J_j J_j' / q_j)^-1, q_j = J_j' Q J_j for p = k / D, 0 <= k < D [derived for this project].
+def coordinate_fixed_point(
+    columns: npt.ArrayLike, a: npt.ArrayLike, k: float, start: CoordinateFixedPoint | None = None
+) -> CoordinateFixedPoint:
+    """Solve Q = (I + p sum_j J_j J_j' / q_j)^-1, q_j = J_j' Q J_j, for p = k / D, 0 <= k < D.
 
-    columns J (m, D) and a (m,) make the quadratic |J d + a|^2 / 2, so H = J'J and g = J'a. Iterated from q_j = |J_j|^2 or from `start`;
-    a step costs 2 m^2 D multiplications. As many live coordinates as J has rank reach the minimum: there Q is zero. Raises ValueError
-    for other shapes or k.
+    columns J (m, D) and a (m,) define the quadratic |J d + a|^2 / 2, so H = J'J and g = J'a; its expected excess over the minimum in k
+    random coordinates is a'Qa / 2. The iteration starts from q_j = |J_j|^2, or from `start`. Q = 0 once k reaches the rank of J among live
+    coordinates. Raises ValueError for other shapes or k.
+
+    This differs from plain fixed-point iteration in: 1. it iterates on log q_j, which keeps q_j positive; 2. it mixes two steps (Anderson
+    1965), since plain iteration converges slowly near the rank.
     """
     jacobian, a = np.asarray(columns, np.float64), np.asarray(a, np.float64)
     if jacobian.ndim != 2 or a.shape != jacobian.shape[:1]:
@@ -46,8 +53,8 @@ def coordinate_point(columns: npt.ArrayLike, a: npt.ArrayLike, k: float, start: 
     inverse: FloatArray = np.eye(m)
     change = math.inf
     log_q: FloatArray = np.log((j**2).sum(0) if start is None else start.q[live])
-    last: tuple[FloatArray, FloatArray] | None = None  # the step before: its end, and how far it went
-    for _ in range(MOST_STEPS):
+    last: tuple[FloatArray, FloatArray] | None = None  # the previous step: its end and its displacement
+    for _ in range(MAX_ITER):
         inverse = _inverse(j, k / total * np.exp(-log_q))
         end: FloatArray = np.log(np.maximum((j * (inverse @ j)).sum(0), np.finfo(float).tiny))
         step = end - log_q
@@ -56,33 +63,36 @@ def coordinate_point(columns: npt.ArrayLike, a: npt.ArrayLike, k: float, start: 
             break
         log_q = end if last is None else _accelerated(end, step, *last)
         last = end, step
-    every = np.zeros(total)
-    every[live] = np.exp(log_q)
-    return CoordinatePoint(k, float(a @ inverse @ a) / 2, m - float(np.trace(inverse)), change, every)
+    q = np.zeros(total)
+    q[live] = np.exp(log_q)
+    return CoordinateFixedPoint(k, float(a @ inverse @ a) / 2, m - float(np.trace(inverse)), change, q)
 
 
 def _accelerated(end: FloatArray, step: FloatArray, last_end: FloatArray, last_step: FloatArray) -> FloatArray:
-    """Anderson's mixture of two steps' ends, whose steps cancel as well as they can: near the rank plain iteration gains little."""
-    apart = step - last_step
-    share = float(step @ apart) / max(float(apart @ apart), np.finfo(float).tiny)
+    """Return Anderson's mixture of the ends of two steps: the one whose displacement is smallest."""
+    difference = step - last_step
+    share = float(step @ difference) / max(float(difference @ difference), np.finfo(float).tiny)
     return end - share * (end - last_end)
 
 
 def _inverse(j: FloatArray, weights: FloatArray) -> FloatArray:
-    """(I + sum_j w_j J_j J_j')^-1."""
+    """Return (I + sum_j w_j J_j J_j')^-1."""
     return cast(Any, np.linalg).inv(np.eye(len(j)) + (j * weights) @ j.T)
 
 
 def coordinate_threshold(columns: npt.ArrayLike, a: npt.ArrayLike, excess: float) -> float | None:
-    """The k at which T5's excess is `excess` >= 0: None at or above |a|^2 / 2, the excess at k = 0, and where no k < D reaches it."""
+    """Return the k at which T5's expected excess is `excess` >= 0, to .1 %.
+
+    columns (m, D) and a (m,) as for `coordinate_fixed_point`. None at or above |a|^2 / 2, the excess at k = 0, and if no k < D reaches it.
+    """
     a = np.asarray(a, np.float64)
     total, rank = np.shape(columns)[1], np.linalg.matrix_rank(np.asarray(columns, np.float64))
     if not excess < float(a @ a) / 2:
         return None
-    last: list[CoordinatePoint | None] = [None]
+    last: list[CoordinateFixedPoint | None] = [None]
 
     def above(k: float) -> float:
-        last[0] = coordinate_point(columns, a, k, last[0])
+        last[0] = coordinate_fixed_point(columns, a, k, last[0])
         return last[0].excess - excess
 
     highest = min(float(rank), float(total)) * (1 - 1e-3)
@@ -92,4 +102,4 @@ def coordinate_threshold(columns: npt.ArrayLike, a: npt.ArrayLike, excess: float
     lowest = min(1.0, highest / 2)
     while above(lowest) < 0:
         lowest /= 4
-    return root(above, lowest, highest, 1e-3)
+    return find_root(above, lowest, highest, 1e-3)

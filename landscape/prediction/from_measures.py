@@ -1,7 +1,8 @@
-"""Predictions from products with a matrix alone, where no Gram matrix fits: text losses, many examples (theory.md, T3).
+"""Predictions from matrix-vector products alone, where no Gram matrix fits in memory: text losses, many examples.
 
-One Lanczos run from the gradient gives the g-weighted measure, and with it the ridge; stochastic quadrature gives N_eff there, with
-an error. For one given set of coordinates conjugate gradients say what the quadratic reaches.
+T3 (`landscape.prediction.quadratic`) needs the ridge kappa* with g'(H + kappa)^-1 g = 2 (L0 - target), and N_eff(kappa*). One Lanczos run
+started from the gradient gives the gradient-weighted measure and with it the ridge; stochastic Lanczos quadrature gives N_eff with a
+standard error. For one given set of coordinates, conjugate gradients give the loss that the quadratic reaches.
 """
 
 import math
@@ -15,79 +16,80 @@ from torch import Tensor
 
 from landscape.curvature import LinearOperator, to_scipy
 from landscape.prediction.quadratic import Prediction, threshold_by
-from landscape.spectra import Estimate, GradientSpectrum, SpectralMeasure, effective_dimension, resolved
+from landscape.spectra import Estimate, GradientSpectrum, SpectralMeasure, effective_dimension, with_quadrature_error
 
-RESIDUAL = 1e-3  # |g - Hx| / |g| at which conjugate gradients stop: the drop's error is of second order in it
+RESIDUAL = 1e-3  # |g - Hx| / |g| at which conjugate gradients stop; the drop's error is of second order in it
 
 
 @dataclass(frozen=True)
 class SampledPrediction:
-    """T3's threshold with the error of N_eff: over probes, and what Lanczos leaves open."""
+    """T3's threshold with the error of N_eff: from the random probes, and from the Lanczos resolution."""
 
     prediction: Prediction
-    dimension: Estimate | None  # N_eff at the ridge; None where there is none
+    dimension: Estimate | None  # N_eff at the ridge; None without a ridge
 
 
 def predict_from_measures(along: SpectralMeasure, counting: SpectralMeasure, loss: float, target: float, ceiling: int) -> SampledPrediction:
-    """T3 from the measure of the gradient (`spectral_measure`) and that of the eigenvalues (`slq`).
+    """Return T3's threshold from the gradient's measure (`spectral_measure`) and the eigenvalues' measure (`slq`).
 
-    loss is L0 and target an absolute loss; `ceiling` the rank that the matrix cannot exceed. Negative nodes, which rounding makes of
-    a semidefinite matrix's zeros, are taken for zeros. Censored as by `predict_threshold`.
+    loss is L0, target an absolute loss, `ceiling` an upper bound on the matrix's rank. Negative nodes, which rounding makes of a
+    semidefinite matrix's zeros, count as zeros. Censored as by `predict_threshold`.
     """
-    spectrum = weighted_spectrum(along, loss, ceiling)
-    found = threshold_by(lambda kappa: effective_dimension(counting, kappa).value, spectrum, target)
-    if found.kappa is None:
-        return SampledPrediction(found, None)
-    kappa = found.kappa
-    return SampledPrediction(found, resolved(counting, lambda measure: effective_dimension(measure, kappa)))
+    spectrum = gradient_spectrum_of(along, loss, ceiling)
+    prediction = threshold_by(lambda kappa: effective_dimension(counting, kappa).value, spectrum, target)
+    if prediction.kappa is None:
+        return SampledPrediction(prediction, None)
+    kappa = prediction.kappa
+    return SampledPrediction(prediction, with_quadrature_error(counting, lambda measure: effective_dimension(measure, kappa)))
 
 
-def weighted_spectrum(along: SpectralMeasure, loss: float, ceiling: int) -> GradientSpectrum:
-    """The gradient's measure as nodes and weights, largest first, those of weight zero left out."""
+def gradient_spectrum_of(along: SpectralMeasure, loss: float, ceiling: int) -> GradientSpectrum:
+    """Return the gradient's measure as eigenvalues and projections, largest first, without nodes of weight zero."""
     nodes, weights = np.maximum(along.nodes[0], 0.0), along.weights[0]
     order = np.argsort(-nodes, kind="stable")
     order = order[weights[order] > 0]
     return GradientSpectrum(nodes[order], weights[order], loss, ceiling)
 
 
-def touching_spectrum(along: SpectralMeasure, kappa: float, loss: float, ceiling: int) -> GradientSpectrum:
-    """The quadratic that touches a loss at its proximal point d, seen from where d = 0: T3's ridge for the envelope is `kappa` again.
+def tangent_quadratic(along: SpectralMeasure, kappa: float, loss: float, ceiling: int) -> GradientSpectrum:
+    """Return the quadratic tangent to a loss at its proximal point d, as seen from d = 0: T3's ridge for its envelope is `kappa` again.
 
-    `along` is the measure of d (`spectral_measure` with the matrix there), `loss` the loss there. As its gradient is -kappa d, the
-    quadratic's at d = 0 is -(H + kappa) d, and its value there loss + kappa |d|^2 + d'Hd / 2.
+    `along` is the measure of d (`spectral_measure` with the matrix at d), `loss` the loss at d. Since the loss's gradient at d is -kappa d,
+    the quadratic's gradient at d = 0 is -(H + kappa) d, and its value there loss + kappa |d|^2 + d'Hd / 2.
     """
-    of_d = weighted_spectrum(along, loss, ceiling)
+    of_d = gradient_spectrum_of(along, loss, ceiling)
     lam, squares = of_d.eigenvalues, of_d.projections
     return GradientSpectrum(lam, (lam + kappa) ** 2 * squares, loss + float(((kappa + lam / 2) * squares).sum()), ceiling)
 
 
 @dataclass(frozen=True)
-class PlacedDrop:
-    """What the quadratic loses in one given subspace."""
+class SubspaceDrop:
+    """The quadratic's drop of loss in one given subspace."""
 
-    drop: float  # a lower bound, which the minimum exceeds by about residual^2 of it
+    drop: float  # a lower bound; the exact drop is larger by about residual^2 of it
     residual: float  # |g - Hx| / |g|
     products: int
 
 
-def placed_drop(operator: LinearOperator, gradient: Tensor, steps: int) -> PlacedDrop:
-    """g_S'(H_SS)^-1 g_S / 2 by at most `steps` of conjugate gradients, from H_SS as an operator and g_S, shape (k,).
+def subspace_drop(operator: LinearOperator, gradient: Tensor, max_iter: int) -> SubspaceDrop:
+    """Return g_S'(H_SS)^-1 g_S / 2 by at most `max_iter` >= 1 conjugate-gradient steps, from H_SS as an operator and g_S (k,).
 
-    With H semidefinite and g in its range, as for a Gauss-Newton matrix, a singular H_SS is no obstacle. Exact for the quadratic model of
-    that placement; a product a step, and one to check. Raises ValueError for steps < 1.
+    The result is exact for the quadratic in the subspace S of this placement. H_SS may be singular if H is semidefinite and g in its range,
+    as for a Gauss-Newton matrix. A step costs one product, the final check one more. Raises ValueError for max_iter < 1.
     """
-    if steps < 1:
-        raise ValueError(f"conjugate gradients need at least one step, got {steps}")
+    if max_iter < 1:
+        raise ValueError(f"conjugate gradients need max_iter >= 1, got {max_iter}")
     g = gradient.detach().double().cpu().numpy()
     if not (g @ g) > 0:
-        return PlacedDrop(0.0, 0.0, 0)
-    made = [0]
+        return SubspaceDrop(0.0, 0.0, 0)
+    iterations = 0
 
     def count(_: Any) -> None:
-        made[0] += 1
+        nonlocal iterations
+        iterations += 1
 
     matrix = to_scipy(operator)
-    x, _ = cast(Any, scipy.sparse.linalg).cg(matrix, g, rtol=RESIDUAL, maxiter=steps, callback=count)
+    x, _ = cast(Any, scipy.sparse.linalg).cg(matrix, g, rtol=RESIDUAL, maxiter=max_iter, callback=count)
     image = operator.matvec(torch.as_tensor(x).to(device=operator.device, dtype=operator.dtype)).double().cpu().numpy()
-    rest = g - image
-    return PlacedDrop(float(g @ x - x @ image / 2), math.sqrt(float(rest @ rest) / float(g @ g)), made[0] + 1)
+    residual = g - image
+    return SubspaceDrop(float(g @ x - x @ image / 2), math.sqrt(float(residual @ residual) / float(g @ g)), iterations + 1)

@@ -1,8 +1,8 @@
-"""The loss of a linearised model: outputs f(z0) + J (z - z0), whatever the criterion (theory.md, T2 and the dual form).
+"""The loss of a linearised model, whatever the criterion: outputs f(z0) + J (z - z0).
 
-It is convex in z where the criterion is convex in the outputs, so its proximal path is easy to follow where the model's own is not, and a
-random subspace reaches what its Moreau envelope says. `landscape.prediction.linearised_classifier` has the same from a Gram matrix, where
-there is one.
+It is convex in z if the criterion is convex in the outputs, so its proximal path is easier to follow than the model's own, and the best
+loss in a random subspace is its Moreau envelope. `landscape.prediction.linearised_classifier` does the same from a Gram matrix, if there is
+one.
 """
 
 from collections.abc import Callable
@@ -11,54 +11,54 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from landscape.curvature import MEMORY, Batch, Graphs, Objective, jvp, leaf, vjp
+from landscape.curvature import GRAPH_MEMORY, Batch, KeptGraphs, Objective, jvp, leaf, vjp
 
-Map = Callable[[Tensor], Tensor]
-Graph = tuple[Tensor, Map, Map]  # outputs at z0, v -> J v, u -> J' u of a batch
+LinearMap = Callable[[Tensor], Tensor]
+Graph = tuple[Tensor, LinearMap, LinearMap]  # outputs at z0, v -> J v, u -> J' u of a batch
 
 
-class Tangent(Objective[Batch]):
-    """The objective whose outputs are those of `objective` linearised at z0, (k,); a Gauss-Newton matrix of it is J' M J with J at z0.
+class LinearisedObjective(Objective[Batch]):
+    """The objective whose outputs are those of `objective` linearised at z0 (k,); its Gauss-Newton matrix is J' M J with J at z0.
 
-    Its loss and gradient take a product with J and one with J', on graphs that are kept in up to `memory` bytes (the last one always).
-    While it is asked, the model's weights must stay as they are; `release` it (or leave its block) before they change.
+    Loss and gradient take one product with J and one with J', on graphs that are kept in up to `memory` bytes (the last one always). The
+    model's weights must not change meanwhile: call `release` (or leave the `with` block) before they do.
     """
 
-    def __init__(self, objective: Objective[Batch], z0: Tensor, *, memory: float = MEMORY) -> None:
+    def __init__(self, objective: Objective[Batch], z0: Tensor, *, memory: float = GRAPH_MEMORY) -> None:
         super().__init__(
             self._linearised, objective.criterion, objective.batches, objective.size, objective.dtype, objective.device, objective.total
         )
         self.objective, self.z0 = objective, objective.vector(z0, "z0").clone()
         self._numbers = {id(batch): number for number, batch in enumerate(self.batches)}
-        self._graphs = Graphs(self._graph, memory, objective.batches)
+        self._graphs = KeptGraphs(self._graph, memory, objective.batches)
         self._recent: tuple[int, Graph] | None = None
 
-    def __enter__(self) -> "Tangent[Batch]":
+    def __enter__(self) -> "LinearisedObjective[Batch]":
         return self
 
     def __exit__(self, *_: object) -> None:
         self.release()
 
     def release(self) -> None:
-        """Drop the kept graphs; the next call builds them anew."""
+        """Drop the kept graphs; the next call builds them again."""
         self._graphs.release()
         self._recent = None
 
     def _linearised(self, z: Tensor, batch: Batch) -> Tensor:
         number = self._numbers[id(batch)]
-        outputs, _, _ = self._of(number)
+        outputs, _, _ = self._graph_of(number)
 
-        # Asked by number each time: whoever keeps the result holds no graph that this refused to keep.
-        def forth(v: Tensor) -> Tensor:
-            return self._of(number)[1](v)
+        # Each map asks for the graph by its number, so the result does not keep alive a graph that memory did not allow to keep.
+        def jacobian(v: Tensor) -> Tensor:
+            return self._graph_of(number)[1](v)
 
-        def back(u: Tensor) -> Tensor:
-            return self._of(number)[2](u)
+        def transposed(u: Tensor) -> Tensor:
+            return self._graph_of(number)[2](u)
 
-        return outputs + _product(z - self.z0, forth, back)
+        return outputs + _product(z - self.z0, jacobian, transposed)
 
-    def _of(self, number: int) -> Graph:
-        """That of a batch. The one asked for last stays until another is: a gradient asks three times."""
+    def _graph_of(self, number: int) -> Graph:
+        """Return the graph of a batch. The last graph stays until another is needed: a gradient needs it three times."""
         if self._recent is None or self._recent[0] != number:
             self._recent = None  # freed before the next is built
             self._recent = number, self._graphs.of(number)
@@ -72,18 +72,18 @@ class Tangent(Objective[Batch]):
 
 
 class _Product(torch.autograd.Function):
-    """v -> A v, and its derivative u -> A' u the same way round: so it can be differentiated any number of times."""
+    """v -> A v with derivative u -> A' u, which is again a `_Product`: it can be differentiated any number of times."""
 
     @staticmethod
-    def forward(ctx: Any, v: Tensor, forth: Map, back: Map) -> Tensor:
-        ctx.maps = forth, back
-        return forth(v)
+    def forward(ctx: Any, v: Tensor, forward_map: LinearMap, adjoint: LinearMap) -> Tensor:
+        ctx.maps = forward_map, adjoint
+        return forward_map(v)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
-        forth, back = ctx.maps
-        return _product(grads[0], back, forth), None, None
+        forward_map, adjoint = ctx.maps
+        return _product(grads[0], adjoint, forward_map), None, None
 
 
-def _product(v: Tensor, forth: Map, back: Map) -> Tensor:
-    return cast(Tensor, cast(Any, _Product).apply(v, forth, back))
+def _product(v: Tensor, forward_map: LinearMap, adjoint: LinearMap) -> Tensor:
+    return cast(Tensor, cast(Any, _Product).apply(v, forward_map, adjoint))

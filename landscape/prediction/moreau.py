@@ -1,8 +1,10 @@
-"""The Moreau path of the linearised model, and the thresholds k read off it (theory.md, T2): for losses that are no quadratics.
+"""The Moreau path of the linearised classifier, and the threshold k* on it (T2), for losses that are not quadratic.
 
-The best loss in a random k-dimensional subspace is the Moreau envelope min_d { L(d) + kappa |d|^2 / 2 } at the ridge kappa(k), and
-of a quadratic k = N_eff(kappa). Which curvature N_eff takes elsewhere is a choice: m0 that at d = 0, m1 that at the proximal point, and
-gm = sqrt(m0 m1) between. The target is compared with the envelope, its penalty included, not with the loss at the proximal point.
+The best loss in a random k-dimensional subspace is the Moreau envelope M(kappa) = min over d of L(d) + kappa |d|^2 / 2 at the ridge
+kappa(k) with N_eff(kappa) = k; for a quadratic this is T1 exactly. The curvature in N_eff is a choice for other losses: m0 takes the
+Gauss-Newton matrix at d = 0, m1 that at the proximal point, and gm = sqrt(m0 m1). The target is compared with the envelope, penalty
+included, not with the loss at the proximal point. Use it for label words, where the Gram matrix fits in memory (n (C - 1) up to some
+thousands); the path of the model itself is `landscape.prediction.proximal`.
 """
 
 import math
@@ -14,31 +16,31 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from landscape.numerics import FloatArray, IntArray, root
-from landscape.prediction.linearised_classifier import Linearised
-from landscape.prediction.quadratic import CEILING_SHARE, SMALLEST_RIDGE, ExampleInterval, jackknife, n_eff
-from landscape.spectra import GradientSpectrum, gradient_spectrum, subset
+from landscape.numerics import FloatArray, IntArray, find_root
+from landscape.prediction.linearised_classifier import LinearisedClassifier
+from landscape.prediction.quadratic import CEILING_SHARE, SMALLEST_RIDGE, ExampleInterval, example_interval, n_eff
+from landscape.spectra import GradientSpectrum, gradient_spectrum, subset_of_examples
 
-DOWN = 4.0  # by which kappa falls from one proximal point to the next, each found from the one before
+RIDGE_FACTOR = 4.0  # by which kappa falls from one proximal point to the next, which starts from it
 
 
 @dataclass(frozen=True)
-class PathPoint:
-    """The proximal point at `kappa` of a linearised model."""
+class MoreauPoint:
+    """The proximal point argmin L(w) + kappa |w|^2 / 2 of a linearised classifier."""
 
-    model: Linearised
+    model: LinearisedClassifier
     kappa: float
-    w: FloatArray  # (r,) where it is, in the coordinates of `model`
-    loss: float  # there, without the penalty
+    w: FloatArray  # (r,) in the coordinates of `model`
+    loss: float  # L(w), without the penalty
 
     @property
     def envelope(self) -> float:
-        """The loss with the penalty: the best that a random subspace of dimension k(kappa) is expected to reach."""
+        """The loss with the penalty: the expected best loss in a random subspace of dimension k(kappa)."""
         return self.loss + self.kappa / 2 * float(self.w @ self.w)
 
     @cached_property
     def m0(self) -> float:
-        """N_eff(kappa) with the Gauss-Newton matrix at d = 0."""
+        """N_eff(kappa) with the Gauss-Newton matrix at w = 0."""
         model = self.model
         return n_eff(gradient_spectrum(model.gram, model.logits, model.labels).eigenvalues, self.kappa)
 
@@ -54,58 +56,57 @@ class PathPoint:
 
     @cached_property
     def quadratic(self) -> GradientSpectrum:
-        """The quadratic that touches the loss at the proximal point: T3's ridge on it is `kappa` again, and its threshold m1."""
+        """The quadratic tangent to the loss at the proximal point: T3's ridge on it is `kappa` again, and its threshold m1."""
         model = self.model
-        return gradient_spectrum(model.gram, model.logits, model.labels, model.moved(self.w))
+        return gradient_spectrum(model.gram, model.logits, model.labels, model.logits_at(self.w))
 
 
 @dataclass(frozen=True)
-class PathPrediction:
-    """A threshold predicted along the path; `point` is None where there is no solution, and k not to be trusted where censored."""
+class MoreauPrediction:
+    """A threshold predicted along the path. `point` is None if there is no solution; k is a bound if censored."""
 
-    point: PathPoint | None
+    point: MoreauPoint | None
     censored: Literal["above", "below"] | None
     rank_ceiling: int
-    reason: str  # of the censoring, with its numbers
+    reason: str  # of the censoring, with its numbers; empty if there is none
 
     @property
     def k(self) -> float | None:
-        """The point's gm."""
+        """The point's gm, None without a point."""
         return self.point.gm if self.point else None
 
 
-def predict_on_path(gram: npt.ArrayLike, logits: npt.ArrayLike, labels: npt.ArrayLike, target: float) -> PathPrediction:
-    """The point of the path whose envelope is the absolute loss `target`; arguments as for `gradient_spectrum`.
+def predict_on_path(gram: npt.ArrayLike, logits: npt.ArrayLike, labels: npt.ArrayLike, target: float) -> MoreauPrediction:
+    """Return the point of the path whose envelope is the absolute loss `target`; arguments as for `gradient_spectrum`.
 
-    Censored "below" at target >= L0; "above" where no ridge that is more than rounding reaches it (no point), and where k is over
-    0.3 rank_ceiling.
+    Censored "below" at target >= L0; "above" if no ridge above rounding reaches the target (no point), and if k > 0.3 rank_ceiling.
     """
-    model = Linearised(gram, logits, labels)
+    model = LinearisedClassifier(gram, logits, labels)
     ceiling, initial = len(model.gram), model.loss(np.zeros(model.size))
     if not target < initial:
-        return PathPrediction(None, "below", ceiling, f"target {target:.6g} >= initial loss {initial:.6g}")
-    above: PathPoint | None = None
-    lowest: PathPoint | None = None
-    for point in _falling(model, initial - target):
+        return MoreauPrediction(None, "below", ceiling, f"target {target:.6g} >= initial loss {initial:.6g}")
+    above: MoreauPoint | None = None
+    lowest: MoreauPoint | None = None
+    for point in _descend(model, initial - target):
         lowest = point
         if point.envelope <= target:
             break
         above = point
     if lowest is None or lowest.envelope > target:
         reached = initial if lowest is None else lowest.envelope
-        return PathPrediction(None, "above", ceiling, f"target {target:.6g} < {reached:.6g}, what the linearised model reaches")
-    found = _between(above, lowest, target) if above else lowest
-    if found.gm > CEILING_SHARE * ceiling:
-        reason = f"k = {found.gm:.4g} > {CEILING_SHARE} x rank ceiling {ceiling}: more examples are needed"
-        return PathPrediction(found, "above", ceiling, reason)
-    return PathPrediction(found, None, ceiling, "")
+        return MoreauPrediction(None, "above", ceiling, f"target {target:.6g} < {reached:.6g}, what the linearised model reaches")
+    point = _between(above, lowest, target) if above else lowest
+    if point.gm > CEILING_SHARE * ceiling:
+        reason = f"k = {point.gm:.4g} > {CEILING_SHARE} x rank ceiling {ceiling}: more examples are needed"
+        return MoreauPrediction(point, "above", ceiling, reason)
+    return MoreauPrediction(point, None, ceiling, "")
 
 
-def moreau_path(gram: npt.ArrayLike, logits: npt.ArrayLike, labels: npt.ArrayLike, lowest: float) -> list[PathPoint]:
-    """Points of falling kappa, a factor 2 apart, from next to the initial loss until the envelope is below `lowest` > 0."""
-    model = Linearised(gram, logits, labels)
-    initial, points = model.loss(np.zeros(model.size)), list[PathPoint]()
-    for point in _falling(model, 0.02 * initial, 2.0):
+def moreau_path(gram: npt.ArrayLike, logits: npt.ArrayLike, labels: npt.ArrayLike, lowest: float) -> list[MoreauPoint]:
+    """Return points of falling kappa, a factor 2 apart, from just below the initial loss until the envelope is below `lowest` > 0."""
+    model = LinearisedClassifier(gram, logits, labels)
+    initial, points = model.loss(np.zeros(model.size)), list[MoreauPoint]()
+    for point in _descend(model, 0.02 * initial, 2.0):
         points.append(point)
         if point.envelope < lowest:
             break
@@ -114,45 +115,47 @@ def moreau_path(gram: npt.ArrayLike, logits: npt.ArrayLike, labels: npt.ArrayLik
 
 def predict_on_path_with_interval(
     gram: npt.ArrayLike, logits: npt.ArrayLike, labels: npt.ArrayLike, target: float, *, resamples: int = 40, seed: int = 0
-) -> tuple[PathPrediction, ExampleInterval]:
-    """The same with the 95 % jackknife interval over examples of `predict_with_interval`, for n >= 4 examples."""
-    found, n = predict_on_path(gram, logits, labels, target), len(np.asarray(labels))
+) -> tuple[MoreauPrediction, ExampleInterval]:
+    """Return `predict_on_path` with the 95 % jackknife interval over examples of `predict_with_interval`, for n >= 4 examples."""
+    prediction, n = predict_on_path(gram, logits, labels, target), len(np.asarray(labels))
     if n < 4 or resamples < 2:
         raise ValueError(f"an interval needs at least 4 examples and 2 resamples, got {n} and {resamples}")
-    if found.k is None:
-        return found, ExampleInterval(None, None, None)
-    whole = gradient_spectrum(gram, logits, labels)
+    if prediction.k is None:
+        return prediction, ExampleInterval(None, None, None)
+    full = gradient_spectrum(gram, logits, labels)
 
     def k_of(examples: IntArray) -> float | None:
-        part = subset(gram, logits, labels, examples)
-        return predict_on_path(*part, target / whole.loss * gradient_spectrum(*part).loss).k
+        part = subset_of_examples(gram, logits, labels, examples)
+        return predict_on_path(*part, target / full.loss * gradient_spectrum(*part).loss).k
 
-    return found, jackknife(k_of, found.k, n, resamples=resamples, seed=seed)
+    return prediction, example_interval(k_of, prediction.k, n, resamples=resamples, seed=seed)
 
 
-def _falling(model: Linearised, gap: float, factor: float = DOWN) -> Iterator[PathPoint]:
-    """Proximal points from a ridge whose envelope is at most `gap` below the initial loss on, each found from the one before."""
+def _descend(model: LinearisedClassifier, gap: float, factor: float = RIDGE_FACTOR) -> Iterator[MoreauPoint]:
+    """Yield proximal points of falling ridge, the first with an envelope at most `gap` below the initial loss; each starts from
+    the last.
+    """
     if model.size == 0:
         return
     w = np.zeros(model.size)
-    here = model.at(w)
-    smallest = SMALLEST_RIDGE * float(np.linalg.eigvalsh(here.hessian)[-1])
+    initial = model.at(w)
+    smallest = SMALLEST_RIDGE * float(np.linalg.eigvalsh(initial.hessian)[-1])
     # By convexity the envelope is at least L0 - |g|^2 / (2 kappa).
-    kappa = float(here.gradient @ here.gradient) / (2 * gap)
+    kappa = float(initial.gradient @ initial.gradient) / (2 * gap)
     while kappa > smallest:
         w = model.proximal(kappa, start=w)
-        yield PathPoint(model, kappa, w, model.loss(w))
+        yield MoreauPoint(model, kappa, w, model.loss(w))
         kappa /= factor
 
 
-def _between(above: PathPoint, below: PathPoint, target: float) -> PathPoint:
-    """The point between two whose envelope is `target`: the envelope rises with kappa."""
+def _between(above: MoreauPoint, below: MoreauPoint, target: float) -> MoreauPoint:
+    """Return the point between two whose envelope is `target`; the envelope rises with kappa."""
     last = below
 
-    def at(kappa: float) -> PathPoint:
+    def at(kappa: float) -> MoreauPoint:
         nonlocal last
         w = last.model.proximal(kappa, start=last.w)
-        last = PathPoint(last.model, kappa, w, last.model.loss(w))
+        last = MoreauPoint(last.model, kappa, w, last.model.loss(w))
         return last
 
-    return at(root(lambda kappa: at(kappa).envelope - target, below.kappa, above.kappa, 1e-10))
+    return at(find_root(lambda kappa: at(kappa).envelope - target, below.kappa, above.kappa, 1e-10))

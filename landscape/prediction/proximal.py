@@ -1,106 +1,104 @@
-"""The Moreau path of any loss: proximal points of falling kappa, each found from the one before (theory.md, T2).
+"""The Moreau path of any loss: proximal points argmin loss(d) + kappa |d|^2 / 2 of falling kappa, each found from the one before.
 
-What `landscape.prediction.moreau` has in closed form of a linearised model, this follows on the loss itself, by L-BFGS in all coordinates.
-It
-takes gradients alone, as many as a short training run.
+`landscape.prediction.moreau` follows the path of a linearised classifier from its Gram matrix; this module follows it on the loss itself,
+by L-BFGS in all D coordinates. It needs gradients alone, as many as a short training run, and 16 D bytes per pair of L-BFGS's history.
+
+This differs from a textbook continuation in:
+1. The ridge falls, so each search starts from the solution of a more penalised problem.
+2. If the loss is not convex, the path is then retraced from its end, since a rising ridge keeps valleys that a falling one finds late.
+3. A search ends at a relative gradient of 0.1: the envelope's error is of second order in it.
 """
-
-from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
-import scipy.optimize  # pyright: ignore[reportMissingTypeStubs]
 import torch
 from torch import Tensor
 
 from landscape.curvature import Objective
+from landscape.numerics import FloatArray, lbfgs, lbfgs_history
 
-DOWN = 4.0  # by which kappa falls from one point to the next
-FIRST_GAIN = 0.02  # of the initial loss: a quadratic's first point gains at most this
-CLOSE = 0.1  # of kappa |d|, within which the gradient of loss and penalty must vanish: the envelope errs by its square
-LOOSE = 0.5  # within which a convex path's last point counts
-MOST_STEPS = 150  # of L-BFGS a point, unless told
-PAIRS, FEWEST = 100, 20  # of steps and gradients that L-BFGS keeps: with few the far points take 3 times as long
-ROOM = 2**30  # bytes for them, where that leaves more than the fewest
-MOST_POINTS = 16
+RIDGE_FACTOR = 4.0  # by which kappa falls from one point to the next
+FIRST_GAIN = 0.02  # share of the initial loss that a quadratic's first point gains, at most
+TOLERANCE = 0.1  # |gradient + kappa d| / (kappa |d|) at which a point has converged: the envelope errs by its square
+LOOSE_TOLERANCE = 0.5  # at which the last point of a convex path is accepted
+MAX_ITER = 150  # L-BFGS iterations per point, by default
+MAX_POINTS = 16
 
 
 @dataclass(frozen=True)
 class ProximalPoint:
-    """min over d of loss(d) + kappa |d|^2 / 2, as far as L-BFGS came."""
+    """An approximate minimiser d of loss(origin + d) + kappa |d|^2 / 2."""
 
     kappa: float
-    d: Tensor  # (D,) where it is, from where the path began
-    loss: float  # there, without the penalty
+    d: Tensor  # (D,), from the path's origin
+    loss: float  # at the point, without the penalty
     residual: float  # |gradient + kappa d| / (kappa |d|)
-    gradients: int  # of the whole loss that it took
+    gradients: int  # gradients of the whole loss that it took
 
     @property
     def envelope(self) -> float:
-        """The loss with the penalty: the best that a random subspace of dimension k(kappa) is expected to reach."""
+        """The loss with the penalty: the expected best loss in a random subspace of dimension k(kappa)."""
         return self.loss + self.kappa / 2 * float(self.d.double().square().sum())
 
 
 def proximal_path(
-    objective: Objective[Any], lowest: float, origin: Tensor | None = None, steps: int = MOST_STEPS, convex: bool = False
+    objective: Objective[Any], lowest: float, origin: Tensor | None = None, max_iter: int = MAX_ITER, convex: bool = False
 ) -> list[ProximalPoint]:
-    """Points of the path from `origin` (D,), by default 0, until the envelope is below the absolute loss `lowest`, at most MOST_POINTS.
+    """Return points of the path from `origin` (D,), 0 by default, until the envelope is below the absolute loss `lowest`; at most 16.
 
-    kappa begins where a quadratic would gain FIRST_GAIN of the loss, |g|^2 / (2 FIRST_GAIN L0), and falls by DOWN a point, each of which
-    takes at most `steps` of L-BFGS. Where the loss is not `convex` a falling ridge finds a valley late that a rising one keeps: so the
-    way is gone back from the last point as far as that gives lower envelopes; `gradients` count both ways. Where it is, the path ends
-    where L-BFGS comes no further: such a point's envelope is too high by residual^2 of its penalty at most, and is left out where that
-    is over LOOSE^2. No points where the gradient at the origin is zero. Raises ValueError where loss or
-    gradient there is no finite number.
+    kappa begins at |g|^2 / (2 * 0.02 L0), where a quadratic gains 2 % of the loss, and falls by a factor 4 per point. A point takes at most
+    `max_iter` L-BFGS iterations. Unless the loss is `convex`, the path is retraced from its last point as far as that lowers envelopes;
+    `gradients` count both directions. A convex path ends at the first point that does not converge; its envelope is too high by at most
+    residual^2 of its penalty, and it is dropped if the residual is over 0.5. The list is empty if the gradient at the origin is zero.
+    Raises ValueError if loss or gradient at the origin is not finite.
     """
     origin = torch.zeros(objective.size, dtype=objective.dtype, device=objective.device) if origin is None else origin
     initial, gradient = objective.loss_and_gradient(origin)
-    steepness = float(gradient.double().square().sum())
-    if not (math.isfinite(initial) and math.isfinite(steepness)):
-        raise ValueError(f"loss {initial} and gradient^2 {steepness} where the path begins are not both finite")
-    kappa, d, points = steepness / (2 * FIRST_GAIN * abs(initial)), torch.zeros_like(origin), list[ProximalPoint]()
-    while steepness > 0 and len(points) < MOST_POINTS and (not points or points[-1].envelope >= lowest):
-        points.append(proximal_point(objective, kappa, origin, d, steps))
-        kappa, d = kappa / DOWN, points[-1].d
-        if convex and points[-1].residual > CLOSE:
-            return points if points[-1].residual <= LOOSE else points[:-1]
-    return points if convex else _back(objective, points, origin, steps)
+    squared_gradient = float(gradient.double().square().sum())
+    if not (math.isfinite(initial) and math.isfinite(squared_gradient)):
+        raise ValueError(f"loss and gradient must be finite at the path's origin, got {initial} and |g|^2 = {squared_gradient}")
+    kappa, d, points = squared_gradient / (2 * FIRST_GAIN * abs(initial)), torch.zeros_like(origin), list[ProximalPoint]()
+    while squared_gradient > 0 and len(points) < MAX_POINTS and (not points or points[-1].envelope >= lowest):
+        points.append(proximal_point(objective, kappa, origin, d, max_iter))
+        kappa, d = kappa / RIDGE_FACTOR, points[-1].d
+        if convex and points[-1].residual > TOLERANCE:
+            return points if points[-1].residual <= LOOSE_TOLERANCE else points[:-1]
+    return points if convex else _retraced(objective, points, origin, max_iter)
 
 
-def _back(objective: Objective[Any], points: list[ProximalPoint], origin: Tensor, steps: int) -> list[ProximalPoint]:
+def _retraced(objective: Objective[Any], points: list[ProximalPoint], origin: Tensor, max_iter: int) -> list[ProximalPoint]:
+    """Return the path with points replaced, from its end backwards, while searches from the next point find lower envelopes."""
     points = list(points)
     for i in reversed(range(len(points) - 1)):
-        back = proximal_point(objective, points[i].kappa, origin, points[i + 1].d, steps)
-        spent = points[i].gradients + back.gradients
-        better = back.envelope < points[i].envelope
-        points[i] = replace(back if better else points[i], gradients=spent)
+        retraced = proximal_point(objective, points[i].kappa, origin, points[i + 1].d, max_iter)
+        gradients = points[i].gradients + retraced.gradients
+        better = retraced.envelope < points[i].envelope
+        points[i] = replace(retraced if better else points[i], gradients=gradients)
         if not better:
             break
     return points
 
 
-def proximal_point(objective: Objective[Any], kappa: float, origin: Tensor, start: Tensor, steps: int = MOST_STEPS) -> ProximalPoint:
-    """The point at `kappa` > 0, looked for from d = `start` (D,); of a loss that is not convex, one near it."""
-    made, slope = 0, np.zeros(0)
+def proximal_point(objective: Objective[Any], kappa: float, origin: Tensor, start: Tensor, max_iter: int = MAX_ITER) -> ProximalPoint:
+    """Return the point at `kappa` > 0 that at most `max_iter` L-BFGS iterations find from d = `start` (D,); a local one if not convex."""
+    evaluations, slope = 0, np.zeros(0)
 
-    def penalised(x: np.ndarray) -> tuple[float, np.ndarray]:
-        nonlocal made, slope
+    def penalised(x: FloatArray) -> tuple[float, FloatArray]:
+        nonlocal evaluations, slope
         loss, gradient = objective.loss_and_gradient(origin + torch.as_tensor(x).to(origin))
-        made, slope = made + 1, gradient.double().cpu().numpy() + kappa * x
+        evaluations, slope = evaluations + 1, gradient.double().cpu().numpy() + kappa * x
         return loss + kappa / 2 * float(x @ x), slope
 
-    def residual(x: np.ndarray) -> float:
+    def residual(x: FloatArray) -> float:
         return float(np.linalg.norm(slope)) / max(kappa * float(np.linalg.norm(x)), np.finfo(float).tiny)
 
-    def enough(intermediate_result: Any) -> None:
-        if residual(intermediate_result.x) < CLOSE:
-            raise StopIteration
+    def converged(x: FloatArray) -> bool:
+        return residual(x) < TOLERANCE
 
-    options = {"maxiter": steps, "maxcor": max(FEWEST, min(PAIRS, ROOM // (16 * objective.size))), "ftol": 0.0, "gtol": 0.0}
-    x = start.double().cpu().numpy()
-    x = cast(Any, scipy.optimize).minimize(penalised, x, jac=True, method="L-BFGS-B", callback=enough, options=options).x
-    value, _ = penalised(x)  # whatever the line search looked at last
-    return ProximalPoint(kappa, torch.as_tensor(x).to(origin), value - kappa / 2 * float(x @ x), residual(x), made)
+    history = lbfgs_history(objective.size)
+    x = lbfgs(penalised, start.double().cpu().numpy(), history=history, stop=converged, maxiter=max_iter, ftol=0.0, gtol=0.0)
+    value, _ = penalised(x)  # the line search may have evaluated another point last
+    return ProximalPoint(kappa, torch.as_tensor(x).to(origin), value - kappa / 2 * float(x @ x), residual(x), evaluations)

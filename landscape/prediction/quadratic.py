@@ -1,8 +1,12 @@
-"""The threshold k* that the quadratic at theta0 predicts: theory.md's T3, and T1's curve of loss against k.
+"""The threshold k* that the quadratic model at theta0 predicts (T3), and its curve of expected loss against k (T1).
 
-A random k-dimensional subspace acts like a ridge kappa(k) with N_eff(kappa) = sum l / (l + kappa) = k (Derezinski et
-al. 2020, arXiv 2006.10653), so the k at which a target loss is reached needs no training: find the ridge that leaves
-the target, read off k.
+The model is L(d) = L0 + g'd + d'Hd / 2 with H >= 0, eigenpairs (l_i, u_i) and c_i = (u_i'g)^2. A random k-dimensional subspace acts like a
+ridge kappa(k) with N_eff(kappa) = sum l_i / (l_i + kappa) = k (Derezinski et al. 2020, arXiv 2006.10653):
+
+    T1: E[min of L over the subspace] = L0 - sum c_i / (l_i + kappa(k)) / 2.
+    T3: kappa* solves sum c_i / (l_i + kappa) = 2 (L0 - target); then k* = N_eff(kappa*).
+
+So the k that reaches a target loss needs no training.
 """
 
 import math
@@ -14,57 +18,60 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from landscape.numerics import FloatArray, IntArray, generator, root
+from landscape.numerics import FloatArray, IntArray, Stream, find_root
 from landscape.spectra import GradientSpectrum, gradient_spectrum, subset_spectrum
 
-# Above this share of the rank ceiling a prediction speaks of the number of examples, not of the model (pitfall 8).
+# Above this share of the rank ceiling a prediction depends on the number of examples, not on the model.
 CEILING_SHARE = 0.3
-# A ridge below this share of the top eigenvalue is rounding: what needs one is out of the quadratic's reach.
+# A ridge below this share of the top eigenvalue is rounding: the quadratic cannot reach a target that needs one.
 SMALLEST_RIDGE = 1e-12
 HALVES = 15  # half-samples behind k_half, a median that need not be precise
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """A predicted threshold; `k` is None where the quadratic has no solution, and not to be trusted where censored."""
+    """A predicted threshold. k is None if the quadratic has no solution, and a bound if censored."""
 
     k: float | None  # N_eff(kappa)
     kappa: float | None
-    censored: Literal["above", "below"] | None  # which side of k the true threshold lies
+    censored: Literal["above", "below"] | None  # on which side of k the true threshold lies
     rank_ceiling: int
-    reason: str  # of the censoring, with its numbers; empty where there is none
+    reason: str  # of the censoring, with its numbers; empty if there is none
 
 
 @dataclass(frozen=True)
 class PredictionInterval:
-    """A prediction with the interval it owes to the choice of examples."""
+    """A prediction with its confidence interval over the choice of examples."""
 
     prediction: Prediction
-    low: float | None  # None where no bound can be given
+    low: float | None  # None if no bound can be given
     high: float | None
     k_half: float | None  # median prediction from half of the examples: far from k means the ceiling binds
 
 
 @dataclass(frozen=True)
 class ExampleInterval:
-    """The same without the prediction."""
+    """The confidence interval of a prediction over the choice of examples."""
 
     low: float | None
     high: float | None
-    k_half: float | None
+    k_half: float | None  # median prediction from half of the examples
 
 
 def predict_threshold(spectrum: GradientSpectrum, target: float) -> Prediction:
-    """k* = N_eff(kappa*), where kappa* solves sum c_i / (l_i + kappa) = 2 (L0 - target) (T3).
+    """Return k* = N_eff(kappa*), where kappa* solves sum c_i / (l_i + kappa) = 2 (L0 - target) (T3).
 
-    target is an absolute loss. Censored "below" at target >= L0, where nothing need be tuned; "above" at a target
-    below the quadratic's minimum (k is None), and where k* > 0.3 rank_ceiling (k is given, as a lower bound).
+    target is an absolute loss. Censored "below" at target >= L0, where nothing need be tuned; "above" at a target below the quadratic's
+    minimum (k is None), and if k* > 0.3 rank_ceiling (k is a lower bound).
     """
     return threshold_by(lambda kappa: n_eff(spectrum.eigenvalues, kappa), spectrum, target)
 
 
 def threshold_by(dimension: Callable[[float], float], spectrum: GradientSpectrum, target: float) -> Prediction:
-    """The same where N_eff(kappa) is `dimension`, and `spectrum` the g-weighted measure alone, from whatever quadrature."""
+    """Return T3's threshold where N_eff(kappa) is `dimension`.
+
+    `spectrum` holds the gradient-weighted measure alone, from whatever quadrature; censored as by `predict_threshold`.
+    """
     ceiling = spectrum.rank_ceiling
     if not target < spectrum.loss:
         return Prediction(None, None, "below", ceiling, f"target {target:.6g} >= initial loss {spectrum.loss:.6g}")
@@ -85,9 +92,9 @@ def threshold_by(dimension: Callable[[float], float], spectrum: GradientSpectrum
 
 
 def expected_loss(spectrum: GradientSpectrum, k: float) -> float:
-    """The expected minimum over a random k-dimensional subspace, k >= 0 (T1): L0 - sum c_i / (l_i + kappa(k)) / 2.
+    """Return the expected minimum over a random k-dimensional subspace, k >= 0: L0 - sum c_i / (l_i + kappa(k)) / 2 (T1).
 
-    The same as L* + (1/2) sum a_i^2 kappa / (l_i + kappa), without dividing by l_i; L* from the rank on.
+    kappa(k) solves N_eff(kappa) = k; at k = 0 the result is L0, at k >= rank the quadratic's minimum.
     """
     if not k >= 0:
         raise ValueError(f"k must be at least 0, got {k}")
@@ -112,41 +119,45 @@ def predict_with_interval(
     seed: int = 0,
     level: float = 0.95,
 ) -> PredictionInterval:
-    """T3 from the dual form, with an interval at `level` over the draw of the n examples, n >= 4.
+    """Return T3's threshold from a Gram matrix, with a confidence interval at `level` over the draw of the n examples, n >= 4.
 
-    gram (m, m), logits (n, C) and labels (n,) as for gradient_spectrum; target is an absolute loss on all examples. A
-    resample keeps the same fraction of its own initial loss. `high` is None where a resample has no solution. Raises
-    what gradient_spectrum raises, and ValueError for n < 4 or resamples < 2.
+    gram (m, m), logits (n, C) and labels (n,) as for `gradient_spectrum`; target is an absolute loss on all examples. A resample keeps the
+    same fraction of its own initial loss. `high` is None if a resample has no solution. `seed` names the resamples. Raises what
+    `gradient_spectrum` raises, and ValueError for n < 4 or resamples < 2.
 
-    Resamples leave out n / 8 examples (the delete-d jackknife, Shao & Wu 1989, doi 10.1214/aos/1176347263). The
-    bootstrap will not do: a repeated example adds no rank, and its log k lay .3-.6 too low. Nor half-samples, too far
-    from n: in 5 simulated designs (32-128 examples, k* 4-23, true standard error .07-.44 of log k) their 95 % intervals
-    covered 80-95 %; those with n / 8 left out 89-99 %, like leave-one-out, whose cost grows with n.
+    This differs from a bootstrap over examples: resamples leave out n / 8 examples (the delete-d jackknife, Shao & Wu 1989, doi
+    10.1214/aos/1176347263). A repeated example adds no rank, so bootstrapped log k lay .3-.6 too low; half-samples are too far from n. In 5
+    simulated designs (32-128 examples, k* 4-23, true standard error .07-.44 of log k) 95 % intervals from half-samples covered 80-95 %;
+    those with n / 8 left out 89-99 %, like leave-one-out, whose cost grows with n.
     """
-    whole = gradient_spectrum(gram, logits, labels)
+    full = gradient_spectrum(gram, logits, labels)
     n = len(np.asarray(labels))
     if n < 4 or resamples < 2:
         raise ValueError(f"an interval needs at least 4 examples and 2 resamples, got {n} and {resamples}")
-    prediction = predict_threshold(whole, target)
+    prediction = predict_threshold(full, target)
     if prediction.k is None:
         return PredictionInterval(prediction, None, None, None)
 
     def k_of(examples: IntArray) -> float | None:
         part = subset_spectrum(gram, logits, labels, examples)
-        return predict_threshold(part, target / whole.loss * part.loss).k
+        return predict_threshold(part, target / full.loss * part.loss).k
 
-    found = jackknife(k_of, prediction.k, n, resamples=resamples, seed=seed, level=level)
-    return PredictionInterval(prediction, found.low, found.high, found.k_half)
+    interval = example_interval(k_of, prediction.k, n, resamples=resamples, seed=seed, level=level)
+    return PredictionInterval(prediction, interval.low, interval.high, interval.k_half)
 
 
-def jackknife(
+def example_interval(
     k_of: Callable[[IntArray], float | None], k: float, n: int, *, resamples: int, seed: int, level: float = 0.95
 ) -> ExampleInterval:
-    """The interval of a prediction k from n examples, where k_of(examples) is that from some of them; as `predict_with_interval` says."""
+    """Return the delete-d jackknife interval of a prediction k from n examples.
 
-    def log_k(role: str, number: int, kept: int) -> float:
-        found = k_of(generator(seed, f"predict/{role}/{number}").permutation(n)[:kept])
-        return math.inf if found is None else math.log(found)
+    k_of(examples) is the prediction from some of the examples, integers in 0..n - 1, None if it has no solution. See
+    `predict_with_interval`.
+    """
+
+    def log_k(role: str, number: int, size: int) -> float:
+        resampled = k_of(Stream(seed, f"predict/{role}/{number}").permutation(n)[:size])
+        return math.inf if resampled is None else math.log(resampled)
 
     left_out = max(n // 8, 1)
     logs = np.array([log_k("jackknife", number, n - left_out) for number in range(resamples)])
@@ -156,7 +167,7 @@ def jackknife(
 
 
 def _jackknife_bounds(k: float, logs: FloatArray, inflation: float, level: float) -> tuple[float | None, float | None]:
-    """k times and over exp(quantile x standard error), from resampled log k (inf where there is no solution)."""
+    """Return k over and times exp(quantile x standard error), from resampled log k (inf if there is no solution)."""
     solved = logs[np.isfinite(logs)]
     if len(solved) < 2:
         return None, None
@@ -165,13 +176,13 @@ def _jackknife_bounds(k: float, logs: FloatArray, inflation: float, level: float
 
 
 def larsen_threshold(spectrum: GradientSpectrum, target: float) -> float | None:
-    """D - sum r_i^2 / (R^2 + r_i^2) of Larsen et al. 2021 (arXiv 2107.05802), which is N_eff(2 eps / R^2); for comparison with T3.
+    """Return D - sum r_i^2 / (R^2 + r_i^2), r_i^2 = 2 eps / l_i (Larsen et al. 2021, arXiv 2107.05802), for comparison with T3.
 
-    eps = target - L* is what the quadratic's minimum has to spare, R the distance to it; never less than T3's k. None where the
-    target is not above L*, or not below L0.
+    It equals N_eff(2 eps / R^2): eps = target - L* is the slack above the quadratic's minimum L*, R the distance to that minimum. It is
+    never less than T3's k. None if the target is not above L*, or not below L0.
     """
-    there = spectrum.eigenvalues > SMALLEST_RIDGE * float(spectrum.eigenvalues.max())
-    lam, c = spectrum.eigenvalues[there], spectrum.projections[there]
+    positive = spectrum.eigenvalues > SMALLEST_RIDGE * float(spectrum.eigenvalues.max())
+    lam, c = spectrum.eigenvalues[positive], spectrum.projections[positive]
     eps = target - spectrum.loss + float((c / lam).sum()) / 2
     if not (eps > 0 and target < spectrum.loss):
         return None
@@ -179,19 +190,19 @@ def larsen_threshold(spectrum: GradientSpectrum, target: float) -> float | None:
 
 
 def _explained(lam: FloatArray, c: FloatArray, kappa: float) -> float:
-    """g'(H + kappa)^-1 g, twice the drop of loss that the ridge leaves."""
+    """Return g'(H + kappa)^-1 g = sum c_i / (l_i + kappa), twice the drop of loss at this ridge."""
     return float((c / (lam + kappa)).sum())
 
 
 def n_eff(eigenvalues: FloatArray, kappa: float) -> float:
-    """sum l / (l + kappa), kappa > 0, over eigenvalues that are all known."""
+    """Return sum l / (l + kappa), kappa > 0, over all eigenvalues (m,)."""
     return float((eigenvalues / (eigenvalues + kappa)).sum())
 
 
 def _solve(f: Callable[[float], float], low: float, high: float) -> float:
-    """The root of a falling function of kappa; an end where rounding hides the sign change."""
+    """Return the root of a falling function of kappa, or an end if rounding hides the change of sign."""
     if f(low) <= 0:
         return low
     if f(high) >= 0:
         return high
-    return root(f, low, high)
+    return find_root(f, low, high)

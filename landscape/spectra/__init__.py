@@ -1,30 +1,30 @@
-"""Eigenvalues and what follows from them: by Lanczos, by stochastic quadrature, from random probes, or exactly.
+"""Eigenvalues and numbers computed from them: by Lanczos, by stochastic quadrature, from random probes, or exactly.
 
-Everything takes a `LinearOperator`, or the Gram matrix of a classifier's Jacobian.
+Algorithms take a `LinearOperator`, or the Gram matrix of a classifier's Jacobian.
 """
 
 # pyright: reportUnusedImport=false
 
-from landscape.spectra.estimators import diagonal, hutch_plus_plus, hutchinson, squared_frobenius, xtrace
-from landscape.spectra.exact import Spectrum, by_columns, gauss_newton_rows, of_matrix, of_rows, shares
-from landscape.spectra.gram import GradientSpectrum, checked, gradient_spectrum, subset, subset_spectrum
-from landscape.spectra.krylov import ORDERS, Eigenpairs, Tridiagonal, eigenpairs, lanczos, lanczos_many
+from landscape.spectra.estimators import diagonal_estimates, hutch_plus_plus, hutchinson, squared_frobenius, xtrace
+from landscape.spectra.exact import Spectrum, dense_spectrum, gauss_newton_rows, gradient_shares, spectrum_of_matrix, spectrum_of_rows
+from landscape.spectra.gram import GradientSpectrum, gradient_spectrum, subset_of_examples, subset_spectrum, validated
+from landscape.spectra.krylov import SORT_KEYS, Eigenpairs, Tridiagonal, eigenpairs, lanczos, lanczos_many
 from landscape.spectra.quadrature import (
     NOISE,
     Estimate,
     SpectralMeasure,
     decay_exponent,
-    density,
     effective_dimension,
     effective_rank,
+    jackknifed,
     log_determinant,
     mean_of,
     negative_mass,
     outliers,
     participation_ratio,
-    pooled,
-    resolved,
     slq,
+    spectral_density,
     spectral_measure,
     trace,
+    with_quadrature_error,
 )

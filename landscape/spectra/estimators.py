@@ -1,9 +1,9 @@
 """Traces, diagonals and norms from random probes, each with its standard error.
 
-Hutchinson's estimator averages v'Av over random signs v; its terms are independent, so its t-interval is as good as the central
-limit theorem. Hutch++ (Meyer et al. 2021, arXiv 2010.09649) and XTrace (Epperly, Tropp & Webber 2024, arXiv 2301.07825) take
-a low-rank part out first: far more precise where the spectrum decays, but their errors are estimated from few or dependent
-terms.
+Hutchinson's estimator averages v'Av over random signs v; its terms are independent, so its t-interval is as good as the central limit
+theorem. Hutch++ (Meyer et al. 2021, arXiv 2010.09649) and XTrace (Epperly, Tropp & Webber 2024, arXiv 2301.07825) remove a low-rank part
+first: they are far more precise if the spectrum decays, but their errors are estimated from few or dependent terms. For the trace of a
+function of the matrix, or many numbers at once, use `landscape.spectra.quadrature.slq`.
 """
 
 import numpy as np
@@ -11,78 +11,79 @@ import torch
 from torch import Tensor
 
 from landscape.curvature import LinearOperator, matmat
-from landscape.numerics import orthonormal, rademacher
+from landscape.numerics import qr, rademacher
 from landscape.spectra.quadrature import Estimate, mean_of
 
 
 def hutchinson(operator: LinearOperator, probes: int, seed: int = 0) -> Estimate:
-    """The trace from `probes` >= 1 products."""
+    """Return the trace from `probes` >= 1 products: the mean of v'Av over random signs v named by `seed`."""
     v = _signs(operator, probes, seed, "hutchinson")
-    return mean_of(_along(v, matmat(operator, v)))
+    return mean_of(_quadratic_forms(v, matmat(operator, v)))
 
 
 def hutch_plus_plus(operator: LinearOperator, products: int, seed: int = 0) -> Estimate:
-    """The trace from `products` >= 6: a third each for a sketch, its exact trace, and Hutchinson's estimator on the rest."""
+    """Return the trace from `products` >= 6: a third each for a sketch, its exact trace, and Hutchinson's estimator on the rest."""
     third = products // 3
     if third < 2:
         raise ValueError(f"Hutch++ needs at least 6 products, got {products}")
     third = min(third, operator.size)
-    basis, _ = orthonormal(matmat(operator, _signs(operator, third, seed, "sketch")).double())
+    basis, _ = qr(matmat(operator, _signs(operator, third, seed, "sketch")).double())
     exact = float((basis * matmat(operator, basis.to(operator.dtype)).double()).sum())
     v = _signs(operator, third, seed, "hutch++").double()
-    rest = v - basis @ (basis.T @ v)
-    sampled = mean_of(_along(rest, matmat(operator, rest.to(operator.dtype))))
+    complement = v - basis @ (basis.T @ v)
+    sampled = mean_of(_quadratic_forms(complement, matmat(operator, complement.to(operator.dtype))))
     return Estimate(exact + sampled.value, sampled.stderr, sampled.terms)
 
 
 def xtrace(operator: LinearOperator, products: int, seed: int = 0) -> Estimate:
-    """The trace from `products` >= 4, half for a sketch, half for its images; every probe is tested on the sketch of the others.
+    """Return the trace from `products` >= 4: half for a sketch, half for its images; every probe is tested on the sketch of the others.
 
-    The standard error is the authors': it takes the probes' estimates as independent, though they share their sketches,
-    and is too small for it. Over 150 seeds it was .65 to .93 of the true spread (8 and 24 products; eigenvalues in a line and j^-2).
+    The standard error is the authors' formula: it treats the probes' estimates as independent although they share their sketches, and is
+    too small for it. Over 150 seeds it was .65 to .93 of the true spread (8 and 24 products; eigenvalues in a line and j^-2).
     """
     count = min(products // 2, operator.size)
     if count < 2:
         raise ValueError(f"XTrace needs at least 4 products, got {products}")
     probes = _signs(operator, count, seed, "xtrace")
     images = matmat(operator, probes).double()
-    basis, r = orthonormal(images)
+    basis, r = qr(images)
     h = basis.T @ matmat(operator, basis.to(operator.dtype)).double()
-    w, along = basis.T @ probes.double(), (probes.double() * images).sum(0)
+    w, forms = basis.T @ probes.double(), (probes.double() * images).sum(0)
 
     def without(i: int) -> float:
-        """The trace on the sketch of the other probes, and probe i's estimate of what that leaves."""
-        others, _ = orthonormal(r[:, [j for j in range(count) if j != i]])
+        """Return the trace on the sketch of the other probes, plus probe i's estimate of the remainder."""
+        others, _ = qr(r[:, [j for j in range(count) if j != i]])
         projected = others @ (others.T @ w[:, i])
-        rest = along[i] - 2 * projected @ r[:, i] + projected @ h @ projected
-        return float((others * (h @ others)).sum() + rest)
+        remainder = forms[i] - 2 * projected @ r[:, i] + projected @ h @ projected
+        return float((others * (h @ others)).sum() + remainder)
 
     return mean_of([without(i) for i in range(count)])
 
 
-def diagonal(operator: LinearOperator, probes: int, seed: int = 0) -> Tensor:
-    """Independent unbiased estimates of the diagonal, (k, probes) float64, one a product (Bekas et al. 2007): v * Av for signs v.
+def diagonal_estimates(operator: LinearOperator, probes: int, seed: int = 0) -> Tensor:
+    """Return independent unbiased estimates v * Av of the diagonal, (k, probes) float64, one per product (Bekas et al. 2007).
 
-    Their mean and spread are the diagonal's; summed over a block before, those of its trace (`mean_of`).
+    Their mean and spread over probes are the diagonal's. Summed over a block of entries first, they are those of the block's trace
+    (`mean_of`).
     """
     v = _signs(operator, probes, seed, "diagonal")
     return v.double() * matmat(operator, v).double()
 
 
 def squared_frobenius(operator: LinearOperator, probes: int, seed: int = 0) -> Estimate:
-    """|A|_F^2, the sum of the squared eigenvalues, as the mean of |Av|^2 over `probes` >= 1 products."""
+    """Return |A|_F^2, the sum of the squared eigenvalues, as the mean of |Av|^2 over `probes` >= 1 products."""
     images = matmat(operator, _signs(operator, probes, seed, "frobenius"))
-    return mean_of(_along(images, images))
+    return mean_of(_quadratic_forms(images, images))
 
 
 def _signs(operator: LinearOperator, count: int, seed: int, role: str) -> Tensor:
-    """Random signs (k, count); more keep the first ones. ValueError unless count >= 1."""
+    """Return random signs (k, count); a larger count keeps the first ones. Raises ValueError unless count >= 1."""
     if count < 1:
         raise ValueError(f"an estimate needs at least one probe, got {count}")
-    each = [rademacher(seed, f"{role}/{i}", operator.size, operator.dtype, operator.device) for i in range(count)]
-    return torch.stack(each, dim=1)
+    columns = [rademacher(seed, f"{role}/{i}", operator.size, operator.dtype, operator.device) for i in range(count)]
+    return torch.stack(columns, dim=1)
 
 
-def _along(v: Tensor, images: Tensor) -> np.ndarray:
-    """v_i' A v_i, (count,) float64."""
+def _quadratic_forms(v: Tensor, images: Tensor) -> np.ndarray:
+    """Return v_i' A v_i, (count,) float64, from v and its images A v, (k, count) each."""
     return (v.double() * images.double()).sum(0).cpu().numpy()

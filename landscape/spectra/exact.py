@@ -1,7 +1,7 @@
-"""Whole spectra of matrices small enough: by columns, or for a Gauss-Newton matrix from one backward pass a class.
+"""Exact spectra of matrices that are small enough: from k products, or for a Gauss-Newton matrix from one backward pass per class.
 
-With n examples of C classes the Gauss-Newton matrix is A'A with A of n (C - 1) rows, and a row's batch costs one backward pass:
-its spectrum is exact at the price of C - 1 gradients, whatever k is (the dual form of theory.md).
+With n examples of C classes the Gauss-Newton matrix is A'A with A of n (C - 1) rows. Its spectrum costs C - 1 gradients, whatever k is, and
+8 n (C - 1) k bytes. `dense_spectrum` costs k products and 8 k^2 bytes: use it up to k of some thousands, `eigenpairs` and `slq` beyond.
 """
 
 from dataclasses import dataclass
@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from landscape.curvature import LinearOperator, Objective, Progress, Term, derivatives, leaf, to_dense, vjp
+from landscape.curvature import HasRoots, LinearOperator, Objective, Progress, Term, leaf, to_dense, twice_differentiable, vjp
 from landscape.numerics import FloatArray, eigh
 
 
 @dataclass(frozen=True)
 class Spectrum:
-    """All eigenpairs that are not zero by rank, largest first; the other k - n eigenvalues are zero."""
+    """All eigenpairs of non-zero rank, largest first; the other k - n eigenvalues are zero."""
 
     eigenvalues: FloatArray  # (n,) n <= k
     eigenvectors: Tensor  # (k, n) orthonormal
@@ -25,48 +25,50 @@ class Spectrum:
 
     @property
     def all_eigenvalues(self) -> FloatArray:
-        """(k,) largest first, the zeros of rank among them."""
+        """All k eigenvalues (k,), largest first, including the zeros."""
         padded = np.concatenate([self.eigenvalues, np.zeros(self.size - len(self.eigenvalues))])
         return np.sort(padded)[::-1]
 
 
-def by_columns(operator: LinearOperator, progress: Progress | None = None) -> Spectrum:
-    """The whole spectrum of an operator from k products; it is symmetrised, so check its symmetry first."""
-    return of_matrix(to_dense(operator, progress))
+def dense_spectrum(operator: LinearOperator, progress: Progress | None = None) -> Spectrum:
+    """Return the whole spectrum of an operator from k products. The matrix is symmetrised, so check its symmetry first."""
+    return spectrum_of_matrix(to_dense(operator, progress))
 
 
-def of_matrix(matrix: Tensor) -> Spectrum:
-    """The spectrum of the symmetric part of a matrix (k, k), in float64."""
+def spectrum_of_matrix(matrix: Tensor) -> Spectrum:
+    """Return the spectrum of the symmetric part of a matrix (k, k), in float64."""
     matrix = matrix.double()
     values, vectors = eigh((matrix + matrix.T) / 2)
     return Spectrum(values.flip(0).cpu().numpy(), vectors.flip(1), len(matrix))
 
 
-def gauss_newton_rows(objective: Objective[Any], z: Tensor, *, each: bool = True, progress: Progress | None = None) -> Tensor:
-    """A (n (C - 1), k) float64 with A'A the Gauss-Newton matrix at z, for a criterion with `roots` (or ValueError).
+def gauss_newton_rows(objective: Objective[Any], z: Tensor, *, per_example: bool = True, progress: Progress | None = None) -> Tensor:
+    """Return A (n (C - 1), k) float64 with A'A the Gauss-Newton matrix at z (k,).
 
-    With `each`, outputs(z, batch) must also take z of shape (B, k), one equal row an example, so that one backward pass serves
-    a batch; else there is one an example. The rows are of this process's batches, divided by the weight of all.
+    With `per_example`, outputs(z, batch) must also accept z of shape (B, k), one equal row per example, so that one backward pass serves a
+    batch; otherwise there is one pass per example. The rows are those of this process's batches, divided by the total weight of all. Raises
+    ValueError unless the criterion has `roots`.
     """
-    criterion: Any = objective.criterion
-    if not hasattr(criterion, "roots"):
+    if not isinstance(objective.criterion, HasRoots):
         raise ValueError("exact rows need a criterion with `roots`, such as landscape.CrossEntropy")
     z = objective.vector(z, "z")
     rows: list[Tensor] = []
-    mass = torch.zeros((), dtype=torch.float64, device=objective.device)
-    with derivatives():
+    total_weight = torch.zeros((), dtype=torch.float64, device=objective.device)
+    with twice_differentiable():
         for number, batch in enumerate(objective.batches):
-            found, weight = _rows_of(objective, z, batch, each)
-            rows.append(found)
-            mass = mass + weight
+            batch_rows, weight = _rows_of(objective, z, batch, per_example)
+            rows.append(batch_rows)
+            total_weight = total_weight + weight
             if progress:
                 progress(number + 1, len(objective.batches))
-    return torch.cat(rows) / objective.total(mass.reshape(1)).sqrt()
+    return torch.cat(rows) / objective.total(total_weight.reshape(1)).sqrt()
 
 
-def _rows_of(objective: Objective[Any], z: Tensor, batch: Any, each: bool) -> Term:
-    criterion: Any = objective.criterion
-    if each:
+def _rows_of(objective: Objective[Any], z: Tensor, batch: Any, per_example: bool) -> Term:
+    """Return the rows of one batch, before the division by the weights, and the batch's weight."""
+    criterion = objective.criterion
+    assert isinstance(criterion, HasRoots)
+    if per_example:
         with torch.no_grad():
             count = len(objective.outputs(z, batch))
         start = leaf(z.expand(count, -1))
@@ -74,31 +76,31 @@ def _rows_of(objective: Objective[Any], z: Tensor, batch: Any, each: bool) -> Te
         start = leaf(z)
     outputs = objective.outputs(start, batch)
     with torch.no_grad():
-        _, weight = criterion(outputs, batch)
+        _, weight = objective.criterion(outputs, batch)
     roots = criterion.roots(outputs, batch)
-    if each:
-        found = torch.stack([vjp(outputs, start, root, keep=True) for root in roots], dim=1)
+    if per_example:
+        rows = torch.stack([vjp(outputs, start, root, keep=True) for root in roots], dim=1)
     else:
-        found = torch.stack([_row(outputs, start, root, i) for i in range(len(outputs)) for root in roots])
-    return found.detach().double().reshape(-1, objective.size), weight
+        rows = torch.stack([_row(outputs, start, root, i) for i in range(len(outputs)) for root in roots])
+    return rows.detach().double().reshape(-1, objective.size), weight
 
 
 def _row(outputs: Tensor, z: Tensor, root: Tensor, example: int) -> Tensor:
     return vjp(outputs[example], z, root[example], keep=True)
 
 
-def of_rows(rows: Tensor) -> Spectrum:
-    """The spectrum of A'A from A (m, k), by the smaller of A'A and AA'."""
+def spectrum_of_rows(rows: Tensor) -> Spectrum:
+    """Return the spectrum of A'A from A (m, k), through the smaller of A'A and AA'."""
     m, k = rows.shape
     if k <= m:
-        return of_matrix(rows.T @ rows)
+        return spectrum_of_matrix(rows.T @ rows)
     values, vectors = eigh(rows @ rows.T)
     values, vectors = values.flip(0).clamp(min=0), vectors.flip(1)
-    there = values > values[0] * m * torch.finfo(values.dtype).eps
-    values, vectors = values[there], vectors[:, there]
+    positive = values > values[0] * m * torch.finfo(values.dtype).eps
+    values, vectors = values[positive], vectors[:, positive]
     return Spectrum(values.cpu().numpy(), rows.T @ vectors / values.sqrt(), k)
 
 
-def shares(spectrum: Spectrum, g: Tensor) -> FloatArray:
-    """(u_i'g)^2 of every eigenvector, (n,): the g-weighted measure. What |g|^2 has beyond their sum lies in the null space."""
+def gradient_shares(spectrum: Spectrum, g: Tensor) -> FloatArray:
+    """Return (u_i'g)^2 of every eigenvector, (n,): the gradient-weighted measure. The rest of |g|^2 lies in the null space."""
     return ((spectrum.eigenvectors.T @ g.double()) ** 2).cpu().numpy()

@@ -1,8 +1,10 @@
 """Lanczos with full reorthogonalisation, and extreme eigenpairs from it.
 
-Without reorthogonalisation Lanczos returns copies of converged eigenvalues (a peer answers [10, 10, 10, 10, 10] for the
-eigenvalues 10, 9.9, 5, 2.5, 1), so it is always on, and twice ("twice is enough", Parlett 1998, section 6.9). Its cost,
-4 k m multiplications a step, is small beside a Hessian-vector product.
+This differs from the textbook recursion (Golub & Van Loan, Matrix Computations, section 10.3) in:
+1. Every vector is orthogonalised against all previous ones, twice ("twice is enough", Parlett 1998, section 6.9). Without it, Lanczos
+   returns copies of converged eigenvalues. It costs 4 k m multiplications per step, little beside a Hessian-vector product.
+2. Where the Krylov space ends, the recursion can continue from a new random vector, which finds repeated eigenvalues.
+3. Several recursions advance together, so that an operator with `matmat` serves their products in one call.
 """
 
 import math
@@ -16,37 +18,37 @@ import torch
 from torch import Tensor
 
 from landscape.curvature import LinearOperator, Progress, matmat
-from landscape.numerics import FloatArray, eigh, normal, orthonormal
+from landscape.numerics import FloatArray, dot, eigh, norm, normal, qr
 
-Which = Literal["top", "bottom", "magnitude"]
+Which = Literal["LA", "SA", "LM"]  # as in scipy: largest and smallest algebraic, largest magnitude
 
-NEWS = 1e-6  # of the largest eigenvalue: what another round must gain to be worth one more
-ORDERS: dict[str, Callable[[FloatArray], FloatArray]] = {"top": np.negative, "bottom": np.asarray, "magnitude": lambda x: -np.abs(x)}
+MIN_GAIN = 1e-6  # of the largest eigenvalue: what a round must add for another round to follow
+SORT_KEYS: dict[str, Callable[[FloatArray], FloatArray]] = {"LA": np.negative, "SA": np.asarray, "LM": lambda x: -np.abs(x)}
 
 
 @dataclass(frozen=True)
 class Tridiagonal:
-    """A basis V of orthonormal Lanczos vectors and T = V'AV; m <= steps where the Krylov space ended."""
+    """Orthonormal Lanczos vectors V and T = V'AV, m <= steps; m < steps if the Krylov space ended."""
 
     alphas: FloatArray  # (m,) diagonal of T
-    betas: FloatArray  # (m,) betas[j] couples j and j + 1; the last is the norm of what is left over, 0 at a breakdown
+    betas: FloatArray  # (m,) betas[j] couples j and j + 1; the last is the norm of the remainder, 0 at a breakdown
     basis: Tensor  # (k, m)
 
     def with_zero(self) -> "Tridiagonal":
-        """T with one more row, chosen so that zero is an eigenvalue: the Gauss-Radau rule (Golub & Meurant 2010, section 6.2).
+        """Return T extended by one row so that zero is an eigenvalue: the Gauss-Radau rule (Golub & Meurant 2010, section 6.2).
 
-        Of a semidefinite matrix, Gauss and Gauss-Radau bracket the integral of l / (l + kappa), log(l + kappa) and the like.
+        For a semidefinite matrix, Gauss and Gauss-Radau rules bracket the integral of l / (l + kappa), log(l + kappa) and the like.
         """
         last = np.zeros(len(self.alphas))
         last[-1] = self.betas[-1] ** 2
         matrix = np.diag(self.alphas) + np.diag(self.betas[:-1], 1) + np.diag(self.betas[:-1], -1)
         if self.betas[-1] == 0 or np.abs(np.linalg.eigvalsh(matrix)).min() <= np.finfo(float).eps * np.abs(matrix).max():
-            return self  # nothing is left over, or zero is one already
+            return self  # the remainder is zero, or zero is an eigenvalue already
         corner = float(np.linalg.solve(matrix, last)[-1])
         return Tridiagonal(np.append(self.alphas, corner), np.append(self.betas, 0.0), self.basis)
 
     def ritz(self) -> tuple[FloatArray, FloatArray]:
-        """Eigenvalues of T, ascending, (m,) and its eigenvectors by columns, (m, m)."""
+        """Return the eigenvalues of T, ascending (m,), and its eigenvectors by columns (m, m)."""
         # stev (QR) keeps eigenvectors orthogonal where restarts make eigenvalues equal.
         return cast(
             tuple[FloatArray, FloatArray],
@@ -56,25 +58,25 @@ class Tridiagonal:
 
 @dataclass(frozen=True)
 class Eigenpairs:
-    """Approximate eigenpairs, each within its residual of an eigenvalue."""
+    """Approximate eigenpairs; an exact eigenvalue lies within the residual of each."""
 
-    eigenvalues: FloatArray  # (count,) in the order asked for
+    eigenvalues: FloatArray  # (count,) in the order of `which`
     eigenvectors: Tensor  # (k, count), orthonormal
-    residuals: FloatArray  # (count,) |A x - l x|, from products of their own
+    residuals: FloatArray  # (count,) |A x - l x|, from separate products
     products: int  # with the operator, in all
 
 
 class _Recursion:
-    """One Lanczos recursion: ask for `vector`, multiply it, `take` the product; over when `vector` is None.
+    """One Lanczos recursion: multiply `vector` by the operator and `take` the product, until `vector` is None.
 
-    All its vectors are kept orthogonal to those by which the operator is deflated, if it is: normalising a small remainder would blow up
-    what rounding left of them.
+    All vectors are kept orthogonal to those by which the operator is deflated, too: normalising a small remainder would amplify the
+    rounding that is left of them.
     """
 
     def __init__(self, operator: LinearOperator, start: Tensor, steps: int, restart: Callable[[int], Tensor] | None = None) -> None:
         self.steps, self.restart = min(steps, operator.size), restart
-        self.without: Tensor | None = operator.vectors.T if isinstance(operator, Deflated) else None
-        length = _length(start.reshape(-1))
+        self.deflated: Tensor | None = operator.vectors.T if isinstance(operator, Deflated) else None
+        length = norm(start.reshape(-1))
         if self.steps < 1 or start.shape != (operator.size,) or not length > 0:
             raise ValueError(
                 f"lanczos needs steps >= 1 and a nonzero start of shape ({operator.size},), "
@@ -84,27 +86,27 @@ class _Recursion:
         self.rows[0] = start / length
         self.alphas: list[float] = []
         self.betas: list[float] = []
-        self.scale = 0.0  # the largest |A v| so far, a lower bound on |A|: what rounding is relative to
+        self.scale = 0.0  # largest |A v| so far, a lower bound on |A|, to which rounding is relative
         self.vector: Tensor | None = self.rows[0]
 
     def take(self, product: Tensor) -> None:
         step = len(self.alphas)
-        self.alphas.append(_dot(self.rows[step], product))
-        self.scale = max(self.scale, _length(product))
-        rest = self._orthogonal(product, step)
-        self.betas.append(_coupling(rest, self.scale, step))
+        self.alphas.append(dot(self.rows[step], product))
+        self.scale = max(self.scale, norm(product))
+        remainder = self._orthogonal(product, step)
+        self.betas.append(_coupling(remainder, self.scale, step))
         if self.betas[-1] == 0 and self.restart is not None and step + 1 < self.steps:
-            rest = self._orthogonal(self.restart(step).to(self.rows), step)
+            remainder = self._orthogonal(self.restart(step).to(self.rows), step)
         elif self.betas[-1] == 0 or step + 1 == self.steps:
             self.vector = None
             return
-        self.rows[step + 1] = rest / _length(rest)
+        self.rows[step + 1] = remainder / norm(remainder)
         self.vector = self.rows[step + 1]
 
     def _orthogonal(self, vector: Tensor, step: int) -> Tensor:
         for _ in range(2):
-            vector = _less(vector, self.rows[: step + 1])
-            vector = vector if self.without is None else _less(vector, self.without)
+            vector = _minus_projection(vector, self.rows[: step + 1])
+            vector = vector if self.deflated is None else _minus_projection(vector, self.deflated)
         return vector
 
     def result(self) -> Tridiagonal:
@@ -119,28 +121,28 @@ def lanczos(
     restart: Callable[[int], Tensor] | None = None,
     progress: Progress | None = None,
 ) -> Tridiagonal:
-    """Tridiagonalise an operator on the Krylov space of `start`, shape (k,), in at most min(steps, k) products.
+    """Tridiagonalise an operator on the Krylov space of `start` (k,), in at most min(steps, k) products.
 
-    Where the space ends (an invariant subspace), the run stops, or goes on with `restart(step)`, a vector (k,) made
-    orthogonal to all before, so that eigenvalues repeated or not seen by `start` are found. `progress(done, steps)` is
-    called after each product. Raises ValueError for a start of wrong shape or zero, steps < 1, or a product that is not
-    finite. Source: Golub & Van Loan, Matrix Computations, section 10.3.
+    Where the space ends (an invariant subspace), the recursion stops, or continues with restart(step), a vector (k,) made orthogonal to all
+    before: this finds repeated eigenvalues and those orthogonal to `start`. progress(done, steps) is called after each product. Raises
+    ValueError for a start of wrong shape or zero, steps < 1, or a product that is not finite.
     """
     return _together(operator, [_Recursion(operator, start, steps, restart)], progress)[0]
 
 
 def lanczos_many(operator: LinearOperator, starts: Sequence[Tensor], steps: int, *, progress: Progress | None = None) -> list[Tridiagonal]:
-    """One recursion a start, all in step: each takes its product from one `matmat`, which costs less than one by one."""
+    """Return one recursion per start, advanced together: each product comes from one `matmat`, cheaper than one by one."""
     return _together(operator, [_Recursion(operator, start, steps) for start in starts], progress)
 
 
 def _together(operator: LinearOperator, runs: list[_Recursion], progress: Progress | None) -> list[Tridiagonal]:
+    """Advance the recursions together until all are over."""
     done, total = 0, sum(run.steps for run in runs)
-    while going := [run for run in runs if run.vector is not None]:
-        products = matmat(operator, torch.stack([cast(Tensor, run.vector) for run in going], dim=1))
-        for run, product in zip(going, products.T, strict=True):
+    while active := [run for run in runs if run.vector is not None]:
+        products = matmat(operator, torch.stack([cast(Tensor, run.vector) for run in active], dim=1))
+        for run, product in zip(active, products.T, strict=True):
             run.take(product)
-        done += len(going)
+        done += len(active)
         if progress:
             progress(done, total)
     return [run.result() for run in runs]
@@ -151,58 +153,66 @@ def eigenpairs(
     count: int,
     steps: int,
     *,
-    which: Which = "top",
+    which: Which = "LA",
     seed: int = 0,
     rounds: int = 8,
     progress: Progress | None = None,
 ) -> Eigenpairs:
-    """The `count` eigenvalues that are algebraically largest (top), smallest (bottom) or largest in magnitude, in this order.
+    """Return `count` extreme eigenpairs: the algebraically largest ("LA") or smallest ("SA"), or the largest in magnitude ("LM").
 
-    One Krylov space holds one vector of each eigenspace, so a cluster or a repeated eigenvalue needs several: rounds of
-    min(steps, k) products, each from a random start orthogonal to what was found, go on until one adds nothing, or `rounds` are over. A
-    last `count` products give a Rayleigh-Ritz step and true residuals. Exact, in one round, at steps >= k. Starts are named by `seed`.
-    Raises ValueError unless 1 <= count <= min(steps, k).
+    steps is the number of Lanczos steps per round. The cost is at most rounds * steps + count products, and 4 k steps bytes (float32) for
+    the basis. Exact, in one round, at steps >= k. `seed` names the starting vectors; progress(done, total) counts products. Raises
+    ValueError unless 1 <= count <= min(steps, k). For densities and traces use `slq`; for k up to some thousands `dense_spectrum` gives all
+    pairs.
+
+    This differs from scipy's eigsh (implicitly restarted Lanczos) in:
+    1. Each round starts from a random vector orthogonal to the pairs found so far, since one Krylov space holds one vector of each
+       eigenspace; rounds end when one adds nothing.
+    2. A last Rayleigh-Ritz step on `count` products gives residuals that do not rely on the recursion.
     """
     if not 1 <= count <= min(steps, operator.size):
         raise ValueError(f"count must be in 1..{min(steps, operator.size)} (steps {steps}, size {operator.size})")
-    found = torch.zeros((operator.size, 0), dtype=operator.dtype, device=operator.device)
+    basis = torch.zeros((operator.size, 0), dtype=operator.dtype, device=operator.device)
     values, products, scale = np.empty(0), 0, 0.0
     for number in range(rounds):
-        rest = Deflated(operator, found)
+        deflated = Deflated(operator, basis)
 
-        def draw(step: int, number: int = number, rest: Deflated = rest) -> Tensor:
-            return rest.project(normal(seed, f"lanczos/{number}/{step}", operator.size, operator.dtype, operator.device))
+        def draw(step: int, number: int = number, deflated: Deflated = deflated) -> Tensor:
+            return deflated.project(normal(seed, f"lanczos/{number}/{step}", operator.size, operator.dtype, operator.device))
 
-        space = lanczos(rest, draw(-1), min(steps, operator.size - found.shape[1]), restart=draw, progress=_after(products, progress))
+        space = lanczos(deflated, draw(-1), min(steps, operator.size - basis.shape[1]), restart=draw, progress=_after(products, progress))
         products += len(space.alphas)
         ritz, vectors = space.ritz()
         scale = max(scale, float(np.abs(ritz).max()))
         candidates = np.concatenate([values, ritz])
-        chosen = np.argsort(ORDERS[which](candidates), kind="stable")[:count]
-        old, new = chosen[chosen < len(values)], chosen[chosen >= len(values)] - len(values)
-        worst = ORDERS[which](values).max() if number else math.inf
-        if not (ORDERS[which](ritz[new]) < worst - NEWS * scale).any():
+        chosen = np.argsort(SORT_KEYS[which](candidates), kind="stable")[:count]
+        kept, new = chosen[chosen < len(values)], chosen[chosen >= len(values)] - len(values)
+        worst = SORT_KEYS[which](values).max() if number else math.inf
+        if not (SORT_KEYS[which](ritz[new]) < worst - MIN_GAIN * scale).any():
             break
         fresh = space.basis @ torch.as_tensor(vectors[:, new]).to(space.basis)
-        found, values = torch.cat([found[:, torch.as_tensor(old)], fresh], dim=1), np.concatenate([values[old], ritz[new]])
-        if len(space.alphas) == operator.size:  # the whole space was seen
+        basis, values = torch.cat([basis[:, torch.as_tensor(kept)], fresh], dim=1), np.concatenate([values[kept], ritz[new]])
+        if len(space.alphas) == operator.size:  # the Krylov space is the whole space
             break
-    return _rayleigh_ritz(operator, found, which, products)
+    return _rayleigh_ritz(operator, basis, which, products)
 
 
 def _after(products: int, progress: Progress | None) -> Progress | None:
-    """`progress` that counts the products of earlier rounds too."""
-    return progress and (lambda done, total: progress(products + done, products + total))
+    """Return `progress` with the products of earlier rounds added."""
+    if progress is None:
+        return None
+    return lambda done, total: progress(products + done, products + total)
 
 
 class Deflated:
-    """An operator on the complement of the span of orthonormal `vectors` (k, n), zero on the span."""
+    """An operator restricted to the orthogonal complement of orthonormal `vectors` (k, n), zero on their span."""
 
     def __init__(self, operator: LinearOperator, vectors: Tensor) -> None:
         self.operator, self.vectors = operator, vectors
         self.size, self.dtype, self.device = operator.size, operator.dtype, operator.device
 
     def project(self, v: Tensor) -> Tensor:
+        """Return v without its components along the deflated vectors."""
         return orthogonalise(v, self.vectors.T)
 
     def matvec(self, v: Tensor) -> Tensor:
@@ -213,11 +223,11 @@ class Deflated:
 
 
 def _rayleigh_ritz(operator: LinearOperator, vectors: Tensor, which: Which, products: int) -> Eigenpairs:
-    """The best pairs in the span of `vectors`, which rounding left nearly orthonormal."""
-    basis, _ = orthonormal(vectors.double())
+    """Return the best pairs in the span of `vectors`, which rounding left nearly orthonormal."""
+    basis, _ = qr(vectors.double())
     images = matmat(operator, basis.to(vectors.dtype)).double()
     values, rotation = eigh((basis.T @ images + images.T @ basis) / 2)
-    order = torch.as_tensor(np.argsort(ORDERS[which](values.cpu().numpy()), kind="stable"))
+    order = torch.as_tensor(np.argsort(SORT_KEYS[which](values.cpu().numpy()), kind="stable"))
     values, rotation = values[order], rotation[:, order]
     pairs = basis @ rotation
     residuals = (images @ rotation - pairs * values).square().sum(0).sqrt()
@@ -225,25 +235,18 @@ def _rayleigh_ritz(operator: LinearOperator, vectors: Tensor, which: Which, prod
 
 
 def orthogonalise(vector: Tensor, rows: Tensor) -> Tensor:
-    """`vector` (k,) or several (k, columns) without their components along the orthonormal rows (m, k)."""
-    return _less(_less(vector, rows), rows)
+    """Return `vector` (k,), or several (k, columns), without the components along the orthonormal rows (m, k), projected twice."""
+    return _minus_projection(_minus_projection(vector, rows), rows)
 
 
-def _less(vector: Tensor, rows: Tensor) -> Tensor:
+def _minus_projection(vector: Tensor, rows: Tensor) -> Tensor:
+    """Return `vector` minus its projection on the orthonormal rows (m, k)."""
     return vector - rows.T @ (rows @ vector)
 
 
-def _dot(a: Tensor, b: Tensor) -> float:
-    return float(a.double() @ b.double())
-
-
-def _length(vector: Tensor) -> float:
-    return math.sqrt(_dot(vector, vector))
-
-
-def _coupling(rest: Tensor, scale: float, step: int) -> float:
-    """|rest|, or exactly 0 where it is rounding only: then the Krylov space has ended."""
-    length = _length(rest)
+def _coupling(remainder: Tensor, scale: float, step: int) -> float:
+    """Return |remainder|, or exactly 0 if it is rounding only: then the Krylov space has ended."""
+    length = norm(remainder)
     if not math.isfinite(length):
         raise ValueError(f"the operator's product at step {step} is not finite")
-    return length if length > 10 * torch.finfo(rest.dtype).eps * scale else 0.0
+    return length if length > 10 * torch.finfo(remainder.dtype).eps * scale else 0.0

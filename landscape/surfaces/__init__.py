@@ -1,21 +1,38 @@
-"""The loss around a point: slices along directions, curves between two points, and the basin's sharpness and width.
+"""The loss around a point: slices along directions, curves between two points, sharpness and width of the basin.
 
 Coordinates are true displacements of z.
 """
 
 # pyright: reportUnusedImport=false
 
-from landscape.surfaces.angular import Angular, angular_width, around
-from landscape.surfaces.basin import Width, Worst, basin_width, hessian_ratio, roughness, sharpness_average, sharpness_worst
-from landscape.surfaces.curves import Bezier, barrier, low_curve, straight
+from landscape.surfaces.angular import AngularWidth, angular_width, viewpoints_on_sphere
+from landscape.surfaces.basin import (
+    BasinWidth,
+    WorstCaseSharpness,
+    average_sharpness,
+    basin_width,
+    hessian_ratio,
+    roughness,
+    worst_case_sharpness,
+)
+from landscape.surfaces.curves import Bezier, loss_barrier, low_loss_curve, straight_line
 from landscape.surfaces.directions import (
-    Principal,
-    Through,
-    normalised,
+    AffineSpan,
+    PrincipalDirections,
+    affine_span,
+    curvature_scaled,
+    group_normalised,
     orthonormalised,
     principal_directions,
     random_directions,
-    scaled,
-    through,
 )
-from landscape.surfaces.slices import ULPS, Rounding, Slice, axis, quadratic, refined, rounding, slice_of
+from landscape.surfaces.slices import (
+    MIN_ULPS,
+    Slice,
+    StepRounding,
+    evaluate_slice,
+    quadratic_model,
+    refined_axes,
+    step_rounding,
+    symmetric_axis,
+)

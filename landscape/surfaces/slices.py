@@ -1,8 +1,8 @@
-"""Slices: what a function of z is along lines, planes and more through a point, at true coordinates.
+"""Slices: a function of z on lines, planes and grids of more dimensions through a point, at true coordinates.
 
-A slice is asked for as centre, directions and one axis of coordinates a direction. Axes are symmetric with an odd number of places, so that
-the centre is one of them, bitwise: what a slice shows there is the loss that was reported. Values are indexed as the axes are given
-('ij'): values[i, j] belongs to centre + axes[0][i] d_0 + axes[1][j] d_1.
+A slice has a centre, directions, and one axis of coordinates per direction. Axes are symmetric with an odd number of points, so the centre
+is one of them, bitwise: the slice shows the reported loss there. Values are indexed in the order of the axes ('ij'): values[i, j] belongs
+to centre + axes[0][i] d_0 + axes[1][j] d_1.
 """
 
 import itertools
@@ -20,10 +20,10 @@ from landscape.curvature import Progress
 from landscape.numerics import FloatArray
 from landscape.surfaces.directions import ROWS, gram, nonzero
 
-Evaluate = Callable[[Tensor], npt.ArrayLike]  # a point (k,) -> numbers (m,), for instance every example's loss, or one number
+Evaluate = Callable[[Tensor], npt.ArrayLike]  # z (k,) -> numbers (m,): for instance every example's loss, or one number
 
-MOST_BYTES = 2**31  # of a slice's numbers
-ULPS = 8  # units in the last place: below, an entry's move is rounded by more than a few per cent
+MAX_BYTES = 2**31  # of a slice's numbers
+MIN_ULPS = 8  # smallest move of an entry, in units in the last place, that is not rounded by more than a few per cent
 
 
 @dataclass(frozen=True)
@@ -31,56 +31,59 @@ class Slice:
     """m numbers at every point of a grid."""
 
     axes: tuple[FloatArray, ...]  # coordinates along each direction
-    numbers: FloatArray  # (len of each axis..., m), NaN or infinite where they are
-    gram: FloatArray  # (n, n), d_i'd_j: the identity where coordinates are displacements
+    numbers: FloatArray  # (len of each axis..., m), may be NaN or infinite
+    gram: FloatArray  # (n, n), d_i'd_j: the identity if coordinates are displacements
 
     def displacements(self) -> FloatArray:
-        """|delta| at every point of the grid: sqrt(a' gram a)."""
-        places = np.stack(np.meshgrid(*self.axes, indexing="ij"), axis=-1)
-        return np.sqrt(np.maximum(np.einsum("...i,ij,...j->...", places, self.gram, places), 0.0))
+        """Return |delta| = sqrt(a' gram a) at every point a of the grid."""
+        grid = np.stack(np.meshgrid(*self.axes, indexing="ij"), axis=-1)
+        return np.sqrt(np.maximum(np.einsum("...i,ij,...j->...", grid, self.gram, grid), 0.0))
 
 
 @dataclass(frozen=True)
-class Rounding:
-    """What becomes of a displacement in weights of few digits."""
+class StepRounding:
+    """The rounding of a displacement by weights of low precision."""
 
-    share: float  # of the entries that it moves: those that it moves by less than ULPS units in their last place
-    error: float  # |what the weights moved by - the displacement| / |displacement|
+    share: float  # fraction of the moved entries that move by less than MIN_ULPS units in their last place
+    error: float  # |actual move - displacement| / |displacement|
 
 
-def rounding(weights: Tensor, centre: Tensor, direction: Tensor, step: float) -> Rounding:
-    """Of a step along `direction` (k,) from `centre` (k,), where a model's entries are `weights` + z in the weights' own type.
+def step_rounding(weights: Tensor, centre: Tensor, direction: Tensor, step: float) -> StepRounding:
+    """Return the rounding of a step along `direction` (k,) from `centre` (k,), if a model's entries are `weights` + z in the weights' own
+    dtype.
 
-    Sums are in float64. ValueError for a displacement of no length.
+    Sums are in float64. Raises ValueError for a displacement of length zero.
     """
-    few = moved = 0
-    missed = length = 0.0
+    too_small = moved = 0
+    squared_error = squared_length = 0.0
     for start in range(0, len(centre), ROWS):
-        theta, z, d = (each[start : start + ROWS] for each in (weights, centre, direction))
+        theta, z, d = (vector[start : start + ROWS] for vector in (weights, centre, direction))
         before, after = theta + z, theta + torch.add(z, d, alpha=step)
-        wanted = d.double() * step
+        step_vector = d.double() * step
         unit = torch.nextafter(before.abs(), torch.full_like(before, math.inf)) - before.abs()
-        few += int(((wanted != 0) & (wanted.abs() < ULPS * unit.double())).sum())
-        moved += int((wanted != 0).sum())
-        missed += float((after.double() - before.double() - wanted).square().sum())
-        length += float(wanted.square().sum())
-    if not length > 0:
-        raise ValueError("the displacement has no length")
-    return Rounding(few / moved, math.sqrt(missed / length))
+        too_small += int(((step_vector != 0) & (step_vector.abs() < MIN_ULPS * unit.double())).sum())
+        moved += int((step_vector != 0).sum())
+        squared_error += float((after.double() - before.double() - step_vector).square().sum())
+        squared_length += float(step_vector.square().sum())
+    if not squared_length > 0:
+        raise ValueError("the displacement has length zero")
+    return StepRounding(too_small / moved, math.sqrt(squared_error / squared_length))
 
 
-def axis(reach: float, points: int) -> FloatArray:
-    """`points` places from -reach to reach, evenly, symmetric, with an exact zero. ValueError for an even number, or a reach not > 0."""
+def symmetric_axis(reach: float, points: int) -> FloatArray:
+    """Return `points` evenly spaced coordinates from -reach to reach, symmetric, with an exact zero. Raises ValueError for an even number,
+    or unless 0 < reach < inf.
+    """
     if points < 1 or points % 2 == 0:
         raise ValueError(f"an axis needs an odd number of points, so that the centre is one of them, got {points}")
     if not 0 < reach < math.inf:
-        raise ValueError(f"an axis reaches a positive distance, got {reach}")
+        raise ValueError(f"the reach of an axis must be positive and finite, got {reach}")
     half = points // 2
     side = reach * np.arange(1, half + 1) / max(1, half)
     return np.concatenate([-side[::-1], [0.0], side])
 
 
-def slice_of(
+def evaluate_slice(
     evaluate: Evaluate,
     centre: Tensor,
     directions: Tensor,
@@ -91,107 +94,112 @@ def slice_of(
 ) -> Slice:
     """Evaluate a function on the grid of `axes` along `directions` (k, n) through `centre` (k,).
 
-    evaluate(z) gives the numbers (m,) at one point, and must not keep z, which becomes the next one. With `at_once` > 1 so many points at
-    a time are asked of its `many(points (n, k))`, which returns (n, m). Points come in the order of the grid, the last axis fastest, so an
-    `evaluate` that keeps what it has computed makes a killed slice resumable; `progress(done, points)` is called after each. Raises
-    ValueError for axes that do not fit the directions, a direction that is zero, or numbers beyond 2 GiB: before any point where
-    `evaluate` has a `size`, the m of its numbers (else one is counted), or after the first.
+    evaluate(z) returns the numbers (m,) at one point, and must not keep z, whose memory holds the next point. With `at_once` > 1,
+    evaluate.many(points (n, k)), if it exists, is asked for up to that many points at a time and returns (n, m). Points come in the order
+    of the grid, the last axis fastest, so an `evaluate` that stores its results makes an interrupted slice resumable. progress(done,
+    points) is called after each chunk. Raises ValueError for axes that do not fit the directions, a direction that is zero, or numbers
+    beyond 2 GiB: before the first point if `evaluate` has a `size` (its m; else m = 1 is assumed), or after it.
     """
     nonzero(directions)
     if len(axes) != directions.shape[1] or len(centre) != len(directions):
         raise ValueError(f"{len(axes)} axes and a centre ({len(centre)},) do not fit directions {tuple(directions.shape)}")
-    shape = tuple(len(each) for each in axes)
-    _fits(shape, getattr(evaluate, "size", 1))
-    found: list[FloatArray] = []
+    shape = tuple(len(axis) for axis in axes)
+    _check_memory(shape, getattr(evaluate, "size", 1))
+    numbers: list[FloatArray] = []
     done = 0
     for points in _chunks(_points(centre, directions, axes), at_once):
-        found += _evaluated(evaluate, points, at_once)
-        _fits(shape, len(found[0]))
+        numbers += _evaluated(evaluate, points, at_once)
+        _check_memory(shape, len(numbers[0]))
         done += len(points)
         if progress:
             progress(done, math.prod(shape))
-    places = tuple(np.asarray(each, np.float64) for each in axes)
-    return Slice(places, np.stack(found).reshape(*shape, -1), gram(directions).cpu().numpy())
+    coordinates = tuple(np.asarray(axis, np.float64) for axis in axes)
+    return Slice(coordinates, np.stack(numbers).reshape(*shape, -1), gram(directions).cpu().numpy())
 
 
-def _fits(shape: tuple[int, ...], size: int) -> None:
-    """ValueError where `size` numbers a point of the grid are too many."""
+def _check_memory(shape: tuple[int, ...], size: int) -> None:
+    """Raise ValueError if `size` numbers per point of the grid take over 2 GiB."""
     total = 8 * size * math.prod(shape)
-    if total > MOST_BYTES:
+    if total > MAX_BYTES:
         raise ValueError(
             f"a grid of {' x '.join(map(str, shape))} points with {size} number{'s' if size > 1 else ''} each takes "
-            f"{total / 2**30:.1f} GiB, over {MOST_BYTES / 2**30:.0f}: take fewer points"
+            f"{total / 2**30:.1f} GiB, over {MAX_BYTES / 2**30:.0f}: take fewer points"
         )
 
 
-def quadratic(loss: float, gradient: Tensor, products: Tensor, directions: Tensor, axes: Sequence[FloatArray]) -> FloatArray:
-    """L0 + g'd + d'Hd / 2 on the grid, for d = sum_i a_i d_i; gradient (k,) and products H d_i (k, n) at the centre."""
+def quadratic_model(loss: float, gradient: Tensor, products: Tensor, directions: Tensor, axes: Sequence[FloatArray]) -> FloatArray:
+    """Return L0 + g'd + d'Hd / 2 on the grid, d = sum_i a_i d_i, from the gradient (k,) and products H d_i (k, n) at the centre."""
     wide = directions.double()
     slopes = (wide.T @ gradient.double()).cpu().numpy()
     forms = (wide.T @ products.double()).cpu().numpy()
-    places = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
-    return loss + places @ slopes + np.einsum("...i,ij,...j->...", places, (forms + forms.T) / 2, places) / 2
+    grid = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
+    return loss + grid @ slopes + np.einsum("...i,ij,...j->...", grid, (forms + forms.T) / 2, grid) / 2
 
 
-def refined(axes: Sequence[FloatArray], values: FloatArray, most: int) -> tuple[FloatArray, ...]:
-    """Each axis with places added where straight lines between the values (the axes' grid) err most, at most `most` of them, by pairs.
+def refined_axes(axes: Sequence[FloatArray], values: FloatArray, most: int) -> tuple[FloatArray, ...]:
+    """Return each axis with at most `most` points added, in pairs, where linear interpolation between the values errs most.
 
-    An interval's error is estimated from the bends at its ends; one with a value that is not finite at one end alone comes first, and the
-    places stay symmetric. The old places are kept, so nothing is computed twice.
+    values are on the axes' grid. An interval's error is estimated from the second differences at its ends; intervals with one finite end
+    come first. The axes stay symmetric and keep their points, so nothing is computed twice.
     """
-    return tuple(_refined(each, np.moveaxis(values, i, 0).reshape(len(each), -1), most) for i, each in enumerate(axes))
+    return tuple(_refined(axis, np.moveaxis(values, i, 0).reshape(len(axis), -1), most) for i, axis in enumerate(axes))
 
 
-def _refined(places: FloatArray, values: FloatArray, most: int) -> FloatArray:
-    if len(places) < 3 or most < 2:
-        return places
-    errors = _interval_errors(places, values)
-    errors = np.maximum(errors, errors[::-1])[: len(errors) // 2]  # both sides alike: an odd number of places has an even one of intervals
+def _refined(axis: FloatArray, values: FloatArray, most: int) -> FloatArray:
+    """Return one axis with the midpoints of its intervals of largest error added, symmetrically."""
+    if len(axis) < 3 or most < 2:
+        return axis
+    errors = _interval_errors(axis, values)
+    errors = np.maximum(errors, errors[::-1])[: len(errors) // 2]  # symmetric: intervals come in pairs
     chosen = np.argsort(-errors, kind="stable")[: most // 2]
-    middles = (places[:-1] + places[1:])[chosen[errors[chosen] > 0]] / 2
-    return np.sort(np.concatenate([places, middles, -middles]))
+    middles = (axis[:-1] + axis[1:])[chosen[errors[chosen] > 0]] / 2
+    return np.sort(np.concatenate([axis, middles, -middles]))
 
 
-def _interval_errors(places: FloatArray, values: FloatArray) -> FloatArray:
-    """(intervals,) |f''| h^2 / 8, the largest over the columns of values (places, columns); infinite at an edge of what is finite."""
-    steps = np.diff(places)
+def _interval_errors(axis: FloatArray, values: FloatArray) -> FloatArray:
+    """Return |f''| h^2 / 8 of each interval, the largest over the columns of values (points, columns); infinite at an edge of the finite
+    values.
+    """
+    steps = np.diff(axis)
     finite = np.isfinite(values)
     slopes = np.diff(np.where(finite, values, 0.0), axis=0) / steps[:, None]
-    known = finite[:-2] & finite[1:-1] & finite[2:]
-    bends = np.abs(np.where(known, np.diff(slopes, axis=0), 0.0)) * 2 / (steps[:-1] + steps[1:])[:, None]
-    ends = (np.pad(bends, ((1, 0), (0, 0))) + np.pad(bends, ((0, 1), (0, 0)))) / 2
+    complete = finite[:-2] & finite[1:-1] & finite[2:]
+    curvatures = np.abs(np.where(complete, np.diff(slopes, axis=0), 0.0)) * 2 / (steps[:-1] + steps[1:])[:, None]
+    ends = (np.pad(curvatures, ((1, 0), (0, 0))) + np.pad(curvatures, ((0, 1), (0, 0)))) / 2
     errors = ends * (steps**2 / 8)[:, None]
     return np.where(finite[:-1] != finite[1:], math.inf, errors).max(1)
 
 
 def _points(centre: Tensor, directions: Tensor, axes: Sequence[FloatArray]) -> Iterator[Tensor]:
-    """The points of the grid, in one tensor that is written anew for each.
+    """Yield the points of the grid, in one tensor that is overwritten for each.
 
-    What the outer axes add is kept, so that a point takes one pass over k numbers; and a place on an axis is bitwise the point of the
+    The sums over outer axes are kept, so a point takes one pass over k numbers. A coordinate on an axis gives bitwise the point of the
     slice along that axis alone.
     """
     rows = directions.T.contiguous().to(centre)
     sums = [centre, *(torch.empty_like(centre) for _ in axes)]
-    before: tuple[float, ...] = (math.nan,) * len(axes)
-    for place in itertools.product(*axes):
-        changed = next((i for i, (a, b) in enumerate(zip(place, before, strict=True)) if a != b), 0)
+    previous: tuple[float, ...] = (math.nan,) * len(axes)
+    for point in itertools.product(*axes):
+        changed = next((i for i, (a, b) in enumerate(zip(point, previous, strict=True)) if a != b), 0)
         for i in range(changed, len(axes)):
-            if place[i]:
-                torch.add(sums[i], rows[i], alpha=float(place[i]), out=sums[i + 1])
+            if point[i]:
+                torch.add(sums[i], rows[i], alpha=float(point[i]), out=sums[i + 1])
             else:
                 sums[i + 1].copy_(sums[i])
-        before = place
+        previous = point
         yield sums[-1]
 
 
 def _chunks(points: Iterator[Tensor], size: int) -> Iterator[list[Tensor]]:
+    """Yield lists of `size` points: copies, unless size is 1."""
     if size <= 1:
         yield from ([point] for point in points)
+        return
     while chunk := [point.clone() for point in itertools.islice(points, size)]:
         yield chunk
 
 
 def _evaluated(evaluate: Evaluate, points: list[Tensor], at_once: int) -> list[FloatArray]:
     many: Callable[[Tensor], Any] | None = getattr(evaluate, "many", None) if at_once > 1 else None
-    numbers = [evaluate(point) for point in points] if many is None else list(many(torch.stack(points)))
-    return [np.atleast_1d(np.asarray(each, np.float64)) for each in numbers]
+    results = [evaluate(point) for point in points] if many is None else list(many(torch.stack(points)))
+    return [np.atleast_1d(np.asarray(numbers, np.float64)) for numbers in results]

@@ -38,10 +38,10 @@ def least(jacobian: np.ndarray, logits: np.ndarray, labels: np.ndarray, ridge: f
         slope = jacobian.T @ (np.exp(log_p) - onehot)[:, 1:].reshape(-1) / n
         return -(log_p * onehot).sum() / n + ridge / 2 * d @ d, slope + ridge * d
 
-    found = minimize(
+    result = minimize(
         value, np.zeros(jacobian.shape[1]), jac=True, method="L-BFGS-B", options={"maxiter": 5000, "ftol": 1e-15, "gtol": 1e-10}
     )
-    return float(found.fun), found.x
+    return float(result.fun), result.x
 
 
 def measured(jacobian: np.ndarray, logits: np.ndarray, labels: np.ndarray, target: float, seeds: int) -> np.ndarray:

@@ -19,7 +19,7 @@ from analyses.thresholds.predicted import _followed_rows, predicted_rows, sample
 from analyses.thresholds.proximal_record import Followed
 from analyses.thresholds.targets import Run, Target
 from apet.errors import UsageError
-from landscape import GaussNewton, gradient_spectrum, predict_threshold, subset_spectrum, threshold_of, to_dense
+from landscape import GaussNewton, gradient_spectrum, predict_threshold, subset_spectrum, threshold_from_factors, to_dense
 
 BASE = PredictSpec(model="mini-t5-130k", task="mini-sentiment", examples=8)
 
@@ -289,7 +289,7 @@ def test_the_quadratic_that_touches_a_text_loss_on_its_path_has_the_ridge_of_the
     for target in np.geomspace(0.9 * path.envelope[0], 1.1 * path.envelope[-1], 5):  # explain's k is m1, up to the grid of the path
         side = Side(Run.of(store, name), arrays, float(target), "fastfood", None, None)
         own, m1 = side.factors(None), {r.quantity: r.value for r in predicted_rows(store, side.run, float(target), 0, "d", row_of)}["k_m1"]
-        assert threshold_of(own, own, own) == pytest.approx(m1, rel=0.15)
+        assert threshold_from_factors(own, own, own) == pytest.approx(m1, rel=0.15)
     assert isinstance(path.where(path.loss[0]), str)
     assert isinstance(path.where(0.99 * float(path.envelope.min())), str)
 

@@ -8,12 +8,14 @@ import pytest
 import torch
 from study_cases import BASE, spec_of
 
+from analyses.runs import DIRECTIONS
 from analyses.runs.cached_losses import Evaluated
-from analyses.runs.evaluation_point import fields_at, matrix_at, point
+from analyses.runs.evaluation_point import fields_at, point
 from analyses.runs.execute import check, run
+from analyses.runs.matrices import matrix_at
 from analyses.runs.run_inputs import Context, inputs
 from analyses.runs.slice import MOST_LOSSES
-from analyses.specs import DIRECTIONS, SliceSpec, Spec, SpectrumSpec, TrainSpec, spec_dict, spec_from
+from analyses.specs import SliceSpec, Spec, SpectrumSpec, TrainSpec, spec_dict, spec_from
 from analyses.store.run_store import Store, frame
 from apet.errors import ApetError, UsageError
 from apet.models.loading import fingerprint
@@ -23,9 +25,9 @@ from figures.plots.grids import grids
 from figures.rows import tidy
 from landscape import roughness
 from landscape.curvature.operators import to_dense
-from landscape.spectra.estimators import diagonal as diagonal_estimates
+from landscape.spectra.estimators import diagonal_estimates as diagonal_estimates
 from landscape.surfaces.directions import random_directions
-from landscape.surfaces.slices import MOST_BYTES
+from landscape.surfaces.slices import MAX_BYTES
 
 LINE = spec_of(kind="slice", k=40, points=5)
 SEEDS = {"position_seed": 3, "k": 30}
@@ -335,7 +337,7 @@ def test_what_cannot_be_sliced_says_why(runs, folder, tmp_path, monkeypatch):
     with pytest.raises(ApetError, match="direction 0 has length 0"):
         run(replace(LINE, directions="gradient"), store, folder)
     monkeypatch.setattr("analyses.runs.slice.MOST_LOSSES", 100)
-    assert 100 < MOST_LOSSES <= MOST_BYTES / 8  # so the library has no other word on a grid that passes
+    assert 100 < MOST_LOSSES <= MAX_BYTES / 8  # so the library has no other word on a grid that passes
     with pytest.raises(UsageError, match="fewer points, or fewer examples"):
         check(LINE, inputs(LINE, folder))
     monkeypatch.setattr("analyses.runs.slice.MOST_LOSSES", 5 * 2 * 16)

@@ -26,8 +26,8 @@ def test_hessian_equals_looped_double_backward(case: Case, device: str) -> None:
 def test_gauss_newton_equals_explicit_jacobians(case: Case, device: str) -> None:
     batch = case.whole
     explicit = oracles.gauss_newton(case.whole_outputs, lambda outputs: case.criterion(outputs, batch)[0], case.z)
-    found = to_dense(GaussNewton(case.objective(device=device), case.z)).cpu()
-    close(found, explicit / case.criterion(case.whole_outputs(case.z), batch)[1])
+    computed = to_dense(GaussNewton(case.objective(device=device), case.z)).cpu()
+    close(computed, explicit / case.criterion(case.whole_outputs(case.z), batch)[1])
 
 
 @cases
@@ -109,11 +109,11 @@ def test_a_zero_operator_is_sound() -> None:
 def test_blocks_are_the_diagonal_blocks_by_label() -> None:
     hessian = Hessian(CASES[0].objective(), CASES[0].z)
     matrix = to_dense(hessian)
-    found = blocks(hessian, ["weight"] * 12 + ["norm"] * 8 + ["weight"] * 12)
-    assert list(found) == ["weight", "norm"]
-    close(to_dense(found["norm"]), matrix[12:20, 12:20])
+    computed = blocks(hessian, ["weight"] * 12 + ["norm"] * 8 + ["weight"] * 12)
+    assert list(computed) == ["weight", "norm"]
+    close(to_dense(computed["norm"]), matrix[12:20, 12:20])
     of_weight = [*range(12), *range(20, 32)]
-    close(to_dense(found["weight"]), matrix[of_weight][:, of_weight])
+    close(to_dense(computed["weight"]), matrix[of_weight][:, of_weight])
     with pytest.raises(ValueError, match="32 entries, got 3"):
         blocks(hessian, ["a", "b", "b"])
     with pytest.raises(ValueError, match="distinct"):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from landscape import closing, crossing, gap_of_accuracy, gap_of_loss, passage
+from landscape import accuracy_gap, fit_crossing, loss_gap, probit_posterior, runs_needed
 from landscape.measurement.robust_regression import huber_lines
 
 TRUE = math.log(200)
@@ -19,7 +19,7 @@ def runs(random: np.random.Generator, levels: int, each: int, sd: float, curved:
 
 def test_noiseless_runs_give_the_crossing_and_its_slope_exactly() -> None:
     ks = np.repeat([50.0, 100, 200, 400, 800], 3)
-    result = crossing(ks, 0.7 * np.log(ks / 230))
+    result = fit_crossing(ks, 0.7 * np.log(ks / 230))
     assert result.k_star == pytest.approx(230, rel=1e-12)
     assert result.low == pytest.approx(230)
     assert result.high == pytest.approx(230)
@@ -38,13 +38,13 @@ DESIGNS_TOO = [pytest.param(*each, marks=pytest.mark.long) for each in ((4, 2, 0
 @pytest.mark.parametrize(("levels", "each", "sd", "curved"), [*DESIGNS, *DESIGNS_TOO])
 def test_intervals_cover_the_truth_and_the_regression_is_unbiased(levels: int, each: int, sd: float, curved: bool) -> None:
     random = np.random.default_rng(0)
-    results = [crossing(*runs(random, levels, each, sd, curved), seed=i, bootstraps=300) for i in range(120)]
-    found = [r for r in results if r.k_star is not None]
-    assert len(found) >= 118
-    covered = np.mean([(r.low or 0) <= 200 <= (r.high or math.inf) for r in found])
+    results = [fit_crossing(*runs(random, levels, each, sd, curved), seed=i, bootstraps=300) for i in range(120)]
+    fitted = [r for r in results if r.k_star is not None]
+    assert len(fitted) >= 118
+    covered = np.mean([(r.low or 0) <= 200 <= (r.high or math.inf) for r in fitted])
     # Nominal 95 %; 120 data sets have a standard error of 2 %.
     assert 0.89 <= covered <= 0.995
-    errors = np.log([r.k_star for r in found]) - TRUE
+    errors = np.log([r.k_star for r in fitted]) - TRUE
     assert abs(errors.mean()) < 4 * errors.std() / math.sqrt(len(errors))
     assert errors.std() < 1.6 * sd / math.sqrt(8)
 
@@ -56,7 +56,7 @@ def test_the_first_success_on_a_grid_is_biased_and_the_regression_is_not() -> No
         grid = TRUE + np.arange(-3, 4) * math.log(2) + random.uniform(0, math.log(2))
         gaps = grid - TRUE + 0.15 * random.standard_normal(7)
         first.append(grid[np.argmax(gaps >= 0)] - TRUE)
-        result = crossing(np.exp(grid), gaps, seed=seed, bootstraps=100)
+        result = fit_crossing(np.exp(grid), gaps, seed=seed, bootstraps=100)
         regression.append(math.log(result.k_star or math.nan) - TRUE)
     assert 0.2 < np.mean(first) < 0.45
     assert abs(np.mean(regression)) < 0.03
@@ -65,33 +65,33 @@ def test_the_first_success_on_a_grid_is_biased_and_the_regression_is_not() -> No
 
 def test_one_diverged_run_hardly_moves_the_crossing() -> None:
     ks, gaps = runs(np.random.default_rng(2), 4, 4, 0.1)
-    clean = crossing(ks, gaps)
+    clean = fit_crossing(ks, gaps)
     gaps[5] = -8.0
-    assert crossing(ks, gaps).k_star == pytest.approx(clean.k_star, rel=0.1)
+    assert fit_crossing(ks, gaps).k_star == pytest.approx(clean.k_star, rel=0.1)
 
 
 def test_runs_that_agree_exactly_at_one_k_still_give_a_line() -> None:
     # Clipped accuracies do this: more than half of the residuals are then zero.
-    result = crossing([10, 10, 10, 10, 20, 20], [-1.0, -1, -1, -1, 0.9, 1.3])
+    result = fit_crossing([10, 10, 10, 10, 20, 20], [-1.0, -1, -1, -1, 0.9, 1.3])
     assert result.k_star is not None
     assert 10 < result.k_star < 20
 
 
 def test_targets_out_of_reach_or_always_reached_are_censored() -> None:
     ks = [10.0, 20, 40, 40]
-    above, below = crossing(ks, [-3.0, -2, -1, -1]), crossing(ks, [1.0, 2, 3, 3])
+    above, below = fit_crossing(ks, [-3.0, -2, -1, -1]), fit_crossing(ks, [1.0, 2, 3, 3])
     assert (above.censored, above.k_star, above.window) == ("above", None, (10.0, 40.0))
     assert (below.censored, below.k_star, below.window) == ("below", None, (10.0, 40.0))
     assert (above.low, above.high, below.low, below.high) == (40.0, None, None, 10.0)  # the intervals' known ends
 
 
 def test_successes_at_the_small_k_alone_are_failed_trainings_at_the_large_ones() -> None:
-    assert crossing([10, 20, 40, 80], [1.0, 1.2, -0.2, -0.1]).censored == "below"
+    assert fit_crossing([10, 20, 40, 80], [1.0, 1.2, -0.2, -0.1]).censored == "below"
 
 
 def test_runs_that_say_nothing_of_the_side_are_refused() -> None:
-    with pytest.raises(ValueError, match="says nothing of where it is crossed"):
-        crossing([10, 20, 40, 80], [-2.0, 0.1, -1.8, -2.1])
+    with pytest.raises(ValueError, match="do not determine where the target is reached"):
+        fit_crossing([10, 20, 40, 80], [-2.0, 0.1, -1.8, -2.1])
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.05])
@@ -99,21 +99,21 @@ def test_failed_trainings_are_set_aside_and_named(noise: float) -> None:
     random = np.random.default_rng(5)
     ks = np.geomspace(20, 2000, 12)
     gaps = np.log(ks / 200) + noise * random.standard_normal(12)
-    clean = crossing(ks, gaps)
+    clean = fit_crossing(ks, gaps)
     gaps[[6, 8]] = -4.0  # both far beyond k*
-    found = crossing(ks, gaps)
-    assert set(found.lapses) <= {6, 8} and 6 in found.lapses
-    assert not set(found.lapses) & set(found.used)
-    assert found.k_star == pytest.approx(clean.k_star, rel=0.03)
+    fitted = fit_crossing(ks, gaps)
+    assert set(fitted.lapses) <= {6, 8} and 6 in fitted.lapses
+    assert not set(fitted.lapses) & set(fitted.used)
+    assert fitted.k_star == pytest.approx(clean.k_star, rel=0.03)
 
 
 def test_a_steep_rise_below_a_flat_top_is_no_failed_training() -> None:
     # The lowest run lies far below the line of those above, but no smaller k did better.
     ks = np.array([50.0, 60, 150, 210, 220, 260, 300])
     gaps = np.array([-3.0, -2.5, -1.5, 1.2, 1.25, 1.3, 1.3])
-    found = crossing(ks, gaps)
-    assert found.lapses == ()
-    assert 150 < (found.k_star or 0) < 210
+    fitted = fit_crossing(ks, gaps)
+    assert fitted.lapses == ()
+    assert 150 < (fitted.k_star or 0) < 210
 
 
 def test_a_saturated_metric_is_measured_by_which_runs_reach_the_target() -> None:
@@ -122,10 +122,10 @@ def test_a_saturated_metric_is_measured_by_which_runs_reach_the_target() -> None
     for seed in range(60):
         ks = np.exp(TRUE + random.uniform(-1, 1, 16))
         gaps = np.where(np.log(ks) + 0.15 * random.standard_normal(16) > TRUE, 6.9, -6.9)
-        found = crossing(ks, gaps, seed, level=0.9)
-        assert found.method == "probit"
-        inside.append((found.low or 0) <= 200 <= (found.high or math.inf))
-        errors.append(math.log(found.k_star or math.nan) - TRUE)
+        fitted = fit_crossing(ks, gaps, seed, level=0.9)
+        assert fitted.method == "probit"
+        inside.append((fitted.low or 0) <= 200 <= (fitted.high or math.inf))
+        errors.append(math.log(fitted.k_star or math.nan) - TRUE)
     # Nominal 90 %; 60 data sets have a standard error of 4 %.
     assert np.mean(inside) >= 0.8
     assert abs(np.mean(errors)) < 4 * np.std(errors) / math.sqrt(60)
@@ -133,16 +133,16 @@ def test_a_saturated_metric_is_measured_by_which_runs_reach_the_target() -> None
 
 def test_the_posterior_of_one_pair_of_signs_is_bayes_rule() -> None:
     """Against a sum over a grid of its own, in plain numpy and scipy's normal distribution."""
-    found = passage([10.0, 40.0], [False, True])
-    grid = found.log_k
+    fitted = probit_posterior([10.0, 40.0], [False, True])
+    grid = fitted.log_k
     mass = np.zeros_like(grid)
     for spread in np.geomspace(0.05, 0.8, 7):
         hit = [0.95 * norm.cdf((math.log(k) - grid) / spread) for k in (10.0, 40.0)]
         mass += (1 - hit[0]) * hit[1]
-    assert found.mass == pytest.approx(mass / mass.sum(), abs=1e-12)
-    assert found.mass.sum() == pytest.approx(1)
+    assert fitted.mass == pytest.approx(mass / mass.sum(), abs=1e-12)
+    assert fitted.mass.sum() == pytest.approx(1)
     # Lapses count against failures alone, so k* is likelier below 10 than beyond 40.
-    assert found.mass[grid < math.log(10)].sum() > found.mass[grid > math.log(40)].sum()
+    assert fitted.mass[grid < math.log(10)].sum() > fitted.mass[grid > math.log(40)].sum()
 
 
 def test_a_huber_line_with_weights_is_that_of_repeated_runs() -> None:
@@ -158,7 +158,7 @@ def test_a_huber_line_with_weights_is_that_of_repeated_runs() -> None:
 
 
 def test_an_uncertain_slope_leaves_the_interval_open() -> None:
-    result = crossing([10, 10, 20, 20], [-2.0, 1.5, -1.4, 2.1])
+    result = fit_crossing([10, 10, 20, 20], [-2.0, 1.5, -1.4, 2.1])
     assert result.k_star is not None
     assert result.low is None
     assert result.high is None
@@ -170,19 +170,19 @@ def test_an_uncertain_slope_leaves_the_interval_open() -> None:
 def test_the_seed_names_the_bootstrap_and_order_does_not_matter() -> None:
     ks, gaps = runs(np.random.default_rng(3), 4, 3, 0.2)
     order = np.random.default_rng(4).permutation(len(ks))
-    assert crossing(ks, gaps, seed=1) == crossing(ks, gaps, seed=1)
-    assert crossing(ks, gaps, seed=1).low != crossing(ks, gaps, seed=2).low
-    assert crossing(ks[order], gaps[order]).k_star == pytest.approx(crossing(ks, gaps).k_star, rel=1e-12)
+    assert fit_crossing(ks, gaps, seed=1) == fit_crossing(ks, gaps, seed=1)
+    assert fit_crossing(ks, gaps, seed=1).low != fit_crossing(ks, gaps, seed=2).low
+    assert fit_crossing(ks[order], gaps[order]).k_star == pytest.approx(fit_crossing(ks, gaps).k_star, rel=1e-12)
 
 
 def test_gaps_are_positive_where_the_target_is_reached() -> None:
-    assert gap_of_loss(0.5, 1.0) == pytest.approx(math.log(2))
-    assert gap_of_loss(2.0, 1.0) == pytest.approx(-math.log(2))
-    assert gap_of_loss(0.0, 1e-8) == pytest.approx(math.log(1e6))  # a loss of exactly 0 has reached every target
-    assert gap_of_accuracy(0.8, 0.5) == pytest.approx(math.log(4))
-    assert gap_of_accuracy(0.5, 0.8) == pytest.approx(-math.log(4))
-    assert gap_of_accuracy(1.0, 0.5, clip=0.01) == pytest.approx(math.log(99))
-    assert gap_of_accuracy(0.0, 0.5) == pytest.approx(-math.log(999))
+    assert loss_gap(0.5, 1.0) == pytest.approx(math.log(2))
+    assert loss_gap(2.0, 1.0) == pytest.approx(-math.log(2))
+    assert loss_gap(0.0, 1e-8) == pytest.approx(math.log(1e6))  # a loss of exactly 0 has reached every target
+    assert accuracy_gap(0.8, 0.5) == pytest.approx(math.log(4))
+    assert accuracy_gap(0.5, 0.8) == pytest.approx(-math.log(4))
+    assert accuracy_gap(1.0, 0.5, clip=0.01) == pytest.approx(math.log(99))
+    assert accuracy_gap(0.0, 0.5) == pytest.approx(-math.log(999))
 
 
 QUICK = (2.0, 0.05, 10, 120)  # slope, guesses, runs, trials: the hardest
@@ -196,10 +196,10 @@ def test_the_interval_of_a_passage_covers_it_where_seeds_spread_and_runs_guess_o
     for seed in range(trials):
         x = random.uniform(-2.08, 2.08, n)
         hit = random.random(n) < guesses + (1 - 2 * guesses) / (1 + np.exp(-slope * x))
-        found = crossing(200 * np.exp(x), np.where(hit, 1.0, -1.0), seed)
-        if found.k_star is not None:
-            low, high = found.low or 0.0, found.high or math.inf
-            assert low <= found.k_star <= high
+        fitted = fit_crossing(200 * np.exp(x), np.where(hit, 1.0, -1.0), seed)
+        if fitted.k_star is not None:
+            low, high = fitted.low or 0.0, fitted.high or math.inf
+            assert low <= fitted.k_star <= high
             inside, covered = inside + 1, covered + (low <= 200 <= high)
     assert inside >= 0.93 * trials
     # Measured over 600 trials: .94 to .98. A prior of spreads up to .8 without guesses covers .78 to .93.
@@ -208,17 +208,17 @@ def test_the_interval_of_a_passage_covers_it_where_seeds_spread_and_runs_guess_o
 
 def test_wrong_use_is_refused_with_the_numbers() -> None:
     with pytest.raises(ValueError, match=r"got shapes \(2,\) and \(3,\)"):
-        crossing([1, 2], [0.0, 1, 2])
+        fit_crossing([1, 2], [0.0, 1, 2])
     with pytest.raises(ValueError, match="k > 0"):
-        crossing([0, 2], [-1.0, 1])
+        fit_crossing([0, 2], [-1.0, 1])
     with pytest.raises(ValueError, match="at least 3 runs around the crossing, got 2"):
-        crossing([1, 2], [-1.0, 1])
+        fit_crossing([1, 2], [-1.0, 1])
     with pytest.raises(ValueError, match="at least 0 and a target positive, got -1"):
-        gap_of_loss(-1, 1)
+        loss_gap(-1, 1)
     with pytest.raises(ValueError, match="got nan"):
-        gap_of_loss(math.nan, 1)
+        loss_gap(math.nan, 1)
     with pytest.raises(ValueError, match=r"in 0\.\.1, got 1\.2"):
-        gap_of_accuracy(1.2, 0.5)
+        accuracy_gap(1.2, 0.5)
 
 
 def _noisy(random: np.random.Generator, ks: np.ndarray, sd: float = 0.6) -> np.ndarray:
@@ -232,16 +232,16 @@ def test_the_runs_that_an_open_interval_asks_for_close_it_in_most_cases() -> Non
         ks = 200 * np.exp(np.linspace(-0.5, 0.5, 6))
         gaps = _noisy(random, ks)
         try:
-            found = crossing(ks, gaps, seed=seed, bootstraps=300)
+            fitted = fit_crossing(ks, gaps, seed=seed, bootstraps=300)
         except ValueError:
             continue
-        needed = closing(found, ks)
-        assert (needed is None) == (found.censored is not None or None not in (found.low, found.high))
-        if needed is None or found.method != "line":
+        needed = runs_needed(fitted, ks)
+        assert (needed is None) == (fitted.censored is not None or None not in (fitted.low, fitted.high))
+        if needed is None or fitted.method != "line":
             continue
-        assert needed.low < (found.k_star or 0) < needed.high
+        assert needed.low < (fitted.k_star or 0) < needed.high
         more = np.exp(np.linspace(np.log(needed.low), np.log(needed.high), needed.runs))
-        again = crossing(np.append(ks, more), np.append(gaps, _noisy(random, more)), seed=seed, bootstraps=300)
+        again = fit_crossing(np.append(ks, more), np.append(gaps, _noisy(random, more)), seed=seed, bootstraps=300)
         closed.append(again.censored is None and None not in (again.low, again.high))
     assert len(closed) >= 30
     assert np.mean(closed) >= 0.7
@@ -249,8 +249,8 @@ def test_the_runs_that_an_open_interval_asks_for_close_it_in_most_cases() -> Non
 
 def test_a_saturated_metric_whose_end_lies_beyond_the_runs_asks_for_runs_there() -> None:
     ks = np.array([50.0, 100, 200, 400])
-    found = crossing(ks, np.array([-1.0, 1, 1, 1]))
-    assert (found.method, found.low) == ("probit", None)
-    needed = closing(found, ks)
+    fitted = fit_crossing(ks, np.array([-1.0, 1, 1, 1]))
+    assert (fitted.method, fitted.low) == ("probit", None)
+    needed = runs_needed(fitted, ks)
     assert needed is not None and needed.runs >= 3 and needed.low < 50
-    assert closing(crossing(ks, -np.ones(4)), ks) is None  # censored: no interval to close
+    assert runs_needed(fit_crossing(ks, -np.ones(4)), ks) is None  # censored: no interval to close

@@ -5,12 +5,12 @@ import pytest
 import torch
 from scipy import stats
 
-from landscape.numerics.random import generator, normal, rademacher
+from landscape.numerics.random import Stream, normal, rademacher
 
 
 def test_streams_are_pinned():
     """Literal numbers, from the raw bits of Philox, which numpy promises to keep."""
-    stream = generator(0, "x")
+    stream = Stream(0, "x")
     assert stream.random(2).tolist() == [0.8470425086586147, 0.561542009810193]
     assert stream.standard_normal(3) == pytest.approx([-0.6109200458027074, -1.2684483685982624, -0.38691221375053636], rel=1e-12)
     assert stream.signs(8).tolist() == [1, 1, 1, -1, -1, -1, -1, -1]
@@ -19,7 +19,7 @@ def test_streams_are_pinned():
 
 
 def test_draws_have_their_distribution():
-    stream, count = generator(1, "distribution"), 20_000
+    stream, count = Stream(1, "distribution"), 20_000
     assert stats.kstest(stream.random(count), "uniform").pvalue > 1e-3
     assert stats.kstest(stream.standard_normal(count), "norm").pvalue > 1e-3
     assert abs(stream.signs(count).mean()) < 4 / count**0.5

@@ -4,7 +4,7 @@ import numpy as np
 import oracles
 import pytest
 
-from landscape import GradientSpectrum, coordinate_point, coordinate_threshold, expected_loss, predict_threshold
+from landscape import GradientSpectrum, coordinate_fixed_point, coordinate_threshold, expected_loss, predict_threshold
 
 SIZE = 128
 LAM = np.arange(1, SIZE + 1) ** -1.0
@@ -18,7 +18,7 @@ def columns(rotation: np.ndarray) -> np.ndarray:
 
 def test_of_a_diagonal_hessian_the_excess_is_what_was_not_chosen() -> None:
     for k in (0, 8, 80, 120):
-        point = coordinate_point(columns(np.eye(SIZE)), A, k)
+        point = coordinate_fixed_point(columns(np.eye(SIZE)), A, k)
         assert point.excess == pytest.approx((1 - k / SIZE) / 2, abs=1e-5)
         assert point.dimension == pytest.approx(k, abs=1e-3)
 
@@ -26,7 +26,7 @@ def test_of_a_diagonal_hessian_the_excess_is_what_was_not_chosen() -> None:
 def test_of_incoherent_eigenvectors_it_is_t1() -> None:
     spectrum = GradientSpectrum(LAM, LAM * A**2, 0.5, SIZE)
     for k in (8, 40, 100):
-        assert coordinate_point(columns(HAAR), A, k).excess == pytest.approx(expected_loss(spectrum, k), rel=0.05)
+        assert coordinate_fixed_point(columns(HAAR), A, k).excess == pytest.approx(expected_loss(spectrum, k), rel=0.05)
 
 
 LIMITS = [(16, 0.5), *(pytest.param(*each, marks=pytest.mark.long) for each in ((4, 0.5), (SIZE, 0.5), (4, 0.2), (16, 0.2), (SIZE, 0.2)))]
@@ -47,23 +47,25 @@ def test_between_the_limits_it_is_the_threshold_of_random_coordinates(block: int
 
 def test_dead_coordinates_are_not_counted() -> None:
     dead = np.concatenate([columns(HAAR), np.zeros((SIZE, SIZE))], axis=1)
-    alive, half = coordinate_point(columns(HAAR), A, 20), coordinate_point(dead, A, 40)
+    alive, half = coordinate_fixed_point(columns(HAAR), A, 20), coordinate_fixed_point(dead, A, 40)
     assert half.excess == pytest.approx(alive.excess, rel=1e-4)
     assert half.dimension == pytest.approx(20, rel=1e-3)
 
 
 def test_a_start_elsewhere_ends_at_the_same_point() -> None:
-    there = coordinate_point(columns(HAAR), A, 60)
-    assert coordinate_point(columns(HAAR), A, 30, there).excess == pytest.approx(coordinate_point(columns(HAAR), A, 30).excess, rel=1e-5)
+    there = coordinate_fixed_point(columns(HAAR), A, 60)
+    assert coordinate_fixed_point(columns(HAAR), A, 30, there).excess == pytest.approx(
+        coordinate_fixed_point(columns(HAAR), A, 30).excess, rel=1e-5
+    )
 
 
 def test_what_has_no_threshold_is_said() -> None:
     assert coordinate_threshold(columns(HAAR), A, 0.6) is None
     assert coordinate_threshold(np.zeros((3, 5)), np.ones(3), 0.1) is None
     with pytest.raises(ValueError, match="k must be in"):
-        coordinate_point(columns(HAAR), A, SIZE)
+        coordinate_fixed_point(columns(HAAR), A, SIZE)
     with pytest.raises(ValueError, match="columns must be"):
-        coordinate_point(columns(HAAR), A[:3], 2)
+        coordinate_fixed_point(columns(HAAR), A[:3], 2)
 
 
 @pytest.mark.parametrize("decay", [0.75, 1.25])

@@ -6,32 +6,32 @@ import scipy.optimize
 import torch
 from landscape_cases import CASES, Case
 
-from landscape import CrossEntropy, GaussNewton, Hessian, Tangent, to_dense
-from landscape.curvature.kept_graphs import MEMORY
-from landscape.prediction.proximal import CLOSE, proximal_path
+from landscape import CrossEntropy, GaussNewton, Hessian, LinearisedObjective, to_dense
+from landscape.curvature.kept_graphs import GRAPH_MEMORY
+from landscape.prediction.proximal import TOLERANCE, proximal_path
 
 cases = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 classed = pytest.mark.parametrize("case", [case for case in CASES if isinstance(case.criterion, CrossEntropy)], ids=lambda case: case.name)
 
 
 @cases
-@pytest.mark.parametrize("memory", [0, MEMORY])
+@pytest.mark.parametrize("memory", [0, GRAPH_MEMORY])
 def test_loss_and_gradient_are_those_of_the_linearised_outputs(case: Case, memory: float) -> None:
     z0, z = case.z, case.z + 0.3 * torch.randn(case.size, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     jacobian = torch.autograd.functional.jacobian(case.whole_outputs, z0)
     leaf = z.clone().requires_grad_()
     loss_sum, weight = case.criterion(case.whole_outputs(z0) + jacobian @ (leaf - z0), case.whole)
     (gradient,) = torch.autograd.grad(loss_sum / weight, leaf)
-    tangent = Tangent(case.objective(), z0, memory=memory)
-    found = tangent.loss_and_gradient(z)
-    assert found[0] == pytest.approx(float(loss_sum.detach() / weight), rel=1e-12)
-    torch.testing.assert_close(found[1], gradient, rtol=1e-10, atol=1e-12)
-    assert tangent.loss(z) == pytest.approx(found[0], rel=1e-14)
+    tangent = LinearisedObjective(case.objective(), z0, memory=memory)
+    computed = tangent.loss_and_gradient(z)
+    assert computed[0] == pytest.approx(float(loss_sum.detach() / weight), rel=1e-12)
+    torch.testing.assert_close(computed[1], gradient, rtol=1e-10, atol=1e-12)
+    assert tangent.loss(z) == pytest.approx(computed[0], rel=1e-14)
 
 
 @classed
 def test_at_its_origin_it_has_the_objectives_loss_gradient_and_gauss_newton_matrix(case: Case) -> None:
-    objective, tangent = case.objective(), Tangent(case.objective(), case.z)
+    objective, tangent = case.objective(), LinearisedObjective(case.objective(), case.z)
     assert tangent.loss(case.z) == pytest.approx(objective.loss(case.z), rel=1e-13)
     torch.testing.assert_close(tangent.gradient(case.z), objective.gradient(case.z), rtol=1e-11, atol=1e-13)
     matrices = [to_dense(GaussNewton(each, case.z)) for each in (objective, tangent)]
@@ -40,13 +40,13 @@ def test_at_its_origin_it_has_the_objectives_loss_gradient_and_gauss_newton_matr
 
 @classed
 def test_its_gauss_newton_matrix_elsewhere_is_its_hessian(case: Case) -> None:
-    tangent, z = Tangent(case.objective(), case.z), case.z + 0.5
+    tangent, z = LinearisedObjective(case.objective(), case.z), case.z + 0.5
     torch.testing.assert_close(to_dense(GaussNewton(tangent, z)), to_dense(Hessian(tangent, z)), rtol=1e-9, atol=1e-11)
 
 
 @classed
 def test_its_path_has_the_minima_of_the_dense_linearised_loss(case: Case) -> None:
-    tangent = Tangent(case.objective(), case.z)
+    tangent = LinearisedObjective(case.objective(), case.z)
     start = tangent.loss(case.z)
     points = proximal_path(tangent, 0.5 * start, case.z, convex=True)
     assert points[-1].envelope < 0.5 * start
@@ -61,12 +61,12 @@ def test_its_path_has_the_minima_of_the_dense_linearised_loss(case: Case) -> Non
 
         exact = scipy.optimize.minimize(penalised, np.zeros(case.size), jac=True, method="BFGS", options={"gtol": 1e-9}).fun
         penalty = point.envelope - point.loss
-        assert exact - 1e-9 <= point.envelope <= exact + CLOSE**2 * penalty + 1e-9
+        assert exact - 1e-9 <= point.envelope <= exact + TOLERANCE**2 * penalty + 1e-9
 
 
 def test_a_gauss_newton_matrix_holds_no_graph_that_the_tangent_refused_to_keep() -> None:
     case = next(case for case in CASES if isinstance(case.criterion, CrossEntropy))
-    tangent = Tangent(case.objective(), case.z, memory=0)
+    tangent = LinearisedObjective(case.objective(), case.z, memory=0)
     built: list[int] = []
     build = tangent._graphs.build
     tangent._graphs.build = lambda number: built.append(number) or build(number)
@@ -77,10 +77,10 @@ def test_a_gauss_newton_matrix_holds_no_graph_that_the_tangent_refused_to_keep()
     assert len(built) > once
 
 
-@pytest.mark.parametrize("memory", [0, MEMORY])
+@pytest.mark.parametrize("memory", [0, GRAPH_MEMORY])
 def test_a_gradient_builds_each_batchs_graph_once(memory: float) -> None:
     case = next(case for case in CASES if isinstance(case.criterion, CrossEntropy))
-    tangent = Tangent(case.objective(), case.z, memory=memory)
+    tangent = LinearisedObjective(case.objective(), case.z, memory=memory)
     tangent.loss(case.z)  # which also sees how large a graph is
     built: list[int] = []
     build = tangent._graphs.build

@@ -5,7 +5,7 @@ import pytest
 from linear_cases import classifier, dual, least, measured
 
 from landscape import (
-    Linearised,
+    LinearisedClassifier,
     expected_loss,
     gordon_threshold,
     gradient_spectrum,
@@ -21,7 +21,7 @@ from landscape import (
 @pytest.mark.parametrize("kappa", [1e-1, 1e-3])
 def test_the_proximal_point_from_the_gram_matrix_is_that_in_the_parameters(classes: int, kappa: float) -> None:
     problem = classifier(20, classes)
-    model = Linearised(*dual(*problem))
+    model = LinearisedClassifier(*dual(*problem))
     w = model.proximal(kappa)
     lowest, d = least(*problem, kappa)
     assert model.loss(w) + kappa / 2 * w @ w == pytest.approx(lowest, rel=1e-9)
@@ -29,7 +29,7 @@ def test_the_proximal_point_from_the_gram_matrix_is_that_in_the_parameters(class
 
 
 def test_derivatives_are_those_of_differences() -> None:
-    model, step = Linearised(*dual(*classifier(12, 3))), 1e-5
+    model, step = LinearisedClassifier(*dual(*classifier(12, 3))), 1e-5
     random = np.random.default_rng(0)
     w, v = random.standard_normal((2, model.size))
     here, ahead, behind = model.at(w), model.at(w + step * v), model.at(w - step * v)
@@ -54,9 +54,9 @@ def test_a_small_improvement_is_predicted_as_the_quadratic_does() -> None:
     problem = dual(*classifier(24, 2))
     spectrum = gradient_spectrum(*problem)
     target = 0.9999 * spectrum.loss
-    found, quadratic = predict_on_path(*problem, target).point, predict_threshold(spectrum, target)
-    assert found is not None
-    for k in (found.m0, found.m1, found.gm):
+    predicted, quadratic = predict_on_path(*problem, target).point, predict_threshold(spectrum, target)
+    assert predicted is not None
+    for k in (predicted.m0, predicted.m1, predicted.gm):
         assert k == pytest.approx(quadratic.k, rel=1e-3)
 
 
@@ -79,15 +79,15 @@ def test_explicit_random_subspaces_lie_between_gordon_and_the_path(rest: float) 
     exact = measured(*problem, target, seeds=8)
     mean, error = exact.mean(), exact.std(ddof=1) / math.sqrt(len(exact))
     bound = gordon_threshold(*dual(*problem), target)
-    found = predict_on_path(*dual(*problem), target).point
+    predicted = predict_on_path(*dual(*problem), target).point
     larsen = larsen_threshold(gradient_spectrum(*dual(*problem)), target)
     assert bound is not None
-    assert found is not None
+    assert predicted is not None
     assert larsen is not None
     # Of a convex loss the escape theorem is sharp, within the square root of k.
     assert bound.value == pytest.approx(mean, abs=3 * math.hypot(error, bound.stderr) + 0.5)
-    assert abs(math.log(found.m1 / mean)) < 0.35
-    assert found.m0 > found.gm > found.m1
+    assert abs(math.log(predicted.m1 / mean)) < 0.35
+    assert predicted.m0 > predicted.gm > predicted.m1
     assert larsen > 1.3 * mean
 
 
@@ -131,13 +131,13 @@ def test_larsen_is_never_below_t3_and_has_no_answer_where_there_is_none() -> Non
 def test_the_interval_holds_the_prediction() -> None:
     problem = dual(*classifier(32, 2))
     target = 0.8 * gradient_spectrum(*problem).loss
-    found, interval = predict_on_path_with_interval(*problem, target, resamples=10)
-    assert found.k is not None
+    predicted, interval = predict_on_path_with_interval(*problem, target, resamples=10)
+    assert predicted.k is not None
     assert interval.low is not None
     assert interval.high is not None
-    assert interval.low < found.k < interval.high
+    assert interval.low < predicted.k < interval.high
     assert interval.k_half is not None
-    assert interval.k_half < found.k
+    assert interval.k_half < predicted.k
     assert predict_on_path_with_interval(*problem, 10.0)[1].low is None
     with pytest.raises(ValueError, match="at least 4 examples"):
         predict_on_path_with_interval(*dual(*classifier(3, 2)), 0.1)

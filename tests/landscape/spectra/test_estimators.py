@@ -4,7 +4,18 @@ import numpy as np
 import pytest
 import torch
 
-from landscape import DenseOperator, Estimate, diagonal, hutch_plus_plus, hutchinson, mean_of, slq, squared_frobenius, trace, xtrace
+from landscape import (
+    DenseOperator,
+    Estimate,
+    diagonal_estimates,
+    hutch_plus_plus,
+    hutchinson,
+    mean_of,
+    slq,
+    squared_frobenius,
+    trace,
+    xtrace,
+)
 
 SIZE, TRIALS = 40, 400
 
@@ -44,10 +55,10 @@ def test_estimates_with_a_sketch_are_unbiased_and_their_errors_of_the_right_size
     operator: DenseOperator, estimate: Callable[..., Estimate]
 ) -> None:
     truth = float(operator.matrix.trace())
-    found = [estimate(operator, 24, seed) for seed in range(400)]
-    values = np.array([each.value for each in found])
+    estimates = [estimate(operator, 24, seed) for seed in range(400)]
+    values = np.array([each.value for each in estimates])
     assert abs(values.mean() - truth) < 4 * values.std() / 20
-    claimed = np.sqrt(np.mean([each.stderr**2 for each in found]))
+    claimed = np.sqrt(np.mean([each.stderr**2 for each in estimates]))
     assert 0.6 < values.std() / claimed < 1.6
     if operator is FAST:
         assert values.std() < 0.2 * np.std([hutchinson(FAST, 24, seed).value for seed in range(100)])
@@ -60,16 +71,16 @@ def test_a_low_rank_has_its_exact_trace(estimate: Callable[..., Estimate]) -> No
 
 
 def test_the_diagonal_is_within_its_errors_and_exact_for_a_diagonal_matrix() -> None:
-    terms = diagonal(FAST, 200)
+    terms = diagonal_estimates(FAST, 200)
     assert ((terms.mean(1) - FAST.matrix.diagonal()).abs() < 4.5 * terms.std(1) / 200**0.5).all()
     part = mean_of(terms[:10].sum(0).numpy())
     assert abs(part.value - float(FAST.matrix.diagonal()[:10].sum())) < 4 * part.stderr
     flat = DenseOperator(torch.diag(torch.arange(4.0)))
-    torch.testing.assert_close(diagonal(flat, 1)[:, 0], torch.arange(4.0).double())
+    torch.testing.assert_close(diagonal_estimates(flat, 1)[:, 0], torch.arange(4.0).double())
 
 
 def test_too_few_products_are_refused() -> None:
-    for estimate, count in ((hutchinson, 0), (hutch_plus_plus, 5), (xtrace, 3), (diagonal, 0)):
+    for estimate, count in ((hutchinson, 0), (hutch_plus_plus, 5), (xtrace, 3), (diagonal_estimates, 0)):
         with pytest.raises(ValueError, match=f"at least .*got {count}"):
             estimate(FAST, count)
     assert np.isnan(hutchinson(FAST, 1).interval()[0])

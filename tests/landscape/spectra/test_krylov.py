@@ -120,7 +120,7 @@ def test_clusters_are_found_in_fewer_steps_than_k(top: list[float], scale: float
     assert pairs.products < 8 * 60
 
 
-@pytest.mark.parametrize(("which", "expected"), [("top", [4, 3, 2]), ("bottom", [-9, -9, 0]), ("magnitude", [-9, -9, 4])])
+@pytest.mark.parametrize(("which", "expected"), [("LA", [4, 3, 2]), ("SA", [-9, -9, 0]), ("LM", [-9, -9, 4])])
 def test_either_end_and_the_largest_magnitudes_are_found(which: Which, expected: list[float]) -> None:
     operator = prescribed([-9.0, -9.0, 4.0, 3.0, 2.0, *[0.0] * 60])
     np.testing.assert_allclose(eigenpairs(operator, 3, 20, which=which).eigenvalues, expected, atol=1e-10)
@@ -130,16 +130,16 @@ def test_recursions_in_step_are_those_one_by_one() -> None:
     operator = DenseOperator(torch.diag(torch.arange(1.0, 41, dtype=torch.float64) ** -2))
     starts = [torch.randn(40, generator=torch.Generator().manual_seed(i), dtype=torch.float64) for i in range(3)]
     starts[1] = operator.matrix[3]  # an eigenvector: ends at once
-    for start, found in zip(starts, lanczos_many(operator, starts, 12), strict=True):
+    for start, recursion in zip(starts, lanczos_many(operator, starts, 12), strict=True):
         alone = lanczos(operator, start, 12)
-        np.testing.assert_allclose(found.alphas, alone.alphas, atol=1e-12)
-        assert found.basis.shape == alone.basis.shape
+        np.testing.assert_allclose(recursion.alphas, alone.alphas, atol=1e-12)
+        assert recursion.basis.shape == alone.basis.shape
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("which", ["top", "bottom"])
+@pytest.mark.parametrize("which", ["LA", "SA"])
 def test_what_is_deflated_does_not_come_back_as_zero(which: Which, dtype: torch.dtype) -> None:
-    sign = -1 if which == "top" else 1
+    sign = -1 if which == "LA" else 1
     operator = DenseOperator(prescribed([sign * x for x in [5.0, 4, 3, 2, *[1.0] * 96]]).matrix.to(dtype))
     pairs = eigenpairs(operator, 4, 20, which=which)
     np.testing.assert_allclose(pairs.eigenvalues, [sign] * 4, atol=1e-5)

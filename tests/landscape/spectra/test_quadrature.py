@@ -8,7 +8,6 @@ from landscape import (
     DenseOperator,
     SpectralMeasure,
     decay_exponent,
-    density,
     effective_dimension,
     effective_rank,
     eigenpairs,
@@ -17,10 +16,11 @@ from landscape import (
     negative_mass,
     outliers,
     participation_ratio,
-    resolved,
     slq,
+    spectral_density,
     spectral_measure,
     trace,
+    with_quadrature_error,
 )
 
 SIZE = 60
@@ -74,7 +74,7 @@ def test_standard_errors_are_the_spread_over_seeds(operator: DenseOperator) -> N
 def test_the_density_integrates_to_one_and_its_moments_are_the_traces(measure: SpectralMeasure) -> None:
     sigma = 0.05
     grid = np.linspace(-1, 2, 3001)
-    values, stderr = density(measure, grid, sigma)
+    values, stderr = spectral_density(measure, grid, sigma)
     assert values.shape == stderr.shape == grid.shape
     step = grid[1] - grid[0]
     assert values.sum() * step == pytest.approx(1, abs=1e-10)
@@ -86,7 +86,7 @@ def test_the_density_integrates_to_one_and_its_moments_are_the_traces(measure: S
 def test_the_density_is_within_its_error_of_the_exact_one(operator: DenseOperator, measure: SpectralMeasure) -> None:
     sigma, grid = 0.1, np.linspace(-0.3, 1.2, 30)
     bumps = np.exp(-0.5 * ((grid[:, None] - eigenvalues(operator)) / sigma) ** 2) / (sigma * math.sqrt(2 * math.pi))
-    values, stderr = density(measure, grid, sigma)
+    values, stderr = spectral_density(measure, grid, sigma)
     assert (np.abs(values - bumps.mean(axis=1)) < 4 * stderr + 1e-6).all()
 
 
@@ -154,7 +154,7 @@ def test_wrong_use_is_refused_with_the_numbers(operator: DenseOperator, measure:
     with pytest.raises(ValueError, match="at least one probe, got 0"):
         slq(operator, 0, 5)
     with pytest.raises(ValueError, match="sigma must be positive"):
-        density(measure, np.zeros(1), 0.0)
+        spectral_density(measure, np.zeros(1), 0.0)
 
 
 def test_an_exact_measure_has_no_errors() -> None:
@@ -162,7 +162,7 @@ def test_an_exact_measure_has_no_errors() -> None:
     for estimate, value in ((trace(measure), 6), (negative_mass(measure), 1 / 8), (participation_ratio(measure), 64 / 22)):
         assert estimate.value == pytest.approx(value)
         assert estimate.interval() == (estimate.value, estimate.value)
-    assert density(measure, np.zeros(1), 0.1)[1] == 0
+    assert spectral_density(measure, np.zeros(1), 0.1)[1] == 0
 
 
 def test_ranks_of_a_flat_spectrum_count_it(operator: DenseOperator, measure: SpectralMeasure) -> None:
@@ -226,13 +226,13 @@ def test_what_lanczos_does_not_resolve_widens_the_error() -> None:
     truth = (values / (values + kappa)).sum()
     for steps in (10, 20, 40):
         measure = slq(steep, 4, steps, known=eigenpairs(steep, 10, 40))
-        estimate = resolved(measure, lambda each: effective_dimension(each, kappa))
+        estimate = with_quadrature_error(measure, lambda each: effective_dimension(each, kappa))
         assert abs(estimate.value - truth) < 3 * estimate.stderr
         assert measure.radau is not None
         low, high = effective_dimension(measure.radau, kappa), effective_dimension(measure, kappa)
         assert low.value - 3 * low.stderr < truth < high.value + 3 * high.stderr
-    assert resolved(SpectralMeasure.of_eigenvalues(values), trace).stderr == 0
-    moments = resolved(measure, trace)  # Gauss quadrature is exact for these
+    assert with_quadrature_error(SpectralMeasure.of_eigenvalues(values), trace).stderr == 0
+    moments = with_quadrature_error(measure, trace)  # Gauss quadrature is exact for these
     assert moments.stderr == pytest.approx(trace(measure).stderr, rel=1e-6)
 
 

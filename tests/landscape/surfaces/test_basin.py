@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from landscape import DenseOperator, Objective, basin_width, hessian_ratio, roughness, sharpness_average, sharpness_worst
+from landscape import DenseOperator, Objective, average_sharpness, basin_width, hessian_ratio, roughness, worst_case_sharpness
 
 SIZE = 30
 RANDOM = np.random.default_rng(11)
@@ -30,39 +30,39 @@ def objective(h: torch.Tensor = H, g: torch.Tensor | None = None) -> Objective[t
 
 def test_average_sharpness_is_the_trace_whatever_the_slope() -> None:
     for g in (None, torch.ones(SIZE, dtype=torch.float64)):
-        found = sharpness_average(objective(g=g).loss, CENTRE, 0.5, 400)
+        result = average_sharpness(objective(g=g).loss, CENTRE, 0.5, 400)
         truth = 0.25 * float(EIGENVALUES.sum()) / (2 * SIZE)
-        assert abs(found.value - truth) < 3 * found.stderr
-        assert 0 < found.stderr < 0.1 * truth
+        assert abs(result.value - truth) < 3 * result.stderr
+        assert 0 < result.stderr < 0.1 * truth
 
 
 def test_worst_sharpness_is_the_largest_eigenvalue_and_a_lower_bound() -> None:
-    found = sharpness_worst(objective(), CENTRE, 2.0, steps=40)
-    assert found.rise == pytest.approx(4 * 1.0 / 2, rel=1e-6)
-    assert float(found.displacement.norm()) == pytest.approx(2)
-    assert (found.rises <= 2 + 1e-12).all()
-    assert sharpness_worst(objective(), CENTRE, 2.0, steps=2).rise < found.rise
+    result = worst_case_sharpness(objective(), CENTRE, 2.0, steps=40)
+    assert result.rise == pytest.approx(4 * 1.0 / 2, rel=1e-6)
+    assert float(result.displacement.norm()) == pytest.approx(2)
+    assert (result.rises <= 2 + 1e-12).all()
+    assert worst_case_sharpness(objective(), CENTRE, 2.0, steps=2).rise < result.rise
 
 
 def test_where_the_loss_falls_all_around_nothing_rises() -> None:
-    found = sharpness_worst(objective(-H), CENTRE, 1.0)
-    assert found.rise == 0
-    assert not found.displacement.any()
+    result = worst_case_sharpness(objective(-H), CENTRE, 1.0)
+    assert result.rise == 0
+    assert not result.displacement.any()
 
 
 def test_a_loss_that_is_no_number_has_no_sharpness() -> None:
     broken = objective(torch.full((SIZE, SIZE), math.nan, dtype=torch.float64))
-    assert math.isnan(sharpness_worst(broken, CENTRE, 1.0).rise)
-    assert math.isnan(sharpness_average(broken.loss, CENTRE, 1.0, 3).value)
+    assert math.isnan(worst_case_sharpness(broken, CENTRE, 1.0).rise)
+    assert math.isnan(average_sharpness(broken.loss, CENTRE, 1.0, 3).value)
 
 
 def test_widths_are_those_of_the_ellipsoid() -> None:
-    found = basin_width(objective().loss, CENTRE, 0.1, 100.0, 300)
+    result = basin_width(objective().loss, CENTRE, 0.1, 100.0, 300)
     draws = np.random.default_rng(0).standard_normal((200_000, SIZE))
     draws /= np.linalg.norm(draws, axis=1, keepdims=True)
     truth = np.sqrt(0.2 / (draws**2 @ EIGENVALUES.numpy())).mean()
-    assert abs(found.mean.value - truth) < 3 * found.mean.stderr
-    assert found.censored == 0
+    assert abs(result.mean.value - truth) < 3 * result.mean.stderr
+    assert result.censored == 0
     one = basin_width(objective(torch.tensor([[4.0]], dtype=torch.float64)).loss, CENTRE[:1], 0.5, 10.0, 3)
     assert one.widths == pytest.approx(0.5, rel=1e-5)
 
@@ -77,8 +77,8 @@ def test_a_level_that_is_never_met_is_censored_and_one_met_by_some_bounds_from_b
 
 
 def test_what_is_not_finite_is_beyond_the_basin() -> None:
-    found = basin_width(lambda z: math.nan if float((z - CENTRE).norm()) > 0.3 else 0.0, CENTRE, 1.0, 10.0, 3)
-    assert found.widths == pytest.approx(0.3, rel=1e-4)
+    result = basin_width(lambda z: math.nan if float((z - CENTRE).norm()) > 0.3 else 0.0, CENTRE, 1.0, 10.0, 3)
+    assert result.widths == pytest.approx(0.3, rel=1e-4)
 
 
 X = np.linspace(-1, 1, 201)
@@ -97,9 +97,9 @@ def test_roughness_is_zero_on_the_model_and_grows_with_the_ripple() -> None:
     flat = roughness(model, model, weights)
     assert (flat.value, flat.stderr) == (0, 0)
     model = np.outer(2 * X**2, weights)
-    found = roughness(model + np.outer(0.1 * np.sin(30 * X), weights), model, weights)
-    assert found.value == pytest.approx(0.1 / math.sqrt(2) / 2.0, rel=0.1)
-    assert found.stderr == pytest.approx(0, abs=1e-12)
+    result = roughness(model + np.outer(0.1 * np.sin(30 * X), weights), model, weights)
+    assert result.value == pytest.approx(0.1 / math.sqrt(2) / 2.0, rel=0.1)
+    assert result.stderr == pytest.approx(0, abs=1e-12)
     assert math.isnan(roughness(np.ones((5, 3)), np.ones((5, 3)), np.ones(3)).value)
     holed = np.where(X[:, None] > 0.9, np.nan, model)
     assert roughness(holed, model, weights).value == 0
@@ -119,16 +119,16 @@ def test_what_examples_share_over_all_points_is_no_error_of_roughness() -> None:
 def test_intervals_of_roughness_cover_that_of_all_examples(groups: int | None) -> None:
     ripple, quadratic = 0.1 * np.sin(30 * X), 2 * X**2
     truth = math.sqrt((ripple**2).mean()) / np.ptp(quadratic + ripple)
-    found = []
+    result = []
     for seed in range(300):
         parts = rippled(np.random.default_rng([7, seed]), 64)
         if groups:
             parts = tuple(each.reshape(*each.shape[:-1], groups, -1).sum(-1) for each in parts)
-        found.append(roughness(*parts))
-    covered = np.mean([low <= truth <= high for low, high in (each.interval(0.95) for each in found)])
+        result.append(roughness(*parts))
+    covered = np.mean([low <= truth <= high for low, high in (each.interval(0.95) for each in result)])
     assert 0.95 - 0.04 < covered < 0.95 + 0.04  # three standard errors
-    spread = np.std([each.value for each in found])
-    assert np.sqrt(np.mean([each.stderr**2 for each in found])) == pytest.approx(spread, rel=0.15)
+    spread = np.std([each.value for each in result])
+    assert np.sqrt(np.mean([each.stderr**2 for each in result])) == pytest.approx(spread, rel=0.15)
 
 
 def test_of_a_loss_that_rises_nowhere_the_worst_is_that_of_the_centre() -> None:
@@ -144,13 +144,13 @@ def test_of_a_loss_that_rises_nowhere_the_worst_is_that_of_the_centre() -> None:
 
         top = Objective(hill, lambda out, batch: (out, 1.0), [torch.ones(1)], SIZE, dtype)
         for radius in (1e-6, 1e-2, 1.0, 10.0):
-            found = sharpness_worst(top, CENTRE.to(dtype), radius, steps=6)
-            assert 0 <= found.rise <= 1e-6
-            assert top.loss(CENTRE.to(dtype) + found.displacement) >= top.loss(CENTRE.to(dtype))
-            assert (found.rises <= 1e-6).all()
+            result = worst_case_sharpness(top, CENTRE.to(dtype), radius, steps=6)
+            assert 0 <= result.rise <= 1e-6
+            assert top.loss(CENTRE.to(dtype) + result.displacement) >= top.loss(CENTRE.to(dtype))
+            assert (result.rises <= 1e-6).all()
         beside = CENTRE + 0.1 * noise
-        found = sharpness_worst(top, beside.to(dtype), 0.1, steps=20)
-        assert top.loss(beside.to(dtype) + found.displacement) >= top.loss(beside.to(dtype))
+        result = worst_case_sharpness(top, beside.to(dtype), 0.1, steps=20)
+        assert top.loss(beside.to(dtype) + result.displacement) >= top.loss(beside.to(dtype))
 
 
 def test_the_ratio_of_extreme_eigenvalues_tells_how_far_from_convex() -> None:
@@ -165,12 +165,12 @@ def test_the_ratio_of_extreme_eigenvalues_tells_how_far_from_convex() -> None:
 
 def test_wrong_use_is_refused() -> None:
     for wrong in (
-        lambda: sharpness_average(objective().loss, CENTRE, 0.0, 3),
-        lambda: sharpness_worst(objective(), CENTRE, -1.0),
+        lambda: average_sharpness(objective().loss, CENTRE, 0.0, 3),
+        lambda: worst_case_sharpness(objective(), CENTRE, -1.0),
         lambda: basin_width(objective().loss, CENTRE, 0.0, 1.0, 3),
         lambda: basin_width(objective().loss, CENTRE, 1.0, math.inf, 3),
     ):
         with pytest.raises(ValueError, match="must be positive"):
             wrong()
-    with pytest.raises(ValueError, match="at least one ray"):
-        sharpness_average(objective().loss, CENTRE, 1.0, 0)
+    with pytest.raises(ValueError, match="rays must be at least 1"):
+        average_sharpness(objective().loss, CENTRE, 1.0, 0)

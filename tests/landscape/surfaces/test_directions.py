@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from landscape import normalised, orthonormalised, principal_directions, random_directions, scaled, through
+from landscape import affine_span, curvature_scaled, group_normalised, orthonormalised, principal_directions, random_directions
 
 
 def is_orthonormal(directions: torch.Tensor) -> bool:
@@ -17,7 +17,7 @@ def test_random_directions_are_orthonormal_of_both_signs_and_more_keep_the_first
     assert torch.allclose(two, three[:, :2], atol=1e-12)
     assert 0.4 < float((two > 0).double().mean()) < 0.6
     assert not torch.allclose(two, random_directions(500, 2, 8, torch.float64))
-    with pytest.raises(ValueError, match=r"count = 4 directions must be in 1\.\.3"):
+    with pytest.raises(ValueError, match=r"count must be in 1\.\.3.*got 4"):
         random_directions(3, 4, 0)
 
 
@@ -44,21 +44,21 @@ def test_directions_without_a_basis_are_refused(columns: list[list[float]], mess
 def test_every_group_gets_the_norm_of_theta_there_and_an_all_zero_bias_stays_where_it_is() -> None:
     theta = torch.tensor([3.0, 4.0, 0.0, 0.0, -2.0], dtype=torch.float64)
     labels = ["weight", "weight", "bias", "bias", "scale"]
-    found = normalised(random_directions(5, 2, 0, torch.float64), theta, labels)
-    for column in found.T:
+    result = group_normalised(random_directions(5, 2, 0, torch.float64), theta, labels)
+    for column in result.T:
         assert column[:2].norm() == pytest.approx(5)
         assert torch.equal(column[2:4], torch.zeros(2, dtype=torch.float64))
         assert abs(float(column[4])) == pytest.approx(2)
     with pytest.raises(ValueError, match="direction 0 has length 0"):
-        normalised(random_directions(5, 1, 0, torch.float64), torch.zeros(5), labels)
+        group_normalised(random_directions(5, 1, 0, torch.float64), torch.zeros(5), labels)
 
 
 def test_scaled_directions_move_outputs_alike_and_flat_coordinates_are_held() -> None:
     diagonal = torch.tensor([4.0, 1.0, -1.0, 1e-9], dtype=torch.float64)
     ones = torch.ones(4, 1, dtype=torch.float64)
-    assert scaled(ones, diagonal, floor=0.01)[:, 0].tolist() == pytest.approx([0.5, 1, 1, 1 / 0.2])
-    with pytest.raises(ValueError, match="largest is 0"):
-        scaled(ones, torch.zeros(4))
+    assert curvature_scaled(ones, diagonal, floor=0.01)[:, 0].tolist() == pytest.approx([0.5, 1, 1, 1 / 0.2])
+    with pytest.raises(ValueError, match="got 0"):
+        curvature_scaled(ones, torch.zeros(4))
 
 
 def test_principal_directions_are_those_of_the_spread_about_the_last_point() -> None:
@@ -66,15 +66,15 @@ def test_principal_directions_are_those_of_the_spread_about_the_last_point() -> 
     q, _ = np.linalg.qr(random.standard_normal((30, 2)))
     places = np.array([[-4.0, 0.5], [-3, -0.5], [-1, 0.3], [0, 0]])
     end = random.standard_normal(30)
-    found = principal_directions(torch.as_tensor(end + places @ q.T), 2)
+    result = principal_directions(torch.as_tensor(end + places @ q.T), 2)
     values, vectors = np.linalg.eigh(places.T @ places)
-    assert found.explained == pytest.approx(values[::-1] / values.sum())
-    assert torch.allclose(found.centre, torch.as_tensor(end))
-    assert is_orthonormal(found.directions)
+    assert result.explained == pytest.approx(values[::-1] / values.sum())
+    assert torch.allclose(result.centre, torch.as_tensor(end))
+    assert is_orthonormal(result.directions)
     # The same plane, and the points in it where they are.
-    np.testing.assert_allclose(end + found.coordinates @ found.directions.numpy().T, end + places @ q.T, atol=1e-12)
-    assert (found.coordinates[0] < 0).all()
-    assert abs(float(found.directions[:, 0].numpy() @ (q @ vectors[:, 1]))) == pytest.approx(1)
+    np.testing.assert_allclose(end + result.coordinates @ result.directions.numpy().T, end + places @ q.T, atol=1e-12)
+    assert (result.coordinates[0] < 0).all()
+    assert abs(float(result.directions[:, 0].numpy() @ (q @ vectors[:, 1]))) == pytest.approx(1)
 
 
 def test_points_that_span_too_little_have_no_principal_directions() -> None:
@@ -89,17 +89,17 @@ def test_points_that_span_too_little_have_no_principal_directions() -> None:
 @pytest.mark.parametrize("count", [2, 3, 5])
 def test_the_line_or_plane_through_points_holds_them_at_their_true_distances(count: int) -> None:
     points = torch.as_tensor(np.random.default_rng(count).standard_normal((count, 9)))
-    found = through(points)
-    assert is_orthonormal(found.directions)
-    np.testing.assert_allclose(found.origin + torch.as_tensor(found.coordinates) @ found.directions.T, points, atol=1e-12)
-    assert found.coordinates[1, 0] - found.coordinates[0, 0] == pytest.approx(float((points[1] - points[0]).norm()))
-    assert found.coordinates.sum(0) == pytest.approx(0, abs=1e-12)
+    result = affine_span(points)
+    assert is_orthonormal(result.directions)
+    np.testing.assert_allclose(result.origin + torch.as_tensor(result.coordinates) @ result.directions.T, points, atol=1e-12)
+    assert result.coordinates[1, 0] - result.coordinates[0, 0] == pytest.approx(float((points[1] - points[0]).norm()))
+    assert result.coordinates.sum(0) == pytest.approx(0, abs=1e-12)
 
 
 def test_points_on_one_line_span_no_plane() -> None:
     with pytest.raises(ValueError, match="coincide or lie on one line"):
-        through(torch.tensor([[0.0, 0, 0], [1, 1, 1], [3, 3, 3]]))
+        affine_span(torch.tensor([[0.0, 0, 0], [1, 1, 1], [3, 3, 3]]))
     with pytest.raises(ValueError, match="coincide or lie on one line"):
-        through(torch.ones(2, 4))
+        affine_span(torch.ones(2, 4))
     with pytest.raises(ValueError, match="span fewer than 3 dimensions"):
-        through(torch.tensor([[0.0, 0, 0], [1, 0, 0], [0, 1, 0], [1, 1, 0]]))
+        affine_span(torch.tensor([[0.0, 0, 0], [1, 0, 0], [0, 1, 0], [1, 1, 0]]))

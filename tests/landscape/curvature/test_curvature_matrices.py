@@ -7,8 +7,8 @@ import torch
 from landscape_cases import CASES, Batch, Case
 from torch import Tensor
 
-from landscape import CrossEntropy, Curvature, EmpiricalFisher, GaussNewton, Hessian, Objective, to_dense
-from landscape.curvature.kept_graphs import Graphs, Made
+from landscape import CrossEntropy, CurvatureOperator, EmpiricalFisher, GaussNewton, Hessian, Objective, to_dense
+from landscape.curvature.kept_graphs import AllocationTracker, KeptGraphs
 from landscape.curvature.objective import leaf
 
 cases = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
@@ -52,7 +52,7 @@ def test_as_many_graphs_are_kept_as_fit(graphs: int, calls: int) -> None:
     case = CASES[0]  # of three batches
     outputs = Counted(case)
     objective = Objective(outputs, case.criterion, case.batches, case.size, torch.float64)
-    with Made() as made:
+    with AllocationTracker() as made:
         graph = Hessian(objective, case.z)._graph(leaf(case.z), 0)
     size = made.held()
     assert graph and size > 0
@@ -76,7 +76,7 @@ def test_what_a_graph_holds_is_counted_with_what_its_functions_keep_and_nothing_
         kept.add_(1)
         return y, lambda: kept[:10]
 
-    with Made() as made:
+    with AllocationTracker() as made:
         graph = build()
     assert made.held() == 4 * 1000 + 8 * 1000
     del graph
@@ -85,7 +85,7 @@ def test_what_a_graph_holds_is_counted_with_what_its_functions_keep_and_nothing_
 
 def test_room_is_measured_on_the_largest_batch() -> None:
     batches = [torch.ones(2), torch.ones(50), torch.ones(3)]
-    graphs = Graphs(lambda number: torch.exp(batches[number].clone()), 250.0, batches)
+    graphs = KeptGraphs(lambda number: torch.exp(batches[number].clone()), 250.0, batches)
     for number in (0, 1, 2):
         graphs.of(number)
     assert list(graphs._kept) == [1]  # of 200 bytes, so that there is room for one of them
@@ -139,7 +139,7 @@ def test_the_forms_of_the_draws_are_those_of_the_operator(case: Case) -> None:
     forms = operator.forms(vectors)
     assert forms.shape == (5, 3)
     close(forms.mean(0), (vectors * operator.matmat(vectors)).sum(0))
-    with pytest.raises(ValueError, match="only a sampled"):
+    with pytest.raises(ValueError, match="with `samples`"):
         GaussNewton(case.objective(), case.z).forms(vectors)
 
 
@@ -167,7 +167,7 @@ def test_what_a_criterion_lacks_is_said() -> None:
         EmpiricalFisher(case.objective(), case.z)
     with pytest.raises(ValueError, match="`sampled_curvature`"):
         GaussNewton(case.objective(), case.z, samples=1)
-    operator: Curvature = Hessian(case.objective(), case.z)
+    operator: CurvatureOperator = Hessian(case.objective(), case.z)
     with pytest.raises(ValueError, match=r"shape \(3, columns\), got \(4, 2\)"):
         operator.matmat(torch.ones(4, 2))
 
@@ -192,7 +192,7 @@ def test_an_operator_that_is_gone_leaves_no_tensor_behind(case: Case, kind: type
 
 def test_a_sparse_matrix_is_counted_by_what_it_consists_of() -> None:
     dense = torch.eye(6, dtype=torch.float64)
-    with Made() as made:
+    with AllocationTracker() as made:
         sparse = dense.to_sparse_csr()
         parts = sum(part.nbytes for part in (sparse.crow_indices(), sparse.col_indices(), sparse.values()))
         assert sparse @ dense[0] is not None
@@ -207,5 +207,5 @@ def test_the_curvature_of_a_loss_that_is_sure_has_all_digits_in_float32(gap: flo
     wide = [float(x) for x in u[0]]
     # p_i sum_j p_j (u_i - u_j): no difference of numbers that are nearly one
     wanted = [p * sum(q * (x - y) for q, y in zip(exact, wide, strict=True)) for p, x in zip(exact, wide, strict=True)]
-    found = CrossEntropy().curvature(logits, batch)(u)[0]
-    assert found.tolist() == pytest.approx(wanted, rel=1e-5)
+    computed = CrossEntropy().curvature(logits, batch)(u)[0]
+    assert computed.tolist() == pytest.approx(wanted, rel=1e-5)

@@ -1,0 +1,124 @@
+"""The curvature matrices that a user can name, and how one is built at a point of the subspace.
+
+One record holds every fact about a matrix: its operator, its exact rows, what figures call it and how they draw it. To add a matrix, write
+its operator in landscape/curvature, a function here that builds the operator, and one entry of MATRICES.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from analyses.runs.records import by_name
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from analyses.runs.evaluation_point import Point
+    from analyses.runs.run_inputs import Context
+    from landscape.curvature import LinearOperator
+    from landscape.spectra import Spectrum
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A curvature matrix (k, k) of the training loss."""
+
+    name: str  # what a user types
+    words: str  # what figures and help call it
+    dashes: str  # matplotlib's line style
+    build: Callable[..., Any]  # (objective, z (k,), memory=bytes, and samples, seed if `sampled`) -> a LinearOperator
+    rows: Callable[..., Any] | None = None  # (point, progress) -> A (n (C - 1), k) with A'A the matrix, for a task with classes
+    sampled: bool = False  # whether it can be estimated from labels that are drawn from the model
+    semidefinite: bool = False  # whether no eigenvalue can be negative
+
+
+def _hessian(objective: Any, z: Tensor, *, memory: float) -> LinearOperator:
+    from landscape.curvature import Hessian
+
+    return Hessian(objective, z, memory=memory)
+
+
+def _gauss_newton(objective: Any, z: Tensor, *, memory: float, samples: int | None, seed: int) -> LinearOperator:
+    from landscape.curvature import GaussNewton
+
+    return GaussNewton(objective, z, memory=memory, samples=samples, seed=seed)
+
+
+def _empirical_fisher(objective: Any, z: Tensor, *, memory: float) -> LinearOperator:
+    from landscape.curvature import EmpiricalFisher
+
+    return EmpiricalFisher(objective, z, memory=memory)
+
+
+def gauss_newton_rows_of(point: Point, progress: Callable[[int, int], None] | None = None) -> Tensor:
+    """Return rows (n (C - 1), k) whose Gram matrix is the Gauss-Newton matrix of the label words, those of all processes."""
+    from apet.machine import gathered
+    from apet.subspaces import NotPerExample
+    from landscape.spectra import gauss_newton_rows
+
+    try:
+        rows = gauss_newton_rows(point.objective, point.z, per_example=True, progress=progress)
+    except NotPerExample:  # all examples share a tuned entry of a table
+        rows = gauss_newton_rows(point.objective, point.z, per_example=False, progress=progress)
+    return gathered(point.processes, rows)  # padding rows are zero and add nothing
+
+
+# Figures list and style matrices in this order; a figure with one matrix draws it with solid lines.
+MATRICES = by_name(
+    [
+        Matrix("ggn", "Gauss-Newton", "-", _gauss_newton, rows=gauss_newton_rows_of, sampled=True, semidefinite=True),
+        Matrix("hessian", "Hessian", "--", _hessian),
+        Matrix("fisher", "empirical Fisher", ":", _empirical_fisher, semidefinite=True),
+    ],
+    unique=("words", "dashes"),
+)
+
+
+def matrix_at(point: Point, name: str, samples: int | None = None, seed: int = 0) -> Any:
+    """Return the matrix called `name` at the point, as an operator on vectors (k,).
+
+    A matrix with `sampled` takes the number of labels drawn per example (`samples`; None: exact) and the seed of the draw.
+    """
+    matrix = MATRICES[name]
+    sampling = {"samples": samples, "seed": seed} if matrix.sampled else {}
+    return matrix.build(point.objective, point.z, memory=graph_memory(point), **sampling)
+
+
+def graph_memory(point: Point) -> float:
+    """Return how many bytes of graphs may be kept: a quarter of the free memory, which processes on one CPU share."""
+    from apet.machine import free_memory
+
+    device = point.objective.device
+    return free_memory(device) / 4 / (1 if device.type == "cuda" else point.processes.num_processes)
+
+
+def settings(point: Point) -> str:
+    """Return what the numbers at the point depend on beyond rounding and what may change between two starts of the run.
+
+    The run's folder names all the rest. The runs that the point lies between may have been trained again, hence the checksums of their z,
+    which are read from the disk with the same bytes at each start.
+    """
+    import torch
+
+    sums = " ".join(str(zlib.crc32(z.cpu().contiguous().numpy().data)) for z in (point.z, *point.others))
+    return f"{torch.__version__} {point.z.device.type} {torch.get_num_threads()} {sums}"
+
+
+def recorded(matrix: Any, point: Point, context: Context) -> Any:
+    """Return the operator with its products kept on disk by the main process; every process begins with the products found there."""
+    from analyses.runs.checkpointed_operator import Recorded, kept
+    from apet.machine import shared
+
+    main = point.processes.is_main_process
+    name = f"{type(matrix).__name__} {settings(point)}"
+    return Recorded(matrix, context.folder, name, main, shared(point.processes, kept(context.folder, name) if main else None))
+
+
+def gauss_newton_spectrum(point: Point) -> Spectrum:
+    """Return the exact spectrum of the Gauss-Newton matrix of the label words."""
+    from landscape.spectra import spectrum_of_rows
+
+    return spectrum_of_rows(gauss_newton_rows_of(point))
