@@ -24,7 +24,7 @@ _APET: Use = ("method apet", lambda s: s.placed and s.method == "apet")
 _UNITS: Use = ("single entries in any order but reference (whole tensors)", lambda s: s.places_entries and s.order != "reference")
 _DRAWN: Use = ("positions that are drawn", lambda s: s.placed and (s.projected or s.order not in SCORE_NAMES))
 _TEXTS: Use = ("texts", lambda s: not reads_images(s.task))
-TUNED_USES: Mapping[str, Use] = {
+TUNED_USES: dict[str, Use] = {
     "max_length": _TEXTS, "k": PLACED, "matched": PLACED, "subspace": PLACED, "scope": PLACED, "operations": _APET, "order": _ENTRIES,
     "unit": _UNITS, "position_seed": _DRAWN,
 }  # fmt: skip
