@@ -6,9 +6,20 @@ from apet.exports import on_demand
 
 if TYPE_CHECKING:
     from apet.models.aliases import ALIASES, count
-    from apet.models.ladder import build, ladder_tokenizer, make
+    from apet.models.ladder import (
+        DEFAULTS,
+        HALF_STEPS,
+        SCHEDULES,
+        SOURCES,
+        TOKENIZER,
+        Stretch,
+        build,
+        config_of,
+        ladder_tokenizer,
+    )
     from apet.models.loading import FORMS, Loaded, load_model, models_table
     from apet.models.locations import find
     from apet.models.mnist_nets import NETS
+    from apet.models.vocabulary import CLS, EOS, FIRST_SENTINEL, MASK, POSITIONS, SEP, SPECIAL_TOKENS, VOCABULARY
 
 __getattr__ = on_demand(__name__, __file__)

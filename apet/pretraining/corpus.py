@@ -16,12 +16,7 @@ import numpy as np
 
 from apet.errors import MissingInput
 from apet.files import atomic_path
-
-PAD, EOS, UNK, CLS, SEP, MASK = range(6)
-SENTINELS = 32
-VOCABULARY = 4096
-SPECIAL_TOKENS = ["<pad>", "</s>", "<unk>", "[CLS]", "[SEP]", "[MASK]"] + [f"<extra_id_{i}>" for i in range(SENTINELS)]
-FIRST_SENTINEL = 6
+from apet.models import EOS, SPECIAL_TOKENS, VOCABULARY
 
 
 def corpus_files(folder: Path, sources: list[str], heldout: bool) -> list[Path]:

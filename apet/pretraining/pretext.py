@@ -12,10 +12,9 @@ import numpy as np
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from apet.pretraining.corpus import CLS, EOS, FIRST_SENTINEL, MASK, SEP, SPECIAL_TOKENS, VOCABULARY
+from apet.models import CLS, EOS, FIRST_SENTINEL, MASK, POSITIONS, SEP, SPECIAL_TOKENS, VOCABULARY
 
 Arrays = dict[str, np.ndarray]
-POSITIONS = 128  # in BERT's table
 
 
 class MakeBatch(Protocol):

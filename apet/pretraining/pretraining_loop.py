@@ -23,11 +23,10 @@ from torch.optim import Optimizer
 
 from apet.errors import UsageError
 from apet.files import atomic_path
+from apet.models import Stretch, build
 from apet.pretraining.corpus import windows
 from apet.pretraining.pretext import PRETEXTS, Pretext
 
-# A stretch of the learning rate: (steps, rate at its end, how it gets there). "sqrt" moves fast first.
-Stretch = tuple[int, float, str]
 HELDOUT_SEED = 20261120
 HALVES = 0.75  # of the steps, where a family starts with half windows and the recipe says nothing else
 
@@ -119,8 +118,6 @@ def pretrain(
     Resumes from `checkpoint` (one safetensors file) when it holds the same recipe. The curve's rows are
     {"step", "tokens", "heldout_loss", "stderr"}: mean cross-entropy in nats per target token on a fixed sample.
     """
-    from apet.models import build
-
     torch.manual_seed(recipe.seed)
     model = build(recipe.family, recipe.size).to(device)
     optimizers = OPTIMIZERS[recipe.family](model)

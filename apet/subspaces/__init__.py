@@ -10,7 +10,8 @@ from apet.exports import on_demand
 if TYPE_CHECKING:
     from apet.subspaces.coordinates import Attached, Coordinates, where
     from apet.subspaces.entry_scores import KINDS, scores
-    from apet.subspaces.kernel_costs import Costs, current, for_machine, using
+    from apet.subspaces.kernel_calibration import for_machine
+    from apet.subspaces.kernel_costs import Costs, current, using
     from apet.subspaces.kernels import KERNELS, Entries, NotPerExample, sample, scatter
     from apet.subspaces.placement import ORDERS, UNITS, VERSION, Placement, Scores, digest, place, random_entries
     from apet.subspaces.resident import Resident, Rows, plain, rows_of

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 
 from apet.models.ladder import build
-from apet.pretraining.corpus import CLS, EOS, FIRST_SENTINEL, MASK, SEP
-from apet.pretraining.pretext import POSITIONS, PRETEXTS, masked_pairs, span_corruption
+from apet.models.vocabulary import CLS, EOS, FIRST_SENTINEL, MASK, POSITIONS, SEP
+from apet.pretraining.pretext import PRETEXTS, masked_pairs, span_corruption
 
 
 def tokens(rows: int = 40, length: int = 128) -> np.ndarray:

@@ -11,8 +11,9 @@ from analyses.runs.execute import run
 from analyses.specs.spec import Spec
 from analyses.store.run_store import Store
 from apet.errors import ApetError, UsageError
-from apet.subspaces import kernel_costs as costs
-from apet.subspaces.kernel_costs import SHIPPED, Costs, fit, for_machine, stored, using
+from apet.subspaces import kernel_calibration as costs
+from apet.subspaces.kernel_calibration import fit, for_machine, stored
+from apet.subspaces.kernel_costs import SHIPPED, Costs, current, using
 from apet.subspaces.kernels import KERNELS, Entries, cheapest
 from cli import app
 
@@ -118,7 +119,7 @@ def test_a_run_notes_its_constants_and_one_that_goes_on_keeps_them(folder, tmp_p
     (begun.folder(name) / "checkpoint.kernels.json").write_text(json.dumps(asdict(SHIPPED)))
     assert run(spec, begun, folder) == name
     assert begun.env(name)["kernels"] == asdict(SHIPPED) | {"from": "the run's beginning"}
-    assert costs.current() == SHIPPED  # what a run chooses by ends with it
+    assert current() == SHIPPED  # what a run chooses by ends with it
     for one, other in zip(store.rows(name), begun.rows(name), strict=True):
         assert one.value == pytest.approx(other.value, rel=1e-4, abs=1e-6)
 
