@@ -13,7 +13,6 @@ weight from the old ones whatever their values are (the parallel form of prefix 
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from apet.errors import UsageError, lookup
+from apet.random_numbers import weights
 
 SIZE = 24  # of a bottleneck, the paper's
 ROWS = 10  # of a prefix or prompt, in every self-attention
@@ -80,7 +80,9 @@ def inject(model: nn.Module, operations: tuple[str, ...]) -> list[str]:
     new = sorted({name for name, _ in model.named_parameters()} - before)
     for name in new:
         if name.endswith(("down.weight", ".keys")):
-            _draw(name, model.get_parameter(name))
+            parameter = model.get_parameter(name)
+            with torch.no_grad():
+                parameter.copy_(weights(name, parameter.shape) * parameter.shape[-1] ** -0.5)
     return new
 
 
@@ -207,14 +209,6 @@ def _attentions(model: Any, family: _Family) -> Iterator[tuple[Any, int, Any]]:
 def _is_conv1d(module: nn.Module) -> bool:
     """transformers' Conv1D keeps its weight as (in, out)."""
     return type(module).__name__ == "Conv1D"
-
-
-def _draw(name: str, parameter: nn.Parameter) -> None:
-    """Numbers that its name stands for, so that a file which keeps tuned values alone can do without them."""
-    seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:7], "little")
-    numbers = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(seed))
-    with torch.no_grad():
-        parameter.copy_(numbers * parameter.shape[-1] ** -0.5)
 
 
 OPERATIONS: dict[str, Callable[[nn.Module], None]] = {

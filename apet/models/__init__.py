@@ -17,7 +17,8 @@ if TYPE_CHECKING:
         config_of,
         ladder_tokenizer,
     )
-    from apet.models.loading import FORMS, Loaded, load_model, models_table
+    from apet.models.listing import models_table
+    from apet.models.loading import FORMS, Loaded, load_model
     from apet.models.locations import find
     from apet.models.mnist_nets import NETS
     from apet.models.vocabulary import CLS, EOS, FIRST_SENTINEL, MASK, POSITIONS, SEP, SPECIAL_TOKENS, VOCABULARY

@@ -111,8 +111,8 @@ def build(family: str, size: str) -> nn.Module:
 
 
 def attend_nearby(model: Any) -> None:
-    """Start a BERT with attention to the pieces around: learned positions as sinusoids (Vaswani et al. 2017, arXiv 1706.03762) of
-    wavelengths up to twice the window, thrice the pieces' scale, and keys equal to queries, four times theirs.
+    """Start a BERT with attention to neighbouring tokens: learned positions as sinusoids (Vaswani et al. 2017, arXiv 1706.03762) of
+    wavelengths up to twice the window, thrice the tokens' scale, and keys equal to queries, four times theirs.
 
     From the usual start a miniature must first find what a neighbour is, and stays at the unigram level for most of this recipe.
     """

@@ -26,6 +26,7 @@ from apet.files import atomic_path
 from apet.models import Stretch, build
 from apet.pretraining.corpus import windows
 from apet.pretraining.pretext import PRETEXTS, Pretext
+from apet.random_numbers import generator
 
 HELDOUT_SEED = 20261120
 HALVES = 0.75  # of the steps, where a family starts with half windows and the recipe says nothing else
@@ -153,7 +154,7 @@ def _losses(
     tokens = windows(stream, seed, step, pretext.batch, pretext.length)
     if halves:
         tokens = tokens.reshape(2 * pretext.batch, pretext.length // 2)
-    batch = pretext.make_batch(tokens, np.random.default_rng([seed, 1, step]))
+    batch = pretext.make_batch(tokens, generator(seed, 1, step))
     with torch.autocast(torch.device(device).type, dtype=torch.bfloat16):
         return pretext.losses(model, {name: torch.as_tensor(array, device=device) for name, array in batch.items()})
 

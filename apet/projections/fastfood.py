@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from apet.projections.hashed import Keys, words
-from apet.projections.noise import permutation, quantiles
 from apet.projections.walsh_hadamard import narrow, power_of_two, widen
+from apet.random_numbers import permutation, quantiles
 
 BLOCK = 2**14  # rows, unless d is more or the tensors are less
 AT_ONCE = {"cpu": 2**18}  # rows that are worked on together: on a CPU what stays in the cache,

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from apet.projections.noise import normals
+from apet.random_numbers import normals
 
 NUMBERS = 2**20  # that are drawn at once
 

@@ -12,8 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from apet.machine import in_parts
+from apet.random_numbers import generator
+from apet.scoring.loss import IGNORED
 from apet.scoring.metrics import METRICS, normalised, stderr_of_mean
-from apet.scoring.scorers import IGNORED, Item, Scorer, first_answer
+from apet.scoring.scorer import Item, Scorer, first_answer
 from apet.tasks import Example, Task
 
 RANDOM_GUESS_SEED = 20261121
@@ -32,7 +34,7 @@ def evaluate(model: nn.Module, scorer: Scorer, examples: Sequence[Example], size
     """`loss`, and `accuracy` where the task has classes. With `decode` also what is read off the model's own greedy text:
     `decoded_accuracy` (the text begins with the right label word), or the task's metrics (`exact_match` and `f1`, or `rouge_l`).
 
-    The loss of a task that asks for text is a mean over pieces, with the standard error of a ratio.
+    The loss of a task that asks for text is a mean over tokens, with the standard error of a ratio.
     """
     examples = by_length(scorer.task, examples)  # less padding, the same mean
     if scorer.task.generates:
@@ -70,7 +72,7 @@ def without_model(task: Task, train: Sequence[Example], heldout: Sequence[Exampl
     """What answers without a model reach on `heldout` by the task's main metric: `majority` always gives the most common answer
     of `train`, `random_guess` any class alike (or the answer of a training example drawn at random)."""
     if task.generates:
-        draws = np.random.default_rng(RANDOM_GUESS_SEED).integers(len(train), size=len(heldout))
+        draws = generator(RANDOM_GUESS_SEED).integers(len(train), size=len(heldout))
         guesses = [first_answer(train[i], task) for i in draws]
         common = Counter(first_answer(example, task) for example in train).most_common(1)[0][0]
         metric = METRICS[task.metric][task.metric]
@@ -93,7 +95,7 @@ def chance(baselines: dict[str, Score]) -> Score:
 
 def _decoded(model: nn.Module, scorer: Scorer, examples: Sequence[Example], size: int) -> dict[str, Score]:
     task = scorer.task
-    if not scorer.writes:
+    if not scorer.writes_text:
         return {}
     texts = scorer.generate(model, examples, size)
     if task.generates:
@@ -115,7 +117,7 @@ def _answers(example: Example, task: Task) -> list[str]:
 
 
 def _text_losses(model: nn.Module, scorer: Scorer, examples: Sequence[Example], size: int) -> tuple[np.ndarray, np.ndarray]:
-    """(sum of the pieces' losses, number of pieces) of every example."""
+    """(sum of the tokens' losses, number of tokens) of every example."""
 
     def work(items: Sequence[Item]) -> tuple[np.ndarray, np.ndarray]:
         batch = scorer.collate(items)

@@ -1,6 +1,6 @@
 """How a tuned model is asked and how its answer is read, kept beside its weights so that its scores can be had again.
 
-Label-word logits are compared after the label words' prior is subtracted (`apet.scoring.scorers`). The prior is measured on the untuned
+Label-word logits are compared after the label words' prior is subtracted (`apet.scoring.scorer`). The prior is measured on the untuned
 model,
 so it cannot be measured again on the tuned one: it is a part of the tuned model, like its weights.
 """
@@ -35,7 +35,7 @@ class Verbaliser:
 
     @classmethod
     def of(cls, scorer: Any) -> Verbaliser:
-        """That of an `apet.scoring.scorers.Scorer`."""
+        """Return the verbaliser of a `Scorer`."""
         task, ids, prior = scorer.task, scorer.label_ids.tolist(), scorer.prior.tolist()
         return cls(task.name, task.template, tuple(task.words), tuple(ids), tuple(prior), scorer.max_length)
 
@@ -126,5 +126,5 @@ def card(name: str, scorer: Any, form: str, auto: str) -> str:
         return _TEXT.format(**about)
     example = dict.fromkeys(scorer.task.fields, "...")
     parts = {"slot": getattr(scorer, "slot", ""), "prefix": getattr(scorer, "prefix", [])}
-    parts |= {"before": scorer.pieces.prefix, "stem": scorer.stem}
+    parts |= {"before": scorer.tokenizer.prefix, "stem": scorer.stem}
     return CARD.format(**about, code=_HEAD.format(auto=auto, example=example) + _CODE[form].format(**parts))

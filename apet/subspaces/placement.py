@@ -20,6 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from apet.errors import UsageError, lookup
+from apet.random_numbers import generator
 from apet.subspaces.scope import kind_label, layer_label
 from apet.subspaces.space import ParameterSpace
 
@@ -113,7 +114,7 @@ def _keys(seed: int) -> np.ndarray:
 
 
 def _first_keys(seed: int) -> np.ndarray:
-    return np.random.default_rng([seed, 0x504C4143]).integers(0, 2**63, ROUNDS, dtype=np.uint64)
+    return generator(seed, "PLAC").integers(0, 2**63, ROUNDS, dtype=np.uint64)
 
 
 KEYS: dict[int, Callable[[int], np.ndarray]] = {1: _first_keys, 2: _keys}

@@ -40,7 +40,7 @@ def minimise(
     """
     started, parameters = time.perf_counter(), list(mounted.trainable.values())
     batches = list(scorer.batches(by_length(scorer.task, examples), batch))
-    weight = scorer.mass(examples)
+    weight = scorer.total_weight(examples)
     progress = Progress()
 
     def loss_at(x: np.ndarray) -> tuple[float, np.ndarray]:

@@ -7,7 +7,7 @@ from torch import Tensor
 from apet.machine.processes import accelerator_for
 from apet.methods.tunable import Choice, Mounted, mount
 from apet.models.loading import load_model
-from apet.scoring.scorers import Scorer, scorer_of
+from apet.scoring import Scorer, scorer_of
 from apet.tasks.generated.sentiment import generate
 from apet.tasks.table import TASKS, Task
 from apet.training.batches import Batches

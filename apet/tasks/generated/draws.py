@@ -8,6 +8,8 @@ from typing import TypeVar
 
 import numpy as np
 
+from apet import random_numbers
+
 SPLITS = ("train", "validation", "test")
 CAPACITY = 8000  # of a task whose texts are too many to count
 F = TypeVar("F")
@@ -23,7 +25,7 @@ def generator(split: str, count: int, seed: int, capacity: Callable[[str], int])
         raise ValueError(f"unknown split '{split}': one of {', '.join(SPLITS)}")
     if not 0 <= count <= capacity(split):
         raise ValueError(f"{count} examples asked of '{split}': the grammar can give 0 to {capacity(split)}")
-    return np.random.default_rng([seed, SPLITS.index(split), count])
+    return random_numbers.generator(seed, SPLITS.index(split), count)
 
 
 def open_to(split: str, text: str) -> bool:

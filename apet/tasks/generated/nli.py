@@ -19,7 +19,7 @@ from apet.tasks.generated.draws import most_pairs, open_to, pairs, pick
 
 ENTAILMENT, CONTRADICTION = 0, 1
 
-# kind -> (words of training, words of validation and test). Every word is one or two pieces of the ladder's tokenizer
+# kind -> (words of training, words of validation and test). Every word is one or two tokens of the ladder's tokenizer
 # and occurs 150 times in 8 million words of Wikipedia or of novels; none belongs to a second kind ("may", "rose").
 KINDS = {
     "a month": ("january february april june september october november", "july december august"),

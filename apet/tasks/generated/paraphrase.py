@@ -21,7 +21,7 @@ from apet.tasks.generated.draws import most_pairs, open_to, pairs, pick
 DIFFERENT, PARAPHRASE = 0, 1
 
 # Near-synonyms: words of training (and of every second sentence) | words of validation's and test's first sentences. Every
-# word is one or two pieces of the ladder's tokenizer and occurs 150 times in 8 million words of Wikipedia or of novels.
+# word is one or two tokens of the ladder's tokenizer and occurs 150 times in 8 million words of Wikipedia or of novels.
 SYNONYMS = tuple(
     (train.split(), heldout.split())
     for train, heldout in (

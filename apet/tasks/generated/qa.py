@@ -12,7 +12,7 @@ import numpy as np
 
 from apet.tasks.generated.draws import CAPACITY, distinct, pick
 
-# Words of training | of validation and test, one or two pieces of the ladder's tokenizer each, common in its corpora.
+# Words of training | of validation and test, one or two tokens of the ladder's tokenizer each, common in its corpora.
 PEOPLE = {
     "train": "john, mary, william, elizabeth, george, anne, charles, jane, thomas, margaret, edward, helen, robert, alice",
     "held out": "james, sarah, henry, catherine, richard, rachel, david, lucy, arthur, ellen",

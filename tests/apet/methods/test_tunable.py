@@ -18,7 +18,7 @@ from transformers import (
 
 from apet.errors import UsageError
 from apet.methods.tunable import BASELINES, METHODS, Choice, Mounted, count, head_of, mount, space_of
-from apet.scoring.scorers import scorer_of
+from apet.scoring import scorer_of
 from apet.tasks.table import TASKS
 
 every_baseline = pytest.mark.parametrize("method", BASELINES)

@@ -19,9 +19,10 @@ from transformers import AutoConfig, ByT5Tokenizer, PreTrainedTokenizerFast
 
 from apet.errors import MissingInput, UsageError
 from apet.methods.tunable import Choice, head_of, mount, space_of
+from apet.models import models_table
 from apet.models.aliases import ALIASES, count
 from apet.models.ladder import SIZES, build, config_of, every_name, ladder_names
-from apet.models.loading import Loaded, fingerprint, load_model, models_table
+from apet.models.loading import Loaded, fingerprint, load_model
 from apet.models.mnist_nets import NETS
 
 IDS = {"google-t5/t5-small": "t5-small", "google-bert/bert-base-uncased": "bert-base", "bigscience/bloom-560m": "bloom-560m"}

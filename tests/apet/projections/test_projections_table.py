@@ -18,10 +18,10 @@ from apet.errors import ApetError, UsageError
 from apet.methods.tunable import Choice, mount
 from apet.models.loading import load_model
 from apet.projections.fastfood import BLOCK, Fastfood
-from apet.projections.noise import bits, permutation
 from apet.projections.table import PROJECTIONS, project
 from apet.projections.walsh_hadamard import hadamard, narrow, widen
-from apet.scoring.scorers import scorer_of
+from apet.random_numbers import bits, permutation
+from apet.scoring import scorer_of
 from apet.subspaces.scope import all_names
 from apet.subspaces.space import ParameterSpace
 from apet.tasks.table import TASKS

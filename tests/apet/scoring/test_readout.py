@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from apet.methods.tunable import mount
-from apet.scoring.scorers import cross_entropy, scorer_of
+from apet.scoring import cross_entropy, scorer_of
 from apet.subspaces.coordinates import Coordinates
 from apet.subspaces.placement import place
 from apet.subspaces.space import ParameterSpace

@@ -6,7 +6,7 @@ import torch
 from tiny_cases import saved, with_bos
 
 from apet.models.loading import load_model
-from apet.scoring.scorers import scorer_of
+from apet.scoring import scorer_of
 from apet.scoring.verbaliser import Verbaliser, card
 from apet.tasks.table import TASKS
 

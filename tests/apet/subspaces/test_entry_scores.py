@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from apet.errors import UsageError
 from apet.methods.tunable import Choice, mount
 from apet.models.loading import load_model
-from apet.scoring.scorers import Scorer, scorer_of
+from apet.scoring import Scorer, scorer_of
 from apet.subspaces.entry_scores import KINDS, scores
 from apet.subspaces.placement import Scores
 from apet.subspaces.space import ParameterSpace

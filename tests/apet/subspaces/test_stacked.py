@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from apet.models.loading import load_model
-from apet.scoring.scorers import scorer_of
+from apet.scoring import scorer_of
 from apet.subspaces.coordinates import Coordinates
 from apet.subspaces.placement import random_entries
 from apet.subspaces.scope import all_names

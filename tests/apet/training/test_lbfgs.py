@@ -9,8 +9,8 @@ import torch
 from apet.errors import Interrupted
 from apet.methods.tunable import Choice, mount
 from apet.models.loading import load_model
+from apet.scoring import scorer_of
 from apet.scoring.evaluation import evaluate
-from apet.scoring.scorers import scorer_of
 from apet.tasks.table import TASKS, load_task
 from apet.training.lbfgs import FLOOR, minimise, most_gradients
 

@@ -14,8 +14,8 @@ from train_cases import OPTIONS, ROWS, ready, same, state
 from apet.errors import ApetError, UsageError
 from apet.methods.tunable import METHODS, Choice, mount
 from apet.models.loading import load_model
+from apet.scoring import scorer_of
 from apet.scoring.evaluation import evaluate
-from apet.scoring.scorers import scorer_of
 from apet.subspaces.space import ParameterSpace
 from apet.tasks.table import TASKS, load_task
 from apet.training.batches import Batches, parts

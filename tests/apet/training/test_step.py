@@ -15,7 +15,7 @@ from apet.errors import ApetError, UsageError
 from apet.machine.memory import checkpointed, out_of_memory
 from apet.machine.processes import accelerator_for
 from apet.methods.tunable import METHODS, Choice, mount
-from apet.scoring.scorers import scorer_of
+from apet.scoring import scorer_of
 from apet.tasks.table import TASKS
 from apet.training.batches import Batches
 from apet.training.checkpoints import packed, unpack
