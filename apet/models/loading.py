@@ -189,7 +189,7 @@ def _pretrained(place: Place, config: Any, form: str, attention: str, dtype: tor
         raise MissingInput(f"{place.source} does not hold all weights of a {config.model_type} model ({form}): {lacking[0]} is missing")
     for key in new:
         _fill(key, model.get_parameter(key), getattr(config, "initializer_range", 0.02))
-    model.drawn = frozenset(new)  # see `apet.methods.tunable.head_of`
+    model.drawn = frozenset(new)  # see `apet.methods.tunable_model.classification_head`
     return model
 
 

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from apet.errors import ApetError
 from apet.files import atomic_path
-from apet.methods import Mounted
+from apet.methods import TunableModel
 from apet.training.options import Progress
 
 log = logging.getLogger(__name__)
@@ -94,13 +94,13 @@ def _digest(tensors: Mapping[str, Tensor], text: str) -> str:
 
 
 def packed(
-    mounted: Mounted, optimizer: torch.optim.Optimizer, best: Mapping[str, Tensor], progress: Progress, run: dict, scaler: Any = None
+    tunable: TunableModel, optimizer: torch.optim.Optimizer, best: Mapping[str, Tensor], progress: Progress, run: dict, scaler: Any = None
 ) -> Content:
     """All that decides how a run goes on; `run` says which one it is (JSON)."""
-    tensors = {f"trainable.{name}": p for name, p in mounted.trainable.items()}
+    tensors = {f"trainable.{name}": p for name, p in tunable.trainable.items()}
     tensors |= {f"best.{name}": value for name, value in best.items()}
-    if mounted.trajectory:
-        tensors["trajectory"] = torch.stack(mounted.trajectory)
+    if tunable.trajectory:
+        tensors["trajectory"] = torch.stack(tunable.trajectory)
     tensors["rng.cpu"] = torch.get_rng_state()
     if torch.cuda.is_available():
         tensors["rng.cuda"] = torch.cuda.get_rng_state()
@@ -111,31 +111,31 @@ def packed(
 
 @torch.no_grad()
 def unpack(
-    content: Content, mounted: Mounted, optimizer: torch.optim.Optimizer, best: dict[str, Tensor], run: dict, scaler: Any = None
+    content: Content, tunable: TunableModel, optimizer: torch.optim.Optimizer, best: dict[str, Tensor], run: dict, scaler: Any = None
 ) -> Progress:
     """Put what `packed` gave where it came from. Raises ApetError if it is another run's; then nothing has changed."""
     tensors, state = content
     _check_run(state["run"], run)
-    for kind, places in (("trainable", mounted.trainable), ("best", best)):
+    for kind, places in (("trainable", tunable.trainable), ("best", best)):
         _check_shapes({n.removeprefix(f"{kind}."): t for n, t in tensors.items() if n.startswith(f"{kind}.")}, places, kind)
     slots: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         kind, _, name = key.partition(".")
         if kind == "trainable":
-            mounted.trainable[name].copy_(value)
+            tunable.trainable[name].copy_(value)
         elif kind == "best":
             best[name].copy_(value)
         elif kind == "optimizer":
             index, slot = name.split(".")
             slots.setdefault(int(index), {})[slot] = value
-    mounted.trajectory[:] = tensors["trajectory"].unbind() if "trajectory" in tensors else []
+    tunable.trajectory[:] = tensors["trajectory"].unbind() if "trajectory" in tensors else []
     optimizer.load_state_dict({"state": slots, "param_groups": optimizer.state_dict()["param_groups"]})
     torch.set_rng_state(tensors["rng.cpu"])
     if "rng.cuda" in tensors and torch.cuda.is_available():
         torch.cuda.set_rng_state(tensors["rng.cuda"])
     if scaler and state["scaler"]:
         scaler.load_state_dict(state["scaler"])
-    mounted.write()
+    tunable.write()
     progress = Progress(**state["progress"])
     progress.history = [(step, loss) for step, loss in progress.history]  # JSON knows no tuples
     progress.pilot = [(rate, loss) for rate, loss in progress.pilot]

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from apet.errors import Interrupted
 from apet.machine import accelerator_for, anywhere, checkpointed, shared, tracked
-from apet.methods import Mounted
+from apet.methods import TunableModel
 from apet.projections import Projected
 from apet.scoring import Scorer, evaluate
 from apet.tasks import Example
@@ -36,7 +36,7 @@ CHECKPOINT_SECONDS = 20.0
 
 def train(
     model: nn.Module,
-    mounted: Mounted,
+    tunable: TunableModel,
     scorer: Scorer,
     examples: Sequence[Example],
     watched: Sequence[Example],
@@ -49,7 +49,7 @@ def train(
     track: str | None = None,
     logs: Path | None = None,
 ) -> Progress:
-    """Train `mounted` in place on `examples`; stop when the loss on `watched` has stalled, or after `options.steps`.
+    """Train `tunable` in place on `examples`; stop when the loss on `watched` has stalled, or after `options.steps`.
 
     With `keep_best` the state of the lowest watched loss is put back at the end. Resumes from `checkpoint` if it
     exists, which is written every `checkpoint_every` seconds (0: after each step). `track` names one of accelerate's
@@ -59,7 +59,7 @@ def train(
     another run's or for too little memory.
     """
     accelerator = accelerator_for(scorer.device, options.precision, track, logs or checkpoint.parent / "logs")
-    run = _Run(Stepper(accelerator, model, mounted, scorer, examples, options), watched, checkpoint, keep_best)
+    run = _Run(Stepper(accelerator, model, tunable, scorer, examples, options), watched, checkpoint, keep_best)
     with interruptible() as stopped, checkpointed(model, options.gradient_checkpointing), tracked(accelerator, asdict(options)):
         progress = run.begin()
         saved = time.monotonic()
@@ -84,9 +84,9 @@ class _Run:
     """What a run holds beside its progress: the best state so far, and where and as whose it is saved."""
 
     def __init__(self, stepper: Stepper, watched: Sequence[Example], checkpoint: Path, keep_best: bool):
-        self.stepper, self.watched, self.checkpoint, self.mounted = stepper, watched, checkpoint, stepper.mounted
+        self.stepper, self.watched, self.checkpoint, self.tunable = stepper, watched, checkpoint, stepper.tunable
         self.best = self._state() if keep_best else {}
-        self.name = {**asdict(stepper.options), "keep_best": keep_best, "entries": _entries(stepper.mounted)}
+        self.name = {**asdict(stepper.options), "keep_best": keep_best, "entries": _entries(stepper.tunable)}
 
     def begin(self) -> Progress:
         """Go on from the checkpoint, or look for a rate if asked to and take the first look."""
@@ -95,7 +95,7 @@ class _Run:
             self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
         content = shared(accelerator, load(self.checkpoint) if accelerator.is_main_process else None)
         if content is not None:
-            return unpack(content, self.mounted, self.stepper.optimizer.optimizer, self.best, self.name, accelerator.scaler)
+            return unpack(content, self.tunable, self.stepper.optimizer.optimizer, self.best, self.name, accelerator.scaler)
         progress = Progress(lr=options.lr, accumulate=options.accumulate)
         if options.find_lr:
             progress.lr, progress.pilot = find_lr(self.stepper, self._loss, progress)
@@ -113,22 +113,22 @@ class _Run:
         )
 
     def _note(self, progress: Progress, loss: float) -> None:
-        options, attached = self.stepper.options, self.mounted.attached
+        options, attached = self.stepper.options, self.tunable.attached
         progress.check(loss, options.patience)
         if options.trajectory and attached is not None:
-            self.mounted.trajectory.append(attached.z.detach().cpu().clone())
+            self.tunable.trajectory.append(attached.z.detach().cpu().clone())
 
     def save(self, progress: Progress) -> None:
         accelerator = self.stepper.accelerator
         if accelerator.is_main_process:
             inner = self.stepper.optimizer.optimizer
-            save(self.checkpoint, *packed(self.mounted, inner, self.best, progress, self.name, accelerator.scaler))
+            save(self.checkpoint, *packed(self.tunable, inner, self.best, progress, self.name, accelerator.scaler))
 
     @torch.no_grad()
     def put_back_best(self) -> None:
         for name, value in self.best.items():
-            self.mounted.trainable[name].copy_(value)
-        self.mounted.write()
+            self.tunable.trainable[name].copy_(value)
+        self.tunable.write()
 
     def _loss(self) -> float:
         stepper = self.stepper
@@ -136,14 +136,14 @@ class _Run:
         return shared(stepper.accelerator, evaluate(stepper.model, stepper.scorer, self.watched)["loss"].value if main else None)
 
     def _state(self) -> dict[str, Tensor]:
-        return {name: p.detach().clone() for name, p in self.mounted.trainable.items()}
+        return {name: p.detach().clone() for name, p in self.tunable.trainable.items()}
 
 
-def _entries(mounted: Mounted) -> str | None:
+def _entries(tunable: TunableModel) -> str | None:
     """Which entries are tuned, as a short sha256 (two placements have tensors of the same shape), or the projection's name."""
-    if isinstance(mounted.attached, Projected):
-        return mounted.attached.projection.name
-    return mounted.placement and hashlib.sha256(mounted.placement.index.tobytes()).hexdigest()[:16]
+    if isinstance(tunable.attached, Projected):
+        return tunable.attached.projection.name
+    return tunable.placement and hashlib.sha256(tunable.placement.index.tobytes()).hexdigest()[:16]
 
 
 @contextmanager

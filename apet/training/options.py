@@ -44,7 +44,7 @@ class TrainOptions:
     schedule: str = "plateau"
     accumulate: int = 1
     gradient_checkpointing: bool = False  # activations are computed again in the backward pass instead of being kept
-    trajectory: bool = False  # keep z at every look (`Mounted.trajectory`); for tuned entries alone
+    trajectory: bool = False  # keep z at every look (`TunableModel.trajectory`); for tuned entries alone
     find_lr: bool = False  # short pilots around `lr` choose the rate, see `apet.training.rate_search`
 
     def __post_init__(self) -> None:

@@ -22,7 +22,7 @@ def find_lr(stepper: Stepper, watch: Callable[[], float], progress: Progress) ->
     that is not finite counts as infinite, of equals the lowest rate wins. Trainable tensors, model and random numbers
     are afterwards bitwise what they were, the optimizer is new, `progress.accumulate` grows if memory ran out.
     """
-    options, trainable = stepper.options, stepper.mounted.trainable
+    options, trainable = stepper.options, stepper.tunable.trainable
     start = {name: parameter.detach().clone() for name, parameter in trainable.items()}
     stepper.options = replace(options, steps=PILOT_STEPS, warmup=min(options.warmup, PILOT_STEPS // 4))
     found = []
@@ -33,7 +33,7 @@ def find_lr(stepper: Stepper, watch: Callable[[], float], progress: Progress) ->
             with torch.no_grad():
                 for name, value in start.items():
                     trainable[name].copy_(value)
-            stepper.mounted.write()
+            stepper.tunable.write()
             stepper.forget()
     finally:
         stepper.options = options

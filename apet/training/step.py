@@ -13,7 +13,7 @@ from torch import nn
 
 from apet.errors import ApetError
 from apet.machine import SMALLER, out_of_memory, release_memory, total
-from apet.methods import Mounted
+from apet.methods import TunableModel
 from apet.scoring import Item, Scorer, cross_entropy
 from apet.tasks import Example
 from apet.training.batches import Batches, parts
@@ -34,12 +34,12 @@ class Stepper:
     """
 
     def __init__(
-        self, accelerator: Accelerator, model: nn.Module, mounted: Mounted, scorer: Scorer, examples: Sequence[Example],
+        self, accelerator: Accelerator, model: nn.Module, tunable: TunableModel, scorer: Scorer, examples: Sequence[Example],
         options: TrainOptions,
     ):  # fmt: skip
-        self.accelerator, self.model, self.mounted, self.scorer, self.options = accelerator, model, mounted, scorer, options
-        tuned = [p for name, p in mounted.trainable.items() if name not in mounted.head]
-        head = [p for name, p in mounted.trainable.items() if name in mounted.head]
+        self.accelerator, self.model, self.tunable, self.scorer, self.options = accelerator, model, tunable, scorer, options
+        tuned = [p for name, p in tunable.trainable.items() if name not in tunable.head]
+        head = [p for name, p in tunable.trainable.items() if name in tunable.head]
         self.parameters = [*tuned, *head]
         groups = [{"params": each} for each in (tuned, head) if each]
         optimizer = torch.optim.AdamW(groups, lr=options.lr, weight_decay=options.weight_decay)
@@ -66,7 +66,7 @@ class Stepper:
         for group, rate in zip(self.optimizer.param_groups, (progress.lr, HEAD_RATE), strict=False):
             group["lr"] = rate * rate_factor(self.options, progress)
         self.optimizer.step()
-        self.mounted.write()
+        self.tunable.write()
         progress.step += 1
         progress.seconds += time.perf_counter() - started
         return scaler is None or scaler.get_scale() >= 1  # fp16 skips a step that overflows and halves its scale

@@ -18,7 +18,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import AutoConfig, ByT5Tokenizer, PreTrainedTokenizerFast
 
 from apet.errors import MissingInput, UsageError
-from apet.methods.tunable import Choice, head_of, mount, space_of
+from apet.methods import PlacementConfig, make_tunable, tunable_space
+from apet.methods.tunable_model import classification_head
 from apet.models import models_table
 from apet.models.aliases import ALIASES, count
 from apet.models.ladder import SIZES, build, config_of, every_name, ladder_names
@@ -553,11 +554,11 @@ def test_a_tokenizer_of_bytes_needs_no_vocabulary_file(tmp_path: Path) -> None:
 )
 def test_all_that_is_drawn_for_a_task_is_the_head_and_what_the_checkpoint_holds_is_the_models(kind: str, drawn: set, own: tuple) -> None:
     loaded = tiny(kind, 2)
-    head = head_of(loaded.model)
+    head = classification_head(loaded.model)
     assert set(head) == drawn
     for method in ("bitfit", "apet"):
-        mounted = mount(method, copy.deepcopy(loaded.model), Choice(k=20))
+        mounted = make_tunable(method, copy.deepcopy(loaded.model), PlacementConfig(k=20))
         assert mounted.head == drawn and mounted.k_head == sum(p.numel() for p in head.values())
         assert all(mounted.trainable[name].requires_grad for name in drawn)
-    names = space_of(loaded.model, scope="all").names
+    names = tunable_space(loaded.model, scope="all").names
     assert not drawn & set(names) and set(own) <= set(names)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers import BertConfig, BertForMaskedLM, ByT5Tokenizer, EncoderDecoderConfig, EncoderDecoderModel
 
 from apet.errors import UsageError
-from apet.methods.tunable import mount
+from apet.methods import make_tunable
 from apet.models.loading import Loaded, load_model
 from apet.scoring import Scorer, cross_entropy, scorer_of
 from apet.scoring.loss import IGNORED
@@ -284,7 +284,7 @@ def test_what_cannot_write_is_not_asked_for_texts():
 
 def with_virtual_tokens(name: str, method: str) -> tuple[Loaded, nn.Module]:
     loaded = fresh(name)
-    mounted = mount(method, loaded.model)
+    mounted = make_tunable(method, loaded.model)
     numbers = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in mounted.trainable.values():
@@ -333,12 +333,12 @@ def test_texts_leave_room_for_virtual_tokens_and_for_an_answer(method):
     loaded = masked_with(128)
     scorer = scorer_of(loaded, TASKS["sst2"], reserve=100)
     assert scorer.max_length == 28
-    assert logits(mount(method, loaded.model).model, scorer, [{"sentence": long, "label": 0}]).isfinite().all()
+    assert logits(make_tunable(method, loaded.model).model, scorer, [{"sentence": long, "label": 0}]).isfinite().all()
     loaded = fresh("gpt2", positions=200)
     assert scorer_of(loaded, TASKS["sst2"], max_length=500).max_length == 200
     scorer = scorer_of(loaded, TASKS["samsum"], reserve=100)
     assert scorer.max_length == 200 - 100 - MAX_TARGET
-    model = mount(method, loaded.model).model
+    model = make_tunable(method, loaded.model).model
     chats = [{"dialogue": long, "summary": long}]
     assert logits(model, scorer, chats).isfinite().all() and scorer.generate(model, chats)
 

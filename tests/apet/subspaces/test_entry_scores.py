@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from apet.errors import UsageError
-from apet.methods.tunable import Choice, mount
+from apet.methods import PlacementConfig, make_tunable
 from apet.models.loading import load_model
 from apet.scoring import Scorer, scorer_of
 from apet.subspaces.entry_scores import KINDS, scores
@@ -127,7 +127,7 @@ def test_scores_do_not_depend_on_the_order_of_examples(kind, model, scorer, rows
 def test_the_order_by_score_tunes_the_highest_entries(kind, k, model, scorer, rows):
     space = ParameterSpace.of(model)
     measured = scores(kind, model, space, scorer, rows[:6])
-    mounted = mount("apet", model, Choice(k=k, order="score", scores=lambda space: measured))
+    mounted = make_tunable("apet", model, PlacementConfig(k=k, order="score", scores=lambda space: measured))
     flat = np.concatenate([measured[name].ravel() for name in space.names])
     chosen = mounted.placement.index
     assert mounted.k == len(chosen) == k
@@ -140,7 +140,7 @@ def test_training_the_highest_gradients_learns_faster_than_random_entries(model,
     measured = scores("gradient", model, space, scorer, rows[:24])
     for order in ("random", "score"):
         tuned = copy.deepcopy(model)
-        mounted = mount("apet", tuned, Choice(k=200, order=order, scores=lambda space: measured))
+        mounted = make_tunable("apet", tuned, PlacementConfig(k=200, order=order, scores=lambda space: measured))
         history = train(tuned, mounted, scorer, rows[:24], rows[:24], options, tmp_path / order, keep_best=False).history
         losses[order] = history[-1][1]
         assert (mounted.trainable["z"] != 0).all()

@@ -14,7 +14,7 @@ from train_cases import ANSWER_ROWS, ANSWERS, OPTIONS, ROWS, chosen, gradient, r
 from apet.errors import ApetError, UsageError
 from apet.machine.memory import checkpointed, out_of_memory
 from apet.machine.processes import accelerator_for
-from apet.methods.tunable import METHODS, Choice, mount
+from apet.methods import METHODS, PlacementConfig, make_tunable
 from apet.scoring import scorer_of
 from apet.tasks.table import TASKS
 from apet.training.batches import Batches
@@ -122,7 +122,7 @@ def test_float16_gradients_that_overflow_without_any_scaling_end_the_run():
 @every_transformer
 def test_every_family_has_the_same_gradient_checkpointed(name):
     model = transformer(name).eval()
-    z = mount("apet", model, Choice(500)).trainable["z"]
+    z = make_tunable("apet", model, PlacementConfig(500)).trainable["z"]
     (whole,) = torch.autograd.grad(transformer_loss(model), z)
     with checkpointed(model):
         (again,) = torch.autograd.grad(transformer_loss(model), z)
@@ -250,7 +250,7 @@ def test_the_cpu_allocators_own_error_is_recognised():
 def test_the_gradient_of_a_model_that_reads_padding_is_that_of_its_examples_one_by_one():
     def gradient_of(batch: int, accumulate: int) -> torch.Tensor:
         loaded = tiny("fnet", 2)
-        mounted = mount("apet", loaded.model, Choice(200))
+        mounted = make_tunable("apet", loaded.model, PlacementConfig(200))
         run = stepper(mounted.model, mounted, scorer_of(loaded, TASKS["mini-sentiment"]), ROWS[:8], replace(OPTIONS, batch=batch))
         run.gradient(np.arange(8), Progress(accumulate=accumulate))
         return torch.cat([p.grad.flatten() for p in run.parameters])
