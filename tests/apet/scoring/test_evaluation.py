@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from scoring_cases import CHATS, MODELS, REVIEWS, WRITING, asked_by_hand, ready
 
 from apet.errors import ApetError
-from apet.scoring import Scorer, cross_entropy, scorer_of
+from apet.scoring import Scorer, cross_entropy, scorer_of, stderr_of_mean
 from apet.scoring.evaluation import Score, chance, evaluate, metric_names, predictions, without_model
-from apet.scoring.metrics import exact_match, f1, rouge_l, stderr_of_mean
+from apet.scoring.metrics import exact_match, f1, rouge_l
 from apet.tasks.table import TASKS, load_task
 
 every_form = pytest.mark.parametrize("name", MODELS)
