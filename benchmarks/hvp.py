@@ -105,9 +105,8 @@ def own_error() -> float:
     model = Net().double()
     batch = {"input_ids": torch.randint(0, 50, (8, 12)), "labels": torch.randint(0, 3, (8,))}
     space = ParameterSpace.of(model, "all")
-    import numpy as np
 
-    coordinates = Coordinates(space, np.arange(space.size))  # every parameter
+    coordinates = Coordinates(space)  # every parameter
     v = torch.randn(space.size, dtype=torch.float64)
     expected = reference(model, batch, coordinates, v)
     objective, attached = objective_of(model, batch, coordinates)

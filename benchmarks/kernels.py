@@ -37,7 +37,7 @@ def best(function, seconds: float) -> float:
 def measure(seconds: float) -> list[dict]:
     import torch
 
-    from apet.subspaces import KERNELS, Entries, sample, scatter
+    from apet.subspaces import KERNELS, SparsityPattern, sampled_outer_product, sparse_matmul
 
     torch.set_num_threads(1)
     rows = []
@@ -48,10 +48,11 @@ def measure(seconds: float) -> list[dict]:
             for kernel in KERNELS:
                 if kernel == "gather" and k * tokens > MOST:
                     continue
-                entries = Entries.at((m, n), flat, kernel)
+                entries = SparsityPattern.at((m, n), flat, kernel)
                 rows.append({
                     "m": m, "n": n, "tokens": tokens, "k": k, "kernel": kernel,
-                    "sample": best(lambda: sample(g, x, entries), seconds), "scatter": best(lambda: scatter(z, x, entries), seconds),  # noqa: B023
+                    "sample": best(lambda: sampled_outer_product(g, x, entries), seconds),  # noqa: B023
+                    "scatter": best(lambda: sparse_matmul(z, x, entries), seconds),  # noqa: B023
                 })  # fmt: skip
     return rows
 

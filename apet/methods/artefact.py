@@ -22,7 +22,7 @@ from apet.files import atomic_path
 from apet.methods.tuning import tunable_space
 from apet.scoring import Verbaliser
 from apet.subspaces import VERSION as POSITIONS
-from apet.subspaces import Attached, Coordinates, digest, place
+from apet.subspaces import Attached, Coordinates, place
 
 VERSION = 2  # 1 had neither a hash of its positions nor a verbaliser, and its rules give positions of version 1
 
@@ -88,15 +88,15 @@ class Artefact:
             raise UsageError(f"the scope '{self.scope}' of this model is not the space that the artefact counts its positions in")
         if self.rule:
             rule = self.rule
-            index = place(space, rule.requested, rule.seed, rule.unit, rule.order, version=rule.version).index
+            coordinates = place(space, rule.requested, rule.seed, rule.unit, rule.order, version=rule.version).coordinates
         else:
             assert self.index is not None
-            index = self.index
-        if len(index) != len(self.z):
-            raise UsageError(f"the artefact has {len(self.z)} values for {len(index)} positions")
-        if self.positions and digest(index) != self.positions:
+            coordinates = Coordinates(space, self.index)
+        if coordinates.k != len(self.z):
+            raise UsageError(f"the artefact has {len(self.z)} values for {coordinates.k} positions")
+        if self.positions and coordinates.digest != self.positions:
             raise UsageError(f"the rule of the artefact ({self.rule}) gives other positions here than those that were tuned")
-        return Coordinates(space, index)
+        return coordinates
 
     def attach(self, model: nn.Module, weights: str) -> Attached:
         """Mount z on `model` and fill its head, which stays filled; raises what `coordinates` raises, before anything is tuned."""

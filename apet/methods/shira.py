@@ -30,8 +30,11 @@ def to_shira(model: nn.Module, coordinates: Coordinates, z: Tensor) -> nn.Module
     layers: dict[str, Any] = {name: module for name, module in model.named_modules() if name in deltas}
     outside = [name for name in deltas if not isinstance(layers.get(name), nn.Linear)]
     if outside:
-        raise UsageError(f"SHiRA holds weights of linear layers only, but entries of {outside[0]} are tuned: choose another --scope")
-    flat = {name.removesuffix(".weight"): torch.as_tensor(places) for name, _, places in coordinates.by_tensor}
+        raise UsageError(f"SHiRA holds weights of linear layers only, but entries of {outside[0]} are tuned", scope=...)
+    flat = {
+        name.removesuffix(".weight"): torch.arange(where.stop - where.start) if places is None else torch.as_tensor(places)
+        for name, where, places in coordinates.by_tensor
+    }
     r = max(math.ceil(len(flat[name]) / sum(layer.weight.shape)) for name, layer in layers.items())
     indices = {name: _padded(layer.weight, flat[name], r * sum(layer.weight.shape), name) for name, layer in layers.items()}
     values = {name: deltas[name][tuple(places)] for name, places in indices.items()}

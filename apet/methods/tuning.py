@@ -20,7 +20,7 @@ from apet.methods.operations import inject
 from apet.methods.registry import METHODS
 from apet.methods.tunable_model import TunableModel, classification_head
 from apet.projections import project
-from apet.subspaces import Coordinates, ParameterSpace, Scores, all_names, place, tensor_roles
+from apet.subspaces import ParameterSpace, Scores, all_names, place, tensor_roles
 
 Build = Callable[[nn.Module], TunableModel]
 
@@ -102,7 +102,7 @@ def _tune_entries(model: nn.Module, config: PlacementConfig) -> TunableModel:
     space = tunable_space(model, config.operations, config.scope)
     scores = config.scores(space) if config.scores else None
     placement = place(space, k, config.position_seed, config.unit, config.order, scores)
-    attached = Coordinates(space, placement.index).attach(model)
+    attached = placement.coordinates.attach(model)
     return TunableModel(model, {"z": attached.z}, attached.write, space, placement, attached)
 
 

@@ -78,6 +78,10 @@ class Projection:
         found = (self.pull_one(tensors[name], i, tensors[name]) for i, name in enumerate(self.space.names))
         return torch.stack(list(found)).sum(0)
 
+    def groups(self, by: str) -> tuple[Tensor, list[str]]:
+        """Return no groups: every coordinate of a projection moves all tensors, so it belongs to no layer, kind or tensor."""
+        return torch.zeros(self.k, dtype=torch.int64), []
+
     def attach(self, model: nn.Module) -> Projected:
         """Make all tensors of the space functions of one z."""
         return Projected(model, self)

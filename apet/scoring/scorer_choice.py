@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from typing import Any
 
@@ -37,7 +36,8 @@ def scorer_of(loaded: Any, task: Task, max_length: int = 128, device: str = "cpu
     if task.generates and form in ("masked", "head"):
         raise UsageError(f"{task.name} asks for text, which {loaded.name} cannot write: take a T5 or BLOOM model")
     tokenizer = TextTokenizer(loaded.tokenizer, _rows(model))
-    max_length = min(max_length, _room(loaded, reserve + (MAX_TARGET if form == "causal" and task.generates else 0)))
+    room = _room(loaded, reserve + (MAX_TARGET if form == "causal" and task.generates else 0))
+    max_length = max_length if room is None else min(max_length, room)
     if form == "encoder-decoder":
         scorer = EncoderDecoder(task, tokenizer, _decoder_start(loaded.name, config, loaded.tokenizer), max_length, device)
     else:
@@ -46,11 +46,11 @@ def scorer_of(loaded: Any, task: Task, max_length: int = 128, device: str = "cpu
     return scorer
 
 
-def _room(loaded: Any, taken: int) -> float:
-    """Return how many tokens of a text have a position beside `taken` others; infinite without a limit. UsageError if none has."""
+def _room(loaded: Any, taken: int) -> int | None:
+    """Return how many tokens of a text have a position beside `taken` others; None: no limit. UsageError if none has."""
     positions = text_positions(loaded.model)
     if positions is None:
-        return math.inf
+        return None
     room = min(positions, loaded.tokenizer.model_max_length) - taken
     if room < 1:
         raise UsageError(f"{loaded.name} has {positions} positions: {taken} virtual tokens and tokens of an answer leave none for a text")

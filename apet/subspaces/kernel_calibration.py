@@ -26,7 +26,8 @@ from scipy.optimize import nnls
 from apet.errors import ApetError, UsageError
 from apet.files import atomic_path, writing
 from apet.subspaces.kernel_costs import SHIPPED, Costs
-from apet.subspaces.kernels import KERNELS, Entries, sample
+from apet.subspaces.kernels import sampled_outer_product
+from apet.subspaces.sparsity_pattern import KERNELS, SparsityPattern
 
 log = logging.getLogger(__name__)
 Case = tuple[str, int, int, int]  # kernel, m, n, k
@@ -177,7 +178,7 @@ def _work(device: Any) -> list[tuple[Case, Callable[[], Any]]]:
         for kernel in KERNELS:
             for k in COUNTS[kernel]:
                 flat = torch.randperm(m * n, generator=random)[:k].sort().values.to(device)
-                found.append(((kernel, m, n, k), partial(sample, g, x, Entries.at((m, n), flat, kernel))))
+                found.append(((kernel, m, n, k), partial(sampled_outer_product, g, x, SparsityPattern.at((m, n), flat, kernel))))
     return found
 
 

@@ -21,6 +21,7 @@ import numpy as np
 
 from apet.errors import UsageError, lookup
 from apet.random_numbers import generator
+from apet.subspaces.coordinates import Coordinates
 from apet.subspaces.scope import kind_label, layer_label
 from apet.subspaces.space import ParameterSpace
 
@@ -33,25 +34,26 @@ Scores = dict[str, np.ndarray]  # a score of every entry, by tensor
 
 @dataclass(frozen=True)
 class Placement:
-    """The chosen entries: ascending global integers `index` (k,), for a `requested` k that whole units may not fill."""
+    """The chosen entries, for a `requested` k that whole units may not fill."""
 
-    index: np.ndarray
+    coordinates: Coordinates
     requested: int
     unit: str
     order: str
 
     @property
     def k(self) -> int:
-        return len(self.index)
+        return self.coordinates.k
+
+    @property
+    def index(self) -> np.ndarray:
+        """The entries' global integers, ascending: int64 (k,), made anew at each call."""
+        return self.coordinates.index
 
     @property
     def digest(self) -> str:
-        return digest(self.index)
-
-
-def digest(index: np.ndarray) -> str:
-    """sha256 of positions (k,) as little-endian int64: what tells whether a law still names the entries that were tuned."""
-    return hashlib.sha256(np.ascontiguousarray(index, dtype="<i8").tobytes()).hexdigest()
+        """sha256 of `index`."""
+        return self.coordinates.digest
 
 
 def place(
@@ -72,11 +74,13 @@ def place(
     units = _Units(space, lookup(UNITS, unit, "unit"), version)
     if order == "score":
         _check_scores(space, scores)
+    if k == space.size:  # all units fit, in any order
+        return Placement(Coordinates(space), k, unit, order)
     ranked = rank(units, k, seed, scores)
-    index = np.sort(_fill(units, ranked, k, skip=order == "reference"))
+    index = _fill(units, ranked, k, skip=order == "reference")
     if not len(index):
         raise UsageError(f"k = {k} does not hold a single {unit}: the first in this order has {int(units.sizes(ranked[:1])[0])} entries")
-    return Placement(index, k, unit, order)
+    return Placement(Coordinates(space, index), k, unit, order)
 
 
 def _check_scores(space: ParameterSpace, scores: Scores | None) -> None:

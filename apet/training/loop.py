@@ -8,7 +8,6 @@ part of the training data that is never reported (early stop; the best state is 
 
 from __future__ import annotations
 
-import hashlib
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -143,7 +142,7 @@ def _entries(tunable: TunableModel) -> str | None:
     """Which entries are tuned, as a short sha256 (two placements have tensors of the same shape), or the projection's name."""
     if isinstance(tunable.attached, Projected):
         return tunable.attached.projection.name
-    return tunable.placement and hashlib.sha256(tunable.placement.index.tobytes()).hexdigest()[:16]
+    return tunable.placement and tunable.placement.coordinates.digest[:16]
 
 
 @contextmanager

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from apet.errors import MissingInput, UsageError
 from apet.methods import artefact, shira, tunable_space
 from apet.models.loading import Loaded, load_model
+from apet.subspaces import digest
 from apet.subspaces.coordinates import Coordinates
-from apet.subspaces.placement import KEYS, digest, place
+from apet.subspaces.placement import KEYS, place
 from apet.subspaces.space import ParameterSpace
 
 IDS = torch.tensor([[50, 60, 70, 80, 1], [90, 100, 110, 120, 1]])
@@ -42,7 +43,7 @@ def tuned(base: Loaded, law: bool = True, k: int = 100, scope: str = "") -> tupl
     attached.detach()
     where = {"rule": artefact.PlacementRule("entry", "random", 3, k)} if law else {"rule": None, "index": index}
     made = artefact.Artefact(
-        z, base.name, None, base.fingerprint, "float32", positions=digest(index), scope=scope, space=space.fingerprint, **where
+        z, base.name, None, base.fingerprint, "float32", positions=digest([index]), scope=scope, space=space.fingerprint, **where
     )
     return made, expected
 
@@ -169,7 +170,7 @@ def test_new_parameters_come_back_with_their_values_and_what_was_drawn(base, tmp
     expected, law = logits(model), artefact.PlacementRule("entry", "random", 3, 3000)
     made = artefact.Artefact(
         z,
-        base.name, None, base.fingerprint, "float32", law, digest(index), space=space.fingerprint, operations=operations,
+        base.name, None, base.fingerprint, "float32", law, digest([index]), space=space.fingerprint, operations=operations,
     )  # fmt: skip
     made.save(tmp_path / "a")
     again = copy.deepcopy(base.model)

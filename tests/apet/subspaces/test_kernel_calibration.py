@@ -11,10 +11,11 @@ from analyses.runs.execute import run
 from analyses.specs.spec import Spec
 from analyses.store.run_store import Store
 from apet.errors import ApetError, UsageError
+from apet.subspaces import KERNELS, SparsityPattern
 from apet.subspaces import kernel_calibration as costs
 from apet.subspaces.kernel_calibration import fit, for_machine, stored
 from apet.subspaces.kernel_costs import SHIPPED, Costs, current, using
-from apet.subspaces.kernels import KERNELS, Entries, cheapest
+from apet.subspaces.sparsity_pattern import cheapest
 from cli import app
 
 OTHER = Costs(gather=4.3, side=2.9, sampled=0.218, dense=0.0224)  # of another processor
@@ -102,7 +103,7 @@ def test_a_calibration_times_every_kernel(monkeypatch):
 
 def _case(call) -> tuple:
     entries = call.args[2]
-    assert isinstance(entries, Entries)
+    assert isinstance(entries, SparsityPattern)
     call()
     return entries.kernel, entries.shape, entries.k
 

@@ -98,14 +98,14 @@ def scaled(scale: float):
 def test_a_float16_step_that_overflows_is_skipped_and_the_scale_halved():
     run, progress = scaled(2.0**30), Progress(lr=0.02)
     while run.accelerator.scaler.get_scale() > 2.0**17:
-        before = state(run.mounted)
+        before = state(run.tunable)
         assert run.step(progress)
         if run.optimizer.step_was_skipped:
-            assert same(before, state(run.mounted))
+            assert same(before, state(run.tunable))
     assert all(run.step(progress) for _ in range(5))
-    assert not same(before, state(run.mounted))
+    assert not same(before, state(run.tunable))
     assert run.parameters[0].grad.norm() <= 1.001 * OPTIONS.clip
-    state_of = packed(run.mounted, run.optimizer.optimizer, {}, progress, {}, run.accelerator.scaler)
+    state_of = packed(run.tunable, run.optimizer.optimizer, {}, progress, {}, run.accelerator.scaler)
     other = scaled(4.0)
     assert unpack(state_of, other.mounted, other.optimizer.optimizer, {}, {}, other.accelerator.scaler) == progress
     assert other.accelerator.scaler.state_dict() == run.accelerator.scaler.state_dict()
@@ -114,9 +114,9 @@ def test_a_float16_step_that_overflows_is_skipped_and_the_scale_halved():
 def test_float16_gradients_that_overflow_without_any_scaling_end_the_run():
     run, progress = scaled(4.0), Progress(lr=0.02)
     run.parameters[0].register_hook(lambda grad: grad * float("inf"))
-    before = state(run.mounted)
+    before = state(run.tunable)
     assert [run.step(progress) for _ in range(3)] == [True, True, False]
-    assert same(before, state(run.mounted))
+    assert same(before, state(run.tunable))
 
 
 @every_transformer
