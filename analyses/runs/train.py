@@ -10,7 +10,7 @@ import numpy as np
 from analyses.runs.run_inputs import Context, Inputs, row_maker, scorer_for, subsets, tuned
 from analyses.specs import Spec, default_lr
 from analyses.store import Row
-from apet.subspaces import KINDS as SCORED_ORDERS
+from apet.subspaces import SCORED_ORDERS
 
 SEEN = 500  # training examples evaluated in a run with early stop
 
@@ -151,7 +151,7 @@ def _placement_rows(mounted: Any, make: Callable[..., Row]) -> list[Row]:
     """The requested k (whole units may not fill it), and how many of the entries fall in each layer and kind of tensor."""
     if mounted.placement is None:
         return []
-    histogram = mounted.space.histogram(mounted.placement.index)
+    histogram = mounted.placement.coordinates.histogram()
     counts = [make("entries", n, note=f"{by}: {label}") for by, bins in histogram.items() for label, n in bins.items()]
     return [make("requested_k", mounted.placement.requested), *counts]
 
@@ -165,6 +165,6 @@ def _residual_gradient(model: Any, mounted: Any, scorer: Any, examples: list, si
 
     from apet.training import mean_loss
 
-    mean_loss(model, scorer, scorer.batches(examples, size), scorer.mass(examples), mounted.trainable.values())
+    mean_loss(model, scorer, scorer.batches(examples, size), scorer.total_weight(examples), mounted.trainable.values())
     squares = [p.grad.double().square().sum() for p in mounted.trainable.values() if p.grad is not None]
     return float(torch.stack(squares).sum().sqrt())
