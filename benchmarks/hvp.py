@@ -123,12 +123,12 @@ def main() -> None:
     import torch
     from machine import describe
 
-    from apet.subspaces import for_machine, using
+    from apet.subspaces import costs_for_machine, using_costs
 
     torch.set_num_threads(1)
     figures: dict[str, float] = {}
     for name in MODELS:
-        with using(for_machine()[0]):  # as runs choose their kernels
+        with using_costs(costs_for_machine()[0]):  # as runs choose their kernels
             works, attachments = works_of(name)
         found = interleaved(works, 3 if options.quick else 24)
         for attached in attachments:

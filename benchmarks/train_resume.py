@@ -72,9 +72,9 @@ def killed(folder: Path, seconds: float) -> bool:
 
 def reached(folder: Path) -> int | None:
     """The step of the newest checkpoint, None before the first."""
-    from apet.training import load
+    from apet.training import load_checkpoint
 
-    content = load(folder / "checkpoint.safetensors")
+    content = load_checkpoint(folder / "checkpoint.safetensors")
     return content and content[1]["progress"]["step"]
 
 

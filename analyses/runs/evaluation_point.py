@@ -46,7 +46,7 @@ def point(spec: Spec, found: Inputs, context: Context) -> Iterator[Point]:
     """Mount the subspace; the model is as it was when the block ends. Several processes take every so-many-th batch each."""
     import torch
 
-    from apet.machine import accelerator_for, total
+    from apet.machine import accelerator_for, sum_over_processes
     from apet.subspaces import Coordinates, StackedForward, all_names, plain, stacked_is_faster
     from landscape.curvature import CrossEntropy, Objective
 
@@ -74,7 +74,9 @@ def point(spec: Spec, found: Inputs, context: Context) -> Iterator[Point]:
             batches = list(scorer.batches(these, spec.batch))[processes.process_index :: processes.num_processes]
             if not batches:
                 raise UsageError(f"{processes.num_processes} processes share {len(these)} examples in batches of {spec.batch}: lower batch")
-            return Objective(outputs, CrossEntropy(), batches, subspace.k, device=found.device, total=lambda each: total(processes, each))
+            return Objective(
+                outputs, CrossEntropy(), batches, subspace.k, device=found.device, total=lambda each: sum_over_processes(processes, each)
+            )
 
         def embedded(z: Any, entries: Any) -> torch.Tensor:
             whole = torch.zeros(subspace.k)
@@ -272,16 +274,16 @@ def settings(point: Point) -> str:
 def recorded(matrix: Any, point: Point, context: Context) -> Any:
     """The same with its products on the disk, by the main process; all begin with those that it finds."""
     from analyses.runs.checkpointed_operator import Recorded, kept
-    from apet.machine import shared
+    from apet.machine import broadcast
 
     main = point.processes.is_main_process
     name = f"{type(matrix).__name__} {settings(point)}"
-    return Recorded(matrix, context.folder, name, main, shared(point.processes, kept(context.folder, name) if main else None))
+    return Recorded(matrix, context.folder, name, main, broadcast(point.processes, kept(context.folder, name) if main else None))
 
 
 def gauss_newton_rows_of(point: Point, progress: Callable[[int, int], None] | None = None) -> Any:
     """Rows (n (C - 1), k) whose Gram matrix is the Gauss-Newton matrix of label words, those of all processes."""
-    from apet.machine import gathered
+    from apet.machine import gather_rows
     from apet.subspaces import NotPerExample
     from landscape.spectra import gauss_newton_rows
 
@@ -289,7 +291,7 @@ def gauss_newton_rows_of(point: Point, progress: Callable[[int, int], None] | No
         rows = gauss_newton_rows(point.objective, point.z, each=True, progress=progress)
     except NotPerExample:  # an entry of a table that all examples share
         rows = gauss_newton_rows(point.objective, point.z, each=False, progress=progress)
-    return gathered(point.processes, rows)  # rows of zeros add nothing
+    return gather_rows(point.processes, rows)  # rows of zeros add nothing
 
 
 def gauss_newton_spectrum(point: Point) -> Any:

@@ -131,7 +131,7 @@ def load(path: Path) -> Artefact:
     return Artefact(z=tensors["z"], index=index, head=head, **header)
 
 
-def merge(model: Any, tokenizer: Any, folder: Path) -> None:
+def save_merged(model: Any, tokenizer: Any, folder: Path) -> None:
     """Write the model with its tuned values as an ordinary checkpoint folder, which needs nothing of this program."""
     import copy
 

@@ -71,7 +71,7 @@ def _inject(model: nn.Module, r: int, indices: dict[str, Tensor], values: dict[s
     return model
 
 
-def save(model: nn.Module, folder: Path) -> None:
+def save_shira(model: nn.Module, folder: Path) -> None:
     """Write an adapter of `to_shira`: peft's configuration and weights, and the places, which peft's files leave out."""
     layers: dict[str, Any] = {name: m for name, m in model.named_modules() if "default" in getattr(m, "shira_weight", {})}
     tensors = {f"base_model.model.{name}.shira_weight": m.shira_weight["default"].detach().cpu().contiguous() for name, m in layers.items()}
@@ -83,7 +83,7 @@ def save(model: nn.Module, folder: Path) -> None:
         (temporary / "adapter_config.json").write_text(json.dumps(config, indent=1) + "\n")
 
 
-def load(folder: Path, model: nn.Module) -> nn.Module:
+def load_shira(folder: Path, model: nn.Module) -> nn.Module:
     """Inject a saved adapter, its places included, into `model`."""
     tensors = load_file(folder / "adapter_model.safetensors")
     found: dict[str, dict[str, Tensor]] = {"shira_weight": {}, "shira_indices": {}}

@@ -99,7 +99,7 @@ def config_of(family: str, size: str) -> Any:
     return CONFIGS[family](*lookup(sizes, size, f"size of {family}"))
 
 
-def build(family: str, size: str) -> nn.Module:
+def build_ladder_model(family: str, size: str) -> nn.Module:
     """A ladder model with fresh weights, with the heads that it is pretrained with."""
     import transformers
 
@@ -158,6 +158,6 @@ def ladder_names() -> list[str]:
     return [name for name in every_name() if (LADDER / name / "model.safetensors").exists()]
 
 
-def card(name: str) -> dict[str, Any]:
+def ladder_card(name: str) -> dict[str, Any]:
     """The shipped model's card: sources with licences, tokens, steps, held-out loss and its curve."""
     return json.loads((LADDER / name / "card.json").read_text())

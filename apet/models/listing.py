@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from apet.models.aliases import ALIASES, count
-from apet.models.ladder import LADDER, card, ladder_names
-from apet.models.mnist_nets import NETS, draw
+from apet.models.aliases import ALIASES, count_parameters
+from apet.models.ladder import LADDER, ladder_card, ladder_names
+from apet.models.mnist_nets import NETS, draw_net
 
 
 def models_table() -> list[dict[str, Any]]:
@@ -21,17 +21,17 @@ def _alias_row(name: str) -> dict[str, Any]:
 
 
 def _net_row(name: str) -> dict[str, Any]:
-    total = sum(p.numel() for p in draw(name, 0, "meta").parameters())
+    total = sum(p.numel() for p in draw_net(name, 0, "meta").parameters())
     row = {"name": name, "family": "net", "parameters": total, "without_embeddings": total, "layers": None}
     return row | {"licence": None, "source": "drawn at random", "heldout_loss": None}
 
 
 def _shipped(name: str) -> dict[str, Any]:
     config = json.loads((LADDER / name / "config.json").read_text())
-    return _row(name, config) | {"licence": "CC BY-SA 3.0", "source": "shipped", "heldout_loss": card(name)["heldout_loss"]}
+    return _row(name, config) | {"licence": "CC BY-SA 3.0", "source": "shipped", "heldout_loss": ladder_card(name)["heldout_loss"]}
 
 
 def _row(name: str, config: dict[str, Any]) -> dict[str, Any]:
-    known = count(config)
+    known = count_parameters(config)
     family = config["model_type"]
     return {"name": name, "family": family, "parameters": known.total, "without_embeddings": known.blocks, "layers": known.layers}

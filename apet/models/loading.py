@@ -18,8 +18,8 @@ from apet.errors import MissingInput, UsageError, lookup
 from apet.models.aliases import ALIASES
 from apet.models.guarded_calls import own_seed, quiet, reading
 from apet.models.ladder import attend_nearby, config_of
-from apet.models.locations import Place, find
-from apet.models.mnist_nets import NETS, draw
+from apet.models.locations import ModelLocation, locate
+from apet.models.mnist_nets import NETS, draw_net
 from apet.models.tokenizers import load_tokenizer
 from apet.random_numbers import weights
 from apet.subspaces import tensor_roles
@@ -76,7 +76,7 @@ def load_model(
         raise UsageError(f"{classes} classes: a classification head has 2 or more")
     if name in NETS:
         return _net(name, random_init or shapes_only, seed, device, dtype, shapes_only)
-    place = find(name)
+    place = locate(name)
     config, drawn = _config(name, place, random_init or shapes_only), random_init or shapes_only
     form = _form(name, config, classes, attention)
     if form == "head":
@@ -99,8 +99,8 @@ def load_model(
 
 def _net(name: str, drawn: bool, seed: int, device: str, dtype: str, shapes_only: bool) -> Loaded:
     if not drawn:
-        raise UsageError(f"{name} has no trained weights: use --random-init")
-    model = draw(name, seed, "meta" if shapes_only else "cpu").to(DTYPES[dtype]).eval()
+        raise UsageError(f"{name} has no trained weights", random_init=True)
+    model = draw_net(name, seed, "meta" if shapes_only else "cpu").to(DTYPES[dtype]).eval()
     if not shapes_only:
         model.to(device)
     total = sum(p.numel() for p in model.parameters())
@@ -116,7 +116,7 @@ def fingerprint(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _config(name: str, place: Place, drawn: bool) -> Any:
+def _config(name: str, place: ModelLocation, drawn: bool) -> Any:
     from transformers import AutoConfig
 
     if place.on_ladder:
@@ -169,7 +169,7 @@ def _drawn(config: Any, form: str, attention: str, seed: int, device: str) -> nn
     return model
 
 
-def _pretrained(place: Place, config: Any, form: str, attention: str, dtype: torch.dtype) -> nn.Module:
+def _pretrained(place: ModelLocation, config: Any, form: str, attention: str, dtype: torch.dtype) -> nn.Module:
     import transformers
 
     folder = place.require()

@@ -19,7 +19,7 @@ UNREAD = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack")
 
 
 @dataclass(frozen=True)
-class Place:
+class ModelLocation:
     """`source` is the ladder name, Hugging Face id or folder that was meant; `folder` is None where it is not on this machine."""
 
     source: str
@@ -35,7 +35,7 @@ class Place:
         Raises UsageError where an adapter lies beside the model.
         """
         if self.folder is None and self.on_ladder:
-            raise MissingInput(f"{self.source} is not shipped with weights: use --random-init, or pretrain it")
+            raise MissingInput(f"{self.source} is not shipped with weights (pretraining makes them)", random_init=True)
         if self.folder is None:
             raise MissingInput(f"{self.source} is not on this machine: download it with 'hf download {self.source}'")
         if (self.folder / ADAPTER).exists():  # transformers would put it on the model, or load another model in its place
@@ -57,20 +57,20 @@ class Place:
         raise MissingInput(f"{where} does not hold a whole model: {lacking} is missing{remedy}")
 
 
-def find(name: str) -> Place:
+def locate(name: str) -> ModelLocation:
     """What `name` means. Raises UsageError for a name that can be no id and is in no table, MissingInput for a path that is not there."""
     if name in every_name():
-        return Place(name, LADDER / name if (LADDER / name / WEIGHTS).exists() else None)
+        return ModelLocation(name, LADDER / name if (LADDER / name / WEIGHTS).exists() else None)
     if name in ALIASES:
-        return Place(ALIASES[name].hub_id, snapshot(ALIASES[name].hub_id))
+        return ModelLocation(ALIASES[name].hub_id, snapshot(ALIASES[name].hub_id))
     if Path(name).is_dir():
-        return Place(name, Path(name))
+        return ModelLocation(name, Path(name))
     if cached := snapshot(name):
-        return Place(name, cached)
+        return ModelLocation(name, cached)
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise MissingInput(f"no model folder {name}")
     if "/" in name:
-        return Place(name, None)
+        return ModelLocation(name, None)
     raise UsageError(
         f"unknown model '{name}' (no ladder model, alias, folder, or id with a slash){did_you_mean(name, [*every_name(), *ALIASES])}"
     )

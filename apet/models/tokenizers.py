@@ -9,12 +9,12 @@ from typing import Any
 from apet.errors import MissingInput
 from apet.models.guarded_calls import quiet, reading
 from apet.models.ladder import ladder_tokenizer
-from apet.models.locations import Place
+from apet.models.locations import ModelLocation
 
 VOCABULARIES = ("tokenizer.json", "vocab*", "*.model", "*.tiktoken")
 
 
-def load_tokenizer(place: Place, config: Any, drawn: bool) -> Any:
+def load_tokenizer(place: ModelLocation, config: Any, drawn: bool) -> Any:
     """The checkpoint's tokenizer; the ladder's for its own models, and for fresh weights where there is none on this machine."""
     if place.on_ladder or (drawn and place.folder is None):
         return ladder_tokenizer(config.model_type)

@@ -5,6 +5,6 @@ from typing import TYPE_CHECKING
 from apet.exports import on_demand
 
 if TYPE_CHECKING:
-    from apet.pretraining.ladder_making import make
+    from apet.pretraining.ladder_making import make_ladder_model
 
 __getattr__ = on_demand(__name__, __file__)

@@ -19,7 +19,7 @@ from apet.pretraining.corpus import corpus_files, token_stream, train_tokenizer
 from apet.pretraining.pretraining_loop import OPTIMIZERS, Recipe, pretrain, schedule
 
 
-def make(
+def make_ladder_model(
     family: str, size: str, corpus: Path, sources: list[str], steps: int | None, seed: int, minutes: float, tokenizer: Path | None,
     device: str, out: Path, fresh: bool, dry_run: bool, report: Callable[[str, float, float], None],
 ) -> dict[str, Any]:  # fmt: skip

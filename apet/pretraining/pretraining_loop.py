@@ -23,7 +23,7 @@ from torch.optim import Optimizer
 
 from apet.errors import UsageError
 from apet.files import atomic_path
-from apet.models import Stretch, build
+from apet.models import Stretch, build_ladder_model
 from apet.pretraining.corpus import windows
 from apet.pretraining.pretext import PRETEXTS, Pretext
 from apet.random_numbers import generator
@@ -120,7 +120,7 @@ def pretrain(
     {"step", "tokens", "heldout_loss", "stderr"}: mean cross-entropy in nats per target token on a fixed sample.
     """
     torch.manual_seed(recipe.seed)
-    model = build(recipe.family, recipe.size).to(device)
+    model = build_ladder_model(recipe.family, recipe.size).to(device)
     optimizers = OPTIMIZERS[recipe.family](model)
     step, curve = _resume(checkpoint, recipe, model, optimizers)
     started = saved = time.monotonic()
@@ -186,7 +186,7 @@ def _resume(path: Path, recipe: Recipe, model: nn.Module, optimizers: list[Optim
     with safe_open(path, "pt") as file:
         state = json.loads(file.metadata()["state"])
         if state["recipe"] != json.loads(json.dumps(asdict(recipe))):
-            raise UsageError(f"{path} was made by another recipe ({state['recipe']}): use another --out, or --force")
+            raise UsageError(f"{path} was made by another recipe ({state['recipe']})", out=..., force=True)
         with torch.no_grad():
             for name, parameter in model.named_parameters():
                 parameter.copy_(file.get_tensor(f"model.{name}"))

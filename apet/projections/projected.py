@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from apet.subspaces import NotPerExample, Resident, Written, all_names, owners_by_parameter
+from apet.subspaces import NotPerExample, Resident, WrittenValues, all_names, owners_by_parameter
 
 if TYPE_CHECKING:
     from apet.projections.table import Projection
@@ -36,7 +36,7 @@ class Projected:
         self._owners = [owners[id(weight)] for weight in self._weights]
         first = self._weights[0]
         self.z = nn.Parameter(torch.zeros(projection.k, dtype=torch.promote_types(first.dtype, torch.float32), device=first.device))
-        self._written = Written()
+        self._written = WrittenValues()
         self._written.note(self.z)  # z = 0 is the pretrained model, of every kind of projection
         self._hooks = [
             weight.requires_grad_(True).register_post_accumulate_grad_hook(partial(self._take, i)) for i, weight in enumerate(self._weights)

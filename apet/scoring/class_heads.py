@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from apet.errors import UsageError
 from apet.scoring.scorer import Batch, Item, Scorer, forward_arguments
-from apet.tasks import SIDE, Example
+from apet.tasks import IMAGE_SIDE, Example
 
 
 class Head(Scorer):
@@ -57,7 +57,7 @@ class Images(Head):
 
     def collate(self, items: Sequence[Item]) -> Batch:
         """Return images uint8 (B, SIDE, SIDE) and labels (B,)."""
-        pixels = np.frombuffer(bytearray().join(item["image"] for item in items), np.uint8).reshape(-1, SIDE, SIDE)
+        pixels = np.frombuffer(bytearray().join(item["image"] for item in items), np.uint8).reshape(-1, IMAGE_SIDE, IMAGE_SIDE)
         return {"images": torch.as_tensor(pixels, device=self.device), "labels": self._labels(items)}
 
     def logits(self, model: nn.Module, batch: Batch) -> Tensor:

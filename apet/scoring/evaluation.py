@@ -37,7 +37,7 @@ def evaluate(model: nn.Module, scorer: Scorer, examples: Sequence[Example], size
 
     The loss of a task that asks for text is a mean over tokens, with the standard error of a ratio.
     """
-    examples = by_length(scorer.task, examples)  # less padding, the same mean
+    examples = sorted_by_length(scorer.task, examples)  # less padding, the same mean
     if scorer.task.generates:
         scores = {"loss": _ratio(*_text_losses(model, scorer, examples, size))}
     else:
@@ -59,7 +59,7 @@ def predictions(model: nn.Module, scorer: Scorer, examples: Sequence[Example], s
     return torch.cat(logits), torch.cat(labels)
 
 
-def by_length(task: Task, examples: Sequence[Example]) -> list[Example]:
+def sorted_by_length(task: Task, examples: Sequence[Example]) -> list[Example]:
     """Return the examples from the shortest to the longest, in characters of the fields that the model reads."""
     return sorted(examples, key=lambda example: sum(len(example[name]) for name in task.fields))
 
@@ -69,7 +69,7 @@ def metric_names(task: Task) -> tuple[str, ...]:
     return tuple(METRICS[task.metric]) if task.generates else ("accuracy",)
 
 
-def without_model(task: Task, train: Sequence[Example], heldout: Sequence[Example]) -> dict[str, Score]:
+def model_free_scores(task: Task, train: Sequence[Example], heldout: Sequence[Example]) -> dict[str, Score]:
     """Return the scores on `heldout` of two baselines by the task's main metric: `majority` always gives the most common answer of `train`,
     `random_guess` any class with equal probability (or the answer of a training example drawn at random)."""
     if task.generates:
@@ -89,7 +89,7 @@ def without_model(task: Task, train: Sequence[Example], heldout: Sequence[Exampl
     }
 
 
-def chance(baselines: dict[str, Score]) -> Score:
+def better_baseline(baselines: dict[str, Score]) -> Score:
     """Return the better of the baselines that need no model."""
     return max(baselines.values(), key=lambda score: score.value)
 

@@ -16,7 +16,7 @@ from apet.errors import UsageError
 from apet.files import atomic_path
 from apet.tasks import Task
 
-FILE = "apet.json"
+VERBALISER_FILE = "apet.json"
 
 
 @dataclass(frozen=True)
@@ -51,13 +51,13 @@ class Verbaliser:
 
     def save(self, folder: Path) -> None:
         """Write `apet.json` into `folder`."""
-        with atomic_path(folder / FILE) as temporary:
+        with atomic_path(folder / VERBALISER_FILE) as temporary:
             temporary.write_text(json.dumps(asdict(self), indent=1), encoding="utf-8")
 
 
-def kept(folder: Path) -> Verbaliser | None:
+def saved_verbaliser(folder: Path) -> Verbaliser | None:
     """The verbaliser in a model's folder, None where there is none. Raises UsageError for a file that cannot be read."""
-    path = folder / FILE
+    path = folder / VERBALISER_FILE
     if not path.is_file():
         return None
     try:
@@ -119,7 +119,7 @@ This is an ordinary transformers checkpoint. It answers in text, by greedy decod
 """
 
 
-def card(name: str, scorer: Any, form: str, auto: str) -> str:
+def model_card(name: str, scorer: Any, form: str, auto: str) -> str:
     """The README of a checkpoint of form `form` (`apet.models.loading.FORMS`, loaded by the transformers class `auto`): how to ask it."""
     about = {"name": name, "task": scorer.task.name, "max_length": scorer.max_length}
     if scorer.task.generates:

@@ -11,15 +11,15 @@ if TYPE_CHECKING:
     from apet.subspaces.attached import Attached, owners_by_parameter
     from apet.subspaces.coordinates import Coordinates, digest
     from apet.subspaces.entry_scores import SCORED_ORDERS, score_entries
-    from apet.subspaces.kernel_calibration import for_machine
-    from apet.subspaces.kernel_costs import Costs, current, using
+    from apet.subspaces.kernel_calibration import costs_for_machine
+    from apet.subspaces.kernel_costs import Costs, current_costs, using_costs
     from apet.subspaces.kernels import NotPerExample, sampled_outer_product, sparse_matmul
     from apet.subspaces.placement import ORDERS, UNITS, VERSION, Placement, Scores, place, random_entries
     from apet.subspaces.resident import Resident, Rows, plain, rows_of
-    from apet.subspaces.scope import all_names, layer_label, only_trainable, parse, tensor_roles
+    from apet.subspaces.scope import all_names, layer_label, only_trainable, parse_scope, tensor_roles
     from apet.subspaces.space import ParameterSpace
     from apet.subspaces.sparsity_pattern import KERNELS, SparsityPattern
     from apet.subspaces.stacked_forward import AT_ONCE, StackedForward, stacked_is_faster
-    from apet.subspaces.written_values import Written
+    from apet.subspaces.written_values import WrittenValues
 
 __getattr__ = on_demand(__name__, __file__)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from apet.subspaces.resident import Resident
 from apet.subspaces.scope import all_names
-from apet.subspaces.written_values import Written
+from apet.subspaces.written_values import WrittenValues
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Attached:
         for part in self._parts:
             for module, name in part.owners:
                 module._parameters[name] = part.resident  # pyright: ignore[reportArgumentType] (nn.Module asks for no more)
-        self._written = Written()
+        self._written = WrittenValues()
         self.write()
 
     def _part(self, i: int, weight: nn.Parameter, flat: np.ndarray | None, owners: _Owners, kernel: str | None) -> _Part:

@@ -72,7 +72,7 @@ def stored(device: str = "cpu") -> Costs | None:
         return None
 
 
-def for_machine(device: str = "cpu", tell: Callable[[str], None] = log.warning) -> tuple[Costs, str]:
+def costs_for_machine(device: str = "cpu", tell: Callable[[str], None] = log.warning) -> tuple[Costs, str]:
     """(the constants to choose kernels by, where they come from). Measures them if that has not been done on this machine.
 
     `tell` is told before a measurement, which takes some seconds, and where it gives nothing to go by: then the shipped constants hold,

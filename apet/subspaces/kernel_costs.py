@@ -33,13 +33,13 @@ SHIPPED = Costs(gather=3.0, side=0.57, sampled=0.06, dense=0.02)  # of one CPU t
 _current = SHIPPED
 
 
-def current() -> Costs:
+def current_costs() -> Costs:
     """The constants that kernels are chosen by now."""
     return _current
 
 
 @contextmanager
-def using(costs: Costs) -> Iterator[None]:
+def using_costs(costs: Costs) -> Iterator[None]:
     """Choose kernels by `costs` while the block lasts."""
     global _current
     before, _current = _current, costs

@@ -90,7 +90,7 @@ def _by_class(module: nn.Module, leaf: str) -> set[str]:
     return {"biases"} if leaf == "bias" else {"weights"}
 
 
-def parse(scope: str) -> list[list[str]]:
+def parse_scope(scope: str) -> list[list[str]]:
     """Terms that must all hold, each a list of alternatives. Raises UsageError for what is no role, range or pattern."""
     terms = [term.split("|") for term in scope.split()]
     for option in (option.removeprefix("!") for term in terms for option in term):

@@ -17,7 +17,7 @@ import numpy as np
 from torch import nn
 
 from apet.errors import UsageError
-from apet.subspaces.scope import DEFAULT, all_names, in_scope, kind_label, layer_label, layer_of, parse, tensor_roles
+from apet.subspaces.scope import DEFAULT, all_names, in_scope, kind_label, layer_label, layer_of, parse_scope, tensor_roles
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class ParameterSpace:
         The default leaves the token embeddings and the output head out. Raises UsageError for an unknown term, and where
         nothing is in scope.
         """
-        terms, roles = parse(scope), tensor_roles(model)
+        terms, roles = parse_scope(scope), tensor_roles(model)
         shapes = {name: tuple(p.shape) for name, p in all_names(model).items()}
         chosen = sorted(name for name in roles if (among is None or name in among) and in_scope(name, roles[name], terms))
         if not chosen:

@@ -11,14 +11,14 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from apet.subspaces.kernel_costs import current
+from apet.subspaces.kernel_costs import current_costs
 
 KERNELS = ("gather", "sampled", "dense")  # products of gathered columns; a sampled dense-dense product; a dense product, then its entries
 
 
 def cheapest(shape: tuple[int, int], k: int) -> str:
     """Return the kernel that takes least time for k entries of a matrix of `shape`, by the constants in use."""
-    costs = current()
+    costs = current_costs()
     return min(KERNELS, key=lambda kernel: costs.of(kernel, shape, k))
 
 

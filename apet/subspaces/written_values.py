@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 
-class Written:
+class WrittenValues:
     """The z (k,) that was written last. While its memory and its version counter are the same, so are its values."""
 
     def __init__(self) -> None:

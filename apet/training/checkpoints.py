@@ -37,7 +37,7 @@ def previous(path: Path) -> Path:
     return path.with_name(f"{path.stem}.previous{path.suffix}")
 
 
-def save(path: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
+def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
     """Write `tensors` and `state` (JSON) to `path`; what stood there becomes the previous checkpoint."""
     path.parent.mkdir(parents=True, exist_ok=True)
     tensors = {name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in tensors.items()}
@@ -50,7 +50,7 @@ def save(path: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) ->
             os.replace(path, previous(path))
 
 
-def load(path: Path) -> Content | None:
+def load_checkpoint(path: Path) -> Content | None:
     """What was saved last and is whole; None if nothing was saved.
 
     A newest checkpoint that is refused is put aside with a warning. Raises ApetError if there are checkpoints and
@@ -67,12 +67,12 @@ def load(path: Path) -> Content | None:
             os.replace(path, path.with_name(f"{path.stem}.refused{path.suffix}"))  # else it would become the previous one
         return content
     if there:
-        raise ApetError(f"no whole checkpoint in {' and '.join(map(str, there))}: start again with --force")
+        raise ApetError(f"no whole checkpoint in {' and '.join(map(str, there))}", force=True)
     return None
 
 
 def read(path: Path) -> Content:
-    """The content of one file. Raises Refused if it is not what `save` wrote."""
+    """The content of one file. Raises Refused if it is not what `save_checkpoint` wrote."""
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
@@ -146,7 +146,7 @@ def _check_run(found: dict, run: dict) -> None:
     differ = [name for name in {**found, **run} if found.get(name) != run.get(name)]
     if differ:
         said = ", ".join(f"{name} is {found.get(name)} there and {run.get(name)} here" for name in differ)
-        raise ApetError(f"the checkpoint is another run's: {said}; start again with --force")
+        raise ApetError(f"the checkpoint is another run's: {said}", force=True)
 
 
 def _check_shapes(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], kind: str) -> None:
@@ -155,4 +155,4 @@ def _check_shapes(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], k
     if differ:
         name = differ[0]
         said = f"{kind} tensor {name} has shape {there.get(name)} there and {here.get(name)} here"
-        raise ApetError(f"the checkpoint is another run's: {said}; start again with --force")
+        raise ApetError(f"the checkpoint is another run's: {said}", force=True)

@@ -18,7 +18,7 @@ from torch import nn
 
 from apet.errors import Interrupted
 from apet.methods import TunableModel
-from apet.scoring import Batch, Scorer, by_length, cross_entropy
+from apet.scoring import Batch, Scorer, cross_entropy, sorted_by_length
 from apet.tasks import Example
 from apet.training.options import REDUCTIONS, Progress
 
@@ -39,7 +39,7 @@ def minimise(
     `stopped()` turns true.
     """
     started, parameters = time.perf_counter(), list(tunable.trainable.values())
-    batches = list(scorer.batches(by_length(scorer.task, examples), batch))
+    batches = list(scorer.batches(sorted_by_length(scorer.task, examples), batch))
     weight = scorer.total_weight(examples)
     progress = Progress()
 

@@ -20,12 +20,12 @@ import torch
 from torch import Tensor, nn
 
 from apet.errors import Interrupted
-from apet.machine import accelerator_for, anywhere, checkpointed, shared, tracked
+from apet.machine import accelerator_for, any_process, broadcast, checkpointed, tracking
 from apet.methods import TunableModel
 from apet.projections import Projected
 from apet.scoring import Scorer, evaluate
 from apet.tasks import Example
-from apet.training.checkpoints import load, packed, save, unpack
+from apet.training.checkpoints import load_checkpoint, packed, save_checkpoint, unpack
 from apet.training.options import Progress, TrainOptions, over, rate_factor
 from apet.training.rate_search import find_lr
 from apet.training.step import Stepper
@@ -59,7 +59,7 @@ def train(
     """
     accelerator = accelerator_for(scorer.device, options.precision, track, logs or checkpoint.parent / "logs")
     run = _Run(Stepper(accelerator, model, tunable, scorer, examples, options), watched, checkpoint, keep_best)
-    with interruptible() as stopped, checkpointed(model, options.gradient_checkpointing), tracked(accelerator, asdict(options)):
+    with interruptible() as stopped, checkpointed(model, options.gradient_checkpointing), tracking(accelerator, asdict(options)):
         progress = run.begin()
         saved = time.monotonic()
         while not over(options, progress):
@@ -69,12 +69,12 @@ def train(
             if progress.step % options.check == 0 or progress.step >= options.steps:  # the last steps count, too
                 run.look(progress)
                 report(progress)
-            stop = anywhere(accelerator, stopped())
+            stop = any_process(accelerator, stopped())
             if stop or time.monotonic() - saved >= checkpoint_every:
                 run.save(progress)
                 saved = time.monotonic()
             if stop:
-                raise Interrupted(f"interrupted at step {progress.step}; saved: the same command with --resume goes on")
+                raise Interrupted(f"interrupted at step {progress.step}, which is saved", resume=True)
     run.put_back_best()
     return progress
 
@@ -92,7 +92,7 @@ class _Run:
         accelerator, options = self.stepper.accelerator, self.stepper.options
         if accelerator.is_main_process:
             self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
-        content = shared(accelerator, load(self.checkpoint) if accelerator.is_main_process else None)
+        content = broadcast(accelerator, load_checkpoint(self.checkpoint) if accelerator.is_main_process else None)
         if content is not None:
             return unpack(content, self.tunable, self.stepper.optimizer.optimizer, self.best, self.name, accelerator.scaler)
         progress = Progress(lr=options.lr, accumulate=options.accumulate)
@@ -121,7 +121,7 @@ class _Run:
         accelerator = self.stepper.accelerator
         if accelerator.is_main_process:
             inner = self.stepper.optimizer.optimizer
-            save(self.checkpoint, *packed(self.tunable, inner, self.best, progress, self.name, accelerator.scaler))
+            save_checkpoint(self.checkpoint, *packed(self.tunable, inner, self.best, progress, self.name, accelerator.scaler))
 
     @torch.no_grad()
     def put_back_best(self) -> None:
@@ -132,7 +132,7 @@ class _Run:
     def _loss(self) -> float:
         stepper = self.stepper
         main = stepper.accelerator.is_main_process
-        return shared(stepper.accelerator, evaluate(stepper.model, stepper.scorer, self.watched)["loss"].value if main else None)
+        return broadcast(stepper.accelerator, evaluate(stepper.model, stepper.scorer, self.watched)["loss"].value if main else None)
 
     def _state(self) -> dict[str, Tensor]:
         return {name: p.detach().clone() for name, p in self.tunable.trainable.items()}

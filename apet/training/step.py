@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from apet.errors import ApetError
-from apet.machine import SMALLER, out_of_memory, release_memory, total
+from apet.machine import SMALLER, out_of_memory, release_memory, sum_over_processes
 from apet.methods import TunableModel
 from apet.scoring import Item, Scorer, cross_entropy
 from apet.tasks import Example
@@ -104,7 +104,7 @@ class Stepper:
             self.model.zero_grad()  # of frozen tensors too: those of a projected subspace hold a gradient until it is pulled back
             release_memory()
         loss = torch.stack(losses).sum() if losses else torch.zeros((), device=self.accelerator.device)
-        loss, shorts = total(self.accelerator, torch.stack([loss, torch.full_like(loss, short)])).tolist()
+        loss, shorts = sum_over_processes(self.accelerator, torch.stack([loss, torch.full_like(loss, short)])).tolist()
         return loss, shorts > 0
 
     def _backward(self, part: np.ndarray, weight: float) -> torch.Tensor:
@@ -124,4 +124,4 @@ class Stepper:
         for parameter in self.parameters:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
-            parameter.grad = total(self.accelerator, parameter.grad)
+            parameter.grad = sum_over_processes(self.accelerator, parameter.grad)

@@ -8,7 +8,7 @@ from resident_cases import MODELS, close, dense_gradient, dense_hessian_product,
 
 from apet.errors import UsageError
 from apet.methods import PlacementConfig, make_tunable, tunable_space
-from apet.methods.operations import OPERATIONS, ROWS, SIZE, Beside, inject
+from apet.methods.operations import OPERATIONS, ROWS, SIZE, ParallelPrefixAttention, inject
 from apet.subspaces.coordinates import Coordinates
 from apet.subspaces.placement import random_entries
 from apet.subspaces.space import ParameterSpace
@@ -86,7 +86,7 @@ def test_the_space_of_a_dry_look_is_the_real_one_and_changes_nothing():
 
 def test_attention_beside_is_a_softmax_over_its_own_rows():
     torch.manual_seed(0)
-    beside = Beside(torch.zeros(1, dtype=torch.float64), 6, 2, 0.5, None)
+    beside = ParallelPrefixAttention(torch.zeros(1, dtype=torch.float64), 6, 2, 0.5, None)
     q, k, v = torch.randn(3, 5, 6).double(), torch.randn(ROWS, 6).double(), torch.randn(ROWS, 6).double()
     found = beside(q, k, v)
     for head in (slice(0, 3), slice(3, 6)):

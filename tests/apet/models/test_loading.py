@@ -21,8 +21,8 @@ from apet.errors import MissingInput, UsageError
 from apet.methods import PlacementConfig, make_tunable, tunable_space
 from apet.methods.tunable_model import classification_head
 from apet.models import models_table
-from apet.models.aliases import ALIASES, count
-from apet.models.ladder import SIZES, build, config_of, every_name, ladder_names
+from apet.models.aliases import ALIASES, count_parameters
+from apet.models.ladder import SIZES, build_ladder_model, config_of, every_name, ladder_names
 from apet.models.loading import Loaded, fingerprint, load_model
 from apet.models.mnist_nets import NETS
 
@@ -117,7 +117,7 @@ def logits(model: Any, loaded: Loaded) -> torch.Tensor:
 
 @pytest.mark.parametrize("alias", ALIASES)
 def test_the_closed_form_counts_what_the_architecture_has(alias: str) -> None:
-    loaded, known = load_model(alias, shapes_only=True), count(ALIASES[alias].config)
+    loaded, known = load_model(alias, shapes_only=True), count_parameters(ALIASES[alias].config)
     assert (loaded.parameters, loaded.without_embeddings) == (known.total, known.blocks)
     assert all(p.is_meta for p in loaded.model.parameters()) and loaded.fingerprint == ""
     assert loaded.form == FORMS[ALIASES[alias].config["model_type"]]
@@ -246,7 +246,7 @@ def ladder_bert(folder: Path) -> Any:
     """A ladder's BERT as it is exported: both heads, tied tensors once, half precision."""
     with torch.random.fork_rng():
         torch.manual_seed(1)
-        model: Any = build("bert", "120k")
+        model: Any = build_ladder_model("bert", "120k")
     folder.mkdir()
     save_file(
         {name: p.detach().to(torch.float16).contiguous() for name, p in model.named_parameters()},
@@ -380,7 +380,7 @@ def test_shapes_of_every_ladder_model_are_known_before_it_is_trained() -> None:
     for name in every_name():
         _, family, size = name.split("-")
         loaded = load_model(name, shapes_only=True)
-        assert loaded.parameters == count(config_of(family, size).to_dict()).total
+        assert loaded.parameters == count_parameters(config_of(family, size).to_dict()).total
 
 
 # What is refused

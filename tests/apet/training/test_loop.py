@@ -115,7 +115,7 @@ def test_a_checkpoint_of_other_options_is_not_gone_on_from(change, tmp_path):
     model, mounted, scorer = ready()
     train(model, mounted, scorer, ROWS, ROWS[:8], OPTIONS, path, True, checkpoint_every=0)
     before = state(mounted)
-    with pytest.raises(ApetError, match=f"another run's: {next(iter(change))} is .* there .*--force"):
+    with pytest.raises(ApetError, match=f"another run's: {next(iter(change))} is .* there .*force: true"):
         train(model, mounted, scorer, ROWS, ROWS[:8], replace(OPTIONS, **change), path, True)
     assert same(before, state(mounted))
 
