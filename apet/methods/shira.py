@@ -86,14 +86,14 @@ def save_shira(model: nn.Module, folder: Path) -> None:
 def load_shira(folder: Path, model: nn.Module) -> nn.Module:
     """Inject a saved adapter, its places included, into `model`."""
     tensors = load_file(folder / "adapter_model.safetensors")
-    found: dict[str, dict[str, Tensor]] = {"shira_weight": {}, "shira_indices": {}}
+    parts: dict[str, dict[str, Tensor]] = {"shira_weight": {}, "shira_indices": {}}
     for key, tensor in tensors.items():
         name, _, part = key.removeprefix("base_model.model.").rpartition(".")
-        found[part][name] = tensor
-    if set(found["shira_indices"]) != set(found["shira_weight"]):
+        parts[part][name] = tensor
+    if set(parts["shira_indices"]) != set(parts["shira_weight"]):
         raise UsageError(f"{folder} does not say where its entries are: peft's own files leave that out")
     r = json.loads((folder / "adapter_config.json").read_text())["r"]
-    return _inject(model, r, {name: t.long() for name, t in found["shira_indices"].items()}, found["shira_weight"])
+    return _inject(model, r, {name: t.long() for name, t in parts["shira_indices"].items()}, parts["shira_weight"])
 
 
 def from_shira(model: nn.Module, base: nn.Module, adapter: str = "default") -> tuple[Coordinates, Tensor]:

@@ -32,6 +32,6 @@ def _shipped(name: str) -> dict[str, Any]:
 
 
 def _row(name: str, config: dict[str, Any]) -> dict[str, Any]:
-    known = count_parameters(config)
+    counts = count_parameters(config)
     family = config["model_type"]
-    return {"name": name, "family": family, "parameters": known.total, "without_embeddings": known.blocks, "layers": known.layers}
+    return {"name": name, "family": family, "parameters": counts.total, "without_embeddings": counts.blocks, "layers": counts.layers}

@@ -122,13 +122,13 @@ def _config(name: str, place: ModelLocation, drawn: bool) -> Any:
     if place.on_ladder:
         _, family, size = name.split("-")
         return config_of(family, size)
-    known = {alias.hub_id: alias.config for alias in ALIASES.values()}.get(place.source)
-    if drawn and known:
-        return AutoConfig.for_model(**known)
+    alias_config = {alias.hub_id: alias.config for alias in ALIASES.values()}.get(place.source)
+    if drawn and alias_config:
+        return AutoConfig.for_model(**alias_config)
     folder = place.require(weights=not drawn)
     with reading(f"config.json of {place.source}"):
-        if known and "model_type" not in json.loads((folder / "config.json").read_text()):
-            config = AutoConfig.for_model(**known)  # as in the first BERTs, which came before that field
+        if alias_config and "model_type" not in json.loads((folder / "config.json").read_text()):
+            config = AutoConfig.for_model(**alias_config)  # as in the first BERTs, which came before that field
         else:
             config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     config._commit_hash = folder.name if folder.parent.name == "snapshots" else None
@@ -174,17 +174,17 @@ def _pretrained(place: ModelLocation, config: Any, form: str, attention: str, dt
 
     folder = place.require()
     with own_seed(0), quiet(), reading(f"the weights of {place.source}"):
-        model, found = getattr(transformers, FORMS[form][0]).from_pretrained(
+        model, report = getattr(transformers, FORMS[form][0]).from_pretrained(
             folder, config=config, attn_implementation=attention, dtype=dtype, use_safetensors=True, local_files_only=True,
             trust_remote_code=False, output_loading_info=True, ignore_mismatched_sizes=True,
         )  # fmt: skip
-    unmerged = sorted(filter(FOREIGN.search, found["unexpected_keys"]))
+    unmerged = sorted(filter(FOREIGN.search, report["unexpected_keys"]))
     if unmerged:
         raise UsageError(f"{place.source} holds {unmerged[0]} beside the model's own weights: merge what was tuned into the model first")
-    for key, there, wanted in sorted(found["mismatched_keys"]):
-        raise MissingInput(f"{place.source} does not fit its config: {key} is {tuple(there)}, the config asks for {tuple(wanted)}")
-    new = sorted(key for key in found["missing_keys"] if form == "head" and _of_head(model, key))
-    lacking = sorted(found["missing_keys"] - set(new))
+    for key, shape_there, wanted in sorted(report["mismatched_keys"]):
+        raise MissingInput(f"{place.source} does not fit its config: {key} is {tuple(shape_there)}, the config asks for {tuple(wanted)}")
+    new = sorted(key for key in report["missing_keys"] if form == "head" and _of_head(model, key))
+    lacking = sorted(report["missing_keys"] - set(new))
     if lacking:
         raise MissingInput(f"{place.source} does not hold all weights of a {config.model_type} model ({form}): {lacking[0]} is missing")
     for key in new:

@@ -75,8 +75,8 @@ class Projection:
 
     def pull(self, tensors: dict[str, Tensor]) -> Tensor:
         """The adjoint of `lift`: (k,)."""
-        found = (self.pull_one(tensors[name], i, tensors[name]) for i, name in enumerate(self.space.names))
-        return torch.stack(list(found)).sum(0)
+        pulled = (self.pull_one(tensors[name], i, tensors[name]) for i, name in enumerate(self.space.names))
+        return torch.stack(list(pulled)).sum(0)
 
     def groups(self, by: str) -> tuple[Tensor, list[str]]:
         """Return no groups: every coordinate of a projection moves all tensors, so it belongs to no layer, kind or tensor."""

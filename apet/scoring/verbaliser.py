@@ -61,13 +61,13 @@ def saved_verbaliser(folder: Path) -> Verbaliser | None:
     if not path.is_file():
         return None
     try:
-        found = Verbaliser.read(json.loads(path.read_text(encoding="utf-8")))
-        numbers = [float(value) for value in found.prior]
+        verbaliser = Verbaliser.read(json.loads(path.read_text(encoding="utf-8")))
+        numbers = [float(value) for value in verbaliser.prior]
     except (ValueError, TypeError, AttributeError) as error:
         raise UsageError(f"{path} does not describe label words and their prior ({error}): export the run again, or remove it") from error
-    if not len(numbers) == len(found.label_ids):
-        raise UsageError(f"{path} has {len(found.label_ids)} label words and {len(numbers)} priors: export the run again")
-    return found
+    if not len(numbers) == len(verbaliser.label_ids):
+        raise UsageError(f"{path} has {len(verbaliser.label_ids)} label words and {len(numbers)} priors: export the run again")
+    return verbaliser
 
 
 CARD = """# {name}, tuned on {task}

@@ -81,8 +81,8 @@ class Coordinates:
         flats = self.flats
         for other in others:
             for name, _, flat in other.by_tensor:
-                known = flats.get(name, np.zeros(0, np.int64))
-                flats[name] = None if known is None or flat is None else np.union1d(known, flat)
+                mine = flats.get(name, np.zeros(0, np.int64))
+                flats[name] = None if mine is None or flat is None else np.union1d(mine, flat)
         return Coordinates.of_tensors(self.space, flats)
 
     def positions_of(self, part: Coordinates) -> slice | Tensor:
@@ -92,9 +92,9 @@ class Coordinates:
         inside = {name: (where.start, flat) for name, where, flat in self.by_tensor}
         positions = [np.zeros(0, np.int64)]
         for name, where, flat in part.by_tensor:
-            start, own = inside[name]
+            start, mine = inside[name]
             flat = np.arange(where.stop - where.start) if flat is None else flat
-            positions.append(start + (flat if own is None else np.searchsorted(own, flat)))
+            positions.append(start + (flat if mine is None else np.searchsorted(mine, flat)))
         return torch.as_tensor(np.concatenate(positions))
 
     def groups(self, by: str) -> tuple[Tensor, list[str]]:

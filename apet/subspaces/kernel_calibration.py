@@ -83,15 +83,15 @@ def costs_for_machine(device: str = "cpu", tell: Callable[[str], None] = log.war
         raise UsageError(f"{VARIABLE}={wanted}: write auto or shipped")
     if wanted == "shipped":
         return SHIPPED, "shipped"
-    if found := stored(device):
-        return found, "measured"
+    if costs := stored(device):
+        return costs, "measured"
     try:
         with _alone():
-            found = stored(device)  # by another process, meanwhile
-            if found is None:
+            costs = stored(device)  # by another process, meanwhile
+            if costs is None:
                 tell(f"measuring kernels on {machine(device)}: about {SECONDS} s, once; {VARIABLE}=shipped skips it")
-                found = _measured(device)
-            return found, "measured"
+                costs = _measured(device)
+            return costs, "measured"
     except ApetError as error:
         tell(f"{error}; the shipped constants are used, the next run measures again")
         return SHIPPED, "shipped"
@@ -104,11 +104,11 @@ def measure(device: str = "cpu") -> Costs:
 
 
 def _measured(device: str) -> Costs:
-    found = calibrate(device)
-    if found is None:
+    costs = calibrate(device)
+    if costs is None:
         raise ApetError("the kernels' times vary too much: other work keeps this machine busy")
-    _keep(found, device)
-    return found
+    _keep(costs, device)
+    return costs
 
 
 @contextmanager
@@ -124,11 +124,11 @@ def _alone() -> Iterator[None]:
 
 def _keep(costs: Costs, device: str) -> None:
     try:
-        known = dict(json.loads(cache().read_text()))
+        kept_costs = dict(json.loads(cache().read_text()))
     except (OSError, ValueError, TypeError):
-        known = {}
+        kept_costs = {}
     with atomic_path(cache()) as temporary:
-        temporary.write_text(json.dumps(known | {machine(device): asdict(costs)}, indent=1))
+        temporary.write_text(json.dumps(kept_costs | {machine(device): asdict(costs)}, indent=1))
 
 
 def calibrate(device: str = "cpu") -> Costs | None:
@@ -172,14 +172,14 @@ def _rows(work: list[tuple[Case, Callable[[], Any]]], times: list[float]) -> lis
 
 
 def _work(device: Any) -> list[tuple[Case, Callable[[], Any]]]:
-    random, found = torch.Generator().manual_seed(0), []
+    random, work = torch.Generator().manual_seed(0), []
     for m, n in CASES:
         g, x = (torch.randn(TOKENS, width, generator=random).to(device) for width in (m, n))
         for kernel in KERNELS:
             for k in COUNTS[kernel]:
                 flat = torch.randperm(m * n, generator=random)[:k].sort().values.to(device)
-                found.append(((kernel, m, n, k), partial(sampled_outer_product, g, x, SparsityPattern.at((m, n), flat, kernel))))
-    return found
+                work.append(((kernel, m, n, k), partial(sampled_outer_product, g, x, SparsityPattern.at((m, n), flat, kernel))))
+    return work
 
 
 def _timed(call: Callable[[], Any], device: str) -> float:

@@ -67,19 +67,19 @@ def sparse_matmul(z: Tensor, x: Tensor, pattern: Pattern) -> Tensor:
 class _Product(Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, kept: Tensor, z: Tensor, weight: Tensor, bias: Tensor | None, pattern: Pattern, compact: Pattern
+        ctx: Any, x: Tensor, saved_x: Tensor, z: Tensor, weight: Tensor, bias: Tensor | None, pattern: Pattern, compact: Pattern
     ) -> Tensor:
-        ctx.save_for_backward(kept, z, weight if ctx.needs_input_grad[0] else None)
+        ctx.save_for_backward(saved_x, z, weight if ctx.needs_input_grad[0] else None)
         ctx.pattern, ctx.compact, ctx.bias = pattern, compact, None if bias is None else bias.dtype
         return F.linear(x, weight, bias)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        (g,), (kept, z, weight) = grads, ctx.saved_tensors
+        (g,), (saved_x, z, weight) = grads, ctx.saved_tensors
         x_needed, _, z_needed, _, bias_needed, _, _ = ctx.needs_input_grad
         dx = _input_gradient(g, weight, z, ctx.pattern) if x_needed else None
-        each = z.dim() == 2
-        dz = (_sample_examples if each else sampled_outer_product)(g, kept, ctx.compact).to(z.dtype) if z_needed else None
+        per_example = z.dim() == 2
+        dz = (_sample_examples if per_example else sampled_outer_product)(g, saved_x, ctx.compact).to(z.dtype) if z_needed else None
         dbias = _rows(g).sum(0).to(ctx.bias) if bias_needed else None
         return dx, None, dz, None, dbias, None, None
 
@@ -92,16 +92,16 @@ def _input_gradient(g: Tensor, weight: Tensor, z: Tensor, pattern: Pattern) -> T
 
 class _Scale(Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, kept: Tensor, z: Tensor, weight: Tensor, flat: Tensor) -> Tensor:
-        ctx.save_for_backward(kept, z, weight)
+    def forward(ctx: Any, x: Tensor, saved_x: Tensor, z: Tensor, weight: Tensor, flat: Tensor) -> Tensor:
+        ctx.save_for_backward(saved_x, z, weight)
         ctx.flat = flat
         return weight * x
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        (g,), (kept, z, weight) = grads, ctx.saved_tensors
-        dx = scale(g, weight, z, ctx.flat).to(kept.dtype) if ctx.needs_input_grad[0] else None
-        terms = _wide(g.index_select(-1, ctx.flat)) * _wide(kept)
+        (g,), (saved_x, z, weight) = grads, ctx.saved_tensors
+        dx = scale(g, weight, z, ctx.flat).to(saved_x.dtype) if ctx.needs_input_grad[0] else None
+        terms = _wide(g.index_select(-1, ctx.flat)) * _wide(saved_x)
         dz = terms.reshape(*z.shape[:-1], -1, z.shape[-1]).sum(-2).to(z.dtype) if ctx.needs_input_grad[2] else None
         return dx, None, dz, None, None
 

@@ -88,8 +88,8 @@ def _check_scores(space: ParameterSpace, scores: Scores | None) -> None:
         raise UsageError("the order by score needs scores")
     for name, shape in space.tensors:
         if name not in scores or tuple(scores[name].shape) != shape:
-            there = f"are {tuple(scores[name].shape)}" if name in scores else "are missing"
-            raise UsageError(f"the scores of {name} {there}, not {shape}")
+            problem = f"are {tuple(scores[name].shape)}" if name in scores else "are missing"
+            raise UsageError(f"the scores of {name} {problem}, not {shape}")
         bad = int((~np.isfinite(scores[name])).sum())
         if bad:
             raise UsageError(f"{bad} scores of {name} are NaN or infinite: is the model's loss finite?")
@@ -114,7 +114,7 @@ def random_entries(size: int, k: int, seed: int, version: int = VERSION) -> np.n
 def _keys(seed: int) -> np.ndarray:
     """A key for every round: the first 8 bytes, little-endian, of the sha256 of "placement {seed} {round}"."""
     hashes = (hashlib.sha256(f"placement {seed} {number}".encode()).digest() for number in range(ROUNDS))
-    return np.array([int.from_bytes(each[:8], "little") for each in hashes], dtype=np.uint64)
+    return np.array([int.from_bytes(hash_bytes[:8], "little") for hash_bytes in hashes], dtype=np.uint64)
 
 
 def _first_keys(seed: int) -> np.ndarray:
@@ -232,13 +232,13 @@ def _taking_turns(label: Callable[[ParameterSpace, int], str]) -> Callable[..., 
         offsets = [np.concatenate([[0], np.cumsum(units.counts[groups[name]])]) for name in shuffled]
         sizes = np.array([each[-1] for each in offsets])
         turns = _turns(sizes, _at_most(units, k))
-        found, order = [], []
+        chosen, order = [], []
         for number, (name, bounds) in enumerate(zip(shuffled, offsets, strict=True)):
             inside = random_entries(int(bounds[-1]), min(turns, int(bounds[-1])), seed * len(groups) + number, units.version)
             which = np.searchsorted(bounds, inside, side="right") - 1
-            found.append(units.offsets[np.array(groups[name])[which]] + inside - bounds[which])
+            chosen.append(units.offsets[np.array(groups[name])[which]] + inside - bounds[which])
             order.append(np.arange(len(inside)))
-        return np.concatenate(found)[np.argsort(np.concatenate(order), kind="stable")]
+        return np.concatenate(chosen)[np.argsort(np.concatenate(order), kind="stable")]
 
     return rank
 

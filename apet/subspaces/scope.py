@@ -63,19 +63,19 @@ def tensor_roles(model: nn.Module) -> dict[str, frozenset[str]]:
     names: dict[int, str] = {}
     for name, p in all_names(model).items():
         names[id(p)] = min(names.get(id(p), name), name, key=lambda each: (len(each), each))
-    found: dict[str, set[str]] = {name: {"all"} for name in names.values()}
+    roles_by_name: dict[str, set[str]] = {name: {"all"} for name in names.values()}
     tables = {side: _parameters(getattr(model, f"get_{side}_embeddings", lambda: None)()) for side in ("input", "output")}
     for path, module in model.named_modules():
         for leaf, parameter in module._parameters.items():
             if parameter is None:
                 continue
-            roles = found[names[id(parameter)]]
+            roles = roles_by_name[names[id(parameter)]]
             roles |= _by_class(module, leaf)
             parts = {role for role, pattern in _BY_NAME.items() if pattern.search(f"{path}.{leaf}".lower())}
             roles |= parts - {"attention", "feed-forward"} if "norms" in roles else parts
             roles |= {"token-tables"} if id(parameter) in tables["input"] | tables["output"] else set()
             roles |= {"head"} if id(parameter) in tables["output"] or _HEADS.match(path) else set()
-    return {name: frozenset(roles) for name, roles in found.items()}
+    return {name: frozenset(roles) for name, roles in roles_by_name.items()}
 
 
 def _parameters(module: nn.Module | None) -> set[int]:

@@ -56,18 +56,18 @@ def load_checkpoint(path: Path) -> Content | None:
     A newest checkpoint that is refused is put aside with a warning. Raises ApetError if there are checkpoints and
     none is whole.
     """
-    there = [each for each in (path, previous(path)) if each.exists()]
-    for each in there:
+    existing = [candidate for candidate in (path, previous(path)) if candidate.exists()]
+    for candidate in existing:
         try:
-            content = read(each)
+            content = read(candidate)
         except Refused as error:
-            log.warning("refused %s: %s", each, error)
+            log.warning("refused %s: %s", candidate, error)
             continue
-        if each != path and path.exists():
+        if candidate != path and path.exists():
             os.replace(path, path.with_name(f"{path.stem}.refused{path.suffix}"))  # else it would become the previous one
         return content
-    if there:
-        raise ApetError(f"no whole checkpoint in {' and '.join(map(str, there))}", force=True)
+    if existing:
+        raise ApetError(f"no whole checkpoint in {' and '.join(map(str, existing))}", force=True)
     return None
 
 
@@ -142,17 +142,17 @@ def unpack(
     return progress
 
 
-def _check_run(found: dict, run: dict) -> None:
-    differ = [name for name in {**found, **run} if found.get(name) != run.get(name)]
+def _check_run(saved: dict, run: dict) -> None:
+    differ = [name for name in {**saved, **run} if saved.get(name) != run.get(name)]
     if differ:
-        said = ", ".join(f"{name} is {found.get(name)} there and {run.get(name)} here" for name in differ)
+        said = ", ".join(f"{name} is {saved.get(name)} there and {run.get(name)} here" for name in differ)
         raise ApetError(f"the checkpoint is another run's: {said}", force=True)
 
 
-def _check_shapes(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], kind: str) -> None:
-    there, here = ({name: tuple(t.shape) for name, t in tensors.items()} for tensors in (found, expected))
-    differ = sorted(name for name in {**there, **here} if there.get(name) != here.get(name))
+def _check_shapes(saved: Mapping[str, Tensor], expected: Mapping[str, Tensor], kind: str) -> None:
+    saved_shapes, expected_shapes = ({name: tuple(t.shape) for name, t in tensors.items()} for tensors in (saved, expected))
+    differ = sorted(name for name in {**saved_shapes, **expected_shapes} if saved_shapes.get(name) != expected_shapes.get(name))
     if differ:
         name = differ[0]
-        said = f"{kind} tensor {name} has shape {there.get(name)} there and {here.get(name)} here"
+        said = f"{kind} tensor {name} has shape {saved_shapes.get(name)} there and {expected_shapes.get(name)} here"
         raise ApetError(f"the checkpoint is another run's: {said}", force=True)
