@@ -58,7 +58,7 @@ def _key(seed: int, role: str) -> np.ndarray:
 
 @cache
 def _quantiles() -> np.ndarray:
-    """The medians of 65,536 equally likely parts of the normal distribution, scaled to variance 1."""
+    """Return the medians of 65,536 equally likely parts of the normal distribution, scaled to variance 1."""
     from scipy.special import ndtri
 
     middles = ndtri((np.arange(2**16) + 0.5) / 2**16)

@@ -73,7 +73,7 @@ class Factors:
         return torch.stack([(part @ part.T).double() for part in self._gradients(lambda x: x)]).sum(0)
 
     def _gradients(self, of: Callable[[Tensor], Tensor]) -> Iterator[Tensor]:
-        """The gradients (rows, some rows of the weight times n), part by part, of the factors after `of`."""
+        """Yield the gradients (rows, some rows of the weight times n), part by part, of the factors after `of`."""
         (m, n), like = self.shape, next(iter(self.pairs.values()))[0][1]
         step = max(1, BLOCK // (like.element_size() * self.rows * n))
         for low in range(0, m, step):
@@ -103,7 +103,7 @@ class Use:
     unread: Tensor | None = None  # tokens whose gradient does not count (tokens, 1)
 
     def pair(self, gradient: Tensor) -> tuple[Tensor, Tensor]:
-        """(left, right) from the gradient in the output."""
+        """Return (left, right) from the gradient in the output."""
         other = gradient.reshape(-1, gradient.shape[-1])
         if self.unread is not None:
             other = other.masked_fill(self.unread, 0)

@@ -78,7 +78,7 @@ class Passes:
         return gram, live
 
     def of(self, group: Sequence[Tensor], report: Callable[[int], None]) -> tuple[list[Factors], Tensor]:
-        """The factors of the group's weights, and the gradients of its other tensors (m, their scalars)."""
+        """Return the factors of the group's weights, and the gradients of its other tensors (m, their scalars)."""
         dense = [t for t in group if self._is_dense(t)]
         factors = {id(t): Factors((t.shape[0], t.shape[1]), self.rows) for t in group if not self._is_dense(t)}
         first = group[0]

@@ -78,7 +78,7 @@ class Artefact:
             raise UsageError(f"the artefact was made on {self.base} (weights {self.weights[:12]}), this model's weights are {weights[:12]}")
 
     def coordinates(self, model: nn.Module, weights: str) -> Coordinates:
-        """The tuned entries of `model`, whose fingerprint is `weights`; new parameters of the operations are put into it.
+        """Return the tuned entries of `model`, whose fingerprint is `weights`; new parameters of the operations are put into it.
 
         Raises UsageError for another base than the artefact's, and if its rule gives other positions than it did when it was made.
         """

@@ -201,7 +201,7 @@ def _family(model: nn.Module) -> _Family:
 
 
 def _attentions(model: Any, family: _Family) -> Iterator[tuple[Any, int, Any]]:
-    """(self-attention, its heads, its last projection) of every block."""
+    """Yield (self-attention, its heads, its last projection) of every block."""
     config = model.config
     for name, module in list(model.named_modules()):
         if family.attention.search(name):

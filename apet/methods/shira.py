@@ -42,7 +42,7 @@ def to_shira(model: nn.Module, coordinates: Coordinates, z: Tensor) -> nn.Module
 
 
 def _padded(weight: Tensor, flat: Tensor, count: int, name: str) -> Tensor:
-    """(rows, columns) (2, count) of the flat places and of as many others as are missing, in the order of the matrix."""
+    """Return (rows, columns) (2, count) of the flat places and of as many others as are missing, in the order of the matrix."""
     if count > weight.numel():
         raise UsageError(f"SHiRA would give {name} {count} entries, but it has {weight.numel()}: tune fewer, or spread them evenly")
     chosen = torch.zeros(weight.numel(), dtype=torch.bool)
@@ -97,7 +97,7 @@ def load_shira(folder: Path, model: nn.Module) -> nn.Module:
 
 
 def from_shira(model: nn.Module, base: nn.Module, adapter: str = "default") -> tuple[Coordinates, Tensor]:
-    """The coordinates and values (k,) of a SHiRA adapter in `model`, on the space of all parameters of `base`, its bare twin."""
+    """Return the coordinates and values (k,) of a SHiRA adapter in `model`, on the space of all parameters of `base`, its bare twin."""
     space = ParameterSpace.of(base, "all")
     offsets = dict(zip(space.names, space.offsets, strict=False))
     index, values = [], []

@@ -94,13 +94,13 @@ PRETRAINED = {"t5": "T5ForConditionalGeneration", "bert": "BertForPreTraining", 
 
 
 def config_of(family: str, size: str) -> Any:
-    """The transformers configuration of a ladder model."""
+    """Return the transformers configuration of a ladder model."""
     sizes = lookup(SIZES, family, "family")
     return CONFIGS[family](*lookup(sizes, size, f"size of {family}"))
 
 
 def build_ladder_model(family: str, size: str) -> nn.Module:
-    """A ladder model with fresh weights, with the heads that it is pretrained with."""
+    """Return a ladder model with fresh weights, with the heads that it is pretrained with."""
     import transformers
 
     model = getattr(transformers, PRETRAINED[family])(config_of(family, size))
@@ -132,7 +132,7 @@ def attend_nearby(model: Any) -> None:
 
 
 def ladder_tokenizer(family: str) -> Any:
-    """The ladder's tokenizer with the frame that a family reads: [CLS] a [SEP] b [SEP] for BERT, a final </s> for the others."""
+    """Return the ladder's tokenizer with the frame that a family reads: [CLS] a [SEP] b [SEP] for BERT, a final </s> for the others."""
     from tokenizers.processors import TemplateProcessing
     from transformers import PreTrainedTokenizerFast
 
@@ -159,5 +159,5 @@ def ladder_names() -> list[str]:
 
 
 def ladder_card(name: str) -> dict[str, Any]:
-    """The shipped model's card: sources with licences, tokens, steps, held-out loss and its curve."""
+    """Return the shipped model's card: sources with licences, tokens, steps, held-out loss and its curve."""
     return json.loads((LADDER / name / "card.json").read_text())

@@ -136,7 +136,7 @@ def _config(name: str, place: ModelLocation, drawn: bool) -> Any:
 
 
 def _form(name: str, config: Any, classes: int | None, attention: str) -> str:
-    """Which of FORMS the model is."""
+    """Return which of FORMS the model is."""
     import transformers
     from transformers.models.auto import modeling_auto
 
@@ -155,7 +155,7 @@ def _form(name: str, config: Any, classes: int | None, attention: str) -> str:
 
 
 def _drawn(config: Any, form: str, attention: str, seed: int, device: str) -> nn.Module:
-    """The architecture with fresh weights (on the meta device: with none)."""
+    """Return the architecture with fresh weights (on the meta device: with none)."""
     import transformers
 
     with own_seed(seed), torch.device(device), quiet():
@@ -194,7 +194,7 @@ def _pretrained(place: ModelLocation, config: Any, form: str, attention: str, dt
 
 
 def _of_head(model: Any, key: str) -> bool:
-    """Whether a parameter is the classification head's: outside the base model, or its pooler."""
+    """Return whether a parameter is the classification head's: outside the base model, or its pooler."""
     return not key.startswith(f"{model.base_model_prefix}.") or ".pooler." in key
 
 

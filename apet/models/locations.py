@@ -30,7 +30,7 @@ class ModelLocation:
         return self.source in every_name()
 
     def require(self, weights: bool = True) -> Path:
-        """The folder. Raises MissingInput, with the remedy, unless it holds a config and (`weights`) whole safetensors.
+        """Return the folder. Raises MissingInput, with the remedy, unless it holds a config and (`weights`) whole safetensors.
 
         Raises UsageError where an adapter lies beside the model.
         """
@@ -77,7 +77,7 @@ def locate(name: str) -> ModelLocation:
 
 
 def snapshot(hub_id: str) -> Path | None:
-    """The cached revision of `hub_id`: its main one, or another (`hf download --revision`) where only that has safetensors."""
+    """Return the cached revision of `hub_id`: its main one, or another (`hf download --revision`) where only that has safetensors."""
     from huggingface_hub import constants
 
     repository = Path(constants.HF_HUB_CACHE) / f"models--{hub_id.replace('/', '--')}"
@@ -89,7 +89,7 @@ def snapshot(hub_id: str) -> Path | None:
 
 
 def _lacking(folder: Path, weights: bool) -> str:
-    """The first thing that the folder lacks to be a whole model; empty where it is one."""
+    """Return the first thing that the folder lacks to be a whole model; empty where it is one."""
     if not (folder / "config.json").exists():
         return "config.json"
     index = folder / f"{WEIGHTS}.index.json"

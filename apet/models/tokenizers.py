@@ -15,7 +15,7 @@ VOCABULARIES = ("tokenizer.json", "vocab*", "*.model", "*.tiktoken")
 
 
 def load_tokenizer(place: ModelLocation, config: Any, drawn: bool) -> Any:
-    """The checkpoint's tokenizer; the ladder's for its own models, and for fresh weights where there is none on this machine."""
+    """Return the checkpoint's tokenizer; the ladder's for its own models, and for fresh weights where there is none on this machine."""
     if place.on_ladder or (drawn and place.folder is None):
         return ladder_tokenizer(config.model_type)
     from transformers import AutoTokenizer
@@ -36,7 +36,7 @@ def load_tokenizer(place: ModelLocation, config: Any, drawn: bool) -> Any:
 
 
 def _wants_files(folder: Path) -> bool:
-    """Whether the tokenizer that the folder names has a vocabulary in a file: ByT5's are the bytes."""
+    """Return whether the tokenizer that the folder names has a vocabulary in a file: ByT5's are the bytes."""
     import transformers
 
     try:

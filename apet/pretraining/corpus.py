@@ -77,7 +77,7 @@ def train_tokenizer(files: list[Path], out: Path, every: int = 8) -> None:
 
 
 def token_stream(tokenizer_file: Path, files: list[Path], cache: Path) -> np.ndarray:
-    """All of `files` as one uint16 array (tokens,), documents joined by </s>; kept in `cache` by content key."""
+    """Return all of `files` as one uint16 array (tokens,), documents joined by </s>; kept in `cache` by content key."""
     from tokenizers import Tokenizer
 
     names = json.dumps([(p.name, p.stat().st_size) for p in files])

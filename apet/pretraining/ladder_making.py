@@ -74,7 +74,7 @@ def make_ladder_model(
 
 
 def _holding(corpus: Path, sources: list[str]) -> list[str]:
-    """The sources that have a held-out file (all of the corpus where it is not divided)."""
+    """Return the sources that have a held-out file (all of the corpus where it is not divided)."""
     return [name for name in sources if any((corpus / name).glob("valid*")) or any((corpus / name).glob("test*"))]
 
 

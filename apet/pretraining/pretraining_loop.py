@@ -74,7 +74,7 @@ class Recipe:
 
 
 def learning_rate(recipe: Recipe, step: int) -> float:
-    """The rate of step 0, 1, ...: each stretch goes from where the last one ended to its own end."""
+    """Return the rate of step 0, 1, ...: each stretch goes from where the last one ended to its own end."""
     rate = 0.0
     for steps, end, shape in recipe.schedule:
         if step < steps:

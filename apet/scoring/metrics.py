@@ -24,7 +24,7 @@ def exact_match(found: str, answers: Sequence[str]) -> float:
 
 
 def f1(found: str, answers: Sequence[str]) -> float:
-    """The best harmonic mean of word precision and recall over `answers`."""
+    """Return the best harmonic mean of word precision and recall over `answers`."""
     return max(_word_f1(normalised(found).split(), normalised(answer).split()) for answer in answers)
 
 

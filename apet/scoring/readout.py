@@ -17,7 +17,7 @@ from apet.subspaces import Rows, rows_of
 
 
 def output_head(model: Any) -> nn.Linear | None:
-    """The model's output head where it is a linear layer that nothing wraps."""
+    """Return the model's output head where it is a linear layer that nothing wraps."""
     base = getattr(model, "get_base_model", lambda: model)()
     head = getattr(base, "get_output_embeddings", lambda: None)()
     return head if type(head) is nn.Linear and "forward" not in vars(head) else None

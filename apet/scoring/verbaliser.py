@@ -41,12 +41,12 @@ class Verbaliser:
 
     @classmethod
     def read(cls, values: dict[str, Any]) -> Verbaliser:
-        """The one that `asdict` made of it, after JSON. Raises TypeError where fields are missing or unknown."""
+        """Return the one that `asdict` made of it, after JSON. Raises TypeError where fields are missing or unknown."""
         fields: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
         return cls(**fields)
 
     def asks(self, task: Task) -> bool:
-        """Whether `task` is asked and answered in the same words."""
+        """Return whether `task` is asked and answered in the same words."""
         return (self.task, self.template, self.label_words) == (task.name, task.template, tuple(task.words))
 
     def save(self, folder: Path) -> None:
@@ -56,7 +56,7 @@ class Verbaliser:
 
 
 def saved_verbaliser(folder: Path) -> Verbaliser | None:
-    """The verbaliser in a model's folder, None where there is none. Raises UsageError for a file that cannot be read."""
+    """Return the verbaliser in a model's folder, None where there is none. Raises UsageError for a file that cannot be read."""
     path = folder / VERBALISER_FILE
     if not path.is_file():
         return None
@@ -120,7 +120,7 @@ This is an ordinary transformers checkpoint. It answers in text, by greedy decod
 
 
 def model_card(name: str, scorer: Any, form: str, auto: str) -> str:
-    """The README of a checkpoint of form `form` (`apet.models.loading.FORMS`, loaded by the transformers class `auto`): how to ask it."""
+    """Return the README of a checkpoint of this form (`apet.models.FORMS`), which the transformers class `auto` loads: how to ask it."""
     about = {"name": name, "task": scorer.task.name, "max_length": scorer.max_length}
     if scorer.task.generates:
         return _TEXT.format(**about)

@@ -135,7 +135,7 @@ class Coordinates:
         return lifted
 
     def pull(self, tensors: dict[str, Tensor]) -> Tensor:
-        """The adjoint of `lift`: the chosen entries of `tensors` (by name), as one vector (k,)."""
+        """Return the adjoint of `lift`: the chosen entries of `tensors` (by name), as one vector (k,)."""
         flattened = ((tensors[name].flatten(), flat) for name, _, flat in self.by_tensor)
         return torch.cat([values if flat is None else values[torch.as_tensor(flat)] for values, flat in flattened])
 

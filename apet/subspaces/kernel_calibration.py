@@ -60,12 +60,12 @@ def _processor() -> str:
 
 
 def cache() -> Path:
-    """The file of measured constants, {machine: constants}."""
+    """Return the file of measured constants, {machine: constants}."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "apet" / "kernels.json"
 
 
 def stored(device: str = "cpu") -> Costs | None:
-    """The constants that were measured on this machine; None where there are none, or none that can be read."""
+    """Return the constants that were measured on this machine; None where there are none, or none that can be read."""
     try:
         return Costs(**json.loads(cache().read_text())[machine(device)])
     except (OSError, ValueError, KeyError, TypeError):
@@ -73,7 +73,7 @@ def stored(device: str = "cpu") -> Costs | None:
 
 
 def costs_for_machine(device: str = "cpu", tell: Callable[[str], None] = log.warning) -> tuple[Costs, str]:
-    """(the constants to choose kernels by, where they come from). Measures them if that has not been done on this machine.
+    """Return (the constants to choose kernels by, where they come from). Measures them if that has not been done on this machine.
 
     `tell` is told before a measurement, which takes some seconds, and where it gives nothing to go by: then the shipped constants hold,
     and the next call tries again. UsageError for an unknown value of the environment variable APET_KERNELS (auto, shipped).
@@ -157,7 +157,7 @@ def _agree(one: Costs | None, other: Costs | None, ratio: float) -> bool:
 
 
 def _times(work: list[tuple[Case, Callable[[], Any]]], device: str) -> list[float]:
-    """The shortest seconds of each piece of work."""
+    """Return the shortest seconds of each piece of work."""
     shortest = [math.inf] * len(work)
     for _ in range(ROUNDS):
         shortest = [min(before, _timed(call, device)) for before, (_, call) in zip(shortest, work, strict=True)]
@@ -192,7 +192,7 @@ def _timed(call: Callable[[], Any], device: str) -> float:
 
 
 def fit(rows: list[dict[str, Any]]) -> Costs | None:
-    """The constants that fit the seconds "sample" of the rows (kernel, m, n, k, tokens) best, by relative errors; none is negative.
+    """Return the constants that fit the seconds "sample" of the rows (kernel, m, n, k, tokens) best, by relative errors; none is negative.
 
     None where a constant comes out as zero, or two are further apart than any machine's.
     """

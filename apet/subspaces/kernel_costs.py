@@ -34,7 +34,7 @@ _current = SHIPPED
 
 
 def current_costs() -> Costs:
-    """The constants that kernels are chosen by now."""
+    """Return the constants that kernels are chosen by now."""
     return _current
 
 

@@ -60,7 +60,7 @@ def place(
     space: ParameterSpace, k: int, seed: int, unit: str = "entry", order: str = "random", scores: Scores | None = None,
     version: int = VERSION,
 ) -> Placement:  # fmt: skip
-    """The first units of `space` in `order` that fit into k entries.
+    """Return the first units of `space` in `order` that fit into k entries.
 
     unit: entry, row, column, block (16 x 16), tensor, of the tensor as it is stored (GPT-2 stores its matrices transposed).
     order: random; layer or kind (random, with the layers or the kinds of tensors taking turns); score (the highest sum of
@@ -96,7 +96,7 @@ def _check_scores(space: ParameterSpace, scores: Scores | None) -> None:
 
 
 def random_entries(size: int, k: int, seed: int, version: int = VERSION) -> np.ndarray:
-    """The first k of a permutation of range(size) named by `seed`: int64 (k,), distinct, nested in k."""
+    """Return the first k of a permutation of range(size) named by `seed`: int64 (k,), distinct, nested in k."""
     if not 1 <= k <= size:
         raise UsageError(f"k = {k} is outside 1..{size}, the number of parameters in scope")
     if seed < 0:
@@ -112,7 +112,7 @@ def random_entries(size: int, k: int, seed: int, version: int = VERSION) -> np.n
 
 
 def _keys(seed: int) -> np.ndarray:
-    """A key for every round: the first 8 bytes, little-endian, of the sha256 of "placement {seed} {round}"."""
+    """Return a key for every round: the first 8 bytes, little-endian, of the sha256 of "placement {seed} {round}"."""
     hashes = (hashlib.sha256(f"placement {seed} {number}".encode()).digest() for number in range(ROUNDS))
     return np.array([int.from_bytes(hash_bytes[:8], "little") for hash_bytes in hashes], dtype=np.uint64)
 
@@ -125,7 +125,7 @@ KEYS: dict[int, Callable[[int], np.ndarray]] = {1: _first_keys, 2: _keys}
 
 
 def _permute(values: np.ndarray, half: int, keys: np.ndarray) -> np.ndarray:
-    """A bijection of [0, 2^(2 half)): Feistel rounds over (left, right) halves."""
+    """Return a bijection of [0, 2^(2 half)): Feistel rounds over (left, right) halves."""
     mask = np.uint64((1 << half) - 1)
     left, right = values >> np.uint64(half), values & mask
     for key in keys:
@@ -134,7 +134,7 @@ def _permute(values: np.ndarray, half: int, keys: np.ndarray) -> np.ndarray:
 
 
 def _mix(x: np.ndarray) -> np.ndarray:
-    """The finaliser of splitmix64 (Steele, Lea and Flood 2014): every input bit reaches every output bit."""
+    """Return the finaliser of splitmix64 (Steele, Lea and Flood 2014): every input bit reaches every output bit."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return x ^ (x >> np.uint64(31))
@@ -179,7 +179,7 @@ class _Units:
         return height * np.minimum(b[tensor], n[tensor] - column * b[tensor])
 
     def entries(self, number: int) -> np.ndarray:
-        """The unit's entries as global integers, ascending."""
+        """Return the unit's entries as global integers, ascending."""
         i = int(np.searchsorted(self.offsets, number, side="right")) - 1
         row, column = divmod(number - int(self.offsets[i]), self.grids[i][1])
         (m, n), (a, b) = self.matrices[i], self.tiles[i]
@@ -263,7 +263,7 @@ def _by_score(units: _Units, k: int, seed: int, scores: Scores | None) -> np.nda
 
 
 def _reference(units: _Units, k: int, seed: int, scores: Scores | None) -> np.ndarray:
-    """The paper's code seeds Python's shuffle with k times the seed, so its sets are not nested."""
+    """Return the paper's code seeds Python's shuffle with k times the seed, so its sets are not nested."""
     order = list(range(units.total))
     random.Random(k * seed).shuffle(order)
     return np.array(order, dtype=np.int64)

@@ -107,7 +107,7 @@ def _entries_of_rows(flat: Tensor, ids: tuple[int, ...], count: int, width: int)
 
 
 def plain(value: Any) -> Any:
-    """The weight as an ordinary tensor of the same storage."""
+    """Return the weight as an ordinary tensor of the same storage."""
     if not isinstance(value, Resident):
         return value
     with torch._C.DisableTorchFunctionSubclass():
@@ -115,7 +115,7 @@ def plain(value: Any) -> Any:
 
 
 def differentiable(value: Any) -> Any:
-    """A resident weight as an ordinary tensor that depends on its tuned values; other arguments as they are."""
+    """Return a resident weight as an ordinary tensor that depends on its tuned values; other arguments as they are."""
     if not isinstance(value, Resident):
         return type(value)(differentiable(each) for each in value) if type(value) in (list, tuple) else value
     z = value.tuned()
@@ -207,7 +207,7 @@ class _Lookup(Function):
 
 
 def _times(input: Any, other: Any) -> Tensor:
-    """A product with a vector of scales: RMSNorm's weight."""
+    """Return a product with a vector of scales: RMSNorm's weight."""
     weight, x = (input, other) if isinstance(input, Resident) else (other, input)
     if weight.dim() == 1 and type(x) is Tensor and x.dim() > 1 and x.shape[-1] == len(weight) and x.dtype == weight.dtype:
         return scale(x, plain(weight), weight.tuned(), weight.pattern.cols)

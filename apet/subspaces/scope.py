@@ -40,7 +40,7 @@ ROLES = (*_BY_NAME, "embeddings", "token-tables", "head", "weights", "biases", "
 
 
 def all_names(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Every parameter by each of its names; a tied one has several."""
+    """Return every parameter by each of its names; a tied one has several."""
     return dict(model.named_parameters(remove_duplicate=False))
 
 
@@ -100,7 +100,7 @@ def parse_scope(scope: str) -> list[list[str]]:
 
 
 def in_scope(name: str, roles: frozenset[str], terms: list[list[str]]) -> bool:
-    """Whether the tensor is selected."""
+    """Return whether the tensor is selected."""
     asked = any(option in _ASKS_FOR_TABLES or option == name for term in terms for option in term)
     return all(any(_holds(name, roles, option) for option in term) for term in terms) and (asked or "token-tables" not in roles)
 
@@ -119,7 +119,7 @@ def _is_pattern(term: str) -> bool:
 
 
 def layer_of(name: str) -> int | None:
-    """The number of the block that the tensor is in, None outside the blocks."""
+    """Return the number of the block that the tensor is in, None outside the blocks."""
     match = _LAYER.search(name)
     return int(match[1]) if match else None
 
@@ -137,5 +137,5 @@ KINDS = ("new", "norms", "biases", "positions", "token-tables", "attention", "fe
 
 
 def kind_label(roles: frozenset[str]) -> str:
-    """The first of KINDS that the tensor is."""
+    """Return the first of KINDS that the tensor is."""
     return next(kind for kind in KINDS if kind in roles)

@@ -29,7 +29,7 @@ class ParameterSpace:
 
     @classmethod
     def of(cls, model: nn.Module, scope: str = DEFAULT, among: Collection[str] | None = None) -> ParameterSpace:
-        """The parameters of `model` that `scope` selects (see `apet.subspaces.scope`), only those named in `among` if it is given.
+        """Return the parameters of `model` that `scope` selects (see `apet.subspaces.scope`), only those named in `among` if it is given.
 
         The default leaves the token embeddings and the output head out. Raises UsageError for an unknown term, and where
         nothing is in scope.

@@ -49,7 +49,7 @@ def _examples(folder: Path, prefix: str, classes: int) -> list[Example]:
 
 
 def _read(path: Path, magic: int, shape: tuple[int, ...]) -> bytes:
-    """The bytes of all items, each of `shape`."""
+    """Return the bytes of all items, each of `shape`."""
     if not path.is_file():
         raise MissingInput(f"no file {path}: the folder must hold MNIST's four files as published")
     try:

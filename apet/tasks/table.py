@@ -217,7 +217,7 @@ def _from_hub(task: Task, hub: Hub, wanted: tuple[str, ...]) -> dict[str, list[E
 
 
 def _local_copy(task: Task, hub: Hub) -> Any:
-    """The data set as `hf download` (or an earlier load_dataset) left it here: {split: rows}."""
+    """Return the data set as `hf download` (or an earlier load_dataset) left it here: {split: rows}."""
     remedy = f"'{hub.download}' downloads it, and a folder with train.jsonl and validation.jsonl replaces it"
     try:
         from datasets import load_dataset
@@ -237,7 +237,7 @@ def _local_copy(task: Task, hub: Hub) -> Any:
 
 
 def _placed(rows: Any, task: Task, source: str) -> Iterator[Placed]:
-    """(where, row) of the rows that have all their texts: published sets hold a few empty ones that no user can mend."""
+    """Yield (where, row) of the rows that have all their texts: published sets hold a few empty ones that no user can mend."""
     known = [name for name in (*task.fields, task.target) if name in rows.column_names]
     for number, row in enumerate(rows.select_columns(known).to_list()):
         if isinstance(row.get(task.target), bool):

@@ -23,14 +23,14 @@ class Batches:
         self._epoch, self._batches = -1, np.empty((0, self.size), int)
 
     def at(self, step: int) -> np.ndarray:
-        """Which examples make batch `step`: int64 (min(size, examples),)."""
+        """Return which examples make batch `step`: int64 (min(size, examples),)."""
         epoch, place = divmod(step, len(self.lengths) // self.size)
         if epoch != self._epoch:
             self._epoch, self._batches = epoch, self._drawn(epoch)
         return self._batches[place]
 
     def _drawn(self, epoch: int) -> np.ndarray:
-        """All batches of the epoch (batches, size)."""
+        """Return all batches of the epoch (batches, size)."""
         count, size = len(self.lengths), self.size
         random = generator(self.seed, "BATC", epoch)
         order = random.permutation(count)[: count // size * size]

@@ -72,7 +72,7 @@ def load_checkpoint(path: Path) -> Content | None:
 
 
 def read(path: Path) -> Content:
-    """The content of one file. Raises Refused if it is not what `save_checkpoint` wrote."""
+    """Return the content of one file. Raises Refused if it is not what `save_checkpoint` wrote."""
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
@@ -96,7 +96,7 @@ def _digest(tensors: Mapping[str, Tensor], text: str) -> str:
 def packed(
     tunable: TunableModel, optimizer: torch.optim.Optimizer, best: Mapping[str, Tensor], progress: Progress, run: dict, scaler: Any = None
 ) -> Content:
-    """All that decides how a run goes on; `run` says which one it is (JSON)."""
+    """Return all that decides how a run goes on; `run` says which one it is (JSON)."""
     tensors = {f"trainable.{name}": p for name, p in tunable.trainable.items()}
     tensors |= {f"best.{name}": value for name, value in best.items()}
     if tunable.trajectory:

@@ -88,7 +88,7 @@ def most_gradients(steps: int) -> int:
 
 
 def mean_loss(model: nn.Module, scorer: Scorer, batches: Iterable[Batch], weight: float, parameters: Iterable[nn.Parameter]) -> float:
-    """The losses of all batches over `weight`, the examples' mass; its gradient alone is left in the parameters (None: no part in it)."""
+    """Return the sum of all batches' losses over `weight`, the examples' total weight; the parameters keep its gradient alone."""
     for parameter in parameters:
         parameter.grad = None
     losses = []

@@ -139,7 +139,7 @@ class _Run:
 
 
 def _entries(tunable: TunableModel) -> str | None:
-    """Which entries are tuned, as a short sha256 (two placements have tensors of the same shape), or the projection's name."""
+    """Return which entries are tuned, as a short sha256 (two placements have tensors of the same shape), or the projection's name."""
     if isinstance(tunable.attached, Projected):
         return tunable.attached.projection.name
     return tunable.placement and tunable.placement.coordinates.digest[:16]

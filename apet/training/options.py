@@ -96,7 +96,7 @@ class Progress:
 
 
 def over(options: TrainOptions, progress: Progress) -> bool:
-    """Whether there is nothing more to do: all steps taken, at the plateau, or diverged."""
+    """Return whether there is nothing more to do: all steps taken, at the plateau, or diverged."""
     stalled = progress.plateau and options.schedule in OPEN_ENDED
     return progress.step >= options.steps or stalled or progress.diverged is not None
 

@@ -16,7 +16,7 @@ PILOT_STEPS = 40
 
 
 def find_lr(stepper: Stepper, watch: Callable[[], float], progress: Progress) -> tuple[float, list[tuple[float, float]]]:
-    """(the best rate, [(rate, watched loss after its pilot)]) for a run that stands at `progress`, with its first batches.
+    """Return (the best rate, [(rate, watched loss after its pilot)]) for a run that stands at `progress`, with its first batches.
 
     A pilot is the run's first PILOT_STEPS steps, warmed up over a quarter of them; `watch` gives the watched loss. One
     that is not finite counts as infinite, of equals the lowest rate wins. Trainable tensors, model and random numbers

@@ -77,7 +77,7 @@ class Stepper:
         self.optimizer.optimizer.state.clear()
 
     def gradient(self, chosen: np.ndarray, progress: Progress) -> float:
-        """The mean loss over the `chosen` examples; its gradient in the parameters."""
+        """Return the mean loss over the `chosen` examples; its gradient in the parameters."""
         most = -(-len(chosen) // self.accelerator.num_processes)  # examples of a process
         while True:
             loss, short = self._attempt(chosen, progress.accumulate)
@@ -89,7 +89,7 @@ class Stepper:
             progress.accumulate = min(2 * progress.accumulate, most)
 
     def _attempt(self, chosen: np.ndarray, count: int) -> tuple[float, bool]:
-        """(mean loss over `chosen`, whether memory ran out in any process), its gradient worked off in `count` parts."""
+        """Return (mean loss over `chosen`, whether memory ran out in any process), its gradient worked off in `count` parts."""
         self.optimizer.zero_grad()
         mine = chosen[self.accelerator.process_index :: self.accelerator.num_processes]
         weight, losses, short = float(self.weights[chosen].sum()), [], False

@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 def generator(split: str, count: int, seed: int, capacity: Callable[[str], int]) -> np.random.Generator:
-    """The random generator that (split, count, seed) name.
+    """Return the random generator that (split, count, seed) name.
 
     ValueError: an unknown split, or a `count` outside 0 to `capacity(split)`.
     """
@@ -29,7 +29,7 @@ def generator(split: str, count: int, seed: int, capacity: Callable[[str], int])
 
 
 def open_to(split: str, text: str) -> bool:
-    """Whether `split` may use `text`: train any, validation and test disjoint halves, the same on every machine."""
+    """Return whether `split` may use `text`: train any, validation and test disjoint halves, the same on every machine."""
     return split == "train" or zlib.crc32(text.encode()) % 2 == SPLITS.index(split) - 1
 
 
@@ -56,7 +56,7 @@ def pairs(
 
 
 def most_pairs(turns: Sequence[str], frames: Callable[[str, str], Sequence], split: str) -> int:
-    """The most rows that `pairs` can give in whole rounds."""
+    """Return the most rows that `pairs` can give in whole rounds."""
     return 2 * len(turns) * min(len(frames(split, family)) // turns.count(family) for family in set(turns))
 
 
