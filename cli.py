@@ -30,7 +30,7 @@ def train(
     from analyses.results import train_summary
     from analyses.runs import check, inputs, rehearse, too_large
     from analyses.store import Store
-    from apet.machine import main_process
+    from apet.machine import is_main_process
 
     spec = given.spec(TrainSpec)
     if given.dry_run:
@@ -39,7 +39,7 @@ def train(
         return ui.print_result(check(spec, found) | ({} if shapes_only else rehearse(spec.resolved(), found)), given.json)
     store = Store(given.out / "train")
     name = given.run(spec, store, track)
-    if not main_process():  # the main one commits, and tells
+    if not is_main_process():  # the main one commits, and tells
         return
     summary = train_summary(name, store)
     ui.print_result(summary, given.json)
@@ -106,7 +106,7 @@ def spectrum(
     """
     from analyses.results import spectrum_summary
     from analyses.runs import along_trajectory, check, inputs
-    from apet.machine import main_process
+    from apet.machine import is_main_process
 
     store, given, defaults = given.through([at] if at else [], "spectrum")
     spec = given.spec(SpectrumSpec, **defaults)
@@ -118,7 +118,7 @@ def spectrum(
         f"{planned['algorithm']}: at most {planned['products']:,} products on {planned['train_examples']} examples", highlight=False
     )
     names = [given.run(each, store) for each in specs]
-    if main_process():  # it commits, and tells
+    if is_main_process():  # it commits, and tells
         found = [spectrum_summary(name, store) for name in names]
         ui.print_result({"along": found} if along else found[0], given.json)
 
@@ -350,7 +350,7 @@ def kernels(
     """
     from dataclasses import asdict
 
-    from apet.subspaces import kernel_costs as costs
+    from apet.subspaces import kernel_calibration as costs
 
     name = ui.on_device(device)
     about = {"machine": costs.machine(name), "file": str(costs.cache())}
@@ -374,13 +374,13 @@ def pretrain(
     device: ui.Device = "auto", resume: ui.Resume = True, json_: ui.Json = False, dry_run: ui.DryRun = False,
 ) -> None:  # fmt: skip
     """Pretrain a ladder model: seeded, resumable bitwise, bf16 autocast; Adafactor for T5, Muon for BERT and BLOOM."""
-    from apet.models import make
+    from apet.pretraining import make_ladder_model
 
     if not minutes > 0:
         raise UsageError(f"--minutes {minutes} must be positive")
     with ui.bar() as report:
         ui.print_result(
-            make(
+            make_ladder_model(
                 family, size, corpus, source or [], steps, seed, minutes, tokenizer, ui.on_device(device), out, not resume, dry_run, report
             ),
             json_,

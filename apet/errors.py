@@ -27,7 +27,7 @@ class ApetError(Exception):
         return self.told(lambda name, value: f"{name}: {GIVEN if value is ... else json.dumps(value)}")
 
     def told(self, setting: Callable[[str, Any], str]) -> str:
-        """The message, with each piece of advice as `setting(field, value)` writes it; the value `...` is one of the user's choice."""
+        """Return the message with its advice as `setting(field, value)` writes it; `...` is a value of the user's choice."""
         return self.text + (f": use {' or '.join(starmap(setting, self.advice.items()))}" if self.advice else "")
 
 

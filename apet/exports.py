@@ -10,7 +10,7 @@ from typing import Any
 
 
 def on_demand(package: str, init: str) -> Callable[[str], Any]:
-    """A `__getattr__` for the package whose `__init__` is the file `init`: it imports a name from where the file says.
+    """Return a `__getattr__` for the package whose `__init__` is the file `init`: it imports a name from where the file says.
 
     The file lists its public names once, as imports under `if TYPE_CHECKING:`, which a type checker reads as well.
     """

@@ -182,9 +182,9 @@ def main() -> None:
         return
     from machine import describe
 
-    from apet.subspaces import for_machine, using
+    from apet.subspaces import costs_for_machine, using_costs
 
-    with using(for_machine()[0]):  # as runs choose their kernels
+    with using_costs(costs_for_machine()[0]):  # as runs choose their kernels
         found = times(1 if options.quick else 24, METHODS)
     peaked = ("floor", "k1e6") if options.quick else METHODS
     peaks = {method: peak_mb(method) for method in peaked}

@@ -105,9 +105,8 @@ def own_error() -> float:
     model = Net().double()
     batch = {"input_ids": torch.randint(0, 50, (8, 12)), "labels": torch.randint(0, 3, (8,))}
     space = ParameterSpace.of(model, "all")
-    import numpy as np
 
-    coordinates = Coordinates(space, np.arange(space.size))  # every parameter
+    coordinates = Coordinates(space)  # every parameter
     v = torch.randn(space.size, dtype=torch.float64)
     expected = reference(model, batch, coordinates, v)
     objective, attached = objective_of(model, batch, coordinates)
@@ -124,12 +123,12 @@ def main() -> None:
     import torch
     from machine import describe
 
-    from apet.subspaces import for_machine, using
+    from apet.subspaces import costs_for_machine, using_costs
 
     torch.set_num_threads(1)
     figures: dict[str, float] = {}
     for name in MODELS:
-        with using(for_machine()[0]):  # as runs choose their kernels
+        with using_costs(costs_for_machine()[0]):  # as runs choose their kernels
             works, attachments = works_of(name)
         found = interleaved(works, 3 if options.quick else 24)
         for attached in attachments:

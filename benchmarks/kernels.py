@@ -2,7 +2,7 @@
 
 For matrices like those of a transformer, `sample` (the gradient of z) and `scatter` (the sparse product) with each
 kernel, one thread; the smallest of the repetitions. Last line: {"figures": {...}}: the nanoseconds that fit these times (ns_) and those
-that `apet.subspaces.kernel_costs.calibrate` measures in some seconds, by which runs choose (calibrated_ns_); and how much slower the
+that `apet.subspaces.kernel_calibration.calibrate` measures in some seconds, by which runs choose (calibrated_ns_); and how much slower the
 chosen kernel is than
 the best one, at the median and at worst, by the calibrated constants (chosen_over_best_) and by the shipped ones (shipped_over_best_).
 """
@@ -37,7 +37,7 @@ def best(function, seconds: float) -> float:
 def measure(seconds: float) -> list[dict]:
     import torch
 
-    from apet.subspaces import KERNELS, Entries, sample, scatter
+    from apet.subspaces import KERNELS, SparsityPattern, sampled_outer_product, sparse_matmul
 
     torch.set_num_threads(1)
     rows = []
@@ -48,10 +48,11 @@ def measure(seconds: float) -> list[dict]:
             for kernel in KERNELS:
                 if kernel == "gather" and k * tokens > MOST:
                     continue
-                entries = Entries.at((m, n), flat, kernel)
+                entries = SparsityPattern.at((m, n), flat, kernel)
                 rows.append({
                     "m": m, "n": n, "tokens": tokens, "k": k, "kernel": kernel,
-                    "sample": best(lambda: sample(g, x, entries), seconds), "scatter": best(lambda: scatter(z, x, entries), seconds),  # noqa: B023
+                    "sample": best(lambda: sampled_outer_product(g, x, entries), seconds),  # noqa: B023
+                    "scatter": best(lambda: sparse_matmul(z, x, entries), seconds),  # noqa: B023
                 })  # fmt: skip
     return rows
 
@@ -79,7 +80,7 @@ def main() -> None:
         print(f"{'m':>6} {'n':>5} {'tokens':>6} {'k':>7} {'kernel':8} {'sample ms':>9} {'scatter ms':>10}")
         for row in rows:
             print("{m:6} {n:5} {tokens:6} {k:7} {kernel:8} ".format(**row) + f"{1e3 * row['sample']:9.3f} {1e3 * row['scatter']:10.3f}")
-    from apet.subspaces import kernel_costs as costs
+    from apet.subspaces import kernel_calibration as costs
 
     calibrated, fitted, figures = costs.calibrate(), costs.fit(rows), {}
     if calibrated is None:

@@ -63,7 +63,6 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="few rounds, under 50 s on two cores")
     parser.add_argument("--json", action="store_true", help="print only the last line")
     options = parser.parse_args()
-    import numpy as np
     import torch
     from machine import describe
 
@@ -77,7 +76,7 @@ def main() -> None:
     works = {
         "forwards": lambda: [forward() for _ in range(SIDE * SIDE)],
         "ours": plane_of(twins[0], batch, coordinates_of(twins[0], K)),
-        "ours_full": plane_of(twins[1], batch, Coordinates(space, np.arange(space.size))),
+        "ours_full": plane_of(twins[1], batch, Coordinates(space)),
         "losslandscapes": losslandscapes(twins[2], batch),
         "losslandscapes_plain": losslandscapes(twins[4], batch, None),
         "landscaper": landscaper(twins[3], batch),

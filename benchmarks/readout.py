@@ -39,7 +39,7 @@ def llama() -> Any:
 def one(name: str, whole: bool, steps: int) -> dict[str, Any]:
     import torch
 
-    from apet.methods import Choice, mount
+    from apet.methods import PlacementConfig, make_tunable
     from apet.models import load_model
     from apet.scoring import cross_entropy, scorer_of
     from apet.tasks import load_task
@@ -49,7 +49,7 @@ def one(name: str, whole: bool, steps: int) -> dict[str, Any]:
     scorer = scorer_of(loaded, data.task)
     assert not scorer.whole_head
     scorer.whole_head = whole
-    mounted = mount("apet", loaded.model, Choice(1000))
+    mounted = make_tunable("apet", loaded.model, PlacementConfig(1000))
     attached: Any = mounted.attached
     batch = next(iter(scorer.batches(data.splits["train"][:32], 32)))
 

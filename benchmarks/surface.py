@@ -53,7 +53,7 @@ def several(name: str) -> dict[str, Callable[[], Any]]:
 
     from apet.models import load_model
     from apet.scoring import scorer_of
-    from apet.subspaces import Coordinates, Many, ParameterSpace, random_entries
+    from apet.subspaces import Coordinates, ParameterSpace, StackedForward, random_entries
     from apet.tasks import load_task
 
     loaded, data = load_model(name), load_task("mini-sentiment", None)
@@ -62,7 +62,7 @@ def several(name: str) -> dict[str, Callable[[], Any]]:
     space = ParameterSpace.of(model)
     coordinates = Coordinates(space, random_entries(space.size, K, 0))
     points = torch.randn(POINTS, K) * 0.01
-    many, twin = Many(model, coordinates, scorer.logits), copy.deepcopy(model)
+    many, twin = StackedForward(model, coordinates, scorer.logits), copy.deepcopy(model)
     attached = coordinates.attach(twin)
 
     @torch.no_grad()
@@ -79,7 +79,6 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="few rounds, under 50 s on two cores")
     parser.add_argument("--json", action="store_true", help="print only the last line")
     options = parser.parse_args()
-    import numpy as np
     import torch
     from machine import describe
 
@@ -94,7 +93,7 @@ def main() -> None:
     works = {
         "forward": lambda: [forward() for _ in range(SIDE * SIDE)],
         "k1000": plane_of(part, batch, coordinates_of(part, K)),
-        "full": plane_of(whole, batch, Coordinates(space, np.arange(space.size))),
+        "full": plane_of(whole, batch, Coordinates(space)),
     }
     found = interleaved(works, 2 if options.quick else 12)
     figures = {}

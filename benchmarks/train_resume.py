@@ -28,14 +28,14 @@ def run(folder: Path) -> None:
     from safetensors.torch import save_file
     from torch import tensor
 
-    from apet.methods import Choice, mount
+    from apet.methods import PlacementConfig, make_tunable
     from apet.models import load_model
     from apet.scoring import scorer_of
     from apet.tasks import TASKS, generate
     from apet.training import TrainOptions, train
 
     rows, loaded = generate("train", 160), load_model("mini-t5-240k")
-    mounted = mount("apet", loaded.model, Choice(K))
+    mounted = make_tunable("apet", loaded.model, PlacementConfig(K))
     scorer = scorer_of(loaded, TASKS["mini-sentiment"])
     options = TrainOptions(lr=0.003, steps=150, batch=8, check=10, patience=2, accumulate=2, find_lr=True)
     checkpoint = folder / "checkpoint.safetensors"
@@ -72,9 +72,9 @@ def killed(folder: Path, seconds: float) -> bool:
 
 def reached(folder: Path) -> int | None:
     """The step of the newest checkpoint, None before the first."""
-    from apet.training import load
+    from apet.training import load_checkpoint
 
-    content = load(folder / "checkpoint.safetensors")
+    content = load_checkpoint(folder / "checkpoint.safetensors")
     return content and content[1]["progress"]["step"]
 
 

@@ -21,6 +21,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
+from analyses.method_facts import METHOD_MARKERS
 from figures.files import replacing
 
 COLUMN_WIDTH = 3.3  # inches
@@ -34,7 +35,7 @@ GREY = "#8c8c8c"
 MEASURED = "#000000"
 PREDICTED = "#d55e00"  # vermilion of the Okabe-Ito palette: apart from every level of viridis and from black
 
-MARKERS = {"apet": "o", "full": "*", "lora": "s", "adapter": "D", "prompt": "^", "prefix": "v", "bitfit": "P"}
+MARKERS = METHOD_MARKERS
 OTHER_MARKER = "X"
 
 

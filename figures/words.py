@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-METHOD_NAMES = {"apet": "APET", "full": "full fine-tuning", "lora": "LoRA", "bitfit": "BitFit"}
+from analyses.method_facts import METHOD_WORDS
 
 CAPTIONS = {
     "performance": (
@@ -132,4 +132,4 @@ DEFINITIONS = {
 
 
 def method_name(method: str) -> str:
-    return METHOD_NAMES.get(method, method)
+    return METHOD_WORDS.get(method, method)

@@ -13,10 +13,10 @@ from analyses.runs.run_inputs import Context, Inputs
 from analyses.specs import spec_from
 from apet.gram.jacobian import Passes
 from apet.machine.processes import accelerator_for
-from apet.methods.tunable import Choice, mount
+from apet.methods import PlacementConfig, make_tunable
 from apet.models.loading import Loaded, load_model
 from apet.projections.table import PROJECTIONS, project
-from apet.scoring.scorers import scorer_of
+from apet.scoring import scorer_of
 from apet.subspaces.coordinates import Coordinates
 from apet.subspaces.scope import all_names, only_trainable
 from apet.subspaces.space import ParameterSpace
@@ -40,7 +40,7 @@ every_model = pytest.mark.parametrize("name", MODELS)
 @pytest.fixture(autouse=True)
 def kernels_that_know_shapes(monkeypatch):
     """Sampled products have no rule for shapes alone in torch; `tests/apet/subspaces/test_kernels.py` compares them with the others."""
-    monkeypatch.setattr("apet.subspaces.kernels.cheapest", lambda shape, k: "gather" if k < 100 else "dense")
+    monkeypatch.setattr("apet.subspaces.sparsity_pattern.cheapest", lambda shape, k: "gather" if k < 100 else "dense")
 
 
 def shapes_of(name: str) -> Loaded:
@@ -59,15 +59,15 @@ def said(reads: HostReads, work: str, times: int, passes: int) -> None:
     assert reads.masks <= passes * MASKS
 
 
-STEPS = [(name, Choice(5000, scope="all")) for name in MODELS]
-STEPS += [("mini-t5-130k", Choice(60, subspace=kind)) for kind in ("fastfood", "countsketch", "said")]
+STEPS = [(name, PlacementConfig(5000, scope="all")) for name in MODELS]
+STEPS += [("mini-t5-130k", PlacementConfig(60, subspace=kind)) for kind in ("fastfood", "countsketch", "said")]
 STEPS = [pytest.param(*each, marks=pytest.mark.long if each[1].subspace in ("fastfood", "said") else ()) for each in STEPS]
 
 
 @pytest.mark.parametrize(("name", "choice"), STEPS, ids=[f"{each.values[0]}-{each.values[1].subspace}" for each in STEPS])
 def test_a_training_step(name, choice):
     loaded = shapes_of(name)
-    mounted, scorer = mount("apet", loaded.model, choice), scorer_of(loaded, TASK, device="meta")
+    mounted, scorer = make_tunable("apet", loaded.model, choice), scorer_of(loaded, TASK, device="meta")
     options = TrainOptions(lr=0.02, steps=30, batch=8, warmup=2, check=10)
     with HostReads() as reads:
         stepper = Stepper(accelerator_for("meta", "no"), mounted.model, mounted, scorer, ROWS, options)
@@ -81,7 +81,7 @@ def test_a_training_step(name, choice):
 def test_an_evaluation_of_l_bfgs(name):
     """All but scipy's copy of the gradient, which is one more a tuned tensor."""
     loaded = shapes_of(name)
-    mounted, scorer = mount("apet", loaded.model, Choice(500)), scorer_of(loaded, TASK, device="meta")
+    mounted, scorer = make_tunable("apet", loaded.model, PlacementConfig(500)), scorer_of(loaded, TASK, device="meta")
     with HostReads() as reads:
         mounted.write()
         mean_loss(mounted.model, scorer, scorer.batches(ROWS, 4), 8.0, mounted.trainable.values())

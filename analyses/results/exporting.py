@@ -12,7 +12,7 @@ from analyses.specs import Spec, TrainSpec, spec_from
 from analyses.store import Store
 from apet.errors import MissingInput, UsageError, lookup
 from apet.files import atomic_path
-from apet.scoring import Verbaliser, card
+from apet.scoring import Verbaliser, model_card
 
 
 def export(run: Path, form: str, out: Path) -> dict[str, Any]:
@@ -46,7 +46,7 @@ def export(run: Path, form: str, out: Path) -> dict[str, Any]:
         artefact.verbaliser.save(out)
     if form == "merged":
         with atomic_path(out / "README.md") as temporary:
-            temporary.write_text(card(spec.model, plain_scorer(spec, loaded), loaded.form, AUTO[loaded.form][0]), encoding="utf-8")
+            temporary.write_text(model_card(spec.model, plain_scorer(spec, loaded), loaded.form, AUTO[loaded.form][0]), encoding="utf-8")
     return {"run_id": run.name, "form": form, "k": len(artefact.z), "written": str(out)}
 
 
@@ -54,7 +54,7 @@ def artefact_of(spec: Spec, store: Store, run_id: str) -> tuple[Any, Any]:
     """(the run's artefact, its base model)."""
     import torch
 
-    from apet.methods import Artefact, Law, space_of
+    from apet.methods import Artefact, PlacementRule, tunable_space
 
     loaded, arrays = model_of(spec, "cpu"), store.arrays(run_id)
     if "prior" not in arrays or "positions" not in arrays:
@@ -62,7 +62,7 @@ def artefact_of(spec: Spec, store: Store, run_id: str) -> tuple[Any, Any]:
     scorer = plain_scorer(spec, loaded)
     scorer.prior = torch.as_tensor(arrays["prior"])
     row = next(row for row in store.rows(run_id) if row.quantity == "requested_k")
-    law = None if "index" in arrays else Law(spec.unit, spec.order, spec.position_seed, int(row.value))
+    rule = None if "index" in arrays else PlacementRule(spec.unit, spec.order, spec.position_seed, int(row.value))
     env = json.loads((store.folder(run_id) / "env.json").read_text())
     artefact = Artefact(
         z=torch.as_tensor(arrays["z"]),
@@ -70,11 +70,11 @@ def artefact_of(spec: Spec, store: Store, run_id: str) -> tuple[Any, Any]:
         revision=getattr(getattr(loaded.model, "config", None), "_commit_hash", None),
         weights=env["weights"],
         dtype=str(next(loaded.model.parameters()).dtype).removeprefix("torch."),
-        law=law,
+        rule=rule,
         positions=arrays["positions"].tobytes().hex(),
         index=arrays.get("index"),
         scope=spec.scope,
-        space=space_of(loaded.model, spec.operation_names, spec.scope, dry=True).fingerprint,
+        space=tunable_space(loaded.model, spec.operation_names, spec.scope, dry=True).fingerprint,
         operations=spec.operation_names,
         head={name.removeprefix("head."): torch.as_tensor(array) for name, array in arrays.items() if name.startswith("head.")},
         verbaliser=Verbaliser.of(scorer),
@@ -87,19 +87,19 @@ def _artefact(artefact: Any, loaded: Any, out: Path) -> None:
 
 
 def _merged(artefact: Any, loaded: Any, out: Path) -> None:
-    from apet.methods import merge
+    from apet.methods import save_merged
 
     with artefact.attach(loaded.model, loaded.fingerprint):
-        merge(loaded.model, loaded.tokenizer, out)
+        save_merged(loaded.model, loaded.tokenizer, out)
 
 
 def _shira(artefact: Any, loaded: Any, out: Path) -> None:
     import copy
 
-    from apet.methods import save, to_shira
+    from apet.methods import save_shira, to_shira
 
     coordinates = artefact.coordinates(loaded.model, loaded.fingerprint)
-    save(to_shira(copy.deepcopy(loaded.model), coordinates, artefact.z), out)
+    save_shira(to_shira(copy.deepcopy(loaded.model), coordinates, artefact.z), out)
 
 
 FORMS: dict[str, Callable[[Any, Any, Path], None]] = {"apet": _artefact, "merged": _merged, "shira": _shira}

@@ -33,10 +33,8 @@ class Point:
 
     objective: Any  # landscape.Objective, the training loss
     z: Any  # Tensor (k,)
-    labels: dict[str, list[str]]  # by layer and by kind of tensor, (k,) each; none of a projection
     processes: Any  # accelerate's Accelerator
-    space: Any  # apet.subspaces.space.ParameterSpace
-    index: np.ndarray  # (k,), ascending
+    subspace: Any  # apet.subspaces.Coordinates, or a projection
     theta: Any  # Tensor (k,), the entries' pretrained values
     objective_on: Callable[[list], Any]  # the loss on other examples
     others: list[Any] = field(default_factory=list)  # Tensor (k,) each: where the runs `spec.to` ended
@@ -50,8 +48,8 @@ def point(spec: PointSpec, found: Inputs, context: Context) -> Iterator[Point]:
     """Mount the subspace; the model is as it was when the block ends. Several processes take every so-many-th batch each."""
     import torch
 
-    from apet.machine import accelerator_for, total
-    from apet.subspaces import Coordinates, Many, all_names, pays, plain
+    from apet.machine import accelerator_for, sum_over_processes
+    from apet.subspaces import Coordinates, StackedForward, all_names, plain, stacked_is_faster
     from landscape.curvature import CrossEntropy, Objective
 
     model, scorer = found.loaded.model, scorer_for(spec, found)
@@ -62,14 +60,12 @@ def point(spec: PointSpec, found: Inputs, context: Context) -> Iterator[Point]:
     if spec.samples is not None and processes.num_processes > 1:
         raise UsageError("samples are drawn batch by batch: take one process")
     ends = _ends(spec, found, model, scorer, examples, context)
-    index = np.unique(np.concatenate([each for each, _ in (ends.here, *ends.others)]))
-    if ends.projection is not None:  # its coordinates are no entries of a tensor
-        subspace, theta, labels = ends.projection, torch.zeros(len(index)), {}
-    else:
-        subspace, labels = Coordinates(ends.space, index), ends.space.labels(index)
+    subspace, theta = ends.here[0], torch.zeros(ends.here[0].k)
+    if isinstance(subspace, Coordinates):  # a projection's coordinates are not entries of a tensor
+        subspace = subspace.union([entries for entries, _ in ends.others])
         theta = subspace.pull({name: plain(p).detach() for name, p in all_names(model).items()})
-    several = spec.many_points and pays(model, subspace)
-    many = Many(model, subspace, scorer.logits) if several else None
+    several = spec.many_points and stacked_is_faster(model, subspace)
+    many = StackedForward(model, subspace, scorer.logits) if several else None
     with subspace.attach(model) as attached:
 
         def outputs(z: torch.Tensor, batch: Any) -> torch.Tensor:
@@ -80,59 +76,61 @@ def point(spec: PointSpec, found: Inputs, context: Context) -> Iterator[Point]:
             batches = list(scorer.batches(these, spec.batch))[processes.process_index :: processes.num_processes]
             if not batches:
                 raise UsageError(f"{processes.num_processes} processes share {len(these)} examples in batches of {spec.batch}: lower batch")
-            return Objective(outputs, CrossEntropy(), batches, len(index), device=found.device, total=lambda each: total(processes, each))
+            return Objective(
+                outputs, CrossEntropy(), batches, subspace.k, device=found.device, total=lambda each: sum_over_processes(processes, each)
+            )
 
-        def embedded(z: Any, entries: np.ndarray) -> torch.Tensor:
-            whole = torch.zeros(len(index))
-            whole[np.searchsorted(index, entries)] = torch.as_tensor(z)
+        def embedded(z: Any, entries: Any) -> torch.Tensor:
+            whole = torch.zeros(subspace.k)
+            whole[slice(None) if entries is subspace else subspace.positions_of(entries)] = torch.as_tensor(z)
             return objective.vector(whole, "z")
 
         objective = objective_on(examples)
         others = [embedded(z, entries) for entries, z in ends.others]
         entries, z = ends.here
         yield Point(
-            objective, embedded(z, entries), labels, processes, ends.space, index, theta, objective_on, others, many, ends.methods,
+            objective, embedded(z, entries), processes, subspace, theta, objective_on, others, many, ends.methods,
             None if spec.at is None else partial(_trajectory, Store(context.folder.parent), spec.at),
         )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class _Ends:
-    """(entries of `space`, displacements of them) of the point itself and of each of the runs `spec.to`."""
+    """(subspace, z in it) of the point itself and of each of the runs `spec.to`; all subspaces are of one space."""
 
-    space: Any  # apet.subspaces.space.ParameterSpace
-    here: tuple[np.ndarray, np.ndarray]
-    others: list[tuple[np.ndarray, np.ndarray]]
+    here: tuple[Any, np.ndarray]  # apet.subspaces.Coordinates, or a projection
+    others: list[tuple[Any, np.ndarray]]
     methods: bool = False  # whether a run of another method than apet is among them
-    projection: Any = None  # of the point's subspace, where its coordinates are no entries
 
 
 def _ends(spec: PointSpec, found: Inputs, model: Any, scorer: Any, examples: list, context: Context) -> _Ends:
-    from apet.methods import space_of
+    from apet.methods import tunable_space
+    from apet.subspaces import Coordinates
 
     store = Store(context.folder.parent)
     methods = {spec.method, *(store.spec(run_id)["method"] for run_id in spec.to_runs if store.done(run_id))}
-    whole = space_of(model, scope="all") if methods != {"apet"} else None
+    whole = tunable_space(model, scope="all") if methods != {"apet"} else None
     if spec.method != "apet":
-        here = (np.arange(0), np.zeros(0, np.float32)) if spec.at is None else _end_of(spec.at, spec, found, context, model, None, whole)
-        return _Ends(whole, here, [_end_of(run_id, spec, found, context, model, None, whole) for run_id in spec.to_runs], True)
+        assert whole is not None
+        here = Coordinates.of_tensors(whole, {}), np.zeros(0, np.float32)
+        if spec.at is not None:
+            here = _end_of(spec.at, spec, found, context, model, None, whole)
+        return _Ends(here, [_end_of(run_id, spec, found, context, model, None, whole) for run_id in spec.to_runs], True)
     mounted = mounted_for(spec, model, scorer, examples)
     with mounted.attached:
-        projection = mounted.attached.projection if mounted.placement is None else None
-        own = np.arange(mounted.k) if mounted.placement is None else mounted.placement.index
+        own = mounted.attached.projection if mounted.placement is None else mounted.placement.coordinates
         z = np.zeros(mounted.k, np.float32) if spec.at is None else found_by(spec, found, context, own)
     others = [_end_of(run_id, spec, found, context, model, mounted.space, whole) for run_id in spec.to_runs]
-    here = own if whole is None else whole.index_of(mounted.space, own)
-    return _Ends(mounted.space if whole is None else whole, (here, z), others, whole is not None, projection)
+    return _Ends((own if whole is None else own.within(whole), z), others, whole is not None)
 
 
-def found_by(spec: PointSpec, found: Inputs, context: Context, index: np.ndarray) -> np.ndarray:
-    """z (k,) at the end of the run `spec.at`, or at the look at `spec.at_step`; it must have tuned the same entries `index`."""
+def found_by(spec: PointSpec, found: Inputs, context: Context, subspace: Any) -> np.ndarray:
+    """z (k,) at the end of the run `spec.at`, or at the look at `spec.at_step`; it must have tuned the same entries."""
     assert spec.at is not None
     store, _, arrays = _tuned(spec.at, spec, found, context, SUBSPACE)
-    if "index" in arrays and not np.array_equal(arrays["index"], index):
+    if "index" in arrays and not np.array_equal(arrays["index"], subspace.index):
         raise UsageError(f"{spec.at} placed its entries by {spec.order} on other examples: their order cannot be made again here")
-    _check_positions(spec.at, arrays, index, spec.subspace)
+    _check_positions(spec.at, arrays, subspace, spec.subspace)
     if spec.at_step is None:
         return arrays["z"]
     steps = trajectory_steps(store, spec.at)
@@ -163,13 +161,11 @@ def _tuned(
     return store, other, arrays
 
 
-def _check_positions(run_id: str, arrays: dict[str, np.ndarray], index: np.ndarray, subspace: str) -> None:
+def _check_positions(run_id: str, arrays: dict[str, np.ndarray], coordinates: Any, subspace: str) -> None:
     """UsageError unless the run's entries, which follow from its spec, are still those that it tuned."""
-    from apet.subspaces import digest
-
     if subspace != "coordinates":
         return
-    if "positions" not in arrays or arrays["positions"].tobytes().hex() != digest(index):
+    if "positions" not in arrays or arrays["positions"].tobytes().hex() != coordinates.digest:
         raise UsageError(f"{run_id} tuned other entries than its seed names now: it was made by another version, run it again")
 
 
@@ -189,37 +185,34 @@ def _of_method(spec: dict[str, Any]) -> bool:
 
 def _check_kept(run_id: str, other: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
     """UsageError unless a run of another method than apet kept a displacement of the model's own tensors."""
-    from apet.methods import DISPLACING
+    from apet.methods import MERGEABLE
 
     method = other["method"]
-    if method not in DISPLACING:
+    if method not in MERGEABLE:
         raise UsageError(f"{run_id} is a run of {method}, whose entries the model itself has not: it ended at no point of the model")
     if not any(name.startswith("end.") for name in arrays):
         raise UsageError(f"{run_id} is a run of {method} that did not keep where it ended: 'train --method {method} --keep-end' does")
 
 
-def _end_of(
-    run_id: str, spec: PointSpec, found: Inputs, context: Context, model: Any, space: Any, whole: Any
-) -> tuple[np.ndarray, np.ndarray]:
-    """(entries, z) where another run ended, which may have tuned other entries of the same `space`, or else of the `whole` model."""
-    from apet.methods import space_of
-    from apet.subspaces import place
+def _end_of(run_id: str, spec: PointSpec, found: Inputs, context: Context, model: Any, space: Any, whole: Any) -> tuple[Any, np.ndarray]:
+    """(coordinates, z) where another run ended, which may have tuned other entries of the same `space`, or else of the `whole` model."""
+    from apet.methods import tunable_space
+    from apet.subspaces import Coordinates, place
 
     shared = (*PLACED, *(["scope"] if whole else []))
     same = tuple(name for name in SUBSPACE if name not in shared)
     store, other, arrays = _tuned(run_id, spec, found, context, ("method", *same) if run_id == spec.at else same)
     if other["method"] != "apet":
-        kept = [(i, arrays[f"end.{name}"].ravel()) for i, name in enumerate(whole.names) if f"end.{name}" in arrays]
-        entries = [whole.offsets[i] + np.arange(len(change)) for i, change in kept]
-        return np.concatenate(entries), np.concatenate([change for _, change in kept])
-    space = space_of(model, scope=other["scope"]) if whole else space
+        moved = [name for name in whole.names if f"end.{name}" in arrays]
+        return Coordinates.of_tensors(whole, dict.fromkeys(moved)), np.concatenate([arrays[f"end.{name}"].ravel() for name in moved])
+    space = tunable_space(model, scope=other["scope"]) if whole else space
     if "index" in arrays:
-        index = arrays["index"]
+        coordinates = Coordinates(space, arrays["index"])
     else:
         requested = next(int(row.value) for row in store.rows(run_id) if row.quantity == "requested_k")
-        index = place(space, requested, other["position_seed"], other["unit"], other["order"]).index
-        _check_positions(run_id, arrays, index, other["subspace"])
-    return (whole.index_of(space, index) if whole else index), arrays["z"]
+        coordinates = place(space, requested, other["position_seed"], other["unit"], other["order"]).coordinates
+        _check_positions(run_id, arrays, coordinates, other["subspace"])
+    return (coordinates.within(whole) if whole else coordinates), arrays["z"]
 
 
 def fields_at(store: Store, run_id: str, methods: bool = False) -> dict[str, Any]:

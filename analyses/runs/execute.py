@@ -29,8 +29,8 @@ from analyses.specs import Spec, spec_dict
 from analyses.store import FAILED, Row, Store
 from apet.errors import ApetError, Interrupted, UsageError
 from apet.files import WriteError, write_whole, writing
-from apet.machine import everywhere, main_process, peak_bytes, reset_peak, world_size
-from apet.subspaces import Costs, current, for_machine, using
+from apet.machine import from_main_process, is_main_process, peak_bytes, reset_peak, world_size
+from apet.subspaces import Costs, costs_for_machine, current_costs, using_costs
 
 log = logging.getLogger(__name__)
 KEPT = "the label words' prior is that of apet.json in {}, not measured on this model"
@@ -50,14 +50,14 @@ def identify(spec: Spec, data: Path | None) -> str:
 
 def check(spec: Spec, found: Inputs) -> dict[str, Any]:
     """What the run will do, before it does it: sizes, memory, cost. Raises UsageError for what cannot be done here."""
-    from apet.methods import count, space_of
+    from apet.methods import count_tuned, tunable_space
 
     spec, model = spec.resolved(), found.loaded.model
     kind = RUN_KINDS[spec.kind]
-    space = space_of(model, spec.operation_names, spec.scope, dry=True)
-    size = count(spec.method, model) if spec.projected and spec.method != "apet" else space.size
+    space = tunable_space(model, spec.operation_names, spec.scope, dry=True)
+    size = count_tuned(spec.method, model) if spec.projected and spec.method != "apet" else space.size
     examples, _ = subsets(spec, found)
-    planned = Planned(found, examples, count(spec.matched, model) if spec.matched else spec.k, space.layers)
+    planned = Planned(found, examples, count_tuned(spec.matched, model) if spec.matched else spec.k, space.layers)
     if planned.k is not None and planned.k > size:
         raise UsageError(f"k = {planned.k} is over the {size} parameters in scope of {spec.model}")
     if world_size() > 1 and (what := kind.alone(spec)):
@@ -102,7 +102,7 @@ def run(
     name = identify(spec, data)
     with ExitStack() as stack:
         refused, done = None, False
-        if main_process():  # alone: what one process writes another would read half-way
+        if is_main_process():  # alone: what one process writes another would read half-way
             try:
                 stack.enter_context(store.claim(name))
                 if force:
@@ -110,12 +110,12 @@ def run(
                 done = store.done(name)
             except ApetError as error:
                 refused = error
-        stop, done = everywhere(device, (refused is not None, done))
+        stop, done = from_main_process(device, (refused is not None, done))
         if stop:
             raise refused or ApetError(f"the main process did not begin run {name}: see its message")
         if not done:
             compute(spec, name, store, data, device, report, track)
-            everywhere(device, None)  # until it is committed
+            from_main_process(device, None)  # until it is committed
     return name
 
 
@@ -130,7 +130,7 @@ def compute(
         found = inputs(spec, data, device)
         check(spec, found)
         costs, source = _costs(spec, device, context)
-        with using(costs):
+        with using_costs(costs):
             rows, arrays = RUN_KINDS[spec.kind].run(spec, found, context)
         if kept_verbaliser(spec, found.loaded.form) is not None:
             log.warning(KEPT.format(spec.model))
@@ -146,7 +146,7 @@ def compute(
         "device": device, "data": str(data) if data else None, "data_fingerprint": found.data.fingerprint,
         "weights": found.loaded.fingerprint, "kernels": {**asdict(costs), "from": source}, **versions(),
     }  # fmt: skip
-    if main_process():
+    if is_main_process():
         store.commit(name, spec_dict(spec.resolved()), [replace(row, run_id=name) for row in rows], arrays, env)
 
 
@@ -154,7 +154,7 @@ def _costs(spec: Spec, device: str, context: Context) -> tuple[Costs, str]:
     """The constants that the run's kernels are chosen by, and where they come from. A run that goes on takes those that it began with."""
     path = context.folder / "checkpoint.kernels.json"
     if not spec.places_entries:
-        return current(), "not used"
+        return current_costs(), "not used"
     if path.is_file():
         return Costs(**json.loads(path.read_text())), "the run's beginning"
 
@@ -162,8 +162,8 @@ def _costs(spec: Spec, device: str, context: Context) -> tuple[Costs, str]:
         context.report(text, 0, 1)
         log.warning(text)
 
-    costs, source = for_machine(device, tell)
-    if main_process():
+    costs, source = costs_for_machine(device, tell)
+    if is_main_process():
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, json.dumps(asdict(costs)).encode())

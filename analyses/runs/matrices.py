@@ -55,7 +55,7 @@ def _empirical_fisher(objective: Any, z: Tensor, *, memory: float) -> LinearOper
 
 def gauss_newton_rows_of(point: Point, progress: Callable[[int, int], None] | None = None) -> Tensor:
     """Return rows (n (C - 1), k) whose Gram matrix is the Gauss-Newton matrix of the label words, those of all processes."""
-    from apet.machine import gathered
+    from apet.machine import gather_rows
     from apet.subspaces import NotPerExample
     from landscape.spectra import gauss_newton_rows
 
@@ -63,7 +63,7 @@ def gauss_newton_rows_of(point: Point, progress: Callable[[int, int], None] | No
         rows = gauss_newton_rows(point.objective, point.z, per_example=True, progress=progress)
     except NotPerExample:  # all examples share a tuned entry of a table
         rows = gauss_newton_rows(point.objective, point.z, per_example=False, progress=progress)
-    return gathered(point.processes, rows)  # padding rows are zero and add nothing
+    return gather_rows(point.processes, rows)  # padding rows are zero and add nothing
 
 
 # Figures list and style matrices in this order; a figure with one matrix draws it with solid lines.
@@ -110,11 +110,11 @@ def settings(point: Point) -> str:
 def recorded(matrix: Any, point: Point, context: Context) -> Any:
     """Return the operator with its products kept on disk by the main process; every process begins with the products found there."""
     from analyses.runs.checkpointed_operator import Recorded, kept
-    from apet.machine import shared
+    from apet.machine import broadcast
 
     main = point.processes.is_main_process
     name = f"{type(matrix).__name__} {settings(point)}"
-    return Recorded(matrix, context.folder, name, main, shared(point.processes, kept(context.folder, name) if main else None))
+    return Recorded(matrix, context.folder, name, main, broadcast(point.processes, kept(context.folder, name) if main else None))
 
 
 def gauss_newton_spectrum(point: Point) -> Spectrum:

@@ -15,7 +15,7 @@ from analyses.runs.run_inputs import Inputs, scorer_for, subsets, tuned
 from analyses.runs.train import SEEN, examples_a_step, most_steps, train_options
 from analyses.specs import TrainSpec
 from apet.machine import peak_bytes
-from apet.models import ALIASES, count
+from apet.models import ALIASES, count_parameters
 
 WARM_UP, LEAST, MOST, ENOUGH, LOOKED_AT = 5, 10, 100, 3.0, 128  # steps, steps, steps, seconds, examples
 
@@ -25,13 +25,13 @@ def too_large(spec: TrainSpec) -> bool:
     import psutil
 
     alias = ALIASES.get(spec.model)
-    return alias is not None and 8 * count(alias.config).total > psutil.virtual_memory().available  # 4 bytes each, and a copy
+    return alias is not None and 8 * count_parameters(alias.config).total > psutil.virtual_memory().available  # 4 bytes each, and a copy
 
 
 def rehearse(spec: TrainSpec, found: Inputs) -> dict[str, float]:
     """{"step_seconds", "seconds" of the whole run at most, "peak_gb"} of a spec of kind train on this machine as busy as it is."""
     from apet.machine import accelerator_for, checkpointed
-    from apet.scoring import by_length, evaluate
+    from apet.scoring import evaluate, sorted_by_length
     from apet.training import FACTORS, Progress, Stepper
 
     scorer = scorer_for(spec, found)
@@ -46,7 +46,7 @@ def rehearse(spec: TrainSpec, found: Inputs) -> dict[str, float]:
                 stepper.step(progress)
             once = _seconds(lambda: stepper.step(progress), LEAST, found.device)
             step_seconds = _seconds(lambda: stepper.step(progress), min(MOST, max(LEAST, int(ENOUGH / once))), found.device)
-        heldout = by_length(scorer.task, found.data.splits["validation"])
+        heldout = sorted_by_length(scorer.task, found.data.splits["validation"])
         decode = _seconds(lambda: evaluate(mounted.model, scorer, heldout[-64:], decode=True), 1, found.device) / len(heldout[-64:])
         look = watched[:LOOKED_AT]
         glance = _seconds(lambda: evaluate(mounted.model, scorer, look), 1, found.device) / len(look)  # an example

@@ -15,7 +15,7 @@ import numpy as np
 from analyses.specs import Spec
 from analyses.store import Row
 from apet.errors import UsageError, lookup
-from apet.scoring import FILE, kept
+from apet.scoring import VERBALISER_FILE, saved_verbaliser
 from apet.subspaces import SCORE_NAMES
 
 
@@ -174,7 +174,9 @@ def scorer_for(spec: Spec, found: Inputs) -> Any:
     if known is None:
         scorer.calibrate(found.loaded.model, shuffled(found)[:CALIBRATION])
     elif list(known.label_ids) != scorer.label_ids.tolist():
-        raise UsageError(f"{FILE} in {spec.model} gives the label words other ids than the tokenizer there: they do not belong together")
+        raise UsageError(
+            f"{VERBALISER_FILE} in {spec.model} gives the label words other ids than the tokenizer there: they do not belong together"
+        )
     else:
         scorer.prior = torch.tensor(known.prior, device=found.device)
     return scorer
@@ -182,23 +184,22 @@ def scorer_for(spec: Spec, found: Inputs) -> Any:
 
 def plain_scorer(spec: Spec, loaded: Any, device: str = "cpu") -> Any:
     """The task's scorer for the model, without a prior."""
-    from apet.methods import PROMPT_TOKENS
+    from apet.methods import METHODS
     from apet.scoring import scorer_of
     from apet.tasks import TASKS
 
-    reserve = PROMPT_TOKENS if spec.method in ("prompt", "prefix") else 0
-    return scorer_of(loaded, TASKS[spec.task], spec.max_length, device, reserve)
+    return scorer_of(loaded, TASKS[spec.task], spec.max_length, device, METHODS[spec.method].virtual_tokens)
 
 
 def kept_verbaliser(spec: Spec, form: str) -> Any:
     """The `apet.scoring.verbaliser.Verbaliser` that the folder of a merged model keeps for the spec's task, else None."""
-    from apet.models import find
+    from apet.models import locate
     from apet.tasks import TASKS
 
     if spec.random_init or form in ("head", "image") or not TASKS[spec.task].classes:
         return None
-    folder = find(spec.model).folder
-    known = None if folder is None else kept(folder)
+    folder = locate(spec.model).folder
+    known = None if folder is None else saved_verbaliser(folder)
     return known if known is not None and known.asks(TASKS[spec.task]) else None
 
 
@@ -210,15 +211,17 @@ def identity_of_model(spec: Spec, form: str, weights: str) -> str:
 
 def mounted_for(spec: Spec, model: Any, scorer: Any, examples: list) -> Any:
     """The spec's method on `model`; where entries are placed by a score, it is measured on `examples`."""
-    from apet.methods import Choice, mount
-    from apet.subspaces import scores
+    from apet.methods import PlacementConfig, make_tunable
+    from apet.subspaces import score_entries
 
     def measured(space: Any) -> Any:
-        return scores(spec.order, model, space, scorer, examples)
+        return score_entries(spec.order, model, space, scorer, examples)
 
     order, score = ("score", measured) if spec.order in SCORE_NAMES else (spec.order, None)
-    choice = Choice(spec.k, spec.matched, spec.position_seed, spec.operation_names, spec.scope, spec.unit, order, score, spec.subspace)
-    return mount(spec.method, model, choice)
+    choice = PlacementConfig(
+        spec.k, spec.matched, spec.position_seed, spec.operation_names, spec.scope, spec.unit, order, score, spec.subspace
+    )
+    return make_tunable(spec.method, model, choice)
 
 
 @contextmanager

@@ -58,7 +58,7 @@ def slice_plan(spec: SliceSpec, planned: Planned) -> dict[str, Any]:
 
 
 def slice_run(spec: SliceSpec, found: Inputs, context: Context) -> tuple[list[Row], dict[str, np.ndarray]]:
-    from apet.scoring import by_length
+    from apet.scoring import sorted_by_length
     from landscape.surfaces import roughness
 
     examples, _ = subsets(spec, found)
@@ -74,7 +74,7 @@ def slice_run(spec: SliceSpec, found: Inputs, context: Context) -> tuple[list[Ro
         _check_steps(spec, here, frame)
         # By length: a batch is padded to its longest, and attention pays for that squared.
         splits = {"train": examples, "validation": held_out(found, len(examples))}
-        splits = {split: by_length(found.data.task, each) for split, each in splits.items()}
+        splits = {split: sorted_by_length(found.data.task, each) for split, each in splits.items()}
         objectives = {split: here.objective_on(each) for split, each in splits.items()}
         make, norm, more = _maker(spec, found, len(gradient)), norm_of(here), {}
         with Evaluated(objectives, context.folder, settings(here), spec.metric, outputs=here.many) as evaluated:

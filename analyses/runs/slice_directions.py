@@ -95,19 +95,8 @@ def _drawn(spec: SliceSpec, here: Point, gradient: Any, context: Context) -> Fra
 def _normalised(spec: SliceSpec, here: Point, gradient: Any, context: Context) -> Frame:
     from landscape.surfaces import group_normalised
 
-    theta, labels = here.theta.to(here.z) + here.z, _parts(here, spec.directions == "filter")
+    theta, labels = here.theta.to(here.z) + here.z, here.subspace.groups("filter" if spec.directions == "filter" else "tensor")[0].tolist()
     return _around(spec, here, _apart(group_normalised(_random(spec, here), theta, labels)))
-
-
-def _parts(here: Point, filters: bool) -> list[str]:
-    """The tensor, or the tensor's row (a filter), of every entry."""
-    import numpy as np
-
-    shapes, labels = dict(here.space.tensors), []
-    for name, _, flat in here.space.locate(here.index):
-        rows = flat // shapes[name][-1] if filters and len(shapes[name]) > 1 else np.zeros_like(flat)
-        labels += [f"{name} {row}" for row in rows]
-    return labels
 
 
 def _scaled(spec: SliceSpec, here: Point, gradient: Any, context: Context) -> Frame:

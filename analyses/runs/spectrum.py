@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -69,7 +69,7 @@ def spectrum_run(spec: SpectrumSpec, found: Inputs, context: Context) -> tuple[l
         if not math.isfinite(loss):
             raise ApetError(f"the loss at this point is {loss}: there is no curvature to speak of")
         gradient = here.objective.gradient(here.z)
-        how, products = route(spec, len(gradient), len(set(here.labels.get("layer", ()))))
+        how, products = route(spec, len(gradient), len(here.subspace.groups("layer")[1]))
         context.report(f"{how}: at most {products:,} products with {spec.matrix}", 0, products)
         matrix = matrix_at(here, spec.matrix, spec.samples, spec.train_seed)
         check = _checked(matrix, spec.train_seed)
@@ -119,22 +119,31 @@ def _by_columns(spec: SpectrumSpec, point: Point, operator: Any, gradient: Any, 
 
 
 def _exact(spectrum: Any, point: Point, gradient: Any, block: Callable[[Any], Any]) -> Curved:
-    from landscape.curvature import groups
     from landscape.spectra import SORT_KEYS, Eigenpairs, Estimate, SpectralMeasure, gradient_shares
 
     order = np.argsort(SORT_KEYS["LM"](spectrum.eigenvalues), kind="stable")[:TOP]
     values = spectrum.eigenvalues[order]
     top = Eigenpairs(values, spectrum.eigenvectors[:, order.copy()].float(), np.zeros(len(values)), 0)
     parts = []
-    for by, label, index in ((by, *item) for by, labels in point.labels.items() for item in groups(labels).items()):
+    for by, label, index in _groups(point):
         eigenvalues = block(index).all_eigenvalues
         parts.append((by, label, len(index), Estimate(float(eigenvalues.sum()), 0.0), (float(eigenvalues[0]), 0.0)))
     measure = SpectralMeasure.of_eigenvalues(spectrum.all_eigenvalues)
     return Curved(top, np.zeros(len(values)), measure, (spectrum.eigenvalues, gradient_shares(spectrum, gradient)), parts)
 
 
+def _groups(point: Point) -> Iterator[tuple[str, str, Any]]:
+    """Yield (layer or kind, its label, its coordinates int64 (n,)) of every group of tensors."""
+    import torch
+
+    for by in ("layer", "kind"):
+        labels, names = point.subspace.groups(by)
+        for number, name in enumerate(names):
+            yield by, name, torch.nonzero(labels == number)[:, 0]
+
+
 def _by_lanczos(spec: SpectrumSpec, point: Point, operator: Any, gradient: Any, context: Context, products: int) -> Curved:
-    from landscape.curvature import blocks
+    from landscape.curvature import Block
     from landscape.spectra import diagonal_estimates, eigenpairs, mean_of, slq, spectral_measure
 
     def report(done: int, of: int) -> None:
@@ -155,7 +164,8 @@ def _by_lanczos(spec: SpectrumSpec, point: Point, operator: Any, gradient: Any, 
         along = weighted.nodes[0], weighted.weights[0]
     terms = diagonal_estimates(operator, spec.probes, seed)
     parts = []
-    for by, label, block in ((by, *item) for by, labels in point.labels.items() for item in blocks(operator, labels).items()):
+    for by, label, index in _groups(point):
+        block = Block(operator, index)
         one = by == "layer" and eigenpairs(block, 1, min(BLOCK_STEPS, block.size), seed=seed, rounds=1, progress=report)
         trace = mean_of(terms[block.index].sum(0).cpu().numpy())
         parts.append((by, label, block.size, trace, (float(one.eigenvalues[0]), float(one.residuals[0])) if one else None))

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from analyses.runs.run_inputs import Context, Inputs, Planned, row_maker, scorer_for, subsets, tuned
-from analyses.specs import TrainSpec, default_lr
+from analyses.specs import TrainSpec
 from analyses.store import Row
 from apet.errors import UsageError
+from apet.methods import METHODS, default_rate
 from apet.subspaces import SCORE_NAMES
 
 SEEN = 500  # training examples evaluated in a run with early stop
@@ -66,7 +67,7 @@ def train_options(spec: TrainSpec, k: int, examples: int) -> Any:
     from apet.training import PRECISIONS, TrainOptions
 
     precision = {dtype: name for name, dtype in PRECISIONS.items()}[spec.dtype]
-    lr = default_lr(spec.method, k, spec.subspace) if spec.lr is None else spec.lr
+    lr = default_rate(spec.method, k, spec.subspace) if spec.lr is None else spec.lr
     return TrainOptions(
         lr, spec.steps, spec.batch, spec.warmup, spec.clip, spec.weight_decay, _check_every(examples, spec.batch),
         train_seed=spec.train_seed, precision=precision, schedule=spec.schedule, accumulate=spec.accumulate,
@@ -95,14 +96,14 @@ def train_gradients(spec: TrainSpec, examples: int) -> int:
 
 def train_plan(spec: TrainSpec, planned: Planned) -> dict[str, Any]:
     """Nothing more to tell; UsageError for what this model, these data and this type of weights do not allow."""
-    from apet.methods import check_displacing
+    from apet.methods import check_mergeable
 
-    if spec.weights != "float32" and not spec.projected and spec.method in ("full", "lora", "bitfit", "adapter"):
+    if spec.weights != "float32" and not spec.projected and not METHODS[spec.method].low_precision:
         raise UsageError(
             f"{spec.method} updates the base model's own tensors, where {spec.weights} rounds small updates away", weights="float32"
         )
     if spec.keep_end:
-        check_displacing(spec.method, planned.inputs.loaded.model)
+        check_mergeable(spec.method, planned.inputs.loaded.model)
     if not planned.examples:
         raise UsageError(f"{spec.task} has too few training examples to set some aside", early_stop=False)
     if spec.test and "test" not in planned.inputs.data.splits:
@@ -123,10 +124,12 @@ def _maker(spec: TrainSpec, found: Inputs, mounted: Any) -> Callable[..., Row]:
 
 def _chance_rows(data: Any, heldout: list, split: str, make: Callable[..., Row]) -> list[Row]:
     """What needs no model: always the most common answer, a random one, and `chance`, the better of the two."""
-    from apet.scoring import chance, without_model
+    from apet.scoring import better_baseline, model_free_scores
 
-    scores = without_model(data.task, data.splits["train"], heldout)
-    return [make(name, score.value, stderr=score.stderr, split=split) for name, score in [*scores.items(), ("chance", chance(scores))]]
+    scores = model_free_scores(data.task, data.splits["train"], heldout)
+    return [
+        make(name, score.value, stderr=score.stderr, split=split) for name, score in [*scores.items(), ("chance", better_baseline(scores))]
+    ]
 
 
 def _score_rows(prefix: str, scores: dict[str, dict], make: Callable[..., Row]) -> list[Row]:
@@ -174,7 +177,7 @@ def _placement_rows(mounted: Any, make: Callable[..., Row]) -> list[Row]:
     """The requested k (whole units may not fill it), and how many of the entries fall in each layer and kind of tensor."""
     if mounted.placement is None:
         return []
-    histogram = mounted.space.histogram(mounted.placement.index)
+    histogram = mounted.placement.coordinates.histogram()
     counts = [make("entries", n, note=f"{by}: {label}") for by, bins in histogram.items() for label, n in bins.items()]
     return [make("requested_k", mounted.placement.requested), *counts]
 
@@ -188,6 +191,6 @@ def _residual_gradient(model: Any, mounted: Any, scorer: Any, examples: list, si
 
     from apet.training import mean_loss
 
-    mean_loss(model, scorer, scorer.batches(examples, size), scorer.mass(examples), mounted.trainable.values())
+    mean_loss(model, scorer, scorer.batches(examples, size), scorer.total_weight(examples), mounted.trainable.values())
     squares = [p.grad.double().square().sum() for p in mounted.trainable.values() if p.grad is not None]
     return float(torch.stack(squares).sum().sqrt())

@@ -10,7 +10,7 @@ from analyses.specs.base import PLACED, TUNED_USES, Spec, Use
 from analyses.specs.option import option
 from analyses.specs.parts import DTYPES, PointPart, ProductsPart, WeightsPart, asks_for_text
 from apet.errors import UsageError
-from apet.methods import MERGEABLE, METHOD_NAMES
+from apet.methods import MERGEABLE, METHODS, default_rate
 from apet.training import SCHEDULES
 
 TUNED, TRAINING, CURVATURE, SLICE, PREDICTION = "What is tuned", "Training", "Curvature", "Slice", "Prediction"
@@ -32,7 +32,7 @@ class TrainSpec(WeightsPart, Spec):
     # fmt: off
     attention: str = option("Model", "eager", "Attention implementation. sdpa is faster, but has no second derivatives.", choices=("eager", "sdpa"))
     readout: str = option("Data", "auto", "How a BERT answers: by a classification head, trained along and counted apart (auto, head), or by label words at [MASK].", choices=("auto", "words", "head"))
-    method: str = option(TUNED, "apet", "What is tuned.", choices=METHOD_NAMES)
+    method: str = option(TUNED, "apet", "What is tuned.", choices=METHODS)
     early_stop: bool = option(TRAINING, True, "Watch a part of the training data and keep the best state; or go to the plateau of the training loss.")
     test: bool = option(TRAINING, False, "Evaluate on the test split as well, where its labels are there.")
     steps: int = option(TRAINING, 1000, "At most this many steps; a run ends earlier at its plateau.", least=1)
@@ -74,7 +74,7 @@ class TrainSpec(WeightsPart, Spec):
     def derived(self) -> Self:
         spec = replace(self, keep_end=False) if self._keeps_anyway else self
         if spec.lr is None and spec.matched is None and spec.optimizer == "adamw":
-            return replace(spec, lr=default_lr(spec.method, spec.k, spec.subspace))
+            return replace(spec, lr=default_rate(spec.method, spec.k, spec.subspace))
         return spec
 
 
@@ -110,7 +110,7 @@ class SliceSpec(PointPart, WeightsPart, Spec):
     uses = TUNED_USES
 
     # fmt: off
-    method: str = option(SLICE, "apet", "The method of the run that the slice goes through.", choices=METHOD_NAMES, flag="")
+    method: str = option(SLICE, "apet", "The method of the run that the slice goes through.", choices=METHODS, flag="")
     to: str | None = option(SLICE, None, "The other runs that directions optima go through.", flag="", metavar="RUN")
     dims: int = option(SLICE, 1, f"1: a line; 2: a plane; 3 to {MOST_DIMS}: as many axes. The arrays hold the whole grid.")
     directions: str = option(SLICE, "random", "; ".join(f"{each.name}: {each.help}" for each in DIRECTIONS.values()), choices=DIRECTIONS)
@@ -223,18 +223,3 @@ class PredictSpec(ProductsPart, Spec):
 
 
 KINDS: dict[str, type[Spec]] = {each.kind: each for each in (TrainSpec, PredictSpec, SpectrumSpec, SliceSpec)}
-
-
-def default_lr(method: str, k: int | None, subspace: str = "coordinates") -> float:
-    """AdamW's learning rate by method: fewer entries must move further. 10 k^-5/8 passes near the best rates found on the ladder
-
-    (1 of .3, 1, 3 at k = 64; .3 of .3, 1 at k = 256; both on mini-sentiment; about .03 at k = 10,000 on SST-2). The others are
-    the best of two or three in 150 steps of mini-t5-790k on SST-2, a factor 3 apart. A projected subspace's k^-1/2 makes AdamW's first
-    steps of length 1 in the parameters, as full fine-tuning's rate does for a million of them. On MNIST (fc at k = 750, LeNet at 300) it
-    or three times as much was the best of .3, 1, 3, 10 times it in 600 steps, three times as much in 4,690 (.916 against .902, fc).
-    """
-    if subspace != "coordinates" and k is not None:
-        return k**-0.5
-    if method == "apet" and k is not None:
-        return 10.0 * k**-0.625
-    return {"full": 1e-3, "bitfit": 1e-2, "adapter": 1e-2, "lora": 3e-3, "prompt": 0.1, "prefix": 3e-2}[method]

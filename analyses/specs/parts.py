@@ -7,7 +7,7 @@ from typing import Any
 
 from analyses.specs.option import option
 from apet.errors import UsageError
-from apet.methods import METHOD_NAMES, OPERATION_NAMES
+from apet.methods import BASELINES, OPERATION_NAMES
 from apet.projections import SUBSPACE_NAMES
 from apet.subspaces import ORDER_NAMES, UNIT_NAMES
 
@@ -45,7 +45,7 @@ class TunedPart:
 
     # fmt: off
     k: int | None = option(TUNED, None, "Number of tuned parameters: entries of the model, or dimensions of a projected subspace.", least=1)
-    matched: str | None = option(TUNED, None, "Tune as many parameters as this method does.", choices=METHOD_NAMES[1:], metavar="METHOD")
+    matched: str | None = option(TUNED, None, "Tune as many parameters as this method does.", choices=BASELINES, metavar="METHOD")
     operations: str = option(TUNED, "add", "Which parameters APET may tune. add: existing ones. New ones: bias (zero biases where there are none), prefix (keys and values beside every self-attention's), prompt (rows beside the inputs), plug (bottleneck adapters).", choices=OPERATION_NAMES, metavar="A+B")
     subspace: str = option(TUNED, "coordinates", "coordinates: single entries. Or a random projection to all parameters in scope: fastfood, fastfood-tensor (one per tensor), said (with a learned scale per layer), countsketch, gaussian (slow), fastfood-legacy (with the defects of public code).", choices=SUBSPACE_NAMES)
     scope: str = option(TUNED, "", "Terms that must all hold: attention, feed-forward, encoder, decoder, layers:0-3, weights, biases, norms, positions, embeddings, token-tables, head, all, a pattern such as *.q.weight; a|b is either, !a is not.", means="all but token tables")
@@ -92,9 +92,9 @@ class TunedPart:
         }
 
     def check_tuned(self) -> None:
-        from apet.subspaces import parse
+        from apet.subspaces import parse_scope
 
-        parse(self.scope)
+        parse_scope(self.scope)
         if self.placed and (self.k is None) == (self.matched is None):
             what = "method apet" if self.method == "apet" else f"subspace {self.subspace}"
             raise UsageError(f"{what} needs the number of tuned parameters, or a method whose number to match", k=..., matched=...)

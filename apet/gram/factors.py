@@ -35,22 +35,22 @@ class Factors:
         self.pairs.setdefault(row, []).append((_wide(left), _wide(right)))
 
     def bytes(self) -> float:
-        """What the factors take; those that several weights or outputs share are counted for each."""
-        return float(sum(factor.nbytes for each in self.pairs.values() for pair in each for factor in pair))
+        """Return the bytes of the factors; a factor that several weights or outputs share counts several times."""
+        return float(sum(factor.nbytes for pairs in self.pairs.values() for pair in pairs for factor in pair))
 
     def gram(self) -> Tensor | float:
         """Inner products of all gradients, float64 (rows, rows), by whichever of two exact ways is cheaper; 0 of a weight without use."""
         if not self.pairs:
             return 0.0
-        tokens = sum(len(right) for each in self.pairs.values() for _, right in each)
-        (m, n), kinds = self.shape, {left.dim() for each in self.pairs.values() for left, _ in each}
+        tokens = sum(len(right) for pairs in self.pairs.values() for _, right in pairs)
+        (m, n), kinds = self.shape, {left.dim() for pairs in self.pairs.values() for left, _ in pairs}
         by_rows = m * n * ((tokens if kinds == {2} else 0) + self.rows**2)
         by_tokens = tokens**2 * (n + (m if kinds == {2} else 1))
         return self._by_tokens() if len(kinds) == 1 and by_tokens <= by_rows else self._by_rows()
 
     def live(self) -> int:
-        """How many entries of the weight have a token whose left and right factor are not zero there."""
-        pairs = [pair for each in self.pairs.values() for pair in each]
+        """Return the number of entries of the weight that have a token whose left and right factors are non-zero there."""
+        pairs = [pair for of_output in self.pairs.values() for pair in of_output]
         if not pairs:
             return 0
         if all(left.dim() == 2 for left, _ in pairs) and bool(torch.stack([right.all() for _, right in pairs]).all()):
@@ -59,8 +59,8 @@ class Factors:
 
     def _by_tokens(self) -> Tensor:
         """<A'B, C'D> = sum of (A C') o (B D'), some tokens at a time."""
-        owners = [row for row, each in self.pairs.items() for _, right in each for _ in range(len(right))]
-        lefts, rights = (torch.cat([pair[side] for each in self.pairs.values() for pair in each]) for side in (0, 1))
+        owners = [row for row, pairs in self.pairs.items() for _, right in pairs for _ in range(len(right))]
+        lefts, rights = (torch.cat([pair[side] for pairs in self.pairs.values() for pair in pairs]) for side in (0, 1))
         owner = F.one_hot(torch.tensor(owners, device=rights.device), self.rows).to(rights.dtype)
         gram = torch.zeros(self.rows, self.rows, dtype=torch.float64, device=rights.device)
         for part in torch.arange(len(owners)).split(max(1, BLOCK // (8 * len(owners)))):
@@ -73,14 +73,14 @@ class Factors:
         return torch.stack([(part @ part.T).double() for part in self._gradients(lambda x: x)]).sum(0)
 
     def _gradients(self, of: Callable[[Tensor], Tensor]) -> Iterator[Tensor]:
-        """The gradients (rows, some rows of the weight times n), part by part, of the factors after `of`."""
+        """Yield the gradients (rows, some rows of the weight times n), part by part, of the factors after `of`."""
         (m, n), like = self.shape, next(iter(self.pairs.values()))[0][1]
         step = max(1, BLOCK // (like.element_size() * self.rows * n))
         for low in range(0, m, step):
             high = min(low + step, m)
             part = like.new_zeros(self.rows, high - low + 1, n)  # one row more for tokens whose rows are not here
-            for row, each in self.pairs.items():
-                for left, right in each:
+            for row, pairs in self.pairs.items():
+                for left, right in pairs:
                     if left.dim() == 2:
                         part[row, :-1] += of(left[:, low:high]).T @ of(right)
                     else:
@@ -97,23 +97,23 @@ class Use:
     """An operation on a weight: the factor of its gradient that the operation's input is, and where its output is in the graph."""
 
     weight: int  # id
-    known: Tensor  # (tokens, m) or the rows that were read (tokens,) where it is the left factor, else (tokens, n)
+    factor: Tensor  # (tokens, m) or the rows that were read (tokens,) where it is the left factor, else (tokens, n)
     left: bool
     output: GradientEdge
     unread: Tensor | None = None  # tokens whose gradient does not count (tokens, 1)
 
     def pair(self, gradient: Tensor) -> tuple[Tensor, Tensor]:
-        """(left, right) from the gradient in the output."""
+        """Return (left, right) from the gradient in the output."""
         other = gradient.reshape(-1, gradient.shape[-1])
         if self.unread is not None:
             other = other.masked_fill(self.unread, 0)
-        return (self.known, other) if self.left else (other, self.known)
+        return (self.factor, other) if self.left else (other, self.factor)
 
 
 class Recorded(TorchFunctionMode):
     """While it lasts, `uses` gets what the weights with the ids `chosen` are used for, and through these uses no output depends on them.
 
-    A use that is not known here is left as it is, so that autograd finds it.
+    Other uses are left to autograd.
     """
 
     def __init__(self, chosen: Collection[int]):
@@ -122,14 +122,14 @@ class Recorded(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        found = _KNOWN[func](*args, **kwargs) if func in _KNOWN else None
-        if found is None or id(found[0]) not in self.chosen:
+        use = _KNOWN[func](*args, **kwargs) if func in _KNOWN else None
+        if use is None or id(use[0]) not in self.chosen:
             return func(*args, **kwargs)
-        weight, known, left, padding = found
+        weight, read_input, left, padding = use
         frozen = weight.detach()
-        y = func(*(frozen if each is weight else each for each in args), **{n: frozen if x is weight else x for n, x in kwargs.items()})
+        y = func(*(frozen if value is weight else value for value in args), **{n: frozen if x is weight else x for n, x in kwargs.items()})
         y = y if y.requires_grad else y.detach().requires_grad_()
-        flat = known.detach().reshape(-1) if known.dtype == torch.int64 else known.detach().reshape(-1, known.shape[-1])
+        flat = read_input.detach().reshape(-1) if read_input.dtype == torch.int64 else read_input.detach().reshape(-1, read_input.shape[-1])
         unread = None if padding is None else (flat == padding % len(weight))[:, None]
         self.uses.append(Use(id(weight), flat, left, get_gradient_edge(y), unread))
         return y.clone() if y.is_leaf else y  # a leaf must not be changed in place; where another is, its edge stays what it was

@@ -43,8 +43,8 @@ def gram_matrix(
             try:
                 gram, live = Passes(model, scorer, items, dense).gram(tensors, memory, report)
                 return gram.cpu(), live / space.size
-            except _UsedOtherwise as found:
-                dense |= found.ids
+            except _UsedOtherwise as otherwise:
+                dense |= otherwise.ids
 
 
 class _UsedOtherwise(Exception):
@@ -72,13 +72,13 @@ class Passes:
             gram += (gradients @ gradients.T).double()
             live += int((gradients != 0).any(0).sum())
             while factors:  # freed one by one
-                each = factors.pop()
-                gram += each.gram()
-                live += each.live()
+                factor = factors.pop()
+                gram += factor.gram()
+                live += factor.live()
         return gram, live
 
     def of(self, group: Sequence[Tensor], report: Callable[[int], None]) -> tuple[list[Factors], Tensor]:
-        """The factors of the group's weights, and the gradients of its other tensors (m, their scalars)."""
+        """Return the factors of the group's weights, and the gradients of its other tensors (m, their scalars)."""
         dense = [t for t in group if self._is_dense(t)]
         factors = {id(t): Factors((t.shape[0], t.shape[1]), self.rows) for t in group if not self._is_dense(t)}
         first = group[0]
@@ -96,8 +96,8 @@ class Passes:
             logits = self.scorer.logits(self.model, self.scorer.collate([item]))[0]
         inputs = [*(use.output for use in recorded.uses), *group]
         for number, difference in enumerate(logits[1:] - logits[0], row):
-            found = torch.autograd.grad(difference, inputs, retain_graph=True, allow_unused=True)
-            of_uses, of_tensors = found[: len(recorded.uses)], found[len(recorded.uses) :]
+            derivatives = torch.autograd.grad(difference, inputs, retain_graph=True, allow_unused=True)
+            of_uses, of_tensors = derivatives[: len(recorded.uses)], derivatives[len(recorded.uses) :]
             otherwise = {id(t) for t, g in zip(group, of_tensors, strict=True) if g is not None and id(t) in factors}
             if otherwise:
                 raise _UsedOtherwise(otherwise)
@@ -105,9 +105,9 @@ class Passes:
                 if gradient is not None:
                     factors[use.weight].add(number, *use.pair(gradient))
             if dense:
-                known = {id(t): g for t, g in zip(group, of_tensors, strict=True)}
-                each = [torch.zeros_like(t) if known[id(t)] is None else known[id(t)] for t in dense]
-                torch.cat([g.flatten() for g in each], out=gradients[number])
+                of_tensor = {id(t): g for t, g in zip(group, of_tensors, strict=True)}
+                dense_gradients = [torch.zeros_like(t) if of_tensor[id(t)] is None else of_tensor[id(t)] for t in dense]
+                torch.cat([g.flatten() for g in dense_gradients], out=gradients[number])
 
     def _is_dense(self, tensor: Tensor) -> bool:
         return tensor.dim() != 2 or id(tensor) in self.dense
@@ -131,7 +131,7 @@ class Passes:
         factors = {id(t): Factors((t.shape[0], t.shape[1]), self.rows) for t in tensors if not self._is_dense(t)}
         if factors:
             self._example(longest, 0, [t for t in tensors if id(t) in factors], [], factors, torch.empty(0))
-        bytes_of = {key: len(self.items) * each.bytes() for key, each in factors.items()}
+        bytes_of = {key: len(self.items) * factor.bytes() for key, factor in factors.items()}
         return bytes_of | {id(t): float(self.rows * t.numel() * t.element_size()) for t in tensors if self._is_dense(t)}
 
 

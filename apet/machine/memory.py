@@ -22,7 +22,7 @@ OUT_OF_MEMORY = ("DefaultCPUAllocator", "out of memory", "CUBLAS_STATUS_ALLOC_FA
 
 
 def out_of_memory(error: RuntimeError) -> bool:
-    """Whether `error` is an allocator's, so that a smaller batch may fit."""
+    """Return whether `error` is an allocator's, so that a smaller batch may fit."""
     return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in OUT_OF_MEMORY)
 
 

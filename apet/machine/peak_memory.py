@@ -12,7 +12,7 @@ STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 def peak_bytes(device: str) -> int:
-    """The peak since the process began, or since `reset_peak` said that it could set it back."""
+    """Return the peak since the process began, or since `reset_peak` said that it could set it back."""
     if torch.device(device).type == "cuda":
         return torch.cuda.max_memory_allocated()
     known = _high_water()

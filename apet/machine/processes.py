@@ -47,23 +47,23 @@ def _check_tracker(name: str) -> None:
         raise UsageError(f"the tracker {name} is not installed: pip install -e '.[track]' brings tensorboard")
 
 
-def main_process() -> bool:
-    """Whether this is the process that writes: the only one, or the first of those that `accelerate launch` started."""
+def is_main_process() -> bool:
+    """Return whether this is the process that writes: the only one, or the first of those that `accelerate launch` started."""
     return os.environ.get("RANK", "0") == "0"
 
 
 def world_size() -> int:
-    """How many processes `accelerate launch` or torchrun started."""
+    """Return how many processes `accelerate launch` or torchrun started."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def everywhere(device: str, value: Any) -> Any:
-    """The main process's `value`, in every process, once all have come here."""
-    return value if world_size() == 1 else shared(accelerator_for(device, "no"), value)
+def from_main_process(device: str, value: Any) -> Any:
+    """Return the main process's `value`, in every process, once all have come here."""
+    return value if world_size() == 1 else broadcast(accelerator_for(device, "no"), value)
 
 
 @contextmanager
-def tracked(accelerator: Accelerator, settings: dict[str, Any]) -> Iterator[None]:
+def tracking(accelerator: Accelerator, settings: dict[str, Any]) -> Iterator[None]:
     """While it lasts, `accelerator.log` reaches the tracker, if there is one."""
     if accelerator.log_with:
         accelerator.init_trackers("train", config=settings)
@@ -74,20 +74,20 @@ def tracked(accelerator: Accelerator, settings: dict[str, Any]) -> Iterator[None
             tracker.finish()
 
 
-def shared(accelerator: Accelerator, value: Any) -> Any:
-    """The main process's `value`, in every process."""
+def broadcast(accelerator: Accelerator, value: Any) -> Any:
+    """Return the main process's `value`, in every process."""
     from accelerate.utils import broadcast_object_list
 
     return broadcast_object_list([value])[0] if accelerator.num_processes > 1 else value
 
 
-def anywhere(accelerator: Accelerator, flag: bool) -> bool:
-    """Whether `flag` is set in any process."""
-    return bool(total(accelerator, torch.tensor(float(flag), device=accelerator.device)))
+def any_process(accelerator: Accelerator, flag: bool) -> bool:
+    """Return whether `flag` is set in any process."""
+    return bool(sum_over_processes(accelerator, torch.tensor(float(flag), device=accelerator.device)))
 
 
-def total(accelerator: Accelerator, tensor: torch.Tensor) -> torch.Tensor:
-    """The sum of the processes' tensors, bitwise the same in all of them."""
+def sum_over_processes(accelerator: Accelerator, tensor: torch.Tensor) -> torch.Tensor:
+    """Return the sum of the processes' tensors, bitwise the same in all of them."""
     if accelerator.num_processes == 1:
         return tensor
     summed = accelerator.reduce(tensor, "sum")
@@ -95,8 +95,8 @@ def total(accelerator: Accelerator, tensor: torch.Tensor) -> torch.Tensor:
     return summed
 
 
-def gathered(accelerator: Accelerator, rows: torch.Tensor) -> torch.Tensor:
-    """The rows (n, ...) of all processes, one below the other; where they have unequal numbers, with rows of zeros between."""
+def gather_rows(accelerator: Accelerator, rows: torch.Tensor) -> torch.Tensor:
+    """Return the rows (n, ...) of all processes, one below the other; where they have unequal numbers, with rows of zeros between."""
     if accelerator.num_processes == 1:
         return rows
     every = accelerator.gather(accelerator.pad_across_processes(rows))

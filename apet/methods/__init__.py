@@ -5,11 +5,15 @@ from typing import TYPE_CHECKING
 from apet.exports import on_demand
 
 if TYPE_CHECKING:
-    from apet.methods.artefact import Artefact, Law, merge
-    from apet.methods.merged_delta import DISPLACING, check_displacing, displacement
-    from apet.methods.operation_names import MERGEABLE, METHOD_NAMES, OPERATION_NAMES
+    from apet.methods.artefact import Artefact, PlacementRule, save_merged
+    from apet.methods.merged_delta import check_mergeable, displacement
+    from apet.methods.method import Method
+    from apet.methods.operation_names import OPERATION_NAMES
     from apet.methods.operations import OPERATIONS
-    from apet.methods.shira import save, to_shira
-    from apet.methods.tunable import BASELINES, METHODS, PROMPT_TOKENS, Choice, Mounted, count, mount, space_of
+    from apet.methods.registry import BASELINES, MERGEABLE, METHODS, default_rate
+    from apet.methods.shira import save_shira, to_shira
+    from apet.methods.tunable_model import TunableModel
+    from apet.methods.tuning import PlacementConfig, count_tuned, make_tunable, tunable_space
+    from apet.methods.virtual_tokens import PROMPT_TOKENS
 
 __getattr__ = on_demand(__name__, __file__)

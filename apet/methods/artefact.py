@@ -1,8 +1,7 @@
-"""A tuned model as a small file: `apet.safetensors` holds z, the positions where they follow no law, and a trained head.
+"""A tuned model as a small file: `apet.safetensors` holds z, the positions if they follow no rule, and a trained head.
 
-The header says what the positions are (a placement's law and seed, or that they are listed) and their hash, of which space, and of
-which weights: the file cannot be put on another base, nor on other entries. It also says how the model is asked
-(`apet.scoring.verbaliser`).
+The header holds the rule and the seed of the positions (or says that they are listed), their hash, and the hashes of the space and of the
+weights: the file cannot be put on another base, nor on other entries. It also holds template and label words (`apet.scoring.verbaliser`).
 """
 
 from __future__ import annotations
@@ -20,17 +19,17 @@ from torch import nn
 
 from apet.errors import MissingInput, UsageError
 from apet.files import atomic_path
-from apet.methods.tunable import space_of
+from apet.methods.tuning import tunable_space
 from apet.scoring import Verbaliser
 from apet.subspaces import VERSION as POSITIONS
-from apet.subspaces import Attached, Coordinates, digest, place
+from apet.subspaces import Attached, Coordinates, place
 
-VERSION = 2  # 1 had neither a hash of its positions nor a verbaliser, and its laws name positions of version 1
+VERSION = 2  # 1 had neither a hash of its positions nor a verbaliser, and its rules give positions of version 1
 
 
 @dataclass(frozen=True)
-class Law:
-    """How the positions follow from a seed; see `apet.subspaces.placement.place`."""
+class PlacementRule:
+    """How the positions follow from a seed: the arguments of `apet.subspaces.place`."""
 
     unit: str
     order: str
@@ -41,7 +40,7 @@ class Law:
 
 @dataclass(frozen=True)
 class Artefact:
-    """Displacements z (k,) fp32 of entries of a base model: at the places of `law`, or at `index` (k,), in `scope`'s space.
+    """Displacements z (k,) fp32 of entries of a base model: at the positions of `rule`, or at `index` (k,), in the space of `scope`.
 
     `head` holds the parameters of a classification head that was trained along, by name.
     """
@@ -51,7 +50,7 @@ class Artefact:
     revision: str | None
     weights: str  # sha256 of all weights, `apet.models.loading.fingerprint`
     dtype: str
-    law: Law | None
+    rule: PlacementRule | None
     positions: str  # their sha256, `apet.subspaces.placement.digest`; empty in a file of version 1
     index: np.ndarray | None = None
     scope: str = ""
@@ -61,12 +60,12 @@ class Artefact:
     verbaliser: Verbaliser | None = None
 
     def save(self, path: Path) -> None:
-        """Write the file, whole or not at all: 4 bytes a position by law, 12 where the positions are listed."""
-        header = {name: value for name, value in asdict(self).items() if name not in ("z", "index", "law", "head")}
-        header |= {"version": VERSION, "law": asdict(self.law) if self.law else None}
+        """Write the file, whole or not at all: 4 bytes a position by rule, 12 bytes a listed position."""
+        header = {name: value for name, value in asdict(self).items() if name not in ("z", "index", "rule", "head")}
+        header |= {"version": VERSION, "law": asdict(self.rule) if self.rule else None}
         tensors = {"z": self.z.detach().float().cpu().contiguous()}
         tensors |= {f"head.{name}": value.contiguous() for name, value in self.head.items()}
-        if self.law is None:
+        if self.rule is None:
             assert self.index is not None
             tensors["index"] = torch.as_tensor(self.index)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -79,24 +78,25 @@ class Artefact:
             raise UsageError(f"the artefact was made on {self.base} (weights {self.weights[:12]}), this model's weights are {weights[:12]}")
 
     def coordinates(self, model: nn.Module, weights: str) -> Coordinates:
-        """The tuned entries of `model`, whose fingerprint is `weights`; new parameters of the operations are put into it.
+        """Return the tuned entries of `model`, whose fingerprint is `weights`; new parameters of the operations are put into it.
 
-        Raises UsageError for another base than the artefact's, and where its law names other entries than it did when it was made.
+        Raises UsageError for another base than the artefact's, and if its rule gives other positions than it did when it was made.
         """
         self.check_base(weights)
-        space = space_of(model, tuple(self.operations), self.scope)
+        space = tunable_space(model, tuple(self.operations), self.scope)
         if space.fingerprint != self.space:
             raise UsageError(f"the scope '{self.scope}' of this model is not the space that the artefact counts its positions in")
-        if self.law:
-            index = place(space, self.law.requested, self.law.seed, self.law.unit, self.law.order, version=self.law.version).index
+        if self.rule:
+            rule = self.rule
+            coordinates = place(space, rule.requested, rule.seed, rule.unit, rule.order, version=rule.version).coordinates
         else:
             assert self.index is not None
-            index = self.index
-        if len(index) != len(self.z):
-            raise UsageError(f"the artefact has {len(self.z)} values for {len(index)} positions")
-        if self.positions and digest(index) != self.positions:
-            raise UsageError(f"the law of the artefact ({self.law}) names other entries here than those that were tuned")
-        return Coordinates(space, index)
+            coordinates = Coordinates(space, self.index)
+        if coordinates.k != len(self.z):
+            raise UsageError(f"the artefact has {len(self.z)} values for {coordinates.k} positions")
+        if self.positions and coordinates.digest != self.positions:
+            raise UsageError(f"the rule of the artefact ({self.rule}) gives other positions here than those that were tuned")
+        return coordinates
 
     def attach(self, model: nn.Module, weights: str) -> Attached:
         """Mount z on `model` and fill its head, which stays filled; raises what `coordinates` raises, before anything is tuned."""
@@ -122,16 +122,16 @@ def load(path: Path) -> Artefact:
     version = header.pop("version")
     if version not in (1, VERSION):
         raise UsageError(f"{path} has version {version}, this program reads 1 and {VERSION}")
-    law, asked = header.pop("law"), header.pop("verbaliser", None)
+    rule, verbaliser = header.pop("law"), header.pop("verbaliser", None)
     if version == 1:
-        header["positions"], law = "", law and {**law, "version": 1}
+        header["positions"], rule = "", rule and {**rule, "version": 1}
     index = tensors["index"].numpy() if "index" in tensors else None
     head = {key.removeprefix("head."): value for key, value in tensors.items() if key.startswith("head.")}
-    header |= {"law": law and Law(**law), "verbaliser": asked and Verbaliser.read(asked)}
+    header |= {"rule": rule and PlacementRule(**rule), "verbaliser": verbaliser and Verbaliser.read(verbaliser)}
     return Artefact(z=tensors["z"], index=index, head=head, **header)
 
 
-def merge(model: Any, tokenizer: Any, folder: Path) -> None:
+def save_merged(model: Any, tokenizer: Any, folder: Path) -> None:
     """Write the model with its tuned values as an ordinary checkpoint folder, which needs nothing of this program."""
     import copy
 

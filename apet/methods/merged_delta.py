@@ -1,7 +1,7 @@
-"""Where a method took the model: the displacement of the model's own tensors, which makes runs of different methods points of one space.
+"""The displacement of the model's own tensors by a method, which makes runs of different methods points of one space.
 
-Full fine-tuning and BitFit change tensors of the model; LoRA's product B A, scaled, is what merging adds to its weights. Adapters, prefixes
-and prompts are entries that the model has not: they end at no point that other methods could reach.
+Full fine-tuning and BitFit change tensors of the model; LoRA's product B A, scaled, is what merging adds to its weights. Adapters,
+prefixes and prompts are parameters that the base model does not have: their runs end at no point that other methods could reach.
 """
 
 from __future__ import annotations
@@ -12,27 +12,27 @@ import torch
 from torch import Tensor, nn
 
 from apet.errors import UsageError
-from apet.methods.tunable import head_of, own_biases
+from apet.methods.bitfit import own_biases
+from apet.methods.registry import METHODS
+from apet.methods.tunable_model import classification_head
 from apet.subspaces import all_names, tensor_roles
 
-DISPLACING = ("full", "bitfit", "lora")
 
-
-def check_displacing(method: str, model: nn.Module) -> None:
-    """Raise UsageError unless all that `method` tunes of `model` are, merged, entries that the model itself has."""
-    if method not in DISPLACING:
-        raise UsageError(f"{method} tunes entries that the model itself has not: it ends at no point of the model's own entries")
+def check_mergeable(method: str, model: nn.Module) -> None:
+    """Raise UsageError unless all that `method` tunes of `model` can be merged into the model's own tensors."""
+    if not METHODS[method].mergeable:
+        raise UsageError(f"{method} adds parameters that the base model does not have: it ends at no point of the model's own entries")
     if method == "bitfit" and not own_biases(model):
-        raise UsageError(f"bitfit gives {type(model).__name__} biases that it has not: it ends at no point of the model's own entries")
-    if head_of(model):
-        raise UsageError(f"{method} would tune a classification head, which the model in words has not: take the readout words")
+        raise UsageError(f"bitfit adds biases that {type(model).__name__} does not have: it ends at no point of the model's own entries")
+    if classification_head(model):
+        raise UsageError(f"{method} would tune a classification head, which the model in words does not have", readout="words")
 
 
 @torch.no_grad()
 def displacement(model: nn.Module, tuned: nn.Module) -> dict[str, Tensor]:
-    """What was added to each tensor of `model` that was tuned: name -> fp32 tensor of its shape, on the CPU.
+    """Return what was added to each tensor of `model` that was tuned: name -> fp32 tensor of its shape, on the CPU.
 
-    `tuned` is a copy of `model` that full, bitfit or lora was mounted on and that was trained. Differences are taken in float64.
+    `tuned` is a copy of `model` that a mergeable method was mounted on and that was trained. Differences are taken in float64.
     """
     before, after = all_names(model), all_names(tuned)
     changes: dict[str, Tensor] = {}

@@ -13,7 +13,6 @@ weight from the old ones whatever their values are (the parallel form of prefix 
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from torch import Tensor, nn
 
 from apet.errors import UsageError, lookup
 from apet.methods.operation_names import OPERATION_NAMES
+from apet.random_numbers import weights
 
 SIZE = 24  # of a bottleneck, the paper's
 ROWS = 10  # of a prefix or prompt, in every self-attention
@@ -69,7 +69,7 @@ FAMILIES = {
 
 
 def inject(model: nn.Module, operations: tuple[str, ...]) -> list[str]:
-    """Give `model` the new parameters of `operations`; returns their names, sorted. `add` gives none.
+    """Give `model` the new parameters of `operations` and return their names, sorted; `add` gives none.
 
     Raises UsageError for an unknown operation, and for a model whose blocks are not known.
     """
@@ -81,12 +81,14 @@ def inject(model: nn.Module, operations: tuple[str, ...]) -> list[str]:
     new = sorted({name for name, _ in model.named_parameters()} - before)
     for name in new:
         if name.endswith(("down.weight", ".keys")):
-            _draw(name, model.get_parameter(name))
+            parameter = model.get_parameter(name)
+            with torch.no_grad():
+                parameter.copy_(weights(name, parameter.shape) * parameter.shape[-1] ** -0.5)
     return new
 
 
 def add_zero_biases(model: nn.Module) -> None:
-    """Give every linear layer without a bias one of zeros, the output head excepted (it would be as long as the vocabulary)."""
+    """Give every linear layer without a bias a bias of zeros, except the output head (its bias would be as long as the vocabulary)."""
     head = getattr(model, "get_output_embeddings", lambda: None)()
     for module in model.modules():
         if isinstance(module, nn.Linear) and module.bias is None and module is not head:
@@ -107,7 +109,7 @@ class Bottleneck(nn.Module):
 
 
 def plug(model: nn.Module) -> None:
-    """A bottleneck behind the last projection of self-attention and of the feed-forward part, two a block."""
+    """Put a bottleneck behind the last projection of self-attention and of the feed-forward part, two a block."""
     family = _family(model)
     projections: list[Any] = [out for _, _, out in _attentions(model, family)]
     projections += [m for name, m in model.named_modules() if family.feed_forward.search(name)]
@@ -117,8 +119,11 @@ def plug(model: nn.Module) -> None:
         projection.register_forward_hook(lambda module, args, output: module.apet_plug(output))
 
 
-class Beside(nn.Module):
-    """Attention of a layer's queries to rows of its own: keys and values (rows, width), or `inputs` that both are made of."""
+class ParallelPrefixAttention(nn.Module):
+    """Attention of a layer's queries to its own rows: keys and values (rows, width), or `inputs` from which both are projected.
+
+    It is added to the layer's attention, with a softmax of its own (the parallel form of prefix tuning, He et al. 2022, arXiv 2110.04366).
+    """
 
     def __init__(self, like: Tensor, width: int, heads: int, scale: float, inputs: int | None):
         super().__init__()
@@ -136,28 +141,28 @@ class Beside(nn.Module):
 
 
 def prefix(model: nn.Module) -> None:
-    """Keys and values beside those of every self-attention, with a softmax of their own; values start at zero."""
-    _beside(model, "apet_prefix", of_inputs=False)
+    """Add keys and values to every self-attention, with a softmax of their own; values start at zero."""
+    _add_prefix(model, "apet_prefix", of_inputs=False)
 
 
 def prompt(model: nn.Module) -> None:
-    """Rows that every self-attention makes keys and values of, as of its inputs; they start at zero."""
-    _beside(model, "apet_prompt", of_inputs=True)
+    """Add rows to the inputs of which every self-attention makes keys and values; they start at zero."""
+    _add_prefix(model, "apet_prompt", of_inputs=True)
 
 
-def _beside(model: nn.Module, name: str, of_inputs: bool) -> None:
+def _add_prefix(model: nn.Module, name: str, of_inputs: bool) -> None:
     family = _family(model)
     for attention, heads, out in _attentions(model, family):
         query = getattr(attention, family.query)
         width = out.weight.shape[0 if _is_conv1d(out) else 1]
         scale = (width // heads) ** -0.5 if family.scaled else 1.0
         inputs = query.weight.shape[0 if _is_conv1d(query) else 1] if of_inputs else None
-        setattr(attention, name, Beside(query.weight, width, heads, scale, inputs))
-        _Reads(attention, name, family, heads, query, out)
+        setattr(attention, name, ParallelPrefixAttention(query.weight, width, heads, scale, inputs))
+        _PrefixHooks(attention, name, family, heads, query, out)
 
 
-class _Reads:
-    """The two hooks of a `Beside`: it keeps the layer's queries, and adds to what the last projection reads."""
+class _PrefixHooks:
+    """The two hooks of a `ParallelPrefixAttention`: one keeps the layer's queries, the other adds to the input of the last projection."""
 
     def __init__(self, attention: nn.Module, name: str, family: _Family, heads: int, query: nn.Module, out: nn.Module):
         self.attention, self.name, self.family, self.heads = attention, name, family, heads
@@ -170,12 +175,12 @@ class _Reads:
             self.queries = self._part(output, 0)
 
     def add(self, module: nn.Module, args: tuple) -> tuple:
-        beside = getattr(self.attention, self.name)
-        made = self._made(beside.inputs) if hasattr(beside, "inputs") else (beside.keys, beside.values)
+        prefix = getattr(self.attention, self.name)
+        keys, values = self._projected(prefix.inputs) if hasattr(prefix, "inputs") else (prefix.keys, prefix.values)
         queries, self.queries = self.queries, None
-        return (args[0] + beside(queries, *made).to(args[0].dtype), *args[1:])
+        return (args[0] + prefix(queries, keys, values).to(args[0].dtype), *args[1:])
 
-    def _made(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+    def _projected(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values of the rows `inputs` without the projections' biases, so that rows of zero give values of zero."""
         self.busy = True
         keys, values = (
@@ -197,7 +202,7 @@ def _family(model: nn.Module) -> _Family:
 
 
 def _attentions(model: Any, family: _Family) -> Iterator[tuple[Any, int, Any]]:
-    """(self-attention, its heads, its last projection) of every block."""
+    """Yield (self-attention, its heads, its last projection) of every block."""
     config = model.config
     for name, module in list(model.named_modules()):
         if family.attention.search(name):
@@ -208,14 +213,6 @@ def _attentions(model: Any, family: _Family) -> Iterator[tuple[Any, int, Any]]:
 def _is_conv1d(module: nn.Module) -> bool:
     """transformers' Conv1D keeps its weight as (in, out)."""
     return type(module).__name__ == "Conv1D"
-
-
-def _draw(name: str, parameter: nn.Parameter) -> None:
-    """Numbers that its name stands for, so that a file which keeps tuned values alone can do without them."""
-    seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:7], "little")
-    numbers = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(seed))
-    with torch.no_grad():
-        parameter.copy_(numbers * parameter.shape[-1] ** -0.5)
 
 
 OPERATIONS: dict[str, Callable[[nn.Module], None]] = {

@@ -30,8 +30,11 @@ def to_shira(model: nn.Module, coordinates: Coordinates, z: Tensor) -> nn.Module
     layers: dict[str, Any] = {name: module for name, module in model.named_modules() if name in deltas}
     outside = [name for name in deltas if not isinstance(layers.get(name), nn.Linear)]
     if outside:
-        raise UsageError(f"SHiRA holds weights of linear layers only, but entries of {outside[0]} are tuned: choose another --scope")
-    flat = {name.removesuffix(".weight"): torch.as_tensor(places) for name, _, places in coordinates.by_tensor}
+        raise UsageError(f"SHiRA holds weights of linear layers only, but entries of {outside[0]} are tuned", scope=...)
+    flat = {
+        name.removesuffix(".weight"): torch.arange(where.stop - where.start) if places is None else torch.as_tensor(places)
+        for name, where, places in coordinates.by_tensor
+    }
     r = max(math.ceil(len(flat[name]) / sum(layer.weight.shape)) for name, layer in layers.items())
     indices = {name: _padded(layer.weight, flat[name], r * sum(layer.weight.shape), name) for name, layer in layers.items()}
     values = {name: deltas[name][tuple(places)] for name, places in indices.items()}
@@ -39,7 +42,7 @@ def to_shira(model: nn.Module, coordinates: Coordinates, z: Tensor) -> nn.Module
 
 
 def _padded(weight: Tensor, flat: Tensor, count: int, name: str) -> Tensor:
-    """(rows, columns) (2, count) of the flat places and of as many others as are missing, in the order of the matrix."""
+    """Return (rows, columns) (2, count) of the flat places and of as many others as are missing, in the order of the matrix."""
     if count > weight.numel():
         raise UsageError(f"SHiRA would give {name} {count} entries, but it has {weight.numel()}: tune fewer, or spread them evenly")
     chosen = torch.zeros(weight.numel(), dtype=torch.bool)
@@ -68,7 +71,7 @@ def _inject(model: nn.Module, r: int, indices: dict[str, Tensor], values: dict[s
     return model
 
 
-def save(model: nn.Module, folder: Path) -> None:
+def save_shira(model: nn.Module, folder: Path) -> None:
     """Write an adapter of `to_shira`: peft's configuration and weights, and the places, which peft's files leave out."""
     layers: dict[str, Any] = {name: m for name, m in model.named_modules() if "default" in getattr(m, "shira_weight", {})}
     tensors = {f"base_model.model.{name}.shira_weight": m.shira_weight["default"].detach().cpu().contiguous() for name, m in layers.items()}
@@ -80,21 +83,21 @@ def save(model: nn.Module, folder: Path) -> None:
         (temporary / "adapter_config.json").write_text(json.dumps(config, indent=1) + "\n")
 
 
-def load(folder: Path, model: nn.Module) -> nn.Module:
+def load_shira(folder: Path, model: nn.Module) -> nn.Module:
     """Inject a saved adapter, its places included, into `model`."""
     tensors = load_file(folder / "adapter_model.safetensors")
-    found: dict[str, dict[str, Tensor]] = {"shira_weight": {}, "shira_indices": {}}
+    parts: dict[str, dict[str, Tensor]] = {"shira_weight": {}, "shira_indices": {}}
     for key, tensor in tensors.items():
         name, _, part = key.removeprefix("base_model.model.").rpartition(".")
-        found[part][name] = tensor
-    if set(found["shira_indices"]) != set(found["shira_weight"]):
+        parts[part][name] = tensor
+    if set(parts["shira_indices"]) != set(parts["shira_weight"]):
         raise UsageError(f"{folder} does not say where its entries are: peft's own files leave that out")
     r = json.loads((folder / "adapter_config.json").read_text())["r"]
-    return _inject(model, r, {name: t.long() for name, t in found["shira_indices"].items()}, found["shira_weight"])
+    return _inject(model, r, {name: t.long() for name, t in parts["shira_indices"].items()}, parts["shira_weight"])
 
 
 def from_shira(model: nn.Module, base: nn.Module, adapter: str = "default") -> tuple[Coordinates, Tensor]:
-    """The coordinates and values (k,) of a SHiRA adapter in `model`, on the space of all parameters of `base`, its bare twin."""
+    """Return the coordinates and values (k,) of a SHiRA adapter in `model`, on the space of all parameters of `base`, its bare twin."""
     space = ParameterSpace.of(base, "all")
     offsets = dict(zip(space.names, space.offsets, strict=False))
     index, values = [], []

@@ -5,11 +5,23 @@ from typing import TYPE_CHECKING
 from apet.exports import on_demand
 
 if TYPE_CHECKING:
-    from apet.models.aliases import ALIASES, count
-    from apet.models.ladder import build, ladder_tokenizer, make
-    from apet.models.loading import FORMS, Loaded, load_model, models_table
-    from apet.models.locations import find
+    from apet.models.aliases import ALIASES, count_parameters
+    from apet.models.ladder import (
+        DEFAULTS,
+        HALF_STEPS,
+        SCHEDULES,
+        SOURCES,
+        TOKENIZER,
+        Stretch,
+        build_ladder_model,
+        config_of,
+        ladder_tokenizer,
+    )
+    from apet.models.listing import models_table
+    from apet.models.loading import FORMS, Loaded, load_model
+    from apet.models.locations import locate
     from apet.models.mnist_nets import NETS
     from apet.models.net_names import NET_NAMES
+    from apet.models.vocabulary import CLS, EOS, FIRST_SENTINEL, MASK, POSITIONS, SEP, SPECIAL_TOKENS, VOCABULARY
 
 __getattr__ = on_demand(__name__, __file__)

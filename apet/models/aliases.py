@@ -87,7 +87,7 @@ class Count:
         return self.blocks + self.tables
 
 
-def count(config: dict[str, Any]) -> Count:
+def count_parameters(config: dict[str, Any]) -> Count:
     """Parameters of a T5 v1.1, BERT (masked language model) or BLOOM of these config.json fields, in closed form."""
     return {"t5": _count_t5, "bert": _count_bert, "bloom": _count_bloom}[config["model_type"]](config)
 

@@ -5,22 +5,19 @@ One dial, the width, sets a size; heads and depth follow the table below, the to
 
 from __future__ import annotations
 
-import hashlib
 import json
-import math
-from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from apet.errors import lookup
-from apet.files import atomic_folder
-from apet.pretraining import CLS, EOS, PAD, POSITIONS, SEP, VOCABULARY, corpus_files, token_stream, train_tokenizer
+from apet.models.vocabulary import CLS, EOS, PAD, POSITIONS, SEP, VOCABULARY
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from apet.pretraining import Stretch
+
+# A stretch of the learning rate: (steps, rate at its end, how it gets there). "sqrt" moves fast first.
+Stretch = tuple[int, float, str]
 
 LADDER = Path(__file__).parent / "weights"
 TOKENIZER = LADDER / "tokenizer" / "tokenizer.json"
@@ -97,13 +94,13 @@ PRETRAINED = {"t5": "T5ForConditionalGeneration", "bert": "BertForPreTraining", 
 
 
 def config_of(family: str, size: str) -> Any:
-    """The transformers configuration of a ladder model."""
+    """Return the transformers configuration of a ladder model."""
     sizes = lookup(SIZES, family, "family")
     return CONFIGS[family](*lookup(sizes, size, f"size of {family}"))
 
 
-def build(family: str, size: str) -> nn.Module:
-    """A ladder model with fresh weights, with the heads that it is pretrained with."""
+def build_ladder_model(family: str, size: str) -> nn.Module:
+    """Return a ladder model with fresh weights, with the heads that it is pretrained with."""
     import transformers
 
     model = getattr(transformers, PRETRAINED[family])(config_of(family, size))
@@ -114,8 +111,8 @@ def build(family: str, size: str) -> nn.Module:
 
 
 def attend_nearby(model: Any) -> None:
-    """Start a BERT with attention to the pieces around: learned positions as sinusoids (Vaswani et al. 2017, arXiv 1706.03762) of
-    wavelengths up to twice the window, thrice the pieces' scale, and keys equal to queries, four times theirs.
+    """Start a BERT with attention to neighbouring tokens: learned positions as sinusoids (Vaswani et al. 2017, arXiv 1706.03762) of
+    wavelengths up to twice the window, thrice the tokens' scale, and keys equal to queries, four times theirs.
 
     From the usual start a miniature must first find what a neighbour is, and stays at the unigram level for most of this recipe.
     """
@@ -135,7 +132,7 @@ def attend_nearby(model: Any) -> None:
 
 
 def ladder_tokenizer(family: str) -> Any:
-    """The ladder's tokenizer with the frame that a family reads: [CLS] a [SEP] b [SEP] for BERT, a final </s> for the others."""
+    """Return the ladder's tokenizer with the frame that a family reads: [CLS] a [SEP] b [SEP] for BERT, a final </s> for the others."""
     from tokenizers.processors import TemplateProcessing
     from transformers import PreTrainedTokenizerFast
 
@@ -161,80 +158,6 @@ def ladder_names() -> list[str]:
     return [name for name in every_name() if (LADDER / name / "model.safetensors").exists()]
 
 
-def card(name: str) -> dict[str, Any]:
-    """The shipped model's card: sources with licences, tokens, steps, held-out loss and its curve."""
+def ladder_card(name: str) -> dict[str, Any]:
+    """Return the shipped model's card: sources with licences, tokens, steps, held-out loss and its curve."""
     return json.loads((LADDER / name / "card.json").read_text())
-
-
-def make(
-    family: str, size: str, corpus: Path, sources: list[str], steps: int | None, seed: int, minutes: float, tokenizer: Path | None,
-    device: str, out: Path, fresh: bool, dry_run: bool, report: Callable[[str, float, float], None],
-) -> dict[str, Any]:  # fmt: skip
-    """Pretrain one size from text files and write `out`/mini-FAMILY-SIZE: model.safetensors (fp16), config and card.
-
-    `steps` None: the size's own schedule. `sources` empty: the ladder's own sub-folders of `corpus` where they are there,
-    else all of it. Returns a summary; "finished" is false when `minutes` ran out, and the same call goes on.
-    """
-    config_of(family, size)
-    sources = sources or [name for name in SOURCES if (corpus / name).is_dir()]
-    train_files, heldout_files = corpus_files(corpus, sources, heldout=False), corpus_files(corpus, _holding(corpus, sources), heldout=True)
-    folder = out / f"mini-{family}-{size}"
-    from apet.pretraining import OPTIMIZERS, Recipe, pretrain, schedule
-
-    default, peak = DEFAULTS[family]
-    own = SCHEDULES.get((family, size)) if steps is None else None
-    recipe = Recipe(family, size, own or schedule(steps or default, peak), seed, HALF_STEPS.get((family, size)) if own else None)
-    summary = {"name": folder.name, "tokens": recipe.tokens, "steps": recipe.steps, "folder": str(folder)}
-    if dry_run:
-        return summary | {"train_files": [p.name for p in train_files], "heldout_files": [p.name for p in heldout_files]}
-    tokenizer = tokenizer or TOKENIZER
-    if not tokenizer.exists():
-        report("training the tokenizer", 0, 1)
-        train_tokenizer(train_files, tokenizer.parent)
-    report("reading the corpus", 0, 1)
-    train = token_stream(tokenizer, train_files, out / "cache")
-    heldout = token_stream(tokenizer, heldout_files, out / "cache")
-    checkpoint = out / f"{folder.name}.checkpoint.safetensors"
-    if fresh:
-        checkpoint.unlink(missing_ok=True)
-    model, curve, finished = pretrain(
-        recipe, train, heldout, checkpoint, device, minutes, lambda step, loss: report(f"loss {loss:.2f}", step, recipe.steps)
-    )
-    last = curve[-1] if curve else {"heldout_loss": math.nan, "stderr": math.nan}
-    if finished:
-        digest = hashlib.sha256(tokenizer.read_bytes()).hexdigest()
-        about = {name: SOURCES.get(name, "not stated") for name in sources} or {corpus.name: "not stated"}
-        _export(
-            model,
-            folder,
-            {
-                "recipe": asdict(recipe),
-                "pretext": recipe.pretext.about,
-                "tokens": recipe.tokens,
-                "optimizer": OPTIMIZERS[family].__doc__,
-                "sources": about,
-                "tokenizer_sha256": digest,
-                "heldout_loss": last["heldout_loss"],
-                "heldout_stderr": last["stderr"],
-                "curve": curve,
-            },
-        )
-    return summary | {"finished": finished, "heldout_loss": last["heldout_loss"], "heldout_stderr": last["stderr"]}
-
-
-def _holding(corpus: Path, sources: list[str]) -> list[str]:
-    """The sources that have a held-out file (all of the corpus where it is not divided)."""
-    return [name for name in sources if any((corpus / name).glob("valid*")) or any((corpus / name).glob("test*"))]
-
-
-def _export(model: Any, folder: Path, about: dict[str, Any]) -> None:
-    """model.safetensors (fp16, tied tensors once), config.json and card.json, all or nothing."""
-    import torch
-    from safetensors.torch import save_file
-
-    parameters = {name: p.detach().cpu().to(torch.float16).contiguous() for name, p in model.named_parameters()}
-    total = sum(p.numel() for p in parameters.values())
-    with atomic_folder(folder) as temporary:
-        save_file(parameters, temporary / "model.safetensors", {"format": "pt"})
-        (temporary / "config.json").write_text(model.config.to_json_string())
-        (temporary / "card.json").write_text(json.dumps({"name": folder.name, "parameters": total, **about}, indent=1) + "\n")

@@ -19,7 +19,7 @@ UNREAD = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack")
 
 
 @dataclass(frozen=True)
-class Place:
+class ModelLocation:
     """`source` is the ladder name, Hugging Face id or folder that was meant; `folder` is None where it is not on this machine."""
 
     source: str
@@ -30,12 +30,12 @@ class Place:
         return self.source in every_name()
 
     def require(self, weights: bool = True) -> Path:
-        """The folder. Raises MissingInput, with the remedy, unless it holds a config and (`weights`) whole safetensors.
+        """Return the folder. Raises MissingInput, with the remedy, unless it holds a config and (`weights`) whole safetensors.
 
         Raises UsageError where an adapter lies beside the model.
         """
         if self.folder is None and self.on_ladder:
-            raise MissingInput(f"{self.source} is not shipped with weights: use --random-init, or pretrain it")
+            raise MissingInput(f"{self.source} is not shipped with weights (pretraining makes them)", random_init=True)
         if self.folder is None:
             raise MissingInput(f"{self.source} is not on this machine: download it with 'hf download {self.source}'")
         if (self.folder / ADAPTER).exists():  # transformers would put it on the model, or load another model in its place
@@ -57,27 +57,27 @@ class Place:
         raise MissingInput(f"{where} does not hold a whole model: {lacking} is missing{remedy}")
 
 
-def find(name: str) -> Place:
+def locate(name: str) -> ModelLocation:
     """What `name` means. Raises UsageError for a name that can be no id and is in no table, MissingInput for a path that is not there."""
     if name in every_name():
-        return Place(name, LADDER / name if (LADDER / name / WEIGHTS).exists() else None)
+        return ModelLocation(name, LADDER / name if (LADDER / name / WEIGHTS).exists() else None)
     if name in ALIASES:
-        return Place(ALIASES[name].hub_id, snapshot(ALIASES[name].hub_id))
+        return ModelLocation(ALIASES[name].hub_id, snapshot(ALIASES[name].hub_id))
     if Path(name).is_dir():
-        return Place(name, Path(name))
+        return ModelLocation(name, Path(name))
     if cached := snapshot(name):
-        return Place(name, cached)
+        return ModelLocation(name, cached)
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise MissingInput(f"no model folder {name}")
     if "/" in name:
-        return Place(name, None)
+        return ModelLocation(name, None)
     raise UsageError(
         f"unknown model '{name}' (no ladder model, alias, folder, or id with a slash){did_you_mean(name, [*every_name(), *ALIASES])}"
     )
 
 
 def snapshot(hub_id: str) -> Path | None:
-    """The cached revision of `hub_id`: its main one, or another (`hf download --revision`) where only that has safetensors."""
+    """Return the cached revision of `hub_id`: its main one, or another (`hf download --revision`) where only that has safetensors."""
     from huggingface_hub import constants
 
     repository = Path(constants.HF_HUB_CACHE) / f"models--{hub_id.replace('/', '--')}"
@@ -89,7 +89,7 @@ def snapshot(hub_id: str) -> Path | None:
 
 
 def _lacking(folder: Path, weights: bool) -> str:
-    """The first thing that the folder lacks to be a whole model; empty where it is one."""
+    """Return the first thing that the folder lacks to be a whole model; empty where it is one."""
     if not (folder / "config.json").exists():
         return "config.json"
     index = folder / f"{WEIGHTS}.index.json"

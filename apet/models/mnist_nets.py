@@ -41,8 +41,8 @@ NETS: dict[str, Callable[[], Net]] = {"mnist-fc": _fc, "mnist-lenet": _lenet}
 assert tuple(NETS) == NET_NAMES
 
 
-def draw(name: str, seed: int, device: str) -> Net:
-    """The network `name`, weights drawn with `seed` on the CPU (on the meta device: none) as the paper did, normal of variance
+def draw_net(name: str, seed: int, device: str) -> Net:
+    """Return the network `name`, weights drawn with `seed` on the CPU (on the meta device: none) as the paper did, normal of variance
     2 / fan-in (He et al. 2015, arXiv 1502.01852), biases zero."""
     with torch.random.fork_rng(devices=[]), torch.device(device):
         torch.default_generator.manual_seed(seed)

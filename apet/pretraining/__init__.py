@@ -1,12 +1,10 @@
-"""How the ladder was made: corpus, pretext tasks and the pretraining loop."""
+"""How the ladder was made: corpus, pretext tasks, the pretraining loop, and a trained model as a folder."""
 
 from typing import TYPE_CHECKING
 
 from apet.exports import on_demand
 
 if TYPE_CHECKING:
-    from apet.pretraining.corpus import CLS, EOS, PAD, SEP, VOCABULARY, corpus_files, token_stream, train_tokenizer
-    from apet.pretraining.pretext import POSITIONS
-    from apet.pretraining.pretraining_loop import OPTIMIZERS, Recipe, Stretch, pretrain, schedule
+    from apet.pretraining.ladder_making import make_ladder_model
 
 __getattr__ = on_demand(__name__, __file__)

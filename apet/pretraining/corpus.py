@@ -16,12 +16,8 @@ import numpy as np
 
 from apet.errors import MissingInput
 from apet.files import atomic_path
-
-PAD, EOS, UNK, CLS, SEP, MASK = range(6)
-SENTINELS = 32
-VOCABULARY = 4096
-SPECIAL_TOKENS = ["<pad>", "</s>", "<unk>", "[CLS]", "[SEP]", "[MASK]"] + [f"<extra_id_{i}>" for i in range(SENTINELS)]
-FIRST_SENTINEL = 6
+from apet.models import EOS, SPECIAL_TOKENS, VOCABULARY
+from apet.random_numbers import generator
 
 
 def corpus_files(folder: Path, sources: list[str], heldout: bool) -> list[Path]:
@@ -47,7 +43,7 @@ def train_tokenizer(files: list[Path], out: Path, every: int = 8) -> None:
     """Train the ladder's Unigram tokenizer on every `every`-th line of `files`; writes `tokenizer.json` in `out`.
 
     Text is lower-cased, stripped of accents and detokenised ("wo n't ." -> "won't."), so that corpora of the
-    Penn-Treebank kind (SST-2, MR) and running text share their pieces: at 4,096 pieces none can be spared.
+    Penn-Treebank kind (SST-2, MR) and running text share their tokens: at 4,096 tokens none can be spared.
     """
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
@@ -72,7 +68,7 @@ def train_tokenizer(files: list[Path], out: Path, every: int = 8) -> None:
     )
     lines = (line for path in files for i, line in enumerate(read_lines(path)) if i % every == 0)
     normal = (normalizer.normalize_str(line) for line in lines)
-    # A Unigram vocabulary keeps every character it has seen: rare scripts would take a third of the pieces.
+    # A Unigram vocabulary keeps every character it has seen: rare scripts would take a third of the vocabulary.
     tokenizer.train_from_iterator((line for line in normal if line.isascii()), trainer)
     tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", pair="$A $B </s>", special_tokens=[("</s>", EOS)])
     out.mkdir(parents=True, exist_ok=True)
@@ -81,7 +77,7 @@ def train_tokenizer(files: list[Path], out: Path, every: int = 8) -> None:
 
 
 def token_stream(tokenizer_file: Path, files: list[Path], cache: Path) -> np.ndarray:
-    """All of `files` as one uint16 array (tokens,), documents joined by </s>; kept in `cache` by content key."""
+    """Return all of `files` as one uint16 array (tokens,), documents joined by </s>; kept in `cache` by content key."""
     from tokenizers import Tokenizer
 
     names = json.dumps([(p.name, p.stat().st_size) for p in files])
@@ -112,6 +108,6 @@ def windows(stream: np.ndarray, seed: int, step: int, batch: int, length: int) -
     if per_epoch == 0:
         raise ValueError(f"the corpus has {len(stream)} tokens, fewer than one batch of {batch} x {length}")
     epoch, index = divmod(step, per_epoch)
-    order = np.random.default_rng([seed, epoch]).permutation(count)
+    order = generator(seed, epoch).permutation(count)
     chosen = order[index * batch : (index + 1) * batch]
     return np.stack([stream[i * length : (i + 1) * length] for i in chosen]).astype(np.int64)

@@ -12,10 +12,9 @@ import numpy as np
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from apet.pretraining.corpus import CLS, EOS, FIRST_SENTINEL, MASK, SEP, SPECIAL_TOKENS, VOCABULARY
+from apet.models import CLS, EOS, FIRST_SENTINEL, MASK, POSITIONS, SEP, SPECIAL_TOKENS, VOCABULARY
 
 Arrays = dict[str, np.ndarray]
-POSITIONS = 128  # in BERT's table
 
 
 class MakeBatch(Protocol):
@@ -57,7 +56,7 @@ def span_corruption(tokens: np.ndarray, rng: np.random.Generator, density: float
 def masked_pairs(tokens: np.ndarray, rng: np.random.Generator, density: float = 0.3) -> Arrays:
     """BERT's two questions (Devlin et al. 2019, arXiv 1810.04805, section 3.1) on (batch, length) ids.
 
-    A window is cut in two at random; in every second row the second part is another row's. Of the pieces a share `density` is
+    A window is cut in two at random; in every second row the second part is another row's. Of the tokens a share `density` is
     chosen, 80 % of it masked, 10 % replaced, 10 % kept. input_ids and token_type_ids (batch, length) hold [CLS] first [SEP]
     second [SEP], so a window's last three ids are not used; position_ids (batch, length) start anywhere in the table that a short
     window leaves room for, so that all of it is trained (Kiyono et al. 2021, arXiv 2109.05644); positions and targets (batch,
@@ -65,7 +64,7 @@ def masked_pairs(tokens: np.ndarray, rng: np.random.Generator, density: float = 
     """
     batch, length = tokens.shape
     places = rng.integers(0, POSITIONS - length + 1, (batch, 1)) + np.arange(length)
-    cuts = rng.integers(length // 4, length - 3 - length // 4, batch)  # pieces in the first part
+    cuts = rng.integers(length // 4, length - 3 - length // 4, batch)  # tokens in the first part
     strangers = np.arange(batch) % 2
     second = tokens[(np.arange(batch) + strangers) % batch]  # windows come in random order: the next row's is a stranger's
     ids, types = np.empty_like(tokens), np.zeros_like(tokens)

@@ -23,11 +23,11 @@ from torch.optim import Optimizer
 
 from apet.errors import UsageError
 from apet.files import atomic_path
+from apet.models import Stretch, build_ladder_model
 from apet.pretraining.corpus import windows
 from apet.pretraining.pretext import PRETEXTS, Pretext
+from apet.random_numbers import generator
 
-# A stretch of the learning rate: (steps, rate at its end, how it gets there). "sqrt" moves fast first.
-Stretch = tuple[int, float, str]
 HELDOUT_SEED = 20261120
 HALVES = 0.75  # of the steps, where a family starts with half windows and the recipe says nothing else
 
@@ -74,7 +74,7 @@ class Recipe:
 
 
 def learning_rate(recipe: Recipe, step: int) -> float:
-    """The rate of step 0, 1, ...: each stretch goes from where the last one ended to its own end."""
+    """Return the rate of step 0, 1, ...: each stretch goes from where the last one ended to its own end."""
     rate = 0.0
     for steps, end, shape in recipe.schedule:
         if step < steps:
@@ -119,10 +119,8 @@ def pretrain(
     Resumes from `checkpoint` (one safetensors file) when it holds the same recipe. The curve's rows are
     {"step", "tokens", "heldout_loss", "stderr"}: mean cross-entropy in nats per target token on a fixed sample.
     """
-    from apet.models import build
-
     torch.manual_seed(recipe.seed)
-    model = build(recipe.family, recipe.size).to(device)
+    model = build_ladder_model(recipe.family, recipe.size).to(device)
     optimizers = OPTIMIZERS[recipe.family](model)
     step, curve = _resume(checkpoint, recipe, model, optimizers)
     started = saved = time.monotonic()
@@ -156,7 +154,7 @@ def _losses(
     tokens = windows(stream, seed, step, pretext.batch, pretext.length)
     if halves:
         tokens = tokens.reshape(2 * pretext.batch, pretext.length // 2)
-    batch = pretext.make_batch(tokens, np.random.default_rng([seed, 1, step]))
+    batch = pretext.make_batch(tokens, generator(seed, 1, step))
     with torch.autocast(torch.device(device).type, dtype=torch.bfloat16):
         return pretext.losses(model, {name: torch.as_tensor(array, device=device) for name, array in batch.items()})
 
@@ -188,7 +186,7 @@ def _resume(path: Path, recipe: Recipe, model: nn.Module, optimizers: list[Optim
     with safe_open(path, "pt") as file:
         state = json.loads(file.metadata()["state"])
         if state["recipe"] != json.loads(json.dumps(asdict(recipe))):
-            raise UsageError(f"{path} was made by another recipe ({state['recipe']}): use another --out, or --force")
+            raise UsageError(f"{path} was made by another recipe ({state['recipe']})", out=..., force=True)
         with torch.no_grad():
             for name, parameter in model.named_parameters():
                 parameter.copy_(file.get_tensor(f"model.{name}"))

@@ -34,7 +34,7 @@ class CountSketch:
         return out
 
     def adjoint(self, w: Tensor, start: int) -> Tensor:
-        """The same rows, transposed, times w: (count,) -> (d,)."""
+        """Return the same rows, transposed, times w: (count,) -> (d,)."""
         sums = w.new_zeros(2 * self.d)
         for low, high in _stretches(start, start + len(w), w.device):
             sums.index_add_(0, self._places(low, high, w.device), w[low - start : high - start])

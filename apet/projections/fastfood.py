@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from apet.projections.hashed import Keys, words
-from apet.projections.noise import permutation, quantiles
 from apet.projections.walsh_hadamard import narrow, power_of_two, widen
+from apet.random_numbers import permutation, quantiles
 
 BLOCK = 2**14  # rows, unless d is more or the tensors are less
 AT_ONCE = {"cpu": 2**18}  # rows that are worked on together: on a CPU what stays in the cache,
@@ -41,7 +41,7 @@ class Fastfood:
         return out.mul_(self.scale)
 
     def adjoint(self, w: Tensor, start: int) -> Tensor:
-        """The same rows, transposed, times w: (count,) -> (d,)."""
+        """Return the same rows, transposed, times w: (count,) -> (d,)."""
         total = w.new_zeros(self.d)
         for first, last in self._groups(start, start + len(w), w.device):
             signs, gains = self._drawn(first, last, w)
@@ -52,7 +52,7 @@ class Fastfood:
         return total.mul_(self.scale)
 
     def _groups(self, start: int, stop: int, device: torch.device) -> list[tuple[int, int]]:
-        """The blocks that hold these rows, (first, one past the last) of as many as are worked on together."""
+        """Return the blocks that hold these rows, (first, one past the last) of as many as are worked on together."""
         last, step = -(-stop // self.n), max(1, AT_ONCE.get(device.type, MOST) // self.n)
         return [(b, min(b + step, last)) for b in range(start // self.n, last, step)]
 
@@ -64,7 +64,7 @@ class Fastfood:
         return signs.to(like.dtype), gains / gains.norm(dim=1, keepdim=True)
 
     def _order(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        """(the permutation, its inverse), (n,) each."""
+        """Return (the permutation, its inverse), (n,) each."""
         if like.device not in self._orders:
             order = torch.as_tensor(permutation(self.seed, f"{self.role} permutation", self.n))
             self._orders[like.device] = order.to(like.device), order.argsort().to(like.device)

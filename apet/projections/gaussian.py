@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from apet.projections.noise import normals
+from apet.random_numbers import normals
 
 NUMBERS = 2**20  # that are drawn at once
 
@@ -27,14 +27,14 @@ class Gaussian:
         return torch.cat([rows @ z for _, rows in self._blocks(start, stop, z)]) * self.scale
 
     def adjoint(self, w: Tensor, start: int) -> Tensor:
-        """The same rows, transposed, times w: (count,) -> (d,)."""
+        """Return the same rows, transposed, times w: (count,) -> (d,)."""
         total = w.new_zeros(self.d)
         for at, rows in self._blocks(start, start + len(w), w):
             total += w[at : at + len(rows)] @ rows
         return total * self.scale
 
     def _blocks(self, start: int, stop: int, like: Tensor) -> Iterator[tuple[int, Tensor]]:
-        """(place after `start`, rows (count, d)) of each block that holds some of the rows."""
+        """Yield (place after `start`, rows (count, d)) of each block that holds some of the rows."""
         for block in range(start // self.n, -(-stop // self.n)):
             low, high = max(start, block * self.n), min(stop, (block + 1) * self.n)
             # A block's draws come row by row: those after the last that is wanted are not made.

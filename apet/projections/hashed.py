@@ -1,8 +1,7 @@
 """Random bits by hashing: integers alone, so that every device makes the same ones where they are needed.
 
-A block's key is drawn by name (`apet.projections.noise`); the words of its places are Murmur3's finaliser (Appleby 2011) of place + key,
-with
-another key put in between.
+A block's key is drawn by name (`apet.random_numbers`); the words of its places are Murmur3's finaliser (Appleby 2011) of place + key,
+with another key put in between.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from apet.projections.noise import bits
+from apet.random_numbers import bits
 
 
 class Keys:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from apet.subspaces import NotPerExample, Resident, Written, all_names, where
+from apet.subspaces import NotPerExample, Resident, WrittenValues, all_names, owners_by_parameter
 
 if TYPE_CHECKING:
     from apet.projections.table import Projection
@@ -32,11 +32,11 @@ class Projected:
         model.requires_grad_(False)
         self._weights = [parameters[name] for name in projection.space.names]
         self._originals = [weight.detach().clone() for weight in self._weights]
-        hanging = where(model)
-        self._slots = [hanging[id(weight)] for weight in self._weights]
+        owners = owners_by_parameter(model)
+        self._owners = [owners[id(weight)] for weight in self._weights]
         first = self._weights[0]
         self.z = nn.Parameter(torch.zeros(projection.k, dtype=torch.promote_types(first.dtype, torch.float32), device=first.device))
-        self._written = Written()
+        self._written = WrittenValues()
         self._written.note(self.z)  # z = 0 is the pretrained model, of every kind of projection
         self._hooks = [
             weight.requires_grad_(True).register_post_accumulate_grad_hook(partial(self._take, i)) for i, weight in enumerate(self._weights)
@@ -46,8 +46,8 @@ class Projected:
         """Pull the gradient of tensor i, which is whole, back to z, and free it."""
         gradient, weight.grad = weight.grad, None  # first: if memory runs out below, another attempt must not add to it
         assert gradient is not None
-        found = self.projection.pull_one(gradient.to(self.z.dtype), i, self.z.detach())
-        self.z.grad = found if self.z.grad is None else self.z.grad + found
+        pulled = self.projection.pull_one(gradient.to(self.z.dtype), i, self.z.detach())
+        self.z.grad = pulled if self.z.grad is None else self.z.grad + pulled
 
     def bind(self, z: Tensor) -> None:
         """Make the model's next forward passes functions of z (k,): part of its graph where z asks for a gradient.
@@ -58,7 +58,7 @@ class Projected:
             raise NotPerExample("a projected subspace moves tensors that all examples share")
         if not (z.requires_grad and torch.is_grad_enabled()):
             return self._write(z)
-        for i, places in enumerate(self._slots):
+        for i, places in enumerate(self._owners):
             self._hang(places, self._moved(z, i))
 
     def write(self) -> None:
@@ -68,7 +68,7 @@ class Projected:
 
     @torch.no_grad()
     def _write(self, z: Tensor) -> None:
-        for places, weight in zip(self._slots, self._weights, strict=True):
+        for places, weight in zip(self._owners, self._weights, strict=True):
             self._hang(places, weight)
         if self._written.holds(z):
             return
@@ -97,7 +97,7 @@ class Projected:
         """Restore the model bitwise: values, parameters and requires_grad flags."""
         for hook in self._hooks:
             hook.remove()
-        for places, weight, original in zip(self._slots, self._weights, self._originals, strict=True):
+        for places, weight, original in zip(self._owners, self._weights, self._originals, strict=True):
             self._hang(places, weight.copy_(original))
         for parameter, flag in self._flags:
             parameter.requires_grad_(flag)

@@ -41,7 +41,7 @@ class Rows(Protocol):
         ...
 
     def adjoint(self, w: Tensor, start: int) -> Tensor:
-        """The same rows, transposed, times w: (count,) -> (d,)."""
+        """Return the same rows, transposed, times w: (count,) -> (d,)."""
         ...
 
 
@@ -60,13 +60,13 @@ class Projection:
         return f"{self.kind} {self.seed} {self.k} {self.space.fingerprint[:16]} {VERSION}"
 
     def lift_one(self, z: Tensor, i: int) -> Tensor:
-        """The perturbation of tensor number i, in z's dtype; differentiable any number of times."""
+        """Return the perturbation of tensor number i, in z's dtype; differentiable any number of times."""
         _, shape = self.space.tensors[i]
         rows, start = self._places[i]
         return _Lift.apply(z, rows, start, int(self.space.sizes[i])).view(shape)  # pyright: ignore[reportOptionalMemberAccess]
 
     def pull_one(self, w: Tensor, i: int, z: Tensor) -> Tensor:
-        """The adjoint of `lift_one` at w, of that tensor's shape and z's dtype: (k,). What it does not depend on is z."""
+        """Return the adjoint of `lift_one` at w, of that tensor's shape and z's dtype: (k,). What it does not depend on is z."""
         rows, start = self._places[i]
         return rows.adjoint(w.reshape(-1), start)
 
@@ -75,9 +75,13 @@ class Projection:
         return {name: self.lift_one(z, i) for i, name in enumerate(self.space.names)}
 
     def pull(self, tensors: dict[str, Tensor]) -> Tensor:
-        """The adjoint of `lift`: (k,)."""
-        found = (self.pull_one(tensors[name], i, tensors[name]) for i, name in enumerate(self.space.names))
-        return torch.stack(list(found)).sum(0)
+        """Return the adjoint of `lift`: (k,)."""
+        pulled = (self.pull_one(tensors[name], i, tensors[name]) for i, name in enumerate(self.space.names))
+        return torch.stack(list(pulled)).sum(0)
+
+    def groups(self, by: str) -> tuple[Tensor, list[str]]:
+        """Return no groups: every coordinate of a projection moves all tensors, so it belongs to no layer, kind or tensor."""
+        return torch.zeros(self.k, dtype=torch.int64), []
 
     def attach(self, model: nn.Module) -> Projected:
         """Make all tensors of the space functions of one z."""
@@ -171,7 +175,7 @@ assert set(SUBSPACES) == set(SUBSPACE_NAMES)
 
 
 def project(kind: str, space: ParameterSpace, k: int, seed: int) -> Projection:
-    """The projection of this kind (see above). Raises UsageError for an unknown kind and a k that does not fit."""
+    """Return the projection of this kind (see above). Raises UsageError for an unknown kind and a k that does not fit."""
     return lookup(PROJECTIONS, kind, "subspace")(kind, space, k, seed)
 
 

@@ -21,7 +21,7 @@ def hadamard(x: Tensor) -> Tensor:
 
 
 def widen(x: Tensor, n: int) -> Tensor:
-    """The first d columns of H_n times x: (..., d) -> (..., n), for d <= n."""
+    """Return the first d columns of H_n times x: (..., d) -> (..., n), for d <= n."""
     _check(x.shape[-1], n)
     outer, x = x.shape[:-1], x.reshape(-1, x.shape[-1])
     for factor, inner in _factors(n):
@@ -34,7 +34,7 @@ def widen(x: Tensor, n: int) -> Tensor:
 
 
 def narrow(x: Tensor, d: int) -> Tensor:
-    """The first d rows of H_n times x, the adjoint of `widen`: (..., n) -> (..., d)."""
+    """Return the first d rows of H_n times x, the adjoint of `widen`: (..., n) -> (..., d)."""
     n = x.shape[-1]
     _check(d, n)
     outer, x = x.shape[:-1], x.reshape(-1, n)
@@ -48,7 +48,7 @@ def narrow(x: Tensor, d: int) -> Tensor:
 
 
 def power_of_two(least: int) -> int:
-    """The smallest power of two that is at least this."""
+    """Return the smallest power of two that is at least this."""
     return 1 << max(0, least - 1).bit_length()
 
 
@@ -63,7 +63,7 @@ def matrix(n: int, dtype: torch.dtype, device: torch.device) -> Tensor:
 
 @cache
 def _factors(n: int) -> list[tuple[int, int]]:
-    """(a factor of n, the product of those before it), as even as powers of two can be, at most SIDE."""
+    """Return (a factor of n, the product of those before it), as even as powers of two can be, at most SIDE."""
     bits = n.bit_length() - 1
     count = max(1, -(-bits // (SIDE.bit_length() - 1)))
     sizes = [1 << (bits // count + (i < bits % count)) for i in range(count)]

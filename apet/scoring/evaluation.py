@@ -1,4 +1,4 @@
-"""What a model is worth on a task: loss and metrics, each with its standard error over examples, and what needs no model."""
+"""Evaluate a model on a task: loss and metrics, each with its standard error over examples, and baselines that need no model."""
 
 from __future__ import annotations
 
@@ -12,8 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from apet.machine import in_parts
-from apet.scoring.metrics import METRICS, normalised, stderr_of_mean
-from apet.scoring.scorers import IGNORED, Item, Scorer, first_answer
+from apet.random_numbers import generator
+from apet.scoring.loss import IGNORED
+from apet.scoring.metrics import METRICS, normalised
+from apet.scoring.scorer import Item, Scorer, first_answer
+from apet.scoring.standard_errors import stderr_of_mean, stderr_of_ratio
 from apet.tasks import Example, Task
 
 RANDOM_GUESS_SEED = 20261121
@@ -29,24 +32,24 @@ class Score:
 
 @torch.no_grad()
 def evaluate(model: nn.Module, scorer: Scorer, examples: Sequence[Example], size: int = 64, decode: bool = False) -> dict[str, Score]:
-    """`loss`, and `accuracy` where the task has classes. With `decode` also what is read off the model's own greedy text:
+    """Return `loss`, and `accuracy` if the task has classes. With `decode` also scores of the model's greedy text:
     `decoded_accuracy` (the text begins with the right label word), or the task's metrics (`exact_match` and `f1`, or `rouge_l`).
 
-    The loss of a task that asks for text is a mean over pieces, with the standard error of a ratio.
+    The loss of a task that asks for text is a mean over tokens, with the standard error of a ratio.
     """
-    examples = by_length(scorer.task, examples)  # less padding, the same mean
+    examples = sorted_by_length(scorer.task, examples)  # less padding, the same mean
     if scorer.task.generates:
-        found = {"loss": _ratio(*_text_losses(model, scorer, examples, size))}
+        scores = {"loss": _ratio(*_text_losses(model, scorer, examples, size))}
     else:
         logits, labels = predictions(model, scorer, examples, size)
         losses = F.cross_entropy(logits, labels, reduction="none")
-        found = {"loss": _mean(losses.numpy()), "accuracy": _of_scores((logits.argmax(1) == labels).numpy())}
-    return found | (_decoded(model, scorer, examples, size) if decode else {})
+        scores = {"loss": _mean(losses.numpy()), "accuracy": _of_scores((logits.argmax(1) == labels).numpy())}
+    return scores | (_decoded(model, scorer, examples, size) if decode else {})
 
 
 @torch.no_grad()
 def predictions(model: nn.Module, scorer: Scorer, examples: Sequence[Example], size: int = 64) -> tuple[Tensor, Tensor]:
-    """Logits (n, C) and labels (n,) of all examples, float64, on the CPU; `size` at a time, fewer where memory runs out."""
+    """Return logits (n, C) and labels (n,) of all examples, float64, on the CPU; `size` at a time, fewer if memory runs out."""
 
     def work(items: Sequence[Item]) -> tuple[Tensor, Tensor]:
         batch = scorer.collate(items)
@@ -56,21 +59,21 @@ def predictions(model: nn.Module, scorer: Scorer, examples: Sequence[Example], s
     return torch.cat(logits), torch.cat(labels)
 
 
-def by_length(task: Task, examples: Sequence[Example]) -> list[Example]:
-    """The examples from the shortest to the longest, in characters of what the model reads."""
+def sorted_by_length(task: Task, examples: Sequence[Example]) -> list[Example]:
+    """Return the examples from the shortest to the longest, in characters of the fields that the model reads."""
     return sorted(examples, key=lambda example: sum(len(example[name]) for name in task.fields))
 
 
 def metric_names(task: Task) -> tuple[str, ...]:
-    """The task's metrics, the main one first."""
+    """Return the names of the task's metrics, the main one first."""
     return tuple(METRICS[task.metric]) if task.generates else ("accuracy",)
 
 
-def without_model(task: Task, train: Sequence[Example], heldout: Sequence[Example]) -> dict[str, Score]:
-    """What answers without a model reach on `heldout` by the task's main metric: `majority` always gives the most common answer
-    of `train`, `random_guess` any class alike (or the answer of a training example drawn at random)."""
+def model_free_scores(task: Task, train: Sequence[Example], heldout: Sequence[Example]) -> dict[str, Score]:
+    """Return the scores on `heldout` of two baselines by the task's main metric: `majority` always gives the most common answer of `train`,
+    `random_guess` any class with equal probability (or the answer of a training example drawn at random)."""
     if task.generates:
-        draws = np.random.default_rng(RANDOM_GUESS_SEED).integers(len(train), size=len(heldout))
+        draws = generator(RANDOM_GUESS_SEED).integers(len(train), size=len(heldout))
         guesses = [first_answer(train[i], task) for i in draws]
         common = Counter(first_answer(example, task) for example in train).most_common(1)[0][0]
         metric = METRICS[task.metric][task.metric]
@@ -86,14 +89,14 @@ def without_model(task: Task, train: Sequence[Example], heldout: Sequence[Exampl
     }
 
 
-def chance(baselines: dict[str, Score]) -> Score:
-    """The better of the answers that need no model."""
+def better_baseline(baselines: dict[str, Score]) -> Score:
+    """Return the better of the baselines that need no model."""
     return max(baselines.values(), key=lambda score: score.value)
 
 
 def _decoded(model: nn.Module, scorer: Scorer, examples: Sequence[Example], size: int) -> dict[str, Score]:
     task = scorer.task
-    if not scorer.writes:
+    if not scorer.writes_text:
         return {}
     texts = scorer.generate(model, examples, size)
     if task.generates:
@@ -104,7 +107,7 @@ def _decoded(model: nn.Module, scorer: Scorer, examples: Sequence[Example], size
 
 
 def _begins(text: str, word: str) -> bool:
-    """Whether the first words of `text` are `word`."""
+    """Return whether `text` begins with the words of `word`."""
     wanted = normalised(word).split()
     return normalised(text).split()[: len(wanted)] == wanted
 
@@ -115,7 +118,7 @@ def _answers(example: Example, task: Task) -> list[str]:
 
 
 def _text_losses(model: nn.Module, scorer: Scorer, examples: Sequence[Example], size: int) -> tuple[np.ndarray, np.ndarray]:
-    """(sum of the pieces' losses, number of pieces) of every example."""
+    """Return (sum of the tokens' losses, number of tokens) of every example."""
 
     def work(items: Sequence[Item]) -> tuple[np.ndarray, np.ndarray]:
         batch = scorer.collate(items)
@@ -128,10 +131,8 @@ def _text_losses(model: nn.Module, scorer: Scorer, examples: Sequence[Example], 
 
 
 def _ratio(sums: np.ndarray, weights: np.ndarray) -> Score:
-    """sum(sums) / sum(weights) and its standard error by linearisation."""
-    mean, n = sums.sum() / weights.sum(), len(sums)
-    spread = (sums - mean * weights).std(ddof=1) if n > 1 else float("nan")
-    return Score(float(mean), float(spread / (weights.mean() * n**0.5)))
+    """Return sum(sums) / sum(weights) with its standard error."""
+    return Score(float(sums.sum() / weights.sum()), stderr_of_ratio(sums, weights))
 
 
 def _mean(losses: np.ndarray) -> Score:
@@ -140,5 +141,5 @@ def _mean(losses: np.ndarray) -> Score:
 
 
 def _of_scores(scores: Sequence[float] | np.ndarray) -> Score:
-    """The mean of scores in 0..1, one an example."""
+    """Return the mean of scores in 0..1, one an example, with its standard error."""
     return Score(float(np.mean(scores)), float(stderr_of_mean(scores)))

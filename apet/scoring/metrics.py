@@ -1,4 +1,4 @@
-"""Scores of free text: exact match and F1 as for SQuAD, ROUGE-L. All in [0, 1], one number an example; and the error of their mean."""
+"""Scores of free text: exact match and F1 as for SQuAD, ROUGE-L. All in [0, 1], one number an example."""
 
 from __future__ import annotations
 
@@ -9,24 +9,8 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
-import numpy as np
-
-Z = 1.96  # of a 95 % interval, for which Agresti and Coull chose how many scores to add
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
-
-
-def stderr_of_mean(scores: Any) -> Any:
-    """The standard error (...,) of the mean of scores (..., n) in 0..1, to which Z^2 / 2 zeros and as many ones are added.
-
-    It is never 0: all right out of 6 is known less well than all right out of 600. Of right and wrong answers it is the standard error of
-    Agresti and Coull (1998, doi 10.1080/00031305.1998.10480550), sqrt(p~ (1 - p~) / n~). A few scores close to each other get a larger
-    one than their spread alone.
-    """
-    scores = np.asarray(scores, np.float64)
-    total = scores.shape[-1] + Z**2
-    mean, square = (((scores**power).sum(-1) + Z**2 / 2) / total for power in (1, 2))
-    return np.sqrt((square - mean**2) / total)
 
 
 def normalised(text: str) -> str:
@@ -40,7 +24,7 @@ def exact_match(found: str, answers: Sequence[str]) -> float:
 
 
 def f1(found: str, answers: Sequence[str]) -> float:
-    """The best harmonic mean of word precision and recall over `answers`."""
+    """Return the best harmonic mean of word precision and recall over `answers`."""
     return max(_word_f1(normalised(found).split(), normalised(answer).split()) for answer in answers)
 
 

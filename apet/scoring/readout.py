@@ -17,17 +17,17 @@ from apet.subspaces import Rows, rows_of
 
 
 def output_head(model: Any) -> nn.Linear | None:
-    """The model's output head where it is a linear layer that nothing wraps."""
+    """Return the model's output head where it is a linear layer that nothing wraps."""
     base = getattr(model, "get_base_model", lambda: model)()
     head = getattr(base, "get_output_embeddings", lambda: None)()
     return head if type(head) is nn.Linear and "forward" not in vars(head) else None
 
 
 @contextmanager
-def only(head: nn.Linear | None, rows: Rows | None, places: Callable[[Tensor], Tensor]) -> Iterator[None]:
-    """While it lasts, `head` reads `places` of its input alone and has only these rows, all of them for None.
+def restricted(head: nn.Linear | None, rows: Rows | None, select: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """While it lasts, `head` reads only the positions that `select` picks, and has only these `rows` (None: all).
 
-    `places` maps hidden states (B, T, d) to (B, T', d), so that the head's output is (B, T', C). None in place of a head does nothing.
+    `select` maps hidden states (B, T, d) to (B, T', d), so that the head's output is (B, T', C). None in place of a head does nothing.
     """
     if head is None:
         yield
@@ -35,8 +35,8 @@ def only(head: nn.Linear | None, rows: Rows | None, places: Callable[[Tensor], T
 
     def forward(input: Tensor) -> Tensor:
         if rows is None:
-            return F.linear(places(input), head.weight, head.bias)
-        return F.linear(places(input), rows_of(head.weight, rows), None if head.bias is None else rows_of(head.bias, rows))
+            return F.linear(select(input), head.weight, head.bias)
+        return F.linear(select(input), rows_of(head.weight, rows), None if head.bias is None else rows_of(head.bias, rows))
 
     head.forward = forward
     try:

@@ -1,6 +1,6 @@
 """How a tuned model is asked and how its answer is read, kept beside its weights so that its scores can be had again.
 
-Label-word logits are compared after the label words' prior is subtracted (`apet.scoring.scorers`). The prior is measured on the untuned
+Label-word logits are compared after the label words' prior is subtracted (`apet.scoring.scorer`). The prior is measured on the untuned
 model,
 so it cannot be measured again on the tuned one: it is a part of the tuned model, like its weights.
 """
@@ -16,7 +16,7 @@ from apet.errors import UsageError
 from apet.files import atomic_path
 from apet.tasks import Task
 
-FILE = "apet.json"
+VERBALISER_FILE = "apet.json"
 
 
 @dataclass(frozen=True)
@@ -35,39 +35,39 @@ class Verbaliser:
 
     @classmethod
     def of(cls, scorer: Any) -> Verbaliser:
-        """That of an `apet.scoring.scorers.Scorer`."""
+        """Return the verbaliser of a `Scorer`."""
         task, ids, prior = scorer.task, scorer.label_ids.tolist(), scorer.prior.tolist()
         return cls(task.name, task.template, tuple(task.words), tuple(ids), tuple(prior), scorer.max_length)
 
     @classmethod
     def read(cls, values: dict[str, Any]) -> Verbaliser:
-        """The one that `asdict` made of it, after JSON. Raises TypeError where fields are missing or unknown."""
+        """Return the one that `asdict` made of it, after JSON. Raises TypeError where fields are missing or unknown."""
         fields: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
         return cls(**fields)
 
     def asks(self, task: Task) -> bool:
-        """Whether `task` is asked and answered in the same words."""
+        """Return whether `task` is asked and answered in the same words."""
         return (self.task, self.template, self.label_words) == (task.name, task.template, tuple(task.words))
 
     def save(self, folder: Path) -> None:
         """Write `apet.json` into `folder`."""
-        with atomic_path(folder / FILE) as temporary:
+        with atomic_path(folder / VERBALISER_FILE) as temporary:
             temporary.write_text(json.dumps(asdict(self), indent=1), encoding="utf-8")
 
 
-def kept(folder: Path) -> Verbaliser | None:
-    """The verbaliser in a model's folder, None where there is none. Raises UsageError for a file that cannot be read."""
-    path = folder / FILE
+def saved_verbaliser(folder: Path) -> Verbaliser | None:
+    """Return the verbaliser in a model's folder, None where there is none. Raises UsageError for a file that cannot be read."""
+    path = folder / VERBALISER_FILE
     if not path.is_file():
         return None
     try:
-        found = Verbaliser.read(json.loads(path.read_text(encoding="utf-8")))
-        numbers = [float(value) for value in found.prior]
+        verbaliser = Verbaliser.read(json.loads(path.read_text(encoding="utf-8")))
+        numbers = [float(value) for value in verbaliser.prior]
     except (ValueError, TypeError, AttributeError) as error:
         raise UsageError(f"{path} does not describe label words and their prior ({error}): export the run again, or remove it") from error
-    if not len(numbers) == len(found.label_ids):
-        raise UsageError(f"{path} has {len(found.label_ids)} label words and {len(numbers)} priors: export the run again")
-    return found
+    if not len(numbers) == len(verbaliser.label_ids):
+        raise UsageError(f"{path} has {len(verbaliser.label_ids)} label words and {len(numbers)} priors: export the run again")
+    return verbaliser
 
 
 CARD = """# {name}, tuned on {task}
@@ -119,12 +119,12 @@ This is an ordinary transformers checkpoint. It answers in text, by greedy decod
 """
 
 
-def card(name: str, scorer: Any, form: str, auto: str) -> str:
-    """The README of a checkpoint of form `form` (`apet.models.loading.FORMS`, loaded by the transformers class `auto`): how to ask it."""
+def model_card(name: str, scorer: Any, form: str, auto: str) -> str:
+    """Return the README of a checkpoint of this form (`apet.models.FORMS`), which the transformers class `auto` loads: how to ask it."""
     about = {"name": name, "task": scorer.task.name, "max_length": scorer.max_length}
     if scorer.task.generates:
         return _TEXT.format(**about)
     example = dict.fromkeys(scorer.task.fields, "...")
     parts = {"slot": getattr(scorer, "slot", ""), "prefix": getattr(scorer, "prefix", [])}
-    parts |= {"before": scorer.pieces.prefix, "stem": scorer.stem}
+    parts |= {"before": scorer.tokenizer.prefix, "stem": scorer.stem}
     return CARD.format(**about, code=_HEAD.format(auto=auto, example=example) + _CODE[form].format(**parts))

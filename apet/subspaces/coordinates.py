@@ -1,152 +1,156 @@
 """Coordinates: the subspace of k single entries of the model's tensors, which is APET.
 
-z holds the displacements of the chosen entries from their pretrained values, in fp32. Attached, the values live in
-the model's own tensors (resident weights): the forward pass is the frozen model's, and after a step the k entries
-are rewritten from z, so low-precision weights do not swallow small steps.
+z holds the displacements of the chosen entries from their pretrained values, in the order of the entries' global integers. A tensor
+that is chosen as a whole needs no index: the subspace of all parameters costs no memory.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from apet.subspaces.resident import Resident
-from apet.subspaces.scope import all_names
+from apet.subspaces.attached import Attached
+from apet.subspaces.scope import kind_label, layer_label
 from apet.subspaces.space import ParameterSpace
-from apet.subspaces.written_values import Written
+
+
+class TensorEntries(NamedTuple):
+    """The chosen entries of one tensor: which part of z they are, and their positions in the flattened tensor."""
+
+    name: str
+    where: slice
+    flat: np.ndarray | None  # int64 (n,), ascending; None: the whole tensor
 
 
 class Coordinates:
     """The linear map z (k,) -> perturbation of the parameters, and its adjoint.
 
-    `index` are distinct global integers of `space`; z_j belongs to the j-th smallest, whatever their order.
+    `index` (k,) are distinct global integers of `space` in any order, None: all of them. z_j belongs to the j-th smallest.
     """
 
-    def __init__(self, space: ParameterSpace, index: np.ndarray):
-        self.space, self.index, self.k = space, np.sort(index), len(index)
-        self.by_tensor = space.locate(self.index)  # (name, slice of z, flat entries)
+    def __init__(self, space: ParameterSpace, index: np.ndarray | None = None):
+        self._set(space, dict.fromkeys(space.names) if index is None else _by_tensor(space, np.sort(index)))
+
+    @classmethod
+    def of_tensors(cls, space: ParameterSpace, flats: Mapping[str, np.ndarray | None]) -> Coordinates:
+        """Return the subspace of the positions `flats` {tensor: int64 (n,) ascending, in the flattened tensor; None: all}."""
+        coordinates = cls.__new__(cls)
+        coordinates._set(space, flats)
+        return coordinates
+
+    def _set(self, space: ParameterSpace, flats: Mapping[str, np.ndarray | None]) -> None:
+        self.space, self.by_tensor, self.k = space, list[TensorEntries](), 0
+        for name, size in zip(space.names, space.sizes, strict=True):
+            if name in flats:
+                flat = flats[name]
+                count = int(size) if flat is None else len(flat)
+                if count:
+                    self.by_tensor.append(TensorEntries(name, slice(self.k, self.k + count), None if count == size else flat))
+                    self.k += count
+
+    @property
+    def index(self) -> np.ndarray:
+        """The entries' global integers, ascending: int64 (k,), made anew at each call."""
+        return np.concatenate([self._index(part) for part in self.by_tensor] or [np.zeros(0, np.int64)])
+
+    def _index(self, part: TensorEntries) -> np.ndarray:
+        i = self.space.number[part.name]
+        return int(self.space.offsets[i]) + (np.arange(self.space.sizes[i]) if part.flat is None else part.flat)
+
+    @property
+    def digest(self) -> str:
+        """The `digest` of `index`."""
+        return digest(self._index(part) for part in self.by_tensor)
+
+    @property
+    def flats(self) -> dict[str, np.ndarray | None]:
+        """{tensor: positions in the flattened tensor (n,), ascending; None: all}."""
+        return {name: flat for name, _, flat in self.by_tensor}
+
+    def within(self, space: ParameterSpace) -> Coordinates:
+        """Return the same entries as a subspace of `space`, which holds all tensors of this one."""
+        return Coordinates.of_tensors(space, self.flats)
+
+    def union(self, others: Sequence[Coordinates]) -> Coordinates:
+        """Return the subspace of the entries of this one and `others`, of the same space."""
+        flats = self.flats
+        for other in others:
+            for name, _, flat in other.by_tensor:
+                mine = flats.get(name, np.zeros(0, np.int64))
+                flats[name] = None if mine is None or flat is None else np.union1d(mine, flat)
+        return Coordinates.of_tensors(self.space, flats)
+
+    def positions_of(self, part: Coordinates) -> slice | Tensor:
+        """Return which coordinates of z are those of `part`, a subspace of this one: a slice if it is all, else int64 (part.k,)."""
+        if part.k == self.k:
+            return slice(None)
+        inside = {name: (where.start, flat) for name, where, flat in self.by_tensor}
+        positions = [np.zeros(0, np.int64)]
+        for name, where, flat in part.by_tensor:
+            start, mine = inside[name]
+            flat = np.arange(where.stop - where.start) if flat is None else flat
+            positions.append(start + (flat if mine is None else np.searchsorted(mine, flat)))
+        return torch.as_tensor(np.concatenate(positions))
+
+    def groups(self, by: str) -> tuple[Tensor, list[str]]:
+        """Return (labels int64 (k,), names): labels[j] is the number of the group of z_j, names are in the order of first coordinates.
+
+        by: layer, kind (of tensor), tensor, or filter (row of a matrix; a vector is one filter).
+        """
+        names: dict[str, int] = {}
+        labels = torch.empty(self.k, dtype=torch.int64)
+        roles, shapes = dict(zip(self.space.names, self.space.roles, strict=True)), dict(self.space.tensors)
+        for name, where, flat in self.by_tensor:
+            if by == "filter" and len(shapes[name]) > 1:
+                size, width = where.stop - where.start, shapes[name][-1]
+                rows, members = np.unique((np.arange(size) if flat is None else flat) // width, return_inverse=True)
+                first = len(names)
+                names |= {f"{name} {row}": first + i for i, row in enumerate(rows)}
+                labels[where] = torch.as_tensor(members) + first
+            else:
+                label = {"layer": layer_label(name), "kind": kind_label(roles[name])}.get(by, name)
+                labels[where] = names.setdefault(label, len(names))
+        return labels, list(names)
+
+    def histogram(self) -> dict[str, dict[str, int]]:
+        """Return the number of entries in each layer and in each kind of tensor of the space."""
+        counts = {part.name: part.where.stop - part.where.start for part in self.by_tensor}
+        return self.space.histogram(counts)
 
     def lift(self, z: Tensor) -> dict[str, Tensor]:
         """z (k,) -> dense perturbation of each touched tensor."""
         shapes = dict(self.space.tensors)
         lifted = {}
         for name, where, flat in self.by_tensor:
-            zeros = torch.zeros(shapes[name], dtype=z.dtype, device=z.device).flatten()
-            lifted[name] = zeros.index_copy(0, torch.as_tensor(flat, device=z.device), z[where]).view(shapes[name])
+            if flat is None:
+                lifted[name] = z[where].clone().view(shapes[name])
+            else:
+                zeros = torch.zeros(shapes[name], dtype=z.dtype, device=z.device).flatten()
+                lifted[name] = zeros.index_copy(0, torch.as_tensor(flat, device=z.device), z[where]).view(shapes[name])
         return lifted
 
     def pull(self, tensors: dict[str, Tensor]) -> Tensor:
-        """The adjoint of `lift`: entries of `tensors` (by name) at the chosen places, as one vector (k,)."""
-        return torch.cat([tensors[name].flatten()[torch.as_tensor(flat)] for name, _, flat in self.by_tensor])
+        """Return the adjoint of `lift`: the chosen entries of `tensors` (by name), as one vector (k,)."""
+        flattened = ((tensors[name].flatten(), flat) for name, _, flat in self.by_tensor)
+        return torch.cat([values if flat is None else values[torch.as_tensor(flat)] for values, flat in flattened])
 
     def attach(self, model: nn.Module, kernel: str | None = None) -> Attached:
-        """Freeze `model` and make the k entries tunable; `kernel` overrides the choice by size (see `apet.subspaces.kernels`)."""
+        """Freeze `model` and make the k entries tunable; `kernel` overrides the choice by size (see `apet.subspaces.sparsity_pattern`)."""
         return Attached(model, self.by_tensor, self.k, kernel)
 
 
-@dataclass(frozen=True)
-class _Part:
-    """A touched tensor: its weight and what stands for it, where it hangs (several places when tied), what it held."""
-
-    weight: nn.Parameter
-    resident: Resident
-    slots: list[tuple[nn.Module, str]]
-    original: Tensor  # (n,)
-
-    @torch.no_grad()
-    def write(self, change: Tensor) -> None:
-        """Rewrite the entries as original + change, (n,); in one pass if the whole tensor is tuned."""
-        values, weight = self.original.to(change.dtype), self.weight
-        if len(values) == weight.numel() and change.dtype == weight.dtype and weight.is_contiguous():
-            torch.add(values, change, out=weight.view(-1))
-        else:
-            weight.put_(self.resident.entries.flat, (values + change).to(weight.dtype))
+def _by_tensor(space: ParameterSpace, index: np.ndarray) -> dict[str, np.ndarray | None]:
+    return {name: flat for name, _, flat in space.locate(index)}
 
 
-class Attached:
-    """A model whose k entries are a function of z. `z` (k,) fp32 is the trainable; after changing it call `write`.
-
-    Used in a `with` statement, it is detached at the end.
-    """
-
-    def __init__(self, model: nn.Module, located: list[tuple[str, slice, np.ndarray]], k: int, kernel: str | None):
-        parameters = all_names(model)
-        if any(isinstance(p, Resident) for p in parameters.values()):
-            raise RuntimeError("coordinates are attached to this model already: detach them first")
-        self._flags = [(p, p.requires_grad) for p in model.parameters()]
-        model.requires_grad_(False)
-        slots = where(model)
-        self._parts = [self._part(i, parameters[name], flat, slots, kernel) for i, (name, _, flat) in enumerate(located)]
-        self._sizes = [part.resident.entries.k for part in self._parts]
-        first = self._parts[0].weight
-        self.z = nn.Parameter(torch.zeros(k, dtype=torch.promote_types(first.dtype, torch.float32), device=first.device))
-        for part in self._parts:
-            for module, name in part.slots:
-                module._parameters[name] = part.resident  # pyright: ignore[reportArgumentType] (nn.Module asks for no more)
-        self._written = Written()
-        self.write()
-
-    def _part(self, i: int, weight: nn.Parameter, flat: np.ndarray, slots: _Slots, kernel: str | None) -> _Part:
-        resident = Resident.of(weight, torch.as_tensor(flat), lambda: self._bound[i], kernel)
-        return _Part(weight, resident, slots[id(weight)], weight.detach().take(resident.entries.flat))
-
-    def bind(self, z: Tensor) -> None:
-        """Make the model's next forward passes functions of z: (k,), or (B, k) with equal rows, one an example.
-
-        Tensors that hold these values already are left alone, so that a graph kept for several products stays valid.
-        """
-        self._bind(z)
-        values = (z[0] if z.dim() == 2 else z).detach()
-        if not self._written.holds(values):
-            self._write(values)
-
-    def write(self) -> None:
-        """Rewrite the k entries as pretrained value + z."""
-        self._bind(self.z)
-        self._write(self.z.detach())
-
-    def _bind(self, z: Tensor) -> None:
-        with torch.enable_grad():
-            self._bound = z.split(self._sizes, dim=-1)  # once for all tensors: a slice's gradient is as long as z
-
-    def _write(self, values: Tensor) -> None:
-        self._written.forget()  # until all are written
-        for part, change in zip(self._parts, values.split(self._sizes), strict=True):
-            part.write(change)
-        self._written.note(values)
-
-    def __enter__(self) -> Attached:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.detach()
-
-    def detach(self) -> None:
-        """Restore the model bitwise: values, parameters and requires_grad flags."""
-        for part in self._parts:
-            _restore(part)
-            for module, name in part.slots:
-                module._parameters[name] = part.weight
-        for parameter, flag in self._flags:
-            parameter.requires_grad_(flag)
-
-
-@torch.no_grad()
-def _restore(part: _Part) -> None:
-    part.weight.put_(part.resident.entries.flat, part.original)
-
-
-_Slots = dict[int, list[tuple[nn.Module, str]]]
-
-
-def where(model: nn.Module) -> _Slots:
-    """Where each parameter hangs in the model, by identity."""
-    found: _Slots = defaultdict(list)
-    for module in model.modules():
-        for name, parameter in module._parameters.items():
-            found[id(parameter)].append((module, name))
-    return found
+def digest(parts: Iterable[np.ndarray]) -> str:
+    """Return the sha256 of ascending positions int64, given in parts: it tells whether a rule still gives the entries that were tuned."""
+    whole = hashlib.sha256()
+    for index in parts:
+        whole.update(np.ascontiguousarray(index, dtype="<i8").tobytes())
+    return whole.hexdigest()

@@ -15,30 +15,30 @@ from apet.subspaces.scope import all_names, only_trainable
 from apet.subspaces.space import ParameterSpace
 from apet.tasks import Example
 
-KINDS = SCORE_NAMES
+SCORED_ORDERS = SCORE_NAMES
 
 
-def scores(kind: str, model: nn.Module, space: ParameterSpace, scorer: Scorer, examples: Sequence[Example]) -> Scores:
-    """A score of every entry in `space`, by tensor, fp32; the model is left as it was. Raises UsageError for another kind.
+def score_entries(kind: str, model: nn.Module, space: ParameterSpace, scorer: Scorer, examples: Sequence[Example]) -> Scores:
+    """Return a score of every entry in `space`, by tensor, fp32; the model is left as it was. Raises UsageError for another kind.
 
     magnitude: |w|; gradient: |g| of the mean loss; fisher: the diagonal of the empirical Fisher matrix, the mean over
     examples of the squared gradient of each one's loss.
     """
-    lookup(dict.fromkeys(KINDS), kind, "score")
+    lookup(dict.fromkeys(SCORED_ORDERS), kind, "score")
     parameters = all_names(model)
     tensors = [parameters[name] for name in space.names]
     if kind == "magnitude":
-        found = [p.detach().abs().float() for p in tensors]
+        by_tensor = [p.detach().abs().float() for p in tensors]
     elif kind == "gradient":
-        found = [total.abs() / len(examples) for total in _sum(_gradients(model, tensors, scorer, examples, 32))]
+        by_tensor = [total.abs() / len(examples) for total in _sum(_gradients(model, tensors, scorer, examples, 32))]
     else:
-        squares = ([g.square() for g in each] for each in _gradients(model, tensors, scorer, examples, 1))
-        found = [total / len(examples) for total in _sum(squares)]
-    return {name: values.cpu().numpy() for name, values in zip(space.names, found, strict=True)}
+        squares = ([g.square() for g in gradients] for gradients in _gradients(model, tensors, scorer, examples, 1))
+        by_tensor = [total / len(examples) for total in _sum(squares)]
+    return {name: values.cpu().numpy() for name, values in zip(space.names, by_tensor, strict=True)}
 
 
 def _gradients(model: nn.Module, tensors: list, scorer: Scorer, examples: Sequence[Example], size: int) -> Iterator[list[Tensor]]:
-    """Of the summed loss of each batch of `size`."""
+    """Yield the gradients of the summed loss of each batch of `size`."""
     with only_trainable(model, tensors):
         for batch in scorer.batches(examples, size):
             loss_sum, _ = cross_entropy(scorer.logits(model, batch), batch)
@@ -46,8 +46,8 @@ def _gradients(model: nn.Module, tensors: list, scorer: Scorer, examples: Sequen
             yield [g.float() for g in gradients]
 
 
-def _sum(each: Iterator[list[Tensor]]) -> list[Tensor]:
+def _sum(parts: Iterator[list[Tensor]]) -> list[Tensor]:
     totals: list[Tensor] = []
-    for tensors in each:
+    for tensors in parts:
         totals = [a + b for a, b in zip(totals, tensors, strict=True)] if totals else tensors
     return totals

@@ -20,6 +20,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from apet.errors import UsageError, lookup
+from apet.random_numbers import generator
+from apet.subspaces.coordinates import Coordinates
 from apet.subspaces.placement_names import ORDER_NAMES, SCORE_NAMES, UNIT_NAMES
 from apet.subspaces.scope import kind_label, layer_label
 from apet.subspaces.space import ParameterSpace
@@ -33,32 +35,33 @@ Scores = dict[str, np.ndarray]  # a score of every entry, by tensor
 
 @dataclass(frozen=True)
 class Placement:
-    """The chosen entries: ascending global integers `index` (k,), for a `requested` k that whole units may not fill."""
+    """The chosen entries, for a `requested` k that whole units may not fill."""
 
-    index: np.ndarray
+    coordinates: Coordinates
     requested: int
     unit: str
     order: str
 
     @property
     def k(self) -> int:
-        return len(self.index)
+        return self.coordinates.k
+
+    @property
+    def index(self) -> np.ndarray:
+        """The entries' global integers, ascending: int64 (k,), made anew at each call."""
+        return self.coordinates.index
 
     @property
     def digest(self) -> str:
-        return digest(self.index)
-
-
-def digest(index: np.ndarray) -> str:
-    """sha256 of positions (k,) as little-endian int64: what tells whether a law still names the entries that were tuned."""
-    return hashlib.sha256(np.ascontiguousarray(index, dtype="<i8").tobytes()).hexdigest()
+        """sha256 of `index`."""
+        return self.coordinates.digest
 
 
 def place(
     space: ParameterSpace, k: int, seed: int, unit: str = "entry", order: str = "random", scores: Scores | None = None,
     version: int = VERSION,
 ) -> Placement:  # fmt: skip
-    """The first units of `space` in `order` that fit into k entries.
+    """Return the first units of `space` in `order` that fit into k entries.
 
     unit: entry, row, column, block (16 x 16), tensor, of the tensor as it is stored (GPT-2 stores its matrices transposed).
     order: random; layer or kind (random, with the layers or the kinds of tensors taking turns); score (the highest sum of
@@ -72,11 +75,13 @@ def place(
     units = _Units(space, lookup(UNITS, unit, "unit"), version)
     if order == "score":
         _check_scores(space, scores)
+    if k == space.size:  # all units fit, in any order
+        return Placement(Coordinates(space), k, unit, order)
     ranked = rank(units, k, seed, scores)
-    index = np.sort(_fill(units, ranked, k, skip=order == "reference"))
+    index = _fill(units, ranked, k, skip=order == "reference")
     if not len(index):
         raise UsageError(f"k = {k} does not hold a single {unit}: the first in this order has {int(units.sizes(ranked[:1])[0])} entries")
-    return Placement(index, k, unit, order)
+    return Placement(Coordinates(space, index), k, unit, order)
 
 
 def _check_scores(space: ParameterSpace, scores: Scores | None) -> None:
@@ -84,15 +89,15 @@ def _check_scores(space: ParameterSpace, scores: Scores | None) -> None:
         raise UsageError("the order by score needs scores")
     for name, shape in space.tensors:
         if name not in scores or tuple(scores[name].shape) != shape:
-            there = f"are {tuple(scores[name].shape)}" if name in scores else "are missing"
-            raise UsageError(f"the scores of {name} {there}, not {shape}")
+            problem = f"are {tuple(scores[name].shape)}" if name in scores else "are missing"
+            raise UsageError(f"the scores of {name} {problem}, not {shape}")
         bad = int((~np.isfinite(scores[name])).sum())
         if bad:
             raise UsageError(f"{bad} scores of {name} are NaN or infinite: is the model's loss finite?")
 
 
 def random_entries(size: int, k: int, seed: int, version: int = VERSION) -> np.ndarray:
-    """The first k of a permutation of range(size) named by `seed`: int64 (k,), distinct, nested in k."""
+    """Return the first k of a permutation of range(size) named by `seed`: int64 (k,), distinct, nested in k."""
     if not 1 <= k <= size:
         raise UsageError(f"k = {k} is outside 1..{size}, the number of parameters in scope")
     if seed < 0:
@@ -108,20 +113,20 @@ def random_entries(size: int, k: int, seed: int, version: int = VERSION) -> np.n
 
 
 def _keys(seed: int) -> np.ndarray:
-    """A key for every round: the first 8 bytes, little-endian, of the sha256 of "placement {seed} {round}"."""
+    """Return a key for every round: the first 8 bytes, little-endian, of the sha256 of "placement {seed} {round}"."""
     hashes = (hashlib.sha256(f"placement {seed} {number}".encode()).digest() for number in range(ROUNDS))
-    return np.array([int.from_bytes(each[:8], "little") for each in hashes], dtype=np.uint64)
+    return np.array([int.from_bytes(hash_bytes[:8], "little") for hash_bytes in hashes], dtype=np.uint64)
 
 
 def _first_keys(seed: int) -> np.ndarray:
-    return np.random.default_rng([seed, 0x504C4143]).integers(0, 2**63, ROUNDS, dtype=np.uint64)
+    return generator(seed, "PLAC").integers(0, 2**63, ROUNDS, dtype=np.uint64)
 
 
 KEYS: dict[int, Callable[[int], np.ndarray]] = {1: _first_keys, 2: _keys}
 
 
 def _permute(values: np.ndarray, half: int, keys: np.ndarray) -> np.ndarray:
-    """A bijection of [0, 2^(2 half)): Feistel rounds over (left, right) halves."""
+    """Return a bijection of [0, 2^(2 half)): Feistel rounds over (left, right) halves."""
     mask = np.uint64((1 << half) - 1)
     left, right = values >> np.uint64(half), values & mask
     for key in keys:
@@ -130,7 +135,7 @@ def _permute(values: np.ndarray, half: int, keys: np.ndarray) -> np.ndarray:
 
 
 def _mix(x: np.ndarray) -> np.ndarray:
-    """The finaliser of splitmix64 (Steele, Lea and Flood 2014): every input bit reaches every output bit."""
+    """Return the finaliser of splitmix64 (Steele, Lea and Flood 2014): every input bit reaches every output bit."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return x ^ (x >> np.uint64(31))
@@ -175,7 +180,7 @@ class _Units:
         return height * np.minimum(b[tensor], n[tensor] - column * b[tensor])
 
     def entries(self, number: int) -> np.ndarray:
-        """The unit's entries as global integers, ascending."""
+        """Return the unit's entries as global integers, ascending."""
         i = int(np.searchsorted(self.offsets, number, side="right")) - 1
         row, column = divmod(number - int(self.offsets[i]), self.grids[i][1])
         (m, n), (a, b) = self.matrices[i], self.tiles[i]
@@ -228,13 +233,13 @@ def _taking_turns(label: Callable[[ParameterSpace, int], str]) -> Callable[..., 
         offsets = [np.concatenate([[0], np.cumsum(units.counts[groups[name]])]) for name in shuffled]
         sizes = np.array([each[-1] for each in offsets])
         turns = _turns(sizes, _at_most(units, k))
-        found, order = [], []
+        chosen, order = [], []
         for number, (name, bounds) in enumerate(zip(shuffled, offsets, strict=True)):
             inside = random_entries(int(bounds[-1]), min(turns, int(bounds[-1])), seed * len(groups) + number, units.version)
             which = np.searchsorted(bounds, inside, side="right") - 1
-            found.append(units.offsets[np.array(groups[name])[which]] + inside - bounds[which])
+            chosen.append(units.offsets[np.array(groups[name])[which]] + inside - bounds[which])
             order.append(np.arange(len(inside)))
-        return np.concatenate(found)[np.argsort(np.concatenate(order), kind="stable")]
+        return np.concatenate(chosen)[np.argsort(np.concatenate(order), kind="stable")]
 
     return rank
 
@@ -259,7 +264,7 @@ def _by_score(units: _Units, k: int, seed: int, scores: Scores | None) -> np.nda
 
 
 def _reference(units: _Units, k: int, seed: int, scores: Scores | None) -> np.ndarray:
-    """The paper's code seeds Python's shuffle with k times the seed, so its sets are not nested."""
+    """Return the paper's code seeds Python's shuffle with k times the seed, so its sets are not nested."""
     order = list(range(units.total))
     random.Random(k * seed).shuffle(order)
     return np.array(order, dtype=np.int64)

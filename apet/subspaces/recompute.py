@@ -1,9 +1,9 @@
-"""Inputs of tuned layers that are computed again in the backward pass instead of being kept for it.
+"""Recompute inputs of tuned layers in the backward pass instead of saving them for it.
 
-The gradient of tuned entries needs the inputs of their layer, which a frozen model does not keep. Most of them follow
-in one cheap step from what autograd keeps anyway: a norm's output from the norm's input, the output of attention from
-its weights and values. How x was made is read off its graph, so nothing is assumed about modules, and an operation in
-place is seen. Whatever is not recognised is kept as usual.
+The gradient of tuned entries needs the inputs of their layer, which a frozen model does not save. Most inputs follow in one cheap step
+from tensors that autograd saves anyway: a norm's output from the norm's input, the output of attention from its weights and values. The
+recipe of x is read off its graph, so nothing is assumed about modules, and an in-place operation is noticed. An input without a known
+recipe is saved as usual.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from torch import Tensor
 Make = Callable[[], Tensor]
 
 
-class Again:
-    """How to make a tensor again. The result lives from the first of its uses in a backward pass to the last."""
+class RecomputeRecipe:
+    """How to recompute a tensor. The result lives from its first use in a backward pass to its last."""
 
     def __init__(self, node: Any, make: Make):
         self.node, self.make = node, make
@@ -36,41 +36,41 @@ class Again:
         return value
 
 
-def instead_of(x: Tensor) -> AbstractContextManager[Any]:
-    """While it lasts, autograd keeps the recipe of x where it would keep x, if there is one."""
-    again = None if _hooked() else _again(x)
-    if again is None:
+def recompute_instead_of_saving(x: Tensor) -> AbstractContextManager[Any]:
+    """While it lasts, autograd saves the recipe of x in place of x, if x has one."""
+    recipe = None if _hooked() else _recipe_of(x)
+    if recipe is None:
         return nullcontext()
     place, shape = x.data_ptr(), x.shape  # a hook that held x would keep it
 
-    def pack(saved: Tensor) -> Tensor | Again:
+    def pack(saved: Tensor) -> Tensor | RecomputeRecipe:
         if saved.data_ptr() != place or saved.shape != shape:
             return saved
-        again.uses += 1
-        return again
+        recipe.uses += 1
+        return recipe
 
-    return torch.autograd.graph.saved_tensors_hooks(pack, lambda kept: kept.value() if isinstance(kept, Again) else kept)
+    return torch.autograd.graph.saved_tensors_hooks(pack, lambda saved: saved.value() if isinstance(saved, RecomputeRecipe) else saved)
 
 
 def _hooked() -> bool:
-    """Whether someone else decides what is kept (gradient checkpointing): recipes would undo that."""
+    """Return whether other hooks decide what is saved (gradient checkpointing): recipes would undo that."""
     return torch._C._autograd._top_saved_tensors_default_hooks(False) is not None  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def _again(x: Tensor) -> Again | None:
-    """One recipe for all layers that read x."""
-    known: Again | None = getattr(x, "_again", None)
-    if known is not None and known.node is x.grad_fn:
-        return known
+def _recipe_of(x: Tensor) -> RecomputeRecipe | None:
+    """Return the recipe of x, one for all layers that read x."""
+    recipe: RecomputeRecipe | None = getattr(x, "_recipe", None)
+    if recipe is not None and recipe.node is x.grad_fn:
+        return recipe
     make = _recipe(x.grad_fn, tuple(x.shape))
     if make is None:
         return None
-    x._again = Again(x.grad_fn, make)  # type: ignore[attr-defined]
-    return x._again  # type: ignore[attr-defined]
+    x._recipe = RecomputeRecipe(x.grad_fn, make)  # type: ignore[attr-defined]
+    return x._recipe  # type: ignore[attr-defined]
 
 
 def _recipe(node: Any, shape: tuple[int, ...]) -> Make | None:
-    """How to make the output of `node`, of this shape, from what the graph keeps; None where it does not say."""
+    """Return how to make the output of `node`, of this shape, from what the graph saves; None if it cannot be made."""
     if node is None or node.name() not in RECIPES:
         return None
     return RECIPES[node.name()](node, shape)
@@ -87,8 +87,8 @@ def _layer_norm(node: Any, shape: tuple[int, ...]) -> Make:
 
 def _mul(node: Any, shape: tuple[int, ...]) -> Make | None:
     """RMSNorm's steps: hidden times its inverse size, then times the weight. A factor that is not kept is made first."""
-    kept = node._saved_self, node._saved_other
-    missing = [i for i, factor in enumerate(kept) if factor is None]
+    factors = node._saved_self, node._saved_other
+    missing = [i for i, factor in enumerate(factors) if factor is None]
     if not missing:
         return lambda: node._saved_self * node._saved_other
     inner = _recipe(node.next_functions[missing[0]][0], shape) if len(missing) == 1 else None

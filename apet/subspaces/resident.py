@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 
-from apet.subspaces.kernels import Entries, NotPerExample, product, scale
+from apet.subspaces.kernels import NotPerExample, product, scale
+from apet.subspaces.sparsity_pattern import FullPattern, Pattern, SparsityPattern
 
 
 class Resident(torch.Tensor):
@@ -25,18 +26,18 @@ class Resident(torch.Tensor):
     A deep copy is an ordinary parameter that holds the values of the moment.
     """
 
-    entries: Entries  # the weight as a matrix, a vector as one row
+    pattern: Pattern  # of the weight as a matrix, a vector as one row
     tuned: Callable[[], Tensor]
-    places: Tensor  # (n,), ascending, of the flattened weight, on the host
-    _chosen: tuple[tuple[int, ...], Tensor, Entries | None] | None = None  # see `_within`
+    flat: Tensor | None  # (n,), ascending, of the flattened weight, on the host; None: all
+    _chosen: tuple[tuple[int, ...], Tensor, Pattern | None] | None = None  # see `_within`
 
     @staticmethod
-    def of(weight: Tensor, flat: Tensor, values: Callable[[], Tensor], kernel: str | None = None) -> Resident:
-        """`flat` (n,) are the ascending places of the flattened weight, on the host."""
+    def of(weight: Tensor, flat: Tensor | None, values: Callable[[], Tensor], kernel: str | None = None) -> Resident:
+        """Return what stands for `weight`: `flat` (n,) are ascending positions of the flattened weight, on the host; None: all of them."""
         self = weight.detach().as_subclass(Resident)
-        self._is_param, self.places = True, flat  # nn.Module keeps it among its parameters
+        self._is_param, self.flat = True, flat  # nn.Module keeps it among its parameters
         columns = weight.shape[-1] if weight.dim() else 1
-        self.tuned, self.entries = values, Entries.at((weight.numel() // columns, columns), flat, kernel, weight.device)
+        self.tuned, self.pattern = values, _pattern((weight.numel() // columns, columns), flat, kernel, weight.device)
         return self
 
     def __deepcopy__(self, memo: dict) -> torch.nn.Parameter:
@@ -56,6 +57,10 @@ class Resident(torch.Tensor):
             return func(*args, **kwargs)
 
 
+def _pattern(shape: tuple[int, int], flat: Tensor | None, kernel: str | None, device: torch.device) -> Pattern:
+    return FullPattern(shape, kernel, device) if flat is None else SparsityPattern.at(shape, flat, kernel, device)
+
+
 @dataclass(frozen=True)
 class Rows:
     """Distinct rows of a matrix, on the host and as an index (C,) on the matrix's device."""
@@ -68,31 +73,41 @@ def rows_of(weight: Tensor, rows: Rows) -> Tensor:
     """Return the chosen rows of a matrix, or elements of a vector. Rows of a resident weight keep their tuned entries."""
     if not isinstance(weight, Resident):
         return weight[rows.index]
-    which, entries = _within(weight, rows)
+    which, pattern = _within(weight, rows)
     chosen = plain(weight)[rows.index]
-    if entries is not None:
+    if pattern is not None:
         chosen = chosen.as_subclass(Resident)
-        chosen.tuned, chosen.entries = lambda: weight.tuned()[..., which], entries
+        chosen.tuned, chosen.pattern = lambda: weight.tuned()[..., which], pattern
     return chosen
 
 
-def _within(weight: Resident, rows: Rows) -> tuple[Tensor, Entries | None]:
-    """(which of the tuned entries lie in these rows, the same as entries of the chosen rows, None if there are none); kept."""
+def _within(weight: Resident, rows: Rows) -> tuple[Tensor, Pattern | None]:
+    """Return (which of the tuned entries lie in these rows, their pattern in the chosen rows, None if there are none); kept."""
     if weight._chosen is None or weight._chosen[0] != rows.ids:
         width = 1 if weight.dim() == 1 else weight.shape[1]
-        place = torch.full((len(weight),), -1)
-        place[list(rows.ids)] = torch.arange(len(rows.ids))
-        at = place[weight.places // width]
-        inside = torch.nonzero(at >= 0).squeeze(1)
-        flat, order = (at[inside] * width + weight.places[inside] % width).sort()
         shape = (1, len(rows.ids)) if weight.dim() == 1 else (len(rows.ids), width)
-        entries = Entries.at(shape, flat, None, weight.device) if len(flat) else None
-        weight._chosen = rows.ids, inside[order].to(weight.device), entries
+        if weight.flat is None:
+            which = (torch.tensor(rows.ids)[:, None] * width + torch.arange(width)).flatten()
+            pattern = _pattern(shape, None, None, weight.device)
+        else:
+            which, flat = _entries_of_rows(weight.flat, rows.ids, len(weight), width)
+            pattern = _pattern(shape, flat, None, weight.device) if len(flat) else None
+        weight._chosen = rows.ids, which.to(weight.device), pattern
     return weight._chosen[1:]
 
 
+def _entries_of_rows(flat: Tensor, ids: tuple[int, ...], count: int, width: int) -> tuple[Tensor, Tensor]:
+    """Return (which entries `flat` of a matrix (count, width) lie in the rows `ids`, their ascending positions in those rows alone)."""
+    position = torch.full((count,), -1)
+    position[list(ids)] = torch.arange(len(ids))
+    row = position[flat // width]
+    inside = torch.nonzero(row >= 0).squeeze(1)
+    within, order = (row[inside] * width + flat[inside] % width).sort()
+    return inside[order], within
+
+
 def plain(value: Any) -> Any:
-    """The weight as an ordinary tensor of the same storage."""
+    """Return the weight as an ordinary tensor of the same storage."""
     if not isinstance(value, Resident):
         return value
     with torch._C.DisableTorchFunctionSubclass():
@@ -100,13 +115,13 @@ def plain(value: Any) -> Any:
 
 
 def differentiable(value: Any) -> Any:
-    """A resident weight as an ordinary tensor that depends on its tuned values; other arguments as they are."""
+    """Return a resident weight as an ordinary tensor that depends on its tuned values; other arguments as they are."""
     if not isinstance(value, Resident):
         return type(value)(differentiable(each) for each in value) if type(value) in (list, tuple) else value
     z = value.tuned()
     if z.dim() == 2:
         raise NotPerExample("the tensor is not used example by example")
-    return _Dense.apply(z, plain(value), value.entries)
+    return _Dense.apply(z, plain(value), value.pattern)
 
 
 def _anyhow(func: Any, *args: Any, **kwargs: Any) -> Any:
@@ -119,13 +134,13 @@ class _Dense(Function):
     """The whole tensor as a function of its tuned values: the identity, with the gather as its adjoint."""
 
     @staticmethod
-    def forward(ctx: Any, z: Tensor, weight: Tensor, entries: Entries) -> Tensor:
-        ctx.entries, ctx.dtype = entries, z.dtype
+    def forward(ctx: Any, z: Tensor, weight: Tensor, pattern: Pattern) -> Tensor:
+        ctx.pattern, ctx.dtype = pattern, z.dtype
         return weight.view_as(weight)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        return grads[0].reshape(-1).index_select(0, ctx.entries.flat).to(ctx.dtype), None, None
+        return ctx.pattern.take(grads[0]).to(ctx.dtype), None, None
 
 
 def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -134,7 +149,7 @@ def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor
         return F.linear(x, weight) + _beside(bias, x)
     if not isinstance(weight, Resident) or weight.dim() != 2:
         return _anyhow(F.linear, x, weight, bias)
-    return product(*_autocast(x, plain(weight), differentiable(bias)), weight.tuned(), weight.entries)
+    return product(*_autocast(x, plain(weight), differentiable(bias)), weight.tuned(), weight.pattern)
 
 
 def _conv1d(input: Tensor, mat1: Tensor, mat2: Tensor, **kwargs: Any) -> Tensor:
@@ -143,8 +158,8 @@ def _conv1d(input: Tensor, mat1: Tensor, mat2: Tensor, **kwargs: Any) -> Tensor:
     if not isinstance(weight, Resident) or bias.dim() != 1 or kwargs:
         return _anyhow(torch.addmm, bias, x, weight, **kwargs)
     if isinstance(bias, Resident) and bias.tuned().dim() == 2:
-        return product(x, plain(weight).t(), None, weight.tuned(), weight.entries.transposed) + _beside(bias, x)
-    return product(*_autocast(x, plain(weight).t(), differentiable(bias)), weight.tuned(), weight.entries.transposed)
+        return product(x, plain(weight).t(), None, weight.tuned(), weight.pattern.transposed) + _beside(bias, x)
+    return product(*_autocast(x, plain(weight).t(), differentiable(bias)), weight.tuned(), weight.pattern.transposed)
 
 
 def _autocast(x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -166,34 +181,36 @@ def _embedding(
         return _anyhow(F.embedding, input, weight, padding_idx, None, norm_type, scale_grad_by_freq)
     if weight.tuned().dim() == 2:
         raise NotPerExample("an embedding is looked up for all examples at once")
-    return _Lookup.apply(weight.tuned(), plain(weight), input, padding_idx, weight.entries)
+    return _Lookup.apply(weight.tuned(), plain(weight), input, padding_idx, weight.pattern)
 
 
 class _Lookup(Function):
     """Rows of a table; the gradient is summed over the tokens that are there, not over the whole table."""
 
     @staticmethod
-    def forward(ctx: Any, z: Tensor, weight: Tensor, ids: Tensor, padding: int | None, entries: Entries) -> Tensor:
-        ctx.ids, ctx.padding, ctx.entries, ctx.dtype = ids, padding, entries, z.dtype
+    def forward(ctx: Any, z: Tensor, weight: Tensor, ids: Tensor, padding: int | None, pattern: Pattern) -> Tensor:
+        ctx.ids, ctx.padding, ctx.pattern, ctx.dtype = ids, padding, pattern, z.dtype
         return F.embedding(ids, weight)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         g, ids = grads[0].reshape(-1, grads[0].shape[-1]), ctx.ids.reshape(-1)
-        count, entries = len(ids), ctx.entries
+        count, pattern = len(ids), ctx.pattern
         # The row of the sums that each row of the table is summed in: that of a token which reads it, else one that stays zero.
-        place = torch.full((entries.shape[0],), count, device=g.device).index_put_((ids,), torch.arange(count, device=g.device))
+        place = torch.full((pattern.shape[0],), count, device=g.device).index_put_((ids,), torch.arange(count, device=g.device))
         sums = torch.zeros(count + 1, g.shape[1], dtype=ctx.dtype, device=g.device).index_add(0, place[ids], g.to(ctx.dtype))
         if ctx.padding is not None:  # as in torch, its row has no gradient
             place[ctx.padding] = count
-        return sums[place[entries.rows], entries.cols], None, None, None, None
+        if isinstance(pattern, FullPattern):
+            return sums[place].flatten(), None, None, None, None
+        return sums[place[pattern.rows], pattern.cols], None, None, None, None
 
 
 def _times(input: Any, other: Any) -> Tensor:
-    """A product with a vector of scales: RMSNorm's weight."""
+    """Return a product with a vector of scales: RMSNorm's weight."""
     weight, x = (input, other) if isinstance(input, Resident) else (other, input)
     if weight.dim() == 1 and type(x) is Tensor and x.dim() > 1 and x.shape[-1] == len(weight) and x.dtype == weight.dtype:
-        return scale(x, plain(weight), weight.tuned(), weight.entries.cols)
+        return scale(x, plain(weight), weight.tuned(), weight.pattern.cols)
     return _anyhow(torch.mul, input, other)
 
 
@@ -211,7 +228,7 @@ def _beside(vector: Resident, x: Tensor) -> Tensor:
     if len(x) != len(z):
         raise NotPerExample(f"the tensor meets {len(x)} rows, not {len(z)} examples")
     base = plain(vector).expand(len(z), -1)
-    moved = base.index_add(1, vector.entries.cols, (z - z.detach()).to(base.dtype))
+    moved = base.index_add(1, vector.pattern.cols, (z - z.detach()).to(base.dtype))
     return moved.view(len(z), *[1] * (x.dim() - 2), -1)
 
 

@@ -40,7 +40,7 @@ ROLES = (*_BY_NAME, "embeddings", "token-tables", "head", "weights", "biases", "
 
 
 def all_names(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Every parameter by each of its names; a tied one has several."""
+    """Return every parameter by each of its names; a tied one has several."""
     return dict(model.named_parameters(remove_duplicate=False))
 
 
@@ -63,19 +63,19 @@ def tensor_roles(model: nn.Module) -> dict[str, frozenset[str]]:
     names: dict[int, str] = {}
     for name, p in all_names(model).items():
         names[id(p)] = min(names.get(id(p), name), name, key=lambda each: (len(each), each))
-    found: dict[str, set[str]] = {name: {"all"} for name in names.values()}
+    roles_by_name: dict[str, set[str]] = {name: {"all"} for name in names.values()}
     tables = {side: _parameters(getattr(model, f"get_{side}_embeddings", lambda: None)()) for side in ("input", "output")}
     for path, module in model.named_modules():
         for leaf, parameter in module._parameters.items():
             if parameter is None:
                 continue
-            roles = found[names[id(parameter)]]
+            roles = roles_by_name[names[id(parameter)]]
             roles |= _by_class(module, leaf)
             parts = {role for role, pattern in _BY_NAME.items() if pattern.search(f"{path}.{leaf}".lower())}
             roles |= parts - {"attention", "feed-forward"} if "norms" in roles else parts
             roles |= {"token-tables"} if id(parameter) in tables["input"] | tables["output"] else set()
             roles |= {"head"} if id(parameter) in tables["output"] or _HEADS.match(path) else set()
-    return {name: frozenset(roles) for name, roles in found.items()}
+    return {name: frozenset(roles) for name, roles in roles_by_name.items()}
 
 
 def _parameters(module: nn.Module | None) -> set[int]:
@@ -90,7 +90,7 @@ def _by_class(module: nn.Module, leaf: str) -> set[str]:
     return {"biases"} if leaf == "bias" else {"weights"}
 
 
-def parse(scope: str) -> list[list[str]]:
+def parse_scope(scope: str) -> list[list[str]]:
     """Terms that must all hold, each a list of alternatives. Raises UsageError for what is no role, range or pattern."""
     terms = [term.split("|") for term in scope.split()]
     for option in (option.removeprefix("!") for term in terms for option in term):
@@ -100,7 +100,7 @@ def parse(scope: str) -> list[list[str]]:
 
 
 def in_scope(name: str, roles: frozenset[str], terms: list[list[str]]) -> bool:
-    """Whether the tensor is selected."""
+    """Return whether the tensor is selected."""
     asked = any(option in _ASKS_FOR_TABLES or option == name for term in terms for option in term)
     return all(any(_holds(name, roles, option) for option in term) for term in terms) and (asked or "token-tables" not in roles)
 
@@ -119,7 +119,7 @@ def _is_pattern(term: str) -> bool:
 
 
 def layer_of(name: str) -> int | None:
-    """The number of the block that the tensor is in, None outside the blocks."""
+    """Return the number of the block that the tensor is in, None outside the blocks."""
     match = _LAYER.search(name)
     return int(match[1]) if match else None
 
@@ -137,5 +137,5 @@ KINDS = ("new", "norms", "biases", "positions", "token-tables", "attention", "fe
 
 
 def kind_label(roles: frozenset[str]) -> str:
-    """The first of KINDS that the tensor is."""
+    """Return the first of KINDS that the tensor is."""
     return next(kind for kind in KINDS if kind in roles)

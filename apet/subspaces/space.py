@@ -17,7 +17,7 @@ import numpy as np
 from torch import nn
 
 from apet.errors import UsageError
-from apet.subspaces.scope import DEFAULT, all_names, in_scope, kind_label, layer_label, layer_of, parse, tensor_roles
+from apet.subspaces.scope import DEFAULT, all_names, in_scope, kind_label, layer_label, layer_of, parse_scope, tensor_roles
 
 
 @dataclass(frozen=True)
@@ -29,12 +29,12 @@ class ParameterSpace:
 
     @classmethod
     def of(cls, model: nn.Module, scope: str = DEFAULT, among: Collection[str] | None = None) -> ParameterSpace:
-        """The parameters of `model` that `scope` selects (see `apet.subspaces.scope`), only those named in `among` if it is given.
+        """Return the parameters of `model` that `scope` selects (see `apet.subspaces.scope`), only those named in `among` if it is given.
 
         The default leaves the token embeddings and the output head out. Raises UsageError for an unknown term, and where
         nothing is in scope.
         """
-        terms, roles = parse(scope), tensor_roles(model)
+        terms, roles = parse_scope(scope), tensor_roles(model)
         shapes = {name: tuple(p.shape) for name, p in all_names(model).items()}
         chosen = sorted(name for name in roles if (among is None or name in among) and in_scope(name, roles[name], terms))
         if not chosen:
@@ -65,6 +65,11 @@ class ParameterSpace:
     def names(self) -> list[str]:
         return [name for name, _ in self.tensors]
 
+    @cached_property
+    def number(self) -> dict[str, int]:
+        """{name of a tensor: its place in `tensors`}."""
+        return {name: i for i, name in enumerate(self.names)}
+
     @property
     def fingerprint(self) -> str:
         return hashlib.sha256(json.dumps(self.tensors).encode()).hexdigest()
@@ -77,27 +82,10 @@ class ParameterSpace:
             for i in np.flatnonzero(np.diff(bounds))
         ]
 
-    def index_of(self, other: ParameterSpace, index: np.ndarray) -> np.ndarray:
-        """The global integers here of entries that have the ascending ones (k,) in `other`, a part of this space; ascending too."""
-        offsets = dict(zip(self.names, self.offsets, strict=False))
-        parts = [offsets[name] + flat for name, _, flat in other.locate(index)]
-        return np.concatenate(parts) if parts else np.zeros(0, np.int64)
-
-    def labels(self, index: np.ndarray) -> dict[str, list[str]]:
-        """The layer and the kind of tensor of each of the global indices, in ascending order (k,)."""
-        found: dict[str, list[str]] = {"layer": [], "kind": []}
-        roles = dict(zip(self.names, self.roles, strict=True))
-        for name, where, _ in self.locate(np.sort(index)):
-            count = where.stop - where.start
-            found["layer"] += [layer_label(name)] * count
-            found["kind"] += [kind_label(roles[name])] * count
-        return found
-
-    def histogram(self, index: np.ndarray) -> dict[str, dict[str, int]]:
-        """How many of the ascending global indices (k,) fall in each layer and in each kind of tensor."""
-        counts = np.diff(np.searchsorted(index, self.offsets))
-        found: dict[str, dict[str, int]] = {"layer": {}, "kind": {}}
-        for (name, _), roles, count in zip(self.tensors, self.roles, counts, strict=True):
+    def histogram(self, counts: dict[str, int]) -> dict[str, dict[str, int]]:
+        """Sum the `counts` of tensors, by name, over each layer and each kind of tensor of the space; other tensors count 0."""
+        sums: dict[str, dict[str, int]] = {"layer": {}, "kind": {}}
+        for name, roles in zip(self.names, self.roles, strict=True):
             for by, label in (("layer", layer_label(name)), ("kind", kind_label(roles))):
-                found[by][label] = found[by].get(label, 0) + int(count)
-        return found
+                sums[by][label] = sums[by].get(label, 0) + counts.get(name, 0)
+        return sums

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 
-class Written:
+class WrittenValues:
     """The z (k,) that was written last. While its memory and its version counter are the same, so are its values."""
 
     def __init__(self) -> None:
@@ -22,7 +22,7 @@ class Written:
         self._z = None
 
     def holds(self, z: Tensor) -> bool:
-        """Whether the tensors hold the values of z. They are compared, which is one host read, only where z is another tensor."""
+        """Return whether the tensors hold the values of z. They are compared, which is one host read, only where z is another tensor."""
         kept = self._z
         if kept is None or kept._version != self._version or kept.dtype != z.dtype:
             return False

@@ -25,7 +25,7 @@ PACKED = (".json", ".jsonl.gz", ".json.gz", ".jsonl.xz", ".jsonl.zst", ".jsonl.b
 
 
 def split_file(folder: Path, split: str) -> Path:
-    """The one file of `split` in `folder`.
+    """Return the one file of `split` in `folder`.
 
     Raises MissingInput where there is none, and UsageError where a second one makes it unclear which is meant.
     """
@@ -42,7 +42,7 @@ def split_file(folder: Path, split: str) -> Path:
 
 
 def read_rows(path: Path) -> Iterator[Placed]:
-    """(where, object) of every line of `path` that is not empty.
+    """Yield (where, object) of every line of `path` that is not empty.
 
     Lines end at line feeds alone: a text may hold any other character that Unicode calls a line's end. A byte order mark is skipped.
     Raises UsageError for a byte that is not UTF-8, a line that is not JSON, and a file without a row.
@@ -88,7 +88,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def checked(rows: Iterable[Placed], task: Task) -> list[Example]:
-    """The rows as examples: the task's fields and target, nothing else.
+    """Return the rows as examples: the task's fields and target, nothing else.
 
     Raises UsageError for the first row that is no object, lacks a field, holds another type than text or an integer label,
     an empty text, or a label out of range.
@@ -97,7 +97,7 @@ def checked(rows: Iterable[Placed], task: Task) -> list[Example]:
 
 
 def hidden(rows: Sequence[Placed], task: Task) -> bool:
-    """Whether the labels of these rows, a test split, are kept secret: then they tell nothing."""
+    """Return whether the labels of these rows, a test split, are kept secret: then they tell nothing."""
     return task.classes > 0 and all(isinstance(row, dict) and row.get(task.target) == HIDDEN for _, row in rows)
 
 
@@ -142,7 +142,7 @@ def _check_answer(value: Any, task: Task, what: str) -> None:
 
 
 def _kind(value: Any) -> str:
-    """A JSON value as its author would call it: `1.0 (a decimal number)`, `"1" (text)`, `null`, `a list`."""
+    """Return a JSON value as its author would call it: `1.0 (a decimal number)`, `"1" (text)`, `null`, `a list`."""
     if isinstance(value, (dict, list)):
         return "an object" if isinstance(value, dict) else "a list"
     name = {float: " (a decimal number)", str: " (text)", int: " (a number)"}.get(type(value), "")

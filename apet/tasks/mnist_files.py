@@ -14,7 +14,7 @@ from pathlib import Path
 from apet.errors import MissingInput, UsageError
 from apet.tasks.examples import Example
 
-SIDE = 28  # pixels
+IMAGE_SIDE = 28  # pixels
 PREFIXES = {"train": "train", "validation": "t10k"}  # the published test images are what is reported, as is usual for MNIST
 IMAGES, LABELS = ("images-idx3-ubyte", 0x803), ("labels-idx1-ubyte", 0x801)
 
@@ -25,7 +25,7 @@ def read_images(folder: Path | None, classes: int) -> dict[str, list[Example]]:
     Raises MissingInput for a folder or file that is not there, UsageError for one that is not what its name says.
     """
     if folder is None:
-        raise MissingInput(f"images are read from a folder: pass --data FOLDER with {_name('train', IMAGES[0])} and its like")
+        raise MissingInput(f"images are read from a folder with {_name('train', IMAGES[0])} and its like", data=...)
     if not folder.is_dir():
         raise MissingInput(f"no data folder {folder}")
     return {split: _examples(folder, prefix, classes) for split, prefix in PREFIXES.items()}
@@ -37,8 +37,8 @@ def _name(prefix: str, what: str) -> str:
 
 def _examples(folder: Path, prefix: str, classes: int) -> list[Example]:
     images_path, labels_path = (folder / _name(prefix, what) for what, _ in (IMAGES, LABELS))
-    images, labels = _read(images_path, IMAGES[1], (SIDE, SIDE)), _read(labels_path, LABELS[1], ())
-    size = SIDE * SIDE
+    images, labels = _read(images_path, IMAGES[1], (IMAGE_SIDE, IMAGE_SIDE)), _read(labels_path, LABELS[1], ())
+    size = IMAGE_SIDE * IMAGE_SIDE
     if len(images) != size * len(labels):
         raise UsageError(f"{images_path} holds {len(images) // size} images, {labels_path} {len(labels)} labels")
     if not labels:
@@ -49,7 +49,7 @@ def _examples(folder: Path, prefix: str, classes: int) -> list[Example]:
 
 
 def _read(path: Path, magic: int, shape: tuple[int, ...]) -> bytes:
-    """The bytes of all items, each of `shape`."""
+    """Return the bytes of all items, each of `shape`."""
     if not path.is_file():
         raise MissingInput(f"no file {path}: the folder must hold MNIST's four files as published")
     try:

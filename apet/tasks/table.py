@@ -217,27 +217,27 @@ def _from_hub(task: Task, hub: Hub, wanted: tuple[str, ...]) -> dict[str, list[E
 
 
 def _local_copy(task: Task, hub: Hub) -> Any:
-    """The data set as `hf download` (or an earlier load_dataset) left it here: {split: rows}."""
-    advice = f"pass --data FOLDER with train.jsonl and validation.jsonl, or download it with '{hub.download}'"
+    """Return the data set as `hf download` (or an earlier load_dataset) left it here: {split: rows}."""
+    remedy = f"'{hub.download}' downloads it, and a folder with train.jsonl and validation.jsonl replaces it"
     try:
         from datasets import load_dataset
         from huggingface_hub import snapshot_download
     except ImportError as error:
-        raise MissingInput(f"{task.name} needs the package datasets (pip install datasets), or {advice}") from error
+        raise MissingInput(f"{task.name} needs the package datasets (pip install datasets); {remedy}", data=...) from error
     try:
         # load_dataset would ask the Hub for the id, and offline it does not look where `hf download` puts the files
         folder = snapshot_download(hub.id, repo_type="dataset", revision=hub.revision, local_files_only=True)
     except (OSError, ValueError) as error:
-        raise MissingInput(f"{task.name} is not on this machine: {advice}") from error
+        raise MissingInput(f"{task.name} is not on this machine; {remedy}", data=...) from error
     try:
         return load_dataset(folder, hub.configuration)
     except Exception as error:  # half a download, a loading script, files of another kind: each has its own class
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise MissingInput(f"the copy of {hub.id} in {folder} cannot be read ({reason}): {advice}") from error
+        raise MissingInput(f"the copy of {hub.id} in {folder} cannot be read ({reason}); {remedy}", data=...) from error
 
 
 def _placed(rows: Any, task: Task, source: str) -> Iterator[Placed]:
-    """(where, row) of the rows that have all their texts: published sets hold a few empty ones that no user can mend."""
+    """Yield (where, row) of the rows that have all their texts: published sets hold a few empty ones that no user can mend."""
     known = [name for name in (*task.fields, task.target) if name in rows.column_names]
     for number, row in enumerate(rows.select_columns(known).to_list()):
         if isinstance(row.get(task.target), bool):

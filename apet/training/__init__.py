@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from apet.exports import on_demand
 
 if TYPE_CHECKING:
-    from apet.training.checkpoints import load
+    from apet.training.checkpoints import load_checkpoint
     from apet.training.lbfgs import mean_loss, minimise, most_gradients
     from apet.training.loop import interruptible, train
     from apet.training.options import PRECISIONS, SCHEDULES, Progress, TrainOptions

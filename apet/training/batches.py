@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from apet.random_numbers import generator
+
 POOL = 4  # batches that are sorted by length together
 
 
@@ -21,16 +23,16 @@ class Batches:
         self._epoch, self._batches = -1, np.empty((0, self.size), int)
 
     def at(self, step: int) -> np.ndarray:
-        """Which examples make batch `step`: int64 (min(size, examples),)."""
+        """Return which examples make batch `step`: int64 (min(size, examples),)."""
         epoch, place = divmod(step, len(self.lengths) // self.size)
         if epoch != self._epoch:
             self._epoch, self._batches = epoch, self._drawn(epoch)
         return self._batches[place]
 
     def _drawn(self, epoch: int) -> np.ndarray:
-        """All batches of the epoch (batches, size)."""
+        """Return all batches of the epoch (batches, size)."""
         count, size = len(self.lengths), self.size
-        random = np.random.default_rng([self.seed, 0x42415443, epoch])
+        random = generator(self.seed, "BATC", epoch)
         order = random.permutation(count)[: count // size * size]
         pools = [order[i : i + POOL * size] for i in range(0, len(order), POOL * size)]
         batches = np.concatenate([pool[np.argsort(self.lengths[pool], kind="stable")] for pool in pools]).reshape(-1, size)

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from apet.errors import ApetError
 from apet.files import atomic_path
-from apet.methods import Mounted
+from apet.methods import TunableModel
 from apet.training.options import Progress
 
 log = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ def previous(path: Path) -> Path:
     return path.with_name(f"{path.stem}.previous{path.suffix}")
 
 
-def save(path: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
+def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
     """Write `tensors` and `state` (JSON) to `path`; what stood there becomes the previous checkpoint."""
     path.parent.mkdir(parents=True, exist_ok=True)
     tensors = {name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in tensors.items()}
@@ -50,29 +50,29 @@ def save(path: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) ->
             os.replace(path, previous(path))
 
 
-def load(path: Path) -> Content | None:
+def load_checkpoint(path: Path) -> Content | None:
     """What was saved last and is whole; None if nothing was saved.
 
     A newest checkpoint that is refused is put aside with a warning. Raises ApetError if there are checkpoints and
     none is whole.
     """
-    there = [each for each in (path, previous(path)) if each.exists()]
-    for each in there:
+    existing = [candidate for candidate in (path, previous(path)) if candidate.exists()]
+    for candidate in existing:
         try:
-            content = read(each)
+            content = read(candidate)
         except Refused as error:
-            log.warning("refused %s: %s", each, error)
+            log.warning("refused %s: %s", candidate, error)
             continue
-        if each != path and path.exists():
+        if candidate != path and path.exists():
             os.replace(path, path.with_name(f"{path.stem}.refused{path.suffix}"))  # else it would become the previous one
         return content
-    if there:
-        raise ApetError(f"no whole checkpoint in {' and '.join(map(str, there))}: start again with --force")
+    if existing:
+        raise ApetError(f"no whole checkpoint in {' and '.join(map(str, existing))}", force=True)
     return None
 
 
 def read(path: Path) -> Content:
-    """The content of one file. Raises Refused if it is not what `save` wrote."""
+    """Return the content of one file. Raises Refused if it is not what `save_checkpoint` wrote."""
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
@@ -94,13 +94,13 @@ def _digest(tensors: Mapping[str, Tensor], text: str) -> str:
 
 
 def packed(
-    mounted: Mounted, optimizer: torch.optim.Optimizer, best: Mapping[str, Tensor], progress: Progress, run: dict, scaler: Any = None
+    tunable: TunableModel, optimizer: torch.optim.Optimizer, best: Mapping[str, Tensor], progress: Progress, run: dict, scaler: Any = None
 ) -> Content:
-    """All that decides how a run goes on; `run` says which one it is (JSON)."""
-    tensors = {f"trainable.{name}": p for name, p in mounted.trainable.items()}
+    """Return all that decides how a run goes on; `run` says which one it is (JSON)."""
+    tensors = {f"trainable.{name}": p for name, p in tunable.trainable.items()}
     tensors |= {f"best.{name}": value for name, value in best.items()}
-    if mounted.trajectory:
-        tensors["trajectory"] = torch.stack(mounted.trajectory)
+    if tunable.trajectory:
+        tensors["trajectory"] = torch.stack(tunable.trajectory)
     tensors["rng.cpu"] = torch.get_rng_state()
     if torch.cuda.is_available():
         tensors["rng.cuda"] = torch.cuda.get_rng_state()
@@ -111,48 +111,48 @@ def packed(
 
 @torch.no_grad()
 def unpack(
-    content: Content, mounted: Mounted, optimizer: torch.optim.Optimizer, best: dict[str, Tensor], run: dict, scaler: Any = None
+    content: Content, tunable: TunableModel, optimizer: torch.optim.Optimizer, best: dict[str, Tensor], run: dict, scaler: Any = None
 ) -> Progress:
     """Put what `packed` gave where it came from. Raises ApetError if it is another run's; then nothing has changed."""
     tensors, state = content
     _check_run(state["run"], run)
-    for kind, places in (("trainable", mounted.trainable), ("best", best)):
+    for kind, places in (("trainable", tunable.trainable), ("best", best)):
         _check_shapes({n.removeprefix(f"{kind}."): t for n, t in tensors.items() if n.startswith(f"{kind}.")}, places, kind)
     slots: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         kind, _, name = key.partition(".")
         if kind == "trainable":
-            mounted.trainable[name].copy_(value)
+            tunable.trainable[name].copy_(value)
         elif kind == "best":
             best[name].copy_(value)
         elif kind == "optimizer":
             index, slot = name.split(".")
             slots.setdefault(int(index), {})[slot] = value
-    mounted.trajectory[:] = tensors["trajectory"].unbind() if "trajectory" in tensors else []
+    tunable.trajectory[:] = tensors["trajectory"].unbind() if "trajectory" in tensors else []
     optimizer.load_state_dict({"state": slots, "param_groups": optimizer.state_dict()["param_groups"]})
     torch.set_rng_state(tensors["rng.cpu"])
     if "rng.cuda" in tensors and torch.cuda.is_available():
         torch.cuda.set_rng_state(tensors["rng.cuda"])
     if scaler and state["scaler"]:
         scaler.load_state_dict(state["scaler"])
-    mounted.write()
+    tunable.write()
     progress = Progress(**state["progress"])
     progress.history = [(step, loss) for step, loss in progress.history]  # JSON knows no tuples
     progress.pilot = [(rate, loss) for rate, loss in progress.pilot]
     return progress
 
 
-def _check_run(found: dict, run: dict) -> None:
-    differ = [name for name in {**found, **run} if found.get(name) != run.get(name)]
+def _check_run(saved: dict, run: dict) -> None:
+    differ = [name for name in {**saved, **run} if saved.get(name) != run.get(name)]
     if differ:
-        said = ", ".join(f"{name} is {found.get(name)} there and {run.get(name)} here" for name in differ)
-        raise ApetError(f"the checkpoint is another run's: {said}; start again with --force")
+        said = ", ".join(f"{name} is {saved.get(name)} there and {run.get(name)} here" for name in differ)
+        raise ApetError(f"the checkpoint is another run's: {said}", force=True)
 
 
-def _check_shapes(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], kind: str) -> None:
-    there, here = ({name: tuple(t.shape) for name, t in tensors.items()} for tensors in (found, expected))
-    differ = sorted(name for name in {**there, **here} if there.get(name) != here.get(name))
+def _check_shapes(saved: Mapping[str, Tensor], expected: Mapping[str, Tensor], kind: str) -> None:
+    saved_shapes, expected_shapes = ({name: tuple(t.shape) for name, t in tensors.items()} for tensors in (saved, expected))
+    differ = sorted(name for name in {**saved_shapes, **expected_shapes} if saved_shapes.get(name) != expected_shapes.get(name))
     if differ:
         name = differ[0]
-        said = f"{kind} tensor {name} has shape {there.get(name)} there and {here.get(name)} here"
-        raise ApetError(f"the checkpoint is another run's: {said}; start again with --force")
+        said = f"{kind} tensor {name} has shape {saved_shapes.get(name)} there and {expected_shapes.get(name)} here"
+        raise ApetError(f"the checkpoint is another run's: {said}", force=True)

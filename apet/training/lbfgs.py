@@ -17,8 +17,8 @@ import torch
 from torch import nn
 
 from apet.errors import Interrupted
-from apet.methods import Mounted
-from apet.scoring import Batch, Scorer, by_length, cross_entropy
+from apet.methods import TunableModel
+from apet.scoring import Batch, Scorer, cross_entropy, sorted_by_length
 from apet.tasks import Example
 from apet.training.options import REDUCTIONS, Progress
 
@@ -30,22 +30,22 @@ FLOOR = 0.01  # and where this part of the first loss is left: of label words th
 
 
 def minimise(
-    model: nn.Module, mounted: Mounted, scorer: Scorer, examples: Sequence[Example], steps: int, batch: int, trajectory: bool = False,
+    model: nn.Module, tunable: TunableModel, scorer: Scorer, examples: Sequence[Example], steps: int, batch: int, trajectory: bool = False,
     report: Callable[[Progress], None] = lambda progress: None, stopped: Callable[[], bool] = lambda: False,
 ) -> Progress:  # fmt: skip
-    """Take at most `steps` iterations in `mounted.trainable`, `batch` examples at a time in memory; the loss is their exact mean.
+    """Take at most `steps` iterations in `tunable.trainable`, `batch` examples at a time in memory; the loss is their exact mean.
 
     `Progress.history` has (iteration, loss) of each, `Progress.step` counts gradients of all examples. Raises Interrupted where
     `stopped()` turns true.
     """
-    started, parameters = time.perf_counter(), list(mounted.trainable.values())
-    batches = list(scorer.batches(by_length(scorer.task, examples), batch))
-    weight = scorer.mass(examples)
+    started, parameters = time.perf_counter(), list(tunable.trainable.values())
+    batches = list(scorer.batches(sorted_by_length(scorer.task, examples), batch))
+    weight = scorer.total_weight(examples)
     progress = Progress()
 
     def loss_at(x: np.ndarray) -> tuple[float, np.ndarray]:
         _put(x, parameters)
-        mounted.write()
+        tunable.write()
         progress.step += 1
         loss = mean_loss(model, scorer, batches, weight, parameters)
         return loss, np.concatenate([_gradient(parameter) for parameter in parameters])
@@ -53,8 +53,8 @@ def minimise(
     def note(loss: float) -> None:
         progress.history.append((len(progress.history), loss))
         progress.best = min(progress.best, loss)
-        if trajectory and mounted.attached is not None:
-            mounted.trajectory.append(mounted.attached.z.detach().cpu().clone())
+        if trajectory and tunable.attached is not None:
+            tunable.trajectory.append(tunable.attached.z.detach().cpu().clone())
 
     def look(intermediate_result: Any) -> None:
         note(float(intermediate_result.fun))
@@ -71,7 +71,7 @@ def minimise(
     options |= {"maxcor": max(FEWEST, min(PAIRS, ROOM // (16 * len(x))))}
     found = scipy.optimize.minimize(loss_at, x, jac=True, method="L-BFGS-B", callback=look, options=options)
     _put(found.x, parameters)
-    mounted.write()
+    tunable.write()
     # Out of iterations is no minimum; a line search that finds nothing lower in float32 is one.
     progress.reductions = 0 if found.status == 1 else REDUCTIONS + 1
     progress.seconds = time.perf_counter() - started
@@ -88,7 +88,7 @@ def most_gradients(steps: int) -> int:
 
 
 def mean_loss(model: nn.Module, scorer: Scorer, batches: Iterable[Batch], weight: float, parameters: Iterable[nn.Parameter]) -> float:
-    """The losses of all batches over `weight`, the examples' mass; its gradient alone is left in the parameters (None: no part in it)."""
+    """Return the sum of all batches' losses over `weight`, the examples' total weight; the parameters keep its gradient alone."""
     for parameter in parameters:
         parameter.grad = None
     losses = []

@@ -8,7 +8,6 @@ part of the training data that is never reported (early stop; the best state is 
 
 from __future__ import annotations
 
-import hashlib
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -21,12 +20,12 @@ import torch
 from torch import Tensor, nn
 
 from apet.errors import Interrupted
-from apet.machine import accelerator_for, anywhere, checkpointed, shared, tracked
-from apet.methods import Mounted
+from apet.machine import accelerator_for, any_process, broadcast, checkpointed, tracking
+from apet.methods import TunableModel
 from apet.projections import Projected
 from apet.scoring import Scorer, evaluate
 from apet.tasks import Example
-from apet.training.checkpoints import load, packed, save, unpack
+from apet.training.checkpoints import load_checkpoint, packed, save_checkpoint, unpack
 from apet.training.options import Progress, TrainOptions, over, rate_factor
 from apet.training.rate_search import find_lr
 from apet.training.step import Stepper
@@ -36,7 +35,7 @@ CHECKPOINT_SECONDS = 20.0
 
 def train(
     model: nn.Module,
-    mounted: Mounted,
+    tunable: TunableModel,
     scorer: Scorer,
     examples: Sequence[Example],
     watched: Sequence[Example],
@@ -49,7 +48,7 @@ def train(
     track: str | None = None,
     logs: Path | None = None,
 ) -> Progress:
-    """Train `mounted` in place on `examples`; stop when the loss on `watched` has stalled, or after `options.steps`.
+    """Train `tunable` in place on `examples`; stop when the loss on `watched` has stalled, or after `options.steps`.
 
     With `keep_best` the state of the lowest watched loss is put back at the end. Resumes from `checkpoint` if it
     exists, which is written every `checkpoint_every` seconds (0: after each step). `track` names one of accelerate's
@@ -59,8 +58,8 @@ def train(
     another run's or for too little memory.
     """
     accelerator = accelerator_for(scorer.device, options.precision, track, logs or checkpoint.parent / "logs")
-    run = _Run(Stepper(accelerator, model, mounted, scorer, examples, options), watched, checkpoint, keep_best)
-    with interruptible() as stopped, checkpointed(model, options.gradient_checkpointing), tracked(accelerator, asdict(options)):
+    run = _Run(Stepper(accelerator, model, tunable, scorer, examples, options), watched, checkpoint, keep_best)
+    with interruptible() as stopped, checkpointed(model, options.gradient_checkpointing), tracking(accelerator, asdict(options)):
         progress = run.begin()
         saved = time.monotonic()
         while not over(options, progress):
@@ -70,12 +69,12 @@ def train(
             if progress.step % options.check == 0 or progress.step >= options.steps:  # the last steps count, too
                 run.look(progress)
                 report(progress)
-            stop = anywhere(accelerator, stopped())
+            stop = any_process(accelerator, stopped())
             if stop or time.monotonic() - saved >= checkpoint_every:
                 run.save(progress)
                 saved = time.monotonic()
             if stop:
-                raise Interrupted(f"interrupted at step {progress.step}; saved: the same command with --resume goes on")
+                raise Interrupted(f"interrupted at step {progress.step}, which is saved", resume=True)
     run.put_back_best()
     return progress
 
@@ -84,18 +83,18 @@ class _Run:
     """What a run holds beside its progress: the best state so far, and where and as whose it is saved."""
 
     def __init__(self, stepper: Stepper, watched: Sequence[Example], checkpoint: Path, keep_best: bool):
-        self.stepper, self.watched, self.checkpoint, self.mounted = stepper, watched, checkpoint, stepper.mounted
+        self.stepper, self.watched, self.checkpoint, self.tunable = stepper, watched, checkpoint, stepper.tunable
         self.best = self._state() if keep_best else {}
-        self.name = {**asdict(stepper.options), "keep_best": keep_best, "entries": _entries(stepper.mounted)}
+        self.name = {**asdict(stepper.options), "keep_best": keep_best, "entries": _entries(stepper.tunable)}
 
     def begin(self) -> Progress:
         """Go on from the checkpoint, or look for a rate if asked to and take the first look."""
         accelerator, options = self.stepper.accelerator, self.stepper.options
         if accelerator.is_main_process:
             self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
-        content = shared(accelerator, load(self.checkpoint) if accelerator.is_main_process else None)
+        content = broadcast(accelerator, load_checkpoint(self.checkpoint) if accelerator.is_main_process else None)
         if content is not None:
-            return unpack(content, self.mounted, self.stepper.optimizer.optimizer, self.best, self.name, accelerator.scaler)
+            return unpack(content, self.tunable, self.stepper.optimizer.optimizer, self.best, self.name, accelerator.scaler)
         progress = Progress(lr=options.lr, accumulate=options.accumulate)
         if options.find_lr:
             progress.lr, progress.pilot = find_lr(self.stepper, self._loss, progress)
@@ -113,37 +112,37 @@ class _Run:
         )
 
     def _note(self, progress: Progress, loss: float) -> None:
-        options, attached = self.stepper.options, self.mounted.attached
+        options, attached = self.stepper.options, self.tunable.attached
         progress.check(loss, options.patience)
         if options.trajectory and attached is not None:
-            self.mounted.trajectory.append(attached.z.detach().cpu().clone())
+            self.tunable.trajectory.append(attached.z.detach().cpu().clone())
 
     def save(self, progress: Progress) -> None:
         accelerator = self.stepper.accelerator
         if accelerator.is_main_process:
             inner = self.stepper.optimizer.optimizer
-            save(self.checkpoint, *packed(self.mounted, inner, self.best, progress, self.name, accelerator.scaler))
+            save_checkpoint(self.checkpoint, *packed(self.tunable, inner, self.best, progress, self.name, accelerator.scaler))
 
     @torch.no_grad()
     def put_back_best(self) -> None:
         for name, value in self.best.items():
-            self.mounted.trainable[name].copy_(value)
-        self.mounted.write()
+            self.tunable.trainable[name].copy_(value)
+        self.tunable.write()
 
     def _loss(self) -> float:
         stepper = self.stepper
         main = stepper.accelerator.is_main_process
-        return shared(stepper.accelerator, evaluate(stepper.model, stepper.scorer, self.watched)["loss"].value if main else None)
+        return broadcast(stepper.accelerator, evaluate(stepper.model, stepper.scorer, self.watched)["loss"].value if main else None)
 
     def _state(self) -> dict[str, Tensor]:
-        return {name: p.detach().clone() for name, p in self.mounted.trainable.items()}
+        return {name: p.detach().clone() for name, p in self.tunable.trainable.items()}
 
 
-def _entries(mounted: Mounted) -> str | None:
-    """Which entries are tuned, as a short sha256 (two placements have tensors of the same shape), or the projection's name."""
-    if isinstance(mounted.attached, Projected):
-        return mounted.attached.projection.name
-    return mounted.placement and hashlib.sha256(mounted.placement.index.tobytes()).hexdigest()[:16]
+def _entries(tunable: TunableModel) -> str | None:
+    """Return which entries are tuned, as a short sha256 (two placements have tensors of the same shape), or the projection's name."""
+    if isinstance(tunable.attached, Projected):
+        return tunable.attached.projection.name
+    return tunable.placement and tunable.placement.coordinates.digest[:16]
 
 
 @contextmanager

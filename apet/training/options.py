@@ -44,7 +44,7 @@ class TrainOptions:
     schedule: str = "plateau"
     accumulate: int = 1
     gradient_checkpointing: bool = False  # activations are computed again in the backward pass instead of being kept
-    trajectory: bool = False  # keep z at every look (`Mounted.trajectory`); for tuned entries alone
+    trajectory: bool = False  # keep z at every look (`TunableModel.trajectory`); for tuned entries alone
     find_lr: bool = False  # short pilots around `lr` choose the rate, see `apet.training.rate_search`
 
     def __post_init__(self) -> None:
@@ -96,7 +96,7 @@ class Progress:
 
 
 def over(options: TrainOptions, progress: Progress) -> bool:
-    """Whether there is nothing more to do: all steps taken, at the plateau, or diverged."""
+    """Return whether there is nothing more to do: all steps taken, at the plateau, or diverged."""
     stalled = progress.plateau and options.schedule in OPEN_ENDED
     return progress.step >= options.steps or stalled or progress.diverged is not None
 

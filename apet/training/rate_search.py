@@ -16,13 +16,13 @@ PILOT_STEPS = 40
 
 
 def find_lr(stepper: Stepper, watch: Callable[[], float], progress: Progress) -> tuple[float, list[tuple[float, float]]]:
-    """(the best rate, [(rate, watched loss after its pilot)]) for a run that stands at `progress`, with its first batches.
+    """Return (the best rate, [(rate, watched loss after its pilot)]) for a run that stands at `progress`, with its first batches.
 
     A pilot is the run's first PILOT_STEPS steps, warmed up over a quarter of them; `watch` gives the watched loss. One
     that is not finite counts as infinite, of equals the lowest rate wins. Trainable tensors, model and random numbers
     are afterwards bitwise what they were, the optimizer is new, `progress.accumulate` grows if memory ran out.
     """
-    options, trainable = stepper.options, stepper.mounted.trainable
+    options, trainable = stepper.options, stepper.tunable.trainable
     start = {name: parameter.detach().clone() for name, parameter in trainable.items()}
     stepper.options = replace(options, steps=PILOT_STEPS, warmup=min(options.warmup, PILOT_STEPS // 4))
     found = []
@@ -33,7 +33,7 @@ def find_lr(stepper: Stepper, watch: Callable[[], float], progress: Progress) ->
             with torch.no_grad():
                 for name, value in start.items():
                     trainable[name].copy_(value)
-            stepper.mounted.write()
+            stepper.tunable.write()
             stepper.forget()
     finally:
         stepper.options = options

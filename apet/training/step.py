@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from apet.errors import ApetError
-from apet.machine import SMALLER, out_of_memory, release_memory, total
-from apet.methods import Mounted
+from apet.machine import SMALLER, out_of_memory, release_memory, sum_over_processes
+from apet.methods import TunableModel
 from apet.scoring import Item, Scorer, cross_entropy
 from apet.tasks import Example
 from apet.training.batches import Batches, parts
@@ -34,12 +34,12 @@ class Stepper:
     """
 
     def __init__(
-        self, accelerator: Accelerator, model: nn.Module, mounted: Mounted, scorer: Scorer, examples: Sequence[Example],
+        self, accelerator: Accelerator, model: nn.Module, tunable: TunableModel, scorer: Scorer, examples: Sequence[Example],
         options: TrainOptions,
     ):  # fmt: skip
-        self.accelerator, self.model, self.mounted, self.scorer, self.options = accelerator, model, mounted, scorer, options
-        tuned = [p for name, p in mounted.trainable.items() if name not in mounted.head]
-        head = [p for name, p in mounted.trainable.items() if name in mounted.head]
+        self.accelerator, self.model, self.tunable, self.scorer, self.options = accelerator, model, tunable, scorer, options
+        tuned = [p for name, p in tunable.trainable.items() if name not in tunable.head]
+        head = [p for name, p in tunable.trainable.items() if name in tunable.head]
         self.parameters = [*tuned, *head]
         groups = [{"params": each} for each in (tuned, head) if each]
         optimizer = torch.optim.AdamW(groups, lr=options.lr, weight_decay=options.weight_decay)
@@ -66,7 +66,7 @@ class Stepper:
         for group, rate in zip(self.optimizer.param_groups, (progress.lr, HEAD_RATE), strict=False):
             group["lr"] = rate * rate_factor(self.options, progress)
         self.optimizer.step()
-        self.mounted.write()
+        self.tunable.write()
         progress.step += 1
         progress.seconds += time.perf_counter() - started
         return scaler is None or scaler.get_scale() >= 1  # fp16 skips a step that overflows and halves its scale
@@ -77,7 +77,7 @@ class Stepper:
         self.optimizer.optimizer.state.clear()
 
     def gradient(self, chosen: np.ndarray, progress: Progress) -> float:
-        """The mean loss over the `chosen` examples; its gradient in the parameters."""
+        """Return the mean loss over the `chosen` examples; its gradient in the parameters."""
         most = -(-len(chosen) // self.accelerator.num_processes)  # examples of a process
         while True:
             loss, short = self._attempt(chosen, progress.accumulate)
@@ -89,7 +89,7 @@ class Stepper:
             progress.accumulate = min(2 * progress.accumulate, most)
 
     def _attempt(self, chosen: np.ndarray, count: int) -> tuple[float, bool]:
-        """(mean loss over `chosen`, whether memory ran out in any process), its gradient worked off in `count` parts."""
+        """Return (mean loss over `chosen`, whether memory ran out in any process), its gradient worked off in `count` parts."""
         self.optimizer.zero_grad()
         mine = chosen[self.accelerator.process_index :: self.accelerator.num_processes]
         weight, losses, short = float(self.weights[chosen].sum()), [], False
@@ -104,7 +104,7 @@ class Stepper:
             self.model.zero_grad()  # of frozen tensors too: those of a projected subspace hold a gradient until it is pulled back
             release_memory()
         loss = torch.stack(losses).sum() if losses else torch.zeros((), device=self.accelerator.device)
-        loss, shorts = total(self.accelerator, torch.stack([loss, torch.full_like(loss, short)])).tolist()
+        loss, shorts = sum_over_processes(self.accelerator, torch.stack([loss, torch.full_like(loss, short)])).tolist()
         return loss, shorts > 0
 
     def _backward(self, part: np.ndarray, weight: float) -> torch.Tensor:
@@ -124,4 +124,4 @@ class Stepper:
         for parameter in self.parameters:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
-            parameter.grad = total(self.accelerator, parameter.grad)
+            parameter.grad = sum_over_processes(self.accelerator, parameter.grad)

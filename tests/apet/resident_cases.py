@@ -18,8 +18,8 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from apet.subspaces.coordinates import Attached, Coordinates
-from apet.subspaces.kernels import KERNELS
+from apet.subspaces import KERNELS, Attached
+from apet.subspaces.coordinates import Coordinates
 from apet.subspaces.placement import random_entries
 from apet.subspaces.scope import all_names
 from apet.subspaces.space import ParameterSpace

@@ -5,9 +5,9 @@ import torch
 from torch import Tensor
 
 from apet.machine.processes import accelerator_for
-from apet.methods.tunable import Choice, Mounted, mount
+from apet.methods import PlacementConfig, TunableModel, make_tunable
 from apet.models.loading import load_model
-from apet.scoring.scorers import Scorer, scorer_of
+from apet.scoring import Scorer, scorer_of
 from apet.tasks.generated.sentiment import generate
 from apet.tasks.table import TASKS, Task
 from apet.training.batches import Batches
@@ -27,11 +27,11 @@ def ready(
 ):  # fmt: skip
     loaded = load_model(name, random_init=True)
     torch.manual_seed(0)
-    mounted = mount(method, loaded.model, Choice(k, subspace=subspace))
+    mounted = make_tunable(method, loaded.model, PlacementConfig(k, subspace=subspace))
     return mounted.model, mounted, scorer_of(loaded, task)
 
 
-def stepper(model, mounted: Mounted, scorer: Scorer, rows=ROWS, options: TrainOptions = OPTIONS) -> Stepper:
+def stepper(model, mounted: TunableModel, scorer: Scorer, rows=ROWS, options: TrainOptions = OPTIONS) -> Stepper:
     return Stepper(accelerator_for("cpu", options.precision), model, mounted, scorer, rows, options)
 
 
@@ -45,7 +45,7 @@ def gradient(stepper: Stepper, accumulate: int = 1, step: int = 0) -> Tensor:
     return torch.cat([p.grad.flatten() for p in stepper.parameters if p.grad is not None])
 
 
-def state(mounted: Mounted) -> dict[str, Tensor]:
+def state(mounted: TunableModel) -> dict[str, Tensor]:
     return {name: p.detach().clone() for name, p in mounted.trainable.items()}
 
 

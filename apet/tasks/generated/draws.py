@@ -8,6 +8,8 @@ from typing import TypeVar
 
 import numpy as np
 
+from apet import random_numbers
+
 SPLITS = ("train", "validation", "test")
 CAPACITY = 8000  # of a task whose texts are too many to count
 F = TypeVar("F")
@@ -15,7 +17,7 @@ T = TypeVar("T")
 
 
 def generator(split: str, count: int, seed: int, capacity: Callable[[str], int]) -> np.random.Generator:
-    """The random generator that (split, count, seed) name.
+    """Return the random generator that (split, count, seed) name.
 
     ValueError: an unknown split, or a `count` outside 0 to `capacity(split)`.
     """
@@ -23,11 +25,11 @@ def generator(split: str, count: int, seed: int, capacity: Callable[[str], int])
         raise ValueError(f"unknown split '{split}': one of {', '.join(SPLITS)}")
     if not 0 <= count <= capacity(split):
         raise ValueError(f"{count} examples asked of '{split}': the grammar can give 0 to {capacity(split)}")
-    return np.random.default_rng([seed, SPLITS.index(split), count])
+    return random_numbers.generator(seed, SPLITS.index(split), count)
 
 
 def open_to(split: str, text: str) -> bool:
-    """Whether `split` may use `text`: train any, validation and test disjoint halves, the same on every machine."""
+    """Return whether `split` may use `text`: train any, validation and test disjoint halves, the same on every machine."""
     return split == "train" or zlib.crc32(text.encode()) % 2 == SPLITS.index(split) - 1
 
 
@@ -54,7 +56,7 @@ def pairs(
 
 
 def most_pairs(turns: Sequence[str], frames: Callable[[str, str], Sequence], split: str) -> int:
-    """The most rows that `pairs` can give in whole rounds."""
+    """Return the most rows that `pairs` can give in whole rounds."""
     return 2 * len(turns) * min(len(frames(split, family)) // turns.count(family) for family in set(turns))
 
 

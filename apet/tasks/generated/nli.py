@@ -19,7 +19,7 @@ from apet.tasks.generated.draws import most_pairs, open_to, pairs, pick
 
 ENTAILMENT, CONTRADICTION = 0, 1
 
-# kind -> (words of training, words of validation and test). Every word is one or two pieces of the ladder's tokenizer
+# kind -> (words of training, words of validation and test). Every word is one or two tokens of the ladder's tokenizer
 # and occurs 150 times in 8 million words of Wikipedia or of novels; none belongs to a second kind ("may", "rose").
 KINDS = {
     "a month": ("january february april june september october november", "july december august"),
@@ -87,23 +87,23 @@ def generate(split: str, count: int, seed: int = 0) -> list[dict]:
 
 
 def capacity(split: str) -> int:
-    """The most examples that `generate` can give: two from each frame."""
+    """Return the most examples that `generate` can give: two from each frame."""
     return most_pairs(TURNS, frames, split)
 
 
 def draw(split: str, count: int, seed: int = 0) -> list[tuple[str, dict]]:
-    """The rows of `generate` with their families."""
+    """Return the rows of `generate` with their families."""
     return pairs(TURNS, frames, _pair, split, count, seed)
 
 
 def words(split: str, kind: str) -> list[str]:
-    """The split's words of `kind`."""
+    """Return the split's words of `kind`."""
     return KINDS[kind][split != "train"].split()
 
 
 @cache
 def frames(split: str, family: str) -> list[Frame]:
-    """Every frame of `family` open to `split`."""
+    """Return every frame of `family` open to `split`."""
     claims = DENIED if family == "negation" else AFFIRMED
     every = [
         Frame(family, premise.replace("{s}", subject), claim.format(c=kind), kind)
@@ -113,7 +113,7 @@ def frames(split: str, family: str) -> list[Frame]:
 
 
 def _pair(frame: Frame, split: str, rng: np.random.Generator) -> list[tuple[str, dict]]:
-    """The frame with a word of its kind and with one of another kind, in random order."""
+    """Return the frame with a word of its kind and with one of another kind, in random order."""
     others = [kind for kind in KINDS if kind != frame.kind]
     wrong, third = (others[i] for i in rng.permutation(len(others))[:2])
     rows = []

@@ -21,7 +21,7 @@ from apet.tasks.generated.draws import most_pairs, open_to, pairs, pick
 DIFFERENT, PARAPHRASE = 0, 1
 
 # Near-synonyms: words of training (and of every second sentence) | words of validation's and test's first sentences. Every
-# word is one or two pieces of the ladder's tokenizer and occurs 150 times in 8 million words of Wikipedia or of novels.
+# word is one or two tokens of the ladder's tokenizer and occurs 150 times in 8 million words of Wikipedia or of novels.
 SYNONYMS = tuple(
     (train.split(), heldout.split())
     for train, heldout in (
@@ -98,24 +98,24 @@ def generate(split: str, count: int, seed: int = 0) -> list[dict]:
 
 
 def capacity(split: str) -> int:
-    """The most examples that `generate` can give: two from each frame."""
+    """Return the most examples that `generate` can give: two from each frame."""
     return most_pairs(TURNS, frames, split)
 
 
 def draw(split: str, count: int, seed: int = 0) -> list[tuple[str, dict]]:
-    """The rows of `generate` with their families."""
+    """Return the rows of `generate` with their families."""
     return pairs(TURNS, frames, _pair, split, count, seed)
 
 
 @cache
 def frames(split: str, family: str) -> list[Frame]:
-    """Every frame of `family` open to `split`."""
+    """Return every frame of `family` open to `split`."""
     every = _noun_frames() if family == "noun" else _role_frames(people(split))
     return [frame for frame in every if open_to(split, f"{frame.first} {frame.second} {frame.key}")]
 
 
 def people(split: str) -> list[str]:
-    """The split's persons of the family "roles"."""
+    """Return the split's persons of the family "roles"."""
     return PEOPLE["train" if split == "train" else "held out"].split()
 
 
@@ -134,7 +134,7 @@ def _role_frames(persons: list[str]) -> list[Frame]:
 
 
 def _pair(frame: Frame, split: str, rng: np.random.Generator) -> list[tuple[str, dict]]:
-    """The frame's first sentence with a different second sentence and with a paraphrase, in random order."""
+    """Return the frame's first sentence with a different second sentence and with a paraphrase, in random order."""
     first, seconds = (_nouns if frame.family == "noun" else _roles)(frame, split, rng)
     rows = [(frame.family, {"sentence1": first, "sentence2": second, "label": label}) for label, second in enumerate(seconds)]
     return rows if rng.integers(2) else rows[::-1]

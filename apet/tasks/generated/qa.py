@@ -12,7 +12,7 @@ import numpy as np
 
 from apet.tasks.generated.draws import CAPACITY, distinct, pick
 
-# Words of training | of validation and test, one or two pieces of the ladder's tokenizer each, common in its corpora.
+# Words of training | of validation and test, one or two tokens of the ladder's tokenizer each, common in its corpora.
 PEOPLE = {
     "train": "john, mary, william, elizabeth, george, anne, charles, jane, thomas, margaret, edward, helen, robert, alice",
     "held out": "james, sarah, henry, catherine, richard, rachel, david, lucy, arthur, ellen",
@@ -50,12 +50,12 @@ def generate(split: str, count: int, seed: int = 0) -> list[dict]:
 
 
 def capacity(split: str) -> int:
-    """The most examples that `generate` gives; far fewer than there are."""
+    """Return the most examples that `generate` gives; far fewer than there are."""
     return CAPACITY
 
 
 def draw(split: str, count: int, seed: int = 0) -> list[tuple[str, dict]]:
-    """The rows of `generate` with their families."""
+    """Return the rows of `generate` with their families."""
     return distinct(FAMILIES, _story, lambda row: f"{row['context']} {row['question']}", split, count, seed)
 
 
@@ -70,7 +70,7 @@ def _some(table: dict[str, str], split: str, count: int, rng: np.random.Generato
 
 
 def _row(sentences: list[str], question: str, answer: list[str], rng: np.random.Generator) -> dict:
-    """The story with one sentence of no concern somewhere in it."""
+    """Return the story with one sentence of no concern somewhere in it."""
     sentences.insert(int(rng.integers(len(sentences) + 1)), pick(FILLERS, rng))
     return {"context": " ".join(sentences), "question": question, "answer": answer}
 

@@ -30,7 +30,7 @@ def generate(split: str, count: int, seed: int = 0) -> list[dict]:
 
 
 def draw(split: str, count: int, seed: int = 0) -> list[tuple[str, dict]]:
-    """The rows of `generate` as (family, row)."""
+    """Return the rows of `generate` as (family, row)."""
     rng = generator(split, count, seed, capacity)
     found: dict[str, tuple[str, dict]] = {}
     while len(found) < count:
@@ -43,13 +43,13 @@ def draw(split: str, count: int, seed: int = 0) -> list[tuple[str, dict]]:
 
 
 def capacity(split: str) -> int:
-    """The most sentences that `generate` gives: fewer than there are, so that new ones are found quickly."""
+    """Return the most sentences that `generate` gives: fewer than there are, so that new ones are found quickly."""
     return 2000 * len(SHARES[split])
 
 
 @cache
 def frames(split: str, family: str) -> list[Frame]:
-    """The frames of `family` that are the split's own."""
+    """Return the frames of `family` that are the split's own."""
     every = [
         Frame(family, template.replace("{np}", noun + modifier), kind)
         for template, kind in itertools.product(FAMILIES[family], NOUNS)

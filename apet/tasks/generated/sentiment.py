@@ -155,17 +155,17 @@ def generate(split: str, count: int, seed: int = 0) -> list[dict]:
 
 
 def capacity(split: str) -> int:
-    """The most sentences that `generate` can give: two from each frame, as many frames from every family."""
+    """Return the most sentences that `generate` can give: two from each frame, as many frames from every family."""
     return most_pairs(tuple(FAMILIES), frames, split)
 
 
 def draw(split: str, count: int, seed: int = 0) -> list[tuple[str, str, int]]:
-    """The rows of `generate` as (family, sentence, label)."""
+    """Return the rows of `generate` as (family, sentence, label)."""
     return pairs(tuple(FAMILIES), frames, pair, split, count, seed)
 
 
 def words(split: str, label: int, kind: str, grade: str = "any") -> list[str]:
-    """The split's words of polarity `label` for nouns of `kind`; `grade` is "mild", "strong" or "any"."""
+    """Return the split's words of polarity `label` for nouns of `kind`; `grade` is "mild", "strong" or "any"."""
     table = TRAIN_WORDS if split == "train" else HELD_OUT_WORDS
     grades = {"mild": (False,), "strong": (True,), "any": (False, True)}[grade]
     fitting = [listed for key, listed in table[label].items() if kind in key and ("!" in key) in grades]
@@ -174,7 +174,7 @@ def words(split: str, label: int, kind: str, grade: str = "any") -> list[str]:
 
 @cache
 def frames(split: str, family: str) -> list[Frame]:
-    """Every frame of `family` open to `split`: all for train, disjoint halves for validation and test."""
+    """Return every frame of `family` open to `split`: all for train, disjoint halves for validation and test."""
     every = [
         Frame(family, opener + template.replace("{np}", noun + modifier), kind)
         for template, opener, kind in itertools.product(FAMILIES[family], OPENERS, NOUNS)
@@ -185,7 +185,7 @@ def frames(split: str, family: str) -> list[Frame]:
 
 
 def pair(frame: Frame, split: str, rng: np.random.Generator) -> list[tuple[str, str, int]]:
-    """The frame with a negative and with a positive label, in random order; part and intensifier are shared."""
+    """Return the frame with a negative and with a positive label, in random order; part and intensifier are shared."""
     grade = "mild" if frame.family == "negation" else "any"
     shared = {"part": pick(PARTS.get(frame.kind, ("",)), rng)}
     if frame.family == "intensity":
@@ -196,7 +196,7 @@ def pair(frame: Frame, split: str, rng: np.random.Generator) -> list[tuple[str, 
 
 
 def _fill(frame: Frame, split: str, label: int, grade: str, shared: dict, rng: np.random.Generator) -> str:
-    """The sentence whose main claim has polarity `label`."""
+    """Return the sentence whose main claim has polarity `label`."""
     same, opposite = (words(split, polarity, frame.kind, grade) for polarity in (label, 1 - label))
     main = pick(same, rng)
     also = pick([word for word in same if word != main], rng)

@@ -65,12 +65,12 @@ def generate(split: str, count: int, seed: int = 0) -> list[dict]:
 
 
 def capacity(split: str) -> int:
-    """The most examples that `generate` gives; far fewer than there are."""
+    """Return the most examples that `generate` gives; far fewer than there are."""
     return CAPACITY
 
 
 def draw(split: str, count: int, seed: int = 0) -> list[tuple[str, dict]]:
-    """The rows of `generate` with their outcomes."""
+    """Return the rows of `generate` with their outcomes."""
     return distinct(tuple(OUTCOMES), _report, lambda row: row["document"], split, count, seed)
 
 

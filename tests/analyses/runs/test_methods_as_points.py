@@ -13,8 +13,8 @@ from analyses.runs.run_inputs import Context, inputs
 from analyses.specs import SliceSpec, Spec, TrainSpec, spec_from
 from analyses.store.run_store import Store
 from apet.errors import UsageError
-from apet.methods.merged_delta import DISPLACING, displacement
-from apet.methods.tunable import METHODS, mount
+from apet.methods import MERGEABLE, METHODS, make_tunable
+from apet.methods.merged_delta import displacement
 from apet.models.loading import fingerprint, load_model
 
 TRAIN = {**BASE, "steps": 30, "keep_end": True}
@@ -107,7 +107,7 @@ def test_adding_the_displacement_makes_the_tuned_model_in_float64(name, method):
     if method == "bitfit" and name.startswith("mini-t5"):
         return  # it has no biases
     tuned = load_model(name, random_init=True).model.double()
-    mounted = mount(method, tuned)
+    mounted = make_tunable(method, tuned)
     generator = torch.Generator().manual_seed(0)
     for p in mounted.trainable.values():
         with torch.no_grad():
@@ -124,16 +124,16 @@ def test_adding_the_displacement_makes_the_tuned_model_in_float64(name, method):
 
 def test_what_ends_at_no_point_of_the_model_says_so_before_it_is_trained(runs, folder):
     store, names = runs
-    for method in set(METHODS) - {*DISPLACING, "apet"}:
+    for method in set(METHODS) - {*MERGEABLE, "apet"}:
         with pytest.raises(UsageError, match=f"keep_end is not available for method {method}"):
             TrainSpec(**TRAIN, method=method).resolved()
     with pytest.raises(UsageError, match="keep_end is not available for subspace fastfood"):
         TrainSpec(**TRAIN, method="lora", subspace="fastfood", k=9).resolved()
     spec = TrainSpec(**TRAIN, method="bitfit")
-    with pytest.raises(UsageError, match="bitfit gives .* biases that it has not"):
+    with pytest.raises(UsageError, match="bitfit adds biases that .* does not have"):
         check(spec, inputs(spec, folder))
     spec = TrainSpec(**{**TRAIN, "model": "mini-bert-120k"}, method="full")
-    with pytest.raises(UsageError, match="take the readout words"):
+    with pytest.raises(UsageError, match='readout: "words"'):
         check(spec, inputs(spec, folder))
     messages = {"forgot": "did not keep where it ended: 'train --method full --keep-end'", "adapter": "the model itself has not"}
     for name, message in messages.items():

@@ -224,7 +224,7 @@ def test_a_slice_of_a_run_in_bfloat16_is_of_its_weights_in_float32_and_its_displ
         z = here.z + torch.as_tensor(arrays["directions"][:, 0]).mul(float(arrays["axis_0"][2]))
         losses = here.objective.loss(z)
         touched = all_names(found.loaded.model)
-        for each, where, flat in here.space.locate(here.index):
+        for each, where, flat in here.subspace.by_tensor:
             own = upcast[each].flatten()[torch.as_tensor(flat)]
             assert torch.equal(plain(touched[each]).detach().flatten()[torch.as_tensor(flat)], own + z[where])
     assert losses == pytest.approx(arrays["loss.train"][2], rel=1e-4)
@@ -355,9 +355,9 @@ def test_directions_by_filters_are_as_long_in_every_row_as_its_values(folder, tm
     _, arrays = sliced(spec, Store(tmp_path), folder)
     found = inputs(spec, folder)
     with point(spec.resolved(), found, Context(tmp_path / "x", lambda *_: None)) as here:
-        shapes = dict(here.space.tensors)
+        shapes = dict(here.subspace.space.tensors)
         ratios = []
-        for name, where, flat in here.space.locate(here.index):
+        for name, where, flat in here.subspace.by_tensor:
             for row in np.unique(flat // shapes[name][-1]):
                 chosen = np.flatnonzero(flat // shapes[name][-1] == row) + where.start
                 ratios.append(np.linalg.norm(arrays["directions"][chosen, 0]) / float(here.theta[chosen].norm()))

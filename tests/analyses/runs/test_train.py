@@ -21,7 +21,7 @@ from analyses.thresholds.measured import finished, thresholds
 from analyses.thresholds.targets import Target
 from apet.errors import UsageError
 from apet.models.loading import fingerprint
-from apet.scoring.scorers import cross_entropy, scorer_of
+from apet.scoring import cross_entropy, scorer_of
 
 BERT, T5, BLOOM = "mini-bert-120k", "mini-t5-130k", "mini-bloom-120k"
 BASE = TrainSpec(model=T5, random_init=True, task="sst2", k=30, steps=20, batch=8).resolved()

@@ -10,7 +10,7 @@ from transformers import AlbertConfig, AlbertForMaskedLM, LlamaConfig, LlamaForC
 from apet.gram.factors import Factors
 from apet.gram.jacobian import gram_matrix
 from apet.models.loading import Loaded, load_model
-from apet.scoring.scorers import Scorer, scorer_of
+from apet.scoring import Scorer, scorer_of
 from apet.subspaces.scope import all_names, only_trainable
 from apet.subspaces.space import ParameterSpace
 from apet.tasks.generated.sentiment import generate
@@ -125,7 +125,7 @@ class Vectors(Scorer):
     def _tokenize(self, examples):
         raise NotImplementedError
 
-    def _go_on(self, model, batch, pieces):
+    def _write(self, model, batch, pieces):
         raise NotImplementedError
 
     def encode(self, examples):

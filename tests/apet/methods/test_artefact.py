@@ -12,10 +12,11 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from apet.errors import MissingInput, UsageError
-from apet.methods import artefact, shira, space_of
+from apet.methods import artefact, shira, tunable_space
 from apet.models.loading import Loaded, load_model
+from apet.subspaces import digest
 from apet.subspaces.coordinates import Coordinates
-from apet.subspaces.placement import KEYS, digest, place
+from apet.subspaces.placement import KEYS, place
 from apet.subspaces.space import ParameterSpace
 
 IDS = torch.tensor([[50, 60, 70, 80, 1], [90, 100, 110, 120, 1]])
@@ -40,9 +41,9 @@ def tuned(base: Loaded, law: bool = True, k: int = 100, scope: str = "") -> tupl
     attached.bind(z)
     expected = logits(base.model)
     attached.detach()
-    where = {"law": artefact.Law("entry", "random", 3, k)} if law else {"law": None, "index": index}
+    where = {"rule": artefact.PlacementRule("entry", "random", 3, k)} if law else {"rule": None, "index": index}
     made = artefact.Artefact(
-        z, base.name, None, base.fingerprint, "float32", positions=digest(index), scope=scope, space=space.fingerprint, **where
+        z, base.name, None, base.fingerprint, "float32", positions=digest([index]), scope=scope, space=space.fingerprint, **where
     )
     return made, expected
 
@@ -103,8 +104,8 @@ def test_another_space_is_refused(base):
 def test_a_law_that_names_other_entries_than_were_tuned_is_refused(base, tmp_path: Path, monkeypatch):
     made, _ = tuned(base)
     made.save(tmp_path / "a")
-    monkeypatch.setitem(KEYS, made.law.version, KEYS[1])
-    with pytest.raises(UsageError, match="names other entries here than those that were tuned"):
+    monkeypatch.setitem(KEYS, made.rule.version, KEYS[1])
+    with pytest.raises(UsageError, match="gives other positions here than those that were tuned"):
         artefact.load(tmp_path / "a").attach(base.model, base.fingerprint)
 
 
@@ -162,14 +163,14 @@ def test_shira_refuses_what_it_cannot_hold(base):
 def test_new_parameters_come_back_with_their_values_and_what_was_drawn(base, tmp_path: Path):
     operations = ("add", "prefix", "plug", "bias")
     model = copy.deepcopy(base.model)
-    space = space_of(model, operations)
+    space = tunable_space(model, operations)
     z = 0.1 * torch.randn(3000, generator=torch.Generator().manual_seed(0))
     index = place(space, 3000, 3).index
     Coordinates(space, index).attach(model).bind(z)
-    expected, law = logits(model), artefact.Law("entry", "random", 3, 3000)
+    expected, law = logits(model), artefact.PlacementRule("entry", "random", 3, 3000)
     made = artefact.Artefact(
         z,
-        base.name, None, base.fingerprint, "float32", law, digest(index), space=space.fingerprint, operations=operations,
+        base.name, None, base.fingerprint, "float32", law, digest([index]), space=space.fingerprint, operations=operations,
     )  # fmt: skip
     made.save(tmp_path / "a")
     again = copy.deepcopy(base.model)

@@ -7,8 +7,8 @@ import torch
 from resident_cases import MODELS, close, dense_gradient, dense_hessian_product, hessian_product, transformer, transformer_loss
 
 from apet.errors import UsageError
-from apet.methods.operations import OPERATIONS, ROWS, SIZE, Beside, inject
-from apet.methods.tunable import Choice, mount, space_of
+from apet.methods import PlacementConfig, make_tunable, tunable_space
+from apet.methods.operations import OPERATIONS, ROWS, SIZE, ParallelPrefixAttention, inject
 from apet.subspaces.coordinates import Coordinates
 from apet.subspaces.placement import random_entries
 from apet.subspaces.space import ParameterSpace
@@ -54,7 +54,7 @@ def test_own_and_new_entries_share_one_space_with_exact_derivatives(name):
     model = transformer(name)
     operations = ("add", *NEW)
     own = ParameterSpace.of(model, "all").size
-    space = space_of(model, operations, "all")
+    space = tunable_space(model, operations, "all")
     assert space.size > own
     dense = dense_gradient(model, transformer_loss)
     coordinates = Coordinates(space, random_entries(space.size, 400, 0))
@@ -72,21 +72,21 @@ def dense_scale(gradient: dict[str, torch.Tensor]) -> torch.Tensor:
 
 def test_without_add_only_new_parameters_can_be_tuned():
     model = transformer("t5")
-    mounted = mount("apet", model, Choice(60, operations=("prefix", "plug")))
+    mounted = make_tunable("apet", model, PlacementConfig(60, operations=("prefix", "plug")))
     assert mounted.space is not None and all("apet_" in each for each in mounted.space.names)
 
 
 def test_the_space_of_a_dry_look_is_the_real_one_and_changes_nothing():
     model = transformer("bert")
     names = [each for each, _ in model.named_parameters()]
-    dry = space_of(model, ("add", "plug"), "attention", dry=True)
+    dry = tunable_space(model, ("add", "plug"), "attention", dry=True)
     assert [each for each, _ in model.named_parameters()] == names
-    assert dry.fingerprint == space_of(model, ("add", "plug"), "attention").fingerprint
+    assert dry.fingerprint == tunable_space(model, ("add", "plug"), "attention").fingerprint
 
 
 def test_attention_beside_is_a_softmax_over_its_own_rows():
     torch.manual_seed(0)
-    beside = Beside(torch.zeros(1, dtype=torch.float64), 6, 2, 0.5, None)
+    beside = ParallelPrefixAttention(torch.zeros(1, dtype=torch.float64), 6, 2, 0.5, None)
     q, k, v = torch.randn(3, 5, 6).double(), torch.randn(ROWS, 6).double(), torch.randn(ROWS, 6).double()
     found = beside(q, k, v)
     for head in (slice(0, 3), slice(3, 6)):

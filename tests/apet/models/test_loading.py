@@ -18,10 +18,12 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import AutoConfig, ByT5Tokenizer, PreTrainedTokenizerFast
 
 from apet.errors import MissingInput, UsageError
-from apet.methods.tunable import Choice, head_of, mount, space_of
-from apet.models.aliases import ALIASES, count
-from apet.models.ladder import SIZES, build, config_of, every_name, ladder_names
-from apet.models.loading import Loaded, fingerprint, load_model, models_table
+from apet.methods import PlacementConfig, make_tunable, tunable_space
+from apet.methods.tunable_model import classification_head
+from apet.models import models_table
+from apet.models.aliases import ALIASES, count_parameters
+from apet.models.ladder import SIZES, build_ladder_model, config_of, every_name, ladder_names
+from apet.models.loading import Loaded, fingerprint, load_model
 from apet.models.mnist_nets import NETS
 
 IDS = {"google-t5/t5-small": "t5-small", "google-bert/bert-base-uncased": "bert-base", "bigscience/bloom-560m": "bloom-560m"}
@@ -115,7 +117,7 @@ def logits(model: Any, loaded: Loaded) -> torch.Tensor:
 
 @pytest.mark.parametrize("alias", ALIASES)
 def test_the_closed_form_counts_what_the_architecture_has(alias: str) -> None:
-    loaded, known = load_model(alias, shapes_only=True), count(ALIASES[alias].config)
+    loaded, known = load_model(alias, shapes_only=True), count_parameters(ALIASES[alias].config)
     assert (loaded.parameters, loaded.without_embeddings) == (known.total, known.blocks)
     assert all(p.is_meta for p in loaded.model.parameters()) and loaded.fingerprint == ""
     assert loaded.form == FORMS[ALIASES[alias].config["model_type"]]
@@ -244,7 +246,7 @@ def ladder_bert(folder: Path) -> Any:
     """A ladder's BERT as it is exported: both heads, tied tensors once, half precision."""
     with torch.random.fork_rng():
         torch.manual_seed(1)
-        model: Any = build("bert", "120k")
+        model: Any = build_ladder_model("bert", "120k")
     folder.mkdir()
     save_file(
         {name: p.detach().to(torch.float16).contiguous() for name, p in model.named_parameters()},
@@ -378,7 +380,7 @@ def test_shapes_of_every_ladder_model_are_known_before_it_is_trained() -> None:
     for name in every_name():
         _, family, size = name.split("-")
         loaded = load_model(name, shapes_only=True)
-        assert loaded.parameters == count(config_of(family, size).to_dict()).total
+        assert loaded.parameters == count_parameters(config_of(family, size).to_dict()).total
 
 
 # What is refused
@@ -552,11 +554,11 @@ def test_a_tokenizer_of_bytes_needs_no_vocabulary_file(tmp_path: Path) -> None:
 )
 def test_all_that_is_drawn_for_a_task_is_the_head_and_what_the_checkpoint_holds_is_the_models(kind: str, drawn: set, own: tuple) -> None:
     loaded = tiny(kind, 2)
-    head = head_of(loaded.model)
+    head = classification_head(loaded.model)
     assert set(head) == drawn
     for method in ("bitfit", "apet"):
-        mounted = mount(method, copy.deepcopy(loaded.model), Choice(k=20))
+        mounted = make_tunable(method, copy.deepcopy(loaded.model), PlacementConfig(k=20))
         assert mounted.head == drawn and mounted.k_head == sum(p.numel() for p in head.values())
         assert all(mounted.trainable[name].requires_grad for name in drawn)
-    names = space_of(loaded.model, scope="all").names
+    names = tunable_space(loaded.model, scope="all").names
     assert not drawn & set(names) and set(own) <= set(names)

@@ -5,9 +5,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from apet.models.ladder import build
-from apet.pretraining.corpus import CLS, EOS, FIRST_SENTINEL, MASK, SEP
-from apet.pretraining.pretext import POSITIONS, PRETEXTS, masked_pairs, span_corruption
+from apet.models.ladder import build_ladder_model
+from apet.models.vocabulary import CLS, EOS, FIRST_SENTINEL, MASK, POSITIONS, SEP
+from apet.pretraining.pretext import PRETEXTS, masked_pairs, span_corruption
 
 
 def tokens(rows: int = 40, length: int = 128) -> np.ndarray:
@@ -75,13 +75,13 @@ def test_an_untrained_model_is_near_the_uniform_loss(family):
     pretext = PRETEXTS[family]
     rows = np.random.default_rng(0).integers(40, 4096, (4, pretext.length))
     batch = {name: torch.as_tensor(array) for name, array in pretext.make_batch(rows, np.random.default_rng(0)).items()}
-    losses = pretext.losses(build(family, "130k" if family == "t5" else "120k"), batch)
+    losses = pretext.losses(build_ladder_model(family, "130k" if family == "t5" else "120k"), batch)
     assert losses["language"].item() == pytest.approx(np.log(4096), rel=0.1)
 
 
 def test_berts_losses_are_those_of_transformers():
     torch.manual_seed(0)
-    model = build("bert", "120k")
+    model = build_ladder_model("bert", "120k")
     arrays = masked_pairs(tokens(6), np.random.default_rng(1))
     batch = {name: torch.as_tensor(array) for name, array in arrays.items()}
     labels = np.full_like(arrays["input_ids"], -100)
@@ -96,7 +96,7 @@ def test_berts_losses_are_those_of_transformers():
 
 
 def test_bloom_predicts_every_piece_from_those_before_it():
-    model, ids = build("bloom", "120k"), torch.as_tensor(tokens(3, 16))
+    model, ids = build_ladder_model("bloom", "120k"), torch.as_tensor(tokens(3, 16))
     logits = model(input_ids=ids).logits
     wanted = F.cross_entropy(logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten())
     torch.testing.assert_close(PRETEXTS["bloom"].losses(model, {"input_ids": ids, "labels": ids})["language"], wanted)

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from apet.errors import UsageError
-from apet.models.ladder import LADDER, SIZES, card, ladder_names
+from apet.models.ladder import LADDER, SIZES, ladder_card, ladder_names
 from apet.models.loading import load_model
 from apet.pretraining.pretraining_loop import Recipe, learning_rate, pretrain, schedule
 
@@ -66,7 +66,7 @@ def test_a_schedule_has_the_asked_number_of_steps(steps):
 
 @pytest.mark.parametrize("name", ladder_names())
 def test_the_cards_of_the_ladder_hold_what_the_weights_are(name):
-    about, model = card(name), load_model(name).model
+    about, model = ladder_card(name), load_model(name).model
     stored = load_file(LADDER / name / "model.safetensors")  # with the heads that BERT was pretrained with
     assert about["parameters"] == sum(tensor.numel() for tensor in stored.values())
     assert {key for key, _ in model.named_parameters()} <= set(stored)
@@ -75,7 +75,7 @@ def test_the_cards_of_the_ladder_hold_what_the_weights_are(name):
 
 
 def shipped(family: str) -> list[dict]:
-    return [card(name) for name in ladder_names() if name.split("-")[1] == family]
+    return [ladder_card(name) for name in ladder_names() if name.split("-")[1] == family]
 
 
 @pytest.mark.parametrize("family", SIZES)

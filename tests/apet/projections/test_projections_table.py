@@ -15,13 +15,13 @@ from torch.func import functional_call
 from train_cases import OPTIONS, ROWS
 
 from apet.errors import ApetError, UsageError
-from apet.methods.tunable import Choice, mount
+from apet.methods import PlacementConfig, make_tunable
 from apet.models.loading import load_model
 from apet.projections.fastfood import BLOCK, Fastfood
-from apet.projections.noise import bits, permutation
 from apet.projections.table import PROJECTIONS, project
 from apet.projections.walsh_hadamard import hadamard, narrow, widen
-from apet.scoring.scorers import scorer_of
+from apet.random_numbers import bits, permutation
+from apet.scoring import scorer_of
 from apet.subspaces.scope import all_names
 from apet.subspaces.space import ParameterSpace
 from apet.tasks.table import TASKS
@@ -316,7 +316,7 @@ def test_a_projection_reaches_the_end_of_three_billion_parameters():
 def test_a_run_that_is_cut_short_ends_bitwise_like_one_that_is_not(tmp_path):
     def begin():
         loaded = load_model("mini-t5-240k", random_init=True)
-        mounted = mount("apet", loaded.model, Choice(20, subspace="fastfood"))
+        mounted = make_tunable("apet", loaded.model, PlacementConfig(20, subspace="fastfood"))
         return mounted.model, mounted, scorer_of(loaded, TASKS["mini-sentiment"])
 
     def stop(progress):
@@ -333,6 +333,6 @@ def test_a_run_that_is_cut_short_ends_bitwise_like_one_that_is_not(tmp_path):
         train(model, mounted, scorer, ROWS, ROWS[:8], options, path, True)
         ends.append(mounted.trainable["z"].detach().clone())
     assert torch.equal(*ends)
-    other = mount("apet", load_model("mini-t5-240k", random_init=True).model, Choice(20, subspace="countsketch"))
+    other = make_tunable("apet", load_model("mini-t5-240k", random_init=True).model, PlacementConfig(20, subspace="countsketch"))
     with pytest.raises(ApetError, match="another run's: entries is fastfood 0 20"):
         train(other.model, other, scorer, ROWS, ROWS[:8], options, path, True)

@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from scoring_cases import CHATS, MODELS, REVIEWS, WRITING, asked_by_hand, ready
 
 from apet.errors import ApetError
-from apet.scoring.evaluation import Score, chance, evaluate, metric_names, predictions, without_model
-from apet.scoring.metrics import exact_match, f1, rouge_l, stderr_of_mean
-from apet.scoring.scorers import Scorer, cross_entropy, scorer_of
+from apet.scoring import Scorer, cross_entropy, scorer_of, stderr_of_mean
+from apet.scoring.evaluation import Score, better_baseline, evaluate, metric_names, model_free_scores, predictions
+from apet.scoring.metrics import exact_match, f1, rouge_l
 from apet.tasks.table import TASKS, load_task
 
 every_form = pytest.mark.parametrize("name", MODELS)
@@ -211,15 +211,15 @@ def labelled(*labels: int) -> list[dict]:
 
 
 def test_the_majority_is_that_of_the_training_split():
-    found = without_model(TASKS["sst2"], labelled(1, 1, 0), labelled(0, 0, 0, 1))
+    found = model_free_scores(TASKS["sst2"], labelled(1, 1, 0), labelled(0, 0, 0, 1))
     assert found["majority"] == Score(0.25, float(stderr_of_mean([0, 0, 0, 1])))
     assert found["random_guess"] == Score(0.5, 0.25)
-    assert chance(found) == found["random_guess"]
-    assert chance(without_model(TASKS["sst2"], labelled(0, 0, 1), labelled(0, 0, 0, 1))).value == 0.75
+    assert better_baseline(found) == found["random_guess"]
+    assert better_baseline(model_free_scores(TASKS["sst2"], labelled(0, 0, 1), labelled(0, 0, 0, 1))).value == 0.75
 
 
 def test_a_random_guess_among_three_classes_is_a_third():
-    found = without_model(TASKS["mnli"], labelled(0, 1, 2), labelled(*[0, 1, 2] * 6))
+    found = model_free_scores(TASKS["mnli"], labelled(0, 1, 2), labelled(*[0, 1, 2] * 6))
     assert found["random_guess"].value == pytest.approx(1 / 3)
     assert found["random_guess"].stderr == pytest.approx((2 / 9 / 18) ** 0.5)
     assert metric_names(TASKS["mnli"]) == ("accuracy",)
@@ -228,8 +228,8 @@ def test_a_random_guess_among_three_classes_is_a_third():
 def test_texts_without_a_model_are_the_most_common_and_drawn_ones_of_the_training_split():
     train = [{"question": str(i), "answer": [answer, "other"]} for i, answer in enumerate(["yes"] * 3 + ["no"])]
     heldout = [{"question": str(i), "answer": ["Yes!" if i % 4 else "no"]} for i in range(400)]
-    found = without_model(TASKS["nq_open"], train, heldout)
-    assert found == without_model(TASKS["nq_open"], train, heldout)  # its draws are its own
+    found = model_free_scores(TASKS["nq_open"], train, heldout)
+    assert found == model_free_scores(TASKS["nq_open"], train, heldout)  # its draws are its own
     assert found["majority"].value == 0.75
     expected = 0.75**2 + 0.25**2
     assert abs(found["random_guess"].value - expected) < 4 * (expected * (1 - expected) / 400) ** 0.5

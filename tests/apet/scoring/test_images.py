@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from apet.errors import UsageError
 from apet.models.loading import load_model
 from apet.models.mnist_nets import NETS
+from apet.scoring import scorer_of
 from apet.scoring.evaluation import evaluate, predictions
-from apet.scoring.scorers import scorer_of
 from apet.tasks.table import TASKS, TaskData, load_task
 from tests.apet.image_cases import image_folder
 

@@ -5,7 +5,9 @@ import pytest
 from rouge_score.rouge_scorer import RougeScorer
 from scipy.stats import binomtest
 
-from apet.scoring.metrics import METRICS, Z, exact_match, f1, normalised, rouge_l, stderr_of_mean
+from apet.scoring import stderr_of_mean
+from apet.scoring.metrics import METRICS, exact_match, f1, normalised, rouge_l
+from apet.scoring.standard_errors import Z
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ from tiny_cases import tiny
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from apet.methods.tunable import mount
-from apet.scoring.scorers import cross_entropy, scorer_of
+from apet.methods import make_tunable
+from apet.scoring import cross_entropy, scorer_of
 from apet.subspaces.coordinates import Coordinates
 from apet.subspaces.placement import place
 from apet.subspaces.space import ParameterSpace
@@ -89,7 +89,7 @@ def test_entries_of_an_untied_head_keep_a_gradient_for_each_example():
 @every_model
 def test_no_tensor_of_the_vocabularys_width_is_made_in_a_training_step(name):
     model, parts, whole = both_ways(name)
-    mounted = mount("bitfit", model)
+    mounted = make_tunable("bitfit", model)
     (batch,) = parts.batches(REVIEWS, 4)
     widths = []
     for scorer in (parts, whole):

@@ -14,9 +14,12 @@ from torch import Tensor, nn
 from transformers import BertConfig, BertForMaskedLM, ByT5Tokenizer, EncoderDecoderConfig, EncoderDecoderModel
 
 from apet.errors import UsageError
-from apet.methods.tunable import mount
+from apet.methods import make_tunable
 from apet.models.loading import Loaded, load_model
-from apet.scoring.scorers import IGNORED, MAX_TARGET, Scorer, cross_entropy, scorer_of, text_positions
+from apet.scoring import Scorer, cross_entropy, scorer_of
+from apet.scoring.loss import IGNORED
+from apet.scoring.scorer import MAX_TARGET
+from apet.scoring.scorer_choice import text_positions
 from apet.tasks.table import TASKS, Task
 
 every_form = pytest.mark.parametrize("name", MODELS)
@@ -71,17 +74,17 @@ def test_calibration_leaves_a_head_and_a_task_of_texts_alone():
 
 @pytest.mark.parametrize("name", ["t5", "bloom", "bert"])
 def test_label_words_that_begin_alike_are_refused(name):
-    with pytest.raises(UsageError, match="do not differ in their first piece"):
+    with pytest.raises(UsageError, match="do not differ in their first token"):
         scorer_of(ready(name), replace(TASKS["sst2"], words=("great", "great")))
 
 
 def test_a_text_with_a_mask_or_a_null_of_its_own_is_asked_at_the_slot():
     masked, causal = scorer_of(ready("bert"), TASKS["sst2"]), scorer_of(ready("bloom"), TASKS["sst2"])
     (batch,) = masked.batches([{"sentence": "a [MASK] film", "label": 0}, REVIEWS[0]], 2)
-    pieces = masked.pieces.tokenizer.convert_ids_to_tokens(batch["input_ids"][0, int(batch["slot"][0]) - 2 :])
-    assert pieces[:2] == masked.pieces.tokenizer.tokenize("it was") and pieces[2] == "[MASK]" and "[MASK]" not in pieces[3:]
+    pieces = masked.tokenizer.pretrained.convert_ids_to_tokens(batch["input_ids"][0, int(batch["slot"][0]) - 2 :])
+    assert pieces[:2] == masked.tokenizer.pretrained.tokenize("it was") and pieces[2] == "[MASK]" and "[MASK]" not in pieces[3:]
     (item,) = causal.encode([{"sentence": "a \0 film", "label": 0}])
-    assert item["input_ids"] == causal.pieces.tokenizer("a \0 film it was", add_special_tokens=False)["input_ids"]
+    assert item["input_ids"] == causal.tokenizer.pretrained("a \0 film it was", add_special_tokens=False)["input_ids"]
 
 
 # Batches
@@ -94,7 +97,7 @@ def test_items_hold_all_that_a_batch_needs(name):
     whole, picked = scorer.collate(items), scorer.collate([items[3], items[0]])
     assert whole["labels"].tolist() == [0, 1, 0, 1] and picked["labels"].tolist() == [1, 0]
     for row, item in zip(picked["input_ids"], (items[3], items[0]), strict=True):
-        assert [i for i in row.tolist() if i != scorer.pieces.tokenizer.pad_token_id] == item["input_ids"]
+        assert [i for i in row.tolist() if i != scorer.tokenizer.pretrained.pad_token_id] == item["input_ids"]
     assert picked["attention_mask"].sum(1).tolist() == [len(items[3]["input_ids"]), len(items[0]["input_ids"])]
     assert all(scorer.weight(item) == 1.0 for item in items)
 
@@ -115,10 +118,10 @@ def test_a_head_reads_two_fields_as_a_pair_and_three_not_at_all():
 def test_a_long_field_loses_its_end_and_the_question_stays(name, length):
     scorer = scorer_of(ready(name), TASKS["sst2"], length)
     long, short = (scorer.encode([{"sentence": text, "label": 1}])[0]["input_ids"] for text in ("first " + "word " * 300, "first word"))
-    question = short[-1:] if name == "classifier" else short[len(scorer.pieces.tokenizer.tokenize("first word")) :]
+    question = short[-1:] if name == "classifier" else short[len(scorer.tokenizer.pretrained.tokenize("first word")) :]
     assert length - 2 <= len(long) <= length
     assert long[:2] == short[:2] and long[-len(question) :] == question
-    assert scorer.pieces.tokenizer.decode(long, skip_special_tokens=True).count("word") == length - len(short) + 1
+    assert scorer.tokenizer.pretrained.decode(long, skip_special_tokens=True).count("word") == length - len(short) + 1
 
 
 @every_form
@@ -127,12 +130,12 @@ def test_two_long_fields_are_cut_to_the_same_length_and_a_short_one_is_not_cut(n
     long, less_long, short = "red " * 300, "white " * 150, "white white"
     for second in (less_long, short):
         (item,) = scorer.encode([{"sentence1": long, "sentence2": second, "label": 0}])
-        kept = scorer.pieces.tokenizer.decode(item["input_ids"], skip_special_tokens=True).split()
+        kept = scorer.tokenizer.pretrained.decode(item["input_ids"], skip_special_tokens=True).split()
         assert 62 <= len(item["input_ids"]) <= 64
         if second is short:
             assert kept.count("white") == 2
         else:
-            pieces = {word: len(scorer.pieces.tokenizer(word, add_special_tokens=False)["input_ids"]) for word in ("red", "white")}
+            pieces = {word: len(scorer.tokenizer.pretrained(word, add_special_tokens=False)["input_ids"]) for word in ("red", "white")}
             red, white = (kept.count(word) * pieces[word] for word in pieces)
             assert abs(red - white) <= 2 and red > 15
 
@@ -234,7 +237,7 @@ def test_the_loss_of_a_causal_model_is_its_own_over_the_answer(name):
 
 @pytest.fixture
 def short_answers(monkeypatch: pytest.MonkeyPatch) -> int:
-    monkeypatch.setattr("apet.scoring.scorers.MAX_TARGET", 12)
+    monkeypatch.setattr("apet.scoring.scorer.MAX_TARGET", 12)
     return 12
 
 
@@ -281,7 +284,7 @@ def test_what_cannot_write_is_not_asked_for_texts():
 
 def with_virtual_tokens(name: str, method: str) -> tuple[Loaded, nn.Module]:
     loaded = fresh(name)
-    mounted = mount(method, loaded.model)
+    mounted = make_tunable(method, loaded.model)
     numbers = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in mounted.trainable.values():
@@ -330,18 +333,18 @@ def test_texts_leave_room_for_virtual_tokens_and_for_an_answer(method):
     loaded = masked_with(128)
     scorer = scorer_of(loaded, TASKS["sst2"], reserve=100)
     assert scorer.max_length == 28
-    assert logits(mount(method, loaded.model).model, scorer, [{"sentence": long, "label": 0}]).isfinite().all()
+    assert logits(make_tunable(method, loaded.model).model, scorer, [{"sentence": long, "label": 0}]).isfinite().all()
     loaded = fresh("gpt2", positions=200)
     assert scorer_of(loaded, TASKS["sst2"], max_length=500).max_length == 200
     scorer = scorer_of(loaded, TASKS["samsum"], reserve=100)
     assert scorer.max_length == 200 - 100 - MAX_TARGET
-    model = mount(method, loaded.model).model
+    model = make_tunable(method, loaded.model).model
     chats = [{"dialogue": long, "summary": long}]
     assert logits(model, scorer, chats).isfinite().all() and scorer.generate(model, chats)
 
 
 def test_no_room_for_a_text_is_one_line():
-    with pytest.raises(UsageError, match="^tiny has 100 positions: 100 virtual tokens and pieces of an answer leave none for a text$"):
+    with pytest.raises(UsageError, match="^tiny has 100 positions: 100 virtual tokens and tokens of an answer leave none for a text$"):
         scorer_of(masked_with(100), TASKS["sst2"], reserve=100)
     assert scorer_of(masked_with(101), TASKS["sst2"], reserve=100).max_length == 1
     for name in ("t5", "bloom"):  # relative positions: any length

@@ -6,8 +6,8 @@ import torch
 from tiny_cases import saved, with_bos
 
 from apet.models.loading import load_model
-from apet.scoring.scorers import scorer_of
-from apet.scoring.verbaliser import Verbaliser, card
+from apet.scoring import scorer_of
+from apet.scoring.verbaliser import Verbaliser, model_card
 from apet.tasks.table import TASKS
 
 
@@ -17,7 +17,7 @@ def test_the_code_of_a_card_puts_the_bos_where_the_scorer_does(tmp_path, monkeyp
     scorer = scorer_of(loaded, TASKS["sst2"])
     scorer.prior = torch.tensor([0.5, -0.25])
     Verbaliser.of(scorer).save(folder)
-    (code,) = re.findall(r"```python\n(.*?)```", card("llama", scorer, "causal", "AutoModelForCausalLM"), re.DOTALL)
+    (code,) = re.findall(r"```python\n(.*?)```", model_card("llama", scorer, "causal", "AutoModelForCausalLM"), re.DOTALL)
     monkeypatch.chdir(folder)
     names: dict = {}
     exec(code, names)

@@ -9,16 +9,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from apet.errors import UsageError
-from apet.methods.tunable import Choice, mount
+from apet.methods import PlacementConfig, make_tunable
 from apet.models.loading import load_model
-from apet.scoring.scorers import Scorer, scorer_of
-from apet.subspaces.entry_scores import KINDS, scores
+from apet.scoring import Scorer, scorer_of
+from apet.subspaces import SCORED_ORDERS, score_entries
 from apet.subspaces.placement import Scores
 from apet.subspaces.space import ParameterSpace
 from apet.tasks.table import TASKS, Example, load_task
 from apet.training.loop import TrainOptions, train
 
-every_kind = pytest.mark.parametrize("kind", KINDS)
+every_kind = pytest.mark.parametrize("kind", SCORED_ORDERS)
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +71,7 @@ def same(found: Scores, expected: dict[str, Tensor]) -> None:
 def test_the_gradient_score_is_that_of_the_mean_loss(n, scope, loaded, model, scorer, rows):
     space = ParameterSpace.of(model, scope)
     expected = {name: each.mean(0).abs() for name, each in example_gradients(loaded, space, rows[:n]).items()}
-    same(scores("gradient", model, space, scorer, rows[:n]), expected)
+    same(score_entries("gradient", model, space, scorer, rows[:n]), expected)
 
 
 @pytest.mark.parametrize("scope", ["", "all"])
@@ -79,25 +79,27 @@ def test_the_gradient_score_is_that_of_the_mean_loss(n, scope, loaded, model, sc
 def test_the_fisher_score_is_the_mean_of_squared_gradients(n, scope, loaded, model, scorer, rows):
     space = ParameterSpace.of(model, scope)
     expected = {name: each.square().mean(0) for name, each in example_gradients(loaded, space, rows[:n]).items()}
-    same(scores("fisher", model, space, scorer, rows[:n]), expected)
+    same(score_entries("fisher", model, space, scorer, rows[:n]), expected)
 
 
 def test_a_gradient_is_taken_at_the_scorers_prior(loaded, model, scorer, rows):
     space = ParameterSpace.of(model, "layers:1 decoder")
     scorer.prior = torch.tensor([0.0, 3.0])
-    before, shifted = (scores("gradient", model, space, s, rows[:4]) for s in (scorer_of(loaded, scorer.task), scorer))
+    before, shifted = (score_entries("gradient", model, space, s, rows[:4]) for s in (scorer_of(loaded, scorer.task), scorer))
     assert all(not np.allclose(before[name], shifted[name], rtol=1e-2) for name in space.names)
 
 
 def test_the_magnitude_is_the_absolute_value(model, scorer, rows):
     space = ParameterSpace.of(model, "all")
-    same(scores("magnitude", model, space, scorer, rows[:1]), {name: model.get_parameter(name).detach().abs() for name in space.names})
+    same(
+        score_entries("magnitude", model, space, scorer, rows[:1]), {name: model.get_parameter(name).detach().abs() for name in space.names}
+    )
 
 
 @every_kind
 def test_scores_are_one_finite_array_a_tensor_and_none_below_zero(kind, model, scorer, rows):
     space = ParameterSpace.of(model, "encoder|norms")
-    found = scores(kind, model, space, scorer, rows[:3])
+    found = score_entries(kind, model, space, scorer, rows[:3])
     assert {name: values.shape for name, values in found.items()} == dict(space.tensors)
     assert all(np.isfinite(values).all() and (values >= 0).all() and values.any() for values in found.values())
 
@@ -107,7 +109,7 @@ def test_the_model_and_its_flags_are_left_as_they_were(kind, model, scorer, rows
     for i, p in enumerate(model.parameters()):
         p.requires_grad_(i % 3 > 0)
     before = {name: (id(p), p.requires_grad, p.detach().clone()) for name, p in model.named_parameters()}
-    found = scores(kind, model, ParameterSpace.of(model), scorer, rows[:5])
+    found = score_entries(kind, model, ParameterSpace.of(model), scorer, rows[:5])
     for values in found.values():
         values += 1  # the scores share no memory with the weights
     for name, p in model.named_parameters():
@@ -118,7 +120,7 @@ def test_the_model_and_its_flags_are_left_as_they_were(kind, model, scorer, rows
 @every_kind
 def test_scores_do_not_depend_on_the_order_of_examples(kind, model, scorer, rows):
     space = ParameterSpace.of(model)
-    forward, backward = (scores(kind, model, space, scorer, each) for each in (rows[:9], rows[8::-1]))
+    forward, backward = (score_entries(kind, model, space, scorer, each) for each in (rows[:9], rows[8::-1]))
     same(forward, {name: torch.from_numpy(values) for name, values in backward.items()})
 
 
@@ -126,8 +128,8 @@ def test_scores_do_not_depend_on_the_order_of_examples(kind, model, scorer, rows
 @pytest.mark.parametrize("k", [1, 700])
 def test_the_order_by_score_tunes_the_highest_entries(kind, k, model, scorer, rows):
     space = ParameterSpace.of(model)
-    measured = scores(kind, model, space, scorer, rows[:6])
-    mounted = mount("apet", model, Choice(k=k, order="score", scores=lambda space: measured))
+    measured = score_entries(kind, model, space, scorer, rows[:6])
+    mounted = make_tunable("apet", model, PlacementConfig(k=k, order="score", scores=lambda space: measured))
     flat = np.concatenate([measured[name].ravel() for name in space.names])
     chosen = mounted.placement.index
     assert mounted.k == len(chosen) == k
@@ -137,10 +139,10 @@ def test_the_order_by_score_tunes_the_highest_entries(kind, k, model, scorer, ro
 def test_training_the_highest_gradients_learns_faster_than_random_entries(model, scorer, rows, tmp_path):
     losses = {}
     space, options = ParameterSpace.of(model), TrainOptions(lr=0.02, steps=10, batch=8, check=10)
-    measured = scores("gradient", model, space, scorer, rows[:24])
+    measured = score_entries("gradient", model, space, scorer, rows[:24])
     for order in ("random", "score"):
         tuned = copy.deepcopy(model)
-        mounted = mount("apet", tuned, Choice(k=200, order=order, scores=lambda space: measured))
+        mounted = make_tunable("apet", tuned, PlacementConfig(k=200, order=order, scores=lambda space: measured))
         history = train(tuned, mounted, scorer, rows[:24], rows[:24], options, tmp_path / order, keep_best=False).history
         losses[order] = history[-1][1]
         assert (mounted.trainable["z"] != 0).all()
@@ -150,7 +152,7 @@ def test_training_the_highest_gradients_learns_faster_than_random_entries(model,
 def test_an_unknown_kind_of_score_is_a_usage_error():
     loaded = load_model("mini-t5-240k", random_init=True)
     with pytest.raises(UsageError, match="did you mean magnitude"):
-        scores("magnitud", loaded.model, ParameterSpace.of(loaded.model), scorer_of(loaded, TASKS["sst2"]), [])
+        score_entries("magnitud", loaded.model, ParameterSpace.of(loaded.model), scorer_of(loaded, TASKS["sst2"]), [])
 
 
 def test_flags_are_restored_when_a_gradient_fails(monkeypatch):
@@ -159,7 +161,7 @@ def test_flags_are_restored_when_a_gradient_fails(monkeypatch):
     scorer = scorer_of(loaded, TASKS["sst2"])
     monkeypatch.setattr(scorer, "logits", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        scores("fisher", loaded.model, ParameterSpace.of(loaded.model), scorer, [{"sentence": "a film", "label": 0}])
+        score_entries("fisher", loaded.model, ParameterSpace.of(loaded.model), scorer, [{"sentence": "a film", "label": 0}])
     assert not any(p.requires_grad for p in loaded.model.parameters())
 
 
@@ -179,4 +181,4 @@ def test_a_sum_of_two_tensors_has_the_gradient_of_each():
 
     model = Sum()
     for n in (32, 64, 96):
-        np.testing.assert_allclose(scores("gradient", model, ParameterSpace.of(model), Fake(), [0] * n)["a"], 0.5)
+        np.testing.assert_allclose(score_entries("gradient", model, ParameterSpace.of(model), Fake(), [0] * n)["a"], 0.5)

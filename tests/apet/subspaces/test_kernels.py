@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 from torch.autograd.graph import saved_tensors_hooks
 
-from apet.subspaces.kernels import KERNELS, SAMPLE, SCATTER, Entries, product, sample, scale, scatter
+from apet.subspaces import KERNELS, SparsityPattern, sampled_outer_product, sparse_matmul
+from apet.subspaces.kernels import SAMPLE, SCATTER, product, scale
 
 every_kernel = pytest.mark.parametrize("kernel", KERNELS)
 
@@ -44,12 +45,12 @@ def exactly(found: Tensor, expected: Tensor) -> None:
 def test_both_contractions_equal_the_dense_formula(kernel, share, tokens):
     of = draw()
     flat = places((9, 6), k := max(1, int(share * 54)), of)
-    entries = Entries.at((9, 6), flat, kernel)
+    entries = SparsityPattern.at((9, 6), flat, kernel)
     g, x, z = normal(*tokens, 9, of=of), normal(*tokens, 6, of=of), normal(k, of=of)
-    exactly(sample(g, x, entries), sampled_from_dense(g, x, flat))
-    exactly(sample(x, g, entries.transposed), sampled_from_dense(g, x, flat))
-    exactly(scatter(z, x, entries), x @ dense(z, (9, 6), flat).t())
-    exactly(scatter(z, g, entries.transposed), g @ dense(z, (9, 6), flat))
+    exactly(sampled_outer_product(g, x, entries), sampled_from_dense(g, x, flat))
+    exactly(sampled_outer_product(x, g, entries.transposed), sampled_from_dense(g, x, flat))
+    exactly(sparse_matmul(z, x, entries), x @ dense(z, (9, 6), flat).t())
+    exactly(sparse_matmul(z, g, entries.transposed), g @ dense(z, (9, 6), flat))
 
 
 @pytest.mark.parametrize("seed", range(30))
@@ -60,27 +61,27 @@ def test_the_three_contractions_of_one_form_agree_at_any_shape(seed):
     g, x, z = normal(batch, length, m, of=of), normal(batch, length, n, of=of), normal(k, of=of)
     form = (g * (x @ dense(z, (m, n), flat).t())).sum()
     for kernel in (None, *KERNELS):
-        entries = Entries.at((m, n), flat, kernel)
-        exactly(z @ sample(g, x, entries), form)
-        exactly(z @ sample(x, g, entries.transposed), form)
-        exactly((g * scatter(z, x, entries)).sum(), form)
-        exactly((x * scatter(z, g, entries.transposed)).sum(), form)
+        entries = SparsityPattern.at((m, n), flat, kernel)
+        exactly(z @ sampled_outer_product(g, x, entries), form)
+        exactly(z @ sampled_outer_product(x, g, entries.transposed), form)
+        exactly((g * sparse_matmul(z, x, entries)).sum(), form)
+        exactly((x * sparse_matmul(z, g, entries.transposed)).sum(), form)
 
 
 @every_kernel
 def test_entries_that_meet_no_token_get_zero(kernel):
-    entries = Entries.at((5, 4), places((5, 4), 6, draw()), kernel)
+    entries = SparsityPattern.at((5, 4), places((5, 4), 6, draw()), kernel)
     x, z = torch.zeros(0, 4, dtype=torch.float64), torch.ones(6, dtype=torch.float64)
-    assert torch.equal(sample(x.new_zeros(0, 5), x, entries), torch.zeros_like(z))
-    assert scatter(z, x, entries).shape == (0, 5)
+    assert torch.equal(sampled_outer_product(x.new_zeros(0, 5), x, entries), torch.zeros_like(z))
+    assert sparse_matmul(z, x, entries).shape == (0, 5)
 
 
 def test_the_transposed_of_the_transposed_are_the_entries():
     flat = places((7, 5), 12, draw())
-    back = Entries.at((7, 5), flat).transposed.transposed
+    back = SparsityPattern.at((7, 5), flat).transposed.transposed
     z = torch.arange(12)
     assert back.shape == (7, 5) and torch.equal(back.flat, flat)
-    assert torch.equal(back.of_z(z), z) and torch.equal(back.to_z(z), z)
+    assert torch.equal(back.to_row_order(z), z) and torch.equal(back.to_z_order(z), z)
 
 
 @every_kernel
@@ -88,11 +89,11 @@ def test_the_transposed_of_the_transposed_are_the_entries():
 @pytest.mark.parametrize("side", ["entries", "transposed"])
 def test_sample_and_scatter_have_right_first_and_second_derivatives(kernel, k, side):
     of = draw()
-    entries = Entries.at((4, 3), places((4, 3), k, of), kernel)
+    entries = SparsityPattern.at((4, 3), places((4, 3), k, of), kernel)
     entries = entries if side == "entries" else entries.transposed
     m, n = entries.shape
     g, x, z = (t.requires_grad_() for t in (normal(2, 2, m, of=of), normal(2, 2, n, of=of), normal(k, of=of)))
-    for function, inputs in ((sample, (g, x)), (scatter, (z, x))):
+    for function, inputs in ((sampled_outer_product, (g, x)), (sparse_matmul, (z, x))):
         assert gradcheck(lambda a, b, f=function: f(a, b, entries), inputs)
         assert gradgradcheck(lambda a, b, f=function: f(a, b, entries), inputs)
 
@@ -103,7 +104,7 @@ def test_sample_and_scatter_have_right_first_and_second_derivatives(kernel, k, s
 def test_the_product_has_right_first_and_second_derivatives(kernel, k, tokens):
     of = draw()
     flat = places((4, 3), k, of)
-    entries, frozen = Entries.at((4, 3), flat, kernel), normal(4, 3, of=of)
+    entries, frozen = SparsityPattern.at((4, 3), flat, kernel), normal(4, 3, of=of)
     x, z, bias = (t.requires_grad_() for t in (normal(*tokens, 3, of=of), normal(k, of=of), normal(4, of=of)))
 
     def layer(x: Tensor, z: Tensor, *bias: Tensor) -> Tensor:
@@ -132,7 +133,7 @@ def test_the_scale_has_right_first_and_second_derivatives(k, tokens):
 def test_the_third_derivative_is_the_dense_ones(kernel):
     of = draw()
     flat = places((5, 5), 7, of)
-    entries = Entries.at((5, 5), flat, kernel)
+    entries = SparsityPattern.at((5, 5), flat, kernel)
     frozen, x, start, v = normal(5, 5, of=of), normal(4, 5, of=of), normal(7, of=of), normal(7, of=of)
 
     def weight(z: Tensor) -> Tensor:
@@ -151,7 +152,7 @@ def test_the_third_derivative_is_the_dense_ones(kernel):
 @every_kernel
 def test_the_product_is_the_linear_layer_bitwise_and_has_no_graph_where_none_is_asked_for(kernel):
     of = draw()
-    entries = Entries.at((6, 5), places((6, 5), 8, of), kernel)
+    entries = SparsityPattern.at((6, 5), places((6, 5), 8, of), kernel)
     x, weight, bias, z = normal(3, 4, 5, of=of), normal(6, 5, of=of), normal(6, of=of), normal(8, of=of)
     expected = F.linear(x, weight, bias)
     assert torch.equal(product(x, weight, bias, z, entries), expected)
@@ -164,7 +165,7 @@ def test_the_product_is_the_linear_layer_bitwise_and_has_no_graph_where_none_is_
 @pytest.mark.parametrize("k", [2, 20])
 def test_a_copy_of_z_for_each_example_gets_that_examples_gradient(kernel, k):
     of = draw()
-    entries = Entries.at((5, 4), places((5, 4), k, of), kernel)
+    entries = SparsityPattern.at((5, 4), places((5, 4), k, of), kernel)
     x, weight, z, v = normal(3, 2, 4, of=of), normal(5, 4, of=of), normal(k, of=of), normal(3, k, of=of)
 
     def gradients(z: Tensor, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
@@ -184,27 +185,27 @@ def test_a_copy_of_z_for_each_example_gets_that_examples_gradient(kernel, k):
 @pytest.mark.parametrize("side", ["entries", "transposed"])
 def test_only_columns_that_occur_are_needed(side):
     of = draw()
-    entries = Entries.at((40, 40), places((40, 40), 6, of))
+    entries = SparsityPattern.at((40, 40), places((40, 40), 6, of))
     entries = entries if side == "entries" else entries.transposed
     columns, compact = entries.needed
     assert columns.tolist() == sorted(set(entries.cols.tolist()))
     assert compact.shape == (40, len(columns)) and compact.kernel == entries.kernel
     g, x = normal(3, 40, of=of), normal(3, 40, of=of)
-    exactly(sample(g, x[:, columns], compact), sample(g, x, entries))
+    exactly(sampled_outer_product(g, x[:, columns], compact), sampled_outer_product(g, x, entries))
 
 
 def test_all_columns_are_needed_where_most_occur():
-    entries = Entries.at((10, 8), places((10, 8), 40, draw()))
+    entries = SparsityPattern.at((10, 8), places((10, 8), 40, draw()))
     assert entries.needed == (None, entries)
 
 
 @every_kernel
 def test_the_product_saves_only_the_needed_columns(kernel):
     of = draw()
-    few, every = (Entries.at((6, 50), places((6, 50), k, of), kernel) for k in (5, 300))
+    few, every = (SparsityPattern.at((6, 50), places((6, 50), k, of), kernel) for k in (5, 300))
     x, weight, z = normal(200, 50, of=of), normal(6, 50, of=of), normal(300, of=of)
 
-    def saved(entries: Entries) -> list[Tensor]:
+    def saved(entries: SparsityPattern) -> list[Tensor]:
         kept: list[Tensor] = []
         with saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
             product(x.requires_grad_(), weight, None, z[: entries.k].requires_grad_(), entries)
@@ -215,7 +216,7 @@ def test_the_product_saves_only_the_needed_columns(kernel):
 
 
 def test_the_choice_grows_from_gathered_to_sampled_to_dense():
-    choices = [Entries.at((512, 512), torch.arange(k)).kernel for k in torch.logspace(0, 18, 60, base=2).int()]
+    choices = [SparsityPattern.at((512, 512), torch.arange(k)).kernel for k in torch.logspace(0, 18, 60, base=2).int()]
     assert list(dict.fromkeys(choices)) == list(KERNELS)
     assert choices == sorted(choices, key=KERNELS.index)
 
@@ -227,7 +228,7 @@ def test_an_override_is_obeyed_by_every_derivative(monkeypatch, kernel):
         for name, function in list(table.items()):
             monkeypatch.setitem(table, name, lambda *a, name=name, function=function: called.add(name) or function(*a))
     of = draw()
-    entries = Entries.at((6, 50), places((6, 50), 5, of), kernel)
+    entries = SparsityPattern.at((6, 50), places((6, 50), 5, of), kernel)
     x, weight, z = normal(4, 50, of=of).requires_grad_(), normal(6, 50, of=of), normal(5, of=of).requires_grad_()
     gradients = torch.autograd.grad(product(x, weight, None, z, entries).pow(3).sum(), (x, z), create_graph=True)
     torch.autograd.grad(sum(g.pow(2).sum() for g in gradients), (x, z))
@@ -241,7 +242,7 @@ def test_bf16_inputs_give_an_fp32_gradient_within_bf16_rounding(kernel, each):
     flat = places((24, 16), 50, of)
     x, weight, g = (normal(*shape, of=of).bfloat16() for shape in ((4, 32, 16), (24, 16), (4, 32, 24)))
     z = torch.zeros(*(4, 50) if each else (50,), requires_grad=True)
-    product(x, weight, None, z, Entries.at((24, 16), flat, kernel)).backward(g)
+    product(x, weight, None, z, SparsityPattern.at((24, 16), flat, kernel)).backward(g)
     by_example = [torch.stack([sampled_from_dense(a, b, flat) for a, b in zip(*p, strict=True)]) for p in
                   ((g.double(), x.double()), (g.double().abs(), x.double().abs()))]  # fmt: skip
     exact, size = by_example if each else (t.sum(0) for t in by_example)
@@ -254,7 +255,7 @@ def test_bf16_inputs_give_a_bf16_output_within_its_rounding(kernel):
     of = draw()
     flat = places((24, 16), 50, of)
     x, z = normal(32, 16, of=of).bfloat16(), normal(50, of=of).bfloat16()
-    found = scatter(z.float(), x, Entries.at((24, 16), flat, kernel))
+    found = sparse_matmul(z.float(), x, SparsityPattern.at((24, 16), flat, kernel))
     exact = x.double() @ dense(z.double(), (24, 16), flat).t()
     size = x.double().abs() @ dense(z.double().abs(), (24, 16), flat).t()
     assert found.dtype == torch.bfloat16
@@ -263,6 +264,6 @@ def test_bf16_inputs_give_a_bf16_output_within_its_rounding(kernel):
 
 def test_places_of_a_matrix_of_more_than_two_to_the_31_entries_are_right():
     flat = torch.tensor([3, 250_880 * 14_336 - 1])
-    entries = Entries.at((250_880, 14_336), flat)
+    entries = SparsityPattern.at((250_880, 14_336), flat)
     assert torch.equal(entries.flat, flat) and entries.flat.dtype == torch.int64
     assert sorted(entries.transposed.flat.tolist()) == [3 * 250_880, 250_880 * 14_336 - 1]

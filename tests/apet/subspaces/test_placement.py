@@ -11,6 +11,7 @@ import torch
 from resident_cases import MODELS
 
 from apet.errors import UsageError
+from apet.subspaces.coordinates import Coordinates
 from apet.subspaces.placement import KEYS, ORDERS, UNITS, Placement, place, random_entries
 from apet.subspaces.space import ParameterSpace
 
@@ -270,7 +271,7 @@ def test_a_million_of_eleven_billion_entries_take_little_memory(unit):
 def test_the_histogram_counts_every_entry_by_layer_and_by_kind(name, order):
     space = SPACES[name]()
     index = placed(space, 7 * space.size // 10, 2, order=order).index
-    histogram = space.histogram(index)
+    histogram = Coordinates(space, index).histogram()
     tensors = np.repeat(np.array(space.names), space.sizes)[index]
     kinds = Counter(kind(space, tensor) for tensor in tensors)
     layers = Counter(layer(tensor) for tensor in tensors)
@@ -355,7 +356,7 @@ def test_a_negative_position_seed_is_a_usage_error():
 
 def test_few_entries_by_layer_are_not_always_in_the_same_layers():
     space = space_of({f"block.{i}.wi": (40, 40) for i in range(12)})
-    places = [space.histogram(place(space, 3, seed, order="layer").index)["layer"] for seed in range(20)]
+    places = [place(space, 3, seed, order="layer").coordinates.histogram()["layer"] for seed in range(20)]
     assert len({tuple(label for label, n in found.items() if n) for found in places}) > 1
 
 

@@ -11,7 +11,7 @@ from torch import nn
 from transformers import BertConfig, BertForMaskedLM
 
 from apet.errors import UsageError
-from apet.methods.tunable import mount
+from apet.methods import make_tunable
 from apet.subspaces.placement import place
 from apet.subspaces.scope import kind_label, layer_label, layer_of, tensor_roles
 from apet.subspaces.space import ParameterSpace
@@ -252,7 +252,7 @@ def test_a_scope_beyond_the_last_layer_says_which_layers_there_are():
 def test_new_parameters_are_a_scope_of_their_own():
     model = transformer("t5")
     own = names(model)
-    mount("adapter", model)
+    make_tunable("adapter", model)
     assert selected(model, "new") == names(model) - own
     assert selected(model, "!new all") == own
     assert selected(model, "new layers:1 decoder") == matching(model, r"decoder\.block\.1\..*apet_")

@@ -79,7 +79,7 @@ def test_no_image_is_no_data(tmp_path: Path) -> None:
 
 
 def test_what_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(MissingInput, match="pass --data FOLDER"):
+    with pytest.raises(MissingInput, match="read from a folder with .*: use data: ..."):
         load_task("mnist")
     with pytest.raises(MissingInput, match="no data folder"):
         load_task("mnist", tmp_path / "nowhere")

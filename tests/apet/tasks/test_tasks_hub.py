@@ -92,7 +92,7 @@ def test_a_source_without_a_test_split_has_none(cache):
 
 
 def test_what_is_not_here_is_named_with_the_command_that_brings_it():
-    with pytest.raises(MissingInput, match=r"sst2 is not on .*--data FOLDER.*'hf download --repo-type dataset nyu-mll/glue'"):
+    with pytest.raises(MissingInput, match=r"sst2 is not on .*'hf download --repo-type dataset nyu-mll/glue'"):
         load_task("sst2")
     with pytest.raises(MissingInput, match=r"dataset EdinburghNLP/xsum --revision refs/convert/parquet"):
         load_task("xsum")

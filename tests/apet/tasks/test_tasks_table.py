@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from apet.errors import MissingInput, UsageError
+from apet.models.ladder import TOKENIZER
 from apet.tasks.examples import checked, read_rows
 from apet.tasks.table import GENERATED, TASKS, load_task
 
@@ -47,10 +48,10 @@ def test_a_task_has_label_words_and_accuracy_or_texts_and_their_metric(task):
         assert (task.target, task.metric, task.type) == ("label", "accuracy", "classification")
 
 
-def test_label_words_differ_in_their_first_piece_under_the_ladders_tokenizer():
+def test_label_words_differ_in_their_first_token_under_the_ladders_tokenizer():
     from tokenizers import Tokenizer
 
-    tokenizer = Tokenizer.from_file(str(Path(__file__).parents[3] / "apet" / "models" / "weights" / "tokenizer" / "tokenizer.json"))
+    tokenizer = Tokenizer.from_file(str(TOKENIZER))
     for task in (task for task in TASKS.values() if not task.images):
         first = [tokenizer.encode(word, add_special_tokens=False).ids[0] for word in task.words]
         assert len(set(first)) == task.classes, task.name

@@ -9,7 +9,7 @@ import torch
 from train_cases import OPTIONS, ROWS, ready, same, state
 
 from apet.errors import ApetError
-from apet.training.checkpoints import Refused, load, previous, read, save
+from apet.training.checkpoints import Refused, load_checkpoint, previous, read, save_checkpoint
 from apet.training.loop import train
 
 TENSORS = {
@@ -26,7 +26,7 @@ def checkpoint(folder: Path, steps: int) -> Path:
     """`steps` saved one after the other; each holds its own number."""
     path = folder / "checkpoint.safetensors"
     for step in range(steps):
-        save(path, TENSORS, {**STATE, "step": step})
+        save_checkpoint(path, TENSORS, {**STATE, "step": step})
     return path
 
 
@@ -37,8 +37,8 @@ def damage(path: Path, where: int) -> None:
 
 
 def test_what_is_saved_is_loaded_bitwise(tmp_path):
-    save(tmp_path / "new" / "c.safetensors", {**TENSORS, "turned": TENSORS["half"].t()}, STATE)
-    found = load(tmp_path / "new" / "c.safetensors")
+    save_checkpoint(tmp_path / "new" / "c.safetensors", {**TENSORS, "turned": TENSORS["half"].t()}, STATE)
+    found = load_checkpoint(tmp_path / "new" / "c.safetensors")
     assert found is not None
     assert same(found[0], {**TENSORS, "turned": TENSORS["half"].t()})
     assert found[1] == STATE
@@ -46,7 +46,7 @@ def test_what_is_saved_is_loaded_bitwise(tmp_path):
 
 
 def test_without_a_checkpoint_there_is_nothing(tmp_path):
-    assert load(tmp_path / "c.safetensors") is None
+    assert load_checkpoint(tmp_path / "c.safetensors") is None
 
 
 def test_a_checkpoint_that_is_cut_short_anywhere_is_refused(tmp_path):
@@ -83,11 +83,11 @@ def test_a_broken_newest_one_is_refused_with_one_line_and_the_one_before_is_used
     else:
         path.write_bytes({"cut": content[:500], "empty": b"", "not one": b"{}" * 40}[how])
     with caplog.at_level(logging.WARNING):
-        found = load(path)
+        found = load_checkpoint(path)
     assert found is not None and found[1]["step"] == 1
     (record,) = caplog.records
     assert str(path) in record.message and "\n" not in record.message
-    save(path, TENSORS, {**STATE, "step": 2})  # the broken one must not become the previous one
+    save_checkpoint(path, TENSORS, {**STATE, "step": 2})  # the broken one must not become the previous one
     assert read(previous(path))[1]["step"] == 1
 
 
@@ -101,9 +101,9 @@ def test_a_writer_killed_between_its_two_renamings_leaves_the_one_before(tmp_pat
         "apet.files.os.replace", lambda source, target: Path(source).rename(target) if target == previous(path) else killed(0, 0)
     )
     with pytest.raises(KeyboardInterrupt):
-        save(path, TENSORS, {**STATE, "step": 2})
+        save_checkpoint(path, TENSORS, {**STATE, "step": 2})
     monkeypatch.undo()
-    found = load(path)
+    found = load_checkpoint(path)
     assert found is not None and found[1]["step"] == 1
     assert not caplog.records
     assert [p.name for p in tmp_path.iterdir()] == [previous(path).name]
@@ -113,8 +113,8 @@ def test_if_no_checkpoint_is_whole_the_error_names_them_and_force(tmp_path):
     path = checkpoint(tmp_path, 2)
     for each in (path, previous(path)):
         damage(each, 1500)
-    with pytest.raises(ApetError, match=r"checkpoint\.safetensors and .*checkpoint\.previous\.safetensors.*--force"):
-        load(path)
+    with pytest.raises(ApetError, match=r"checkpoint\.safetensors and .*checkpoint\.previous\.safetensors.*force: true"):
+        load_checkpoint(path)
 
 
 def test_a_run_whose_newest_checkpoint_is_broken_ends_bitwise_the_same(tmp_path):
@@ -142,7 +142,7 @@ def test_a_checkpoint_of_another_method_or_size_is_said_to_be(method, tmp_path):
     path = tmp_path / "c.safetensors"
     train(*ready(k=50), ROWS, ROWS[:8], OPTIONS, path, False, checkpoint_every=0)
     model, mounted, scorer = ready(method, k=60)
-    with pytest.raises(ApetError, match="another run's: .*--force"):
+    with pytest.raises(ApetError, match="another run's: .*force: true"):
         train(model, mounted, scorer, ROWS, ROWS[:8], OPTIONS, path, False)
     assert not any(p.any() for name, p in mounted.trainable.items() if method == "apet")
 

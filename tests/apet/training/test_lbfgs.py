@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from apet.errors import Interrupted
-from apet.methods.tunable import Choice, mount
+from apet.methods import PlacementConfig, make_tunable
 from apet.models.loading import load_model
+from apet.scoring import scorer_of
 from apet.scoring.evaluation import evaluate
-from apet.scoring.scorers import scorer_of
 from apet.tasks.table import TASKS, load_task
 from apet.training.lbfgs import FLOOR, minimise, most_gradients
 
@@ -21,7 +21,7 @@ EXAMPLES = load_task("mini-nli", None, False).splits["train"][:16]
 
 def minimised(k: int, steps: int = 60, batch: int = 16, trajectory: bool = False, position_seed: int = 1, **options):
     model, scorer = copy.deepcopy(LOADED.model), scorer_of(LOADED, TASK)
-    mounted = mount("apet", model, Choice(k=k, position_seed=position_seed))
+    mounted = make_tunable("apet", model, PlacementConfig(k=k, position_seed=position_seed))
     return model, scorer, mounted, minimise(model, mounted, scorer, EXAMPLES, steps, batch, trajectory, **options)
 
 

@@ -12,10 +12,10 @@ import torch
 from train_cases import OPTIONS, ROWS, ready, same, state
 
 from apet.errors import ApetError, UsageError
-from apet.methods.tunable import METHODS, Choice, mount
+from apet.methods import METHODS, PlacementConfig, make_tunable
 from apet.models.loading import load_model
+from apet.scoring import scorer_of
 from apet.scoring.evaluation import evaluate
-from apet.scoring.scorers import scorer_of
 from apet.subspaces.space import ParameterSpace
 from apet.tasks.table import TASKS, load_task
 from apet.training.batches import Batches, parts
@@ -115,7 +115,7 @@ def test_a_checkpoint_of_other_options_is_not_gone_on_from(change, tmp_path):
     model, mounted, scorer = ready()
     train(model, mounted, scorer, ROWS, ROWS[:8], OPTIONS, path, True, checkpoint_every=0)
     before = state(mounted)
-    with pytest.raises(ApetError, match=f"another run's: {next(iter(change))} is .* there .*--force"):
+    with pytest.raises(ApetError, match=f"another run's: {next(iter(change))} is .* there .*force: true"):
         train(model, mounted, scorer, ROWS, ROWS[:8], replace(OPTIONS, **change), path, True)
     assert same(before, state(mounted))
 
@@ -123,7 +123,7 @@ def test_a_checkpoint_of_other_options_is_not_gone_on_from(change, tmp_path):
 def test_a_checkpoint_of_other_entries_is_not_gone_on_from(tmp_path):
     for seed in (0, 1):
         loaded = load_model("mini-t5-240k", random_init=True)
-        mounted = mount("apet", loaded.model, Choice(50, position_seed=seed))
+        mounted = make_tunable("apet", loaded.model, PlacementConfig(50, position_seed=seed))
         run = (mounted.model, mounted, scorer_of(loaded, TASKS["sst2"]), ROWS, ROWS[:8], OPTIONS, tmp_path / "c.safetensors", True)
         if seed == 0:
             train(*run, checkpoint_every=0)
@@ -138,7 +138,7 @@ def test_all_coordinates_follow_full_fine_tuning(tmp_path):
     for method in ("apet", "full"):
         loaded = load_model("mini-t5-240k", random_init=True)
         space = ParameterSpace.of(loaded.model)
-        mounted = mount(method, loaded.model, Choice(space.size))
+        mounted = make_tunable(method, loaded.model, PlacementConfig(space.size))
         if method == "full":  # the same scope: without the token table
             mounted.trainable = {name: mounted.trainable[name] for name in space.names}
         scorer = scorer_of(loaded, TASKS["mini-sentiment"])

@@ -7,7 +7,7 @@ import pytest
 import torch
 from train_cases import OPTIONS, ROWS, ready, same, state, stepper
 
-from apet.methods.tunable import METHODS
+from apet.methods import METHODS
 from apet.scoring.evaluation import evaluate
 from apet.training import rate_search as module
 from apet.training.loop import train

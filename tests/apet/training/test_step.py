@@ -14,8 +14,8 @@ from train_cases import ANSWER_ROWS, ANSWERS, OPTIONS, ROWS, chosen, gradient, r
 from apet.errors import ApetError, UsageError
 from apet.machine.memory import checkpointed, out_of_memory
 from apet.machine.processes import accelerator_for
-from apet.methods.tunable import METHODS, Choice, mount
-from apet.scoring.scorers import scorer_of
+from apet.methods import METHODS, PlacementConfig, make_tunable
+from apet.scoring import scorer_of
 from apet.tasks.table import TASKS
 from apet.training.batches import Batches
 from apet.training.checkpoints import packed, unpack
@@ -98,14 +98,14 @@ def scaled(scale: float):
 def test_a_float16_step_that_overflows_is_skipped_and_the_scale_halved():
     run, progress = scaled(2.0**30), Progress(lr=0.02)
     while run.accelerator.scaler.get_scale() > 2.0**17:
-        before = state(run.mounted)
+        before = state(run.tunable)
         assert run.step(progress)
         if run.optimizer.step_was_skipped:
-            assert same(before, state(run.mounted))
+            assert same(before, state(run.tunable))
     assert all(run.step(progress) for _ in range(5))
-    assert not same(before, state(run.mounted))
+    assert not same(before, state(run.tunable))
     assert run.parameters[0].grad.norm() <= 1.001 * OPTIONS.clip
-    state_of = packed(run.mounted, run.optimizer.optimizer, {}, progress, {}, run.accelerator.scaler)
+    state_of = packed(run.tunable, run.optimizer.optimizer, {}, progress, {}, run.accelerator.scaler)
     other = scaled(4.0)
     assert unpack(state_of, other.mounted, other.optimizer.optimizer, {}, {}, other.accelerator.scaler) == progress
     assert other.accelerator.scaler.state_dict() == run.accelerator.scaler.state_dict()
@@ -114,15 +114,15 @@ def test_a_float16_step_that_overflows_is_skipped_and_the_scale_halved():
 def test_float16_gradients_that_overflow_without_any_scaling_end_the_run():
     run, progress = scaled(4.0), Progress(lr=0.02)
     run.parameters[0].register_hook(lambda grad: grad * float("inf"))
-    before = state(run.mounted)
+    before = state(run.tunable)
     assert [run.step(progress) for _ in range(3)] == [True, True, False]
-    assert same(before, state(run.mounted))
+    assert same(before, state(run.tunable))
 
 
 @every_transformer
 def test_every_family_has_the_same_gradient_checkpointed(name):
     model = transformer(name).eval()
-    z = mount("apet", model, Choice(500)).trainable["z"]
+    z = make_tunable("apet", model, PlacementConfig(500)).trainable["z"]
     (whole,) = torch.autograd.grad(transformer_loss(model), z)
     with checkpointed(model):
         (again,) = torch.autograd.grad(transformer_loss(model), z)
@@ -250,7 +250,7 @@ def test_the_cpu_allocators_own_error_is_recognised():
 def test_the_gradient_of_a_model_that_reads_padding_is_that_of_its_examples_one_by_one():
     def gradient_of(batch: int, accumulate: int) -> torch.Tensor:
         loaded = tiny("fnet", 2)
-        mounted = mount("apet", loaded.model, Choice(200))
+        mounted = make_tunable("apet", loaded.model, PlacementConfig(200))
         run = stepper(mounted.model, mounted, scorer_of(loaded, TASKS["mini-sentiment"]), ROWS[:8], replace(OPTIONS, batch=batch))
         run.gradient(np.arange(8), Progress(accumulate=accumulate))
         return torch.cat([p.grad.flatten() for p in run.parameters])

@@ -4,12 +4,12 @@ import pytest
 import torch
 
 from apet.models.loading import load_model
-from apet.scoring.scorers import scorer_of
+from apet.scoring import scorer_of
+from apet.subspaces import StackedForward, stacked_is_faster
 from apet.subspaces.coordinates import Coordinates
 from apet.subspaces.placement import random_entries
 from apet.subspaces.scope import all_names
 from apet.subspaces.space import ParameterSpace
-from apet.subspaces.stacked import Many, pays
 from apet.tasks.table import load_task
 
 
@@ -22,7 +22,7 @@ def test_points_at_once_are_those_one_by_one(name: str):
     coordinates = Coordinates(space, random_entries(space.size, 500, 0))
     points = torch.randn(3, 500) * 0.05
     before = {name: p.detach().clone() for name, p in all_names(model).items()}
-    together = Many(model, coordinates, scorer.logits)(points, batch)
+    together = StackedForward(model, coordinates, scorer.logits)(points, batch)
     assert all(torch.equal(p, before[name]) for name, p in all_names(model).items())
     with coordinates.attach(model) as attached, torch.no_grad():
         for point, found in zip(points, together, strict=True):
@@ -35,7 +35,7 @@ def test_it_pays_for_the_smallest_models_alone():
     def asked(name: str) -> bool:
         model = load_model(name).model
         space = ParameterSpace.of(model)
-        return pays(model, Coordinates(space, random_entries(space.size, 1000, 0)))
+        return stacked_is_faster(model, Coordinates(space, random_entries(space.size, 1000, 0)))
 
     assert asked("mini-t5-130k")
     assert not asked("mini-t5-6m")

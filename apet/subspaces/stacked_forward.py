@@ -1,7 +1,7 @@
-"""Several points of a subspace in one forward pass: for models so small that the number of operations is what takes the time.
+"""Evaluate several points of a subspace in one forward pass: for models so small that the number of operations takes the time.
 
-The touched tensors are stacked, one copy a point, and the forward pass runs over the stack (torch.func.vmap). Only values come out, no
-derivatives: nested transforms are not to be trusted with those (pytorch issue 196700).
+The touched tensors are stacked, one copy a point, and the forward pass runs over the stack (torch.func.vmap). It returns values only:
+derivatives of nested transforms are not reliable (pytorch issue 196700).
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from apet.subspaces.resident import plain
 from apet.subspaces.scope import all_names
 
 AT_ONCE = 8  # points
-# Of the stack: what stays in a CPU's cache. At once over one by one, one thread, 32 sentences: mini-t5-130k .3, mini-bloom-120k .5.
+# Of the stack: what stays in a CPU's cache. Time at once over one by one, one thread, 32 sentences: mini-t5-130k .3, mini-bloom-120k .5.
 MOST_BYTES = 2**24
 
 Logits = Callable[[nn.Module, Any], Tensor]  # (model, batch) -> logits
 
 
-class Many:
-    """(points (P, k), batch) -> logits (P, ...) of a model, from the values that its tensors held when this was made."""
+class StackedForward:
+    """Map (points (P, k), batch) to logits (P, ...), from the values that the model's tensors held when this was made."""
 
     def __init__(self, model: nn.Module, coordinates: Coordinates, logits: Logits) -> None:
         parameters = all_names(model)
@@ -38,14 +38,15 @@ class Many:
         return vmap(lambda tensors: functional_call(self.net, tensors, (batch,)))(stacks)
 
     def _stack(self, name: str, changes: Tensor, flat: Any) -> Tensor:
-        tensor, places = self.tensors[name], torch.as_tensor(flat, device=changes.device)
+        tensor = self.tensors[name]
         stack = tensor.flatten().repeat(len(changes), 1)
-        stack[:, places] = (stack[:, places].to(changes.dtype) + changes).to(tensor.dtype)
+        chosen = slice(None) if flat is None else torch.as_tensor(flat, device=changes.device)
+        stack[:, chosen] = (stack[:, chosen].to(changes.dtype) + changes).to(tensor.dtype)
         return stack.view(len(changes), *tensor.shape)
 
 
-def pays(model: nn.Module, coordinates: Coordinates) -> bool:
-    """Whether several points at once cost less than one by one: for small models on a CPU, of which BERT's gain nothing."""
+def stacked_is_faster(model: nn.Module, coordinates: Coordinates) -> bool:
+    """Return whether several points at once cost less than one by one: for small models on a CPU, but not for BERT."""
     parameters = all_names(model)
     touched = [parameters[name] for name, _, _ in coordinates.by_tensor]
     small = AT_ONCE * sum(plain(p).nbytes for p in touched) <= MOST_BYTES
@@ -53,7 +54,7 @@ def pays(model: nn.Module, coordinates: Coordinates) -> bool:
 
 
 class _Called(nn.Module):
-    """A model's logits as a module's forward pass, which is what functional_call can call."""
+    """A model's logits as a module's forward pass, for functional_call."""
 
     def __init__(self, model: nn.Module, logits: Logits) -> None:
         super().__init__()

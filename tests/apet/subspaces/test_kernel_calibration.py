@@ -11,9 +11,11 @@ from analyses.runs.execute import run
 from analyses.specs import TrainSpec
 from analyses.store.run_store import Store
 from apet.errors import ApetError, UsageError
-from apet.subspaces import kernel_costs as costs
-from apet.subspaces.kernel_costs import SHIPPED, Costs, fit, for_machine, stored, using
-from apet.subspaces.kernels import KERNELS, Entries, cheapest
+from apet.subspaces import KERNELS, SparsityPattern
+from apet.subspaces import kernel_calibration as costs
+from apet.subspaces.kernel_calibration import costs_for_machine, fit, stored
+from apet.subspaces.kernel_costs import SHIPPED, Costs, current_costs, using_costs
+from apet.subspaces.sparsity_pattern import cheapest
 from cli import app
 
 OTHER = Costs(gather=4.3, side=2.9, sampled=0.218, dense=0.0224)  # of another processor
@@ -46,10 +48,10 @@ def test_times_that_no_machine_has_give_no_constants():
 def test_the_kernel_with_the_least_time_is_chosen():
     for shape, k in (((512, 512), 10), ((512, 512), 300), ((512, 512), 100_000), ((2048, 512), 3000)):
         for each in (SHIPPED, OTHER):
-            with using(each):
+            with using_costs(each):
                 times = {kernel: each.of(kernel, shape, k) for kernel in KERNELS}
                 assert times[cheapest(shape, k)] == min(times.values())
-    with using(OTHER):
+    with using_costs(OTHER):
         assert cheapest((512, 512), 400) == "gather"
     assert cheapest((512, 512), 400) == "sampled"
 
@@ -58,7 +60,7 @@ def test_a_machine_is_measured_once_and_said_so(monkeypatch):
     measured, said = [], []
     monkeypatch.setattr(costs, "calibrate", lambda device: measured.append(device) or OTHER)
     assert stored() is None
-    assert for_machine("cpu", said.append) == for_machine("cpu", said.append) == (OTHER, "measured")
+    assert costs_for_machine("cpu", said.append) == costs_for_machine("cpu", said.append) == (OTHER, "measured")
     assert measured == ["cpu"]
     assert len(said) == 1 and "measuring kernels on" in said[0]
     assert list(json.loads(costs.cache().read_text())) == [costs.machine()]
@@ -69,29 +71,29 @@ def test_a_machine_is_measured_once_and_said_so(monkeypatch):
         torch.set_num_threads(1)
     costs.cache().write_text("{broken")
     assert stored() is None
-    assert for_machine("cpu", said.append) == (OTHER, "measured")
+    assert costs_for_machine("cpu", said.append) == (OTHER, "measured")
 
 
 def test_a_busy_machine_and_a_full_one_take_the_shipped_constants_and_say_so(monkeypatch, tmp_path):
     said = []
     monkeypatch.setattr(costs, "calibrate", lambda device: None)
-    assert for_machine("cpu", said.append) == (SHIPPED, "shipped")
+    assert costs_for_machine("cpu", said.append) == (SHIPPED, "shipped")
     assert "busy" in said[-1] and stored() is None
     with pytest.raises(ApetError, match="busy"):
         costs.measure()
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    assert for_machine("cpu", said.append) == (SHIPPED, "shipped")
+    assert costs_for_machine("cpu", said.append) == (SHIPPED, "shipped")
     assert "cannot write" in said[-1]
 
 
 def test_the_environment_asks_for_the_shipped_constants(monkeypatch):
     monkeypatch.setattr(costs, "calibrate", lambda device: pytest.fail("measured"))
     monkeypatch.setenv("APET_KERNELS", "shipped")
-    assert for_machine() == (SHIPPED, "shipped")
+    assert costs_for_machine() == (SHIPPED, "shipped")
     monkeypatch.setenv("APET_KERNELS", "fast")
     with pytest.raises(UsageError, match="APET_KERNELS=fast: write auto or shipped"):
-        for_machine()
+        costs_for_machine()
 
 
 def test_a_calibration_times_every_kernel(monkeypatch):
@@ -101,7 +103,7 @@ def test_a_calibration_times_every_kernel(monkeypatch):
 
 def _case(call) -> tuple:
     entries = call.args[2]
-    assert isinstance(entries, Entries)
+    assert isinstance(entries, SparsityPattern)
     call()
     return entries.kernel, entries.shape, entries.k
 
@@ -118,7 +120,7 @@ def test_a_run_notes_its_constants_and_one_that_goes_on_keeps_them(folder, tmp_p
     (begun.folder(name) / "checkpoint.kernels.json").write_text(json.dumps(asdict(SHIPPED)))
     assert run(spec, begun, folder) == name
     assert begun.env(name)["kernels"] == asdict(SHIPPED) | {"from": "the run's beginning"}
-    assert costs.current() == SHIPPED  # what a run chooses by ends with it
+    assert current_costs() == SHIPPED  # what a run chooses by ends with it
     for one, other in zip(store.rows(name), begun.rows(name), strict=True):
         assert one.value == pytest.approx(other.value, rel=1e-4, abs=1e-6)
 

@@ -17,8 +17,9 @@ from transformers import (
 )
 
 from apet.errors import UsageError
-from apet.methods.tunable import BASELINES, METHODS, Choice, Mounted, count, head_of, mount, space_of
-from apet.scoring.scorers import scorer_of
+from apet.methods import BASELINES, METHODS, PlacementConfig, TunableModel, count_tuned, make_tunable, tunable_space
+from apet.methods.tunable_model import classification_head
+from apet.scoring import scorer_of
 from apet.tasks.table import TASKS
 
 every_baseline = pytest.mark.parametrize("method", BASELINES)
@@ -86,8 +87,8 @@ def test_the_counts_are_the_reference_tables_on_the_exact_shapes(name):
     family, shape = SHAPES[name]
     with torch.device("meta"):
         model = family(*shape)
-    assert tuple(count(method, model) for method in ("lora", "adapter", "prompt", "bitfit")) == COUNTS[name] == by_hand(name)
-    assert count("full", model) == sum(p.numel() for p in model.parameters())
+    assert tuple(count_tuned(method, model) for method in ("lora", "adapter", "prompt", "bitfit")) == COUNTS[name] == by_hand(name)
+    assert count_tuned("full", model) == sum(p.numel() for p in model.parameters())
 
 
 def logits(model: nn.Module) -> Tensor:
@@ -101,7 +102,7 @@ def logits(model: nn.Module) -> Tensor:
 def test_the_initial_function_is_the_base_models(name, method):
     model = transformer(name).eval()
     before = logits(model)
-    after = logits(mount(method, model).model)
+    after = logits(make_tunable(method, model).model)
     if method == "bitfit" and name == "t5":  # a product with a bias rounds in another order
         torch.testing.assert_close(after, before, rtol=1e-5, atol=1e-6)
     else:
@@ -110,21 +111,21 @@ def test_the_initial_function_is_the_base_models(name, method):
 
 @mounts
 def test_only_the_named_parameters_have_gradients_and_k_is_their_number_of_scalars(name, method):
-    mounted = mount(method, transformer(name))
+    mounted = make_tunable(method, transformer(name))
     transformer_loss(mounted.model).backward()
     parameters = dict(mounted.model.named_parameters())
     assert {tensor for tensor, p in parameters.items() if p.grad is not None} == set(mounted.trainable)
     assert {tensor for tensor, p in parameters.items() if p.requires_grad} == set(mounted.trainable)
     assert all(parameters[tensor] is p and isinstance(p, nn.Parameter) for tensor, p in mounted.trainable.items())
     assert mounted.k + mounted.k_head == sum(p.numel() for p in mounted.trainable.values())
-    assert mounted.k == count(method, transformer(name))
+    assert mounted.k == count_tuned(method, transformer(name))
 
 
 @mounts
 def test_a_step_moves_what_is_trainable_and_leaves_the_base_model_bitwise(name, method):
     model = transformer(name)
     base = {tensor: (p, p.detach().clone()) for tensor, p in model.named_parameters()}
-    mounted = mount(method, model)
+    mounted = make_tunable(method, model)
     first = {tensor: p.detach().clone() for tensor, p in mounted.trainable.items()}
     optimizer = torch.optim.SGD(mounted.trainable.values(), lr=1.0)
     for _ in range(2):  # the first leaves what stands behind a zero where it is
@@ -140,7 +141,7 @@ def test_a_step_moves_what_is_trainable_and_leaves_the_base_model_bitwise(name, 
 
 def test_apet_tunes_one_vector_of_k_scalars():
     model = transformer("t5")
-    mounted = mount("apet", model, Choice(k=50))
+    mounted = make_tunable("apet", model, PlacementConfig(k=50))
     transformer_loss(model).backward()
     assert list(mounted.trainable) == ["z"] and mounted.k == mounted.placement.k == 50
     assert mounted.trainable["z"].grad.count_nonzero() > 25
@@ -151,7 +152,7 @@ def test_bitfit_gives_zero_biases_to_a_model_without_any_but_not_to_its_head():
     model = transformer("t5")
     before = {tensor for tensor, _ in model.named_parameters()}
     linear = {path for path, m in model.named_modules() if isinstance(m, nn.Linear)}
-    mounted = mount("bitfit", model)
+    mounted = make_tunable("bitfit", model)
     assert {tensor for tensor, _ in model.named_parameters()} - before == {f"{path}.bias" for path in linear - {"lm_head"}}
     assert model.lm_head.bias is None
     assert all(tensor not in before and not p.any() for tensor, p in mounted.trainable.items())
@@ -161,7 +162,7 @@ def test_bitfit_gives_zero_biases_to_a_model_without_any_but_not_to_its_head():
 def test_bitfit_adds_nothing_to_a_model_with_biases_and_tunes_them_all(name):
     model = transformer(name)
     before = {tensor: id(p) for tensor, p in model.named_parameters()}
-    mounted = mount("bitfit", model)
+    mounted = make_tunable("bitfit", model)
     assert {tensor: id(p) for tensor, p in model.named_parameters()} == before
     assert set(mounted.trainable) == {tensor for tensor in before if tensor.endswith("bias")} | mounted.head
 
@@ -170,48 +171,48 @@ def test_a_single_bias_is_enough_for_bitfit_to_add_none():
     model = transformer("t5")
     wi = model.encoder.block[1].layer[1].DenseReluDense.wi
     wi.bias = nn.Parameter(torch.ones(48))
-    assert list(mount("bitfit", model).trainable) == ["encoder.block.1.layer.1.DenseReluDense.wi.bias"]
+    assert list(make_tunable("bitfit", model).trainable) == ["encoder.block.1.layer.1.DenseReluDense.wi.bias"]
 
 
 @pytest.mark.parametrize("method", ["bitfit", "adapter"])
 def test_new_parameters_have_the_dtype_of_the_weights_beside_them(method):
     model = transformer("t5").to(torch.bfloat16).eval()
     before = logits(model)
-    mounted = mount(method, model)
+    mounted = make_tunable(method, model)
     assert all(p.dtype == torch.bfloat16 for p in mounted.trainable.values())
     torch.testing.assert_close(logits(mounted.model), before, rtol=0.02, atol=0.02)
 
 
 @every_baseline
 def test_matched_tunes_as_many_entries_as_the_method_has(method):
-    mounted = mount("apet", transformer("t5"), Choice(matched=method, scope="all"))
-    assert mounted.k == mounted.placement.requested == mount(method, transformer("t5")).k
+    mounted = make_tunable("apet", transformer("t5"), PlacementConfig(matched=method, scope="all"))
+    assert mounted.k == mounted.placement.requested == make_tunable(method, transformer("t5")).k
 
 
 def test_either_k_or_a_method_to_match_is_needed():
-    assert mount("apet", transformer("t5"), Choice(matched="prompt")).k == 100 * 32
-    for choice in (Choice(), Choice(k=3, matched="prompt")):
-        with pytest.raises(UsageError, match="either --k"):
-            mount("apet", transformer("t5"), choice)
+    assert make_tunable("apet", transformer("t5"), PlacementConfig(matched="prompt")).k == 100 * 32
+    for choice in (PlacementConfig(), PlacementConfig(k=3, matched="prompt")):
+        with pytest.raises(UsageError, match="either the number of tuned parameters or a method to match"):
+            make_tunable("apet", transformer("t5"), choice)
 
 
 @pytest.mark.parametrize("method", ["prompt", "lora", "adapter"])
 def test_an_unknown_architecture_is_a_usage_error(method):
     with pytest.raises(UsageError):
-        mount(method, nn.Sequential(nn.Linear(2, 2)))
+        make_tunable(method, nn.Sequential(nn.Linear(2, 2)))
 
 
 def test_gpt2_takes_a_prompt():
     model = GPT2LMHeadModel(GPT2Config(vocab_size=40, n_embd=32, n_layer=1, n_head=2, n_positions=160))
     ids = torch.randint(1, 40, (3, 7))
-    mount("prompt", model).model(input_ids=ids, labels=ids).loss.backward()
+    make_tunable("prompt", model).model(input_ids=ids, labels=ids).loss.backward()
 
 
 def test_a_second_adapter_is_refused():
     model = transformer("t5")
-    mount("adapter", model)
+    make_tunable("adapter", model)
     with pytest.raises(UsageError, match="new parameters already"):
-        mount("adapter", model)
+        make_tunable("adapter", model)
 
 
 @every_baseline
@@ -222,7 +223,7 @@ def test_counting_leaves_the_model_and_the_random_numbers_alone(name, method):
     modules = {path: id(m) for path, m in model.named_modules()}
     parameters = {tensor: (id(p), p.detach().clone(), p.requires_grad, p._version) for tensor, p in model.named_parameters()}
     numbers = torch.get_rng_state()
-    counted = count(method, model)
+    counted = count_tuned(method, model)
     assert torch.equal(torch.get_rng_state(), numbers)
     assert {path: id(m) for path, m in model.named_modules()} == modules
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
@@ -230,35 +231,35 @@ def test_counting_leaves_the_model_and_the_random_numbers_alone(name, method):
         identity, before, flag, version = parameters.pop(tensor)
         assert (id(p), p.requires_grad, p._version) == (identity, flag, version) and torch.equal(p, before)
     assert not parameters and not frozen.requires_grad
-    assert counted == mount(method, model).k
+    assert counted == make_tunable(method, model).k
 
 
 def test_a_tied_tensor_counts_once():
     model = transformer("bloom")
-    assert count("full", model) == sum(p.numel() for p in model.parameters()) == mount("full", model).k
+    assert count_tuned("full", model) == sum(p.numel() for p in model.parameters()) == make_tunable("full", model).k
 
 
 @pytest.mark.parametrize(("method", "near"), [("bitfitt", "bitfit"), ("loar", "lora"), ("adaptor", "adapter"), ("promt", "prompt")])
 def test_an_unknown_method_is_an_error_that_suggests_the_nearest(method, near):
     for attempt in (
-        lambda: mount(method, nn.Linear(2, 2)),
-        lambda: count(method, nn.Linear(2, 2)),
-        lambda: mount("apet", nn.Linear(2, 2), Choice(matched=method)),
+        lambda: make_tunable(method, nn.Linear(2, 2)),
+        lambda: count_tuned(method, nn.Linear(2, 2)),
+        lambda: make_tunable("apet", nn.Linear(2, 2), PlacementConfig(matched=method)),
     ):
         with pytest.raises(UsageError, match=f"unknown method '{method}': did you mean {near}"):
             attempt()
 
 
 def test_apet_without_a_number_of_entries_is_a_usage_error():
-    with pytest.raises(UsageError, match="--k.*--matched"):
-        mount("apet", transformer("t5"))
+    with pytest.raises(UsageError, match="k: .*matched: "):
+        make_tunable("apet", transformer("t5"))
 
 
 def test_apet_with_more_entries_than_the_scope_holds_is_a_usage_error():
     with pytest.raises(UsageError, match="k = 65 is outside 1..64"):
-        mount("apet", transformer("t5"), Choice(k=65, scope="norms layers:0 encoder"))
+        make_tunable("apet", transformer("t5"), PlacementConfig(k=65, scope="norms layers:0 encoder"))
     with pytest.raises(UsageError, match="is outside"):
-        mount("apet", transformer("t5"), Choice(matched="full"))
+        make_tunable("apet", transformer("t5"), PlacementConfig(matched="full"))
 
 
 class Plain(nn.Module):
@@ -268,13 +269,13 @@ class Plain(nn.Module):
 
 
 def test_an_adapter_on_an_unknown_architecture_is_a_usage_error_that_names_it():
-    for attempt in (lambda: mount("adapter", Plain()), lambda: count("adapter", Plain())):
+    for attempt in (lambda: make_tunable("adapter", Plain()), lambda: count_tuned("adapter", Plain())):
         with pytest.raises(UsageError, match="Plain.*known"):
             attempt()
 
 
 def test_two_bottlenecks_a_block_behind_self_attention_and_feed_forward():
-    mounted = mount("adapter", transformer("t5"))
+    mounted = make_tunable("adapter", transformer("t5"))
     plugged = {tensor.partition(".apet_plug")[0] for tensor in mounted.trainable}
     expected = {f"{side}.block.{i}.layer.0.SelfAttention.o" for side in ("encoder", "decoder") for i in (0, 1)}
     expected |= {f"{side}.block.{i}.layer.{n}.DenseReluDense.wo" for side, n in (("encoder", 1), ("decoder", 2)) for i in (0, 1)}
@@ -282,7 +283,7 @@ def test_two_bottlenecks_a_block_behind_self_attention_and_feed_forward():
 
 
 def test_lora_is_of_rank_eight_on_the_queries_and_values_of_self_attention():
-    mounted = mount("lora", transformer("t5"))
+    mounted = make_tunable("lora", transformer("t5"))
     tuned = {tensor.partition(".lora")[0] for tensor in mounted.trainable}
     expected = {f"{side}.block.{i}.layer.0.SelfAttention.{p}" for side in ("encoder", "decoder") for i in (0, 1) for p in "qv"}
     assert tuned == expected
@@ -290,7 +291,7 @@ def test_lora_is_of_rank_eight_on_the_queries_and_values_of_self_attention():
 
 
 def test_a_prompt_stands_before_the_inputs():
-    mounted = mount("prompt", transformer("bloom"))
+    mounted = make_tunable("prompt", transformer("bloom"))
     assert mounted.model(input_ids=tokens(2, 5, below=40)).logits.shape[:2] == (2, 105)
     assert [tuple(p.shape) for p in mounted.trainable.values()] == [(100, 32)]
 
@@ -310,8 +311,8 @@ def classifier() -> BertForSequenceClassification:
     return BertForSequenceClassification(config)
 
 
-def mounted_classifier(method: str, model: nn.Module) -> Mounted:
-    return mount(method, model, Choice(k=50, scope="all") if method == "apet" else Choice())
+def mounted_classifier(method: str, model: nn.Module) -> TunableModel:
+    return make_tunable(method, model, PlacementConfig(k=50, scope="all") if method == "apet" else PlacementConfig())
 
 
 def classifier_loss(model: nn.Module) -> Tensor:
@@ -319,22 +320,22 @@ def classifier_loss(model: nn.Module) -> Tensor:
 
 
 def test_only_a_sequence_classifier_has_a_head_of_its_own():
-    assert set(head_of(classifier())) == {"classifier.weight", "classifier.bias"}
+    assert set(classification_head(classifier())) == {"classifier.weight", "classifier.bias"}
     for name in ("t5", "bloom", "gpt2"):
-        assert head_of(transformer(name)) == {}
-        mounted = mount("bitfit", transformer(name))
+        assert classification_head(transformer(name)) == {}
+        mounted = make_tunable("bitfit", transformer(name))
         assert mounted.head == frozenset() and mounted.k_head == 0
 
 
 @every_method
 def test_the_models_own_head_is_trained_by_every_method_and_counted_apart(method):
     model = classifier()
-    own = {id(p) for p in head_of(model).values()}
+    own = {id(p) for p in classification_head(model).values()}
     mounted = mounted_classifier(method, model)
     assert {id(mounted.trainable[name]) for name in mounted.head} == own
     assert mounted.k_head == HEAD
     assert mounted.k == sum(p.numel() for p in mounted.trainable.values()) - HEAD
-    assert mounted.k == (50 if method == "apet" else count(method, classifier()))
+    assert mounted.k == (50 if method == "apet" else count_tuned(method, classifier()))
 
 
 @every_method
@@ -365,41 +366,41 @@ def test_one_step_moves_the_head_that_the_model_answers_with(method):
 def test_counts_on_a_classifier_are_those_of_its_blocks():
     model, width, layers = classifier(), 32, 2
     everything = sum(p.numel() for p in model.parameters())
-    assert count("full", model) == everything - HEAD
+    assert count_tuned("full", model) == everything - HEAD
     biases = sum(p.numel() for name, p in model.named_parameters() if name.endswith("bias"))
-    assert count("bitfit", model) == biases - 3
-    assert count("lora", model) == layers * 2 * 8 * 2 * width
-    assert count("adapter", model) == layers * 2 * (2 * 24 * width + 24 + width)
-    assert count("prompt", model) == 100 * width
-    assert count("prefix", model) == 100 * 2 * layers * width
+    assert count_tuned("bitfit", model) == biases - 3
+    assert count_tuned("lora", model) == layers * 2 * 8 * 2 * width
+    assert count_tuned("adapter", model) == layers * 2 * (2 * 24 * width + 24 + width)
+    assert count_tuned("prompt", model) == 100 * width
+    assert count_tuned("prefix", model) == 100 * 2 * layers * width
 
 
 @pytest.mark.parametrize("scope", ["", "all", "head|all", "*"])
 def test_no_scope_of_apet_holds_the_head(scope):
     model = classifier()
-    space = space_of(model, scope=scope)
+    space = tunable_space(model, scope=scope)
     assert not {name for name in space.names if name.startswith("classifier")}
     if scope:
-        assert mount("apet", model, Choice(k=count("full", model), scope="all")).k == count("full", model)
+        assert make_tunable("apet", model, PlacementConfig(k=count_tuned("full", model), scope="all")).k == count_tuned("full", model)
         with pytest.raises(UsageError, match="is outside"):
-            mount("apet", classifier(), Choice(k=count("full", model) + 1, scope=scope))
+            make_tunable("apet", classifier(), PlacementConfig(k=count_tuned("full", model) + 1, scope=scope))
 
 
 @pytest.mark.parametrize("method", BASELINES)
 def test_matched_on_a_classifier_is_without_its_head(method):
-    assert mount("apet", classifier(), Choice(matched=method, scope="all")).k == count(method, classifier())
+    assert make_tunable("apet", classifier(), PlacementConfig(matched=method, scope="all")).k == count_tuned(method, classifier())
 
 
 def test_the_head_alone_is_nothing_to_place_entries_in():
     with pytest.raises(UsageError):
-        mount("apet", classifier(), Choice(k=1, scope="head"))
+        make_tunable("apet", classifier(), PlacementConfig(k=1, scope="head"))
 
 
 @pytest.mark.parametrize(("kind", "width"), [("t5", 4 * 12), ("llama", 2 * 8), ("gemma2", 2 * 8), ("gpt2", 32)])
 def test_a_prefix_has_the_width_of_the_keys_whatever_the_models(kind, width):
     loaded = tiny(kind)  # this T5's heads are wider together than the model, these keys have fewer heads than the queries
     scorer = scorer_of(loaded, TASKS["sst2"], reserve=100)
-    mounted = mount("prefix", loaded.model)
+    mounted = make_tunable("prefix", loaded.model)
     assert mounted.k == 100 * 2 * 2 * width  # tokens, keys and values, layers
     (batch,) = scorer.batches([{"sentence": "a lovely film", "label": 1}], 1)
     scorer.logits(mounted.model, batch).sum().backward()

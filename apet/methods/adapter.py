@@ -1,0 +1,24 @@
+"""Adapters (Houlsby et al. 2019, arXiv 1902.00751): two bottlenecks a block, those of the operation `plug`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from apet.methods.method import Method
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from apet.methods.tunable_model import TunableModel
+
+
+def tune_adapters(model: nn.Module) -> TunableModel:
+    """Put bottlenecks into `model` and make them trainable."""
+    from apet.methods.operations import inject
+    from apet.methods.tunable_model import tune_only
+
+    names = set(inject(model, ("plug",)))
+    return tune_only(model, [p for name, p in model.named_parameters() if name in names])
+
+
+ADAPTER = Method("adapter", "adapter", "D", 1e-2, tune_adapters)

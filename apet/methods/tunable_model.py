@@ -1,0 +1,59 @@
+"""A model made ready for training, and the parameters that read its answer out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+
+from apet.projections import Projected
+from apet.subspaces import Attached, ParameterSpace, Placement, tensor_roles
+
+
+@dataclass
+class TunableModel:
+    """The model to call, its trainable tensors by name, and what to do after an optimiser step (`write`).
+
+    `head` names those of `trainable` that read the answer out: a classification head, which is no part of k.
+    """
+
+    model: nn.Module
+    trainable: dict[str, nn.Parameter]
+    write: Callable[[], None] = field(default=lambda: None)
+    space: ParameterSpace | None = None
+    placement: Placement | None = None
+    attached: Attached | Projected | None = None
+    head: frozenset[str] = frozenset()
+    trajectory: list[torch.Tensor] = field(default_factory=list)  # z (k,) at each evaluation, if the run keeps it
+
+    @property
+    def k(self) -> int:
+        """The number of tuned scalars, without the head's."""
+        return sum(p.numel() for name, p in self.trainable.items() if name not in self.head)
+
+    @property
+    def k_head(self) -> int:
+        """The number of the head's scalars."""
+        return sum(self.trainable[name].numel() for name in self.head)
+
+
+def tune_only(model: nn.Module, parameters: Collection[nn.Parameter]) -> TunableModel:
+    """Freeze all of `model` but these `parameters`, and return it with them."""
+    chosen = {id(p) for p in parameters}
+    for p in model.parameters():
+        p.requires_grad_(id(p) in chosen)
+    return TunableModel(model, {name: p for name, p in model.named_parameters() if id(p) in chosen})
+
+
+def classification_head(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Return the parameters of a sequence classifier's own head by name; none for any other model.
+
+    They are its output layer, and whatever the checkpoint lacked and `apet.models.load_model` drew at random (`drawn`). A pooler that the
+    checkpoint holds belongs to the model, not to the head.
+    """
+    if not type(model).__name__.endswith("SequenceClassification"):
+        return {}
+    roles, drawn = tensor_roles(model), getattr(model, "drawn", frozenset())
+    return {name: p for name, p in model.named_parameters() if "head" in roles[name] or name in drawn}

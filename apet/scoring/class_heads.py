@@ -1,0 +1,64 @@
+"""Models with a layer of their own for the classes: a text model's classification head, and networks for images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from apet.errors import UsageError
+from apet.scoring.scorer import Batch, Item, Scorer, forward_arguments
+from apet.tasks import IMAGE_SIDE, Example
+
+
+class Head(Scorer):
+    """BERT with a classification head, which reads the bare fields: no template and no prior."""
+
+    writes_text = False
+
+    def _label_tokens(self) -> tuple[list[int], list[int]]:
+        return [], list(range(self.task.classes))
+
+    def _tokenize(self, examples: Sequence[Example]) -> list[Item]:
+        if len(self.task.fields) > 2:
+            raise UsageError(f"{self.task.name} has {len(self.task.fields)} fields: a classification head reads at most two")
+        texts = [[self.tokenizer.escaped(example[name]) for example in examples] for name in self.task.fields]
+        encoded = self.tokenizer.encode(texts[0], texts[1] if len(texts) > 1 else None)
+        return [{"token_type_ids": [0] * len(item["input_ids"])} | item for item in encoded]
+
+    def collate(self, items: Sequence[Item]) -> Batch:
+        types = self._padded([item["token_type_ids"] for item in items], 0)
+        return self._inputs([item["input_ids"] for item in items]) | {"token_type_ids": types, "labels": self._labels(items)}
+
+    def calibrate(self, model: nn.Module, examples: Sequence[Example]) -> None:
+        """Do nothing: a head has no label words, so no prior."""
+
+    def logits(self, model: nn.Module, batch: Batch) -> Tensor:
+        inputs = {name: value for name, value in batch.items() if name != "labels"}
+        if "token_type_ids" not in forward_arguments(model):
+            del inputs["token_type_ids"]
+        return model(**inputs).logits
+
+    def _write(self, model: Any, batch: Batch, tokens: int) -> Tensor:
+        raise UsageError("a classification head writes no text")
+
+
+class Images(Head):
+    """A network for images (form "image"); like a head it has no template and no prior. All images are of one size."""
+
+    def encode(self, examples: Sequence[Example]) -> list[Item]:
+        return [{"image": example["image"], "target": [example["label"]]} for example in examples]
+
+    def length(self, item: Item) -> int:
+        return len(item["image"])
+
+    def collate(self, items: Sequence[Item]) -> Batch:
+        """Return images uint8 (B, SIDE, SIDE) and labels (B,)."""
+        pixels = np.frombuffer(bytearray().join(item["image"] for item in items), np.uint8).reshape(-1, IMAGE_SIDE, IMAGE_SIDE)
+        return {"images": torch.as_tensor(pixels, device=self.device), "labels": self._labels(items)}
+
+    def logits(self, model: nn.Module, batch: Batch) -> Tensor:
+        return model(batch["images"])

@@ -1,0 +1,267 @@
+"""Examples -> batches -> logits, for one task and one kind of model.
+
+Five forms, by how a model can be asked:
+
+    encoder-decoder   "... it was <extra_id_0>." and the decoder goes on after <extra_id_0>: span corruption's own question
+    causal            "... it was" and the text goes on
+    masked            "... it was [MASK]."
+    head              [CLS] first [SEP] second [SEP] and a linear layer of its own, which is trained along
+    image             an image, and the network's own last layer
+
+The first three (`apet.scoring.word_forms`) answer in words, so an untuned model is already a classifier, if a poor one. The logit of
+class c is the logit of one token of its label word: the first token that the label words do not share. The loss is the cross-entropy
+over the C label words alone, so its Gauss-Newton matrix has rank at most n (C - 1). A language model prefers some words to others
+whatever the input is. That prior, the untuned model's mean logits over unlabelled examples, is subtracted (calibration as in Zhao et al.
+2021, arXiv 2102.09690, with the task's own inputs). Otherwise the first tuned parameters would only unlearn the prior, and the quadratic
+at the pretrained point would describe little else. The last two forms are in `apet.scoring.class_heads`.
+
+If a task asks for text (answers, summaries), the loss is over its tokens, the final </s> included, and the logits are (B, T, V).
+"""
+
+from __future__ import annotations
+
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from apet.errors import UsageError
+from apet.machine import in_parts
+from apet.scoring.readout import output_head, restricted
+from apet.scoring.text_tokenizer import TextTokenizer
+from apet.subspaces import Rows
+from apet.tasks import Example, Task
+
+Item = dict[str, Any]  # one encoded example: input_ids, target (its label, or the tokens of its text), ...
+SelectPosition = Callable[[Tensor], Tensor]  # (B, T, d) -> (B, 1, d)
+Batch = dict[str, Any]  # input_ids and attention_mask (B, T), labels (B,) or (B, T'), ...
+MAX_TARGET = 64  # tokens of an answer, </s> included
+
+
+class Scorer(ABC):
+    """Turn examples into batches and batches into logits; `scorer_of` chooses the subclass.
+
+    `prior` (C,) is subtracted from label-word logits. `max_length` is in tokens; a longer example loses the end of its longest field,
+    never the question after it. All label words begin with the tokens `stem`, which the model is given; `label_ids` (C,) are the tokens
+    that follow.
+    """
+
+    writes_text = True  # whether the model can generate text
+    multi_token_answers = True  # whether an answer can have more than one token
+    reads_padding = False  # whether the logits depend on padding: then a batch holds texts of one length
+    whole_head = False  # whether the model's output head must be computed as a whole
+
+    def __init__(self, task: Task, tokenizer: TextTokenizer, max_length: int = 128, device: str = "cpu"):
+        self.task, self.tokenizer, self.max_length, self.device = task, tokenizer, max_length, device
+        self.stem, label_ids = self._label_tokens()
+        self.label_ids = torch.tensor(label_ids, device=device)  # (C,)
+        self._label_rows = Rows(tuple(label_ids), self.label_ids)
+        self.prior = torch.zeros(task.classes, device=device)  # (C,)
+
+    @abstractmethod
+    def _tokenize(self, examples: Sequence[Example]) -> list[Item]:
+        """Return the inputs of every example, not yet shortened to `max_length`."""
+
+    @abstractmethod
+    def collate(self, items: Sequence[Item]) -> Batch:
+        """Pad the items to the longest of them and return one batch."""
+
+    @abstractmethod
+    def logits(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Return label-word logits minus their prior (B, C), or, if the task asks for text, the logits of its tokens (B, T', V)."""
+
+    @abstractmethod
+    def _write(self, model: Any, batch: Batch, tokens: int) -> Tensor:
+        """Return the ids that the model writes by greedy decoding, at most `tokens`: (B, tokens)."""
+
+    def encode(self, examples: Sequence[Example]) -> list[Item]:
+        """Return one item an example: the inputs, shortened to `max_length`, and the target."""
+        items = self._tokenize(examples)
+        for i, item in enumerate(items):
+            if len(item["input_ids"]) > self.max_length:
+                items[i] = self._shortened(examples[i], len(item["input_ids"]))
+        for item, example in zip(items, examples, strict=True):
+            item["target"] = self._target_ids(first_answer(example, self.task)) if self.task.generates else [example["label"]]
+        return items
+
+    def length(self, item: Item) -> int:
+        """Return the number of tokens that the model reads; items of one length need no padding."""
+        return len(item["input_ids"])
+
+    def weight(self, item: Item) -> float:
+        """Return the item's weight in a mean: 1 for a label, the number of tokens for a text."""
+        return float(len(item["target"])) if self.task.generates else 1.0
+
+    def total_weight(self, examples: Sequence[Example]) -> float:
+        """Return the sum of the examples' weights."""
+        return sum(self.weight(item) for item in self.encode(examples))
+
+    def batches(self, examples: Sequence[Example], size: int) -> Iterator[Batch]:
+        """Yield all examples in order as batches of at most `size`."""
+        for items in self.groups(self.encode(examples), size):
+            yield self.collate(items)
+
+    def groups(self, items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
+        """Yield all items in order, in groups that make one batch each, of at most `size`."""
+        start = 0
+        while start < len(items):
+            stop = start + self.together(items[start : start + size])
+            yield items[start:stop]
+            start = stop
+
+    def together(self, items: Sequence[Item]) -> int:
+        """Return how many of the first items make one batch. If the model reads padding, they must be of one length."""
+        if not self.reads_padding:
+            return len(items)
+        lengths = [(self.length(item), len(item["target"])) for item in items]
+        return next((i for i, length in enumerate(lengths) if length != lengths[0]), len(lengths))
+
+    @torch.no_grad()
+    def calibrate(self, model: nn.Module, examples: Sequence[Example]) -> None:
+        """Add to `prior` the mean label-word logits of `model`, the untuned model, on `examples`; their labels are not read."""
+        if not self.task.generates:
+            encoded = self.encode(examples)
+            parts = in_parts(lambda items: self.logits(model, self.collate(items)).double(), encoded, 64, self.together)
+            self.prior += torch.cat(list(parts)).mean(0).to(self.prior)
+
+    @torch.no_grad()
+    def generate(self, model: nn.Module, examples: Sequence[Example], size: int = 64) -> list[str]:
+        """Return the model's answers by greedy decoding, as text; labels and targets are not read."""
+        longest = MAX_TARGET if self.task.generates else max(len(self._target_ids(word)) for word in self.task.words)
+        items = [item | {"target": []} for item in self.encode(examples)]
+        written = in_parts(lambda part: self._write(model, self.collate(part), longest).tolist(), items, size, self.together)
+        ids = [[*self.stem, *answer] for part in written for answer in part]
+        return [text.strip() for text in self.tokenizer.pretrained.batch_decode(ids, skip_special_tokens=True)]
+
+    def spelling(self, label: int) -> str:
+        """Return the part of the label's word that the model can write: all of it, or at one [MASK] its first token."""
+        return self.task.words[label]
+
+    def _label_tokens(self) -> tuple[list[int], list[int]]:
+        """Return (the tokens with which every label word begins, the next token of each word)."""
+        words = [self._answer_ids(word) for word in self.task.words]
+        unknown = self.tokenizer.pretrained.unk_token_id
+        for word, ids in zip(self.task.words, words, strict=True):
+            if not ids or unknown in ids:
+                raise UsageError(f"the tokenizer does not know the label word {word!r}")
+        same = 0
+        while same < min(map(len, words), default=0) and len({ids[same] for ids in words}) == 1:
+            same += 1
+        stem, rest = words[0][:same] if words else [], [ids[same : same + 1] for ids in words]
+        if [] in rest or len({ids[0] for ids in rest}) < len(rest) or (stem and not self.multi_token_answers):
+            raise UsageError(f"the label words {self.task.words} do not differ in their first token under this tokenizer")
+        return stem, [ids[0] for ids in rest]
+
+    @property
+    def lead(self) -> str:
+        """The text before an answer, with a letter for every field."""
+        question = self.task.template.partition("{slot}")[0]
+        return question.format(**dict.fromkeys(self.task.fields, "a")).rstrip()
+
+    def _answer_ids(self, answer: str) -> list[int]:
+        """Return the tokens of an answer after `lead`."""
+        return self.tokenizer.continuation(self.lead, answer)
+
+    def _target_ids(self, answer: str) -> list[int]:
+        """Return the answer's tokens, at most MAX_TARGET with </s>."""
+        return [*self._answer_ids(answer)[: MAX_TARGET - 1], *self._end_ids()]
+
+    def _end_ids(self) -> list[int]:
+        end = self.tokenizer.pretrained.eos_token_id
+        return [] if end is None else [end]
+
+    def _shortened(self, example: Example, length: int) -> Item:
+        """Return the item of the example after cutting the ends of its longest fields; cut text may gain a token, so cut until it fits."""
+        while True:
+            # One character may be several tokens, so a text of fewer tokens need not be a shorter text.
+            cuts = (self._cut(example, excess) for excess in range(length - self.max_length, length + 1))
+            shorter = next((cut for cut in cuts if cut != example), example)
+            if shorter == example:
+                raise UsageError(f"max_length {self.max_length} is too short for the template of {self.task.name}")
+            example = shorter
+            (item,) = self._tokenize([example])
+            length = len(item["input_ids"])
+            if length <= self.max_length:
+                return item
+
+    def _cut(self, example: Example, excess: int) -> Example:
+        cutters = {name: self.tokenizer.cutter(example[name]) for name in self.task.fields}
+        keep = _level({name: count for name, (count, _) in cutters.items()}, excess)
+        return example | {name: cutters[name][1](count) for name, count in keep.items()}
+
+    def _texts(self, examples: Sequence[Example], template: str, slot: str = "") -> list[str]:
+        fields = [{name: self.tokenizer.escaped(example[name]) for name in self.task.fields} for example in examples]
+        return [template.format(**texts, slot=slot) for texts in fields]
+
+    def _padded(self, rows: Sequence[Sequence[int]], fill: int, left: bool = False) -> Tensor:
+        """Return the rows padded with `fill`: int64 (B, longest row)."""
+        width = max(map(len, rows))
+        array = np.full((len(rows), width), fill)
+        for i, row in enumerate(rows):
+            array[i, width - len(row) if left else 0 : width if left else len(row)] = row
+        return torch.as_tensor(array, device=self.device)
+
+    def _inputs(self, rows: Sequence[Sequence[int]], left: bool = False) -> Batch:
+        return {
+            "input_ids": self._padded(rows, self.tokenizer.pad, left),
+            "attention_mask": self._padded([[1] * len(row) for row in rows], 0, left),
+        }
+
+    def _labels(self, items: Sequence[Item]) -> Tensor:
+        return torch.tensor([item["target"][0] if item["target"] else 0 for item in items], device=self.device)
+
+    def _greedy(self, model: Any, inputs: Batch, tokens: int, **ids: int) -> Tensor:
+        """Return the ids of the likeliest text, at most `tokens` more; decoding defaults beside the checkpoint have no effect."""
+        from transformers import GenerationConfig
+
+        tokenizer, wrapped = self.tokenizer.pretrained, getattr(model, "get_base_model", lambda: model)()
+        greedy = GenerationConfig(
+            do_sample=False, num_beams=1, max_new_tokens=tokens, pad_token_id=self.tokenizer.pad, eos_token_id=tokenizer.eos_token_id, **ids
+        )
+        defaults, wrapped.generation_config = wrapped.generation_config, GenerationConfig()
+        try:
+            return model.generate(**inputs, generation_config=greedy)
+        finally:
+            wrapped.generation_config = defaults
+
+    def _label_word_logits(self, model: nn.Module, inputs: Batch, select: SelectPosition) -> Tensor:
+        """Return the logits of the label words minus their prior, at the position of each text that `select` picks: (B, C)."""
+        return self._logits_at(model, inputs, self._label_rows, select) - self.prior
+
+    def _logits_at(self, model: nn.Module, inputs: Batch, rows: Rows | None, select: SelectPosition) -> Tensor:
+        """Return the logits, at the position that `select` picks, of these rows of the output head (B, C), or of all (B, V)."""
+        head = None if self.whole_head else output_head(model)
+        with restricted(head, rows, select):
+            logits = model(**inputs).logits
+        logits = (select(logits) if head is None else logits)[:, 0]
+        return logits if head is not None or rows is None else logits[:, rows.index]
+
+
+def first_answer(example: Example, task: Task) -> str:
+    """Return the text to learn: the first of several right answers."""
+    answer = example[task.target]
+    return answer if isinstance(answer, str) else answer[0]
+
+
+def last(states: Tensor) -> Tensor:
+    """Return the last position of (B, T, d): (B, 1, d)."""
+    return states[:, -1:]
+
+
+def forward_arguments(model: nn.Module) -> set[str]:
+    """Return the names that the model's forward pass accepts."""
+    base = getattr(model, "get_base_model", lambda: model)()  # a peft wrapper takes anything
+    return set(inspect.signature(base.forward).parameters)
+
+
+def _level(lengths: dict[str, int], excess: int) -> dict[str, int]:
+    """Return the lengths after cutting `excess` from the longest, one by one, so that the rest is as even as possible."""
+    keep = dict(lengths)
+    for _ in range(excess):
+        longest = max(keep, key=lambda name: keep[name])
+        keep[longest] = max(0, keep[longest] - 1)
+    return keep

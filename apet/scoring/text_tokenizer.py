@@ -1,0 +1,126 @@
+"""Text -> token ids, with control tokens only where the template puts them.
+
+A tokenizer turns the name of a control token, such as `</s>` or `[MASK]`, into that token wherever a text quotes it. Here only the
+template's own slot becomes one: in the texts of an example such a name is read as ordinary characters.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Any
+
+from apet.errors import UsageError
+
+# Splits a text for the tokenizer and is removed from its ids: a code point that Unicode excludes from texts.
+BREAK = "\ufdd0"
+
+
+class TextTokenizer:
+    """Encode texts with `pretrained`, transformers' tokenizer of a model whose embedding has `rows` rows (None: not known).
+
+    `prefix` and `suffix` are the ids that the tokenizer itself puts before and after every text, such as a BOS.
+    """
+
+    def __init__(self, pretrained: Any, rows: int | None = None):
+        self.pretrained, self.rows = pretrained, rows
+        framed, bare = pretrained("a")["input_ids"], pretrained("a", add_special_tokens=False)["input_ids"]
+        starts = [i for i in range(len(framed) - len(bare) + 1) if framed[i : i + len(bare)] == bare]
+        start = starts[0] if starts else 0
+        self.prefix, self.suffix = list(framed[:start]), list(framed[start + len(bare) :])
+
+    @property
+    def pad(self) -> int:
+        """The id that fills a batch where its mask is 0: any id, if the tokenizer has none for padding."""
+        known = (self.pretrained.pad_token_id, self.pretrained.eos_token_id)
+        return next((id for id in known if id is not None), 0)
+
+    def escaped(self, text: str) -> str:
+        """Return `text` with a break inside each name of a control token, so that the name is read as text."""
+        return text if self._control_names is None else self._control_names.sub(lambda match: match[0][0] + BREAK + match[0][1:], text)
+
+    def encode(self, texts: Sequence[str], seconds: Sequence[str] | None = None, framed: bool = True) -> list[dict[str, list[int]]]:
+        """Return `input_ids`, and `token_type_ids` if the tokenizer has them, of each text (with `seconds`: of each pair of texts).
+
+        With `framed` they include the ids that the tokenizer itself puts around a text. Raises UsageError for an id without a row in the
+        model's embedding.
+        """
+        marked = any(BREAK in text for text in (*texts, *(seconds or ())))
+        tokenizer = self._breaking if marked else self.pretrained
+        encoded = tokenizer(list(texts), *([list(seconds)] if seconds else []), add_special_tokens=framed, verbose=False)
+        names = [name for name in ("input_ids", "token_type_ids") if name in encoded]
+        rows = [dict(zip(names, values, strict=True)) for values in zip(*(encoded[name] for name in names), strict=True)]
+        if marked:
+            end = tokenizer.convert_tokens_to_ids(BREAK)
+            rows = [_without(row, end) for row in rows]
+        for row in rows:
+            self._check_rows(row["input_ids"])
+        return rows
+
+    def continuation(self, lead: str, text: str) -> list[int]:
+        """Return the ids of `text` after `lead` and a space, without the ids that the tokenizer puts around a text.
+
+        A tokenizer may encode the first word of a text differently from the same word later on.
+        """
+        text = self.escaped(text.strip())
+        if not lead:
+            return self.encode([f" {text}"], framed=False)[0]["input_ids"]
+        alone, whole = (row["input_ids"] for row in self.encode([lead, f"{lead} {text}"], framed=False))
+        same = next((i for i, pair in enumerate(zip(alone, whole, strict=False)) if pair[0] != pair[1]), min(len(alone), len(whole)))
+        return whole[same:]
+
+    def cutter(self, text: str) -> tuple[int, Callable[[int], str]]:
+        """Return the number of tokens of `text`, and a function that cuts it to about a given number of tokens."""
+        if not self.pretrained.is_fast:  # it does not say where in the text a token ends
+            return self._count(text), lambda count: self._by_halves(text, count)
+        offsets = self.pretrained(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)["offset_mapping"]
+        return len(offsets), lambda count: text[: offsets[count - 1][1] if count else 0]
+
+    def _count(self, text: str) -> int:
+        return len(self.pretrained(text, add_special_tokens=False, verbose=False)["input_ids"])
+
+    def _by_halves(self, text: str, count: int) -> str:
+        fits, too_long = 0, len(text) + 1
+        while too_long - fits > 1:
+            middle = (fits + too_long) // 2
+            fits, too_long = (middle, too_long) if self._count(text[:middle]) <= count else (fits, middle)
+        return text[:fits]
+
+    def _check_rows(self, ids: list[int]) -> None:
+        if self.rows is not None and ids and max(ids) >= self.rows:
+            token = self.pretrained.convert_ids_to_tokens(max(ids))
+            raise UsageError(
+                f"the tokenizer gives {token!r} the id {max(ids)}, and the model's embedding has {self.rows} rows: "
+                f"the tokenizer is of another model, or the embedding was not resized when the token was added"
+            )
+
+    @cached_property
+    def control(self) -> set[int]:
+        """The ids of all control tokens except the unknown token."""
+        tokenizer = self.pretrained
+        named = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special} | set(tokenizer.all_special_ids)
+        return named - {tokenizer.unk_token_id}
+
+    @cached_property
+    def _control_names(self) -> re.Pattern[str] | None:
+        """A pattern that matches the name of any control token, the longest of those that begin alike."""
+        names = [str(self.pretrained.convert_ids_to_tokens(i)) for i in self.control]
+        names = sorted((name for name in names if len(name) > 1), key=len, reverse=True)
+        return re.compile("|".join(map(re.escape, names))) if names else None
+
+    @cached_property
+    def _breaking(self) -> Any:
+        """A copy of the tokenizer that splits a text at BREAK and reads other texts as the original does."""
+        from tokenizers import AddedToken
+
+        made = copy.deepcopy(self.pretrained)
+        made.add_tokens([AddedToken(BREAK, normalized=False, special=False)])
+        return made
+
+
+def _without(row: dict[str, list[int]], id: int) -> dict[str, list[int]]:
+    """Return the row without the positions at which `id` stands."""
+    positions = [i for i, token in enumerate(row["input_ids"]) if token != id]
+    return {name: [values[i] for i in positions] for name, values in row.items()}
