@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 METHOD_NAMES = {"apet": "APET", "full": "full fine-tuning", "lora": "LoRA", "bitfit": "BitFit"}
+MATRICES = {"ggn": "Gauss-Newton", "hessian": "Hessian", "fisher": "empirical Fisher"}
+DIRECTIONS = {
+    "random": "random direction", "tensor": "normalised by tensors", "filter": "normalised by filters", "fisher": "scaled by Fisher",
+    "jacobi": "scaled by curvature", "hessian": "Hessian eigenvector", "ggn": "Gauss-Newton eigenvector", "gradient": "gradient",
+    "trajectory": "principal component", "optima": "between optima",
+}  # fmt: skip
 
 CAPTIONS = {
     "performance": (

@@ -247,6 +247,11 @@ def named(spec: Spec) -> str:
     return "" if spec.at is None else f" at {spec.at}" + ("" if spec.at_step is None else f" step {spec.at_step}")
 
 
+def columns_at(spec: Spec) -> dict[str, Any]:
+    """Return the columns of a row that say where the point was taken from."""
+    return {"at_run": spec.at or "", "at_step": spec.at_step}
+
+
 def matrix_at(point: Point, matrix: str, samples: int | None = None, seed: int = 0) -> Any:
     """The matrix as an operator."""
     from landscape.curvature import EmpiricalFisher, GaussNewton, Hessian

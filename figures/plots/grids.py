@@ -11,12 +11,6 @@ import pandas as pd
 from figures.rows import CannotDraw, pick, where
 from figures.style import short_name
 
-NAMES = {
-    "random": "random direction", "tensor": "normalised by tensors", "filter": "normalised by filters", "fisher": "scaled by Fisher",
-    "jacobi": "scaled by curvature", "hessian": "Hessian eigenvector", "ggn": "Gauss-Newton eigenvector", "gradient": "gradient",
-    "trajectory": "principal component", "optima": "between optima",
-}  # fmt: skip
-
 
 @dataclass(frozen=True)
 class Place:
@@ -95,13 +89,12 @@ def grids(rows: pd.DataFrame, dims: int) -> list[Grid]:
 
 def _elsewhere(rows: pd.DataFrame) -> pd.Series:
     """Which rows are of points that a further axis has off the plane of the first two; what a slice was laid through is projected."""
-    return rows["note"].str.contains(r"axis \d+ at (?!0(?:,|$))") & ~rows["quantity"].isin(["slice_place", "slice_place_loss"])
+    return rows["further"].map(any).astype(bool) & ~rows["quantity"].isin(["slice_place", "slice_place_loss"])
 
 
 def _grid(run_id: str, rows: pd.DataFrame, dims: int) -> Grid:
     train = pick(rows, "slice_loss", "train")
     first = train.iloc[0]
-    directions, _, at = str(first["note"]).partition(";")[0].partition(" at ")
     x, y = np.unique(train["x"].to_numpy(float)), np.unique(train["y"].to_numpy(float)) if dims == 2 else None
 
     def table(part: pd.DataFrame, column: str = "value") -> np.ndarray | None:
@@ -122,9 +115,9 @@ def _grid(run_id: str, rows: pd.DataFrame, dims: int) -> Grid:
     own = {(x, y): loss for x, y, loss in pick(rows, "slice_place_loss")[["x", "y", "value"]].to_numpy(float)}
     off = pick(rows, "off_plane")["value"]
     return Grid(
-        run_id, str(first["model"]), int(first["parameters"]), str(first["task"]), int(first["k"]), directions, at.strip(),
-        float(norm.iloc[0]) if len(norm) else float("nan"), x, y, loss, stderr, table(pick(rows, "slice_loss", "validation")),
-        table(pick(rows, "slice_quadratic")), tuple(map(float, shares)),
+        run_id, str(first["model"]), int(first["parameters"]), str(first["task"]), int(first["k"]), str(first["directions"]),
+        str(first["at_run"]), float(norm.iloc[0]) if len(norm) else float("nan"), x, y, loss, stderr,
+        table(pick(rows, "slice_loss", "validation")), table(pick(rows, "slice_quadratic")), tuple(map(float, shares)),
         tuple(Place(x, y, step, own.get((x, y), math.nan)) for x, y, step in places[["x", "y", "value"]].to_numpy(float)),
         abs(float(off.iloc[0])) if len(off) else math.nan,
     )  # fmt: skip

@@ -11,20 +11,22 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from analyses.findings import family
+from analyses.store import QUANTITIES
 from figures import style
-from figures.plots.spectra import MATRICES, matrix_of
-from figures.rows import CannotDraw, family, pick, tidy, where
+from figures.rows import CannotDraw, at_pretrained, pick, tidy, where
+from figures.words import MATRICES
 
 HEIGHT = 1.75  # inches a line of panels
 COLUMNS = 3
 # Quantity -> title, log axis.
 PANELS = {
     "eigenvalue": ("largest eigenvalue", True),
-    "trace": ("trace", True),
-    "effective_rank": ("effective rank", True),
-    "decay_exponent": ("decay of the top ten", False),
+    "trace": (QUANTITIES["trace"].label, True),
+    "effective_rank": (QUANTITIES["effective_rank"].label, True),
+    "decay_exponent": (QUANTITIES["decay_exponent"].label, False),
     "top_alignment": ("gradient in the top ten", False),
-    "negative_mass": ("negative mass", False),
+    "negative_mass": (QUANTITIES["negative_mass"].label, False),
 }
 LINES = {"ggn": "-", "hessian": "--", "fisher": ":"}
 FAMILY_MARKERS = "osD^vPX*"
@@ -51,7 +53,7 @@ def draw(rows: pd.DataFrame) -> Figure:
         for (name, (title, log)), axes in zip(PANELS.items(), line, strict=True):
             own = where(numbers, (numbers["task"] == task) & (numbers["quantity"] == name))
             if name == "negative_mass":
-                own = where(own, own["matrix"] != MATRICES["ggn"])  # which has none by its make
+                own = where(own, own["matrix"] != "ggn")  # which has none by its make
             if own.empty or (log and not (own["value"].to_numpy(float) > 0).any()):  # there is no place for it on a log axis
                 axes.remove()
                 continue
@@ -64,12 +66,11 @@ def draw(rows: pd.DataFrame) -> Figure:
 
 def _numbers(rows: pd.DataFrame) -> pd.DataFrame:
     """Columns task, family, model, parameters, matrix, quantity, value, stderr: one line a spectrum and number."""
-    rows = where(rows, rows["note"].isin(list(MATRICES)))
+    rows = at_pretrained(rows)
     of_rank = {"eigenvalue": 1, "top_alignment": 10}
     parts = [pick(rows, name) for name in PANELS if name not in of_rank]
     parts += [where(found, found["x"] == rank) for found, rank in ((pick(rows, name), rank) for name, rank in of_rank.items())]
     found = pd.concat(parts, ignore_index=True)
-    found["matrix"] = [matrix_of(note) for note in found["note"]]
     found["family"] = [family(name) for name in found["model"]]
     for column in ("k", "placement"):
         if len(set(found[column])) > 1:
@@ -83,10 +84,9 @@ def _panel(axes: Axes, numbers: pd.DataFrame, looks: dict[str, tuple[style.Colou
     for name, matrix in sorted(set(zip(numbers["family"], numbers["matrix"], strict=True))):
         group = where(numbers, (numbers["family"] == name) & (numbers["matrix"] == matrix))
         colour, marker = looks[name]
-        dashes = next(LINES[key] for key, name in MATRICES.items() if name == matrix)
         sizes = sorted(set(group["parameters"]))
         middle, spread = zip(*(_mean(where(group, group["parameters"] == size)) for size in sizes), strict=True)
-        look: dict[str, Any] = {"color": colour, "marker": marker, "linestyle": dashes, "markersize": 3, "linewidth": 0.9}
+        look: dict[str, Any] = {"color": colour, "marker": marker, "linestyle": LINES[matrix], "markersize": 3, "linewidth": 0.9}
         if log:
             style.log_bars(axes, np.array(sizes, float), np.array(middle), np.array(spread), foot, **look)
         else:
@@ -110,4 +110,4 @@ def _legend(looks: dict[str, tuple[style.Colour, str]], matrices: set[str]) -> d
     keys: dict[str, style.Key] = {
         family: Line2D([], [], color=colour, marker=marker, markersize=3) for family, (colour, marker) in looks.items()
     }
-    return keys | {MATRICES[key]: Line2D([], [], color=style.INK, ls=dashes) for key, dashes in LINES.items() if MATRICES[key] in matrices}
+    return keys | {MATRICES[name]: Line2D([], [], color=style.INK, ls=dashes) for name, dashes in LINES.items() if name in matrices}

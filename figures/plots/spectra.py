@@ -14,13 +14,13 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator
 
+from analyses.findings import family
 from figures import style
-from figures.rows import CannotDraw, family, models, pick, tidy, where
+from figures.rows import CannotDraw, models, pick, tidy, where
+from figures.words import MATRICES
 
 HEIGHT, LOW = 1.9, 1.5  # inches a line of panels; of several families
 COLUMNS = 3
-MATRICES = {"ggn": "Gauss-Newton", "hessian": "Hessian", "fisher": "empirical Fisher"}
-NOT_NAMED = "matrix not named"
 SMALLEST = 1e-7  # of the highest density: what lies below is left out
 DASHES = ("-", "--", ":", "-.")
 
@@ -41,10 +41,11 @@ def draw(rows: pd.DataFrame) -> Figure:
     Raises CannotDraw without spectra.
     """
     rows = tidy(rows)
+    rows = where(rows, rows["matrix"].isin(list(MATRICES)))
     found = where(rows, rows["quantity"].isin(QUANTITIES) & rows["x"].notna() & rows["value"].notna())
     if found.empty:
         raise CannotDraw(f"no {', '.join(QUANTITIES)} in the rows")
-    found = found.assign(matrix=[matrix_of(note) for note in found["note"]], family=[family(name) for name in found["model"]])
+    found = found.assign(family=[family(name) for name in found["model"]])
     largest = _largest(found)
     found = found.assign(largest=[largest.get(run_id, nan) for run_id in found["run_id"]])
     lines = sorted(set(zip(found["task"], found["family"], strict=True)))
@@ -81,15 +82,9 @@ def _largest(rows: pd.DataFrame) -> dict[str, float]:
     return {**reach.to_dict(), **known.to_dict()}
 
 
-def matrix_of(note: str) -> str:
-    """The matrix that a row's note names, in words."""
-    words = note.lower().replace(":", " ").replace(";", " ").replace(",", " ").split()
-    return next((MATRICES[word] for word in words if word in MATRICES), NOT_NAMED)
-
-
 def _look(rows: pd.DataFrame, colours: dict[str, style.Colour]) -> Look:
     found = set(rows["matrix"])
-    matrices = [name for name in (*MATRICES.values(), NOT_NAMED) if name in found]
+    matrices = [name for name in MATRICES if name in found]
     drawn = set(rows["model"])
     return Look(
         {model: colour for model, colour in colours.items() if model in drawn},
@@ -218,7 +213,7 @@ def _legend(look: Look, negative: bool) -> dict[str, style.Key]:
         for label, filled in (("positive eigenvalues", style.INK), ("negative eigenvalues", "white")):
             keys[label] = Line2D([], [], color=style.INK, marker="o", markersize=2.4, mfc=filled, mew=0.7, ls="none")
     keys |= {style.short_name(name): Line2D([], [], color=colour) for name, colour in look.colours.items()}
-    return keys | {name: Line2D([], [], color=style.INK, ls=dashes) for name, dashes in look.dashes.items()}
+    return keys | {MATRICES[name]: Line2D([], [], color=style.INK, ls=dashes) for name, dashes in look.dashes.items()}
 
 
 # Panel -> the rows' quantity, title, curve.

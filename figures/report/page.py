@@ -18,7 +18,7 @@ from figures.numbers import MISSING, interval, number, with_error
 from figures.report.summary import Best, best_accuracies
 from figures.report.verdicts import Answer, answers, misfits, unchecked
 from figures.rows import models, of_model, pick, runs, tidy, where
-from figures.words import CAPTIONS, DEFINITIONS, method_name
+from figures.words import CAPTIONS, DEFINITIONS, MATRICES, method_name
 
 OTHER_KINDS = {"predict": "prediction/predictions", "spectrum": "spectrum/spectra", "slice": "slice/slices"}
 SCALARS = ("trace", "negative_mass", "symmetry_defect")
@@ -122,12 +122,19 @@ def _curvatures(rows: pd.DataFrame) -> list[list[str]]:
     lines = []
     for name in models(spectra):
         own = of_model(spectra, name)
-        for _, one in sorted(own.groupby("run_id"), key=lambda group: str(group[1]["note"].iloc[0])):  # by matrix
+        by_matrix = [(_matrix(one.iloc[0]), one) for _, one in own.groupby("run_id")]
+        for matrix, one in sorted(by_matrix, key=lambda pair: pair[0]):
             top = pick(one, "eigenvalue").sort_values(by="value")
-            task, k, matrix = (one[column].iloc[0] for column in ("task", "k", "note"))
             scalars = [_last(pick(one, scalar)) for scalar in SCALARS]
-            lines.append([str(task), name, str(matrix), number(float(k)), _last(top), *scalars])
+            lines.append([str(one["task"].iloc[0]), name, matrix, number(float(one["k"].iloc[0])), _last(top), *scalars])
     return lines
+
+
+def _matrix(row: pd.Series) -> str:
+    """The matrix in words, with the sampled labels and the point where there are any."""
+    samples = "" if pd.isna(row["samples"]) else f" of {row['samples']:.0f} sampled labels"
+    step = "" if pd.isna(row["at_step"]) else f" step {row['at_step']:.0f}"
+    return MATRICES.get(row["matrix"], "") + samples + (f" at {row['at_run']}{step}" if row["at_run"] else "")
 
 
 def _last(rows: pd.DataFrame) -> str:

@@ -129,7 +129,7 @@ def test_censored_thresholds_are_arrows_and_break_the_line():
 
 def test_a_pair_without_any_value_is_shown_by_arrows_alone():
     rows = change(study(TWO, censored=("mini-t5-240k",)), "mini-t5-240k", "k_star", low=np.nan)
-    rows = change(rows, "mini-t5-240k", "k_gm", value=np.nan, low=np.nan, high=np.nan, note="censored: above (why)")
+    rows = change(rows, "mini-t5-240k", "k_gm", value=np.nan, low=np.nan, high=np.nan, status="above")
     predicted_alone = rows.query("model == 'mini-t5-240k' or quantity != 'k_star'")
     for few, panels in ((rows, 2), (predicted_alone, 1)):
         drawn = FIGURES["thresholds"](few).axes
@@ -154,7 +154,7 @@ def test_the_crossing_shows_every_run_and_the_line_through_its_zero():
 def test_a_far_run_does_not_flatten_those_at_the_crossing():
     rows = study(ONE)
     far = (rows["quantity"] == "gap") & (rows["x"] == 256)
-    rows.loc[far, ["value", "note"]] = [9.0, "far"]
+    rows.loc[far, ["value", "status"]] = [9.0, "far"]
     panel = FIGURES["crossing"](rows).axes[0]
     assert panel.get_ylim()[1] < 1
     assert [line.get_marker() for line in panel.lines].count("^") == 1
@@ -186,7 +186,7 @@ def test_runs_repeated_in_the_rows_count_once():
 
 
 def test_negative_eigenvalues_are_a_branch_of_their_own():
-    rows = change(study(ONE), "mini-t5-2m", "eigenvalue", note="hessian")
+    rows = change(study(ONE), "mini-t5-2m", "eigenvalue", matrix="hessian")
     last = (rows["quantity"] == "eigenvalue") & (rows["x"] >= 19)
     rows.loc[last, "value"] = [-0.4, -0.9]
     drawn = FIGURES["spectra"](rows)
@@ -222,7 +222,7 @@ def test_tails_of_a_density_do_not_stretch_the_axis():
 
 def test_two_spectra_of_one_model_are_two_lines():
     rows = study(ONE)
-    again = rows[rows["note"] == "ggn"].assign(run_id="other", k=512)
+    again = rows[(rows["matrix"] == "ggn") & (rows["series"] == "")].assign(run_id="other", k=512)
     one, two = (FIGURES["spectra"](r).axes[1].lines for r in (rows, pd.concat([rows, again])))
     assert len(two) == len(one) + 1
 
@@ -234,8 +234,7 @@ def test_a_family_of_one_model_has_no_figure_over_scale():
 
 def test_spectra_at_an_optimum_are_no_part_of_the_figure_over_scale():
     there = study(TWO)
-    elsewhere = there[there["note"].str.startswith("ggn")].assign(run_id="other", value=1e9)
-    elsewhere["note"] = elsewhere["note"].str.replace("ggn", "ggn at 0123")
+    elsewhere = there[there["matrix"] == "ggn"].assign(run_id="other", value=1e9, at_run="0123")
     one, two = (FIGURES["scale"](rows).axes[0].get_ylim() for rows in (there, pd.concat([there, elsewhere])))
     assert one == two
 

@@ -5,8 +5,10 @@ import math
 import pandas as pd
 import pytest
 
-from figures.plots.cells import cells, draw
-from figures.rows import COLUMNS, CannotDraw, tidy
+from analyses.findings import cells
+from analyses.store import COLUMNS
+from figures.plots.cells import draw
+from figures.rows import CannotDraw, tidy
 
 
 def threshold_rows(run: str, share: float, k_star: float, predicted: dict[str, float], **columns) -> list[dict]:
