@@ -32,7 +32,10 @@ class Quantity:
     """What the value of a row means.
 
     name: as in the column `quantity`. label: a few words for an axis or the head of a table. meaning: one phrase. unit: one of `UNITS`, ""
-    for a pure number or where the rows say. interval: what `stderr`, `low` and `high` are of, "" where a row has none.
+    for a pure number or where the rows say. interval: what `stderr`, `low` and `high` are of, "" where a row has none. x: what the column x
+    holds, "" where a row has no place on a curve.
+
+    Raises ValueError for a name, meaning or unit that is none.
     """
 
     name: str
@@ -40,6 +43,7 @@ class Quantity:
     unit: str = ""
     interval: str = ""
     label: str = ""
+    x: str = ""
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[a-z][a-z0-9_]*", self.name):
@@ -64,11 +68,11 @@ TRAINING = (
     Quantity("majority", "main metric of the most common answer of the training set, always given", "fraction", EXAMPLES),
     Quantity("random_guess", "main metric of answers drawn at random", "fraction", EXAMPLES),
     Quantity("chance", "the main metric, on the validation split, that needs no model, as recorded with the runs", "fraction", EXAMPLES),
-    Quantity("plateau", "1 if the training loss had stopped falling when the run ended, else 0"),
+    Quantity("plateau", "whether the training loss had stopped falling when the run ended (1) or not (0)"),
     Quantity("steps", "optimizer steps taken", "steps"),
     Quantity("example_gradients", "gradients of single examples that were taken; a matrix product counts two", "example gradients"),
     Quantity("learning_rate", "peak learning rate"),
-    Quantity("pilot_loss", "watched loss after a pilot run of the learning-rate search; x is the rate", "nats"),
+    Quantity("pilot_loss", "watched loss after a pilot run of the learning-rate search", "nats", x="learning rate"),
     Quantity("accumulate", "parts that a batch was split into when memory ran out"),
     Quantity("diverged", "step at which training diverged", "steps"),
     Quantity("residual_gradient", "norm of the gradient of the mean training loss in the tuned entries at the end"),
@@ -83,11 +87,11 @@ SPECTRA = (
     Quantity("symmetry_defect", "relative difference between u'Hv and v'Hu for random u and v, which is zero for a symmetric matrix"),
     Quantity("determinism_defect", "relative difference between two equal products, which is zero without randomness"),
     Quantity("products", "most products with the matrix that the algorithm (the series) takes", "products"),
-    Quantity("eigenvalue", "eigenvalues of the largest magnitudes; x is the rank", "nats / |z|^2", "stderr is the residual"),
-    Quantity("density", "spectral density, smoothed by a Gaussian; x is the eigenvalue", "", PROBES),
-    Quantity("n_eff", "effective dimension sum l / (l + kappa) over positive eigenvalues; x is the ridge kappa", "", PROBES, "$N_{eff}$"),
-    Quantity("top_alignment", "share of |g|^2 along the top eigenvectors up to a rank; x is the rank", "fraction"),
-    Quantity("alignment", "share of |g|^2 along all directions with an eigenvalue of at least x", "fraction"),
+    Quantity("eigenvalue", "eigenvalues of the largest magnitudes", "nats / |z|^2", "stderr is the residual", x="rank"),
+    Quantity("density", "spectral density, smoothed by a Gaussian", "", PROBES, x="eigenvalue"),
+    Quantity("n_eff", "effective dimension sum l / (l + kappa) over positive eigenvalues", "", PROBES, "$N_{eff}$", x="ridge kappa"),
+    Quantity("top_alignment", "share of |g|^2 along the top eigenvectors up to a rank", "fraction", x="rank"),
+    Quantity("alignment", "share of |g|^2 along all directions with an eigenvalue of at least x", "fraction", x="eigenvalue"),
     Quantity("trace", "sum of the eigenvalues", "nats / |z|^2", PROBES),
     Quantity("squared_frobenius", "sum of the squared eigenvalues", "", PROBES),
     Quantity("negative_mass", "the negative eigenvalues' share of sum |l|", "fraction", PROBES),
@@ -97,28 +101,29 @@ SPECTRA = (
     Quantity("bulk_edge", "eigenvalue at which the bulk ends", "nats / |z|^2"),
     Quantity("decay_exponent", "s of l_i ~ i^-s over the largest eigenvalues", "", "stderr of the fit", "decay of the top ten"),
     Quantity("log_determinant", "log det(A + ridge I); the ridge is the row's target", "", PROBES),
-    Quantity("block_size", "tuned entries of a block (the group); x numbers the blocks of a run", "entries"),
-    Quantity("block_trace", "trace of a block (the group)", "nats / |z|^2", PROBES),
-    Quantity("block_eigenvalue", "largest eigenvalue of a block (the group)", "nats / |z|^2", "stderr is the residual"),
+    Quantity("block_size", "tuned entries of a block (the group)", "entries", x="number of the block"),
+    Quantity("block_trace", "trace of a block (the group)", "nats / |z|^2", PROBES, x="number of the block"),
+    Quantity(
+        "block_eigenvalue", "largest eigenvalue of a block (the group)", "nats / |z|^2", "stderr is the residual", x="number of the block"
+    ),
 )
 SLICES = (
     Quantity("centre_loss", "training loss at the point that the slice goes through", "nats"),
     Quantity("theta_norm", "|theta|, the norm of the tuned entries' values at the point"),
     Quantity("z_norm", "distance of the point from the pretrained one"),
-    Quantity("slice_reach", "how far the slice goes along an axis; x is the axis's number"),
-    Quantity("slice_loss", "loss at a displacement", "nats", EXAMPLES),
+    Quantity("slice_reach", "how far the slice goes along an axis", x="number of the axis"),
+    Quantity("slice_loss", "loss at a displacement", "nats", EXAMPLES, x="displacement"),
     Quantity("slice_accuracy", "share of right answers at a displacement", "fraction", EXAMPLES),
     Quantity("slice_quadratic", "quadratic model of the loss (gradient and Hessian at the centre) at a displacement", "nats"),
     Quantity("slice_hessian_ratio", "|lowest / highest eigenvalue| of the Hessian at a displacement", "", "stderr is from residuals"),
     Quantity("slice_place", "a point that the slice was laid through; the value is its step, or the number of its run"),
     Quantity("slice_place_loss", "training loss of a look of the trajectory itself, which lies off the slice", "nats", EXAMPLES),
     Quantity("off_plane", "largest difference between a look's own loss and that of its projection", "nats", EXAMPLES),
-    Quantity("explained_variance", "share of the trajectory's variance along a principal component; x is its number", "fraction"),
+    Quantity("explained_variance", "share of the trajectory's variance along a component", "fraction", x="number of the component"),
     Quantity("roughness", "root mean square distance of the loss from the quadratic model, as a share of the slice's range", "fraction",
              "standard error over groups of examples"),
-    Quantity("path_loss", "loss along a path: between two runs (x from 0 to 1), or the Moreau envelope of a prediction (x is k)", "nats",
-             EXAMPLES),
-    Quantity("path_accuracy", "share of right answers along a path between two runs; x goes from 0 to 1", "fraction", EXAMPLES),
+    Quantity("path_loss", "loss along a path between two runs", "nats", EXAMPLES, x="place from 0 to 1"),
+    Quantity("path_accuracy", "share of right answers along a path between two runs", "fraction", EXAMPLES, x="place from 0 to 1"),
     Quantity("barrier", "how far the path's loss rises at most above the straight line between its ends' losses", "nats", EXAMPLES),
     Quantity("sharpness_average", "mean rise of the loss at a distance in random directions; the distance is the row's target", "nats",
              "standard error over directions"),
@@ -137,15 +142,16 @@ PREDICTIONS = (
     Quantity("rank_ceiling", "n (C - 1), which bounds the rank of the Gauss-Newton matrix and so every prediction"),
     Quantity("in_scope", "parameters in scope", "parameters"),
     Quantity("live_fraction", "share of the parameters in scope that the outputs depend on", "fraction"),
-    Quantity("gram_eigenvalue", "eigenvalues of the Gauss-Newton matrix; x is the rank", "nats / |z|^2"),
-    Quantity("gradient_projection", "squared projection of the gradient on an eigenvector; x is the rank"),
-    Quantity("gradient_weight", "weight of the gradient's spectral measure at the node x"),
+    Quantity("gram_eigenvalue", "eigenvalues of the Gauss-Newton matrix", "nats / |z|^2", x="rank"),
+    Quantity("gradient_projection", "squared projection of the gradient on an eigenvector", x="rank"),
+    Quantity("gradient_weight", "weight of the gradient's spectral measure at a node", x="node"),
     Quantity("path_example_gradients", "example gradients that the model's own proximal path took", "example gradients"),
     Quantity("linear_path_example_gradients", "example gradients that the linearised model's proximal path took", "example gradients"),
     Quantity("placed_initial_loss", "training loss of the untuned model, in a prediction of one placement", "nats"),
     Quantity("placed_loss", "training loss that the quadratic at the pretrained point reaches in one placement", "nats"),
     Quantity("placed_residual", "relative residual of the conjugate gradients that found it"),
-    Quantity("predicted_loss", "training loss that the quadratic at the pretrained point expects (T1); x is k", "nats"),
+    Quantity("path_envelope", "Moreau envelope of the linearised model's training loss along its path", "nats", x="k"),
+    Quantity("predicted_loss", "training loss that the quadratic at the pretrained point expects (T1)", "nats", x="k"),
 )
 _MEASURED = (
     Quantity(K_STAR, "the k at which trained APET runs reach the target training loss: where a robust line through their gaps to it, on "
@@ -187,7 +193,7 @@ THRESHOLDS = (
     Quantity("runs", "APET runs that the measured threshold rests on", "runs"),
     Quantity("runs_diverged", "training runs that diverged, left out", "runs"),
     Quantity("slope", "slope of the line (or probit) through the gaps, over log k", "", "standard error over runs"),
-    Quantity("gap", "how far a run is beyond the target: log target loss - log loss, or logit metric - logit target; x is k"),
+    Quantity("gap", "how far a run is beyond the target: log target loss - log loss, or logit metric - logit target", x="k"),
     Quantity("mapped_loss", "training loss at which full fine-tuning crosses a metric target", "nats",
              "95 % bootstrap interval over full fine-tuning's states"),
     Quantity("map_offset", "APET's metric over full fine-tuning's at equal training loss, in logits", "", "standard error of the fit"),
@@ -202,8 +208,8 @@ FINDINGS = (
     Quantity("explained_live", "part that the share of live entries makes", "", JACKKNIFE, "live share"),
     Quantity("explain_verdict", "1 explained, 0 not explained; the status says which, the note why"),
     Quantity("placement_loss", "training loss of a placement as a share of the untuned model's", "fraction"),
-    Quantity("placement_spread", "standard deviation of placement_loss over seeds; x is their number", "fraction", "jackknife error"),
-    Quantity("placement_correlation", "Spearman's correlation of measured and predicted placement_loss; x is the number of seeds"),
+    Quantity("placement_spread", "standard deviation of placement_loss over seeds", "fraction", "jackknife error", x="number of seeds"),
+    Quantity("placement_correlation", "Spearman's correlation of measured and predicted placement_loss", x="number of seeds"),
     Quantity("quadratic_k_star", "exact threshold of a quadratic, from one QR decomposition", "parameters", "standard error over seeds"),
     Quantity("quadratic_k", "threshold of a quadratic by a predictor (the series)", "parameters"),
 )

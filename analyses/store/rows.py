@@ -93,6 +93,7 @@ COLUMNS = tuple(field.name for field in fields(Row))
 REQUIRED = tuple(field.name for field in fields(Row) if field.default is MISSING)
 WORDS = tuple(field.name for field in fields(Row) if field.type in ("str", "str | None"))
 NUMBERS = tuple(name for name in COLUMNS if name not in (*WORDS, "further"))
+VARYING = ("quantity", "split", "value", "stderr", "low", "high", "target", "x", "y", "further", "status", "dof", "p", "note")  # in a run
 _FLOATS = tuple(field.name for field in fields(Row) if field.type == "float")
 
 

@@ -26,13 +26,12 @@ import numpy as np
 from analyses.specs import SCHEMA, Spec
 from analyses.store.journal import Journal
 from analyses.store.locks import claim
-from analyses.store.rows import Row, from_json, to_json
+from analyses.store.rows import VARYING, Row, from_json, to_json
 from apet.errors import ApetError
 from apet.files import write_whole, writing
 
 DONE, FAILED = STATES = ("done", "failed")  # of a whole run
 _FILES = ("spec.json", "rows.jsonl", "arrays.safetensors")
-_VARYING = {"quantity", "split", "value", "stderr", "low", "high", "target", "x", "y", "further", "status", "dof", "p", "note"}  # in a run
 
 
 class Damaged(ApetError):
@@ -188,7 +187,7 @@ class Store:
 def _summary(spec: dict, rows: list[Row], env: dict) -> dict[str, Any]:
     """What the journal keeps: the scalar rows, the columns that they share once, and the cost."""
     plain = [to_json(row) for row in rows if row.is_scalar]
-    common = {name: value for name, value in plain[0].items() if name not in _VARYING} if plain else {}
+    common = {name: value for name, value in plain[0].items() if name not in VARYING} if plain else {}
     return {
         "spec": spec,
         "common": common,

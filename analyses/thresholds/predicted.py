@@ -94,7 +94,7 @@ def _path_rows(dual: Dual, target: float, seed: int, definition: str, row: Maker
             row(quantities.K_BRACKET + over, point.gm, low=min(bound.value, point.m1), high=max(bound.value, point.m1), note=BRACKET),
         ]
     for point in moreau_path(*dual, LOWEST * gradient_spectrum(*dual).loss):
-        rows += [row("path_loss", point.envelope, x=getattr(point, name), series=name) for name in ("m0", "m1", "gm")]
+        rows += [row("path_envelope", point.envelope, x=getattr(point, name), series=name) for name in ("m0", "m1", "gm")]
     return rows
 
 
@@ -171,7 +171,7 @@ def _curve(path: Followed, row: Maker) -> list[Row]:
     for point in range(1, len(path.kappa)):
         m0, m1 = (float(path.n_eff(each, path.kappa[point]).mean()) for each in (0, point))
         both = {"m0": m0, "m1": m1, "gm": math.sqrt(m0 * m1)}
-        rows += [row("path_loss", path.envelope[point], x=k, series=kind) for kind, k in both.items()]
+        rows += [row("path_envelope", path.envelope[point], x=k, series=kind) for kind, k in both.items()]
     return rows
 
 

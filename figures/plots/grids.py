@@ -87,9 +87,10 @@ def grids(rows: pd.DataFrame, dims: int) -> list[Grid]:
     return sorted(found, key=lambda grid: (grid.task, grid.parameters, grid.model, grid.directions, grid.at != "", grid.run_id))
 
 
-def _elsewhere(rows: pd.DataFrame) -> pd.Series:
+def _elsewhere(rows: pd.DataFrame) -> np.ndarray:
     """Which rows are of points that a further axis has off the plane of the first two; what a slice was laid through is projected."""
-    return rows["further"].map(any).astype(bool) & ~rows["quantity"].isin(["slice_place", "slice_place_loss"])
+    off_plane = np.array([any(place) for place in rows["further"]], bool)
+    return off_plane & ~rows["quantity"].isin(["slice_place", "slice_place_loss"]).to_numpy()
 
 
 def _grid(run_id: str, rows: pd.DataFrame, dims: int) -> Grid:

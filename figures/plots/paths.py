@@ -12,7 +12,6 @@ from figures import style
 from figures.rows import CannotDraw, in_setting, models, of_model, pick, runs, settings, tidy, where
 
 HEIGHT = 2.1  # inches a line of panels
-SERIES = ("m0", "gm", "m1")  # of predictions; a slice between two runs has others
 
 
 @style.paper()
@@ -22,11 +21,11 @@ def draw(rows: pd.DataFrame) -> Figure:
     Raises CannotDraw without a path in the rows.
     """
     rows = tidy(rows)
-    path = _envelope(rows)
+    path = pick(rows, "path_envelope")
     if path.empty:
-        raise CannotDraw("no path_loss in the rows: predictions from a Gram matrix have it")
+        raise CannotDraw("no path_envelope in the rows: predictions from a Gram matrix have it")
     cells = [(setting, model, own) for setting in settings(rows) for model in models(path)
-             if not _envelope(own := in_setting(of_model(rows, model), setting)).empty]  # fmt: skip
+             if not pick(own := in_setting(of_model(rows, model), setting), "path_envelope").empty]  # fmt: skip
     columns = style.grid_columns(len(cells))
     lines = -(-len(cells) // columns)
     figure = style.new_figure(style.TEXT_WIDTH if columns > 1 else style.COLUMN_WIDTH, HEIGHT * lines + 0.4)
@@ -46,8 +45,8 @@ def draw(rows: pd.DataFrame) -> Figure:
 
 
 def _panel(axes: Axes, rows: pd.DataFrame, colour: style.Colour) -> None:
-    path = _envelope(rows)
-    by = {name: where(path, path["series"] == name).sort_values(by="value") for name in SERIES}
+    path = pick(rows, "path_envelope")
+    by = {name: where(path, path["series"] == name).sort_values(by="value") for name in ("m0", "gm", "m1")}
     axes.fill_betweenx(by["gm"]["value"], by["m1"]["x"], by["m0"]["x"], color=colour, alpha=0.2, linewidth=0)
     axes.plot(by["gm"]["x"], by["gm"]["value"], color=colour)
     expected = pick(rows, "predicted_loss").sort_values(by="x")
@@ -57,10 +56,6 @@ def _panel(axes: Axes, rows: pd.DataFrame, colour: style.Colour) -> None:
     ks = [*by["gm"]["x"], *measured["k"]]
     style.log_counts(axes.xaxis, max(0.5, min(ks) / 1.3), max(ks) * 1.3)
     axes.set_ylim(bottom=-0.04 * float(by["gm"]["value"].to_numpy().max()))  # room for the points at zero
-
-
-def _envelope(rows: pd.DataFrame) -> pd.DataFrame:
-    return where(rows, (rows["quantity"] == "path_loss") & rows["series"].isin(SERIES))
 
 
 def _legend(rows: pd.DataFrame) -> dict[str, style.Key]:

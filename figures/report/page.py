@@ -8,10 +8,12 @@ from __future__ import annotations
 import base64
 import math
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from analyses.store import QUANTITIES
 from figures.files import replacing
 from figures.interval import Pair, pairs
 from figures.numbers import MISSING, interval, number, with_error
@@ -22,6 +24,8 @@ from figures.words import CAPTIONS, DEFINITIONS, MATRICES, method_name
 
 OTHER_KINDS = {"predict": "prediction/predictions", "spectrum": "spectrum/spectra", "slice": "slice/slices"}
 SCALARS = ("trace", "negative_mass", "symmetry_defect")
+CURVATURES = ("task", "model", "matrix", "k", "top eigenvalue ± residual",
+              *(QUANTITIES[name].label + (" ± s.e." if QUANTITIES[name].interval else "") for name in SCALARS))  # fmt: skip
 
 
 def write_report(
@@ -41,6 +45,7 @@ def write_report(
         thresholds=[_threshold_line(pair) for pair in pairs(rows)],
         accuracies=[_accuracy_line(best) for best in best_accuracies(rows)],
         curvatures=_curvatures(rows),
+        curvature_head=CURVATURES,
         targets=_targets(rows),
         figures=[_figure(name, Path(png)) for name, png in figures.items()],
         skipped=skipped or {},
@@ -122,7 +127,7 @@ def _curvatures(rows: pd.DataFrame) -> list[list[str]]:
     lines = []
     for name in models(spectra):
         own = of_model(spectra, name)
-        by_matrix = [(_matrix(one.iloc[0]), one) for _, one in own.groupby("run_id")]
+        by_matrix = [(_matrix(next(iter(one.itertuples()))), one) for _, one in own.groupby("run_id")]
         for matrix, one in sorted(by_matrix, key=lambda pair: pair[0]):
             top = pick(one, "eigenvalue").sort_values(by="value")
             scalars = [_last(pick(one, scalar)) for scalar in SCALARS]
@@ -130,19 +135,18 @@ def _curvatures(rows: pd.DataFrame) -> list[list[str]]:
     return lines
 
 
-def _matrix(row: pd.Series) -> str:
+def _matrix(row: Any) -> str:
     """The matrix in words, with the sampled labels and the point where there are any."""
-    samples = "" if pd.isna(row["samples"]) else f" of {row['samples']:.0f} sampled labels"
-    step = "" if pd.isna(row["at_step"]) else f" step {row['at_step']:.0f}"
-    return MATRICES.get(row["matrix"], "") + samples + (f" at {row['at_run']}{step}" if row["at_run"] else "")
+    samples = "" if math.isnan(row.samples) else f" of {row.samples:.0f} sampled labels"
+    step = "" if math.isnan(row.at_step) else f" step {row.at_step:.0f}"
+    return MATRICES.get(row.matrix, "") + samples + (f" at {row.at_run}{step}" if row.at_run else "")
 
 
 def _last(rows: pd.DataFrame) -> str:
     if rows.empty:
         return MISSING
     value, stderr = (float(rows[column].iloc[-1]) for column in ("value", "stderr"))
-    # A symmetry defect is itself an error and has none.
-    exact = rows["quantity"].iloc[-1] == "symmetry_defect" and math.isnan(stderr)
+    exact = not QUANTITIES[rows["quantity"].iloc[-1]].interval and math.isnan(stderr)
     return number(value) if exact else with_error(value, stderr)
 
 

@@ -60,7 +60,7 @@ def _threshold(row: Any) -> Columns:
     if row.quantity == "gap":
         return {"status": row.note, "note": ""}
     if row.quantity == "path_loss":
-        return {"series": row.note, "note": ""}
+        return {"quantity": "path_envelope", "series": row.note, "note": ""}
     if row.quantity == "slope":
         return {"series": "probit" if row.note else "line", "note": ""}
     if found := re.fullmatch(r"censored: (above|below)(?: \((.*)\))?", row.note):

@@ -125,7 +125,7 @@ def _path(common: Row, k: float) -> list[Row]:
     """The Moreau path's thresholds and curves around a predicted k."""
     factors = {"m0": 1.2, "gm": 1.0, "m1": 1 / 1.2}
     curves = [
-        ("path_loss", name, 0.693 / (1 + 2 * x), factor * k * x) for name, factor in factors.items() for x in np.geomspace(0.02, 8, 20)
+        ("path_envelope", name, 0.693 / (1 + 2 * x), factor * k * x) for name, factor in factors.items() for x in np.geomspace(0.02, 8, 20)
     ]
     return [
         *({**common, "quantity": f"k_{name}", "value": factor * k} for name, factor in factors.items() if name != "gm"),

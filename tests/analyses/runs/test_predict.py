@@ -120,7 +120,7 @@ def test_rows_of_a_gram_matrix_hold_the_path_and_censored_ones_no_number(store: 
     assert rows["k_larsen"].value > rows["k_pred"].value
     assert rows["k_gordon"].stderr > 0
     assert rows["k_bracket"].low <= rows["k_bracket"].high
-    curve = [row.value for row in found if row.quantity == "path_loss" and row.series == "gm"]
+    curve = [row.value for row in found if row.quantity == "path_envelope" and row.series == "gm"]
     assert curve == sorted(curve, reverse=True)
     for target, side in ((2 * initial, "below"), (-1.0, "above")):
         rows = {row.quantity: row for row in predicted_rows(store, of, target, 0, "a definition", row_of)}
