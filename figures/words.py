@@ -82,8 +82,8 @@ CAPTIONS = {
         "by rank among those of one sign, filled where positive and open where negative, with the residual as bar. Density: "
         "smoothed, so that it reaches beyond the eigenvalues by its kernel; once on a symmetric log axis, once linear in units of "
         f"each spectrum's largest |l|. N_eff: the {meaning('n_eff')}, against the ridge kappa. Gradient: the {meaning('top_alignment')}, "
-        f"and the {meaning('alignment')}. Bands and bars are one standard error; a bar that reaches zero ends in an arrow. Several spectra of one "
-        "model are separate lines."
+        f"and the {meaning('alignment')}. Bands and bars are one standard error; a bar that reaches zero ends in an arrow. Several "
+        "spectra of one model are separate lines."
     ),
     "scale": (
         "Numbers of the spectrum at the pretrained point against the number of parameters, one line a family, by task. "

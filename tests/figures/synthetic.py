@@ -12,6 +12,8 @@ import numpy as np
 import pandas as pd
 
 MODELS = {"mini-t5-240k": 241_248, "mini-t5-790k": 790_096, "mini-t5-2m": 2_100_224, "mini-t5-6m": 5_739_776}
+ONE = {"mini-t5-2m": MODELS["mini-t5-2m"]}
+TWO = {name: MODELS[name] for name in ("mini-t5-240k", "mini-t5-6m")}
 KS = (4, 16, 64, 256)
 K_STAR = {"mini-t5-240k": 96.0, "mini-t5-790k": 61.0, "mini-t5-2m": 44.0, "mini-t5-6m": 21.0}
 NOTE = "train loss equals 0.4 of the initial loss; 95 % bootstrap interval over runs"
