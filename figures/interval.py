@@ -61,15 +61,15 @@ def threshold(rows: pd.DataFrame, quantity: str) -> Interval | None:
 
     Raises CannotDraw where there are several: two targets must not be drawn as one.
     """
-    found = pick(rows, quantity)
-    found = where(found, found["x"].isna())
-    if found.empty:
+    candidates = pick(rows, quantity)
+    candidates = where(candidates, candidates["x"].isna())
+    if candidates.empty:
         return None
-    if len(found) > 1:
-        model, task = found["model"].iloc[0], found["task"].iloc[0]
-        targets = ", ".join(f"{target:.4g}" for target in found["target"])
-        raise CannotDraw(f"{len(found)} rows of {quantity} for {model} on {task} (targets {targets}): select one")
-    row = found.iloc[0]
+    if len(candidates) > 1:
+        model, task = candidates["model"].iloc[0], candidates["task"].iloc[0]
+        targets = ", ".join(f"{target:.4g}" for target in candidates["target"])
+        raise CannotDraw(f"{len(candidates)} rows of {quantity} for {model} on {task} (targets {targets}): select one")
+    row = candidates.iloc[0]
     value, low, high, target = (float(row[name]) for name in ("value", "low", "high", "target"))
     reasons = pick(rows, quantity + quantities.OPEN)["note"]
     undecided = f"no value: {row['note']}" if row["status"] == statuses.UNDECIDED else ""
@@ -78,7 +78,7 @@ def threshold(rows: pd.DataFrame, quantity: str) -> Interval | None:
 
 def prediction(rows: pd.DataFrame) -> Interval | None:
     """The predicted k in rows of one model and setting: along the path where that was followed, else of the quadratic."""
-    return next((found for name in PREDICTED if (found := threshold(rows, name)) is not None), None)
+    return next((predicted for name in PREDICTED if (predicted := threshold(rows, name)) is not None), None)
 
 
 @dataclass(frozen=True)
@@ -146,15 +146,15 @@ class Pair:
 
 def pairs(rows: pd.DataFrame) -> list[Pair]:
     """Thresholds by kind and setting, then by model size; models without any are left out. `rows` as from `tidy`."""
-    found = []
+    result = []
     for quantity in quantities.MEASURED:
         for setting in settings(rows):
             for model, parameters in models(rows).items():
-                own = in_setting(of_model(rows, model), setting)
+                chosen = in_setting(of_model(rows, model), setting)
                 # A prediction speaks of the threshold of a training loss.
-                of_loss = quantities.K_STAR if pick(own, quantities.K_LOSS).empty else quantities.K_LOSS
-                predicted = prediction(own) if quantity == of_loss else None
-                pair = Pair(model, parameters, setting, quantity, threshold(own, quantity), predicted)
+                of_loss = quantities.K_STAR if pick(chosen, quantities.K_LOSS).empty else quantities.K_LOSS
+                predicted = prediction(chosen) if quantity == of_loss else None
+                pair = Pair(model, parameters, setting, quantity, threshold(chosen, quantity), predicted)
                 if pair.measured or pair.predicted:
-                    found.append(pair)
-    return found
+                    result.append(pair)
+    return result

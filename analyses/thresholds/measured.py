@@ -161,17 +161,20 @@ def _rows(store: Store, runs: list[Run], target: Target, seed: int, tuned: Tuned
 
 def _measured(runs: list[Run], target: Target, value: float, metric: str, seed: int, definition: str, row) -> list[Row]:
     try:
-        found, known = measure(runs, target, value, metric, seed)
+        crossing, counted = measure(runs, target, value, metric, seed)
     except ValueError as reason:
         return [row(target.quantity, None, **NoValue(statuses.UNDECIDED, str(reason)).columns), row("runs", len(runs))]
-    rows = [*_open_end(found, [run.k for run in known], target, row)]
-    how = "bootstrap interval over runs" if found.method == "line" else "interval from which runs reached it alone (probit)"
-    told = {"status": found.censored} if found.censored else {"note": f"{definition}; {100 * found.level:g} % {how}"}
-    rows += [row(target.quantity, found.k_star, low=_number(found.low), high=_number(found.high), **told), row("runs", len(known))]
-    if found.slope is not None:
-        rows.append(row("slope", found.slope, stderr=_number(found.slope_stderr), series=found.method))
-    state = {**dict.fromkeys(found.used, statuses.USED), **dict.fromkeys(found.lapses, statuses.FAILED_TRAINING)}
-    gaps = [(run, target.gap(run, value, metric), state.get(i, statuses.FAR)) for i, run in enumerate(known)]
+    rows = [*_open_end(crossing, [run.k for run in counted], target, row)]
+    how = "bootstrap interval over runs" if crossing.method == "line" else "interval from which runs reached it alone (probit)"
+    told = {"status": crossing.censored} if crossing.censored else {"note": f"{definition}; {100 * crossing.level:g} % {how}"}
+    rows += [
+        row(target.quantity, crossing.k_star, low=_number(crossing.low), high=_number(crossing.high), **told),
+        row("runs", len(counted)),
+    ]
+    if crossing.slope is not None:
+        rows.append(row("slope", crossing.slope, stderr=_number(crossing.slope_stderr), series=crossing.method))
+    state = {**dict.fromkeys(crossing.used, statuses.USED), **dict.fromkeys(crossing.lapses, statuses.FAILED_TRAINING)}
+    gaps = [(run, target.gap(run, value, metric), state.get(i, statuses.FAR)) for i, run in enumerate(counted)]
     return rows + [
         row("gap", gap, x=run.k, position_seed=run.spec.get("position_seed"), train_seed=run.spec.get("train_seed"), status=status)
         for run, gap, status in gaps

@@ -54,16 +54,16 @@ def _quadratic_rows(dual: Dual, target: float, seed: int, definition: str, row: 
     from landscape.prediction import expected_loss, larsen_threshold, predict_with_interval
     from landscape.spectra import gradient_spectrum
 
-    found = predict_with_interval(*dual, target, seed=seed)
-    told = _told(found.prediction, definition)
-    k, low, high = (None, None, None) if found.prediction.censored else (found.prediction.k, found.low, found.high)
+    predicted = predict_with_interval(*dual, target, seed=seed)
+    told = _told(predicted.prediction, definition)
+    k, low, high = (None, None, None) if predicted.prediction.censored else (predicted.prediction.k, predicted.low, predicted.high)
     spectrum = gradient_spectrum(*dual)
     curve = np.geomspace(1, spectrum.rank_ceiling, 40)
     return [
         row(quantities.K_PRED, k, low=number(low), high=number(high), **told),
         *_open_end(quantities.K_PRED, k, low, high, row),
-        *([] if k is not None else _over_rank(quantities.K_PRED, found.prediction.k, row)),
-        row(quantities.K_PRED + quantities.OF_HALF, found.k_half, note="from half of the examples"),
+        *([] if k is not None else _over_rank(quantities.K_PRED, predicted.prediction.k, row)),
+        row(quantities.K_PRED + quantities.OF_HALF, predicted.k_half, note="from half of the examples"),
         row("rank_ceiling", spectrum.rank_ceiling),
         row(quantities.K_LARSEN, larsen_threshold(spectrum, target), note="N_eff(2 eps / R^2), for comparison"),
         *[row("predicted_loss", expected_loss(spectrum, float(x)), x=float(x)) for x in curve],
@@ -75,9 +75,9 @@ def _path_rows(dual: Dual, target: float, seed: int, definition: str, row: Maker
     from landscape.prediction import gordon_threshold, moreau_path, predict_on_path_with_interval
     from landscape.spectra import gradient_spectrum
 
-    found, interval = predict_on_path_with_interval(*dual, target, seed=seed)
-    told, point = _told(found, definition), found.point
-    shown = None if found.censored else point
+    predicted, interval = predict_on_path_with_interval(*dual, target, seed=seed)
+    told, point = _told(predicted, definition), predicted.point
+    shown = None if predicted.censored else point
     low, high = (interval.low, interval.high) if shown else (None, None)
     rows = [row(quantities.K_GM, shown and shown.gm, low=number(low), high=number(high), **told)]
     rows += _open_end(quantities.K_GM, shown and shown.gm, low, high, row)
@@ -178,12 +178,12 @@ def _curve(path: Followed, row: Maker) -> list[Row]:
 def _between(rows: list[Row], row: Maker) -> list[Row]:
     """The bracket of both paths: the model itself learns with less than its linearisation takes, and in its whole space with less than in
     a random subspace."""
-    known = {each.quantity.removesuffix(quantities.OVER_RANK): each.value for each in rows if math.isfinite(each.value)}
-    if not {quantities.K_PATH_GM, quantities.K_M0} <= known.keys():
+    values = {one.quantity.removesuffix(quantities.OVER_RANK): one.value for one in rows if math.isfinite(one.value)}
+    if not {quantities.K_PATH_GM, quantities.K_M0} <= values.keys():
         return []
-    low, high = sorted((known[quantities.K_PATH_GM], known[quantities.K_M0]))
+    low, high = sorted((values[quantities.K_PATH_GM], values[quantities.K_M0]))
     note = "from gm of the model's own path to m0 of the linearised one"
-    return [row(quantities.K_BRACKET_PATH, known.get(quantities.K_M1), low=low, high=high, note=note)]
+    return [row(quantities.K_BRACKET_PATH, values.get(quantities.K_M1), low=low, high=high, note=note)]
 
 
 def _over_rank(name: str, value: float | None, row: Maker) -> list[Row]:
@@ -195,18 +195,18 @@ def _over_rank(name: str, value: float | None, row: Maker) -> list[Row]:
 
 def _sampled_rows(arrays: dict[str, np.ndarray], target: float, definition: str, row: Maker) -> list[Row]:
     """T3 by Lanczos: the interval is over probes and what quadrature leaves open, not over examples."""
-    found = sampled_prediction(arrays, "", target)
+    predicted = sampled_prediction(arrays, "", target)
     k, low, high, stderr = None, math.nan, math.nan, math.nan
-    if not found.prediction.censored and found.dimension is not None:
-        k, stderr, (low, high) = found.prediction.k, found.dimension.stderr, found.dimension.interval()
+    if not predicted.prediction.censored and predicted.dimension is not None:
+        k, stderr, (low, high) = predicted.prediction.k, predicted.dimension.stderr, predicted.dimension.interval()
     # The same share of the loss of the half's own.
     loss, half_loss = float(arrays["loss"][0]), float(arrays.get(HALF + "loss", arrays["loss"])[0])
     half = sampled_prediction(arrays, HALF, target / loss * half_loss).prediction if HALF + "loss" in arrays else None
-    told = _told(found.prediction, f"{definition}; by Lanczos, the interval over probes")
+    told = _told(predicted.prediction, f"{definition}; by Lanczos, the interval over probes")
     return [
         row(quantities.K_PRED, k, stderr=stderr, low=low, high=high, **told),
         row(quantities.K_PRED + quantities.OF_HALF, half.k if half else None, note="from half of the examples"),
-        row("rank_ceiling", found.prediction.rank_ceiling),
+        row("rank_ceiling", predicted.prediction.rank_ceiling),
     ]
 
 

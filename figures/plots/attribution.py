@@ -28,20 +28,20 @@ def draw(rows: pd.DataFrame) -> Figure:
     Raises CannotDraw without an attribution in the rows.
     """
     rows = tidy(rows)
-    found = where(rows, rows["quantity"].isin([*COLOURS, "explain_verdict"]))
-    if pick(found, "explained_total").empty:
+    changes = where(rows, rows["quantity"].isin([*COLOURS, "explain_verdict"]))
+    if pick(changes, "explained_total").empty:
         raise CannotDraw("no explained_total in the rows: 'explain' makes them")
-    pairs = [own for _, own in found.groupby(["task", "subspace", "x", "parameters", "run_id"])]
-    cells = [own for own in pairs if {"measured_change", "explained_total"} & set(own["quantity"])]  # else there is nothing to draw
+    pairs = [pair for _, pair in changes.groupby(["task", "subspace", "x", "parameters", "run_id"])]
+    cells = [pair for pair in pairs if {"measured_change", "explained_total"} & set(pair["quantity"])]  # else there is nothing to draw
     columns = style.grid_columns(len(cells))
     lines = -(-len(cells) // columns)
     figure = style.new_figure(style.TEXT_WIDTH if columns > 1 else style.COLUMN_WIDTH, HEIGHT * lines + 0.35)
     grid = figure.subplots(lines, columns, squeeze=False).reshape(-1)
-    for index, (axes, own) in enumerate(zip(grid, cells, strict=False)):
-        _bars(axes, own)
-        verdict = pick(own, "explain_verdict").iloc[0]
+    for index, (axes, pair) in enumerate(zip(grid, cells, strict=False)):
+        _bars(axes, pair)
+        verdict = pick(pair, "explain_verdict").iloc[0]
         names = f"{style.short_name(verdict['other_model'])} to\n{style.short_name(verdict['model'])}"
-        setting = ", ".join(part for part in (str(own[name].iloc[0]) for name in ("task", "subspace")) if part)
+        setting = ", ".join(part for part in (str(pair[name].iloc[0]) for name in ("task", "subspace")) if part)
         style.letter(axes, index, f"{setting}: {verdict['status']}\n{names}")
         if index % columns == 0:
             axes.set_ylabel("log k*(small) - log k*(large)")
@@ -58,12 +58,12 @@ def _bars(axes: Axes, rows: pd.DataFrame) -> None:
     axes.axhline(0, color=style.GREY, linewidth=0.6)
     for place, (quantity, colour) in enumerate(COLOURS.items()):
         for aside, by, alpha in ((-0.2, "rank", 1.0), (0.2, "eigenvalue", 0.4)):
-            own = pick(rows, quantity)
+            bar_row = pick(rows, quantity)
             if quantity != "measured_change":
-                own = where(own, own["series"] == by)
-            if own.empty or (aside > 0 and quantity in ("measured_change", "explained_total")):
+                bar_row = where(bar_row, bar_row["series"] == by)
+            if bar_row.empty or (aside > 0 and quantity in ("measured_change", "explained_total")):
                 continue
-            value, low, high = (float(own[name].iloc[0]) for name in ("value", "low", "high"))
+            value, low, high = (float(bar_row[name].iloc[0]) for name in ("value", "low", "high"))
             wide = quantity in ("measured_change", "explained_total")
             at = place if wide else place + aside
             axes.bar(at, value, width=0.7 if wide else 0.38, color=colour, alpha=alpha, linewidth=0)

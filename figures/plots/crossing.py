@@ -34,43 +34,43 @@ def draw(rows: pd.DataFrame) -> Figure:
     The line reaches over the runs it was fitted to; the interval is shaded, and open where an end is not known.
     """
     rows = tidy(rows)
-    found = _thresholds(rows)
-    if not found:
+    thresholds = _thresholds(rows)
+    if not thresholds:
         raise CannotDraw("no gap of a run to a target in the rows")
     colours = style.model_colours(models(rows))
-    columns = style.grid_columns(len(found))
-    lines = math.ceil(len(found) / columns)
+    columns = style.grid_columns(len(thresholds))
+    lines = math.ceil(len(thresholds) / columns)
     width = style.TEXT_WIDTH if columns > 1 else style.COLUMN_WIDTH
     figure = style.new_figure(width, HEIGHT * lines + (0.5 if columns > 1 else 0.9))
     grid = figure.subplots(lines, columns, squeeze=False)
-    several = len({str(own["task"].iloc[0]) for _, own in found}) > 1
+    several = len({str(measured["task"].iloc[0]) for _, measured in thresholds}) > 1
     for index, axes in enumerate(grid.flat):
-        if index >= len(found):
+        if index >= len(thresholds):
             axes.remove()
             continue
-        quantity, own = found[index]
-        _panel(axes, own, quantity, colours[str(own["model"].iloc[0])])
-        name, task = style.short_name(str(own["model"].iloc[0])), str(own["task"].iloc[0])
+        quantity, measured = thresholds[index]
+        _panel(axes, measured, quantity, colours[str(measured["model"].iloc[0])])
+        name, task = style.short_name(str(measured["model"].iloc[0])), str(measured["task"].iloc[0])
         axes.set_title(f"{name}\n{task}" if several else name, fontsize=7)
         axes.set_xlabel("tunable parameters k")
-        if index % columns == 0 or THRESHOLDS[quantity] != THRESHOLDS[found[index - 1][0]]:
+        if index % columns == 0 or THRESHOLDS[quantity] != THRESHOLDS[thresholds[index - 1][0]]:
             axes.set_ylabel(THRESHOLDS[quantity])
-    style.outside_legend(figure, _legend(rows, found))
+    style.outside_legend(figure, _legend(rows, thresholds))
     return style.finish(figure)
 
 
 def _thresholds(rows: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     """(quantity, its rows) of every threshold that keeps gaps: the rows of one target share a run id."""
-    found = []
+    thresholds = []
     for run_id in dict.fromkeys(pick(rows, "gap")["run_id"]):
-        own = where(rows, rows["run_id"] == run_id)
-        found += [(quantity, own) for quantity in THRESHOLDS if not pick(own, quantity).empty]
+        of_run = where(rows, rows["run_id"] == run_id)
+        thresholds += [(quantity, of_run) for quantity in THRESHOLDS if not pick(of_run, quantity).empty]
     order = list(THRESHOLDS)
-    return sorted(found, key=lambda each: (order.index(each[0]), str(each[1]["task"].iloc[0]), int(each[1]["parameters"].iloc[0])))
+    return sorted(thresholds, key=lambda pair: (order.index(pair[0]), str(pair[1]["task"].iloc[0]), int(pair[1]["parameters"].iloc[0])))
 
 
-def _panel(axes: Axes, own: pd.DataFrame, quantity: str, colour: style.Colour) -> None:
-    gaps, threshold = pick(own, "gap"), pick(own, quantity).iloc[0]
+def _panel(axes: Axes, rows: pd.DataFrame, quantity: str, colour: style.Colour) -> None:
+    gaps, threshold = pick(rows, "gap"), pick(rows, quantity).iloc[0]
     tried = gaps["x"].to_numpy(float)
     low, high = tried.min() / 1.4, tried.max() * 1.4
     style.log_counts(axes.xaxis, low, high, most=4)
@@ -94,18 +94,18 @@ def _panel(axes: Axes, own: pd.DataFrame, quantity: str, colour: style.Colour) -
             axes.plot([x], [0], arrow, color=style.MEASURED, mfc="white", transform=axes.get_yaxis_transform(), zorder=4)
         return
     axes.axvline(k_star, color=style.MEASURED, linewidth=0.9, zorder=2)
-    known = [end if math.isfinite(end) else edge for end, edge in zip(ends, (low, high), strict=True)]
-    axes.axvspan(max(known[0], low), min(known[1], high), color=style.MEASURED, alpha=0.12, linewidth=0, zorder=0)
-    slope = _slope(own)
+    ends_shown = [end if math.isfinite(end) else edge for end, edge in zip(ends, (low, high), strict=True)]
+    axes.axvspan(max(ends_shown[0], low), min(ends_shown[1], high), color=style.MEASURED, alpha=0.12, linewidth=0, zorder=0)
+    slope = _slope(rows)
     used = where(gaps, gaps["status"] == statuses.USED)["x"].to_numpy(float)
     if len(slope) and len(used):
         reach = np.array([used.min(), used.max()])
         axes.plot(reach, float(slope["value"].iloc[0]) * np.log(reach / k_star), color=style.MEASURED, linewidth=1.0, zorder=2)
 
 
-def _slope(own: pd.DataFrame) -> pd.DataFrame:
+def _slope(rows: pd.DataFrame) -> pd.DataFrame:
     """The slope of the line, none where k* is from which runs reached the target alone."""
-    slope = pick(own, "slope")
+    slope = pick(rows, "slope")
     return where(slope, slope["series"] == "line")
 
 
@@ -116,21 +116,22 @@ def _top(gaps: pd.DataFrame) -> float:
     return ROOM * widest if widest > 0 else 1.0
 
 
-def _legend(rows: pd.DataFrame, found: list[tuple[str, pd.DataFrame]]) -> dict[str, style.Key]:
+def _legend(rows: pd.DataFrame, thresholds: list[tuple[str, pd.DataFrame]]) -> dict[str, style.Key]:
     present = set(pick(rows, "gap")["status"])
     keys: dict[str, style.Key] = {
         label: Line2D([], [], marker=marker, linestyle="none", ms=3.2, color=style.INK, mfc=style.INK if filled else "white")
         for state, (label, marker, filled) in STATES.items() if state in present
     }  # fmt: skip
-    answers = [pick(own, quantity).iloc[0] for quantity, own in found]
+    answers = [pick(of_one, quantity).iloc[0] for quantity, of_one in thresholds]
     if any(math.isfinite(float(answer["value"])) for answer in answers):
         keys[ZERO] = (Patch(color=style.MEASURED, alpha=0.12, linewidth=0), Line2D([], [], color=style.MEASURED, linewidth=0.9))
-    if any(len(_slope(own)) for _, own in found):
+    if any(len(_slope(of_one)) for _, of_one in thresholds):
         keys[LINE] = Line2D([], [], color=style.MEASURED, linewidth=1.0)
     if any(answer["status"] in statuses.CENSORED for answer in answers):
         keys[CENSORED] = Line2D([], [], marker=">", ls="none", color=style.MEASURED, mfc="white")
     if any(
-        (gaps["status"].eq(statuses.FAR) & (gaps["value"].abs() >= _top(gaps))).any() for gaps in (pick(own, "gap") for _, own in found)
+        (gaps["status"].eq(statuses.FAR) & (gaps["value"].abs() >= _top(gaps))).any()
+        for gaps in (pick(of_one, "gap") for _, of_one in thresholds)
     ):
         keys[BEYOND] = Line2D([], [], marker="^", ls="none", ms=3.2, color=style.INK, mfc="white")
     return keys

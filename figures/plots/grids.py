@@ -80,11 +80,11 @@ def grids(rows: pd.DataFrame, dims: int) -> list[Grid]:
     rows = where(rows, ~_elsewhere(rows))
     losses = pick(rows, "slice_loss", "train")
     losses = where(losses, losses["y"].notna() if dims == 2 else losses["y"].isna())
-    found = [_grid(str(run), where(rows, rows["run_id"] == run), dims) for run in dict.fromkeys(losses["run_id"])]
-    found = [grid for grid in found if np.isfinite(grid.loss).any()]
-    if not found:
+    slices = [_grid(str(run), where(rows, rows["run_id"] == run), dims) for run in dict.fromkeys(losses["run_id"])]
+    slices = [grid for grid in slices if np.isfinite(grid.loss).any()]
+    if not slices:
         raise CannotDraw(f"no slice_loss over {'a plane' if dims == 2 else 'a line'} in the rows")
-    return sorted(found, key=lambda grid: (grid.task, grid.parameters, grid.model, grid.directions, grid.at != "", grid.run_id))
+    return sorted(slices, key=lambda grid: (grid.task, grid.parameters, grid.model, grid.directions, grid.at != "", grid.run_id))
 
 
 def _elsewhere(rows: pd.DataFrame) -> np.ndarray:
@@ -113,12 +113,12 @@ def _grid(run_id: str, rows: pd.DataFrame, dims: int) -> Grid:
     norm = pick(rows, "theta_norm")["value"]
     shares = pick(rows, "explained_variance").sort_values("x")["value"]
     places = pick(rows, "slice_place").sort_values("value")
-    own = {(x, y): loss for x, y, loss in pick(rows, "slice_place_loss")[["x", "y", "value"]].to_numpy(float)}
+    loss_at = {(x, y): loss for x, y, loss in pick(rows, "slice_place_loss")[["x", "y", "value"]].to_numpy(float)}
     off = pick(rows, "off_plane")["value"]
     return Grid(
         run_id, str(first["model"]), int(first["parameters"]), str(first["task"]), int(first["k"]), str(first["directions"]),
         str(first["at_run"]), float(norm.iloc[0]) if len(norm) else float("nan"), x, y, loss, stderr,
         table(pick(rows, "slice_loss", "validation")), table(pick(rows, "slice_quadratic")), tuple(map(float, shares)),
-        tuple(Place(x, y, step, own.get((x, y), math.nan)) for x, y, step in places[["x", "y", "value"]].to_numpy(float)),
+        tuple(Place(x, y, step, loss_at.get((x, y), math.nan)) for x, y, step in places[["x", "y", "value"]].to_numpy(float)),
         abs(float(off.iloc[0])) if len(off) else math.nan,
     )  # fmt: skip

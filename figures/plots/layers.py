@@ -34,8 +34,8 @@ def draw(rows: pd.DataFrame) -> Figure:
     largest = float(values.max())
     norm = LogNorm(max(float(values[values > 0].min()), largest * SMALLEST), largest)
     for index, (axes, (task, matrix)) in enumerate(zip(grid, cells, strict=True)):
-        own = where(blocks, (blocks["task"] == task) & (blocks["matrix"] == matrix))
-        table = own.pivot_table(index=["series", "group"], columns="model", values="value", aggfunc="mean").reindex(
+        panel = where(blocks, (blocks["task"] == task) & (blocks["matrix"] == matrix))
+        table = panel.pivot_table(index=["series", "group"], columns="model", values="value", aggfunc="mean").reindex(
             index=parts, columns=names
         )
         shown = np.ma.masked_less_equal(np.ma.masked_invalid(table.to_numpy(float)), 0)

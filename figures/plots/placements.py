@@ -58,11 +58,11 @@ def _pairs(rows: pd.DataFrame) -> pd.DataFrame:
 def _spreads(axes: Axes, spreads: pd.DataFrame) -> dict[str, str]:
     """Draw the lines; returns the dashes of each task and k."""
     dashes: dict[str, str] = {}
-    for (task, k), own in spreads.groupby(["task", "k"]):  # pyright: ignore[reportGeneralTypeIssues]
+    for (task, k), spread in spreads.groupby(["task", "k"]):  # pyright: ignore[reportGeneralTypeIssues]
         name = f"{task}, k = {k:g}"
         dashes[name] = ("-", "--", ":", "-.")[len(dashes) % 4]
         for series, (marker, colour) in SERIES.items():
-            line = where(own, own["series"] == series).sort_values("parameters")
+            line = where(spread, spread["series"] == series).sort_values("parameters")
             axes.errorbar(line["parameters"], line["value"], line["stderr"], color=colour, marker=marker, ls=dashes[name], elinewidth=0.6)
     sizes = [float(size) for size in spreads["parameters"]]
     style.log_counts(axes.xaxis, min(sizes) / 1.4, max(sizes) * 1.4)

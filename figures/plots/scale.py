@@ -69,13 +69,13 @@ def _numbers(rows: pd.DataFrame) -> pd.DataFrame:
     rows = at_pretrained(rows)
     of_rank = {"eigenvalue": 1, "top_alignment": 10}
     parts = [pick(rows, name) for name in PANELS if name not in of_rank]
-    parts += [where(found, found["x"] == rank) for found, rank in ((pick(rows, name), rank) for name, rank in of_rank.items())]
-    found = pd.concat(parts, ignore_index=True)
-    found["family"] = [family(name) for name in found["model"]]
+    parts += [where(numbers, numbers["x"] == rank) for numbers, rank in ((pick(rows, name), rank) for name, rank in of_rank.items())]
+    numbers = pd.concat(parts, ignore_index=True)
+    numbers["family"] = [family(name) for name in numbers["model"]]
     for column in ("k", "placement"):
-        if len(set(found[column])) > 1:
-            raise CannotDraw(f"spectra of several {column} in the rows: {', '.join(map(str, sorted(set(found[column]))))}; select one")
-    return found
+        if len(set(numbers[column])) > 1:
+            raise CannotDraw(f"spectra of several {column} in the rows: {', '.join(map(str, sorted(set(numbers[column]))))}; select one")
+    return numbers
 
 
 def _panel(axes: Axes, numbers: pd.DataFrame, looks: dict[str, tuple[style.Colour, str]], log: bool) -> None:

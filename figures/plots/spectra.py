@@ -42,16 +42,16 @@ def draw(rows: pd.DataFrame) -> Figure:
     """
     rows = tidy(rows)
     rows = where(rows, rows["matrix"].isin(list(MATRICES)))
-    found = where(rows, rows["quantity"].isin(QUANTITIES) & rows["x"].notna() & rows["value"].notna())
-    if found.empty:
+    curves = where(rows, rows["quantity"].isin(QUANTITIES) & rows["x"].notna() & rows["value"].notna())
+    if curves.empty:
         raise CannotDraw(f"no {', '.join(QUANTITIES)} in the rows")
-    found = found.assign(family=[family(name) for name in found["model"]])
-    largest = _largest(found)
-    found = found.assign(largest=[largest.get(run_id, nan) for run_id in found["run_id"]])
-    lines = sorted(set(zip(found["task"], found["family"], strict=True)))
+    curves = curves.assign(family=[family(name) for name in curves["model"]])
+    largest = _largest(curves)
+    curves = curves.assign(largest=[largest.get(run_id, nan) for run_id in curves["run_id"]])
+    lines = sorted(set(zip(curves["task"], curves["family"], strict=True)))
     panels = PANELS if len({name for _, name in lines}) == 1 else {name: PANELS[name] for name in OF_FAMILIES}
-    names = [name for name, (quantity, _, _) in panels.items() if quantity in set(found["quantity"])]
-    look = _look(found, style.model_colours(models(rows)))
+    names = [name for name, (quantity, _, _) in panels.items() if quantity in set(curves["quantity"])]
+    look = _look(curves, style.model_colours(models(rows)))
     columns = min(COLUMNS, len(names))
     height = HEIGHT if panels is PANELS else LOW
     depth = ceil(len(names) / COLUMNS)  # lines of panels of a task and family
@@ -59,18 +59,18 @@ def draw(rows: pd.DataFrame) -> Figure:
     grid = figure.subplots(depth * len(lines), columns, squeeze=False).reshape(len(lines), -1)
     index = 0
     for (task, name), cells in zip(lines, grid, strict=True):
-        own = where(found, (found["task"] == task) & (found["family"] == name))
-        setting = ", ".join(part for part, several in ((task, 0), (name, 1)) if len({line[several] for line in lines}) > 1)
+        of_line = where(curves, (curves["task"] == task) & (curves["family"] == name))
+        setting = ", ".join(of_panel for of_panel, several in ((task, 0), (name, 1)) if len({line[several] for line in lines}) > 1)
         for panel, axes in zip_longest(names, cells):
             quantity, title, curve = panels.get(panel, ("", "", None))
-            part = pick(own, quantity)
-            if curve is None or part.empty:
+            of_panel = pick(of_line, quantity)
+            if curve is None or of_panel.empty:
                 axes.remove()
                 continue
-            curve(axes, part, look)
+            curve(axes, of_panel, look)
             style.letter(axes, index, f"{title}\n{setting}" if setting else title)
             index += 1
-    negative = bool((pick(found, "eigenvalue")["value"] < 0).any())
+    negative = bool((pick(curves, "eigenvalue")["value"] < 0).any())
     style.outside_legend(figure, _legend(look, negative))
     return style.finish(figure)
 
@@ -83,8 +83,8 @@ def _largest(rows: pd.DataFrame) -> dict[str, float]:
 
 
 def _look(rows: pd.DataFrame, colours: dict[str, style.Colour]) -> Look:
-    found = set(rows["matrix"])
-    matrices = [name for name in MATRICES if name in found]
+    present = set(rows["matrix"])
+    matrices = [name for name in MATRICES if name in present]
     drawn = set(rows["model"])
     return Look(
         {model: colour for model, colour in colours.items() if model in drawn},

@@ -126,12 +126,12 @@ def _curvatures(rows: pd.DataFrame) -> list[list[str]]:
     spectra = where(rows, rows["quantity"].isin([*SCALARS, "eigenvalue"]))
     lines = []
     for name in models(spectra):
-        own = of_model(spectra, name)
-        by_matrix = [(_matrix(next(iter(one.itertuples()))), one) for _, one in own.groupby("run_id")]
-        for matrix, one in sorted(by_matrix, key=lambda pair: pair[0]):
-            top = pick(one, "eigenvalue").sort_values(by="value")
-            scalars = [_last(pick(one, scalar)) for scalar in SCALARS]
-            lines.append([str(one["task"].iloc[0]), name, matrix, number(float(one["k"].iloc[0])), _last(top), *scalars])
+        of_this = of_model(spectra, name)
+        by_matrix = [(_matrix(next(iter(spectrum.itertuples()))), spectrum) for _, spectrum in of_this.groupby("run_id")]
+        for matrix, spectrum in sorted(by_matrix, key=lambda pair: pair[0]):
+            top = pick(spectrum, "eigenvalue").sort_values(by="value")
+            scalars = [_last(pick(spectrum, scalar)) for scalar in SCALARS]
+            lines.append([str(spectrum["task"].iloc[0]), name, matrix, number(float(spectrum["k"].iloc[0])), _last(top), *scalars])
     return lines
 
 
