@@ -84,8 +84,8 @@ TRAINING = (
 )
 SPECTRA = (
     Quantity("gradient_norm", "norm of the gradient at the point"),
-    Quantity("symmetry_defect", "relative difference between u'Hv and v'Hu for random u and v, which is zero for a symmetric matrix"),
-    Quantity("determinism_defect", "relative difference between two equal products, which is zero without randomness"),
+    Quantity("symmetry_defect", "|u'Av - v'Au| / |A|_F for one random pair u, v; zero for a symmetric matrix A"),
+    Quantity("determinism_defect", "|Av - Av again| / |Av|; zero where nothing is random"),
     Quantity("products", "most products with the matrix that the algorithm (the series) takes", "products"),
     Quantity("eigenvalue", "eigenvalues of the largest magnitudes", "nats / |z|^2", "stderr is the residual", x="rank"),
     Quantity("density", "spectral density, smoothed by a Gaussian", "", PROBES, x="eigenvalue"),
