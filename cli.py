@@ -161,9 +161,9 @@ def study(
     It can be stopped (Ctrl-C, SIGTERM) or killed at any time and started again, and started several times at once. With --dry-run it
     tells runs, hours and memory by model, from a rehearsal of some seconds for each.
     """
-    from analyses.store import Store
+    from analyses.store import Store, quantities
     from analyses.studies import Options, parse_shard, plan, read_study, with_data
-    from analyses.thresholds import QUANTITIES, finished, thresholds
+    from analyses.thresholds import finished, thresholds
 
     what = read_study(file)
     what = with_data(what, data) if data is not None else what
@@ -176,7 +176,7 @@ def study(
     with ui.bar() as progress:
         rows = [row for target in what.targets for row in thresholds(store, runs, target, report=progress)]
     done, failed, elsewhere = len(outcome.done), len(outcome.failed), outcome.elsewhere
-    count = sum(row.quantity in {*QUANTITIES.values(), "k_pred"} for row in rows)
+    count = sum(row.quantity in {*quantities.MEASURED, quantities.K_PRED} for row in rows)
     about = {"study": what.name, "results": str(store.root)}
     ui.print_result(about | {"done": done, "failed": failed, "elsewhere": elsewhere, "thresholds": count}, json_)
     if elsewhere:

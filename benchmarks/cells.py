@@ -1,4 +1,4 @@
-"""How well thresholds were predicted, from the committed rows of studies/predict-ladder.yaml (figures.plots.cells says what a cell is).
+"""How well thresholds were predicted, from the committed rows of studies/predict-ladder.yaml (`analyses.findings.Cell` is one of them).
 
 Targets are .5, .75 and .9 of the improvement of the training loss. A cell counts where both numbers are uncensored; those whose
 prediction is over 30 % of the rank are scored apart, and what was measured above or below its range, or not predicted, is counted only.
@@ -14,13 +14,15 @@ from pathlib import Path
 
 import numpy as np
 
-from figures.plots.cells import PREDICTOR, Cell, cells
+from analyses.findings import PREDICTOR, Cell, cells
+from analyses.store import quantities
 from figures.rows import pick, tidy, where
 
 ROWS = Path(__file__).resolve().parents[1] / "studies" / "rows" / "predict-ladder.parquet"
 TARGETS = (0.5, 0.75, 0.9)
 CHOSEN_ON = (("mini-nli", "mini-qa"), ("mini-t5-130k", "mini-t5-240k", "mini-t5-790k"))
-SHOWN = (PREDICTOR, "k_m0", "k_gm", "k_pred", "k_path_gm", "k_path_m1", "k_path_t5", "k_gordon", "k_larsen")
+SHOWN = (PREDICTOR, quantities.K_M0, quantities.K_GM, quantities.K_PRED, quantities.K_PATH_GM, quantities.K_PATH_M1, quantities.K_PATH_T5,
+         quantities.K_GORDON, quantities.K_LARSEN)  # fmt: skip
 BUDGET = 600 * 64  # example-gradients of one training run of the study
 SPENT = {"prediction": "example_gradients", "linear_path": "linear_path_example_gradients", "path": "path_example_gradients"}
 
@@ -47,8 +49,12 @@ def scored(say: bool) -> dict[str, float | None]:
             f"{name}cells_unpredicted": sum(math.isfinite(cell.measured) and math.isnan(cell.value()) for cell in own),
         }
     brackets = [cell for cell in found if cell.subspace == "fastfood" and math.isfinite(cell.bracket[0] + cell.measured)]
-    gordon = [cell for cell in found if cell.subspace == "fastfood" and math.isfinite(cell.value("k_gordon") + cell.error("k_m1"))]
-    under = [cell.value("k_gordon") <= cell.measured <= cell.value("k_m1") for cell in gordon]
+    gordon = [
+        cell
+        for cell in found
+        if cell.subspace == "fastfood" and math.isfinite(cell.value(quantities.K_GORDON) + cell.error(quantities.K_M1))
+    ]
+    under = [cell.value(quantities.K_GORDON) <= cell.measured <= cell.value(quantities.K_M1) for cell in gordon]
     spent = {name: pick(where(rows, rows["method"] == ""), quantity)["value"].to_numpy() for name, quantity in SPENT.items()}
     out |= {
         "bracket_cells": len(brackets),

@@ -158,7 +158,7 @@ def as_rows(found: list[Cell]) -> Any:
         }  # fmt: skip
         name, size = f"quadratic of {cell.size}", cell.size
         rows.append(Row(name, size, "quadratic", "quadratic_k_star", cell.measured, stderr=cell.log_error * cell.measured, **common))
-        rows += [Row(name, size, "quadratic", f"quadratic_k {method}", value, **common) for method, value in cell.predicted.items()]
+        rows += [Row(name, size, "quadratic", "quadratic_k", value, series=method, **common) for method, value in cell.predicted.items()]
     return frame(rows)
 
 

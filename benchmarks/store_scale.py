@@ -42,11 +42,11 @@ def fill(root: Path, count: int) -> None:
     import numpy as np
 
     from analyses.specs import spec_dict
-    from analyses.store import Row, Store
+    from analyses.store import QUANTITIES, Row, Store
 
     os.fsync = lambda descriptor: None
     store, random = Store(root), np.random.default_rng(0)
-    scalars = ["chance", "accuracy", *(f"quantity_{i}" for i in range(SCALARS - 2))]
+    scalars = ["chance", "accuracy", *(name for name in QUANTITIES if name not in ("chance", "accuracy"))][:SCALARS]
     for spec in specs(count):
         name, values = identify(spec, None), random.random(SCALARS)
         common = {"run_id": name, "method": "apet", "k": spec.k, "position_seed": spec.position_seed, "train_seed": 0}
@@ -54,7 +54,7 @@ def fill(root: Path, count: int) -> None:
             Row(spec.model, 10**6, spec.task, quantity, float(value), split="validation", stderr=0.01, **common)
             for quantity, value in zip(scalars, values, strict=True)
         ]
-        rows += [Row(spec.model, 10**6, spec.task, "entries", float(i), note=f"layer: {i}", **common) for i in range(BINS)]
+        rows += [Row(spec.model, 10**6, spec.task, "entries", float(i), series="layer", group=str(i), **common) for i in range(BINS)]
         store.commit(name, spec_dict(spec), rows, {"z": values}, {"seconds": 60.0, "peak_gb": 1.0})
 
 

@@ -7,17 +7,15 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from analyses.store import QUANTITIES, quantities, statuses
 from figures.rows import CannotDraw, Setting, in_setting, models, of_model, pick, settings, where
 
-# Measured thresholds -> what they are called beside that of a share of the improvement of the training loss.
-MEASURED = {"k_star": "", "k_loss": "given loss", "k_part": "part of full", "k_high": "high threshold", "k_low": "low threshold"}
-UNDECIDED = "undecided: "  # how the note of a threshold begins that runs do not tell
-PREDICTED = ("k_gm", "k_pred")  # along the path of the linearised model; of the quadratic at the pretrained point
+PREDICTED = (quantities.K_GM, quantities.K_PRED)  # along the path of the linearised model; of the quadratic at the pretrained point
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A number of tunable parameters k: value (NaN where censored), interval ends (NaN where unknown), and its note.
+    """A number of tunable parameters k: value (NaN where censored), interval ends (NaN where unknown), and its status (`statuses`).
 
     `why_open` says why an end or the value is not known and what would close it, "" where all are known or censoring says it.
     """
@@ -26,23 +24,22 @@ class Interval:
     low: float
     high: float
     target: float
-    note: str
+    status: str = ""
     why_open: str = ""
 
     @property
     def censored(self) -> str:
         """The side it lies on: "above", "below", "yes" (no value, no reason given), or "" where it has a value."""
-        for side in ("above", "below"):
-            if self.note.startswith(f"censored: {side}"):
-                return side
+        if self.status in statuses.CENSORED:
+            return self.status
         return "" if math.isfinite(self.value) else "yes"
 
     @property
     def ends(self) -> tuple[float, float]:
         """The interval's ends; a censored one is open on its censored side. NaN where an end is not known."""
-        if self.censored == "above":
+        if self.censored == statuses.ABOVE:
             return self.low, math.inf
-        if self.censored == "below":
+        if self.censored == statuses.BELOW:
             return 0.0, self.high
         return self.low, self.high
 
@@ -60,28 +57,28 @@ class Interval:
 
 
 def threshold(rows: pd.DataFrame, quantity: str) -> Interval | None:
-    """The one `quantity` (such as "k_star") in rows of one model and setting; None where there is none.
+    """The one `quantity` (such as `quantities.K_STAR`) in rows of one model and setting; None where there is none.
 
     Raises CannotDraw where there are several: two targets must not be drawn as one.
     """
-    found = pick(rows, quantity)
-    found = where(found, found["x"].isna())
-    if found.empty:
+    candidates = pick(rows, quantity)
+    candidates = where(candidates, candidates["x"].isna())
+    if candidates.empty:
         return None
-    if len(found) > 1:
-        model, task = found["model"].iloc[0], found["task"].iloc[0]
-        targets = ", ".join(f"{target:.4g}" for target in found["target"])
-        raise CannotDraw(f"{len(found)} rows of {quantity} for {model} on {task} (targets {targets}): select one")
-    row = found.iloc[0]
+    if len(candidates) > 1:
+        model, task = candidates["model"].iloc[0], candidates["task"].iloc[0]
+        targets = ", ".join(f"{target:.4g}" for target in candidates["target"])
+        raise CannotDraw(f"{len(candidates)} rows of {quantity} for {model} on {task} (targets {targets}): select one")
+    row = candidates.iloc[0]
     value, low, high, target = (float(row[name]) for name in ("value", "low", "high", "target"))
-    note, reasons = str(row["note"]), pick(rows, f"{quantity}_open")["note"]
-    undecided = f"no value: {note.removeprefix(UNDECIDED)}" if note.startswith(UNDECIDED) else ""
-    return Interval(value, low, high, target, note, str(reasons.iloc[0]) if len(reasons) else undecided)
+    reasons = pick(rows, quantity + quantities.OPEN)["note"]
+    undecided = f"no value: {row['note']}" if row["status"] == statuses.UNDECIDED else ""
+    return Interval(value, low, high, target, str(row["status"]), str(reasons.iloc[0]) if len(reasons) else undecided)
 
 
 def prediction(rows: pd.DataFrame) -> Interval | None:
     """The predicted k in rows of one model and setting: along the path where that was followed, else of the quadratic."""
-    return next((found for name in PREDICTED if (found := threshold(rows, name)) is not None), None)
+    return next((predicted for name in PREDICTED if (predicted := threshold(rows, name)) is not None), None)
 
 
 @dataclass(frozen=True)
@@ -132,7 +129,8 @@ class Pair:
     @property
     def question(self) -> str:
         """The setting, and the kind of threshold where it is not of the training loss."""
-        return ", ".join(filter(None, (self.setting.label, MEASURED[self.quantity])))
+        kind = "" if self.quantity == quantities.K_STAR else QUANTITIES[self.quantity].label
+        return ", ".join(filter(None, (self.setting.label, kind)))
 
     @property
     def ratio(self) -> Ratio | None:
@@ -148,14 +146,15 @@ class Pair:
 
 def pairs(rows: pd.DataFrame) -> list[Pair]:
     """Thresholds by kind and setting, then by model size; models without any are left out. `rows` as from `tidy`."""
-    found = []
-    for quantity in MEASURED:
+    result = []
+    for quantity in quantities.MEASURED:
         for setting in settings(rows):
             for model, parameters in models(rows).items():
-                own = in_setting(of_model(rows, model), setting)
-                of_loss = "k_star" if pick(own, "k_loss").empty else "k_loss"  # which a prediction speaks of
-                predicted = prediction(own) if quantity == of_loss else None
-                pair = Pair(model, parameters, setting, quantity, threshold(own, quantity), predicted)
+                chosen = in_setting(of_model(rows, model), setting)
+                # A prediction speaks of the threshold of a training loss.
+                of_loss = quantities.K_STAR if pick(chosen, quantities.K_LOSS).empty else quantities.K_LOSS
+                predicted = prediction(chosen) if quantity == of_loss else None
+                pair = Pair(model, parameters, setting, quantity, threshold(chosen, quantity), predicted)
                 if pair.measured or pair.predicted:
-                    found.append(pair)
-    return found
+                    result.append(pair)
+    return result

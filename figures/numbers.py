@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from analyses.store import statuses
 from figures.interval import Interval
 
 MISSING = "–"
@@ -36,7 +37,7 @@ def interval(found: Interval | None) -> str:
         return MISSING
     if not found.censored:
         return f"{number(found.value)} [{number(found.low)}, {number(found.high)}]"
-    bound = {"above": found.low, "below": found.high}.get(found.censored, math.nan)
+    bound = {statuses.ABOVE: found.low, statuses.BELOW: found.high}.get(found.censored, math.nan)
     side = found.censored if found.censored != "yes" else "no value"
     return f"censored: {side} {number(bound)}" if math.isfinite(bound) else f"censored: {side}"
 

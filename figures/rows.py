@@ -11,14 +11,12 @@ from typing import Any, cast
 
 import pandas as pd
 
-COLUMNS = (
-    "model", "parameters", "task", "kind", "protocol", "split", "method", "subspace", "placement", "k", "position_seed", "train_seed",
-    "target", "quantity", "x", "y", "value", "stderr", "low", "high", "note", "run_id",
-)  # fmt: skip
+from analyses.store import completed
+
 IDENTITY = ("model", "parameters", "task", "protocol", "method", "subspace", "placement", "k", "position_seed", "train_seed")
 SETTING = ("protocol", "subspace", "placement")  # columns that tell the settings of a task apart
 ASKING = ("train", "threshold")  # kinds of rows that say which settings there are
-ORDER = ["parameters", "model", "task", "method", "k", "run_id", "quantity", "split", "x", "y", "note"]
+ORDER = ["parameters", "model", "task", "method", "k", "run_id", "quantity", "split", "x", "y", "series", "group", "further", "status"]
 # What a training run reports: column of the wide table -> (quantity, split); split "" takes any.
 RUN_QUANTITIES = {
     "accuracy": ("accuracy", "validation"),
@@ -53,19 +51,16 @@ class Setting:
 
 
 def tidy(rows: pd.DataFrame) -> pd.DataFrame:
-    """`rows` without exact duplicates, in an order of their own, with "" for missing words.
+    """Return `rows` without exact duplicates, in an order of their own, with every column of `analyses.store.Row`.
 
-    The order makes every sum and every file independent of the order in which runs finished. Raises CannotDraw if
-    a column is missing.
+    The order makes every sum and every file independent of the order in which runs finished. Raises CannotDraw if a column without a
+    default is missing.
     """
-    missing = [column for column in COLUMNS if column not in rows.columns]
-    if missing:
-        raise CannotDraw(f"rows lack the columns {', '.join(missing)}")
-    rows = rows.loc[:, list(COLUMNS)].drop_duplicates().reset_index(drop=True)
-    words = ["task", "kind", "protocol", "split", "method", "subspace", "placement", "note", "run_id"]
-    rows[words] = rows[words].astype(object).where(rows[words].notna(), "")
-    for column in ("parameters", "target", "x", "y", "value", "stderr", "low", "high", "k"):
-        rows[column] = pd.to_numeric(rows[column])
+    try:
+        rows = completed(rows)
+    except ValueError as error:
+        raise CannotDraw(str(error)) from None
+    rows = rows.drop(columns=["weights", "data"]).drop_duplicates()  # digests tell nothing apart that names do not
     return rows.sort_values(ORDER, kind="stable", ignore_index=True)
 
 
@@ -109,10 +104,9 @@ def in_setting(rows: pd.DataFrame, setting: Setting) -> pd.DataFrame:
     return where(rows, chosen)
 
 
-def family(model: str) -> str:
-    """The name without its organisation and size; an untrained twin is of another family."""
-    name, twin, rest = model.rstrip("/").rpartition("/")[2].partition(" (")
-    return name.rpartition("-")[0] + twin + rest
+def at_pretrained(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of exact curvature matrices at the pretrained point."""
+    return where(rows, (rows["matrix"] != "") & (rows["at_run"] == "") & rows["samples"].isna())
 
 
 def of_model(rows: pd.DataFrame, model: str) -> pd.DataFrame:

@@ -2,7 +2,23 @@
 
 from __future__ import annotations
 
+from analyses import runs
 from analyses.method_facts import METHOD_WORDS
+from analyses.store import QUANTITIES, quantities
+
+
+def meaning(quantity: str) -> str:
+    """Return what a quantity means, in the words of the registry."""
+    return QUANTITIES[quantity].meaning
+
+
+def _listed(*names: str) -> str:
+    """Labels and meanings, as in "trace: sum of the eigenvalues; ..."."""
+    return "; ".join(f"{QUANTITIES[name].label}: {meaning(name)}" for name in names)
+
+
+MATRICES = {matrix.name: matrix.words for matrix in runs.MATRICES.values()}
+DIRECTIONS = {direction.name: direction.words for direction in runs.DIRECTIONS.values()}
 
 CAPTIONS = {
     "performance": (
@@ -34,9 +50,9 @@ CAPTIONS = {
     ),
     "predictions": (
         "Predictors of k* against the measured k*, on log scales with the line of equality and the band of a factor 2, a colour a "
-        "model; predictors of one threshold stand a little apart. T3 is the quadratic at the pretrained point; m0, m1 and gm = "
-        "sqrt(m0 m1) follow the Moreau path of the linearised model; Gordon's number needs no Hessian and speaks of uniformly "
-        "random subspaces; Larsen's is N_eff(2 eps / R^2). Bars are 95 % intervals."
+        "model; predictors of one threshold stand a little apart. "
+        + _listed(quantities.K_PRED, quantities.K_GM, quantities.K_M0, quantities.K_M1, quantities.K_GORDON, quantities.K_LARSEN)
+        + f". Bars of T3 and gm: {QUANTITIES[quantities.K_GM].interval}."
     ),
     "paths": (
         "Training loss against k: the Moreau envelope of the linearised model over gm, with the band from m0 to m1; what the quadratic at "
@@ -62,17 +78,15 @@ CAPTIONS = {
         "Curvature of the training loss at the pretrained point, one colour a model, one kind of dashes a matrix. Eigenvalues: |l| "
         "by rank among those of one sign, filled where positive and open where negative, with the residual as bar. Density: "
         "smoothed, so that it reaches beyond the eigenvalues by its kernel; once on a symmetric log axis, once linear in units of "
-        "each spectrum's largest |l|. N_eff: the effective dimension sum l / (l + kappa) over the positive eigenvalues, against the "
-        "ridge kappa. Gradient: the share of |g|^2 along the top eigenvectors by rank, and along all directions with an eigenvalue "
-        "of at least l. Bands and bars are one standard error; a bar that reaches zero ends in an arrow. Several spectra of one "
-        "model are separate lines."
+        f"each spectrum's largest |l|. N_eff: the {meaning('n_eff')}, against the ridge kappa. Gradient: the {meaning('top_alignment')}, "
+        f"and the {meaning('alignment')}. Bands and bars are one standard error; a bar that reaches zero ends in an arrow. Several "
+        "spectra of one model are separate lines."
     ),
     "scale": (
-        "Numbers of the spectrum at the pretrained point against the number of parameters, one line a family, by task. Effective "
-        "rank is the exponential of the entropy of |l| / sum |l|; the decay exponent that of l_i ~ i^-s over the ten largest; "
-        "negative mass the negative eigenvalues' share of sum |l| (a Gauss-Newton matrix has none). Points are means over position "
-        "seeds with one standard error. On a log axis an arrow at the lower edge marks a bar that reaches zero; an open one, a "
-        "value that is not positive, where the line is broken."
+        "Numbers of the spectrum at the pretrained point against the number of parameters, one line a family, by task. "
+        + _listed("trace", "effective_rank", "decay_exponent", "negative_mass")
+        + " (a Gauss-Newton matrix has none). Points are means over position seeds with one standard error. On a log axis an arrow at the "
+        "lower edge marks a bar that reaches zero; an open one, a value that is not positive, where the line is broken."
     ),
     "layers": (
         "Where the curvature lies at the pretrained point: the trace of the block of each layer, and below of each kind of tensor, "
@@ -111,19 +125,16 @@ CAPTIONS = {
 
 DEFINITIONS = {
     "k": "number of tunable parameters of a run. APET places them at arbitrary positions of the model.",
-    "k* (measured)": (
-        "the k at which trained APET runs reach the target training loss: where a robust line through their gaps to it, on log k, crosses "
-        "zero. The bracket [low, high] is its 95 % bootstrap interval over runs."
-    ),
+    "k* (measured)": f"{meaning(quantities.K_STAR)}. The bracket [low, high] is its {QUANTITIES[quantities.K_STAR].interval}.",
     "k (predicted)": (
-        "the k at which a random subspace is expected to reach the same target, without training: along the path of the model linearised "
-        "at the pretrained point (gm), or of its quadratic where that path is not there. The bracket is its 95 % interval over examples."
+        f"the k at which a random subspace is expected to reach the same target, without training: {meaning(quantities.K_GM)}, or, where "
+        f"that path is not there, {meaning(quantities.K_PRED)}. The bracket is its {QUANTITIES[quantities.K_GM].interval}."
     ),
-    "target": "the training loss aimed at, the same for the measured and the predicted threshold of a model.",
+    "target": f"{meaning('target_loss')}.",
     "censored": "no value could be given: the threshold lies above (or below) what was tried or can be predicted.",
     "ratio": "predicted over measured k; within a factor 2 means between 1/2 and 2.",
-    "chance": "the accuracy, on the validation split, that needs no learning, as recorded with the runs.",
-    "plateau": "a run reached it if its loss had stopped falling when it ended; the residual gradient says how far.",
+    "chance": f"{meaning('chance')}.",
+    "plateau": f"{meaning('plateau')}; the residual gradient says how far.",
     "±": (
         "one standard error. Of an accuracy it combines the sampling error of the validation set with the spread over runs, where there "
         "are several."

@@ -1,11 +1,13 @@
-"""What is concluded from thresholds and runs: why k* changes with scale, and whether placement matters."""
+"""What is concluded from thresholds and runs: how well k* is predicted, why it changes with scale, and whether placement matters."""
 
 from typing import TYPE_CHECKING
 
 from apet.exports import on_demand
 
 if TYPE_CHECKING:
+    from analyses.findings.families import family
     from analyses.findings.placements import placement_rows
+    from analyses.findings.predicted_cells import PREDICTOR, Cell, cells
     from analyses.findings.threshold_changes import EXPLAINED_ROWS, explain
 
 __getattr__ = on_demand(__name__, __file__)

@@ -23,9 +23,9 @@ LOSSES = {MEASURED: ("loss", "initial_loss"), PREDICTED: ("placed_loss", "placed
 
 
 def placement_rows(runs: Iterable[Run]) -> list[Row]:
-    """Of every model, task, k and way of placing with FEWEST position seeds: placement_loss of each, measured and predicted (`note`), train
-    seeds averaged; placement_spread, the standard deviation over them, its error by the jackknife; placement_correlation, Spearman's of
-    the two, with its two-sided p in the note.
+    """Of every model, task, k and way of placing with FEWEST position seeds: placement_loss of each, the series measured and predicted,
+    train seeds averaged; placement_spread, the standard deviation over them, its error by the jackknife; placement_correlation,
+    Spearman's of the two, with its two-sided p.
 
     Of measured runs those of the optimizer and number of steps that most of them share count, and none that stopped early or diverged; of
     predicted ones those whose conjugate gradients converged.
@@ -79,16 +79,16 @@ def _rows(shares: dict[str, dict[int, float]], runs: dict[str, list[Run]]) -> li
     rows = []
     for what, by_seed in shares.items():
         if len(by_seed) >= FEWEST:
-            rows += [row("placement_loss", share, note=what, position_seed=seed) for seed, share in by_seed.items()]
+            rows += [row("placement_loss", share, series=what, position_seed=seed) for seed, share in by_seed.items()]
             spread, stderr = _spread(np.array(list(by_seed.values())))
-            rows.append(row("placement_spread", spread, stderr=stderr, note=what, x=float(len(by_seed))))
+            rows.append(row("placement_spread", spread, stderr=stderr, series=what, x=float(len(by_seed))))
     both = sorted(shares[MEASURED].keys() & shares[PREDICTED].keys())
     if len(both) >= FEWEST:
         from scipy.stats import spearmanr
 
         measured, predicted = ([shares[what][seed] for seed in both] for what in LOSSES)
         result: Any = spearmanr(measured, predicted)
-        rows.append(row("placement_correlation", float(result.statistic), note=f"p {result.pvalue:.3g}", x=float(len(both))))
+        rows.append(row("placement_correlation", float(result.statistic), p=float(result.pvalue), x=float(len(both))))
     return rows
 
 

@@ -1,10 +1,9 @@
 """Why k* changes between two models of a family: the split of the predicted change, beside the measured one, and a verdict in words.
 
 The prediction is m1: T3 on the quadratic that touches the linearised model's loss at its proximal point (by Lanczos between the two
-nearest points of the path that was followed). Intervals are Student's, from the jackknife over the examples
-that
-both models share, or the probes where predictions are by Lanczos. Each subspace in which k* was measured is compared apart; the
-prediction is of random ones, and of single entries knows only how many are live.
+nearest points of the path that was followed). Intervals are Student's, from the jackknife (landscape.numerics.standard_errors) over the
+examples that both models share, or over the probes where predictions are by Lanczos. Each subspace in which k* was measured is compared
+apart; the prediction is of random ones, and of single entries knows only how many are live.
 """
 
 from __future__ import annotations
@@ -17,13 +16,13 @@ from typing import Any
 
 import numpy as np
 
+from analyses.findings.families import family
 from analyses.runs import LINEAR
-from analyses.store import Row, Store
+from analyses.store import Row, Store, statuses
 from analyses.thresholds import Followed, Place, Run, Target, foresees, fullest
 
 EXPLAINED_ROWS = "explain.parquet"  # in the folder of results
 RESAMPLES = 40
-NOT_EXPLAINED, EXPLAINED, OPEN = "not explained", "explained", "undecided"
 
 
 @dataclass(frozen=True)
@@ -115,7 +114,7 @@ def explain(store: Store, runs: list[Run], target: Target, found: list[Row], see
     groups: dict[tuple, list[Side]] = defaultdict(list)
     for side in _sides(store, runs, target, found):
         row = side.row
-        key = (_family(row.model), row.task, row.protocol, side.run.spec["scope"], side.subspace, side.placement, side.units[0])
+        key = (family(row.model), row.task, row.protocol, side.run.spec["scope"], side.subspace, side.placement, side.units[0])
         groups[key].append(side)
     rows: list[Row] = []
     summaries: list[dict[str, Any]] = []
@@ -165,12 +164,11 @@ def _compare(small: Side, large: Side, resampled: dict[str, list[Any]]) -> tuple
     change = _measured_change(small, large)
     common: dict[str, Any] = {
         "run_id": f"{small.run.id}-{large.run.id}", "split": "train", "x": float(small.row.parameters), "subspace": small.subspace,
-        "placement": small.placement, "protocol": large.row.protocol,
+        "placement": small.placement, "protocol": large.row.protocol, "other_model": small.row.model,
     }  # fmt: skip
 
-    def row(quantity: str, value: float, note: str, **columns: Any) -> Row:
-        note = f"from {small.row.model}; {note}"
-        return Row(large.row.model, large.row.parameters, large.row.task, quantity, value, note=note, **common, **columns)
+    def row(quantity: str, value: float, **columns: Any) -> Row:
+        return Row(large.row.model, large.row.parameters, large.row.task, quantity, value, **common, **columns)
 
     rows: list[Row] = []
     summary: dict[str, Any] = {
@@ -187,15 +185,16 @@ def _compare(small: Side, large: Side, resampled: dict[str, list[Any]]) -> tuple
         for name, value in values.items():
             error = errors.get(name, math.nan)
             low, high = value - reach * error, value + reach * error
-            rows.append(row(f"explained_{name}", value, f"by {by}", stderr=error, low=low, high=high))
+            rows.append(row(f"explained_{name}", value, series=by, stderr=error, low=low, high=high))
             summary[f"{name}_by_{by}"] = [value, *(None if math.isnan(end) else end for end in (low, high))]
             if name == "total" and by == "rank":
                 predicted = (value, low, high)
     if change is not None:
-        rows.append(row("measured_change", change[0], "log k*(small) - log k*(large)", low=change[1], high=change[2]))
+        rows.append(row("measured_change", change[0], low=change[1], high=change[2]))
         summary["measured"] = [None if math.isnan(end) else end for end in change]
     verdict, why = _verdict(predicted, change)
-    rows.append(row("explain_verdict", {EXPLAINED: 1.0, NOT_EXPLAINED: 0.0}.get(verdict, math.nan), f"{verdict}: {why}"))
+    value = {statuses.EXPLAINED: 1.0, statuses.NOT_EXPLAINED: 0.0}.get(verdict, math.nan)
+    rows.append(row("explain_verdict", value, status=verdict, note=why))
     return rows, summary | {"verdict": verdict, "why": why}
 
 
@@ -249,20 +248,17 @@ def _measured_change(small: Side, large: Side) -> tuple[float, float, float] | N
 def _verdict(predicted: tuple[float, float, float] | None, change: tuple[float, float, float] | None) -> tuple[str, str]:
     """Explained only where signs agree and both intervals are known and meet; undecided where something is missing."""
     if predicted is None:
-        return OPEN, "there is no predicted threshold at this target for one of the models, or a mixture of them"
+        return statuses.UNDECIDED, "there is no predicted threshold at this target for one of the models, or a mixture of them"
     if change is None:
-        return OPEN, "one of the thresholds is not measured, or censored"
+        return statuses.UNDECIDED, "one of the thresholds is not measured, or censored"
     if predicted[0] * change[0] < 0:
         open_ = "" if predicted[1] > 0 or predicted[2] < 0 else " (the predicted one is not told from none)"
-        return NOT_EXPLAINED, f"predicted {predicted[0]:+.2f} and measured {change[0]:+.2f} of log k* have different signs{open_}"
+        return statuses.NOT_EXPLAINED, f"predicted {predicted[0]:+.2f} and measured {change[0]:+.2f} of log k* have different signs{open_}"
     if any(math.isnan(end) for end in (*predicted, *change)):
-        return OPEN, "an interval is not known"
+        return statuses.UNDECIDED, "an interval is not known"
     if predicted[1] > change[2] or change[1] > predicted[2]:
-        return NOT_EXPLAINED, f"the intervals of the predicted change {predicted[0]:+.2f} and the measured {change[0]:+.2f} are disjoint"
-    return EXPLAINED, f"predicted {predicted[0]:+.2f} and measured {change[0]:+.2f} of log k* agree within their intervals"
-
-
-def _family(model: str) -> str:
-    """The name without its size; an untrained twin is of another family."""
-    name, twin, rest = model.partition(" (")
-    return name.rpartition("-")[0] + twin + rest
+        return (
+            statuses.NOT_EXPLAINED,
+            f"the intervals of the predicted change {predicted[0]:+.2f} and the measured {change[0]:+.2f} are disjoint",
+        )
+    return statuses.EXPLAINED, f"predicted {predicted[0]:+.2f} and measured {change[0]:+.2f} of log k* agree within their intervals"

@@ -44,8 +44,7 @@ def _entries(rows: list[Row]) -> dict[str, dict[str, int]]:
     found: dict[str, dict[str, int]] = {}
     for row in rows:
         if row.quantity == "entries":
-            by, _, label = row.note.partition(": ")
-            found.setdefault(by, {})[label] = int(row.value)
+            found.setdefault(row.series, {})[row.group] = int(row.value)
     return found
 
 
@@ -55,8 +54,8 @@ def spectrum_summary(name: str, store: Store) -> dict[str, Any]:
     single = {row.quantity: row for row in rows if row.x != row.x}
     numbers = ("trace", "negative_mass", "effective_rank", "participation_ratio", "outliers", "decay_exponent")
     return {
-        "run_id": name, "model": rows[0].model, "task": rows[0].task, "matrix": rows[0].note, "k": rows[0].k,
-        "algorithm": single["products"].note.partition("; ")[2],
+        "run_id": name, "model": rows[0].model, "task": rows[0].task, "matrix": rows[0].matrix, "k": rows[0].k,
+        "algorithm": single["products"].series,
         "eigenvalues": [row.value for row in rows if row.quantity == "eigenvalue"],
         "residuals": [row.stderr for row in rows if row.quantity == "eigenvalue"],
         **{f"{name}{suffix}": value for name in numbers if name in single
@@ -71,7 +70,7 @@ def slice_summary(name: str, store: Store) -> dict[str, Any]:
     losses = [row for row in rows if row.quantity == "slice_loss" and row.split == "train"]
     finite = [row.value for row in losses if row.value == row.value]
     single = {
-        row.quantity + ("_of_curve" if row.note.endswith("; curve") else "") + ("" if row.split == "train" else f"_{row.split}"): row
+        row.quantity + ("_of_curve" if row.series == "curve" else "") + ("" if row.split == "train" else f"_{row.split}"): row
         for row in rows if row.x != row.x
     }  # fmt: skip
     numbers = {
@@ -80,7 +79,7 @@ def slice_summary(name: str, store: Store) -> dict[str, Any]:
         for suffix, value in (("", row.value), *([("_stderr", row.stderr)] if row.stderr == row.stderr else []))
     }
     return {
-        "run_id": name, "model": rows[0].model, "task": rows[0].task, "k": rows[0].k, "directions": rows[0].note, "points": len(losses),
+        "run_id": name, "model": rows[0].model, "task": rows[0].task, "k": rows[0].k, "directions": rows[0].directions, "points": len(losses),
         "lowest_loss": min(finite, default=None), "highest_loss": max(finite, default=None), "not_finite": len(losses) - len(finite),
         "explained_variance": [row.value for row in rows if row.quantity == "explained_variance"],
         **numbers, "results": str(store.folder(name)),

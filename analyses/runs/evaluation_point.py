@@ -260,3 +260,8 @@ def along_trajectory(spec: SpectrumSpec, store: Store) -> list[SpectrumSpec]:
 def named(spec: PointSpec) -> str:
     """Where it is, for the note of a row; "" for the pretrained point."""
     return "" if spec.at is None else f" at {spec.at}" + ("" if spec.at_step is None else f" step {spec.at_step}")
+
+
+def columns_at(spec: PointSpec) -> dict[str, Any]:
+    """Return the columns of a row that say where the point was taken from."""
+    return {"at_run": spec.at or "", "at_step": spec.at_step}

@@ -16,7 +16,7 @@ from analyses.runs.evaluation_point import Point
 from analyses.runs.matrices import gauss_newton_spectrum, matrix_at, recorded
 from analyses.runs.run_inputs import Context
 from analyses.specs import SliceSpec
-from analyses.store import Row
+from analyses.store import Row, statuses
 from apet.tasks import TASKS
 
 RADIUS = 0.05  # of |theta|: the ball of sharpness
@@ -79,9 +79,10 @@ def _width_rows(width: Any, norm: float, edge: str, make: Callable[..., Row]) ->
     rays = len(width.widths)
     if width.censored == rays:
         note = f"{edge}; censored: above {FARTHEST:g}, no ray met it"
-        return [make("basin_width", math.nan, low=FARTHEST, target=LEVEL, note_too=note)]
+        return [make("basin_width", math.nan, low=FARTHEST, target=LEVEL, status=statuses.ABOVE, note_too=note)]
     note = edge if not width.censored else f"{edge}; at least: {width.censored} of {rays} rays did not meet it within {FARTHEST:g}"
-    return [make("basin_width", width.mean.value / norm, stderr=width.mean.stderr / norm, target=LEVEL, note_too=note)]
+    status = statuses.AT_LEAST if width.censored else ""
+    return [make("basin_width", width.mean.value / norm, stderr=width.mean.stderr / norm, target=LEVEL, status=status, note_too=note)]
 
 
 def _angular_dimension(spec: SliceSpec, here: Point, norm: float) -> tuple[float, float]:
@@ -116,7 +117,8 @@ def _searched(spec: SliceSpec, here: Point, level: float, norm: float, context: 
         seen = "from |theta| away" if name == "of_loss" else "from the pretrained point"
         note = f"of the loss's {SET}, seen {seen}; at least: found by search, {found.inside} of {DRAWS} viewpoints within it"
         square = found.dimension
-        rows.append(make(f"angular_dimension_{name}", square.value, stderr=square.stderr, target=LEVEL, note_too=note))
+        columns = {"stderr": square.stderr, "target": LEVEL, "status": statuses.AT_LEAST, "note_too": note}
+        rows.append(make(f"angular_dimension_{name}", square.value, **columns))
     return rows
 
 
@@ -156,10 +158,10 @@ def _path_rows(name: str, path: Any, evaluated: Evaluated, make: Callable[..., R
     for each in evaluated.measures:
         mean, error = each.mean(numbers), each.stderr(numbers)
         rows += [
-            make(f"path_{each.quantity}", mean[i], x=t, stderr=float(error[i]), split=each.split, note_too=name)
+            make(f"path_{each.quantity}", mean[i], x=t, stderr=float(error[i]), split=each.split, series=name, note_too=name)
             for i, t in enumerate(places)
         ]
         if each.quantity == "loss":
             found = loss_barrier(numbers[:, each.where], each.weights, places)
-            rows.append(make("barrier", found.value, stderr=found.stderr, split=each.split, note_too=name))
+            rows.append(make("barrier", found.value, stderr=found.stderr, split=each.split, series=name, note_too=name))
     return rows

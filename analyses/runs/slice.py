@@ -1,7 +1,7 @@
 """A run of kind slice: the loss along lines, planes and more through a point of the tuned subspace, with the quadratic model beside it.
 
-Displacements are true ones: |delta| of the tuned entries, in rows as x (and y; the note has the place on further axes, and the arrays
-the whole grid, axis by axis); |theta|, by which they are comparable over scales, is a row of its own.
+Displacements are true ones: |delta| of the tuned entries, in rows as x, y and `further` (the arrays have the whole grid, axis by axis);
+|theta|, by which they are comparable over scales, is a row of its own.
 Whatever is evaluated is kept on disk as it comes, so a job that was stopped goes on and ends the same.
 """
 
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from analyses.runs.cached_losses import Evaluated, Measure
-from analyses.runs.evaluation_point import Point, named, point
+from analyses.runs.evaluation_point import Point, columns_at, named, point
 from analyses.runs.matrices import matrix_at, settings
 from analyses.runs.point_statistics import CURVE_STEPS, PLACES, about, between, numbers_gradients
 from analyses.runs.ratio_map import ratio_gradients, ratio_map
@@ -182,10 +182,10 @@ def _grouped(
 
 
 def _maker(spec: SliceSpec, found: Inputs, k: int) -> Callable[..., Row]:
-    """Rows of this slice; the note says the directions, where it was taken and which runs it goes to."""
+    """Rows of this slice, with its directions and where it was taken; the note says both in words, and which runs it goes to."""
     make = row_maker(spec, found)
     to = f"; to {', '.join(spec.to_runs)}" if spec.to else ""
-    common = {"k": k, "train_seed": spec.train_seed}
+    common = {"k": k, "train_seed": spec.train_seed, "directions": spec.directions, **columns_at(spec)}
     where = f"{spec.directions}{named(spec)}{to}"
 
     def row(quantity: str, value: float, note_too: str = "", **columns: Any) -> Row:
@@ -196,9 +196,8 @@ def _maker(spec: SliceSpec, found: Inputs, k: int) -> Callable[..., Row]:
 
 
 def _at(place: Any) -> dict[str, Any]:
-    """The coordinates of a place as columns of a row; from the third on in its note."""
-    further = ", ".join(f"axis {i} at {each:g}" for i, each in enumerate(place[2:], 3))
-    return dict(zip("xy", map(float, place), strict=False)) | ({"note_too": further} if further else {})
+    """Return the coordinates of a place as columns of a row."""
+    return dict(zip("xy", map(float, place), strict=False)) | {"further": tuple(map(float, place[2:]))}
 
 
 def _coordinates(k: int) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from analyses.runs.evaluation_point import Point, named, point
+from analyses.runs.evaluation_point import Point, columns_at, named, point
 from analyses.runs.matrices import MATRICES, matrix_at, recorded
 from analyses.runs.run_inputs import Context, Inputs, Planned, row_maker
 from analyses.specs import SpectrumSpec
@@ -81,7 +81,7 @@ def spectrum_run(spec: SpectrumSpec, found: Inputs, context: Context) -> tuple[l
         make("gradient_norm", float(gradient.norm())),
         make("symmetry_defect", check.symmetry_defect),
         make("determinism_defect", check.determinism_defect),
-        make("products", products, note_too=how),
+        make("products", products, series=how, note_too=how),
         *_numbers(curved, make),
         *_curves(curved, make),
         *_aligned(curved, gradient, make),
@@ -176,10 +176,10 @@ _ROUTES = {"rows": _by_rows, "columns": _by_columns, "lanczos": _by_lanczos}
 
 
 def _maker(spec: SpectrumSpec, found: Inputs, k: int) -> Callable[..., Row]:
-    """Rows of this spectrum; the note begins with the matrix and where it was taken."""
+    """Rows of this spectrum, with the matrix and where it was taken; the note says both in words."""
     matrix = spec.matrix if spec.samples is None else f"{spec.matrix} of {spec.samples} sampled labels"
     make = row_maker(spec, found)
-    common = {"k": k, "train_seed": spec.train_seed}
+    common = {"k": k, "train_seed": spec.train_seed, "matrix": spec.matrix, "samples": spec.samples, **columns_at(spec)}
 
     def row(quantity: str, value: float, note_too: str = "", **columns: Any) -> Row:
         return make(
@@ -222,9 +222,9 @@ def _numbers(curved: Curved, make: Callable[..., Row]) -> list[Row]:
         found = with_quadrature_error(measure, lambda each: log_determinant(each, ridge))
         rows.append(_estimate(make, "log_determinant", _known(found, curved, "log_determinant"), target=ridge))
     for place, (by, label, coordinates, part, top) in enumerate(curved.parts):
-        name = f"{by}: {label}"
-        rows += [make("block_size", coordinates, note_too=name, x=place), _estimate(make, "block_trace", part, note_too=name, x=place)]
-        rows += [] if top is None else [make("block_eigenvalue", top[0], stderr=top[1], note_too=name, x=place)]
+        block = {"series": by, "group": label, "x": place, "note_too": f"{by}: {label}"}
+        rows += [make("block_size", coordinates, **block), _estimate(make, "block_trace", part, **block)]
+        rows += [] if top is None else [make("block_eigenvalue", top[0], stderr=top[1], **block)]
     return rows
 
 

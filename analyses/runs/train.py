@@ -178,7 +178,9 @@ def _placement_rows(mounted: Any, make: Callable[..., Row]) -> list[Row]:
     if mounted.placement is None:
         return []
     histogram = mounted.placement.coordinates.histogram()
-    counts = [make("entries", n, note=f"{by}: {label}") for by, bins in histogram.items() for label, n in bins.items()]
+    counts = [
+        make("entries", n, series=by, group=label, note=f"{by}: {label}") for by, bins in histogram.items() for label, n in bins.items()
+    ]
     return [make("requested_k", mounted.placement.requested), *counts]
 
 

@@ -13,12 +13,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ import numpy as np
 from analyses.specs import KINDS
 from analyses.store.journal import Journal
 from analyses.store.locks import claim
+from analyses.store.rows import VARYING, Row, from_json, to_json
 from apet.errors import ApetError, UsageError
 from apet.files import write_whole, writing
 
@@ -38,42 +38,6 @@ _FILES = ("spec.json", "rows.jsonl", "arrays.safetensors")
 
 class Damaged(ApetError):
     """A file of a run is not what was written."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """One tidy observation; NaN and None mean "does not apply" (value NaN: censored, `note` says how).
-
-    `kind` is that of the run that made it, "threshold" for a summary of runs, "" where no run did. `protocol`, `subspace` and
-    `placement` together say which setting of a task it belongs to: rows that differ in none of them answer one question.
-    `x` is the place on a curve; on a surface, `x` and `y`. `weights` and `data` are the first hex digits of the fingerprints of the base
-    model and of the training and validation examples, "" where they are not known.
-    """
-
-    model: str
-    parameters: int
-    task: str
-    quantity: str
-    value: float
-    run_id: str = ""
-    kind: str = ""
-    protocol: str | None = None
-    split: str | None = None
-    method: str | None = None
-    subspace: str | None = None
-    placement: str | None = None
-    k: int | None = None
-    position_seed: int | None = None
-    train_seed: int | None = None
-    target: float = math.nan
-    x: float = math.nan
-    y: float = math.nan
-    stderr: float = math.nan
-    low: float = math.nan
-    high: float = math.nan
-    note: str = ""
-    weights: str = ""
-    data: str = ""
 
 
 @dataclass(frozen=True)
@@ -142,7 +106,7 @@ class Store:
         folder = self.folder(run_id)
         files = {
             "spec.json": json.dumps(spec, indent=1).encode(),
-            "rows.jsonl": "".join(json.dumps(_plain(row)) + "\n" for row in rows).encode(),
+            "rows.jsonl": "".join(json.dumps(to_json(row)) + "\n" for row in rows).encode(),
             "arrays.safetensors": save({name: np.ascontiguousarray(a) for name, a in arrays.items()}),
         }
         with writing(folder):
@@ -163,7 +127,7 @@ class Store:
         shutil.rmtree(self.folder(run_id), ignore_errors=True)
 
     def rows(self, run_id: str) -> list[Row]:
-        return [_row(json.loads(line)) for line in self._read(run_id, "rows.jsonl").splitlines()]
+        return [from_json(json.loads(line)) for line in self._read(run_id, "rows.jsonl").splitlines()]
 
     def arrays(self, run_id: str) -> dict[str, np.ndarray]:
         from safetensors.numpy import load
@@ -239,31 +203,10 @@ class Store:
         raise Damaged(f"{path} is not what was written (its checksum differs): start again what made it, and that run is redone")
 
 
-_FLOATS = ("value", "target", "x", "y", "stderr", "low", "high")
-
-
-def _row(fields: dict[str, Any]) -> Row:
-    missing = {name: math.nan for name in _FLOATS if fields.get(name) is None}
-    return Row(**{**fields, **missing})
-
-
-def frame(rows: list[Row]) -> Any:
-    """Rows as a pandas DataFrame."""
-    import pandas as pd
-
-    return pd.DataFrame([asdict(row) for row in rows], columns=list(Row.__dataclass_fields__))
-
-
-def _plain(row: Row) -> dict:
-    """JSON has no NaN: null stands for it, and is read back as NaN."""
-    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in asdict(row).items()}
-
-
 def _summary(spec: dict, rows: list[Row], env: dict) -> dict[str, Any]:
-    """What the journal keeps: the scalar rows (no curves, no notes), their common columns once, and the cost."""
-    plain = [_plain(row) for row in rows if math.isnan(row.x) and not row.note]
-    varying = {"quantity", "split", "value", "stderr", "low", "high", "target", "x", "y", "note"}
-    common = {name: value for name, value in plain[0].items() if name not in varying} if plain else {}
+    """What the journal keeps: the scalar rows, the columns that they share once, and the cost."""
+    plain = [to_json(row) for row in rows if row.is_scalar]
+    common = {name: value for name, value in plain[0].items() if name not in VARYING} if plain else {}
     return {
         "spec": spec,
         "common": common,

@@ -35,14 +35,14 @@ from typing import Any
 from analyses.specs import KINDS, Spec, defaults_of, field_names, spec_from
 from analyses.studies.search import FIRST_ROUND, HIGHEST_K, LOWEST_K
 from analyses.studies.yaml_lines import Mapping, read_yaml
-from analyses.thresholds import QUANTITIES, Target
+from analyses.thresholds import TARGET_KINDS, Target
 from apet.errors import MissingInput, UsageError, did_you_mean
 
 _KEYS = ("name", "defaults", "grid", "stages", "threshold", "data")
 _STAGE_KEYS = ("grid", "at", "pairs", "search")
 # What runs may differ in and still be points of one space, in so far as their weights are the same.
 PAIRS = ("position_seed", "train_seed", "k", "method", "unit", "order", "lr", "steps", "batch", "schedule", "weight_decay")
-_SEARCH_KEYS = (*QUANTITIES, "of", "runs", "from", "to")
+_SEARCH_KEYS = (*TARGET_KINDS, "of", "runs", "from", "to")
 
 
 Variant = tuple[tuple[str, Any], ...]  # fields with their values, of what starts from another run
@@ -222,9 +222,9 @@ def _search(content: Mapping, before: tuple[str, ...]) -> Search:
 
 
 def _target(content: Mapping) -> Target:
-    kinds = [kind for kind in QUANTITIES if kind in content]
+    kinds = [kind for kind in TARGET_KINDS if kind in content]
     if len(kinds) != 1:
-        raise UsageError(f"{content.where}a threshold needs one of {', '.join(QUANTITIES)}")
+        raise UsageError(f"{content.where}a threshold needs one of {', '.join(TARGET_KINDS)}")
     amount = content[kinds[0]]
     if type(amount) not in (int, float):
         raise UsageError(f"{content.at(kinds[0])}{kinds[0]}: {amount!r} is not a number")

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from analyses.thresholds.measured import finished, known_targets, measure, thresholds, whole
     from analyses.thresholds.predicted import foresees, fullest
     from analyses.thresholds.proximal_record import Followed, Place
-    from analyses.thresholds.targets import QUANTITIES, Run, Target
+    from analyses.thresholds.targets import TARGET_KINDS, Run, Target
     from analyses.thresholds.threshold_search import intrinsic_dim, plan, planned_cost
 
 __getattr__ = on_demand(__name__, __file__)

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from analyses.store import Held, Row, Store
+from analyses.store import Held, NoValue, Row, Store, quantities, statuses
 from analyses.thresholds.disambiguation import told_apart
 from analyses.thresholds.metric_map import FEWEST, points, shared
-from analyses.thresholds.predicted import OPEN, VERSION, foresees, fullest, predicted_rows
+from analyses.thresholds.predicted import VERSION, foresees, fullest, predicted_rows
 from analyses.thresholds.targets import Run, Target, Tuned
 from apet.scoring import metric_names
 from apet.tasks import TASKS
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from landscape.measurement import Crossing
 
 LEVEL = 0.95  # of intervals, the predicted ones' as well
-METHOD = 4  # raised when the same runs give other thresholds
+METHOD = 5  # raised when the same runs give other thresholds
 
 
 def finished(store: Store) -> list[Run]:
@@ -146,7 +146,7 @@ def _rows(store: Store, runs: list[Run], target: Target, seed: int, tuned: Tuned
     measured = [run for run in runs if run.tuned_by("apet")]
     settled = target.settled(full, metric)
     if settled:
-        rows += [row(target.quantity, None, note=settled), row("runs", len(measured))]
+        rows += [row(target.quantity, None, **settled.columns), row("runs", len(measured))]
     elif measured or diverged:
         rows += _measured(measured, target, value, metric, seed, definition, row)
     if diverged:
@@ -161,21 +161,23 @@ def _rows(store: Store, runs: list[Run], target: Target, seed: int, tuned: Tuned
 
 def _measured(runs: list[Run], target: Target, value: float, metric: str, seed: int, definition: str, row) -> list[Row]:
     try:
-        found, known = measure(runs, target, value, metric, seed)
+        crossing, counted = measure(runs, target, value, metric, seed)
     except ValueError as reason:
-        return [row(target.quantity, None, note=f"undecided: {reason}"), row("runs", len(runs))]
-    rows = [*_open_end(found, [run.k for run in known], target, row)]
-    how = "bootstrap interval over runs" if found.method == "line" else "interval from which runs reached it alone (probit)"
-    note = f"censored: {found.censored}" if found.censored else f"{definition}; {100 * found.level:g} % {how}"
-    rows += [row(target.quantity, found.k_star, low=_number(found.low), high=_number(found.high), note=note), row("runs", len(known))]
-    if found.slope is not None:
-        what = "" if found.method == "line" else "of the probit"
-        rows.append(row("slope", found.slope, stderr=_number(found.slope_stderr), note=what))
-    state = {**dict.fromkeys(found.used, "used"), **dict.fromkeys(found.lapses, "failed training")}
-    gaps = [(run, target.gap(run, value, metric), state.get(i, "far")) for i, run in enumerate(known)]
+        return [row(target.quantity, None, **NoValue(statuses.UNDECIDED, str(reason)).columns), row("runs", len(runs))]
+    rows = [*_open_end(crossing, [run.k for run in counted], target, row)]
+    how = "bootstrap interval over runs" if crossing.method == "line" else "interval from which runs reached it alone (probit)"
+    told = {"status": crossing.censored} if crossing.censored else {"note": f"{definition}; {100 * crossing.level:g} % {how}"}
+    rows += [
+        row(target.quantity, crossing.k_star, low=_number(crossing.low), high=_number(crossing.high), **told),
+        row("runs", len(counted)),
+    ]
+    if crossing.slope is not None:
+        rows.append(row("slope", crossing.slope, stderr=_number(crossing.slope_stderr), series=crossing.method))
+    state = {**dict.fromkeys(crossing.used, statuses.USED), **dict.fromkeys(crossing.lapses, statuses.FAILED_TRAINING)}
+    gaps = [(run, target.gap(run, value, metric), state.get(i, statuses.FAR)) for i, run in enumerate(counted)]
     return rows + [
-        row("gap", gap, x=run.k, position_seed=run.spec.get("position_seed"), train_seed=run.spec.get("train_seed"), note=note)
-        for run, gap, note in gaps
+        row("gap", gap, x=run.k, position_seed=run.spec.get("position_seed"), train_seed=run.spec.get("train_seed"), status=status)
+        for run, gap, status in gaps
     ]
 
 
@@ -191,7 +193,7 @@ def _open_end(found: Crossing, ks: list[int], target: Target, row) -> list[Row]:
         f"the slope of the line, {found.slope:.2g} ± {found.slope_stderr:.2g}, is not told from zero"
     )  # fmt: skip
     note = f"no {ends} end: {why}; about {needed.runs} more runs at k from {needed.low:.3g} to {needed.high:.3g} would close it"
-    return [row(target.quantity + OPEN, needed.runs, low=needed.low, high=needed.high, note=note)]
+    return [row(target.quantity + quantities.OPEN, needed.runs, low=needed.low, high=needed.high, note=note)]
 
 
 def _mapped(full: list[Run], apet: list[Run], target: Target, value: float, metric: str, seed: int, row) -> list[Row]:
@@ -204,17 +206,19 @@ def _mapped(full: list[Run], apet: list[Run], target: Target, value: float, metr
     try:
         found = fit_crossing(np.exp(of_full[:, 0]), of_full[:, 1], seed=seed)  # in 1 / loss, which rises with the metric
     except ValueError as reason:
-        return [row("mapped_loss", None, split="train", note=f"undecided: {reason}")]
+        return [row("mapped_loss", None, split="train", **NoValue(statuses.UNDECIDED, str(reason)).columns)]
     loss, low, high = (None if each is None else 1 / each for each in (found.k_star, found.high, found.low))
-    note = f"training loss at which full fine-tuning crosses the target, from {len(of_full)} of its states"
+    told = {"note": f"training loss at which full fine-tuning crosses the target, from {len(of_full)} of its states"}
     if found.censored:
-        note = f"censored: {'below' if found.censored == 'above' else 'above'}"
-    rows = [row("mapped_loss", loss, split="train", low=_number(low), high=_number(high), note=note)]
+        told = {"status": statuses.BELOW if found.censored == statuses.ABOVE else statuses.ABOVE}
+    rows = [row("mapped_loss", loss, split="train", low=_number(low), high=_number(high), **told)]
     test = shared(of_full, points(apet, target, value, metric))
     if test is None:
-        return rows + [row("map_offset", None, note="undecided: too few APET runs at the training losses of full fine-tuning")]
+        few = NoValue(statuses.UNDECIDED, "too few APET runs at the training losses of full fine-tuning")
+        return rows + [row("map_offset", None, **few.columns)]
     note = f"APET's {metric} over full fine-tuning's at equal training loss, in logits: t = {test.t:.3g}, {test.freedom} degrees of freedom"
-    return rows + [row("map_offset", test.offset, stderr=test.stderr, note=note), row("map_p", test.p, note="two-sided")]
+    offset = row("map_offset", test.offset, stderr=test.stderr, dof=test.freedom, p=test.p, note=note)
+    return rows + [offset, row("map_p", test.p, dof=test.freedom, note="two-sided")]
 
 
 def _number(value: float | None) -> float:

@@ -9,14 +9,12 @@ from typing import Any
 import numpy as np
 
 from analyses.runs import HALF, LINEAR
-from analyses.store import Row, Store
+from analyses.store import NoValue, Row, Store, quantities, statuses
 from analyses.thresholds.proximal_record import Followed
 from analyses.thresholds.targets import Run
 
 VERSION = 7  # of these rows: raised when the same arrays give others
 BRACKET = "from Gordon's bound to m1, for uniformly random subspaces; for coordinates it is no bracket"
-OVER_RANK = "_over_rank"  # of quantities
-OPEN = "_open"  # of a quantity: the row that says why its interval has no end
 LOWEST = 0.02  # of the initial loss, down to which the path is drawn
 Maker = Callable[..., Row]
 Dual = tuple[np.ndarray, np.ndarray, np.ndarray]  # gram, logits, labels
@@ -56,18 +54,18 @@ def _quadratic_rows(dual: Dual, target: float, seed: int, definition: str, row: 
     from landscape.prediction import expected_loss, larsen_threshold, predict_with_interval
     from landscape.spectra import gradient_spectrum
 
-    found = predict_with_interval(*dual, target, seed=seed)
-    note = _note(found.prediction, definition)
-    k, low, high = (None, None, None) if found.prediction.censored else (found.prediction.k, found.low, found.high)
+    predicted = predict_with_interval(*dual, target, seed=seed)
+    told = _told(predicted.prediction, definition)
+    k, low, high = (None, None, None) if predicted.prediction.censored else (predicted.prediction.k, predicted.low, predicted.high)
     spectrum = gradient_spectrum(*dual)
     curve = np.geomspace(1, spectrum.rank_ceiling, 40)
     return [
-        row("k_pred", k, low=number(low), high=number(high), note=note),
-        *_open_end("k_pred", k, low, high, row),
-        *([] if k is not None else _over_rank("k_pred", found.prediction.k, row)),
-        row("k_pred_half", found.k_half, note="from half of the examples"),
+        row(quantities.K_PRED, k, low=number(low), high=number(high), **told),
+        *_open_end(quantities.K_PRED, k, low, high, row),
+        *([] if k is not None else _over_rank(quantities.K_PRED, predicted.prediction.k, row)),
+        row(quantities.K_PRED + quantities.OF_HALF, predicted.k_half, note="from half of the examples"),
         row("rank_ceiling", spectrum.rank_ceiling),
-        row("k_larsen", larsen_threshold(spectrum, target), note="N_eff(2 eps / R^2), for comparison"),
+        row(quantities.K_LARSEN, larsen_threshold(spectrum, target), note="N_eff(2 eps / R^2), for comparison"),
         *[row("predicted_loss", expected_loss(spectrum, float(x)), x=float(x)) for x in curve],
     ]
 
@@ -77,26 +75,26 @@ def _path_rows(dual: Dual, target: float, seed: int, definition: str, row: Maker
     from landscape.prediction import gordon_threshold, moreau_path, predict_on_path_with_interval
     from landscape.spectra import gradient_spectrum
 
-    found, interval = predict_on_path_with_interval(*dual, target, seed=seed)
-    note, point = _note(found, definition), found.point
-    shown = None if found.censored else point
+    predicted, interval = predict_on_path_with_interval(*dual, target, seed=seed)
+    told, point = _told(predicted, definition), predicted.point
+    shown = None if predicted.censored else point
     low, high = (interval.low, interval.high) if shown else (None, None)
-    rows = [row("k_gm", shown and shown.gm, low=number(low), high=number(high), note=note)]
-    rows += _open_end("k_gm", shown and shown.gm, low, high, row)
-    rows += [row(f"k_{name}", shown and getattr(shown, name), note=note) for name in ("m0", "m1")]
-    rows.append(row("k_gm_half", interval.k_half, note="from half of the examples"))
+    rows = [row(quantities.K_GM, shown and shown.gm, low=number(low), high=number(high), **told)]
+    rows += _open_end(quantities.K_GM, shown and shown.gm, low, high, row)
+    rows += [row(f"k_{name}", shown and getattr(shown, name), **told) for name in ("m0", "m1")]
+    rows.append(row(quantities.K_GM + quantities.OF_HALF, interval.k_half, note="from half of the examples"))
     if point is not None:
         bound = gordon_threshold(*dual, target, seed=seed)
         assert bound is not None
-        over = "" if shown else OVER_RANK
+        over = "" if shown else quantities.OVER_RANK
         if not shown:
             rows += [each for name in ("gm", "m0", "m1") for each in _over_rank(f"k_{name}", getattr(point, name), row)]
         rows += [
-            row("k_gordon" + over, bound.value, stderr=bound.stderr),
-            row("k_bracket" + over, point.gm, low=min(bound.value, point.m1), high=max(bound.value, point.m1), note=BRACKET),
+            row(quantities.K_GORDON + over, bound.value, stderr=bound.stderr),
+            row(quantities.K_BRACKET + over, point.gm, low=min(bound.value, point.m1), high=max(bound.value, point.m1), note=BRACKET),
         ]
     for point in moreau_path(*dual, LOWEST * gradient_spectrum(*dual).loss):
-        rows += [row("path_loss", point.envelope, x=getattr(point, name), note=name) for name in ("m0", "m1", "gm")]
+        rows += [row("path_envelope", point.envelope, x=getattr(point, name), series=name) for name in ("m0", "m1", "gm")]
     return rows
 
 
@@ -108,8 +106,8 @@ def _followed_rows(path: Followed, names: str, target: float, ceiling: float, de
     if names == "k_":
         curve = _curve(path, row)
     place = path.where(target)
-    if isinstance(place, str):
-        return [*(row(names + kind, None, note=place) for kind in kinds), *curve]
+    if isinstance(place, NoValue):
+        return [*(row(names + kind, None, **place.columns) for kind in kinds), *curve]
 
     def interpolated(one: float, other: float) -> float:
         return (1 - place.share) * math.log(one) + place.share * math.log(other)
@@ -130,8 +128,8 @@ def _followed_rows(path: Followed, names: str, target: float, ceiling: float, de
     rows: list[Row] = []
     for kind, (k, error) in found.items():
         if k > CEILING_SHARE * ceiling:
-            over = f"censored: above (k = {k:.4g} > {CEILING_SHARE} x rank ceiling {ceiling:.0f}: more examples are needed)"
-            rows += [row(names + kind, None, note=over), *_over_rank(names + kind, k, row)]
+            reason = f"k = {k:.4g} > {CEILING_SHARE} x rank ceiling {ceiling:.0f}: more examples are needed"
+            rows += [row(names + kind, None, **NoValue(statuses.ABOVE, reason).columns), *_over_rank(names + kind, k, row)]
         else:
             low, high = _ends(k, error, path.probes)
             rows.append(row(names + kind, k, stderr=k * error, low=low, high=high, note=note))
@@ -164,7 +162,7 @@ def _open_end(name: str, k: float | None, low: float | None, high: float | None,
         return []
     why = "without some of the examples the linearised model does not reach the target"
     which = "no interval" if low is None else "no upper end"
-    return [row(name + OPEN, None, note=f"{which}: {why}; more examples would close it")]
+    return [row(name + quantities.OPEN, None, note=f"{which}: {why}; more examples would close it")]
 
 
 def _curve(path: Followed, row: Maker) -> list[Row]:
@@ -173,43 +171,42 @@ def _curve(path: Followed, row: Maker) -> list[Row]:
     for point in range(1, len(path.kappa)):
         m0, m1 = (float(path.n_eff(each, path.kappa[point]).mean()) for each in (0, point))
         both = {"m0": m0, "m1": m1, "gm": math.sqrt(m0 * m1)}
-        rows += [row("path_loss", path.envelope[point], x=k, note=kind) for kind, k in both.items()]
+        rows += [row("path_envelope", path.envelope[point], x=k, series=kind) for kind, k in both.items()]
     return rows
 
 
 def _between(rows: list[Row], row: Maker) -> list[Row]:
     """The bracket of both paths: the model itself learns with less than its linearisation takes, and in its whole space with less than in
     a random subspace."""
-    known = {each.quantity.removesuffix(OVER_RANK): each.value for each in rows if math.isfinite(each.value)}
-    if not {"k_path_gm", "k_m0"} <= known.keys():
+    values = {one.quantity.removesuffix(quantities.OVER_RANK): one.value for one in rows if math.isfinite(one.value)}
+    if not {quantities.K_PATH_GM, quantities.K_M0} <= values.keys():
         return []
-    low, high = sorted((known["k_path_gm"], known["k_m0"]))
-    return [
-        row("k_bracket_path", known.get("k_m1"), low=low, high=high, note="from gm of the model's own path to m0 of the linearised one")
-    ]
+    low, high = sorted((values[quantities.K_PATH_GM], values[quantities.K_M0]))
+    note = "from gm of the model's own path to m0 of the linearised one"
+    return [row(quantities.K_BRACKET_PATH, values.get(quantities.K_M1), low=low, high=high, note=note)]
 
 
 def _over_rank(name: str, value: float | None, row: Maker) -> list[Row]:
     """The number that was censored because it speaks of how many examples there are, apart."""
     if value is None or not math.isfinite(value):
         return []
-    return [row(name + OVER_RANK, value, note="over the part of the rank up to which a prediction speaks of the model")]
+    return [row(name + quantities.OVER_RANK, value, note="over the part of the rank up to which a prediction speaks of the model")]
 
 
 def _sampled_rows(arrays: dict[str, np.ndarray], target: float, definition: str, row: Maker) -> list[Row]:
     """T3 by Lanczos: the interval is over probes and what quadrature leaves open, not over examples."""
-    found = sampled_prediction(arrays, "", target)
+    predicted = sampled_prediction(arrays, "", target)
     k, low, high, stderr = None, math.nan, math.nan, math.nan
-    if not found.prediction.censored and found.dimension is not None:
-        k, stderr, (low, high) = found.prediction.k, found.dimension.stderr, found.dimension.interval()
+    if not predicted.prediction.censored and predicted.dimension is not None:
+        k, stderr, (low, high) = predicted.prediction.k, predicted.dimension.stderr, predicted.dimension.interval()
     # The same share of the loss of the half's own.
     loss, half_loss = float(arrays["loss"][0]), float(arrays.get(HALF + "loss", arrays["loss"])[0])
     half = sampled_prediction(arrays, HALF, target / loss * half_loss).prediction if HALF + "loss" in arrays else None
-    note = _note(found.prediction, f"{definition}; by Lanczos, the interval over probes")
+    told = _told(predicted.prediction, f"{definition}; by Lanczos, the interval over probes")
     return [
-        row("k_pred", k, stderr=stderr, low=low, high=high, note=note),
-        row("k_pred_half", half.k if half else None, note="from half of the examples"),
-        row("rank_ceiling", found.prediction.rank_ceiling),
+        row(quantities.K_PRED, k, stderr=stderr, low=low, high=high, **told),
+        row(quantities.K_PRED + quantities.OF_HALF, half.k if half else None, note="from half of the examples"),
+        row("rank_ceiling", predicted.prediction.rank_ceiling),
     ]
 
 
@@ -232,8 +229,9 @@ def measures(arrays: dict[str, np.ndarray], prefix: str = "") -> tuple[Any, Any,
     return SpectralMeasure(nodes, weights, size), counting, float(arrays[prefix + "loss"][0]), ceiling
 
 
-def _note(found: Any, definition: str) -> str:
-    return f"censored: {found.censored} ({found.reason})" if found.censored else definition
+def _told(prediction: Any, definition: str) -> dict[str, str]:
+    """The columns that say which side of it a censored prediction is known from and why, else what the target is."""
+    return NoValue(prediction.censored, prediction.reason).columns if prediction.censored else {"note": definition}
 
 
 def number(value: float | None) -> float:

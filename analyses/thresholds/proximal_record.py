@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from analyses.store import NoValue, statuses
+
 
 @dataclass(frozen=True)
 class Place:
@@ -47,16 +49,16 @@ class Followed:
         """Loss and penalty at the points; where the path begins (kappa = inf, d = 0) there is no penalty."""
         return self.loss + np.append(0.0, self.kappa[1:] / 2 * self.distance[1:] ** 2)
 
-    def where(self, target: float) -> Place | str:
+    def where(self, target: float) -> Place | NoValue:
         """The target's place, or why it is off the path.
 
         No ridge belongs to the pretrained point: near it the gain is inverse to the ridge, and k in proportion to it.
         """
         envelope, kappa = self.envelope, self.kappa
         if target >= envelope[0]:
-            return f"censored: below (target {target:.6g} >= initial loss {envelope[0]:.6g})"
+            return NoValue(statuses.BELOW, f"target {target:.6g} >= initial loss {envelope[0]:.6g}")
         if envelope.min() > target:
-            return f"censored: above (target {target:.6g} < {envelope.min():.6g}, where the path ends)"
+            return NoValue(statuses.ABOVE, f"target {target:.6g} < {envelope.min():.6g}, where the path ends")
         after = max(1, int(np.argmax(envelope <= target)))
         before = after - 1
         if before == 0:

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from statistics import mean
 from typing import Any
 
-from analyses.store import Row, Store
+from analyses.store import NoValue, Row, Store, quantities, statuses
 from apet.errors import UsageError, one_of
 
 Tuned = tuple[str | None, str | None]  # subspace and placement
@@ -71,8 +71,11 @@ def longest(runs: Sequence[Run]) -> list[Run]:
     return [run for run in runs if run.spec.get("steps", 0) == most]
 
 
-# kind of target -> what its threshold is called in rows
-QUANTITIES = {"fraction": "k_star", "loss": "k_loss", "of_full": "k_part", "below_full": "k_high", "above_chance": "k_low"}
+# kind of target -> the quantity of its threshold
+TARGET_KINDS = {
+    "fraction": quantities.K_STAR, "loss": quantities.K_LOSS, "of_full": quantities.K_PART, "below_full": quantities.K_HIGH,
+    "above_chance": quantities.K_LOW,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -91,7 +94,7 @@ class Target:
     amount: float
 
     def __post_init__(self) -> None:
-        one_of(QUANTITIES, self.kind, "target")
+        one_of(TARGET_KINDS, self.kind, "target")
         positive = self.kind in ("fraction", "of_full", "loss")
         if self.kind == "loss" and not (0 < self.amount < math.inf):
             raise UsageError(f"a target's loss of {self.amount} is not above 0")
@@ -102,7 +105,7 @@ class Target:
     def parse(cls, text: str) -> Target:
         """The target that KIND:AMOUNT names, for instance fraction:.9; UsageError for what is no target."""
         kind, _, amount = text.partition(":")
-        one_of(QUANTITIES, kind.replace("-", "_"), "target")
+        one_of(TARGET_KINDS, kind.replace("-", "_"), "target")
         try:
             return cls(kind.replace("-", "_"), float(amount))
         except ValueError:
@@ -110,7 +113,7 @@ class Target:
 
     @property
     def quantity(self) -> str:
-        return QUANTITIES[self.kind]
+        return TARGET_KINDS[self.kind]
 
     @property
     def on_loss(self) -> bool:
@@ -162,20 +165,21 @@ class Target:
         initial, final = (mean(run.value(prefix + name, split) for run in full) for prefix in ("initial_", ""))
         return (self.value(full, metric) - initial) / (final - initial) if final != initial else None
 
-    def settled(self, runs: Sequence[Run], metric: str) -> str | None:
+    def settled(self, runs: Sequence[Run], metric: str) -> NoValue | None:
         """Why no k need be looked for, or None: full fine-tuning gains nothing, the target lies outside the score's range, or the untuned
         model meets it. `runs` are those the target is taken from."""
         value = self.value(runs, metric)
         name, split = ("loss", "train") if self.on_loss else (metric, "validation")
         initial = [run.value(f"initial_{name}", split) for run in runs if run.has(f"initial_{name}", split)]
         if self.kind == "above_chance" and value >= 1:
-            return f"undecided: answers without a model reach {metric} 1 here: nothing lies above chance"
+            return NoValue(statuses.UNDECIDED, f"answers without a model reach {metric} 1 here: nothing lies above chance")
         if not self.on_loss and not 0 <= value <= 1:
-            return f"undecided: {metric} of {value:.4g} is outside 0..1"
+            return NoValue(statuses.UNDECIDED, f"{metric} of {value:.4g} is outside 0..1")
         if self.kind == "fraction" and value >= mean(initial):
-            return f"undecided: full fine-tuning does not improve on the untuned model's training loss of {mean(initial):.4g}"
+            reason = f"full fine-tuning does not improve on the untuned model's training loss of {mean(initial):.4g}"
+            return NoValue(statuses.UNDECIDED, reason)
         if initial and (value >= mean(initial) if self.on_loss else value <= mean(initial)):
-            return f"censored: below (the untuned model meets it: {mean(initial):.4g})"
+            return NoValue(statuses.BELOW, f"the untuned model meets it: {mean(initial):.4g}")
         return None
 
     def gap(self, run: Run, value: float, metric: str) -> float:

@@ -10,10 +10,9 @@ from typing import Any
 
 from analyses.runs import Report, run
 from analyses.specs import Spec, TrainSpec, defaults_of, field_names, spec_from
-from analyses.store import Row, Store
+from analyses.store import Row, Store, quantities, statuses
 from analyses.studies import Search, searching
 from analyses.thresholds.measured import LEVEL, thresholds
-from analyses.thresholds.predicted import OPEN
 from analyses.thresholds.targets import Run, Target
 from apet.errors import UsageError
 from apet.machine import world_size
@@ -114,14 +113,14 @@ def intrinsic_dim(
 
 def _summary(members: list[Run], rows: list[Row], target: Target) -> dict[str, Any]:
     """The contract's object: intervals, target with its definition, null where censored; `answer` says so in words."""
-    by = {row.quantity: row for row in rows if row.quantity not in ("predicted_loss", "path_loss", "gap")}
+    by = {row.quantity: row for row in rows if row.quantity not in ("predicted_loss", "path_envelope", "gap")}
     out: dict[str, Any] = {"model": rows[0].model, "parameters": rows[0].parameters, "task": rows[0].task}
     out["subspace"] = next((m.subspace for m in members if m.tuned_by("apet")), None)
-    for name, quantity, flag in (("k_star", target.quantity, "censored"), ("k_pred", "k_pred", "censored_pred")):
+    for name, quantity, flag in (("k_star", target.quantity, "censored"), ("k_pred", quantities.K_PRED, "censored_pred")):
         row = by.get(quantity)
         for suffix, value in (("", "value"), ("_low", "low"), ("_high", "high")):
             out[name + suffix] = _null(getattr(row, value)) if row else None
-        out[flag] = row.note.split()[1] if row and row.note.startswith("censored:") else None
+        out[flag] = row.status if row and row.status in statuses.CENSORED else None
     for name in ("k_gm", "k_m0", "k_m1", "k_larsen", "k_gordon", "k_path_gm", "k_path_m0", "k_path_m1", "k_path_t5"):
         if name in by:
             out[name] = _null(by[name].value)
@@ -129,10 +128,10 @@ def _summary(members: list[Run], rows: list[Row], target: Target) -> dict[str, A
         out |= {"k_gm_low": _null(by["k_gm"].low), "k_gm_high": _null(by["k_gm"].high)}
     stated = by["target_loss" if target.on_loss else "target_metric"]
     out |= {"target": stated.value, "target_definition": stated.note, "target_kind": str(target), "level": LEVEL}
-    out["answer"] = _answer(by[target.quantity], by.get(target.quantity + OPEN)) if target.quantity in by else None
+    out["answer"] = _answer(by[target.quantity], by.get(target.quantity + quantities.OPEN)) if target.quantity in by else None
     for name in ("mapped_loss", "map_offset", "map_p"):
         if name in by:
-            out |= {name: _null(by[name].value), f"{name}_note": by[name].note}
+            out |= {name: _null(by[name].value), f"{name}_note": told(by[name])}
     out["rank_ceiling"] = int(by["rank_ceiling"].value) if "rank_ceiling" in by else None
     out["slope"] = _null(by["slope"].value) if "slope" in by else None
     out["chance"] = members[0].value("chance", "validation")
@@ -148,11 +147,18 @@ def _answer(row: Row, why_open: Row | None) -> str:
         low, high = (f"{end:.4g}" if math.isfinite(end) else "?" for end in (row.low, row.high))
         reason = f"; {why_open.note}" if why_open else ""
         return f"{row.quantity} = {row.value:.4g} [{low}, {high}], {100 * LEVEL:g} %{reason}"
-    if row.note == "censored: above":
+    if row.status == statuses.ABOVE and math.isfinite(row.low):
         return f"{row.quantity} is above {row.low:.4g}: the runs up to the largest k tried do not reach the target"
-    if row.note == "censored: below":
+    if row.status == statuses.BELOW and math.isfinite(row.high):
         return f"{row.quantity} is below {row.high:.4g}: the runs from the smallest k tried on reach the target"
-    return f"{row.quantity}: {row.note}"
+    return f"{row.quantity}: {told(row)}"
+
+
+def told(row: Row) -> str:
+    """The row's status and note in words, as in "censored: below (why)" or "undecided: why"."""
+    if row.status in statuses.CENSORED:
+        return f"censored: {row.status}" + (f" ({row.note})" if row.note else "")
+    return ": ".join(filter(None, (row.status, row.note)))
 
 
 def _null(value: float) -> float | None:

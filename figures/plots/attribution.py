@@ -10,14 +10,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from analyses.store import QUANTITIES
 from figures import style
 from figures.rows import CannotDraw, pick, tidy, where
 
 HEIGHT = 2.3  # inches a line of panels
-BARS = {
-    "measured_change": ("measured", style.MEASURED), "explained_total": ("predicted", style.PREDICTED),
-    "explained_spectrum": ("spectrum", "#0072b2"), "explained_alignment": ("alignment", "#009e73"), "explained_gap": ("gap", "#cc79a7"),
-    "explained_live": ("live share", "#e69f00"),
+COLOURS = {
+    "measured_change": style.MEASURED, "explained_total": style.PREDICTED, "explained_spectrum": "#0072b2",
+    "explained_alignment": "#009e73", "explained_gap": "#cc79a7", "explained_live": "#e69f00",
 }  # fmt: skip
 
 
@@ -28,28 +28,27 @@ def draw(rows: pd.DataFrame) -> Figure:
     Raises CannotDraw without an attribution in the rows.
     """
     rows = tidy(rows)
-    found = where(rows, rows["quantity"].isin([*BARS, "explain_verdict"]))
-    if pick(found, "explained_total").empty:
+    changes = where(rows, rows["quantity"].isin([*COLOURS, "explain_verdict"]))
+    if pick(changes, "explained_total").empty:
         raise CannotDraw("no explained_total in the rows: 'explain' makes them")
-    pairs = [own for _, own in found.groupby(["task", "subspace", "x", "parameters", "run_id"])]
-    cells = [own for own in pairs if {"measured_change", "explained_total"} & set(own["quantity"])]  # else there is nothing to draw
+    pairs = [pair for _, pair in changes.groupby(["task", "subspace", "x", "parameters", "run_id"])]
+    cells = [pair for pair in pairs if {"measured_change", "explained_total"} & set(pair["quantity"])]  # else there is nothing to draw
     columns = style.grid_columns(len(cells))
     lines = -(-len(cells) // columns)
     figure = style.new_figure(style.TEXT_WIDTH if columns > 1 else style.COLUMN_WIDTH, HEIGHT * lines + 0.35)
     grid = figure.subplots(lines, columns, squeeze=False).reshape(-1)
-    for index, (axes, own) in enumerate(zip(grid, cells, strict=False)):
-        _bars(axes, own)
-        smaller, _, verdict = str(pick(own, "explain_verdict")["note"].iloc[0]).removeprefix("from ").partition("; ")
-        verdict = verdict.partition(":")[0]
-        names = f"{style.short_name(smaller)} to\n{style.short_name(str(own['model'].iloc[0]))}"
-        setting = ", ".join(part for part in (str(own[name].iloc[0]) for name in ("task", "subspace")) if part)
-        style.letter(axes, index, f"{setting}: {verdict}\n{names}")
+    for index, (axes, pair) in enumerate(zip(grid, cells, strict=False)):
+        _bars(axes, pair)
+        verdict = pick(pair, "explain_verdict").iloc[0]
+        names = f"{style.short_name(verdict['other_model'])} to\n{style.short_name(verdict['model'])}"
+        setting = ", ".join(part for part in (str(pair[name].iloc[0]) for name in ("task", "subspace")) if part)
+        style.letter(axes, index, f"{setting}: {verdict['status']}\n{names}")
         if index % columns == 0:
             axes.set_ylabel("log k*(small) - log k*(large)")
     for axes in grid[len(cells) :]:
         axes.remove()
     for axes in grid[max(0, len(cells) - columns) : len(cells)]:  # the lowest of their columns
-        axes.set_xticks(range(len(BARS)), [label for label, _ in BARS.values()], rotation=90)
+        axes.set_xticks(range(len(COLOURS)), [QUANTITIES[quantity].label for quantity in COLOURS], rotation=90)
     keys: dict[str, style.Key] = {"split by rank": Patch(color=style.GREY), "split by eigenvalue": Patch(color=style.GREY, alpha=0.4)}
     style.outside_legend(figure, keys)
     return style.finish(figure)
@@ -57,14 +56,14 @@ def draw(rows: pd.DataFrame) -> Figure:
 
 def _bars(axes: Axes, rows: pd.DataFrame) -> None:
     axes.axhline(0, color=style.GREY, linewidth=0.6)
-    for place, (quantity, (_, colour)) in enumerate(BARS.items()):
-        for aside, by, alpha in ((-0.2, "by rank", 1.0), (0.2, "by eigenvalue", 0.4)):
-            own = pick(rows, quantity)
+    for place, (quantity, colour) in enumerate(COLOURS.items()):
+        for aside, by, alpha in ((-0.2, "rank", 1.0), (0.2, "eigenvalue", 0.4)):
+            bar_row = pick(rows, quantity)
             if quantity != "measured_change":
-                own = where(own, own["note"].str.endswith(by))
-            if own.empty or (aside > 0 and quantity in ("measured_change", "explained_total")):
+                bar_row = where(bar_row, bar_row["series"] == by)
+            if bar_row.empty or (aside > 0 and quantity in ("measured_change", "explained_total")):
                 continue
-            value, low, high = (float(own[name].iloc[0]) for name in ("value", "low", "high"))
+            value, low, high = (float(bar_row[name].iloc[0]) for name in ("value", "low", "high"))
             wide = quantity in ("measured_change", "explained_total")
             at = place if wide else place + aside
             axes.bar(at, value, width=0.7 if wide else 0.38, color=colour, alpha=alpha, linewidth=0)
@@ -72,4 +71,4 @@ def _bars(axes: Axes, rows: pd.DataFrame) -> None:
                 bar = np.array([[value - low], [high - value]])
                 axes.errorbar(at, value, yerr=bar, color=style.INK, elinewidth=0.7, capsize=1.5, ls="none")
     axes.set_xticks([])
-    axes.set_xlim(-0.6, len(BARS) - 0.4)  # also where the first or last bar is missing
+    axes.set_xlim(-0.6, len(COLOURS) - 0.4)  # also where the first or last bar is missing

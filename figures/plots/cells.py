@@ -1,78 +1,24 @@
 """Predicted against measured thresholds of a study with several targets, a panel a subspace: the cells that a predictor is scored on.
 
-A cell is a model, task, subspace and target. Where a prediction is over 30 % of the rank n (C - 1), which bounds it whatever the
-model, its number is kept apart (quantities that end in `_over_rank`), and is drawn hollow.
+Predictions over 30 % of the rank are drawn hollow (`analyses.findings.Cell`).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from analyses.findings import Cell, cells
 from figures import style
 from figures.plots.predictions import band
-from figures.rows import CannotDraw, models, pick, tidy, where
+from figures.rows import CannotDraw, models, tidy
 
-PREDICTOR = "k_m1"  # of the linearised model's path
-OVER_RANK, BRACKET = "_over_rank", "k_bracket_path"
 HEIGHT = 3.9  # inches
 MARKERS = ("o", "s", "^", "D", "v", "P")
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One threshold: measured k* with its interval (nan: censored), and every prediction of it."""
-
-    model: str
-    task: str
-    subspace: str
-    target: float  # the share of full fine-tuning's improvement
-    measured: float
-    low: float
-    high: float
-    predicted: dict[str, float]  # by quantity, those over the rank with their suffix
-    bracket: tuple[float, float]  # nan: none
-
-    def value(self, name: str = PREDICTOR) -> float:
-        """The prediction, over the rank or not; nan where there is none."""
-        return next((self.predicted[each] for each in self._names(name)), math.nan)
-
-    def error(self, name: str = PREDICTOR) -> float:
-        """log of predicted over measured; nan where either is missing."""
-        return math.log(self.value(name) / self.measured) if self.value(name) > 0 and self.measured > 0 else math.nan
-
-    @property
-    def over_rank(self) -> bool:
-        return next(self._names(PREDICTOR), "").endswith(OVER_RANK)
-
-    def _names(self, name: str) -> Iterator[str]:
-        """The quantities of this predictor that have a number."""
-        return (each for each in (name, name + OVER_RANK) if math.isfinite(self.predicted.get(each, math.nan)))
-
-
-def cells(rows: pd.DataFrame) -> list[Cell]:
-    """Every threshold of the training loss in the rows that has a share of the improvement as its target. `rows` as from `tidy`."""
-    groups = where(rows, rows["run_id"].isin(pick(rows, "k_star")["run_id"]) & rows["x"].isna()).groupby("run_id")
-    return [cell for _, own in groups if (cell := _cell(own)) is not None]
-
-
-def _cell(own: pd.DataFrame) -> Cell | None:
-    first: dict[str, dict[str, Any]] = {str(row["quantity"]): row for row in own.to_dict("records")}
-    if "target_share" not in first:
-        return None
-    star, predicted = first["k_star"], {name: float(row["value"]) for name, row in first.items()}
-    bracket = first.get(BRACKET, {"low": math.nan, "high": math.nan})
-    return Cell(
-        star["model"], star["task"], star["subspace"] or "coordinates", round(predicted["target_share"], 6), star["value"], star["low"],
-        star["high"], predicted, (bracket["low"], bracket["high"]),
-    )  # fmt: skip
 
 
 @style.paper()

@@ -11,16 +11,17 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from analyses.store import quantities, statuses
 from figures import style
 from figures.rows import CannotDraw, models, pick, tidy, where
 
 HEIGHT = 2.1  # inches of a line of panels
 # Quantity of a threshold -> what a gap is the gap of.
 LOSS, METRIC = "log target loss − log loss", "logit metric − logit target"
-THRESHOLDS = {"k_star": LOSS, "k_loss": LOSS, "k_part": METRIC, "k_high": METRIC, "k_low": METRIC}
-# Note of a gap -> label, marker, filled.
-STATES = {"used": ("run in the fit", "o", True), "far": ("run far from the crossing", "o", False),
-          "failed training": ("failed training, set aside", "x", True)}  # fmt: skip
+THRESHOLDS = {name: LOSS if name in quantities.ON_LOSS else METRIC for name in quantities.MEASURED}
+# Status of a gap -> label, marker, filled.
+STATES = {statuses.USED: ("run in the fit", "o", True), statuses.FAR: ("run far from the crossing", "o", False),
+          statuses.FAILED_TRAINING: ("failed training, set aside", "x", True)}  # fmt: skip
 ROOM = 1.6  # the axis goes so far beyond the gaps of the fit; what lies further stands at its edge
 EDGE = 0.94
 LINE, ZERO, CENSORED, BEYOND = "robust line", "k*, interval", "censored, on this side", "far, beyond the axis"
@@ -33,43 +34,43 @@ def draw(rows: pd.DataFrame) -> Figure:
     The line reaches over the runs it was fitted to; the interval is shaded, and open where an end is not known.
     """
     rows = tidy(rows)
-    found = _thresholds(rows)
-    if not found:
+    thresholds = _thresholds(rows)
+    if not thresholds:
         raise CannotDraw("no gap of a run to a target in the rows")
     colours = style.model_colours(models(rows))
-    columns = style.grid_columns(len(found))
-    lines = math.ceil(len(found) / columns)
+    columns = style.grid_columns(len(thresholds))
+    lines = math.ceil(len(thresholds) / columns)
     width = style.TEXT_WIDTH if columns > 1 else style.COLUMN_WIDTH
     figure = style.new_figure(width, HEIGHT * lines + (0.5 if columns > 1 else 0.9))
     grid = figure.subplots(lines, columns, squeeze=False)
-    several = len({str(own["task"].iloc[0]) for _, own in found}) > 1
+    several = len({str(measured["task"].iloc[0]) for _, measured in thresholds}) > 1
     for index, axes in enumerate(grid.flat):
-        if index >= len(found):
+        if index >= len(thresholds):
             axes.remove()
             continue
-        quantity, own = found[index]
-        _panel(axes, own, quantity, colours[str(own["model"].iloc[0])])
-        name, task = style.short_name(str(own["model"].iloc[0])), str(own["task"].iloc[0])
+        quantity, measured = thresholds[index]
+        _panel(axes, measured, quantity, colours[str(measured["model"].iloc[0])])
+        name, task = style.short_name(str(measured["model"].iloc[0])), str(measured["task"].iloc[0])
         axes.set_title(f"{name}\n{task}" if several else name, fontsize=7)
         axes.set_xlabel("tunable parameters k")
-        if index % columns == 0 or THRESHOLDS[quantity] != THRESHOLDS[found[index - 1][0]]:
+        if index % columns == 0 or THRESHOLDS[quantity] != THRESHOLDS[thresholds[index - 1][0]]:
             axes.set_ylabel(THRESHOLDS[quantity])
-    style.outside_legend(figure, _legend(rows, found))
+    style.outside_legend(figure, _legend(rows, thresholds))
     return style.finish(figure)
 
 
 def _thresholds(rows: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     """(quantity, its rows) of every threshold that keeps gaps: the rows of one target share a run id."""
-    found = []
+    thresholds = []
     for run_id in dict.fromkeys(pick(rows, "gap")["run_id"]):
-        own = where(rows, rows["run_id"] == run_id)
-        found += [(quantity, own) for quantity in THRESHOLDS if not pick(own, quantity).empty]
+        of_run = where(rows, rows["run_id"] == run_id)
+        thresholds += [(quantity, of_run) for quantity in THRESHOLDS if not pick(of_run, quantity).empty]
     order = list(THRESHOLDS)
-    return sorted(found, key=lambda each: (order.index(each[0]), str(each[1]["task"].iloc[0]), int(each[1]["parameters"].iloc[0])))
+    return sorted(thresholds, key=lambda pair: (order.index(pair[0]), str(pair[1]["task"].iloc[0]), int(pair[1]["parameters"].iloc[0])))
 
 
-def _panel(axes: Axes, own: pd.DataFrame, quantity: str, colour: style.Colour) -> None:
-    gaps, threshold = pick(own, "gap"), pick(own, quantity).iloc[0]
+def _panel(axes: Axes, rows: pd.DataFrame, quantity: str, colour: style.Colour) -> None:
+    gaps, threshold = pick(rows, "gap"), pick(rows, quantity).iloc[0]
     tried = gaps["x"].to_numpy(float)
     low, high = tried.min() / 1.4, tried.max() * 1.4
     style.log_counts(axes.xaxis, low, high, most=4)
@@ -77,7 +78,7 @@ def _panel(axes: Axes, own: pd.DataFrame, quantity: str, colour: style.Colour) -
     top = _top(gaps)
     axes.set_ylim(-top, top)
     for state, (_, marker, filled) in STATES.items():
-        part = where(gaps, gaps["note"] == state)
+        part = where(gaps, gaps["status"] == state)
         x, y = part["x"].to_numpy(float), part["value"].to_numpy(float)
         at_edge = dict.fromkeys(("^", "v"), marker) if marker == "x" else {"^": "^", "v": "v"}
         for chosen, shape in ((np.abs(y) < top, marker), (y >= top, at_edge["^"]), (y <= -top, at_edge["v"])):
@@ -88,41 +89,49 @@ def _panel(axes: Axes, own: pd.DataFrame, quantity: str, colour: style.Colour) -
                 )  # fmt: skip
     k_star, *ends = (float(threshold[name]) for name in ("value", "low", "high"))
     if not math.isfinite(k_star):
-        side = str(threshold["note"]).removeprefix("censored: ")
-        if side in ("above", "below"):
-            axes.plot([0.97 if side == "above" else 0.03], [0], ">" if side == "above" else "<", color=style.MEASURED, mfc="white",
-                      transform=axes.get_yaxis_transform(), zorder=4)  # fmt: skip
+        if threshold["status"] in statuses.CENSORED:
+            x, arrow = (0.97, ">") if threshold["status"] == statuses.ABOVE else (0.03, "<")
+            axes.plot([x], [0], arrow, color=style.MEASURED, mfc="white", transform=axes.get_yaxis_transform(), zorder=4)
         return
     axes.axvline(k_star, color=style.MEASURED, linewidth=0.9, zorder=2)
-    known = [end if math.isfinite(end) else edge for end, edge in zip(ends, (low, high), strict=True)]
-    axes.axvspan(max(known[0], low), min(known[1], high), color=style.MEASURED, alpha=0.12, linewidth=0, zorder=0)
-    slope = where(pick(own, "slope"), pick(own, "slope")["note"] == "")
-    used = where(gaps, gaps["note"] == "used")["x"].to_numpy(float)
+    ends_shown = [end if math.isfinite(end) else edge for end, edge in zip(ends, (low, high), strict=True)]
+    axes.axvspan(max(ends_shown[0], low), min(ends_shown[1], high), color=style.MEASURED, alpha=0.12, linewidth=0, zorder=0)
+    slope = _slope(rows)
+    used = where(gaps, gaps["status"] == statuses.USED)["x"].to_numpy(float)
     if len(slope) and len(used):
         reach = np.array([used.min(), used.max()])
         axes.plot(reach, float(slope["value"].iloc[0]) * np.log(reach / k_star), color=style.MEASURED, linewidth=1.0, zorder=2)
 
 
+def _slope(rows: pd.DataFrame) -> pd.DataFrame:
+    """The slope of the line, none where k* is from which runs reached the target alone."""
+    slope = pick(rows, "slope")
+    return where(slope, slope["series"] == "line")
+
+
 def _top(gaps: pd.DataFrame) -> float:
     """The largest gap on the axis: what the runs of the fit need, so that one far run does not flatten them."""
-    used = gaps["value"].to_numpy(float)[(gaps["note"] == "used").to_numpy()]
+    used = gaps["value"].to_numpy(float)[(gaps["status"] == statuses.USED).to_numpy()]
     widest = float(np.abs(used if len(used) else gaps["value"].to_numpy(float)).max())
     return ROOM * widest if widest > 0 else 1.0
 
 
-def _legend(rows: pd.DataFrame, found: list[tuple[str, pd.DataFrame]]) -> dict[str, style.Key]:
-    notes = set(pick(rows, "gap")["note"])
+def _legend(rows: pd.DataFrame, thresholds: list[tuple[str, pd.DataFrame]]) -> dict[str, style.Key]:
+    present = set(pick(rows, "gap")["status"])
     keys: dict[str, style.Key] = {
         label: Line2D([], [], marker=marker, linestyle="none", ms=3.2, color=style.INK, mfc=style.INK if filled else "white")
-        for state, (label, marker, filled) in STATES.items() if state in notes
+        for state, (label, marker, filled) in STATES.items() if state in present
     }  # fmt: skip
-    answers = [pick(own, quantity).iloc[0] for quantity, own in found]
+    answers = [pick(of_one, quantity).iloc[0] for quantity, of_one in thresholds]
     if any(math.isfinite(float(answer["value"])) for answer in answers):
         keys[ZERO] = (Patch(color=style.MEASURED, alpha=0.12, linewidth=0), Line2D([], [], color=style.MEASURED, linewidth=0.9))
-    if any((pick(own, "slope")["note"] == "").any() for _, own in found):
+    if any(len(_slope(of_one)) for _, of_one in thresholds):
         keys[LINE] = Line2D([], [], color=style.MEASURED, linewidth=1.0)
-    if any(str(answer["note"]) in ("censored: above", "censored: below") for answer in answers):
+    if any(answer["status"] in statuses.CENSORED for answer in answers):
         keys[CENSORED] = Line2D([], [], marker=">", ls="none", color=style.MEASURED, mfc="white")
-    if any((gaps["note"].eq("far") & (gaps["value"].abs() >= _top(gaps))).any() for gaps in (pick(own, "gap") for _, own in found)):
+    if any(
+        (gaps["status"].eq(statuses.FAR) & (gaps["value"].abs() >= _top(gaps))).any()
+        for gaps in (pick(of_one, "gap") for _, of_one in thresholds)
+    ):
         keys[BEYOND] = Line2D([], [], marker="^", ls="none", ms=3.2, color=style.INK, mfc="white")
     return keys

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from analyses.runs import DIRECTIONS
+from analyses import runs
 from figures.rows import CannotDraw, pick, where
 from figures.style import short_name
 
@@ -58,14 +58,10 @@ class Grid:
 
     def label(self, axis: int, short: bool = False) -> str:
         """What is on the axis (0 or 1), and its share of the variance if the directions explain one."""
-        names = DIRECTIONS[self.directions].axes if self.directions in DIRECTIONS else ("first direction", "second direction")
+        direction = runs.DIRECTIONS.get(self.directions)
+        name = direction.axes[axis] if direction else ("first direction", "second direction")[axis]
         share = f" ({100 * self.explained[axis]:.0f} %{'' if short else ' of variance'})" if len(self.explained) > axis else ""
-        return f"{names[axis]}{share}"
-
-    @property
-    def kind(self) -> str:
-        """What the directions are, in words."""
-        return DIRECTIONS[self.directions].words if self.directions in DIRECTIONS else self.directions
+        return f"{name}{share}"
 
     @property
     def title(self) -> str:
@@ -80,22 +76,22 @@ def grids(rows: pd.DataFrame, dims: int) -> list[Grid]:
     rows = where(rows, ~_elsewhere(rows))
     losses = pick(rows, "slice_loss", "train")
     losses = where(losses, losses["y"].notna() if dims == 2 else losses["y"].isna())
-    found = [_grid(str(run), where(rows, rows["run_id"] == run), dims) for run in dict.fromkeys(losses["run_id"])]
-    found = [grid for grid in found if np.isfinite(grid.loss).any()]
-    if not found:
+    slices = [_grid(str(run), where(rows, rows["run_id"] == run), dims) for run in dict.fromkeys(losses["run_id"])]
+    slices = [grid for grid in slices if np.isfinite(grid.loss).any()]
+    if not slices:
         raise CannotDraw(f"no slice_loss over {'a plane' if dims == 2 else 'a line'} in the rows")
-    return sorted(found, key=lambda grid: (grid.task, grid.parameters, grid.model, grid.directions, grid.at != "", grid.run_id))
+    return sorted(slices, key=lambda grid: (grid.task, grid.parameters, grid.model, grid.directions, grid.at != "", grid.run_id))
 
 
-def _elsewhere(rows: pd.DataFrame) -> pd.Series:
+def _elsewhere(rows: pd.DataFrame) -> np.ndarray:
     """Which rows are of points that a further axis has off the plane of the first two; what a slice was laid through is projected."""
-    return rows["note"].str.contains(r"axis \d+ at (?!0(?:,|$))") & ~rows["quantity"].isin(["slice_place", "slice_place_loss"])
+    off_plane = np.array([any(place) for place in rows["further"]], bool)
+    return off_plane & ~rows["quantity"].isin(["slice_place", "slice_place_loss"]).to_numpy()
 
 
 def _grid(run_id: str, rows: pd.DataFrame, dims: int) -> Grid:
     train = pick(rows, "slice_loss", "train")
     first = train.iloc[0]
-    directions, _, at = str(first["note"]).partition(";")[0].partition(" at ")
     x, y = np.unique(train["x"].to_numpy(float)), np.unique(train["y"].to_numpy(float)) if dims == 2 else None
 
     def table(part: pd.DataFrame, column: str = "value") -> np.ndarray | None:
@@ -113,12 +109,12 @@ def _grid(run_id: str, rows: pd.DataFrame, dims: int) -> Grid:
     norm = pick(rows, "theta_norm")["value"]
     shares = pick(rows, "explained_variance").sort_values("x")["value"]
     places = pick(rows, "slice_place").sort_values("value")
-    own = {(x, y): loss for x, y, loss in pick(rows, "slice_place_loss")[["x", "y", "value"]].to_numpy(float)}
+    loss_at = {(x, y): loss for x, y, loss in pick(rows, "slice_place_loss")[["x", "y", "value"]].to_numpy(float)}
     off = pick(rows, "off_plane")["value"]
     return Grid(
-        run_id, str(first["model"]), int(first["parameters"]), str(first["task"]), int(first["k"]), directions, at.strip(),
-        float(norm.iloc[0]) if len(norm) else float("nan"), x, y, loss, stderr, table(pick(rows, "slice_loss", "validation")),
-        table(pick(rows, "slice_quadratic")), tuple(map(float, shares)),
-        tuple(Place(x, y, step, own.get((x, y), math.nan)) for x, y, step in places[["x", "y", "value"]].to_numpy(float)),
+        run_id, str(first["model"]), int(first["parameters"]), str(first["task"]), int(first["k"]), str(first["directions"]),
+        str(first["at_run"]), float(norm.iloc[0]) if len(norm) else float("nan"), x, y, loss, stderr,
+        table(pick(rows, "slice_loss", "validation")), table(pick(rows, "slice_quadratic")), tuple(map(float, shares)),
+        tuple(Place(x, y, step, loss_at.get((x, y), math.nan)) for x, y, step in places[["x", "y", "value"]].to_numpy(float)),
         abs(float(off.iloc[0])) if len(off) else math.nan,
     )  # fmt: skip

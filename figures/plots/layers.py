@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from figures import style
-from figures.plots.spectra import WORDS
-from figures.rows import CannotDraw, models, pick, tidy, where
+from figures.rows import CannotDraw, at_pretrained, models, pick, tidy, where
+from figures.words import MATRICES
 
 ROW = 0.135  # inches a line of the heat map
 SMALLEST = 1e-8  # of the largest: what lies below has the darkest colour
@@ -26,43 +26,42 @@ def draw(rows: pd.DataFrame) -> Figure:
     """
     blocks = _blocks(tidy(rows))
     names = sorted(models(blocks), key=lambda name: (name.rpartition("-")[0], models(blocks)[name]))  # families side by side
-    labels = sorted(set(blocks["label"]), key=_order)
+    parts = sorted(set(zip(blocks["series"], blocks["group"], strict=True)), key=_order)
     cells = sorted(set(zip(blocks["task"], blocks["matrix"], strict=True)))
-    figure = style.new_figure(style.TEXT_WIDTH, ROW * len(labels) + 1.3)
+    figure = style.new_figure(style.TEXT_WIDTH, ROW * len(parts) + 1.3)
     grid = figure.subplots(1, len(cells), squeeze=False, sharey=True)[0]
     values = blocks["value"].to_numpy(float)
     largest = float(values.max())
     norm = LogNorm(max(float(values[values > 0].min()), largest * SMALLEST), largest)
     for index, (axes, (task, matrix)) in enumerate(zip(grid, cells, strict=True)):
-        own = where(blocks, (blocks["task"] == task) & (blocks["matrix"] == matrix))
-        table = own.pivot_table(index="label", columns="model", values="value", aggfunc="mean").reindex(index=labels, columns=names)
+        panel = where(blocks, (blocks["task"] == task) & (blocks["matrix"] == matrix))
+        table = panel.pivot_table(index=["series", "group"], columns="model", values="value", aggfunc="mean").reindex(
+            index=parts, columns=names
+        )
         shown = np.ma.masked_less_equal(np.ma.masked_invalid(table.to_numpy(float)), 0)
         for row, column in zip(*np.nonzero(np.nan_to_num(table.to_numpy(float), nan=1.0) <= 0), strict=True):
             axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, hatch="////", edgecolor=style.GREY, linewidth=0))
         axes.imshow(shown, norm=norm, cmap="viridis", aspect="auto", interpolation="nearest")
         axes.set_xticks(range(len(names)), [style.short_name(name) for name in names], rotation=90 if len(names) * len(cells) > 6 else 0)
-        axes.set_yticks(range(len(labels)), [label.partition(": ")[2] for label in labels])
-        axes.axhline(sum(label.startswith("layer") for label in labels) - 0.5, color="white", linewidth=2)
-        style.letter(axes, index, f"{task}\n{WORDS[matrix]}")
+        axes.set_yticks(range(len(parts)), [group for _, group in parts])
+        axes.axhline(sum(by == "layer" for by, _ in parts) - 0.5, color="white", linewidth=2)
+        style.letter(axes, index, f"{task}\n{MATRICES[matrix]}")
     figure.colorbar(grid[0].images[0], ax=list(grid), label="trace / entries", pad=0.01)
     return style.finish(figure)
 
 
 def _blocks(rows: pd.DataFrame) -> pd.DataFrame:
-    """Columns model, parameters, task, matrix, label, value: a block's trace over the number of its entries."""
-    traces = pick(rows, "block_trace")
-    traces = where(traces, [note.partition(";")[0] in WORDS for note in traces["note"]])
-    traces = traces.dropna(subset=["value"])
+    """Columns model, parameters, task, matrix, series, group, value: a block's trace over the number of its entries."""
+    traces = pick(at_pretrained(rows), "block_trace").dropna(subset=["value"])
     if not (traces["value"].to_numpy(float) > 0).any():
         raise CannotDraw("no block_trace at a pretrained point in the rows")
     trace, size = (part.set_index(["run_id", "x"]) for part in (traces, pick(rows, "block_size")))
-    found = trace[["model", "parameters", "task", "note"]].assign(value=trace["value"] / size["value"].reindex(trace.index)).reset_index()
-    parts = [note.partition("; ") for note in found["note"]]
-    return found.assign(matrix=[matrix for matrix, _, _ in parts], label=[label for _, _, label in parts])
+    columns = trace[["model", "parameters", "task", "matrix", "series", "group"]]
+    return columns.assign(value=trace["value"] / size["value"].reindex(trace.index)).reset_index()
 
 
-def _order(label: str) -> tuple:
+def _order(part: tuple[str, str]) -> tuple:
     """Layers first, encoder before decoder and layer 2 before layer 10."""
-    by, _, name = label.partition(": ")
+    by, name = part
     number = re.search(r"\d+", name)
     return by != "layer", "decoder" in name, int(number[0]) if number else -1, name

@@ -21,20 +21,20 @@ def draw(rows: pd.DataFrame) -> Figure:
     Raises CannotDraw without a path in the rows.
     """
     rows = tidy(rows)
-    path = pick(rows, "path_loss")
+    path = pick(rows, "path_envelope")
     if path.empty:
-        raise CannotDraw("no path_loss in the rows: predictions from a Gram matrix have it")
-    cells = [(setting, model, own) for setting in settings(rows) for model in models(path)
-             if not pick(own := in_setting(of_model(rows, model), setting), "path_loss").empty]  # fmt: skip
+        raise CannotDraw("no path_envelope in the rows: predictions from a Gram matrix have it")
+    cells = [(setting, model, chosen) for setting in settings(rows) for model in models(path)
+             if not pick(chosen := in_setting(of_model(rows, model), setting), "path_envelope").empty]  # fmt: skip
     columns = style.grid_columns(len(cells))
     lines = -(-len(cells) // columns)
     figure = style.new_figure(style.TEXT_WIDTH if columns > 1 else style.COLUMN_WIDTH, HEIGHT * lines + 0.4)
     grid = figure.subplots(lines, columns, squeeze=False, sharey=True).reshape(-1)
     colours = style.model_colours(models(rows))
-    for index, (axes, (setting, model, own)) in enumerate(zip(grid, cells, strict=False)):
-        _panel(axes, own, colours[model])
+    for index, (axes, (setting, model, chosen)) in enumerate(zip(grid, cells, strict=False)):
+        _panel(axes, chosen, colours[model])
         name = style.short_name(model)
-        style.letter(axes, index, name if len({each for each, _, _ in cells}) == 1 else f"{name}\n{setting.label}")
+        style.letter(axes, index, name if len({one for one, _, _ in cells}) == 1 else f"{name}\n{setting.label}")
         axes.set_xlabel("tunable parameters k")
         if index % columns == 0:
             axes.set_ylabel("training loss")
@@ -45,8 +45,8 @@ def draw(rows: pd.DataFrame) -> Figure:
 
 
 def _panel(axes: Axes, rows: pd.DataFrame, colour: style.Colour) -> None:
-    path = pick(rows, "path_loss")
-    by = {name: where(path, path["note"] == name).sort_values(by="value") for name in ("m0", "gm", "m1")}
+    path = pick(rows, "path_envelope")
+    by = {name: where(path, path["series"] == name).sort_values(by="value") for name in ("m0", "gm", "m1")}
     axes.fill_betweenx(by["gm"]["value"], by["m1"]["x"], by["m0"]["x"], color=colour, alpha=0.2, linewidth=0)
     axes.plot(by["gm"]["x"], by["gm"]["value"], color=colour)
     expected = pick(rows, "predicted_loss").sort_values(by="x")

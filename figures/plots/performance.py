@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from analyses.store import quantities, statuses
 from figures import style
 from figures.interval import Interval, prediction, threshold
 from figures.rows import CannotDraw, Setting, chance, in_setting, means, models, of_model, pick, runs, settings, tidy
@@ -146,7 +147,7 @@ def target_loss(rows: pd.DataFrame) -> float:
 
 
 def _thresholds(rows: pd.DataFrame) -> dict[str, Interval | None]:
-    return {"measured": threshold(rows, "k_star"), "predicted": prediction(rows)}
+    return {"measured": threshold(rows, quantities.K_STAR), "predicted": prediction(rows)}
 
 
 def _threshold(axes: Axes, name: str, found: Interval | None) -> None:
@@ -155,7 +156,7 @@ def _threshold(axes: Axes, name: str, found: Interval | None) -> None:
         return
     label, colour, dashes, height = THRESHOLDS[name]
     if found.censored:
-        x, marker = {"above": (0.97, ">"), "below": (0.03, "<")}.get(found.censored, (math.nan, ""))
+        x, marker = {statuses.ABOVE: (0.97, ">"), statuses.BELOW: (0.03, "<")}.get(found.censored, (math.nan, ""))
         axes.plot(x, height, marker, color=colour, transform=axes.transAxes, label=CENSORED, zorder=5)
         return
     if all(map(math.isfinite, found.ends)):

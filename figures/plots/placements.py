@@ -12,7 +12,7 @@ from figures.rows import CannotDraw, models, pick, tidy, where
 
 HEIGHT = 2.9  # inches
 PLACE = ["model", "task", "placement", "k", "position_seed"]
-NOTES = {"measured": ("o", style.MEASURED), "predicted": ("s", style.PREDICTED)}
+SERIES = {"measured": ("o", style.MEASURED), "predicted": ("s", style.PREDICTED)}
 
 
 @style.paper()
@@ -42,7 +42,7 @@ def draw(rows: pd.DataFrame) -> Figure:
         style.short_name(name): Line2D([], [], marker="o", ls="none", color=colour)
         for name, colour in colours.items() if name in set(both["model"])
     }  # fmt: skip
-    keys |= {note: Line2D([], [], marker=marker, color=colour) for note, (marker, colour) in NOTES.items()}
+    keys |= {series: Line2D([], [], marker=marker, color=colour) for series, (marker, colour) in SERIES.items()}
     if len(dashes) > 1:
         keys |= {name: Line2D([], [], color=style.INK, ls=ls) for name, ls in dashes.items()}
     style.outside_legend(figure, keys)
@@ -51,18 +51,18 @@ def draw(rows: pd.DataFrame) -> Figure:
 
 def _pairs(rows: pd.DataFrame) -> pd.DataFrame:
     """Placements with both losses, as shares of the untuned model's."""
-    table = pick(rows, "placement_loss").pivot_table("value", index=PLACE, columns="note")
-    return table.dropna().reset_index() if set(NOTES) <= set(table.columns) else pd.DataFrame()
+    table = pick(rows, "placement_loss").pivot_table("value", index=PLACE, columns="series")
+    return table.dropna().reset_index() if set(SERIES) <= set(table.columns) else pd.DataFrame()
 
 
 def _spreads(axes: Axes, spreads: pd.DataFrame) -> dict[str, str]:
     """Draw the lines; returns the dashes of each task and k."""
     dashes: dict[str, str] = {}
-    for (task, k), own in spreads.groupby(["task", "k"]):  # pyright: ignore[reportGeneralTypeIssues]
+    for (task, k), spread in spreads.groupby(["task", "k"]):  # pyright: ignore[reportGeneralTypeIssues]
         name = f"{task}, k = {k:g}"
         dashes[name] = ("-", "--", ":", "-.")[len(dashes) % 4]
-        for note, (marker, colour) in NOTES.items():
-            line = where(own, own["note"] == note).sort_values("parameters")
+        for series, (marker, colour) in SERIES.items():
+            line = where(spread, spread["series"] == series).sort_values("parameters")
             axes.errorbar(line["parameters"], line["value"], line["stderr"], color=colour, marker=marker, ls=dashes[name], elinewidth=0.6)
     sizes = [float(size) for size in spreads["parameters"]]
     style.log_counts(axes.xaxis, min(sizes) / 1.4, max(sizes) * 1.4)

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from analyses.store import QUANTITIES, quantities
 from figures import style
 from figures.interval import threshold
 from figures.rows import CannotDraw, in_setting, models, of_model, settings, tidy
@@ -18,14 +19,14 @@ from figures.rows import CannotDraw, in_setting, models, of_model, settings, tid
 HEIGHT = 3.1  # inches
 MARGIN = 1.4
 APART = 1.03  # predictors of one threshold stand beside each other by this factor, so that their bars can be told apart
-# Quantity -> label, marker, and what of it is filled.
+# Quantity -> marker, and what of it is filled.
 PREDICTORS = {
-    "k_pred": ("T3 at the pretrained point", "o", "full"),
-    "k_gm": ("path, gm", "s", "full"),
-    "k_m0": ("path, m0", "v", "none"),
-    "k_m1": ("path, m1", "^", "none"),
-    "k_gordon": ("Gordon", "D", "none"),
-    "k_larsen": ("Larsen", "X", "none"),
+    quantities.K_PRED: ("o", "full"),
+    quantities.K_GM: ("s", "full"),
+    quantities.K_M0: ("v", "none"),
+    quantities.K_M1: ("^", "none"),
+    quantities.K_GORDON: ("D", "none"),
+    quantities.K_LARSEN: ("X", "none"),
 }
 
 
@@ -44,7 +45,7 @@ def draw(rows: pd.DataFrame) -> Figure:
     axes = figure.subplots()
     band(axes, [number for _, _, measured, value, *ends in points for number in (measured, value, *ends)])
     for model, name, measured, value, low, high in points:
-        _, marker, fill = PREDICTORS[name]
+        marker, fill = PREDICTORS[name]
         bar = [[value - low], [high - value]] if math.isfinite(high - low) else None
         at = measured * APART ** (list(PREDICTORS).index(name) - len(PREDICTORS) / 2)
         axes.errorbar(at, value, yerr=bar, color=colours[model], marker=marker, fillstyle=fill, elinewidth=0.6, ls="none")
@@ -70,7 +71,7 @@ def _points(rows: pd.DataFrame) -> list[tuple[str, str, float, float, float, flo
     for setting in settings(rows):
         for model in models(rows):
             own = in_setting(of_model(rows, model), setting)
-            measured, followed = threshold(own, "k_star"), threshold(own, "k_gm")
+            measured, followed = threshold(own, quantities.K_STAR), threshold(own, quantities.K_GM)
             if measured is None or measured.censored or followed is None:
                 continue
             for name in PREDICTORS:
@@ -84,7 +85,8 @@ def _legend(drawn: set[str], names: set[str], colours: dict[str, style.Colour]) 
     keys: dict[str, style.Key] = {
         style.short_name(model): Line2D([], [], marker="o", ls="none", color=colour) for model, colour in colours.items() if model in drawn
     }
-    for name, (label, marker, fill) in PREDICTORS.items():
+    for name, (marker, fill) in PREDICTORS.items():
         if name in names:
+            label = QUANTITIES[name].label
             keys[label] = Line2D([], [], marker=marker, ls="none", color=style.INK, fillstyle=fill)  # pyright: ignore[reportArgumentType]
     return keys | {"factor 2": Patch(color=style.GREY, alpha=0.18, linewidth=0)}

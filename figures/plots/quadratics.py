@@ -20,7 +20,7 @@ KINDS = {
     ("coordinates", 1.0): ("coordinates, Haar eigenvectors", "s", "#009e73"),
     ("coordinates", 0.0): ("coordinates, diagonal", "X", "#d55e00"),
 }
-METHODS = {"quadratic_k T3": ("T3", "--", "#0072b2"), "quadratic_k T5": ("T5", "-", "#cc79a7")}
+METHODS = {"T3": ("--", "#0072b2"), "T5": ("-", "#cc79a7")}
 
 
 @style.paper()
@@ -36,13 +36,17 @@ def draw(rows: pd.DataFrame) -> Figure:
         raise CannotDraw("no quadratic_k_star in the rows: benchmarks/prediction.py --rows FILE makes them")
     figure = style.new_figure(style.TEXT_WIDTH, HEIGHT)
     left, right = figure.subplots(1, 2)
-    labels = _against_exact(left, exact, pick(rows, "quadratic_k T3"))
+    labels = _against_exact(left, exact, _predicted(rows, "T3"))
     _between_limits(right, exact, rows)
     style.letter(left, 0, "T3 against the exact k*")
     style.letter(right, 1, "coordinates: T3 and T5 between the limits")
     keys: dict[str, style.Key] = {label: Line2D([], [], marker=m, ls="none", color=c) for label, m, c in KINDS.values() if label in labels}
-    style.outside_legend(figure, keys | {label: Line2D([], [], color=c, ls=d) for label, d, c in METHODS.values()})
+    style.outside_legend(figure, keys | {label: Line2D([], [], color=c, ls=d) for label, (d, c) in METHODS.items()})
     return style.finish(figure)
+
+
+def _predicted(rows: pd.DataFrame, method: str) -> pd.DataFrame:
+    return where(rows, (rows["quantity"] == "quadratic_k") & (rows["series"] == method))
 
 
 def _joined(exact: pd.DataFrame, predicted: pd.DataFrame) -> pd.DataFrame:
@@ -68,8 +72,8 @@ def _against_exact(axes: Axes, exact: pd.DataFrame, predicted: pd.DataFrame) -> 
 
 def _between_limits(axes: Axes, exact: pd.DataFrame, rows: pd.DataFrame) -> None:
     turns: list[float] = []
-    for aside, (quantity, (_, dashes, colour)) in zip((-0.08, 0.08), METHODS.items(), strict=True):
-        both = _joined(exact, pick(rows, quantity))
+    for aside, (method, (dashes, colour)) in zip((-0.08, 0.08), METHODS.items(), strict=True):
+        both = _joined(exact, _predicted(rows, method))
         both = where(both, both["subspace"] == "coordinates, turned")
         turns = sorted(set(both["x"]))
         errors = np.maximum(np.abs(np.log(both["k"].to_numpy(float) / both["value"].to_numpy(float))), LEAST)

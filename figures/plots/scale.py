@@ -11,23 +11,26 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analyses.runs import MATRICES
+from analyses import runs
+from analyses.findings import family
+from analyses.store import QUANTITIES
 from figures import style
-from figures.plots.spectra import DASHES, WORDS, matrix_of
-from figures.rows import CannotDraw, family, pick, tidy, where
+from figures.rows import CannotDraw, at_pretrained, pick, tidy, where
+from figures.words import MATRICES
 
 HEIGHT = 1.75  # inches a line of panels
 COLUMNS = 3
 # Quantity -> title, log axis.
 PANELS = {
     "eigenvalue": ("largest eigenvalue", True),
-    "trace": ("trace", True),
-    "effective_rank": ("effective rank", True),
-    "decay_exponent": ("decay of the top ten", False),
+    "trace": (QUANTITIES["trace"].label, True),
+    "effective_rank": (QUANTITIES["effective_rank"].label, True),
+    "decay_exponent": (QUANTITIES["decay_exponent"].label, False),
     "top_alignment": ("gradient in the top ten", False),
-    "negative_mass": ("negative mass", False),
+    "negative_mass": (QUANTITIES["negative_mass"].label, False),
 }
-SEMIDEFINITE = [matrix.words for matrix in MATRICES.values() if matrix.semidefinite]  # have no negative mass
+LINES = {matrix.name: matrix.dashes for matrix in runs.MATRICES.values()}
+SEMIDEFINITE = [matrix.name for matrix in runs.MATRICES.values() if matrix.semidefinite]  # have no negative mass
 FAMILY_MARKERS = "osD^vPX*"
 
 
@@ -65,17 +68,16 @@ def draw(rows: pd.DataFrame) -> Figure:
 
 def _numbers(rows: pd.DataFrame) -> pd.DataFrame:
     """Columns task, family, model, parameters, matrix, quantity, value, stderr: one line a spectrum and number."""
-    rows = where(rows, rows["note"].isin(list(WORDS)))
+    rows = at_pretrained(rows)
     of_rank = {"eigenvalue": 1, "top_alignment": 10}
     parts = [pick(rows, name) for name in PANELS if name not in of_rank]
-    parts += [where(found, found["x"] == rank) for found, rank in ((pick(rows, name), rank) for name, rank in of_rank.items())]
-    found = pd.concat(parts, ignore_index=True)
-    found["matrix"] = [matrix_of(note) for note in found["note"]]
-    found["family"] = [family(name) for name in found["model"]]
+    parts += [where(numbers, numbers["x"] == rank) for numbers, rank in ((pick(rows, name), rank) for name, rank in of_rank.items())]
+    numbers = pd.concat(parts, ignore_index=True)
+    numbers["family"] = [family(name) for name in numbers["model"]]
     for column in ("k", "placement"):
-        if len(set(found[column])) > 1:
-            raise CannotDraw(f"spectra of several {column} in the rows: {', '.join(map(str, sorted(set(found[column]))))}; select one")
-    return found
+        if len(set(numbers[column])) > 1:
+            raise CannotDraw(f"spectra of several {column} in the rows: {', '.join(map(str, sorted(set(numbers[column]))))}; select one")
+    return numbers
 
 
 def _panel(axes: Axes, numbers: pd.DataFrame, looks: dict[str, tuple[style.Colour, str]], log: bool) -> None:
@@ -86,7 +88,7 @@ def _panel(axes: Axes, numbers: pd.DataFrame, looks: dict[str, tuple[style.Colou
         colour, marker = looks[name]
         sizes = sorted(set(group["parameters"]))
         middle, spread = zip(*(_mean(where(group, group["parameters"] == size)) for size in sizes), strict=True)
-        look: dict[str, Any] = {"color": colour, "marker": marker, "linestyle": DASHES[matrix], "markersize": 3, "linewidth": 0.9}
+        look: dict[str, Any] = {"color": colour, "marker": marker, "linestyle": LINES[matrix], "markersize": 3, "linewidth": 0.9}
         if log:
             style.log_bars(axes, np.array(sizes, float), np.array(middle), np.array(spread), foot, **look)
         else:
@@ -110,4 +112,4 @@ def _legend(looks: dict[str, tuple[style.Colour, str]], matrices: set[str]) -> d
     keys: dict[str, style.Key] = {
         family: Line2D([], [], color=colour, marker=marker, markersize=3) for family, (colour, marker) in looks.items()
     }
-    return keys | {name: Line2D([], [], color=style.INK, ls=dashes) for name, dashes in DASHES.items() if name in matrices}
+    return keys | {MATRICES[name]: Line2D([], [], color=style.INK, ls=dashes) for name, dashes in LINES.items() if name in matrices}

@@ -14,6 +14,7 @@ from matplotlib.patches import Patch
 from figures import style
 from figures.plots.grids import Grid, grids
 from figures.rows import tidy
+from figures.words import DIRECTIONS
 
 HEIGHT = 1.45  # inches a panel
 LOG_FROM = 30.0  # highest over lowest loss, above which the axis is logarithmic
@@ -68,7 +69,7 @@ def fan(axes: Axes, group: list[Grid], within: list[Grid], relative: bool = Fals
 def _title(grid: Grid, found: list[Grid]) -> str:
     """The model, and on a second line what tells panels of it apart."""
     parts = [grid.task] if len({each.task for each in found}) > 1 else []
-    parts += [grid.kind] if len({each.directions for each in found}) > 1 else []
+    parts += [DIRECTIONS.get(grid.directions, grid.directions)] if len({each.directions for each in found}) > 1 else []
     parts += [grid.taken] if len({each.taken for each in found}) > 1 else []
     return "\n".join(filter(None, (grid.title, ", ".join(parts))))
 

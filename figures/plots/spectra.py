@@ -14,16 +14,16 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator
 
-from analyses.runs import MATRICES
+from analyses import runs
+from analyses.findings import family
 from figures import style
-from figures.rows import CannotDraw, family, models, pick, tidy, where
+from figures.rows import CannotDraw, models, pick, tidy, where
+from figures.words import MATRICES
 
 HEIGHT, LOW = 1.9, 1.5  # inches a line of panels; of several families
 COLUMNS = 3
-WORDS = {matrix.name: matrix.words for matrix in MATRICES.values()}
-NOT_NAMED = "matrix not named"
 SMALLEST = 1e-7  # of the highest density: what lies below is left out
-DASHES = {matrix.words: matrix.dashes for matrix in MATRICES.values()} | {NOT_NAMED: "-."}
+DASHES = {matrix.name: matrix.dashes for matrix in runs.MATRICES.values()}
 
 
 @dataclass(frozen=True)
@@ -42,16 +42,17 @@ def draw(rows: pd.DataFrame) -> Figure:
     Raises CannotDraw without spectra.
     """
     rows = tidy(rows)
-    found = where(rows, rows["quantity"].isin(QUANTITIES) & rows["x"].notna() & rows["value"].notna())
-    if found.empty:
+    rows = where(rows, rows["matrix"].isin(list(MATRICES)))
+    curves = where(rows, rows["quantity"].isin(QUANTITIES) & rows["x"].notna() & rows["value"].notna())
+    if curves.empty:
         raise CannotDraw(f"no {', '.join(QUANTITIES)} in the rows")
-    found = found.assign(matrix=[matrix_of(note) for note in found["note"]], family=[family(name) for name in found["model"]])
-    largest = _largest(found)
-    found = found.assign(largest=[largest.get(run_id, nan) for run_id in found["run_id"]])
-    lines = sorted(set(zip(found["task"], found["family"], strict=True)))
+    curves = curves.assign(family=[family(name) for name in curves["model"]])
+    largest = _largest(curves)
+    curves = curves.assign(largest=[largest.get(run_id, nan) for run_id in curves["run_id"]])
+    lines = sorted(set(zip(curves["task"], curves["family"], strict=True)))
     panels = PANELS if len({name for _, name in lines}) == 1 else {name: PANELS[name] for name in OF_FAMILIES}
-    names = [name for name, (quantity, _, _) in panels.items() if quantity in set(found["quantity"])]
-    look = _look(found, style.model_colours(models(rows)))
+    names = [name for name, (quantity, _, _) in panels.items() if quantity in set(curves["quantity"])]
+    look = _look(curves, style.model_colours(models(rows)))
     columns = min(COLUMNS, len(names))
     height = HEIGHT if panels is PANELS else LOW
     depth = ceil(len(names) / COLUMNS)  # lines of panels of a task and family
@@ -59,18 +60,18 @@ def draw(rows: pd.DataFrame) -> Figure:
     grid = figure.subplots(depth * len(lines), columns, squeeze=False).reshape(len(lines), -1)
     index = 0
     for (task, name), cells in zip(lines, grid, strict=True):
-        own = where(found, (found["task"] == task) & (found["family"] == name))
-        setting = ", ".join(part for part, several in ((task, 0), (name, 1)) if len({line[several] for line in lines}) > 1)
+        of_line = where(curves, (curves["task"] == task) & (curves["family"] == name))
+        setting = ", ".join(of_panel for of_panel, several in ((task, 0), (name, 1)) if len({line[several] for line in lines}) > 1)
         for panel, axes in zip_longest(names, cells):
             quantity, title, curve = panels.get(panel, ("", "", None))
-            part = pick(own, quantity)
-            if curve is None or part.empty:
+            of_panel = pick(of_line, quantity)
+            if curve is None or of_panel.empty:
                 axes.remove()
                 continue
-            curve(axes, part, look)
+            curve(axes, of_panel, look)
             style.letter(axes, index, f"{title}\n{setting}" if setting else title)
             index += 1
-    negative = bool((pick(found, "eigenvalue")["value"] < 0).any())
+    negative = bool((pick(curves, "eigenvalue")["value"] < 0).any())
     style.outside_legend(figure, _legend(look, negative))
     return style.finish(figure)
 
@@ -82,15 +83,9 @@ def _largest(rows: pd.DataFrame) -> dict[str, float]:
     return {**reach.to_dict(), **known.to_dict()}
 
 
-def matrix_of(note: str) -> str:
-    """The matrix that a row's note names, in words."""
-    words = note.lower().replace(":", " ").replace(";", " ").replace(",", " ").split()
-    return next((WORDS[word] for word in words if word in WORDS), NOT_NAMED)
-
-
 def _look(rows: pd.DataFrame, colours: dict[str, style.Colour]) -> Look:
-    found = set(rows["matrix"])
-    dashes = {name: style for name, style in DASHES.items() if name in found}
+    present = set(rows["matrix"])
+    dashes = {name: style for name, style in DASHES.items() if name in present}
     drawn = set(rows["model"])
     return Look(
         {model: colour for model, colour in colours.items() if model in drawn},
@@ -219,7 +214,7 @@ def _legend(look: Look, negative: bool) -> dict[str, style.Key]:
         for label, filled in (("positive eigenvalues", style.INK), ("negative eigenvalues", "white")):
             keys[label] = Line2D([], [], color=style.INK, marker="o", markersize=2.4, mfc=filled, mew=0.7, ls="none")
     keys |= {style.short_name(name): Line2D([], [], color=colour) for name, colour in look.colours.items()}
-    return keys | {name: Line2D([], [], color=style.INK, ls=dashes) for name, dashes in look.dashes.items()}
+    return keys | {MATRICES[name]: Line2D([], [], color=style.INK, ls=dashes) for name, dashes in look.dashes.items()}
 
 
 # Panel -> the rows' quantity, title, curve.

@@ -13,6 +13,7 @@ from figures.plots.contours import filled, loss_bar, loss_norm, places
 from figures.plots.grids import Grid, grids
 from figures.plots.slices import fan, legend
 from figures.rows import CannotDraw, tidy
+from figures.words import DIRECTIONS
 
 HEIGHT = 1.3  # inches a panel
 
@@ -44,7 +45,7 @@ def draw(rows: pd.DataFrame) -> Figure:
         loss_bar(figure, cells, norm)
     else:
         style.outside_legend(figure, legend(found))
-    figure.suptitle(f"{found[0].task}, {found[0].taken}: {found[0].kind}", fontsize=7.5)
+    figure.suptitle(f"{found[0].task}, {found[0].taken}: {DIRECTIONS.get(found[0].directions, found[0].directions)}", fontsize=7.5)
     return style.finish(figure)
 
 

@@ -11,9 +11,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from analyses.findings import family
+from analyses.store import statuses
 from figures import style
 from figures.interval import Interval, Pair, pairs
-from figures.rows import CannotDraw, family, models, tidy
+from figures.rows import CannotDraw, models, tidy
 
 HEIGHT = 3.3  # inches
 SETTING_MARKERS = "oDs^vPX*"
@@ -21,8 +23,8 @@ Colours = dict[str, style.Colour]  # by model
 Markers = dict[str, str]  # by setting
 SERIES = {"measured": ("measured k*", style.MEASURED, "-"), "predicted": ("predicted k", style.PREDICTED, "--")}
 MARGIN = 1.6  # the axes go this factor beyond the data, so that arrows at the edge stand clear of points
-ARROWS = {("x", "above"): ">", ("x", "below"): "<", ("y", "above"): "^", ("y", "below"): "v"}
-INSIDE = {"above": 0.97, "below": 0.03}  # where such an arrow stands, as a fraction of the axis
+ARROWS = {("x", statuses.ABOVE): ">", ("x", statuses.BELOW): "<", ("y", statuses.ABOVE): "^", ("y", statuses.BELOW): "v"}
+INSIDE = {statuses.ABOVE: 0.97, statuses.BELOW: 0.03}  # where such an arrow stands, as a fraction of the axis
 
 
 @style.paper()

@@ -8,20 +8,24 @@ from __future__ import annotations
 import base64
 import math
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from analyses.store import QUANTITIES
 from figures.files import replacing
 from figures.interval import Pair, pairs
 from figures.numbers import MISSING, interval, number, with_error
 from figures.report.summary import Best, best_accuracies
 from figures.report.verdicts import Answer, answers, misfits, unchecked
 from figures.rows import models, of_model, pick, runs, tidy, where
-from figures.words import CAPTIONS, DEFINITIONS, method_name
+from figures.words import CAPTIONS, DEFINITIONS, MATRICES, method_name
 
 OTHER_KINDS = {"predict": "prediction/predictions", "spectrum": "spectrum/spectra", "slice": "slice/slices"}
 SCALARS = ("trace", "negative_mass", "symmetry_defect")
+CURVATURES = ("task", "model", "matrix", "k", "top eigenvalue ± residual",
+              *(QUANTITIES[name].label + (" ± s.e." if QUANTITIES[name].interval else "") for name in SCALARS))  # fmt: skip
 
 
 def write_report(
@@ -41,6 +45,7 @@ def write_report(
         thresholds=[_threshold_line(pair) for pair in pairs(rows)],
         accuracies=[_accuracy_line(best) for best in best_accuracies(rows)],
         curvatures=_curvatures(rows),
+        curvature_head=CURVATURES,
         targets=_targets(rows),
         figures=[_figure(name, Path(png)) for name, png in figures.items()],
         skipped=skipped or {},
@@ -121,21 +126,27 @@ def _curvatures(rows: pd.DataFrame) -> list[list[str]]:
     spectra = where(rows, rows["quantity"].isin([*SCALARS, "eigenvalue"]))
     lines = []
     for name in models(spectra):
-        own = of_model(spectra, name)
-        for _, one in sorted(own.groupby("run_id"), key=lambda group: str(group[1]["note"].iloc[0])):  # by matrix
-            top = pick(one, "eigenvalue").sort_values(by="value")
-            task, k, matrix = (one[column].iloc[0] for column in ("task", "k", "note"))
-            scalars = [_last(pick(one, scalar)) for scalar in SCALARS]
-            lines.append([str(task), name, str(matrix), number(float(k)), _last(top), *scalars])
+        of_this = of_model(spectra, name)
+        by_matrix = [(_matrix(next(iter(spectrum.itertuples()))), spectrum) for _, spectrum in of_this.groupby("run_id")]
+        for matrix, spectrum in sorted(by_matrix, key=lambda pair: pair[0]):
+            top = pick(spectrum, "eigenvalue").sort_values(by="value")
+            scalars = [_last(pick(spectrum, scalar)) for scalar in SCALARS]
+            lines.append([str(spectrum["task"].iloc[0]), name, matrix, number(float(spectrum["k"].iloc[0])), _last(top), *scalars])
     return lines
+
+
+def _matrix(row: Any) -> str:
+    """The matrix in words, with the sampled labels and the point where there are any."""
+    samples = "" if math.isnan(row.samples) else f" of {row.samples:.0f} sampled labels"
+    step = "" if math.isnan(row.at_step) else f" step {row.at_step:.0f}"
+    return MATRICES.get(row.matrix, "") + samples + (f" at {row.at_run}{step}" if row.at_run else "")
 
 
 def _last(rows: pd.DataFrame) -> str:
     if rows.empty:
         return MISSING
     value, stderr = (float(rows[column].iloc[-1]) for column in ("value", "stderr"))
-    # A symmetry defect is itself an error and has none.
-    exact = rows["quantity"].iloc[-1] == "symmetry_defect" and math.isnan(stderr)
+    exact = not QUANTITIES[rows["quantity"].iloc[-1]].interval and math.isnan(stderr)
     return number(value) if exact else with_error(value, stderr)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from analyses.store import quantities
 from figures.interval import Interval, prediction, threshold
 from figures.rows import ASKING, Setting, chance, in_setting, means, models, of_model, runs, settings, tidy, where
 
@@ -72,7 +73,7 @@ def summary_table(rows: pd.DataFrame) -> list[dict[str, object]]:
             if where(own, own["kind"].isin(ASKING)).empty:
                 continue
             line: dict[str, object] = {"setting": setting.label, "model": model, "parameters": parameters}
-            thresholds = {"k_star": threshold(own, "k_star"), "k_predicted": prediction(own)}
+            thresholds = {quantities.K_STAR: threshold(own, quantities.K_STAR), "k_predicted": prediction(own)}
             for name, found in thresholds.items():
                 line |= _threshold(name, found)
             for method in METHODS:

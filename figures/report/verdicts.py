@@ -9,10 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from analyses.findings import family
 from figures.interval import Pair, Ratio, pairs
 from figures.numbers import interval, listed, number, with_error
 from figures.report.summary import Best, best_accuracies
-from figures.rows import family, in_setting, models, of_model, runs, settings
+from figures.rows import in_setting, models, of_model, runs, settings
 from figures.words import method_name
 
 FACTOR = 2.0  # within which a prediction of k* is said to hold

@@ -12,6 +12,8 @@ import numpy as np
 import pandas as pd
 
 MODELS = {"mini-t5-240k": 241_248, "mini-t5-790k": 790_096, "mini-t5-2m": 2_100_224, "mini-t5-6m": 5_739_776}
+ONE = {"mini-t5-2m": MODELS["mini-t5-2m"]}
+TWO = {name: MODELS[name] for name in ("mini-t5-240k", "mini-t5-6m")}
 KS = (4, 16, 64, 256)
 K_STAR = {"mini-t5-240k": 96.0, "mini-t5-790k": 61.0, "mini-t5-2m": 44.0, "mini-t5-6m": 21.0}
 NOTE = "train loss equals 0.4 of the initial loss; 95 % bootstrap interval over runs"
@@ -21,7 +23,7 @@ BLANK: Row = {
     "kind": "", "protocol": "64 examples", "split": None, "method": "apet", "subspace": "coordinates", "placement": "random", "k": 0,
     "position_seed": None,
     "train_seed": None, "target": math.nan, "x": math.nan, "y": math.nan, "stderr": math.nan, "low": math.nan, "high": math.nan,
-    "note": "", "run_id": "",
+    "note": "", "run_id": "", "matrix": "", "directions": "", "at_run": "", "series": "", "group": "", "status": "", "other_model": "",
 }  # fmt: skip
 
 
@@ -94,7 +96,7 @@ def _thresholds(base: Row, censored: bool) -> list[Row]:
     }
     measured = {**common, "quantity": "k_star", "value": k_star, "low": k_star * 0.85, "high": k_star * 1.2}
     if censored:
-        measured |= {"value": math.nan, "low": 256.0, "high": math.nan, "note": "censored: above"}
+        measured |= {"value": math.nan, "low": 256.0, "high": math.nan, "status": "above"}
     ks = np.geomspace(1, 1000, 30)
     noise = np.random.default_rng(base["parameters"]).normal(size=12)
     tried = sorted([*KS, *(k_star * np.geomspace(0.8, 1.25, 7)).round(), 2 * k_star // 1])
@@ -106,11 +108,14 @@ def _thresholds(base: Row, censored: bool) -> list[Row]:
     if censored:
         gaps = [(k, -0.4 + 0.02 * e, "used") for (k, _, _), e in zip(gaps, noise, strict=True)]
     return [
-        *({**common, "quantity": "gap", "x": k, "value": gap, "note": state, "position_seed": i} for i, (k, gap, state) in enumerate(gaps)),
+        *(
+            {**common, "quantity": "gap", "x": k, "value": gap, "status": state, "position_seed": i}
+            for i, (k, gap, state) in enumerate(gaps)
+        ),
         measured,
-        {**common, "quantity": "target_share", "value": 0.15, "note": ""},
+        {**common, "quantity": "target_share", "value": 0.15},
         {**common, "quantity": "k_pred", "value": k_pred, "low": k_pred * 0.9, "high": k_pred * 1.12},
-        *([] if censored else [{**common, "quantity": "slope", "value": 0.41, "stderr": 0.03, "note": ""}]),
+        *([] if censored else [{**common, "quantity": "slope", "value": 0.41, "stderr": 0.03, "series": "line"}]),
         {**common, "quantity": "target_loss", "value": TARGET},
         *({**common, "quantity": "predicted_loss", "x": k, "value": 0.693 / (1 + 1.5 * k / k_pred)} for k in ks),
         *_path(common, k_pred),
@@ -122,13 +127,13 @@ def _path(common: Row, k: float) -> list[Row]:
     """The Moreau path's thresholds and curves around a predicted k."""
     factors = {"m0": 1.2, "gm": 1.0, "m1": 1 / 1.2}
     curves = [
-        ("path_loss", name, 0.693 / (1 + 2 * x), factor * k * x) for name, factor in factors.items() for x in np.geomspace(0.02, 8, 20)
+        ("path_envelope", name, 0.693 / (1 + 2 * x), factor * k * x) for name, factor in factors.items() for x in np.geomspace(0.02, 8, 20)
     ]
     return [
         *({**common, "quantity": f"k_{name}", "value": factor * k} for name, factor in factors.items() if name != "gm"),
         {**common, "quantity": "k_gm", "value": k, "low": k * 0.9, "high": k * 1.12},
         {**common, "quantity": "k_gordon", "value": 0.8 * k, "stderr": 1.0}, {**common, "quantity": "k_larsen", "value": 3 * k},
-        *({**common, "quantity": name, "note": note, "value": value, "x": x} for name, note, value, x in curves),
+        *({**common, "quantity": name, "series": series, "value": value, "x": x} for name, series, value, x in curves),
     ]  # fmt: skip
 
 
@@ -138,12 +143,13 @@ def _attribution(common: Row) -> list[Row]:
     if not smaller or common["model"] not in MODELS:
         return []
     pair = {**common, "kind": "", "run_id": f"{smaller[-1]}-{common['model']}", "x": float(MODELS[smaller[-1]])}
+    pair |= {"other_model": smaller[-1]}
     parts = [("total", 0.3), ("spectrum", 0.25), ("alignment", 0.15), ("gap", -0.1), ("live", 0.0)]
-    rows = [(f"explained_{name}", f"by {by}", value * scale) for name, value in parts for by, scale in (("rank", 1.0), ("eigenvalue", 0.6))]
-    rows += [("measured_change", "log k*(small) - log k*(large)", 0.4), ("explain_verdict", "explained: they agree", 1.0)]
+    rows = [(f"explained_{name}", by, "", value * scale) for name, value in parts for by, scale in (("rank", 1.0), ("eigenvalue", 0.6))]
+    rows += [("measured_change", "", "", 0.4), ("explain_verdict", "", "explained", 1.0)]
     return [
-        {**pair, "quantity": name, "note": f"from {smaller[-1]}; {note}", "value": value, "low": value - 0.2, "high": value + 0.2}
-        for name, note, value in rows
+        {**pair, "quantity": name, "series": series, "status": status, "value": value, "low": value - 0.2, "high": value + 0.2}
+        for name, series, status, value in rows
     ]
 
 
@@ -155,8 +161,9 @@ def quadratics() -> pd.DataFrame:
     for number, (subspace, turn, k) in enumerate((subspace, turn, k) for subspace, turn in places for k in (10.0, 40.0, 160.0)):
         base = {**BLANK, "model": "quadratic of 400", "parameters": 400, "task": "quadratic", "subspace": subspace, "x": turn}
         base |= {"run_id": f"quadratic-{number}", "target": 0.2, "note": "i^-1; a^2 ~ l"}
-        values = {"quadratic_k_star": k, "quadratic_k T3": k * (1.02 + (subspace != "Gaussian" and turn < 1)), "quadratic_k T5": 1.04 * k}
-        rows += [{**base, "quantity": name, "value": value} for name, value in values.items()]
+        predicted = {"T3": k * (1.02 + (subspace != "Gaussian" and turn < 1)), "T5": 1.04 * k}
+        rows.append({**base, "quantity": "quadratic_k_star", "value": k})
+        rows += [{**base, "quantity": "quadratic_k", "series": method, "value": value} for method, value in predicted.items()]
     return pd.DataFrame(rows)
 
 
@@ -170,14 +177,14 @@ def placements() -> pd.DataFrame:
         for seed in range(6):
             predicted = 0.6 + spread * math.sin(seed)
             losses = {"predicted": predicted, "measured": predicted + 0.05}
-            rows += [{**base, "position_seed": seed, "quantity": "placement_loss", "value": v, "note": note} for note, v in losses.items()]
-        rows += [{**base, "quantity": "placement_spread", "value": spread, "stderr": spread / 4, "note": note, "x": 6.0}
-                 for note in ("measured", "predicted")]  # fmt: skip
+            rows += [{**base, "position_seed": seed, "quantity": "placement_loss", "value": v, "series": s} for s, v in losses.items()]
+        rows += [{**base, "quantity": "placement_spread", "value": spread, "stderr": spread / 4, "series": series, "x": 6.0}
+                 for series in ("measured", "predicted")]  # fmt: skip
     return pd.DataFrame(rows)
 
 
 def _spectra(base: Row) -> list[Row]:
-    common = {**base, "kind": "spectrum", "k": 4096, "note": "ggn", "run_id": f"{base['model']}-{base['task']}-ggn"}
+    common = {**base, "kind": "spectrum", "k": 4096, "matrix": "ggn", "run_id": f"{base['model']}-{base['task']}-ggn"}
     size = base["parameters"] ** 0.25
     eigenvalues = [(rank, 3.0 * size * rank**-1.3) for rank in range(1, 21)]
     grid = np.concatenate([-np.geomspace(0.3, 1e-4, 30), [0.0], np.geomspace(1e-4, 4 * size, 60)])
@@ -189,11 +196,15 @@ def _spectra(base: Row) -> list[Row]:
     curves += [("top_alignment", rank, 1 - 0.7**rank, math.nan) for rank in range(1, 11)]
     scalars = [("trace", 41.0, 1.1), ("negative_mass", 0.012, 0.002), ("symmetry_defect", 2.1e-7, math.nan)]
     scalars += [("effective_rank", 3 + size / 10, 0.3), ("decay_exponent", 1.3, 0.2)]
-    blocks = ["layer: outside", "layer: encoder 0", "layer: encoder 1", "layer: decoder 0", "kind: attention", "kind: norms"]
-    parts = [(name, place, 100.0 if name == "block_size" else 5.0 * size ** (place - 3), label)
-             for place, label in enumerate(blocks) for name in ("block_size", "block_trace")]  # fmt: skip
+    blocks = [("layer", group) for group in ("outside", "encoder 0", "encoder 1", "decoder 0")]
+    blocks += [("kind", group) for group in ("attention", "norms")]
+    parts = [(name, place, 100.0 if name == "block_size" else 5.0 * size ** (place - 3), *block)
+             for place, block in enumerate(blocks) for name in ("block_size", "block_trace")]  # fmt: skip
     return [
-        *({**common, "quantity": name, "x": x, "value": value, "note": f"ggn; {label}"} for name, x, value, label in parts),
+        *(
+            {**common, "quantity": name, "x": x, "value": value, "series": series, "group": group}
+            for name, x, value, series, group in parts
+        ),
         *({**common, "quantity": name, "x": x, "value": value, "stderr": error} for name, x, value, error in curves),
         *({**common, "quantity": name, "value": value, "stderr": error} for name, value, error in scalars),
     ]
@@ -207,7 +218,7 @@ def _slices(base: Row) -> list[Row]:
     rows: list[Row] = []
     for seed in range(2):
         name = f"{base['model']}-{base['task']}-line-{seed}"
-        common = {**base, "kind": "slice", "k": 256, "train_seed": seed, "note": "random", "run_id": name}
+        common = {**base, "kind": "slice", "k": 256, "train_seed": seed, "directions": "random", "run_id": name}
         rows.append({**common, "quantity": "theta_norm", "value": norm})
         for x in np.linspace(-norm, norm, 21):
             height = 0.69 + (0.5 + 0.2 * seed) * math.log1p((x / size) ** 2)
@@ -215,7 +226,7 @@ def _slices(base: Row) -> list[Row]:
             rows.append({**common, **validation, "quantity": "slice_loss", "x": x, "value": height + 0.04})
             rows.append({**common, "split": "train", "quantity": "slice_quadratic", "x": x, "value": 0.69 + (x / size) ** 2})
     name = f"{base['model']}-{base['task']}-plane"
-    common = {**base, "kind": "slice", "k": 256, "note": "trajectory at 0123456789abcdef", "run_id": name}
+    common = {**base, "kind": "slice", "k": 256, "directions": "trajectory", "at_run": "0123456789abcdef", "run_id": name}
     rows.append({**common, "quantity": "theta_norm", "value": norm})
     rows += [{**common, "quantity": "explained_variance", "x": rank, "value": share} for rank, share in ((1, 0.71), (2, 0.18))]
     for x in np.linspace(-norm, norm, 11):

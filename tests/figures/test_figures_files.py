@@ -92,7 +92,11 @@ def test_a_failed_save_leaves_nothing_behind(tmp_path: Path):
     assert list(tmp_path.iterdir()) == []
 
 
-LIGHT = [("figures", ["matplotlib", "pandas"]), ("figures.report.page", ["matplotlib"])]
+LIGHT = [
+    ("figures", ["matplotlib", "pandas"]),
+    ("figures.report.page", ["matplotlib", "torch"]),
+    ("figures.plots.cells", ["torch", "transformers"]),
+]
 
 
 @pytest.mark.parametrize(("module", "forbidden"), LIGHT)

@@ -202,7 +202,9 @@ def test_contradicting_rows_are_refused():
 
 
 def test_a_threshold_that_runs_do_not_tell_says_why():
-    rows = change(study(), LARGE, "k_star", value=math.nan, low=math.nan, high=math.nan, note="undecided: no run has a gap to the target")
+    rows = change(
+        study(), LARGE, "k_star", value=math.nan, low=math.nan, high=math.nan, status="undecided", note="no run has a gap to the target"
+    )
     assert "mini-t5-6m on sst2: measured k* has no value: no run has a gap to the target." in misfits(tidy(rows))
     assert summary_table(rows)[-1]["why_open"] == "k_star has no value: no run has a gap to the target"
 
@@ -220,7 +222,7 @@ def test_numbers_are_rounded_by_their_standard_error(value: float, stderr: float
 
 def test_intervals_state_their_censoring():
     nan = math.nan
-    assert interval(Interval(nan, nan, nan, nan, "censored: above")) == "censored: above"
-    assert interval(Interval(nan, nan, 4.0, nan, "censored: below")) == "censored: below 4"
+    assert interval(Interval(nan, nan, nan, nan, "above")) == "censored: above"
+    assert interval(Interval(nan, nan, 4.0, nan, "below")) == "censored: below 4"
     assert interval(Interval(nan, nan, nan, nan, "")) == "censored: no value"
-    assert interval(Interval(21.0, 18.0, 25.0, nan, "definition")) == "21 [18, 25]"
+    assert interval(Interval(21.0, 18.0, 25.0, nan)) == "21 [18, 25]"

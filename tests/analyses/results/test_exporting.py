@@ -14,7 +14,7 @@ from analyses.results.exporting import export
 from analyses.runs.execute import check, run
 from analyses.runs.run_inputs import inputs, plain_scorer
 from analyses.specs import Spec, TrainSpec
-from analyses.store.run_store import Row, Store
+from analyses.store import Row, Store
 from apet.errors import UsageError
 from apet.methods import artefact
 

@@ -94,9 +94,9 @@ def test_a_point_of_full_fine_tuning_has_slices_along_its_own_directions_and_num
 def test_a_curve_between_methods_has_no_higher_barrier_than_the_line(at, to, runs, folder):
     store, names = runs
     rows = store.rows(run(through(store, names[at], names[to], curve=True), store, folder))
-    barriers = {row.note.rpartition("; ")[2]: row for row in rows if row.quantity == "barrier" and row.split == "train"}
+    barriers = {row.series: row for row in rows if row.quantity == "barrier" and row.split == "train"}
     assert barriers["curve"].value <= barriers["line"].value + 2 * barriers["line"].stderr
-    ends = [row.value for row in rows if row.quantity == "path_loss" and row.split == "train" and row.note.endswith("curve")]
+    ends = [row.value for row in rows if row.quantity == "path_loss" and row.split == "train" and row.series == "curve"]
     assert [ends[0], ends[-1]] == pytest.approx([loss_of(store, names[each]) for each in (at, to)], rel=2e-5)
 
 

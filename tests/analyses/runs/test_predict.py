@@ -14,7 +14,7 @@ from analyses.findings.threshold_changes import Side, explain
 from analyses.runs.execute import check, run
 from analyses.runs.run_inputs import inputs
 from analyses.specs import PredictSpec, SpectrumSpec, TrainSpec, as_kind, spec_dict
-from analyses.store.run_store import Row, Store
+from analyses.store import NoValue, Row, Store
 from analyses.thresholds.predicted import _followed_rows, predicted_rows, sampled_prediction
 from analyses.thresholds.proximal_record import Followed
 from analyses.thresholds.targets import Run, Target
@@ -83,7 +83,7 @@ def test_a_task_that_asks_for_text_is_predicted_with_an_error(store: Store) -> N
     assert "over probes" in rows["k_pred"].note
     met = {row.quantity: row for row in predicted_rows(store, of, 1e3, 0, "a definition", row_of)}
     assert math.isnan(met["k_pred"].value)
-    assert met["k_pred"].note.startswith("censored: below")
+    assert met["k_pred"].status == "below"
     with pytest.raises(UsageError, match="asks for text"):
         replace(spec, algorithm="exact").resolved()
 
@@ -120,13 +120,13 @@ def test_rows_of_a_gram_matrix_hold_the_path_and_censored_ones_no_number(store: 
     assert rows["k_larsen"].value > rows["k_pred"].value
     assert rows["k_gordon"].stderr > 0
     assert rows["k_bracket"].low <= rows["k_bracket"].high
-    curve = [row.value for row in found if row.quantity == "path_loss" and row.note == "gm"]
+    curve = [row.value for row in found if row.quantity == "path_envelope" and row.series == "gm"]
     assert curve == sorted(curve, reverse=True)
     for target, side in ((2 * initial, "below"), (-1.0, "above")):
         rows = {row.quantity: row for row in predicted_rows(store, of, target, 0, "a definition", row_of)}
         for name in ("k_pred", "k_gm", "k_m0", "k_m1"):
             assert math.isnan(rows[name].value)
-            assert rows[name].note.startswith(f"censored: {side}")
+            assert rows[name].status == side
         assert "k_gordon" not in rows
 
 
@@ -290,8 +290,8 @@ def test_the_quadratic_that_touches_a_text_loss_on_its_path_has_the_ridge_of_the
         side = Side(Run.of(store, name), arrays, float(target), "fastfood", None, None)
         own, m1 = side.factors(None), {r.quantity: r.value for r in predicted_rows(store, side.run, float(target), 0, "d", row_of)}["k_m1"]
         assert threshold_from_factors(own, own, own) == pytest.approx(m1, rel=0.15)
-    assert isinstance(path.where(path.loss[0]), str)
-    assert isinstance(path.where(0.99 * float(path.envelope.min())), str)
+    assert isinstance(path.where(path.loss[0]), NoValue)
+    assert isinstance(path.where(0.99 * float(path.envelope.min())), NoValue)
 
 
 @pytest.mark.long
@@ -301,7 +301,7 @@ def test_a_target_off_the_path_is_an_answer(store: Store, share: float, answer: 
     loss = float(store.arrays(run_of.id)["path"][0, 1])
     rows = [row for row in predicted_rows(store, run_of, share * loss, 0, "d", row_of) if row.quantity.startswith("k_path")]
     assert rows
-    assert all(math.isnan(row.value) and row.note.startswith(f"censored: {answer}") for row in rows)
+    assert all(math.isnan(row.value) and row.status == answer for row in rows)
 
 
 @pytest.mark.long

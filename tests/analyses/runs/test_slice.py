@@ -16,7 +16,7 @@ from analyses.runs.matrices import matrix_at
 from analyses.runs.run_inputs import Context, inputs
 from analyses.runs.slice import MOST_LOSSES
 from analyses.specs import SliceSpec, Spec, SpectrumSpec, TrainSpec, spec_dict, spec_from
-from analyses.store.run_store import Store, frame
+from analyses.store import Store, frame
 from apet.errors import ApetError, UsageError
 from apet.models.loading import fingerprint
 from apet.subspaces.resident import plain
@@ -92,7 +92,7 @@ def test_the_centre_is_the_loss_of_the_point_and_axes_are_true_displacements(dir
     assert losses[(1,) * dims] == pytest.approx(store.arrays(names["a"])["history"][-1, 1], rel=1e-5)
     assert arrays["quadratic"][(1,) * dims] == single(rows, "centre_loss")
     np.testing.assert_allclose(arrays["directions"].T @ arrays["directions"], np.eye(dims), atol=1e-5)
-    assert {row.note.partition("; ")[0] for row in rows} == {f"{directions} at {names['a']}"}
+    assert {(row.directions, row.at_run) for row in rows} == {(directions, names["a"])}
     if directions not in ("trajectory",):
         assert arrays["axis_0"][-1] == pytest.approx(single(rows, "theta_norm"))
     points = [row for row in rows if row.quantity == "slice_loss" and row.split == "train"]
@@ -112,12 +112,12 @@ def test_in_three_dimensions_arrays_hold_the_grid_and_rows_say_the_place_on_ever
     table = {}
     for row in rows:
         if row.quantity == "slice_loss" and row.split == "train":
-            x, y, z = row.x, row.y, float(row.note.rpartition("; axis 3 at ")[2])
+            x, y, z = row.x, row.y, row.further[0]
             table[x, y, z] = row.value
     expected = {}
     for i, x in enumerate(arrays["axis_0"]):
         for j, y in enumerate(arrays["axis_1"]):
-            expected |= {(x, y, float(f"{z:g}")): losses[i, j, n] for n, z in enumerate(arrays["axis_2"])}
+            expected |= {(x, y, z): losses[i, j, n] for n, z in enumerate(arrays["axis_2"])}
     assert table == pytest.approx(expected)
     (grid,) = grids(tidy(frame(rows)), 2)  # a figure draws the plane through the centre
     np.testing.assert_allclose(grid.loss, losses[:, :, 1])
@@ -401,19 +401,19 @@ def test_numbers_of_a_point_come_with_their_errors_and_a_level_that_is_not_met_i
     rows, _ = sliced(replace(LINE, numbers=True, at=names["a"], points=3), store, folder)
     (width,) = [row for row in rows if row.quantity == "basin_width"]
     assert math.isnan(width.value) and width.low == 4.0
-    assert "censored: above 4, no ray met it" in width.note
+    assert width.status == "above" and "no ray met it" in width.note
 
 
 @pytest.mark.long
 def test_a_curve_between_optima_has_no_higher_barrier_than_the_line(runs, folder):
     store, names = runs
     rows, arrays = sliced(replace(LINE, directions="optima", at=names["a"], to=names["b"], curve=True), store, folder)
-    barriers = {(row.split, row.note.rpartition("; ")[2]): row for row in rows if row.quantity == "barrier"}
+    barriers = {(row.split, row.series): row for row in rows if row.quantity == "barrier"}
     assert set(barriers) == {(split, path) for split in ("train", "validation") for path in ("line", "curve")}
     assert all(row.value >= 0 and row.stderr >= 0 for row in barriers.values())
     assert barriers["train", "curve"].value <= barriers["train", "line"].value + 2 * barriers["train", "line"].stderr
     for path in ("line", "curve"):
-        ends = [row.value for row in rows if row.quantity == "path_loss" and row.split == "train" and row.note.endswith(path)]
+        ends = [row.value for row in rows if row.quantity == "path_loss" and row.split == "train" and row.series == path]
         assert ends[0] == pytest.approx(store.arrays(names["a"])["history"][-1, 1], rel=1e-4)
         assert len(ends) == 17
     assert arrays["bend"].shape == arrays["z"].shape

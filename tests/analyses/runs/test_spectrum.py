@@ -26,10 +26,10 @@ SMALL = spec_of(kind="spectrum", k=40, lanczos_steps=40, probes=6)
 
 
 def rows_of(spec: Spec, folder, root) -> dict:
-    """(quantity, x, label) -> row."""
+    """(quantity, x, "series: group" of a block) -> row."""
     store = Store(root)
     rows = store.rows(run(spec, store, folder))
-    return {(row.quantity, None if math.isnan(row.x) else row.x, row.note.partition("; ")[2]): row for row in rows}
+    return {(row.quantity, None if math.isnan(row.x) else row.x, f"{row.series}: {row.group}" if row.group else ""): row for row in rows}
 
 
 def single(rows: dict, quantity: str) -> float:

@@ -11,7 +11,7 @@ from analyses.runs.evaluation_point import fields_at
 from analyses.runs.execute import check, run
 from analyses.runs.run_inputs import inputs
 from analyses.specs import SpectrumSpec
-from analyses.store.run_store import Row, Store
+from analyses.store import Row, Store
 from analyses.thresholds.measured import finished, thresholds
 from analyses.thresholds.targets import Target
 from apet.errors import UsageError

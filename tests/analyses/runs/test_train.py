@@ -16,7 +16,7 @@ from analyses.runs.execute import gradients, run
 from analyses.runs.rehearsal import rehearse
 from analyses.runs.run_inputs import inputs
 from analyses.specs import PredictSpec, Spec, TrainSpec
-from analyses.store.run_store import Row, Store
+from analyses.store import Row, Store
 from analyses.thresholds.measured import finished, thresholds
 from analyses.thresholds.targets import Target
 from apet.errors import UsageError

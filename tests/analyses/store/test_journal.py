@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 import analyses.store.run_store
-from analyses.store.run_store import Row, Store
+from analyses.store import Row, Store
 
-ROWS = [Row("m", 10, "t", "loss", 0.5, "r", split="train", stderr=0.1), Row("m", 10, "t", "curve", 1.0, "r", x=2.0)]
+ROWS = [Row("m", 10, "t", "loss", 0.5, "r", split="train", stderr=0.1), Row("m", 10, "t", "density", 1.0, "r", x=2.0)]
 
 
 @pytest.fixture

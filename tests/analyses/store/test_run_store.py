@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 
 from analyses.specs import PredictSpec, TrainSpec, spec_from, trimmed
-from analyses.store.run_store import Row, Store, frame
+from analyses.store import Row, Store, frame
 from apet.errors import UsageError
 from figures.plots.grids import grids
 from figures.rows import tidy
 
 ROWS = [
     Row("m", 10, "t", "loss", 0.5, "r", split="train", k=3, stderr=0.1),
-    Row("m", 10, "t", "k_star", math.nan, "r", note="censored: above"),
+    Row("m", 10, "t", "k_star", math.nan, "r", status="above"),
 ]
 
 

@@ -9,7 +9,7 @@ from study_cases import spec_of
 
 from analyses.runs.execute import run
 from analyses.specs import Spec, spec_dict
-from analyses.store.run_store import Row, Store
+from analyses.store import Row, Store
 from analyses.studies.stages import batches
 from analyses.studies.study_file import Study, read_study
 from analyses.studies.workers import run_study
@@ -85,7 +85,7 @@ def test_a_staged_study_runs_to_its_threshold(study, tmp_path):
     assert {"target_loss", "k_star", "runs"} <= {row.quantity for row in rows}
     assert known_targets(store) == [target]
     spectra = [run for run in finished(store) if run.spec["kind"] == "spectrum"]
-    assert all(row.note.startswith(f"hessian at {run.spec['at']}") for run in spectra for row in run.rows)
+    assert all((row.matrix, row.at_run) == ("hessian", run.spec["at"]) for run in spectra for row in run.rows)
 
 
 @pytest.mark.long

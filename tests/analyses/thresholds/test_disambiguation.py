@@ -12,7 +12,7 @@ from analyses.results.training_table import table
 from analyses.runs import run_inputs as inputs
 from analyses.runs.execute import run
 from analyses.specs import KINDS, Spec, TrainSpec, as_kind
-from analyses.store.run_store import Row, Store, frame
+from analyses.store import Row, Store, frame
 from analyses.thresholds.disambiguation import Names
 from analyses.thresholds.measured import finished, thresholds
 from analyses.thresholds.targets import Target

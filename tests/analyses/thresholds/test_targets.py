@@ -8,7 +8,7 @@ import pytest
 from study_cases import BASE, spec_of
 
 from analyses.specs import spec_dict
-from analyses.store.run_store import Row, Store
+from analyses.store import Row, Store
 from analyses.studies.study_file import Search
 from analyses.thresholds.measured import thresholds, whole
 from analyses.thresholds.metric_map import shared
@@ -88,23 +88,24 @@ def test_a_loss_of_exactly_0_has_reached_the_target(tmp_path) -> None:
 def test_nothing_lies_above_a_chance_of_one(tmp_path) -> None:
     runs = [run("apet", k, 0.5, 0.9 if k < 9 else 1.0) for k in (4, 8, 16, 32)]
     runs = [replace(each, rows=[replace(row, value=1.0) if row.quantity == "chance" else row for row in each.rows]) for each in runs]
-    assert by_quantity(Store(tmp_path), runs, Target("above_chance", 0.1))["k_low"].note.startswith("undecided: answers without a model")
+    row = by_quantity(Store(tmp_path), runs, Target("above_chance", 0.1))["k_low"]
+    assert row.status == "undecided" and row.note.startswith("answers without a model")
 
 
 @pytest.mark.parametrize(
-    ("full", "target", "note"),
+    ("full", "target", "status", "note"),
     [
-        ((0.75, 0.5), Target("fraction", 0.5), "undecided: full fine-tuning does not improve"),
-        ((0.2, 0.8), Target("loss", 0.9), "censored: below (the untuned model meets it: 0.7)"),
-        ((0.6, 0.52), Target("below_full", 0.05), "censored: below (the untuned model meets it: 0.5)"),
-        ((0.6, 0.02), Target("below_full", 0.05), "undecided: accuracy of -0.03 is outside 0..1"),
+        ((0.75, 0.5), Target("fraction", 0.5), "undecided", "full fine-tuning does not improve"),
+        ((0.2, 0.8), Target("loss", 0.9), "below", "the untuned model meets it: 0.7"),
+        ((0.6, 0.52), Target("below_full", 0.05), "below", "the untuned model meets it: 0.5"),
+        ((0.6, 0.02), Target("below_full", 0.05), "undecided", "accuracy of -0.03 is outside 0..1"),
     ],
 )
-def test_where_nothing_is_to_be_found_the_rows_say_so(full, target: Target, note: str, tmp_path) -> None:
+def test_where_nothing_is_to_be_found_the_rows_say_so(full, target: Target, status: str, note: str, tmp_path) -> None:
     runs = [run("full", 9, *full), *(run("apet", k, 0.7 * k**-0.1, 0.5) for k in (4, 20, 100, 500))]
     row = by_quantity(Store(tmp_path), runs, target)[target.quantity]
     assert math.isnan(row.value)
-    assert row.note.startswith(note)
+    assert row.status == status and row.note.startswith(note)
 
 
 def test_runs_that_diverged_are_left_out_and_counted(tmp_path) -> None:
@@ -114,7 +115,7 @@ def test_runs_that_diverged_are_left_out_and_counted(tmp_path) -> None:
     assert found["runs_diverged"].value == 1 and "runs_diverged" not in clean
     assert found["k_loss"].value == clean["k_loss"].value == pytest.approx(2 ** (1 / 0.3), rel=1e-6)
     alone = by_quantity(Store(tmp_path / "c"), [runs[0], run("apet", 9, 1e9, 0.5, 7, diverged=20.0)], Target("fraction", 0.5))
-    assert alone["k_star"].note == "undecided: no run has a gap to the target"
+    assert (alone["k_star"].status, alone["k_star"].note) == ("undecided", "no run has a gap to the target")
 
 
 def test_every_run_is_a_row_with_its_gap_and_whether_it_was_used(tmp_path) -> None:
@@ -123,8 +124,8 @@ def test_every_run_is_a_row_with_its_gap_and_whether_it_was_used(tmp_path) -> No
     rows = [row for row in thresholds(Store(tmp_path), runs, Target("loss", 0.35)) if row.quantity == "gap"]
     assert [row.x for row in rows] == ks
     assert [row.position_seed for row in rows] == list(range(10))
-    assert {row.x: row.note for row in rows}[12] == "failed training"
-    assert {row.x: row.note for row in rows}[5000] == "far"
+    assert {row.x: row.status for row in rows}[12] == "failed training"
+    assert {row.x: row.status for row in rows}[5000] == "far"
     assert all(row.value == pytest.approx(math.log(0.35 / (0.7 * row.x**-0.3))) for row in rows if row.x != 12)
 
 

@@ -1,0 +1,12 @@
+"""Families of models: those that differ in their size alone."""
+
+from __future__ import annotations
+
+
+def family(model: str) -> str:
+    """Return the model's name without its organisation and size; a randomly initialised control is of another family.
+
+    `family("google/mini-t5-240k (random init)")` is "mini-t5 (random init)".
+    """
+    name, control, rest = model.rstrip("/").rpartition("/")[2].partition(" (")
+    return name.rpartition("-")[0] + control + rest

@@ -1,0 +1,134 @@
+"""Convert rows that were written before rows had columns for what their notes said: python studies/rows/convert.py FILE.parquet ...
+
+Each file is rewritten in place, with the columns `matrix`, `samples`, `directions`, `at_run`, `at_step`, `series`, `group`, `further`,
+`status`, `dof`, `p` and `other_model` filled from the notes of the old form. Files that have the columns, and tables that are no rows, are
+left alone.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from analyses.store import QUANTITIES, completed, quantities, statuses
+
+AT = r"(?: at (?P<at_run>\w+))?(?: step (?P<at_step>\d+))?"
+SPECTRUM = re.compile(rf"(?P<matrix>hessian|ggn|fisher)(?: of (?P<samples>\d+) sampled labels)?{AT}(?:; (?P<rest>.*))?")
+SLICE = re.compile(rf"(?P<directions>\w+){AT}(?:; to [\w, ]+?)?(?:; (?P<rest>.*))?")
+AXIS = re.compile(r"axis \d+ at ([^,]+)")
+THRESHOLDS = {q.name for q in quantities.THRESHOLDS}
+Columns = dict[str, Any]
+
+
+def _block(rest: str) -> Columns:
+    series, _, group = rest.partition(": ")
+    return {"series": series, "group": group} if group else {"series": series}
+
+
+def _spectrum(row: Any) -> Columns:
+    found = SPECTRUM.fullmatch(row.note)
+    if found is None:
+        raise ValueError(f"no matrix in the note of {row.quantity}: {row.note!r}")
+    columns = {name: value for name, value in found.groupdict().items() if value is not None}
+    rest = columns.pop("rest", "")
+    return columns | (_block(rest) if row.quantity.startswith("block_") or row.quantity == "products" else {})
+
+
+def _slice(row: Any) -> Columns:
+    found = SLICE.fullmatch(row.note)
+    if found is None:
+        raise ValueError(f"no directions in the note of {row.quantity}: {row.note!r}")
+    columns = {name: value for name, value in found.groupdict().items() if value is not None}
+    rest = columns.pop("rest", "")
+    if row.quantity in ("path_loss", "path_accuracy", "barrier"):
+        columns["series"] = rest
+    elif row.quantity == "basin_width" and "censored: above" in rest:
+        columns["status"] = statuses.ABOVE
+    elif "at least:" in rest:
+        columns["status"] = statuses.AT_LEAST
+    return columns | ({"further": tuple(map(float, AXIS.findall(rest)))} if AXIS.search(rest) else {})
+
+
+def _threshold(row: Any) -> Columns:
+    """The status of a threshold; the reason alone stays in the note."""
+    if row.quantity == "gap":
+        return {"status": row.note, "note": ""}
+    if row.quantity == "path_loss":
+        return {"quantity": "path_envelope", "series": row.note, "note": ""}
+    if row.quantity == "slope":
+        return {"series": "probit" if row.note else "line", "note": ""}
+    if found := re.fullmatch(r"censored: (above|below)(?: \((.*)\))?", row.note):
+        return {"status": found[1], "note": found[2] or ""}
+    if row.note.startswith("undecided: "):
+        return {"status": statuses.UNDECIDED, "note": row.note.removeprefix("undecided: ")}
+    found = re.search(r"(\d+) degrees of freedom", row.note)
+    return {"dof": int(found[1])} if found else {}
+
+
+def _change(row: Any) -> Columns:
+    """A pair of models: which is the smaller one, and by what the change was split."""
+    smaller, _, rest = row.note.removeprefix("from ").partition("; ")
+    columns: Columns = {"other_model": smaller, "note": ""}
+    if row.quantity == "explain_verdict":
+        status, _, why = rest.partition(": ")
+        return columns | {"status": status, "note": why}
+    return columns | ({"series": rest.removeprefix("by ")} if rest.startswith("by ") else {})
+
+
+def _placement(row: Any) -> Columns:
+    if row.quantity == "placement_correlation":
+        return {"p": float(row.note.removeprefix("p ")), "note": ""}
+    return {"series": row.note, "note": ""}
+
+
+def _quadratic(row: Any) -> Columns:
+    _, _, method = row.quantity.partition(" ")
+    return {"quantity": "quadratic_k", "series": method} if method else {}
+
+
+def _other(row: Any) -> Columns:
+    return _block(row.note) if row.quantity == "entries" else {}
+
+
+def rule(row: Any) -> Callable[[Any], Columns]:
+    """Return the function that reads the note of a row of this kind and quantity."""
+    if row.kind in ("spectrum", "slice", "threshold"):
+        return {"spectrum": _spectrum, "slice": _slice, "threshold": _threshold}[row.kind]
+    for prefix, read in {"explain": _change, "measured_change": _change, "placement_": _placement, "quadratic_k": _quadratic}.items():
+        if row.quantity.startswith(prefix):
+            return read
+    return _other
+
+
+def converted(table: pd.DataFrame) -> pd.DataFrame:
+    """Return rows of the old form with all columns of a row. Raises ValueError for a note that says nothing known, or a quantity."""
+    table = table.reset_index(drop=True)
+    lines = table.assign(note=table["note"].fillna(""), kind=table["kind"].fillna(""))
+    new = pd.DataFrame([{"quantity": row.quantity, "note": row.note, **rule(row)(row)} for row in lines.itertuples()], index=table.index)
+    unknown = set(new["quantity"]) - set(QUANTITIES)
+    if unknown:
+        raise ValueError(f"unregistered quantities: {', '.join(sorted(unknown))}")
+    whole = completed(table.drop(columns=list(new.columns), errors="ignore").join(new))
+    old = [name for name in table.columns if name not in new.columns]
+    whole[old] = table[old]  # as they were, None included
+    return whole
+
+
+def main(paths: list[str]) -> None:
+    for path in map(Path, paths):
+        table = pd.read_parquet(path)
+        if "quantity" not in table or "series" in table:
+            print(f"{path}: left alone")
+            continue
+        converted(table).to_parquet(path)
+        print(f"{path}: {len(table):,} rows converted")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

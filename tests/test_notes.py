@@ -1,0 +1,47 @@
+"""A row's note is for people: programs print it, and read columns."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+PRINTED = {  # where a note is shown to people
+    "analyses/studies/workers.py:_Walk._settle",  # why a run failed
+    "analyses/thresholds/threshold_search.py:_summary",  # what the target is
+    "analyses/thresholds/threshold_search.py:_answer",
+    "analyses/thresholds/threshold_search.py:told",
+    "figures/interval.py:threshold",  # why an interval has no end
+    "figures/report/page.py:_targets",
+    "cli.py:_print_plan",  # of a plan's line, which is no row
+    "cli.py:_histogram",  # these three until they read columns
+    "cli.py:_spectrum",
+    "cli.py:_slice_summary",
+}
+ITS_OWN = {"analyses/store/rows.py", "analyses/store/statuses.py"}  # the files that define the column
+
+
+def readers(path: Path) -> Iterator[str]:
+    """Functions of the file that read an attribute or a column named note."""
+
+    def walk(node: ast.AST, name: str) -> Iterator[str]:
+        for child in ast.iter_child_nodes(node):
+            inner = name
+            if isinstance(child, ast.FunctionDef | ast.ClassDef):
+                inner = f"{name}.{child.name}".lstrip(".")
+            called = isinstance(node, ast.Call) and child is node.func  # a method of this name
+            attribute = isinstance(child, ast.Attribute) and child.attr in ("note", "notes") and isinstance(child.ctx, ast.Load)
+            if attribute and not called:
+                yield f"{path.relative_to(ROOT)}:{name}"
+            # A dictionary's key or a keyword of a call makes a note; any other constant picks it.
+            makes = isinstance(node, ast.Dict) and child in node.keys
+            if isinstance(child, ast.Constant) and child.value == "note" and not makes:
+                yield f"{path.relative_to(ROOT)}:{name}"
+            yield from walk(child, inner)
+
+    return walk(ast.parse(path.read_text()), "")
+
+
+def test_no_program_reads_a_note_but_to_show_it() -> None:
+    files = [ROOT / "cli.py", *(path for folder in ("analyses", "figures", "benchmarks") for path in (ROOT / folder).rglob("*.py"))]
+    found = {reader for path in files if str(path.relative_to(ROOT)) not in ITS_OWN for reader in readers(path)}
+    assert found == PRINTED
