@@ -9,12 +9,27 @@ from typing import Annotated
 
 from typer import Argument, Option
 
+import analyses.results
+import analyses.runs
+import analyses.specs
+import analyses.store
+import analyses.studies
+import analyses.thresholds
+import apet.machine
+import apet.models
+import apet.pretraining
+import apet.subspaces
+import apet.tasks
 from analyses import terminal as ui
 from analyses.specs import PredictSpec, SliceSpec, SpectrumSpec, TrainSpec
 from apet.errors import ApetError, MissingInput, UsageError, lookup
 
 app = ui.app
 OUTPUT, SEARCH, WHERE = "Output", "Threshold", "Where"
+# Fields that a search sets itself, or that --set alone sets for it.
+OWN = ("method", "k", "matched", "early_stop", "readout", "test", "trajectory", "keep_end", "operations", "unit", "order", "position_seed")
+RARE = ("weights", "attention", "max_length", "accumulate", "schedule", "warmup", "clip", "weight_decay", "gradient_checkpointing")
+RARE += ("algorithm", "lanczos_steps", "probes")
 
 
 @ui.command("train", TrainSpec)
@@ -27,29 +42,23 @@ def train(
     Under 'accelerate launch' each process takes its share of every batch. With --dry-run a few steps are rehearsed on this machine, unless
     the model is too large for it.
     """
-    from analyses.results import train_summary
-    from analyses.runs import check, inputs, rehearse, too_large
-    from analyses.store import Store
-    from apet.machine import is_main_process
-
     spec = given.spec(TrainSpec)
     if given.dry_run:
-        shapes_only = too_large(spec)
-        found = inputs(spec, given.data, given.device, shapes_only)
-        return ui.print_result(check(spec, found) | ({} if shapes_only else rehearse(spec.resolved(), found)), given.json)
-    store = Store(given.out / "train")
+        shapes_only = analyses.runs.too_large(spec)
+        found = analyses.runs.inputs(spec, given.data, given.device, shapes_only)
+        rehearsal = {} if shapes_only else analyses.runs.rehearse(spec.resolved(), found)
+        return ui.print_result(analyses.runs.check(spec, found) | rehearsal, given.json)
+    store = analyses.store.Store(given.out / "train")
     name = given.run(spec, store, track)
-    if not is_main_process():  # the main one commits, and tells
+    if not apet.machine.is_main_process():  # the main one commits, and tells
         return
-    summary = train_summary(name, store)
+    summary = analyses.results.train_summary(name, store)
     ui.print_result(summary, given.json)
     if summary["diverged"] is not None:
         raise ApetError(f"the run diverged at step {summary['diverged']}; lower the learning rate, or search for one", lr=..., find_lr=True)
 
 
-@ui.command(
-    "intrinsic-dim", TrainSpec, PredictSpec, without=["method", "k", "matched", "early_stop", "readout", "test", "trajectory", "keep_end"]
-)
+@ui.command("intrinsic-dim", TrainSpec, PredictSpec, without=OWN + RARE)
 def intrinsic_dim(
     given: ui.Given,
     target: Annotated[str | None, Option(metavar="KIND:AMOUNT", help=f"{ui.TARGETS} \\[default: fraction:0.9]", rich_help_panel=SEARCH)] = None,
@@ -68,26 +77,20 @@ def intrinsic_dim(
     of the training loss at its minimum. With n examples of C classes no prediction can exceed n (C - 1); above 30 % of that, and where the
     quadratic at the pretrained point does not reach the target (often at a fraction of .7 or more), it is censored.
     """
-    from analyses.runs import check, inputs
-    from analyses.specs import spec_from
-    from analyses.store import Store
-    from analyses.studies import Search
-    from analyses.thresholds import intrinsic_dim as search
-    from analyses.thresholds import plan, planned_cost
-
     if not (measure or predict):
         raise UsageError("nothing to do with both --no-measure and --no-predict")
     if not measure and (runs or k_min or k_max):
         raise UsageError("--runs, --k-min and --k-max have no effect with --no-measure: they are for the search")
-    aim = Search.single(ui.aim_of(target, fraction), runs, k_min, k_max)
+    aim = analyses.studies.Search.single(ui.aim_of(target, fraction), runs, k_min, k_max)
     fields, where = given.named()
-    spec_from(fields | {"k": 1}, where, shared=fields)  # so that an error names its line
+    analyses.specs.spec_from(fields | {"k": 1}, where, shared=fields)  # so that an error names its line
     fields = {"examples": 128, "batch": 16, "readout": "words"} | fields
     if given.dry_run:
-        specs = plan(fields, aim, predict, measure, given.data)
-        found = inputs(specs[0], given.data, given.device)
-        return ui.print_result(planned_cost([check(each, found) for each in specs], aim, measure), given.json)
-    store = Store(given.out / "intrinsic-dim")
+        specs = analyses.thresholds.plan(fields, aim, predict, measure, given.data)
+        found = analyses.runs.inputs(specs[0], given.data, given.device)
+        planned = [analyses.runs.check(each, found) for each in specs]
+        return ui.print_result(analyses.thresholds.planned_cost(planned, aim, measure), given.json)
+    store, search = analyses.store.Store(given.out / "intrinsic-dim"), analyses.thresholds.intrinsic_dim
     with ui.bar() as report:
         result, _ = search(fields, store, aim, predict, measure, given.data, given.device, report, not given.resume)
     ui.print_result(result, given.json)
@@ -104,22 +107,17 @@ def spectrum(
     takes. The job goes on where it was stopped. Under 'accelerate launch' each process takes its share of the batches. 64 examples by
     default, or those of the run at --at.
     """
-    from analyses.results import spectrum_summary
-    from analyses.runs import along_trajectory, check, inputs
-    from apet.machine import is_main_process
-
     store, given, defaults = given.through([at] if at else [], "spectrum")
     spec = given.spec(SpectrumSpec, **defaults)
-    specs = along_trajectory(spec, store) if along else [spec]
-    planned = check(spec, inputs(spec, given.data, given.device))
+    specs = analyses.runs.along_trajectory(spec, store) if along else [spec]
+    planned = analyses.runs.check(spec, analyses.runs.inputs(spec, given.data, given.device))
     if given.dry_run:
         return ui.print_result(planned, given.json)
-    ui.log.print(
-        f"{planned['algorithm']}: at most {planned['products']:,} products on {planned['train_examples']} examples", highlight=False
-    )
+    products, examples = planned["products"], planned["train_examples"]
+    ui.log.print(f"{planned['algorithm']}: at most {products:,} products on {examples} examples", highlight=False)
     names = [given.run(each, store) for each in specs]
-    if is_main_process():  # it commits, and tells
-        found = [spectrum_summary(name, store) for name in names]
+    if apet.machine.is_main_process():  # it commits, and tells
+        found = [analyses.results.spectrum_summary(name, store) for name in names]
         ui.print_result({"along": found} if along else found[0], given.json)
 
 
@@ -133,18 +131,15 @@ def slice_(
     Training and as many validation examples (64 by default), with standard errors, beside the quadratic model of the point. Axes are true
     displacements of the tuned entries. The job goes on where it was stopped.
     """
-    from analyses.results import slice_summary
-    from analyses.runs import check, inputs
-
     store, given, defaults = given.through(([at] if at else []) + (to or []), "slice", methods=True)
     others = "+".join(path.resolve().name for path in to or [])
     fields = {name: value for name, value in given.fields.items() if name != "at" or at} | ({"to": others} if to else {})
     spec = replace(given, fields=fields).spec(SliceSpec, **defaults)
-    plan = check(spec, inputs(spec, given.data, given.device))
+    plan = analyses.runs.check(spec, analyses.runs.inputs(spec, given.data, given.device))
     if given.dry_run:
         return ui.print_result(plan, given.json)
     ui.log.print(f"{plan['points']:,} points of {plan['train_examples']} training examples and as many others", highlight=False)
-    ui.print_result(slice_summary(given.run(spec, store), store), given.json)
+    ui.print_result(analyses.results.slice_summary(given.run(spec, store), store), given.json)
 
 
 @ui.command("study")
@@ -161,22 +156,17 @@ def study(
     It can be stopped (Ctrl-C, SIGTERM) or killed at any time and started again, and started several times at once. With --dry-run it
     tells runs, hours and memory by model, from a rehearsal of some seconds for each.
     """
-    from analyses.store import Store, quantities
-    from analyses.studies import Options, parse_shard, plan, read_study, with_data
-    from analyses.thresholds import finished, thresholds
-
-    what = read_study(file)
-    what = with_data(what, data) if data is not None else what
-    store, part = Store(out / what.name), parse_shard(shard)
+    what = analyses.studies.read_study(file)
+    what = analyses.studies.with_data(what, data) if data is not None else what
+    store, part = analyses.store.Store(out / what.name), analyses.studies.parse_shard(shard)
     if dry_run:
-        return ui.print_plan(plan(what, store, jobs, ui.on_device(device)), json_)
-    options = Options(ui.on_device(device), part, not resume, retry_failed, jobs > 1, 0 if resume and not retry_failed else store.now())
+        return ui.print_plan(analyses.studies.plan(what, store, jobs, ui.on_device(device)), json_)
+    since = 0 if resume and not retry_failed else store.now()
+    options = analyses.studies.Options(ui.on_device(device), part, not resume, retry_failed, jobs > 1, since)
     outcome = ui.run_watched(what, store, jobs, options)
-    runs = finished(store) if what.targets and not outcome.elsewhere else []
-    with ui.bar() as progress:
-        rows = [row for target in what.targets for row in thresholds(store, runs, target, report=progress)]
     done, failed, elsewhere = len(outcome.done), len(outcome.failed), outcome.elsewhere
-    count = sum(row.quantity in {*quantities.MEASURED, quantities.K_PRED} for row in rows)
+    with ui.bar() as progress:
+        count = analyses.thresholds.commit_thresholds(store, () if elsewhere else what.targets, progress)
     about = {"study": what.name, "results": str(store.root)}
     ui.print_result(about | {"done": done, "failed": failed, "elsewhere": elsewhere, "thresholds": count}, json_)
     if elsewhere:
@@ -193,12 +183,11 @@ def figures(
     target: ui.Aim = None, fraction: ui.Fraction = None, json_: ui.Json = False, dry_run: ui.DryRun = False,
 ) -> None:  # fmt: skip
     """Draw the figures that the rows of a study allow (PDF and PNG; of surfaces a page that can be turned, and opens offline)."""
-    from analyses.results import rows_of
     from figures import EVERY_TARGET, FIGURES, draw_all
 
     for name in only or []:
         lookup(FIGURES, name, "figure")
-    rows = rows_of(results, ui.aim_of(target, fraction), every=bool(only) and set(only) <= set(EVERY_TARGET))
+    rows = analyses.results.rows_of(results, ui.aim_of(target, fraction), every=bool(only) and set(only) <= set(EVERY_TARGET))
     if dry_run:
         return ui.print_result({"rows": len(rows), "out": str(out)}, json_)
     drawn = draw_all(rows, out, only)
@@ -217,26 +206,21 @@ def explain(
     the same examples. The verdict is 'not explained' where predicted and measured change differ in sign, or their intervals are
     disjoint. Rows go to RESULTS/explain.parquet, which 'figures' reads.
     """
-    from analyses.results import Results, explained
     from figures import draw_all
 
-    known = Results.of(results, ui.aim_of(target, fraction))
+    known = analyses.results.Results.of(results, ui.aim_of(target, fraction))
     aim = next((each for each in known.targets if each.on_loss), None)
     if aim is None:
         raise UsageError(f"{results} states no threshold of the training loss", target="fraction:0.9")
     if dry_run:
         predictions = sum(run.spec["kind"] == PredictSpec.kind for run in known.runs)
         return ui.print_result({"runs": len(known.runs), "predictions": predictions, "target": str(aim)}, json_)
-    table, summaries = explained(known, aim)
+    table, summaries = analyses.results.explained(known, aim)
     drawn = draw_all(table, out or results / "figures", ["attribution"])
     figure = [str(path) for paths in drawn.written.values() for path in paths]
     if json_:
         return ui.print_result({"target": str(aim), "pairs": summaries, "figure": figure, "skipped": drawn.skipped}, True)
-    ui.listing("pairs", [ui.short_explanation(each) for each in summaries])
-    for each in summaries:
-        print(f"{each['small']} -> {each['large']} on {each['task']}, {each['subspace']}: {each['verdict']}: {each['why']}")
-    for path in figure or drawn.skipped.values():
-        print(f"figure: {path}")
+    ui.print_explanation(summaries, figure or list(drawn.skipped.values()))
 
 
 @ui.command("report")
@@ -246,11 +230,10 @@ def report(
     target: ui.Aim = None, fraction: ui.Fraction = None, json_: ui.Json = False, dry_run: ui.DryRun = False,
 ) -> None:  # fmt: skip
     """Write one self-contained page with the study's figures and tables, and print the table of thresholds."""
-    from analyses.results import rows_of
     from figures.report import drawn_report
     from figures.rows import CannotDraw
 
-    rows = rows_of(results, ui.aim_of(target, fraction))
+    rows = analyses.results.rows_of(results, ui.aim_of(target, fraction))
     page = out or (results.parent if results.suffix == ".parquet" else results) / "report.html"
     if dry_run:
         return ui.print_result({"rows": len(rows), "out": str(page)}, json_)
@@ -261,14 +244,7 @@ def report(
             raise ApetError(f"no report of {results}: {reason}") from None
     if json_:
         return ui.print_result({"report": str(page), "table": table, "answers": [vars(each) for each in found]}, True)
-    if table:
-        ui.listing("table", [ui.short_threshold_line(row, len({each["setting"] for each in table}) > 1) for row in table])
-    for row in table:
-        if row["why_open"]:
-            print(f"{row['model']} on {row['setting']}: {row['why_open']}")
-    for each in found:
-        print(f"{each.question} {each.word.capitalize()}. {each.sentence}")
-    print(f"report: {page}")
+    ui.print_report(table, found, page)
 
 
 @ui.command("table")
@@ -280,26 +256,22 @@ def table(
     json_: ui.Json = False, dry_run: ui.DryRun = False,
 ) -> None:  # fmt: skip
     """Tabulate training runs: a line for each model, task, method and k, with standard errors, chance, seeds and minutes."""
-    from analyses.results import rows_of, write_table
-    from analyses.results import table as tabulate
-    from analyses.store import Store
-
     if rows:
         if out is None:
             raise UsageError("all rows are too many to print", out=...)
         if split is not None:
             raise UsageError("--split has no effect with --rows, which are of all splits")
-        found = rows_of(results, None, every=True).to_dict("records")
+        found = analyses.results.rows_of(results, None, every=True).to_dict("records")
         if not dry_run:
-            write_table(found, out)
+            analyses.results.write_table(found, out)
         return ui.print_result({"rows": len(found), "out": str(out)}, json_)
-    lines = tabulate(Store(results), split or "validation")
+    lines = analyses.results.table(analyses.store.Store(results), split or "validation")
     if not lines:
         raise MissingInput(f"no finished training run under {results}")
     if dry_run:
         return ui.print_result({"lines": len(lines), "out": str(out) if out else None}, json_)
     if out is not None:
-        write_table(lines, out)
+        analyses.results.write_table(lines, out)
     ui.listing("table", lines if json_ else [ui.short_table_line(line, any(each["settings"] for each in lines)) for line in lines], json_)
 
 
@@ -311,9 +283,7 @@ def export(
     json_: ui.Json = False, dry_run: ui.DryRun = False,
 ) -> None:  # fmt: skip
     """Write a tuned model for use elsewhere."""
-    from analyses.results import export as write
-
-    ui.print_result({"run": str(run), "form": form, "out": str(out)} if dry_run else write(run, form, out), json_)
+    ui.print_result({"run": str(run), "form": form, "out": str(out)} if dry_run else analyses.results.export(run, form, out), json_)
 
 
 @ui.command("models")
@@ -323,18 +293,14 @@ def models(json_: ui.Json = False, dry_run: ui.DryRun = False) -> None:
     t5-* are T5 v1.1, the paper's (original T5 has no xl: its largest are google-t5/t5-3b and t5-11b); its checkpoints that were
     trained on as language models are google/t5-*-lm-adapt. Any other Hugging Face id or folder can be given as well.
     """
-    from apet.models import models_table
-
-    rows = models_table()
+    rows = apet.models.models_table()
     ui.listing("models", rows if json_ else [ui.short_model_line(row) for row in rows], json_)
 
 
 @ui.command("tasks")
 def tasks(json_: ui.Json = False, dry_run: ui.DryRun = False) -> None:
     """List the tasks: template, label words (label 0 first), metric and where the data come from without --data."""
-    from apet.tasks import tasks_table
-
-    rows = tasks_table()
+    rows = apet.tasks.tasks_table()
     ui.listing("tasks", rows if json_ else [ui.short_task_line(row) for row in rows], json_)
 
 
@@ -348,16 +314,7 @@ def kernels(
     The first run that tunes entries measures them in some seconds and keeps them in the user's cache folder; every run notes in env.json
     those that it used. The environment variable APET_KERNELS=shipped takes the shipped ones instead.
     """
-    from dataclasses import asdict
-
-    from apet.subspaces import kernel_calibration as costs
-
-    name = ui.on_device(device)
-    about = {"machine": costs.machine(name), "file": str(costs.cache())}
-    if calibrate and not dry_run:
-        costs.measure(name)
-    known = costs.stored(name)
-    ui.print_result(about | {"measured": asdict(known) if known else None, "shipped": asdict(costs.SHIPPED)}, json_)
+    ui.print_result(apet.subspaces.kernel_constants(ui.on_device(device), calibrate and not dry_run), json_)
 
 
 @ui.command("pretrain")
@@ -374,17 +331,12 @@ def pretrain(
     device: ui.Device = "auto", resume: ui.Resume = True, json_: ui.Json = False, dry_run: ui.DryRun = False,
 ) -> None:  # fmt: skip
     """Pretrain a ladder model: seeded, resumable bitwise, bf16 autocast; Adafactor for T5, Muon for BERT and BLOOM."""
-    from apet.pretraining import make_ladder_model
-
     if not minutes > 0:
         raise UsageError(f"--minutes {minutes} must be positive")
+    recipe = (family, size, corpus, source or [], steps, seed, minutes, tokenizer)
     with ui.bar() as report:
-        ui.print_result(
-            make_ladder_model(
-                family, size, corpus, source or [], steps, seed, minutes, tokenizer, ui.on_device(device), out, not resume, dry_run, report
-            ),
-            json_,
-        )
+        made = apet.pretraining.make_ladder_model(*recipe, ui.on_device(device), out, not resume, dry_run, report)
+    ui.print_result(made, json_)
 
 
 def main() -> None:

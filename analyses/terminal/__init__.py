@@ -25,7 +25,7 @@ if TYPE_CHECKING:
         command,
         on_device,
     )
-    from analyses.terminal.lines import short_explanation, short_model_line, short_table_line, short_task_line, short_threshold_line
+    from analyses.terminal.lines import print_explanation, print_report, short_model_line, short_table_line, short_task_line
     from analyses.terminal.printing import bar, listing, log, print_plan, print_result, say
     from analyses.terminal.progress_table import Board, run_watched
 

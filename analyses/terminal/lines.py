@@ -1,10 +1,12 @@
-"""Long results as lines of a terminal's width."""
+"""Long results as tables and sentences of a terminal's width."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-from analyses.terminal.printing import cell
+from analyses.terminal.printing import cell, listing
 
 
 def short_table_line(line: dict[str, Any], settings: bool) -> dict[str, Any]:
@@ -70,3 +72,24 @@ def short_task_line(row: dict[str, Any]) -> dict[str, Any]:
     row = row | {"label words": " / ".join(row["label_words"]) or "-"}
     pairs = (("name", "metric"), ("template", "source"), ("label words", "about"))
     return {f"{over}\n{under}": f"{row[over]}\n{row[under]}" for over, under in pairs} | {"type": row["type"]}
+
+
+def print_explanation(summaries: list[dict[str, Any]], figure: Sequence[str]) -> None:
+    """Print a table of the pairs of models, the verdict on each, and where the figure is (or why there is none)."""
+    listing("pairs", [short_explanation(each) for each in summaries])
+    for each in summaries:
+        print(f"{each['small']} -> {each['large']} on {each['task']}, {each['subspace']}: {each['verdict']}: {each['why']}")
+    for path in figure:
+        print(f"figure: {path}")
+
+
+def print_report(table: list[dict[str, Any]], answers: Sequence[Any], page: Path) -> None:
+    """Print the table of thresholds, why an interval is open, the answers to the study's questions, and where the page is."""
+    if table:
+        listing("table", [short_threshold_line(row, len({each["setting"] for each in table}) > 1) for row in table])
+    for row in table:
+        if row["why_open"]:
+            print(f"{row['model']} on {row['setting']}: {row['why_open']}")
+    for answer in answers:
+        print(f"{answer.question} {answer.word.capitalize()}. {answer.sentence}")
+    print(f"report: {page}")

@@ -6,7 +6,7 @@ from apet.exports import on_demand
 
 if TYPE_CHECKING:
     from analyses.thresholds.disambiguation import Names
-    from analyses.thresholds.measured import finished, known_targets, measure, thresholds, whole
+    from analyses.thresholds.measured import commit_thresholds, finished, known_targets, measure, thresholds, whole
     from analyses.thresholds.predicted import foresees, fullest
     from analyses.thresholds.proximal_record import Followed, Place
     from analyses.thresholds.targets import TARGET_KINDS, Run, Target

@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -49,6 +49,14 @@ def known_targets(store: Store) -> list[Target]:
     """The targets for which thresholds have been computed here, sorted."""
     found = {Target(**run.spec["target"]) for _, run in store.summaries() if run.spec["kind"] == "threshold"}
     return sorted(found, key=lambda target: (target.kind, target.amount))
+
+
+def commit_thresholds(store: Store, targets: Iterable[Target], report: Callable[[str, int, int], None] = lambda *_: None) -> int:
+    """Compute and keep the thresholds of all finished runs for `targets`; the number of measured and predicted ones."""
+    targets = list(targets)
+    runs = finished(store) if targets else []
+    rows = [row for target in targets for row in thresholds(store, runs, target, report=report)]
+    return sum(row.quantity in {*quantities.MEASURED, quantities.K_PRED} for row in rows)
 
 
 def thresholds(

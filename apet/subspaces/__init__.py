@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from apet.subspaces.attached import Attached, owners_by_parameter
     from apet.subspaces.coordinates import Coordinates, digest
     from apet.subspaces.entry_scores import SCORED_ORDERS, score_entries
-    from apet.subspaces.kernel_calibration import costs_for_machine
+    from apet.subspaces.kernel_calibration import costs_for_machine, kernel_constants
     from apet.subspaces.kernel_costs import Costs, current_costs, using_costs
     from apet.subspaces.kernels import NotPerExample, sampled_outer_product, sparse_matmul
     from apet.subspaces.placement import ORDERS, UNITS, VERSION, Placement, Scores, place, random_entries

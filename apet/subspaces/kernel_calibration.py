@@ -207,3 +207,12 @@ def fit(rows: list[dict[str, Any]]) -> Costs | None:
     (dense,) = per("dense", lambda row: row["m"] * row["n"])
     values = (gather, side, sampled, dense)
     return Costs(*values) if min(values) > 0 and max(values) < RANGE * min(values) else None
+
+
+def kernel_constants(device: str, again: bool = False) -> dict[str, Any]:
+    """Return what kernels are chosen by on this machine: the measured constants (None: not measured yet) and the shipped ones.
+
+    With `again` the constants are measured anew first; ApetError where the machine is too busy.
+    """
+    known = measure(device) if again else stored(device)
+    return {"machine": machine(device), "file": str(cache()), "measured": known and asdict(known), "shipped": asdict(SHIPPED)}
