@@ -15,13 +15,13 @@ from apet.gram.jacobian import Passes
 from apet.machine.processes import accelerator_for
 from apet.methods import PlacementConfig, make_tunable
 from apet.models.loading import Loaded, load_model
-from apet.projections.table import PROJECTIONS, project
+from apet.projections.projection_table import PROJECTIONS, project
 from apet.scoring import scorer_of
 from apet.subspaces.coordinates import Coordinates
 from apet.subspaces.scope import all_names, only_trainable
 from apet.subspaces.space import ParameterSpace
 from apet.tasks.generated.sentiment import generate
-from apet.tasks.table import TASKS, TaskData
+from apet.tasks.task_table import TASKS, TaskData
 from apet.training.lbfgs import mean_loss
 from apet.training.options import Progress, TrainOptions
 from apet.training.step import Stepper

@@ -12,10 +12,7 @@ PRINTED = {  # where a note is shown to people
     "analyses/thresholds/threshold_search.py:told",
     "figures/interval.py:threshold",  # why an interval has no end
     "figures/report/page.py:_targets",
-    "cli.py:_print_plan",  # of a plan's line, which is no row
-    "cli.py:_histogram",  # these three until they read columns
-    "cli.py:_spectrum",
-    "cli.py:_slice_summary",
+    "analyses/terminal/printing.py:print_plan",  # of a plan's line, which is no row
 }
 ITS_OWN = {"analyses/store/rows.py", "analyses/store/statuses.py"}  # the files that define the column
 

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from cli import app
 from figures import FIGURES
-from figures.report.summary import summary_table
+from figures.report.summary_table import summary_table
 from figures.rows import settings, tidy
 
 MODELS = ("mini-bloom-120k", "mini-bloom-400k")

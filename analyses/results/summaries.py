@@ -41,11 +41,11 @@ def train_summary(name: str, store: Store) -> dict[str, Any]:
 
 def _entries(rows: list[Row]) -> dict[str, dict[str, int]]:
     """Where the tuned entries are: {"layer": {"encoder 0": ...}, "kind": {"attention": ...}}."""
-    found: dict[str, dict[str, int]] = {}
+    counts: dict[str, dict[str, int]] = {}
     for row in rows:
         if row.quantity == "entries":
-            found.setdefault(row.series, {})[row.group] = int(row.value)
-    return found
+            counts.setdefault(row.series, {})[row.group] = int(row.value)
+    return counts
 
 
 def spectrum_summary(name: str, store: Store) -> dict[str, Any]:
@@ -54,7 +54,8 @@ def spectrum_summary(name: str, store: Store) -> dict[str, Any]:
     single = {row.quantity: row for row in rows if row.x != row.x}
     numbers = ("trace", "negative_mass", "effective_rank", "participation_ratio", "outliers", "decay_exponent")
     return {
-        "run_id": name, "model": rows[0].model, "task": rows[0].task, "matrix": rows[0].matrix, "k": rows[0].k,
+        "run_id": name, "model": rows[0].model, "task": rows[0].task, "matrix": rows[0].matrix,
+        "samples": rows[0].samples, "at_run": rows[0].at_run or None, "at_step": rows[0].at_step, "k": rows[0].k,
         "algorithm": single["products"].series,
         "eigenvalues": [row.value for row in rows if row.quantity == "eigenvalue"],
         "residuals": [row.stderr for row in rows if row.quantity == "eigenvalue"],
@@ -79,7 +80,8 @@ def slice_summary(name: str, store: Store) -> dict[str, Any]:
         for suffix, value in (("", row.value), *([("_stderr", row.stderr)] if row.stderr == row.stderr else []))
     }
     return {
-        "run_id": name, "model": rows[0].model, "task": rows[0].task, "k": rows[0].k, "directions": rows[0].directions, "points": len(losses),
+        "run_id": name, "model": rows[0].model, "task": rows[0].task, "k": rows[0].k, "directions": rows[0].directions,
+        "at_run": rows[0].at_run or None, "at_step": rows[0].at_step, "points": len(losses),
         "lowest_loss": min(finite, default=None), "highest_loss": max(finite, default=None), "not_finite": len(losses) - len(finite),
         "explained_variance": [row.value for row in rows if row.quantity == "explained_variance"],
         **numbers, "results": str(store.folder(name)),

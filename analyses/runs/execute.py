@@ -12,7 +12,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from analyses.runs.registry import RUN_KINDS
+from analyses.runs.run_kinds import RUN_KINDS
 from analyses.runs.run_inputs import (
     Context,
     Inputs,

@@ -24,7 +24,7 @@ class Inputs:
     """What a spec's names stand for on this machine."""
 
     loaded: Any  # apet.models.loading.Loaded
-    data: Any  # apet.tasks.table.TaskData
+    data: Any  # apet.tasks.task_table.TaskData
     device: str
 
 
@@ -124,7 +124,7 @@ def _takes_head(spec: Spec, form: str) -> bool:
 
 @lru_cache(maxsize=4)
 def task_data(name: str, folder: Path | None, test: bool) -> Any:
-    """A task's data (apet.tasks.table.TaskData) on this machine."""
+    """A task's data (apet.tasks.task_table.TaskData) on this machine."""
     from apet.tasks import load_task
 
     return load_task(name, folder, test)

@@ -10,7 +10,7 @@ from apet.exports import on_demand
 if TYPE_CHECKING:
     from apet.projections.projected import Projected
     from apet.projections.subspace_names import SUBSPACE_NAMES
-    from apet.projections.table import SUBSPACES, project
+    from apet.projections.projection_table import SUBSPACES, project
     from apet.projections.walsh_hadamard import hadamard
 
 __getattr__ = on_demand(__name__, __file__)

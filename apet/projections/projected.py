@@ -1,4 +1,4 @@
-"""A model whose tensors in scope are their pretrained values + P z, for a projection P (`apet.projections.table`).
+"""A model whose tensors in scope are their pretrained values + P z, for a projection P (`apet.projections.projection_table`).
 
 To train, the values are written in place, the forward pass is the bare model's, and as soon as a tensor's gradient is whole it is
 pulled back to z and freed: that costs full fine-tuning's gradient one tensor at a time, the optimizer's state of z alone, and
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from apet.subspaces import NotPerExample, Resident, WrittenValues, all_names, owners_by_parameter
 
 if TYPE_CHECKING:
-    from apet.projections.table import Projection
+    from apet.projections.projection_table import Projection
 
 
 class Projected:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from apet.errors import MissingInput, UsageError
 
 if TYPE_CHECKING:
-    from apet.tasks.table import Task
+    from apet.tasks.task_table import Task
 
 Example = dict[str, Any]  # the task's fields, texts, and its target: a label, a text, or a list of texts
 Placed = tuple[str, Any]  # (where, row)

@@ -2,5 +2,5 @@
 
 from figures.report.drawn import drawn_report
 from figures.report.page import write_report
-from figures.report.summary import summary_table
+from figures.report.summary_table import summary_table
 from figures.report.verdicts import answers

@@ -10,7 +10,7 @@ import pandas as pd
 
 from figures import draw_all
 from figures.report.page import write_report
-from figures.report.summary import summary_table
+from figures.report.summary_table import summary_table
 from figures.report.verdicts import Answer, answers
 from figures.rows import tidy
 

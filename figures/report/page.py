@@ -17,7 +17,7 @@ from analyses.store import QUANTITIES
 from figures.files import replacing
 from figures.interval import Pair, pairs
 from figures.numbers import MISSING, interval, number, with_error
-from figures.report.summary import Best, best_accuracies
+from figures.report.summary_table import Best, best_accuracies
 from figures.report.verdicts import Answer, answers, misfits, unchecked
 from figures.rows import models, of_model, pick, runs, tidy, where
 from figures.words import CAPTIONS, DEFINITIONS, MATRICES, method_name

@@ -12,7 +12,7 @@ import pandas as pd
 from analyses.findings import family
 from figures.interval import Pair, Ratio, pairs
 from figures.numbers import interval, listed, number, with_error
-from figures.report.summary import Best, best_accuracies
+from figures.report.summary_table import Best, best_accuracies
 from figures.rows import in_setting, models, of_model, runs, settings
 from figures.words import method_name
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from apet.models.loading import Loaded, load_model
-from apet.tasks.table import TASKS
+from apet.tasks.task_table import TASKS
 
 WRITING = ("t5", "bloom", "gpt2")  # GPT-2 is the one with absolute positions that is padded on the left
 MODELS = (*WRITING, "bert", "classifier")

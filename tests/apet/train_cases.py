@@ -9,7 +9,7 @@ from apet.methods import PlacementConfig, TunableModel, make_tunable
 from apet.models.loading import load_model
 from apet.scoring import Scorer, scorer_of
 from apet.tasks.generated.sentiment import generate
-from apet.tasks.table import TASKS, Task
+from apet.tasks.task_table import TASKS, Task
 from apet.training.batches import Batches
 from apet.training.options import Progress, TrainOptions
 from apet.training.step import Stepper

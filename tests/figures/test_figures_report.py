@@ -15,7 +15,7 @@ from figures import FIGURES
 from figures.interval import Interval, Ratio
 from figures.numbers import interval, with_error
 from figures.report.page import write_report
-from figures.report.summary import summary_table
+from figures.report.summary_table import summary_table
 from figures.report.verdicts import answers, misfits, unchecked
 from figures.rows import CannotDraw, tidy
 from tests.figures.synthetic import KS, MODELS, change, study

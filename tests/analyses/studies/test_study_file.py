@@ -9,7 +9,7 @@ import pytest
 from study_cases import HALF, rows_of, small, spec_of, with_thresholds
 
 from analyses.runs.execute import run
-from analyses.runs.registry import RUN_KINDS
+from analyses.runs.run_kinds import RUN_KINDS
 from analyses.runs.train import train_run
 from analyses.store import Row, Store, statuses
 from analyses.studies.study_file import read_study

@@ -14,7 +14,7 @@ import pytest
 from study_cases import rows_of, small, spec_of, with_thresholds
 
 import analyses.studies.workers
-from analyses.runs.registry import RUN_KINDS
+from analyses.runs.run_kinds import RUN_KINDS
 from analyses.runs.train import train_run
 from analyses.store.run_store import Store
 from analyses.studies.study_file import Stage, Study

@@ -18,7 +18,7 @@ from analyses.thresholds.measured import finished, thresholds
 from analyses.thresholds.targets import Target
 from apet.errors import UsageError
 from apet.models.loading import load_model
-from figures.report.summary import best_accuracies
+from figures.report.summary_table import best_accuracies
 from figures.rows import tidy
 
 

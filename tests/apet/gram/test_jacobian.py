@@ -14,7 +14,7 @@ from apet.scoring import Scorer, scorer_of
 from apet.subspaces.scope import all_names, only_trainable
 from apet.subspaces.space import ParameterSpace
 from apet.tasks.generated.sentiment import generate
-from apet.tasks.table import TASKS, Task
+from apet.tasks.task_table import TASKS, Task
 
 ROWS = generate("train", 5)
 THREE = Task("three", "{sentence} it was {slot}.", ("sentence",), words=("terrible", "fine", "great"))

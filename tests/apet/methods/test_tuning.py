@@ -20,7 +20,7 @@ from apet.errors import UsageError
 from apet.methods import BASELINES, METHODS, PlacementConfig, TunableModel, count_tuned, make_tunable, tunable_space
 from apet.methods.tunable_model import classification_head
 from apet.scoring import scorer_of
-from apet.tasks.table import TASKS
+from apet.tasks.task_table import TASKS
 
 every_baseline = pytest.mark.parametrize("method", BASELINES)
 SAME_FUNCTION = ("full", "bitfit", "adapter", "lora")

@@ -18,13 +18,13 @@ from apet.errors import ApetError, UsageError
 from apet.methods import PlacementConfig, make_tunable
 from apet.models.loading import load_model
 from apet.projections.fastfood import BLOCK, Fastfood
-from apet.projections.table import PROJECTIONS, project
+from apet.projections.projection_table import PROJECTIONS, project
 from apet.projections.walsh_hadamard import hadamard, narrow, widen
 from apet.random_numbers import bits, permutation
 from apet.scoring import scorer_of
 from apet.subspaces.scope import all_names
 from apet.subspaces.space import ParameterSpace
-from apet.tasks.table import TASKS
+from apet.tasks.task_table import TASKS
 from apet.training.loop import train
 
 LINEAR = [kind for kind in PROJECTIONS if kind not in ("said", "fastfood-legacy")]

@@ -7,7 +7,7 @@ from scipy.stats import binomtest
 
 from apet.scoring import stderr_of_mean
 from apet.scoring.metrics import METRICS, exact_match, f1, normalised, rouge_l
-from apet.scoring.standard_errors import Z
+from apet.scoring.sampling_errors import Z
 
 
 @pytest.mark.parametrize(

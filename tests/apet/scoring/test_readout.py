@@ -14,7 +14,7 @@ from apet.scoring import cross_entropy, scorer_of
 from apet.subspaces.coordinates import Coordinates
 from apet.subspaces.placement import place
 from apet.subspaces.space import ParameterSpace
-from apet.tasks.table import TASKS
+from apet.tasks.task_table import TASKS
 
 TASK = TASKS["sst2"]
 LOADERS = {name: (lambda name=name: ready(name)) for name in ("t5", "bloom", "bert")} | {

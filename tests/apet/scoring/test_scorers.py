@@ -20,7 +20,7 @@ from apet.scoring import Scorer, cross_entropy, scorer_of
 from apet.scoring.loss import IGNORED
 from apet.scoring.scorer import MAX_TARGET
 from apet.scoring.scorer_choice import text_positions
-from apet.tasks.table import TASKS, Task
+from apet.tasks.task_table import TASKS, Task
 
 every_form = pytest.mark.parametrize("name", MODELS)
 every_writer = pytest.mark.parametrize("name", WRITING)

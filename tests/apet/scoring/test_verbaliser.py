@@ -8,7 +8,7 @@ from tiny_cases import saved, with_bos
 from apet.models.loading import load_model
 from apet.scoring import scorer_of
 from apet.scoring.verbaliser import Verbaliser, model_card
-from apet.tasks.table import TASKS
+from apet.tasks.task_table import TASKS
 
 
 def test_the_code_of_a_card_puts_the_bos_where_the_scorer_does(tmp_path, monkeypatch):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from apet.errors import MissingInput, UsageError
-from apet.tasks.table import TASKS, load_task
+from apet.tasks.task_table import TASKS, load_task
 
 datasets = pytest.importorskip("datasets")
 SPLITS = ("train", "validation", "test")

@@ -12,7 +12,7 @@ import pytest
 from apet.errors import MissingInput, UsageError
 from apet.models.ladder import TOKENIZER
 from apet.tasks.examples import checked, read_rows
-from apet.tasks.table import GENERATED, TASKS, load_task
+from apet.tasks.task_table import GENERATED, TASKS, load_task
 
 SHARED = Path(__file__).parents[4] / "shared" / "data" / "tasks"
 GOOD = {"sentence": "a film", "label": 1}

@@ -16,7 +16,7 @@ from apet.machine.memory import checkpointed, out_of_memory
 from apet.machine.processes import accelerator_for
 from apet.methods import METHODS, PlacementConfig, make_tunable
 from apet.scoring import scorer_of
-from apet.tasks.table import TASKS
+from apet.tasks.task_table import TASKS
 from apet.training.batches import Batches
 from apet.training.checkpoints import packed, unpack
 from apet.training.options import Progress
