@@ -131,7 +131,7 @@ def test_what_is_no_artefact_or_of_another_version_is_one_clear_error(base, tmp_
 def test_a_merged_checkpoint_is_an_ordinary_model(base, tmp_path: Path):
     made, expected = tuned(base)
     attached = made.attach(base.model, base.fingerprint)
-    artefact.merge(base.model, base.tokenizer, tmp_path / "merged")
+    artefact.save_merged(base.model, base.tokenizer, tmp_path / "merged")
     attached.detach()
     merged = load_model(str(tmp_path / "merged"))
     assert torch.equal(logits(merged.model), expected) and merged.parameters == base.parameters
@@ -141,8 +141,8 @@ def test_shira_computes_the_tuned_function_and_gives_the_entries_back(base, tmp_
     made, expected = tuned(base, k=3000, scope="weights")
     adapted = shira.to_shira(copy.deepcopy(base.model), made.coordinates(base.model, base.fingerprint), made.z)
     torch.testing.assert_close(logits(adapted), expected, rtol=1e-5, atol=1e-5)
-    shira.save(adapted, tmp_path / "adapter")
-    again = shira.load(tmp_path / "adapter", copy.deepcopy(base.model))
+    shira.save_shira(adapted, tmp_path / "adapter")
+    again = shira.load_shira(tmp_path / "adapter", copy.deepcopy(base.model))
     assert torch.equal(logits(again), logits(adapted))
     coordinates, z = shira.from_shira(again, base.model)
     moved = np.flatnonzero(z.numpy())

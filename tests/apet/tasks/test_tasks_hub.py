@@ -109,5 +109,5 @@ def test_a_copy_that_cannot_be_read_is_named(cache):
 
 def test_without_the_package_the_error_says_so(monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(MissingInput, match=r"sst2 needs the package datasets .*--data FOLDER"):
+    with pytest.raises(MissingInput, match=r"sst2 needs the package datasets .*use data: "):
         load_task("sst2")

@@ -107,7 +107,7 @@ def test_a_float16_step_that_overflows_is_skipped_and_the_scale_halved():
     assert run.parameters[0].grad.norm() <= 1.001 * OPTIONS.clip
     state_of = packed(run.tunable, run.optimizer.optimizer, {}, progress, {}, run.accelerator.scaler)
     other = scaled(4.0)
-    assert unpack(state_of, other.mounted, other.optimizer.optimizer, {}, {}, other.accelerator.scaler) == progress
+    assert unpack(state_of, other.tunable, other.optimizer.optimizer, {}, {}, other.accelerator.scaler) == progress
     assert other.accelerator.scaler.state_dict() == run.accelerator.scaler.state_dict()
 
 
