@@ -62,16 +62,16 @@ def ask(question: str, root: Path, count: int) -> dict[str, float]:
     """Seconds and peak memory of one question in this process, imports left out."""
     import resource
 
-    import analyses.studies.workers
+    import analyses.studies.walk
     from analyses.results import table
     from analyses.store import Store
     from analyses.studies import Stage, Study
 
-    analyses.studies.workers.identify = identify
+    analyses.studies.walk.identify = identify
     store, study = Store(root), Study("scale", (Stage("runs", tuple(specs(count))),), (), {})
     questions = {
         "list": lambda: len(store.run_ids()),
-        "resume": lambda: len(analyses.studies.workers.work(study, store).done),
+        "resume": lambda: len(analyses.studies.walk.work(study, store).done),
         "table": lambda: sum(line["seeds"] for line in table(store)),
     }
     started = time.perf_counter()

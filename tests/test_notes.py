@@ -6,7 +6,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 PRINTED = {  # where a note is shown to people
-    "analyses/studies/workers.py:_Walk._settle",  # why a run failed
+    "analyses/studies/walk.py:Walk._settle",  # why a run failed
     "analyses/thresholds/threshold_search.py:_summary",  # what the target is
     "analyses/thresholds/threshold_search.py:_answer",
     "analyses/thresholds/threshold_search.py:told",

@@ -12,7 +12,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from analyses.runs.run_kinds import RUN_KINDS
 from analyses.runs.run_inputs import (
     Context,
     Inputs,
@@ -25,6 +24,7 @@ from analyses.runs.run_inputs import (
     row_maker,
     subsets,
 )
+from analyses.runs.run_kinds import RUN_KINDS
 from analyses.specs import Spec, spec_dict
 from analyses.store import FAILED, Row, Store
 from apet.errors import ApetError, Interrupted, UsageError

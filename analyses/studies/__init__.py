@@ -9,7 +9,8 @@ if TYPE_CHECKING:
     from analyses.studies.signals import terminable
     from analyses.studies.stages import searching
     from analyses.studies.study_file import Search, Stage, Study, read_study, with_data
-    from analyses.studies.workers import Event, Options, Outcome, parse_shard, run_study, weight
+    from analyses.studies.walk import Event, Options, Outcome, parse_shard, weight
+    from analyses.studies.workers import run_study
     from analyses.studies.yaml_lines import Mapping, read_value, read_yaml
 
 __getattr__ = on_demand(__name__, __file__)

@@ -15,7 +15,7 @@ from analyses.specs import Spec, TrainSpec
 from analyses.store import DONE, FAILED, Store
 from analyses.studies.stages import Find, at_optimum, between, walk
 from analyses.studies.study_file import Stage, Study
-from analyses.studies.workers import find
+from analyses.studies.walk import find
 from apet.errors import ApetError
 
 

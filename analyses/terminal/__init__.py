@@ -26,7 +26,7 @@ if TYPE_CHECKING:
         on_device,
     )
     from analyses.terminal.lines import print_explanation, print_report, short_model_line, short_table_line, short_task_line
-    from analyses.terminal.printing import bar, listing, log, print_plan, print_result, say
-    from analyses.terminal.progress_table import Board, run_watched
+    from analyses.terminal.printing import bar, listing, log, print_plan, print_result
+    from analyses.terminal.progress_table import run_watched
 
 __getattr__ = on_demand(__name__, __file__)

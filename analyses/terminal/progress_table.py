@@ -43,7 +43,7 @@ class Board:
         self.known = self.done = self.failed = 0
         self.begun: dict[Spec, float] = {}
         self.progress: dict[Spec, tuple[str, float, float]] = {}
-        self.work = self.over = 0.0  # what the known runs weigh (analyses.studies.workers.weight), and those that are over
+        self.work = self.over = 0.0  # what the known runs weigh (analyses.studies.walk.weight), and those that are over
         self.made = self.seconds = 0.0  # what the runs that were made here weigh, and how long they took
         self.started = clock()
 

@@ -9,11 +9,9 @@ if TYPE_CHECKING:
     from apet.methods.merged_delta import check_mergeable, displacement
     from apet.methods.method import Method
     from apet.methods.operation_names import OPERATION_NAMES
-    from apet.methods.operations import OPERATIONS
     from apet.methods.registry import BASELINES, MERGEABLE, METHODS, default_rate
     from apet.methods.shira import save_shira, to_shira
     from apet.methods.tunable_model import TunableModel
     from apet.methods.tuning import PlacementConfig, count_tuned, make_tunable, tunable_space
-    from apet.methods.virtual_tokens import PROMPT_TOKENS
 
 __getattr__ = on_demand(__name__, __file__)

@@ -1,7 +1,8 @@
 """Make a model tunable: by a method of the table, by k entries of APET, or by a projected subspace of either.
 
 The loop that trains the trainable tensors is the same for all, and k is their number of scalars. A projected subspace
-(`apet.projections.projection_table`) can replace the entries of apet, or all parameters of another method (the intrinsic dimension inside LoRA); k
+(`apet.projections.projection_table`) can replace the entries of apet, or all parameters of another method (the intrinsic dimension inside
+LoRA); k
 is then the length of z. A classification head, which no pretraining has made, is trained along and counted apart.
 """
 

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from apet.models.listing import models_table
     from apet.models.loading import FORMS, Loaded, load_model
     from apet.models.locations import locate
-    from apet.models.mnist_nets import NETS
     from apet.models.net_names import NET_NAMES
     from apet.models.vocabulary import CLS, EOS, FIRST_SENTINEL, MASK, POSITIONS, SEP, SPECIAL_TOKENS, VOCABULARY
 

@@ -9,8 +9,8 @@ from apet.exports import on_demand
 
 if TYPE_CHECKING:
     from apet.projections.projected import Projected
+    from apet.projections.projection_table import project
     from apet.projections.subspace_names import SUBSPACE_NAMES
-    from apet.projections.projection_table import SUBSPACES, project
     from apet.projections.walsh_hadamard import hadamard
 
 __getattr__ = on_demand(__name__, __file__)

@@ -15,8 +15,8 @@ from apet.machine import in_parts
 from apet.random_numbers import generator
 from apet.scoring.loss import IGNORED
 from apet.scoring.metrics import METRICS, normalised
-from apet.scoring.scorer import Item, Scorer, first_answer
 from apet.scoring.sampling_errors import stderr_of_mean, stderr_of_ratio
+from apet.scoring.scorer import Item, Scorer, first_answer
 from apet.tasks import Example, Task
 
 RANDOM_GUESS_SEED = 20261121

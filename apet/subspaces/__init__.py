@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from apet.subspaces.kernel_calibration import costs_for_machine, kernel_constants
     from apet.subspaces.kernel_costs import Costs, current_costs, using_costs
     from apet.subspaces.kernels import NotPerExample, sampled_outer_product, sparse_matmul
-    from apet.subspaces.placement import ORDERS, UNITS, VERSION, Placement, Scores, place, random_entries
+    from apet.subspaces.placement import VERSION, Placement, Scores, place, random_entries
     from apet.subspaces.placement_names import ORDER_NAMES, SCORE_NAMES, UNIT_NAMES
     from apet.subspaces.resident import Resident, Rows, plain, rows_of
     from apet.subspaces.scope import all_names, layer_label, only_trainable, parse_scope, tensor_roles

@@ -11,7 +11,8 @@ from analyses.specs import Spec
 from analyses.store.run_store import Store
 from analyses.studies.planning import plan
 from analyses.studies.study_file import Stage, read_study
-from analyses.studies.workers import Event, Options, run_study, weight
+from analyses.studies.walk import Event, Options, weight
+from analyses.studies.workers import run_study
 from analyses.terminal.progress_table import Board
 
 ROOT = Path(__file__).parent.parent.parent.parent

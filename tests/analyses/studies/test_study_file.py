@@ -13,7 +13,8 @@ from analyses.runs.run_kinds import RUN_KINDS
 from analyses.runs.train import train_run
 from analyses.store import Row, Store, statuses
 from analyses.studies.study_file import read_study
-from analyses.studies.workers import Event, Options, run_study
+from analyses.studies.walk import Event, Options
+from analyses.studies.workers import run_study
 from analyses.studies.yaml_lines import read_value, read_yaml
 from analyses.thresholds.measured import finished, thresholds
 from apet.errors import ApetError, MissingInput, UsageError

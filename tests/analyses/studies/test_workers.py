@@ -18,7 +18,8 @@ from analyses.runs.run_kinds import RUN_KINDS
 from analyses.runs.train import train_run
 from analyses.store.run_store import Store
 from analyses.studies.study_file import Stage, Study
-from analyses.studies.workers import Event, Options, run_study, seat, work
+from analyses.studies.walk import Event, Options, work
+from analyses.studies.workers import run_study, seat
 from apet.errors import ApetError, Interrupted
 from apet.machine.memory import free_memory, share_memory
 
@@ -91,7 +92,7 @@ def test_shards_make_up_the_study_and_one_that_is_run_twice_does_nothing_more(wh
 
 
 def test_a_launch_waits_for_what_another_has_claimed_and_takes_it_over_when_that_dies(whole, folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(analyses.studies.workers, "POLL", 0.01)
+    monkeypatch.setattr("analyses.studies.walk.POLL", 0.01)
     study, store = small(folder), Store(tmp_path)
     process = FORK.Process(target=_stuck, args=(study, tmp_path))
     process.start()
