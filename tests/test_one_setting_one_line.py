@@ -63,7 +63,7 @@ def reported(results) -> tuple[dict, str, str]:
 def counted(results: Path) -> Counter:
     """(model, kind of run, method) -> how many, from what lies in the store alone."""
     specs = [json.loads(path.read_text()) for path in results.glob("*/spec.json")]
-    return Counter((spec["model"], spec["kind"], spec["method"]) for spec in specs if spec["kind"] != "threshold")
+    return Counter((spec["model"], spec["kind"], spec.get("method")) for spec in specs if spec["kind"] != "threshold")
 
 
 def tables(page: str) -> dict[str, list[list[str]]]:

@@ -19,9 +19,9 @@ from apet.subspaces import SCORE_NAMES
 Use = tuple[str, Callable[[Any], bool]]  # which runs of a kind use a field, in words and as a test
 
 PLACED: Use = ("k tuned parameters (method apet, or a projected subspace)", lambda s: s.placed)
-_ENTRIES: Use = ("runs that tune single entries", lambda s: s.places_entries)
+_ENTRIES: Use = ("tuned entries", lambda s: s.places_entries)
 _APET: Use = ("method apet", lambda s: s.placed and s.method == "apet")
-_UNITS: Use = ("single entries in any order but reference (whole tensors)", lambda s: s.places_entries and s.order != "reference")
+_UNITS: Use = ("tuned entries in any order but reference (whole tensors)", lambda s: s.places_entries and s.order != "reference")
 _DRAWN: Use = ("positions that are drawn", lambda s: s.placed and (s.projected or s.order not in SCORE_NAMES))
 _TEXTS: Use = ("texts", lambda s: not reads_images(s.task))
 TUNED_USES: dict[str, Use] = {

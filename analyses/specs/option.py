@@ -28,7 +28,7 @@ class Option:
     help: str
     panel: str
     default: str = ""
-    choices: tuple[str, ...] = ()
+    choices: Collection[str] = ()
     least: float | None = None
     positive: bool = False
     flag: str | None = None
@@ -41,7 +41,7 @@ def option(
 ) -> Any:  # fmt: skip
     """A dataclass field with the `Option` that describes it."""
     assert panel in PANELS, panel
-    return field(default=default, metadata={"option": Option(help, panel, means, tuple(choices), least, positive, flag, metavar)})
+    return field(default=default, metadata={"option": Option(help, panel, means, choices, least, positive, flag, metavar)})
 
 
 @cache

@@ -25,7 +25,7 @@ def _parameter(name: str, kind: type[Spec]) -> inspect.Parameter:
     about, default = options_of(kind)[name], defaults_of(kind)[name]
     (hint,) = (each for each in types_of(kind)[name] if each is not NoneType)
     shown = about.default or ("" if default in (None, "") or isinstance(default, bool) else str(default))
-    choices = f"{', '.join(about.choices)}. " if about.choices and not any(choice in about.help for choice in about.choices[1:]) else ""
+    choices = f"{', '.join(about.choices)}. " if about.choices and not any(choice in about.help for choice in [*about.choices][1:]) else ""
     text = f"{choices}{about.help}" + (f" \\[default: {shown}]" if shown else "")
     given = typer.Option(flag(name, about.flag, default), help=text, rich_help_panel=about.panel, metavar=about.metavar, show_default=False)
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[hint | None, given])

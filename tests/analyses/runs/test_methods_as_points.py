@@ -143,7 +143,7 @@ def test_what_ends_at_no_point_of_the_model_says_so_before_it_is_trained(runs, f
             run(replace(through(store, names["apet"], names["full"]), to=names[name]), store, folder)
     with pytest.raises(UsageError, match="only runs of apet end at a point"):
         fields_at(store, names["full"])
-    with pytest.raises(UsageError, match="those of a run: say which"):
+    with pytest.raises(UsageError, match="goes through a run of it: use at"):
         SliceSpec(method="full").resolved()
     with pytest.raises(UsageError, match="has method full, this slice lora"):
         run(replace(through(store, names["full"], names["apet"]), method="lora"), store, folder)

@@ -32,7 +32,7 @@ def waves(z: torch.Tensor, _: int) -> torch.Tensor:
 def place(loss=waves) -> Point:
     objective = Objective(loss, lambda out, _: (out, 1.0), [0], SIZE, torch.float64)
     z = torch.full((SIZE,), 0.3, dtype=torch.float64)
-    return Point(objective, z, {}, SimpleNamespace(num_processes=1), None, np.arange(SIZE), z, lambda _: objective)
+    return Point(objective, z, SimpleNamespace(num_processes=1), None, z, lambda _: objective)
 
 
 def map_of(here: Point, folder) -> tuple[list, dict[str, np.ndarray]]:

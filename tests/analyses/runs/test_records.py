@@ -27,7 +27,6 @@ def first_coordinates(spec, point, gradient, context) -> Frame:
 @pytest.mark.parametrize("algorithm", ["exact", "lanczos"])
 def test_a_matrix_that_is_added_to_the_table_has_a_spectrum(algorithm, folder, tmp_path, monkeypatch):
     monkeypatch.setitem(MATRICES, "toy", Matrix("toy", "twice the identity", "-.", twice_identity))
-    monkeypatch.setattr("analyses.specs.spec.MATRICES", [*MATRICES], raising=False)
     store = Store(tmp_path)
     rows = store.rows(run(spec_of(kind="spectrum", k=12, matrix="toy", algorithm=algorithm), store, folder))
     trace = next(row for row in rows if row.quantity == "trace")
@@ -40,7 +39,6 @@ def test_a_matrix_that_is_added_to_the_table_has_a_spectrum(algorithm, folder, t
 def test_directions_that_are_added_to_the_table_can_be_sliced_along(folder, tmp_path, monkeypatch):
     toy = Direction("toy", "first coordinates", "the first coordinates of z", first_coordinates)
     monkeypatch.setitem(DIRECTIONS, "toy", toy)
-    monkeypatch.setattr("analyses.specs.spec.DIRECTIONS", [*DIRECTIONS], raising=False)
     store = Store(tmp_path)
     name = run(spec_of(kind="slice", k=12, points=3, dims=2, directions="toy"), store, folder)
     np.testing.assert_array_equal(store.arrays(name)["directions"], np.eye(12)[:, :2])

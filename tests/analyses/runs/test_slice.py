@@ -345,7 +345,7 @@ def test_what_cannot_be_sliced_says_why(runs, folder, tmp_path, monkeypatch):
     with pytest.raises(UsageError, match="losses and hits, at most"):
         check(replace(LINE, metric=True), inputs(LINE, folder))
     monkeypatch.setattr("analyses.runs.slice.MOST_LOSSES", 100)
-    monkeypatch.setattr("landscape.surfaces.slice_of", None)
+    monkeypatch.setattr("landscape.surfaces.evaluate_slice", None)
     with pytest.raises(UsageError, match="fewer points, or fewer examples"):
         run(LINE, store, folder)
 

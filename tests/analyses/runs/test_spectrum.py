@@ -212,7 +212,7 @@ def test_a_run_on_other_weights_or_other_entries_is_refused(folder, tmp_path):
     random = run(spec_of(k=40, steps=5, train_seed=3), store, folder)
     with pytest.raises(UsageError, match="has train_seed 3, this spectrum 0"):
         run(replace(SMALL, at=random), store, folder)
-    at = spec_from({**spec_dict(SMALL), **fields_at(store, random), "at": random})
+    at = spec_from({**spec_dict(SMALL), **fields_at(store, random), "at": random}, shared={"weights"})
     assert single(rows_of(at, folder, tmp_path), "loss") == pytest.approx(store.arrays(random)["history"][-1, 1], rel=1e-5)
     scored = run(spec_of(k=40, steps=5, order="gradient"), store, folder)
     with pytest.raises(UsageError, match="placed its entries by gradient on other examples"):

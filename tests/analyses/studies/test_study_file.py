@@ -212,7 +212,7 @@ def test_what_kinds_share_in_defaults_may_be_of_no_use_to_one_and_what_an_entry_
     assert (train.steps, train.lr, train.k, spectrum.k, spectrum.task) == (9, 0.1, 4, 4, "mini-nli")
     with pytest.raises(UsageError, match=r"s.yaml:4: lr = 0.2 has no effect on spectra: it is for training runs"):
         study_of(tmp_path, shared + ", lr: 0.2}")
-    with pytest.raises(UsageError, match=r"s.yaml:4: steps = 9 has no effect on this spectrum run"):
+    with pytest.raises(UsageError, match=r"s.yaml:4: steps = 9 has no effect on spectra"):
         study_of(tmp_path, shared + ", steps: 9}")
 
 
