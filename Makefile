@@ -58,6 +58,10 @@ bench-peers: .venv-peers/ready .venv-peers-surface/ready
 	.venv-peers-surface/bin/python -m pip uninstall --quiet --yes torchvision
 	touch $@
 
+# The page of every option and study field, made from the specs; a test holds that it is up to date.
+docs/reference/options.md: .venv/ready analyses/specs/*.py
+	$(PY) -m analyses.specs.reference > $@
+
 lint: .venv/ready
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .

@@ -249,9 +249,9 @@ def _trajectory(store: Store, run_id: str) -> tuple[list[int], np.ndarray]:
 def along_trajectory(spec: SpectrumSpec, store: Store) -> list[SpectrumSpec]:
     """The spec at every step of its run's trajectory. UsageError where it names no run or one step, or the run kept none."""
     if spec.at is None:
-        raise UsageError("along the trajectory of a run, and no run is given", at=...)
+        raise UsageError("spectra along a trajectory need the run that kept it", at=...)
     if spec.at_step is not None:
-        raise UsageError(f"along the whole trajectory, and one step is given (at_step = {spec.at_step})")
+        raise UsageError(f"at_step = {spec.at_step} is one step of the trajectory, and spectra along it take every step")
     if not (steps := trajectory_steps(store, spec.at)):
         raise UsageError(f"{spec.at} kept no trajectory, which a run does with trajectory: true")
     return [replace(spec, at_step=step) for step in steps]

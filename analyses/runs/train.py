@@ -107,7 +107,7 @@ def train_plan(spec: TrainSpec, planned: Planned) -> dict[str, Any]:
     if not planned.examples:
         raise UsageError(f"{spec.task} has too few training examples to set some aside", early_stop=False)
     if spec.test and "test" not in planned.inputs.data.splits:
-        raise UsageError(f"{spec.task} has no labelled test split here", test=False)
+        raise UsageError(f"{spec.task} has no labelled test split here: leave out test")
     return {}
 
 

@@ -183,7 +183,9 @@ class Store:
         if first is not None:
             with suppress(OSError, ValueError, TypeError):
                 if self._about(first).get("format", 0) < FORMAT:
-                    raise UsageError(f"{self.root} holds runs of an earlier version of this program, which this one does not read", out=...)
+                    raise UsageError(
+                        f"{self.root} holds runs of an earlier version of this program, which this one does not read: take another folder"
+                    )
 
     def _about(self, run_id: str) -> dict:
         return json.loads((self.folder(run_id) / "DONE").read_bytes())

@@ -118,3 +118,12 @@ def test_the_identity_splits_on_weights_and_data():
 def test_a_wrong_field_is_named(values, message):
     with pytest.raises(UsageError, match=message):
         spec_from(values)
+
+
+def test_results_of_an_earlier_version_are_refused_in_one_line(store):
+    about = json.loads((store.folder("r") / "DONE").read_text())
+    del about["format"]
+    (store.folder("r") / "DONE").write_text(json.dumps({**about, "schema": 6}))
+    for use in (lambda old: old.run_ids(), lambda old: old.claim("new").__enter__()):
+        with pytest.raises(UsageError, match="holds runs of an earlier version of this program"):
+            use(Store(store.root))
