@@ -106,12 +106,17 @@ def _speaks_of(prediction: Run, apet: list[Run]) -> bool:
     return all(run.spec.get("scope", "") == prediction.spec["scope"] and run.spec.get("operations", "add") == "add" for run in apet)
 
 
+def _order(run: Run) -> tuple[float, int, int, str]:
+    """By k and seeds, so that a bootstrap draws the same whatever the runs are called."""
+    return run.k, run.spec.get("position_seed") or 0, run.spec.get("train_seed") or 0, run.id
+
+
 def measure(runs: list[Run], target: Target, value: float, metric: str, seed: int = 0, level: float = LEVEL) -> tuple[Crossing, list[Run]]:
     """The threshold that APET runs measure, and those of them with a finite gap, in the order of the answer's positions. ValueError, with
     the reason, where they say nothing."""
     from landscape.measurement import fit_crossing
 
-    known = [run for run in sorted(runs, key=lambda run: (run.k, run.id)) if math.isfinite(target.gap(run, value, metric))]
+    known = [run for run in sorted(runs, key=_order) if math.isfinite(target.gap(run, value, metric))]
     if not known:
         raise ValueError("no run has a gap to the target")
     return fit_crossing([run.k for run in known], [target.gap(run, value, metric) for run in known], seed=seed, level=level), known
