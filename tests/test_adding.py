@@ -1,6 +1,6 @@
 """What CONTRIBUTING says of adding a task, a kind of run, an option and a figure: one record or file, and at most one line of a table.
 
-Matrices and directions: tests/analyses/runs/test_records.py; methods: tests/apet/methods/test_registry.py.
+Matrices and directions: tests/analyses/runs/test_record_tables.py; methods: tests/apet/methods/test_registry.py.
 """
 
 import sys

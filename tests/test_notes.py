@@ -7,9 +7,9 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 PRINTED = {  # where a note is shown to people
     "analyses/studies/walk.py:Walk._settle",  # why a run failed
-    "analyses/thresholds/threshold_search.py:_summary",  # what the target is
-    "analyses/thresholds/threshold_search.py:_answer",
-    "analyses/thresholds/threshold_search.py:told",
+    "analyses/thresholds/intrinsic_dimension.py:_summary",  # what the target is
+    "analyses/thresholds/intrinsic_dimension.py:_answer",
+    "analyses/thresholds/intrinsic_dimension.py:told",
     "figures/interval.py:threshold",  # why an interval has no end
     "figures/report/page.py:_targets",
     "analyses/terminal/printing.py:print_plan",  # of a plan's line, which is no row

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from analyses.runs.matrices import MATRICES
     from analyses.runs.predict import HALF
     from analyses.runs.proximal_paths import LINEAR
+    from analyses.runs.record_tables import by_name
     from analyses.runs.rehearsal import rehearse, too_large
     from analyses.runs.run_inputs import DIGITS, Inputs, Report, inputs, model_of, plain_scorer, task_data
     from analyses.runs.slice_directions import DIRECTIONS

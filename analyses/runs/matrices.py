@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from analyses.runs.records import by_name
+from analyses.runs.record_tables import by_name
 
 if TYPE_CHECKING:
     from torch import Tensor

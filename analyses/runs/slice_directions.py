@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from analyses.runs.matrices import gauss_newton_rows_of, graph_memory, matrix_at, recorded
-from analyses.runs.records import by_name
+from analyses.runs.record_tables import by_name
 from apet.errors import ApetError, UsageError
 
 if TYPE_CHECKING:  # the table itself must load without numpy and torch, and without the specs, which read it

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from analyses.runs import check, inputs
 from analyses.specs import Spec, TrainSpec, spec_from, trimmed
-from analyses.studies.search import FIRST_ROUND, first_round, next_round
+from analyses.studies.search_rounds import FIRST_ROUND, first_round, next_round
 from analyses.studies.study_file import Search, Stage, Study, Variant
 from analyses.thresholds import Run, Target
 from apet.errors import ApetError
@@ -94,7 +94,9 @@ def at_optimum(spec: Spec, variant: Variant, run_id: str, to: str | None = None)
 
 
 def searching(bases: Sequence[Spec], search: Search, data: Mapping[str, Path], full: Sequence[Spec], find: Find) -> Iterator[list[Spec]]:
-    """The runs of all searches, a round at a time (analyses.studies.search); `bases` are specs whose k does not count, one for each search.
+    """The runs of all searches, a round at a time (analyses.studies.search_rounds).
+
+    `bases` are specs whose k does not count, one for each search.
 
     A search ends with its budget, where its target is not known or settled without any run, and where it lies beyond the range.
     Its i-th run has the i-th position seed from the base's on, so that no two runs share their noise.

@@ -11,7 +11,7 @@ Where runs need what others have found, there are `stages` instead of one grid:
 
 stages:
   full: {grid: [{kind: train, method: full, model: [mini-t5-240k, mini-t5-790k]}]}
-  high:                                 # looks for the k that reaches a score, in rounds (analyses.studies.search)
+  high:                                 # looks for the k that reaches a score, in rounds (analyses.studies.search_rounds)
     search: {below_full: 0.01, of: full, runs: 12, from: 16, to: 65536}
     grid: [{kind: train, method: apet, model: [mini-t5-240k, mini-t5-790k]}]
   curvature:                            # starts from the optimum of every run of a stage
@@ -33,7 +33,7 @@ from pathlib import Path
 from typing import Any
 
 from analyses.specs import KINDS, Spec, defaults_of, field_names, spec_from
-from analyses.studies.search import FIRST_ROUND, HIGHEST_K, LOWEST_K
+from analyses.studies.search_rounds import FIRST_ROUND, HIGHEST_K, LOWEST_K
 from analyses.studies.yaml_lines import Mapping, read_yaml
 from analyses.thresholds import TARGET_KINDS, Target
 from apet.errors import MissingInput, UsageError, did_you_mean

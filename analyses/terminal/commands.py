@@ -17,6 +17,7 @@ from analyses.specs import KINDS, Spec, spec_from
 from analyses.studies import terminable
 from analyses.terminal.parameters import as_flag, parameters
 from analyses.terminal.printing import bar, log, say
+from analyses.thresholds import targets_help
 from apet.errors import ApetError, UsageError
 
 app = typer.Typer(
@@ -24,11 +25,7 @@ app = typer.Typer(
     help="How much of a pretrained language model must be tuned, and what its loss landscape says about it.",
 )  # fmt: skip
 OUTPUT = "Output"
-TARGETS = (
-    "What k* shall reach. fraction:.9 (this part of full fine-tuning's improvement of the training loss), loss:.35 (this training loss); "
-    "of the validation metric: of-full:.9 (this part of full fine-tuning's), below-full:.01 (this much less, the high threshold), "
-    "above-chance:.1 (chance and this part of what is missing to 1, the low threshold)."
-)
+TARGETS = targets_help()
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.", rich_help_panel=OUTPUT)]
 Out = Annotated[Path, typer.Option(help="Folder of results.", rich_help_panel=OUTPUT)]
 Resume = Annotated[

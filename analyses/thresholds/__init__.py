@@ -6,10 +6,11 @@ from apet.exports import on_demand
 
 if TYPE_CHECKING:
     from analyses.thresholds.disambiguation import Names
+    from analyses.thresholds.intrinsic_dimension import intrinsic_dim, plan, planned_cost
     from analyses.thresholds.measured import commit_thresholds, finished, known_targets, measure, thresholds, whole
     from analyses.thresholds.predicted import foresees, fullest
     from analyses.thresholds.proximal_record import Followed, Place
-    from analyses.thresholds.targets import TARGET_KINDS, Run, Target
-    from analyses.thresholds.threshold_search import intrinsic_dim, plan, planned_cost
+    from analyses.thresholds.target_kinds import TARGET_KINDS, targets_help
+    from analyses.thresholds.targets import Run, Target
 
 __getattr__ = on_demand(__name__, __file__)

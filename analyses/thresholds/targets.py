@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass
 from statistics import mean
 from typing import Any
 
-from analyses.store import NoValue, Row, Store, quantities, statuses
+from analyses.store import NoValue, Row, Store, statuses
+from analyses.thresholds.target_kinds import TARGET_KINDS, TargetKind
 from apet.errors import UsageError, one_of
 
 Tuned = tuple[str | None, str | None]  # subspace and placement
@@ -71,13 +72,6 @@ def longest(runs: Sequence[Run]) -> list[Run]:
     return [run for run in runs if run.spec.get("steps", 0) == most]
 
 
-# kind of target -> the quantity of its threshold
-TARGET_KINDS = {
-    "fraction": quantities.K_STAR, "loss": quantities.K_LOSS, "of_full": quantities.K_PART, "below_full": quantities.K_HIGH,
-    "above_chance": quantities.K_LOW,
-}  # fmt: skip
-
-
 @dataclass(frozen=True)
 class Target:
     """A score on one model and task, by `kind`:
@@ -95,11 +89,14 @@ class Target:
 
     def __post_init__(self) -> None:
         one_of(TARGET_KINDS, self.kind, "target")
-        positive = self.kind in ("fraction", "of_full", "loss")
-        if self.kind == "loss" and not (0 < self.amount < math.inf):
-            raise UsageError(f"a target's loss of {self.amount} is not above 0")
-        if self.kind != "loss" and (not 0 <= self.amount < 1 or (positive and self.amount == 0)):
+        if not self.of.part and not 0 < self.amount < math.inf:
+            raise UsageError(f"a target's {self.kind} of {self.amount} is not above 0")
+        if self.of.part and (not 0 <= self.amount < 1 or (self.amount == 0 and not self.of.zero)):
             raise UsageError(f"a target's {self.kind} of {self.amount} is not between 0 and 1")
+
+    @property
+    def of(self) -> TargetKind:
+        return TARGET_KINDS[self.kind]
 
     @classmethod
     def parse(cls, text: str) -> Target:
@@ -113,17 +110,17 @@ class Target:
 
     @property
     def quantity(self) -> str:
-        return TARGET_KINDS[self.kind]
+        return self.of.quantity
 
     @property
     def on_loss(self) -> bool:
         """Whether it is a training loss, of which a prediction can be made; else a metric on the validation split."""
-        return self.kind in ("fraction", "loss")
+        return self.of.on_loss
 
     @property
     def needs_full(self) -> bool:
         """Whether it is taken from full fine-tuning."""
-        return self.kind not in ("loss", "above_chance")
+        return self.of.needs_full
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -133,28 +130,11 @@ class Target:
 
     def definition(self, examples: int | None) -> str:
         """In words, for figures and pages."""
-        return {
-            "fraction": f"training loss that makes {100 * self.amount:g} % of the improvement of full fine-tuning over the untuned model, "
-            f"on the same {examples or 'all'} fixed examples",
-            "loss": f"training loss of {self.amount:g} on {examples or 'all'} fixed examples",
-            "of_full": f"{100 * self.amount:g} % of the validation metric of full fine-tuning",
-            "below_full": f"validation metric of full fine-tuning less {self.amount:g}",
-            "above_chance": f"validation metric of chance plus {100 * self.amount:g} % of what is missing to 1",
-        }[self.kind]
+        return self.of.words.format(amount=f"{self.amount:g}", percent=f"{100 * self.amount:g}", examples=examples or "all")
 
     def value(self, full: Sequence[Run], metric: str) -> float:
         """The score itself; `full` are full fine-tuning runs (any of the task's where none is needed), `metric` the task's main one."""
-        if self.kind == "loss":
-            return self.amount
-        if self.kind == "above_chance":
-            chance = full[0].value("chance", "validation")
-            return chance + self.amount * (1 - chance)
-        full = longest(full)
-        if self.kind == "fraction":
-            initial = mean(run.value("initial_loss", "train") for run in full)
-            return initial - self.amount * (initial - mean(run.value("loss", "train") for run in full))
-        reached = mean(run.value(metric, "validation") for run in full)
-        return self.amount * reached if self.kind == "of_full" else reached - self.amount
+        return self.of.value(self.amount, longest(full) if self.needs_full else full, metric)
 
     def share(self, full: Sequence[Run], metric: str) -> float | None:
         """What part of full fine-tuning's improvement over the untuned model the target is, in its own score; None if not known."""

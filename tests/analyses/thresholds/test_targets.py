@@ -10,10 +10,10 @@ from study_cases import BASE, spec_of
 from analyses.specs import spec_dict
 from analyses.store import Row, Store
 from analyses.studies.study_file import Search
+from analyses.thresholds.intrinsic_dimension import references
 from analyses.thresholds.measured import thresholds, whole
 from analyses.thresholds.metric_map import shared
 from analyses.thresholds.targets import Run, Target
-from analyses.thresholds.threshold_search import references
 from apet.errors import UsageError
 
 SPEC = spec_of(k=4)

@@ -10,7 +10,7 @@ from study_cases import spec_of
 
 from analyses.runs.execute import run
 from analyses.runs.matrices import MATRICES, Matrix
-from analyses.runs.records import by_name
+from analyses.runs.record_tables import by_name
 from analyses.runs.slice_directions import DIRECTIONS, Direction, Frame
 from analyses.store.run_store import Store
 from landscape.curvature.operators import DenseOperator

@@ -8,7 +8,7 @@ import pytest
 
 from analyses.specs import Spec, TrainSpec, spec_dict, spec_from
 from analyses.store import Row
-from analyses.studies.search import FIRST_ROUND, first_round, next_round
+from analyses.studies.search_rounds import FIRST_ROUND, first_round, next_round
 from analyses.studies.stages import searching
 from analyses.studies.study_file import Search
 from analyses.thresholds.measured import measure
