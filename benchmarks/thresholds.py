@@ -2,11 +2,10 @@
 
 400 seeded searches of 12 runs go through the functions that `study` and `intrinsic-dim` call (analyses.studies.stages.searching,
 analyses.thresholds.measured.measure); only training is made up. k* lies anywhere on log k from 3 times the smallest k to a third of the
-largest. A
-run sees a k* of its own, exp(.15 N(0, 1)) away, so its gap has a standard deviation of .15 slopes at the crossing; uneven noise grows
-from half of that at k*/e to twice at e k*. The gap's slope at the crossing is .3 to 3. Logistic gaps level off at +-1.5 (a loss 4.5
-times the target, or as much below it), saturating ones above the crossing alone. 5 % of the runs are failed trainings, with a gap
-anywhere from -1.5 to -4.5.
+largest. A run sees a k* of its own, exp(.15 N(0, 1)) away, so its gap has a standard deviation of .15 slopes at the crossing; uneven
+noise grows from half of that at k*/e to twice at e k*. The gap's slope at the crossing is .3 to 3. Logistic gaps level off at +-1.5 (a
+loss 4.5 times the target, or as much below it), saturating ones above the crossing alone. 5 % of the runs are failed trainings, with a
+gap anywhere from -1.5 to -4.5.
 
 A second table is of a saturated metric: accuracies of 0 or 1, of which only which runs reach the target says anything. A third scores
 predictions from committed rows (`benchmarks/cells.py`).

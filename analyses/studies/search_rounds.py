@@ -1,8 +1,7 @@
 """Where to measure next: a threshold's runs in fixed rounds, which follow from results and never from who finishes first.
 
-Round 1 spreads k over a geometric grid. A later round goes where the target is crossed: evenly about the zero of the line through
-the runs (landscape.measurement.crossings) once runs of both kinds stand close to it, and before that to quantiles of what is known of log
-k*
+Round 1 spreads k over a geometric grid. A later round goes where the target is crossed: evenly about the zero of the line through the
+runs (landscape.measurement.crossings) once runs of both kinds stand close to it, and before that to quantiles of what is known of log k*
 from which runs have reached the target (landscape.measurement.probit). A failed training misleads neither for longer than a round. Where
 the target lies beyond the runs, one round at the end of the range makes sure, and is the last.
 """

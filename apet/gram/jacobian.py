@@ -1,10 +1,9 @@
 """The Gram matrix K = J J' of label-word logit differences over every parameter in scope, without storing J.
 
-One forward pass an example and one backward pass an output (n (C - 1) in all) give the thin factors of every weight's gradients,
-from which their inner products follow (`apet.gram.factors`, as in ghost clipping, Li et al. 2021, arXiv 2110.05679): the backward pass
-stops
-short of the weights themselves. Tensors that are used otherwise than in linear layers and tables have their gradients from autograd.
-As many tensors are worked on in one pass over the examples as memory allows.
+One forward pass an example and one backward pass an output (n (C - 1) in all) give the thin factors of every weight's gradients, from
+which their inner products follow (`apet.gram.factors`, as in ghost clipping, Li et al. 2021, arXiv 2110.05679): the backward pass stops
+short of the weights themselves. Tensors that are used otherwise than in linear layers and tables have their gradients from autograd. As
+many tensors are worked on in one pass over the examples as memory allows.
 """
 
 from __future__ import annotations

@@ -1,11 +1,10 @@
 """Fastfood: rows of a random matrix in blocks H G P H B of Hadamard matrices and diagonals (Le, Sarlos and Smola 2013, arXiv 1408.3060).
 
-B holds signs, P permutes, G holds Gaussian numbers, H is the Walsh-Hadamard matrix of a block's n rows; the d columns are the first
-of n. So a product costs n log n a block (here: matrix products), whatever d. Signs and Gaussian numbers are each block's own and are
-hashed anew for every product (`apet.projections.hashed`), the permutation is that of all blocks of a stream. Le et al.'s last diagonal S,
-which
-gives rows the lengths of Gaussian ones, is left out, and G is divided by its length instead, which makes every column of a whole
-block exactly as long as the others.
+B holds signs, P permutes, G holds Gaussian numbers, H is the Walsh-Hadamard matrix of a block's n rows; the d columns are the first of n.
+So a product costs n log n a block (here: matrix products), whatever d. Signs and Gaussian numbers are each block's own and are hashed
+anew for every product (`apet.projections.hashed`), the permutation is that of all blocks of a stream. Le et al.'s last diagonal S, which
+gives rows the lengths of Gaussian ones, is left out, and G is divided by its length instead, which makes every column of a whole block
+exactly as long as the others.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """How a tuned model is asked and how its answer is read, kept beside its weights so that its scores can be had again.
 
 Label-word logits are compared after the label words' prior is subtracted (`apet.scoring.scorer`). The prior is measured on the untuned
-model,
-so it cannot be measured again on the tuned one: it is a part of the tuned model, like its weights.
+model, so it cannot be measured again on the tuned one: it is a part of the tuned model, like its weights.
 """
 
 from __future__ import annotations

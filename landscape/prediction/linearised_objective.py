@@ -1,8 +1,8 @@
 """The loss of a linearised model, whatever the criterion: outputs f(z0) + J (z - z0).
 
 It is convex in z if the criterion is convex in the outputs, so its proximal path is easier to follow than the model's own, and the best
-loss in a random subspace is its Moreau envelope. `landscape.prediction.linearised_classifier` does the same from a Gram matrix, if there is
-one.
+loss in a random subspace is its Moreau envelope. `landscape.prediction.linearised_classifier` does the same from a Gram matrix, if there
+is one.
 """
 
 from collections.abc import Callable

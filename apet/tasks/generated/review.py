@@ -1,8 +1,7 @@
 """A generated binary task of short, plain opinions that a model can learn from some hundred of them.
 
 The sentences are those of `apet.tasks.generated.sentiment` without negation and contrast. All splits share their sentiment words and
-differ in
-what is spoken of and how: whoever has learned the words is right, and nothing else predicts the label.
+differ in what is spoken of and how: whoever has learned the words is right, and nothing else predicts the label.
 """
 
 from __future__ import annotations
