@@ -11,21 +11,27 @@ import typer
 
 from analyses.specs import PANELS, Spec, defaults_of, options_of, types_of
 
+COMMON = ("method", "k", "steps", "lr", "batch")  # fields that come first in their panel
+
 
 def parameters(kinds: tuple[type[Spec], ...], without: Collection[str] = ()) -> list[inspect.Parameter]:
     """A typer parameter for each field of `kinds` but those of `without`, panel by panel; None where it is not given."""
     fields = {
         name: kind for kind in reversed(kinds) for name, about in options_of(kind).items() if about.flag != "" and name not in without
     }
-    ordered = sorted(fields, key=lambda name: PANELS.index(options_of(fields[name])[name].panel))
+    ordered = sorted(fields, key=lambda name: (PANELS.index(options_of(fields[name])[name].panel), _rank(name)))
     return [_parameter(name, fields[name]) for name in ordered]
+
+
+def _rank(name: str) -> int:
+    return COMMON.index(name) if name in COMMON else len(COMMON)
 
 
 def _parameter(name: str, kind: type[Spec]) -> inspect.Parameter:
     about, default = options_of(kind)[name], defaults_of(kind)[name]
     (hint,) = (each for each in types_of(kind)[name] if each is not NoneType)
     shown = about.default or ("" if default in (None, "") or isinstance(default, bool) else str(default))
-    choices = f"{', '.join(about.choices)}. " if about.choices and not any(choice in about.help for choice in [*about.choices][1:]) else ""
+    choices = f"{', '.join(about.choices)}. " if not all(choice in about.help for choice in about.choices) else ""
     text = f"{choices}{about.help}" + (f" \\[default: {shown}]" if shown else "")
     given = typer.Option(flag(name, about.flag, default), help=text, rich_help_panel=about.panel, metavar=about.metavar, show_default=False)
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[hint | None, given])
