@@ -108,7 +108,7 @@ def _ends(spec: PointSpec, found: Inputs, model: Any, scorer: Any, examples: lis
     from apet.subspaces import Coordinates
 
     store = Store(context.folder.parent)
-    methods = {spec.method, *(store.spec(run_id)["method"] for run_id in spec.to_runs if store.done(run_id))}
+    methods = {spec.method, *(store.spec(run_id).get("method", "apet") for run_id in spec.to_runs if store.done(run_id))}
     whole = tunable_space(model, scope="all") if methods != {"apet"} else None
     if spec.method != "apet":
         assert whole is not None
@@ -224,7 +224,8 @@ def fields_at(store: Store, run_id: str, methods: bool = False) -> dict[str, Any
         _check_kept(run_id, spec, store.arrays(run_id))
         return {name: spec[name] for name in METHODS_FIELDS} | _drawn_from(spec)
     if spec["kind"] != "train" or spec["method"] != "apet":
-        raise UsageError(f"{run_id} is a {spec['kind']} run of method {spec['method']}: only runs of apet end at a point of the subspace")
+        what = f"a {spec['kind']} run" + (f" of method {spec['method']}" if "method" in spec else "")
+        raise UsageError(f"{run_id} is {what}: only training runs of apet end at a point of the subspace")
     return {name: spec[name] for name in (*SUBSPACE, "max_length", "weights")} | _drawn_from(spec)
 
 

@@ -220,6 +220,11 @@ def test_a_run_on_other_weights_or_other_entries_is_refused(folder, tmp_path):
     full = run(spec_of(method="full", steps=5), store, folder)
     with pytest.raises(UsageError, match="train run of method full"):
         fields_at(store, full)
+    curved = run(replace(SMALL, algorithm="exact", lanczos_steps=40, probes=4, k=3), store, folder)
+    with pytest.raises(UsageError, match=f"{curved} is a spectrum run: only training runs"):
+        fields_at(store, curved)
+    with pytest.raises(UsageError, match=f"{curved} is no run of apet in words"):
+        run(spec_of(kind="slice", k=40, directions="optima", points=3, to=curved), store, folder)
 
 
 def test_a_single_coordinate_has_one_eigenvalue(folder, tmp_path):
