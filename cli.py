@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -82,7 +81,7 @@ def intrinsic_dim(
     if not measure and (runs or k_min or k_max):
         raise UsageError("--runs, --k-min and --k-max have no effect with --no-measure: they are for the search")
     aim = analyses.studies.Search.single(ui.aim_of(target, fraction), runs, k_min, k_max)
-    fields, where = given.named()
+    fields, where = given.named(TrainSpec)
     analyses.specs.spec_from(fields | {"k": 1}, where, shared=fields)  # so that an error names its line
     fields = {"examples": 128, "batch": 16, "readout": "words"} | fields
     if given.dry_run:
@@ -340,7 +339,6 @@ def pretrain(
 
 
 def main() -> None:
-    sys.path.insert(0, str(Path(__file__).parent))
     app()
 
 

@@ -26,8 +26,7 @@ class Results:
 
     @classmethod
     def of(cls, folder: Path, target: Target | None = None, every: bool = False) -> Results:
-        """The results in `folder`. At most one of their targets is on the training loss, `target` where it is given, unless `every` one is
-        wanted.
+        """Read the results in `folder`. At most one target is on the training loss, unless `every` one is wanted; `target` replaces it.
 
         Raises MissingInput where no run has finished, UsageError where the choice of a target is the user's.
         """
@@ -42,20 +41,20 @@ class Results:
             raise UsageError(f"{folder} holds thresholds for {', '.join(on_loss)}, of which one must be chosen", target=on_loss[0])
         return cls(store, runs, targets)
 
-    def thresholds(self, targets: list[Target] | None = None) -> list[Row]:
-        return [row for target in targets or self.targets for row in thresholds(self.store, self.runs, target)]
+    def thresholds(self, targets: list[Target]) -> list[Row]:
+        return [row for target in targets for row in thresholds(self.store, self.runs, target)]
 
     def rows(self) -> DataFrame:
         """All rows: of the runs, of placements, of thresholds, and those that 'explain' wrote."""
         import pandas as pd
 
-        table = frame([row for run in whole(self.runs) for row in run.rows] + placement_rows(self.runs) + self.thresholds())
+        table = frame([row for run in whole(self.runs) for row in run.rows] + placement_rows(self.runs) + self.thresholds(self.targets))
         explained = self.store.root / EXPLAINED_ROWS
         return pd.concat([table, read_rows(explained)], ignore_index=True) if explained.is_file() else table
 
 
 def rows_of(results: Path, target: Target | None, every: bool = False) -> DataFrame:
-    """All rows of a folder of results (`Results.of`), or those of a .parquet file."""
+    """Return all rows of a folder of results (`Results.of`), or the rows of a .parquet file."""
     if results.suffix != ".parquet":
         return Results.of(results, target, every).rows()
     if target is not None:

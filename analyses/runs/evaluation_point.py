@@ -225,7 +225,7 @@ def fields_at(store: Store, run_id: str, methods: bool = False) -> dict[str, Any
         return {name: spec[name] for name in METHODS_FIELDS} | _drawn_from(spec)
     if spec["kind"] != "train" or spec["method"] != "apet":
         what = f"a {spec['kind']} run" + (f" of method {spec['method']}" if "method" in spec else "")
-        raise UsageError(f"{run_id} is {what}: only training runs of apet end at a point of the subspace")
+        raise UsageError(f"{run_id} is {what}: only runs of apet end at a point of the subspace")
     return {name: spec[name] for name in (*SUBSPACE, "max_length", "weights")} | _drawn_from(spec)
 
 

@@ -85,7 +85,7 @@ def cost(spec: Spec, found: Inputs) -> int:
 
 
 def gradients(spec: Spec, examples: int) -> int:
-    """At most how many example-gradients the run takes on so many examples (a curvature product counts two)."""
+    """Return an upper bound on the example-gradients of a run on `examples` examples (a curvature product counts two)."""
     return RUN_KINDS[spec.kind].gradients(spec, examples)
 
 

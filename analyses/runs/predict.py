@@ -27,7 +27,7 @@ HALF = "half_"  # prefix of what half of the examples give
 
 
 def predict_gradients(spec: PredictSpec, examples: int) -> int:
-    """At most how many example-gradients the run takes on so many examples."""
+    """Return an upper bound on the example-gradients of a run on `examples` examples."""
     spent = 2 * examples * products(spec) if spec.takes_products else examples * max(1, TASKS[spec.task].classes - 1)
     spent += path_gradients(spec, examples, LINEAR) if spec.takes_products and not spec.placed else 0
     return spent + (path_gradients(spec, examples) if spec.path else 0)

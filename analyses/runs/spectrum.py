@@ -54,7 +54,7 @@ class Curved:
 
 
 def spectrum_gradients(spec: SpectrumSpec, examples: int) -> int:
-    """At most how many example-gradients the run takes on so many examples; a curvature product counts two."""
+    """Return an upper bound on the example-gradients of a run on `examples` examples; a curvature product counts two."""
     return 2 * examples * route(spec, spec.k or sys.maxsize)[1]
 
 

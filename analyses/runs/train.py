@@ -63,7 +63,7 @@ def train_run(spec: TrainSpec, found: Inputs, context: Context) -> tuple[list[Ro
 
 
 def train_options(spec: TrainSpec, k: int, examples: int) -> Any:
-    """The loop's options (apet.training.options.TrainOptions) for a spec that tunes k parameters on so many examples."""
+    """Return the training loop's options (apet.training.options.TrainOptions) for a spec that tunes k parameters on `examples` examples."""
     from apet.training import PRECISIONS, TrainOptions
 
     precision = {dtype: name for name, dtype in PRECISIONS.items()}[spec.dtype]
@@ -90,7 +90,7 @@ def most_steps(spec: TrainSpec) -> int:
 
 
 def train_gradients(spec: TrainSpec, examples: int) -> int:
-    """At most how many example-gradients the run takes on so many examples."""
+    """Return an upper bound on the example-gradients of a run on `examples` examples."""
     return most_steps(spec) * examples_a_step(spec, examples)
 
 

@@ -54,10 +54,14 @@ class Spec(WorkPart, TunedPart, DataPart, ModelPart):
         """The spec with what follows from other fields made explicit."""
         return self
 
-    def unused(self) -> list[str]:
-        """The fields that are set to no effect."""
-        spec = vars(self)
-        return [name for name, default in defaults_of(type(self)).items() if spec[name] != default and not self.reads(name)]
+    @property
+    def changed(self) -> dict[str, Any]:
+        """The fields that are not at their defaults, in their order."""
+        return {name: vars(self)[name] for name, default in defaults_of(type(self)).items() if vars(self)[name] != default}
+
+    def unused(self) -> str | None:
+        """The first field that is set to no effect."""
+        return next((name for name in self.changed if not self.reads(name)), None)
 
     def reads(self, name: str) -> bool:
         """Whether the run uses its field `name`."""
@@ -65,7 +69,7 @@ class Spec(WorkPart, TunedPart, DataPart, ModelPart):
 
     def resolved(self) -> Self:
         """The canonical spec. Raises UsageError for a field without effect, and for fields that contradict each other."""
-        for name in self.unused():
+        if (name := self.unused()) is not None:
             raise UsageError(self.no_effect(name))
         self.check()
         return self.derived()
@@ -92,6 +96,5 @@ class Spec(WorkPart, TunedPart, DataPart, ModelPart):
     def run_id(self, weights: str, data: str) -> str:
         """16 hex digits over the kind, its version, the fields that differ from their defaults, and two fingerprints."""
         spec = self.resolved()
-        changed = {name: vars(spec)[name] for name, default in defaults_of(type(spec)).items() if vars(spec)[name] != default}
-        identity = {"kind": self.kind, "version": self.version, "spec": changed, "weights": weights, "data": data}
+        identity = {"kind": self.kind, "version": self.version, "spec": spec.changed, "weights": weights, "data": data}
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""Specs from names and values: those of a study file, a configuration file, a command line or another spec."""
+"""Make specs from names and values, which come from a study file, a configuration file, a command line or another spec."""
 
 from __future__ import annotations
 
@@ -51,17 +51,16 @@ def _of_others(name: str, value: Any, kind: type[Spec]) -> str:
 
 
 def trimmed(spec: S, shared: Collection[str] = (), where: Where = lambda name: "") -> S:
-    """The spec with those of the fields `shared` that it does not use at their defaults. Raises UsageError for any other such field."""
-    for name, default in defaults_of(type(spec)).items():  # in their order: whether a field is used can depend on those before it
-        if getattr(spec, name) != default and not spec.reads(name):
-            if name not in shared:
-                raise UsageError(f"{where(name)}{spec.no_effect(name)}")
-            spec = replace(spec, **{name: default})
+    """Set the fields `shared` to their defaults where the run does not use them. Raises UsageError for any other field without effect."""
+    while (name := spec.unused()) is not None:  # one at a time: whether a field is used can depend on another
+        if name not in shared:
+            raise UsageError(f"{where(name)}{spec.no_effect(name)}")
+        spec = replace(spec, **{name: defaults_of(type(spec))[name]})
     return spec
 
 
 def as_kind(spec: Spec, kind: type[S], **fields: Any) -> S:
-    """A spec of another kind with `fields` and, of the others, those of `spec` that such a run uses."""
+    """Return a spec of another kind. It has `fields`, and those fields of `spec` that such a run uses."""
     same = {name: vars(spec)[name] for name in defaults_of(kind) if name in vars(spec) and name not in fields}
     return trimmed(kind(**same, **fields), set(same))
 

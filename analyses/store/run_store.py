@@ -15,7 +15,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -148,7 +148,7 @@ class Store:
                 names = sorted(each.name for each in found if each.is_dir() and not each.name.startswith("."))
         except FileNotFoundError:
             return []
-        self._refuse_older(names)
+        self._refuse_older()
         self._journal.refresh()
         return [name for name in names if self.state(name) == state]
 
@@ -173,18 +173,17 @@ class Store:
             return None
         return about["state"]
 
-    def _refuse_older(self, names: Sequence[str] | None = None) -> None:
-        """Raise UsageError where the first whole run was written in an older format, whose identities are not those of today."""
+    def _refuse_older(self) -> None:
+        """Look at any one whole run, once. Raise UsageError if an older version wrote it: its identity is not that of today."""
         if self._looked_at:
             return
-        names = sorted(path.parent.name for path in self.root.glob("*/DONE")) if names is None else names
-        first = next((name for name in names if (self.folder(name) / "DONE").is_file()), None)
+        first = next(self.root.glob("*/DONE"), None)
         self._looked_at = first is not None
         if first is not None:
             with suppress(OSError, ValueError, TypeError):
-                if self._about(first).get("format", 0) < FORMAT:
+                if self._about(first.parent.name).get("format", 0) < FORMAT:
                     raise UsageError(
-                        f"{self.root} holds runs of an earlier version of this program, which this one does not read: take another folder"
+                        f"{self.root} holds runs of an earlier version of this program, which this one cannot read: take another folder"
                     )
 
     def _about(self, run_id: str) -> dict:

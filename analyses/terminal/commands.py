@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -57,7 +58,7 @@ class Given:
     fields: dict[str, Any]
     data: Path | None
     seed: int | None
-    device: str
+    device_name: str
     out: Path
     config: Path | None
     set_: list[str]
@@ -65,28 +66,42 @@ class Given:
     json: bool
     dry_run: bool
 
-    def named(self) -> tuple[dict[str, Any], Callable[[str], str]]:
-        """(fields by --config < --seed < options < --set, what an error about a field begins with)."""
-        from analyses.studies import Mapping, read_value, read_yaml
+    @cached_property
+    def device(self) -> str:
+        """The device, looked for when it is needed: that imports torch."""
+        return on_device(self.device_name)
 
-        content = Mapping({}, "", {}) if self.config is None else read_yaml(self.config, "config")
+    @cached_property
+    def chosen(self) -> dict[str, Any]:
+        """The fields by options < --set."""
+        from analyses.studies import read_value
+
         chosen = dict(self.fields)
         for assignment in self.set_:
             name, equals, value = assignment.partition("=")
             if not equals:
                 raise UsageError(f"--set {assignment}: write FIELD=VALUE")
             chosen[name] = read_value(value)
-        seeds = {} if self.seed is None else {"position_seed": self.seed, "train_seed": self.seed}
-        return {**content, **seeds, **chosen}, lambda name: content.at(name) if name in content and name not in chosen else ""
+        return chosen
+
+    @property
+    def seeds(self) -> dict[str, int]:
+        return {} if self.seed is None else {"position_seed": self.seed, "train_seed": self.seed}
+
+    def named(self, kind: type[Spec]) -> tuple[dict[str, Any], Callable[[str], str]]:
+        """(fields by --config < --seed < options < --set, what an error about a field begins with). UsageError for another `kind`."""
+        from analyses.studies import Mapping, read_yaml
+
+        content = Mapping({}, "", {}) if self.config is None else read_yaml(self.config, "config")
+        fields = {**content, **self.seeds, **self.chosen}
+        if fields.pop("kind", kind.kind) != kind.kind:
+            raise UsageError(f"the configuration describes another kind of run: this command makes '{kind.kind}' runs")
+        return fields, lambda name: content.at(name) if name in content and name not in self.chosen else ""
 
     def spec(self, kind: type[Spec], **defaults: Any) -> Any:
         """The spec of a run of this kind; `defaults` and --seed are of no account where the run does not use them."""
-        fields, where = self.named()
-        if fields.pop("kind", kind.kind) != kind.kind:
-            raise UsageError(f"the configuration describes another kind of run: this command makes '{kind.kind}' runs")
-        by_seed = {"position_seed", "train_seed"} if self.seed is not None else set()
-        mine = {name for name in fields if name in self.fields or any(each.startswith(f"{name}=") for each in self.set_)}
-        shared = (defaults.keys() - fields.keys()) | (by_seed - mine)
+        fields, where = self.named(kind)
+        shared = (defaults.keys() - fields.keys()) | (self.seeds.keys() - self.chosen.keys())
         return spec_from({**defaults, **fields, "kind": kind.kind}, where, shared)
 
     def run(self, spec: Spec, store: Any, track: str | None = None) -> str:
@@ -141,7 +156,7 @@ def command(name: str, *kinds: type[Spec], without: Collection[str] = ()) -> Cal
                 if kinds:
                     chosen = {each.name: values.pop(each.name) for each in fields if each.name not in taken}
                     common = {each.name: values.pop(each.name) for each in shared}
-                    common |= {"set_": common["set_"] or [], "device": on_device(common["device"])}
+                    common |= {"set_": common["set_"] or [], "device_name": common.pop("device")}
                     values["given"] = Given({name: value for name, value in chosen.items() if value is not None}, **common)
                 with terminable():
                     function(**values)

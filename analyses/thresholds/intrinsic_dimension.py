@@ -79,11 +79,11 @@ def _searching(fields: Fields, search: Search, known: list[Spec], data: Path | N
 
 def intrinsic_dim(
     fields: Fields, store: Store, search: Search, predict: bool = True, measure: bool = True, data: Path | None = None, device: str = "cpu",
-    report: Report = lambda *_: None, force: bool = False, stage: Callable[[int, int], None] = lambda done, total: None,
+    report: Report = lambda *_: None, force: bool = False,
 ) -> tuple[dict[str, Any], list[Row]]:  # fmt: skip
     """Measure and predict k* of a model, task and subspace; returns the command's JSON object and all rows.
 
-    `fields` are those of its runs that are not left at their defaults.
+    `fields` are those of its runs that are not left at their defaults. `report` is told the number of each run, too.
 
     Raises UsageError where several processes were started for it.
     """
@@ -97,9 +97,11 @@ def intrinsic_dim(
     total = len(known) + (search.runs if measure else 0)
     members: dict[Spec, Run] = {}
 
+    def numbered(what: str, done: float, of: float) -> None:
+        report(f"run {len(members) + 1} of {total}: {what}", done, of)
+
     def do(each: Spec) -> None:
-        members[each] = Run.of(store, run(each, store, data, device, report, force))
-        stage(len(members), total)
+        members[each] = Run.of(store, run(each, store, data, device, numbered, force))
 
     for each in known:
         do(each)

@@ -31,21 +31,22 @@ def _block(rest: str) -> Columns:
     return {"series": series, "group": group} if group else {"series": series}
 
 
-def _spectrum(row: Any) -> Columns:
-    found = SPECTRUM.fullmatch(row.note)
+def _parsed(row: Any, pattern: re.Pattern[str], what: str) -> tuple[Columns, str]:
+    """(the columns that the note names, the rest of it). ValueError for a note that does not begin with `what`."""
+    found = pattern.fullmatch(row.note)
     if found is None:
-        raise ValueError(f"no matrix in the note of {row.quantity}: {row.note!r}")
-    columns = {name: value for name, value in found.groupdict().items() if value is not None}
-    rest = columns.pop("rest", "")
+        raise ValueError(f"no {what} in the note of {row.quantity}: {row.note!r}")
+    columns: Columns = {name: value for name, value in found.groupdict().items() if value is not None}
+    return columns, columns.pop("rest", "")
+
+
+def _spectrum(row: Any) -> Columns:
+    columns, rest = _parsed(row, SPECTRUM, "matrix")
     return columns | (_block(rest) if row.quantity.startswith("block_") or row.quantity == "products" else {})
 
 
 def _slice(row: Any) -> Columns:
-    found = SLICE.fullmatch(row.note)
-    if found is None:
-        raise ValueError(f"no directions in the note of {row.quantity}: {row.note!r}")
-    columns = {name: value for name, value in found.groupdict().items() if value is not None}
-    rest = columns.pop("rest", "")
+    columns, rest = _parsed(row, SLICE, "directions")
     if row.quantity in ("path_loss", "path_accuracy", "barrier"):
         columns["series"] = rest
     elif row.quantity == "basin_width" and "censored: above" in rest:

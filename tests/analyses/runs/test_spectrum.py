@@ -221,7 +221,7 @@ def test_a_run_on_other_weights_or_other_entries_is_refused(folder, tmp_path):
     with pytest.raises(UsageError, match="train run of method full"):
         fields_at(store, full)
     curved = run(replace(SMALL, algorithm="exact", lanczos_steps=40, probes=4, k=3), store, folder)
-    with pytest.raises(UsageError, match=f"{curved} is a spectrum run: only training runs"):
+    with pytest.raises(UsageError, match=f"{curved} is a spectrum run: only runs of apet"):
         fields_at(store, curved)
     with pytest.raises(UsageError, match=f"{curved} is no run of apet in words"):
         run(spec_of(kind="slice", k=40, directions="optima", points=3, to=curved), store, folder)
