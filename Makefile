@@ -5,7 +5,7 @@ PY := .venv/bin/python
 JOBS ?= 2
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test test-long check-gpu lint bench bench-peers clean
+.PHONY: demo docs test test-long check-gpu lint bench bench-peers clean
 
 demo: .venv/ready
 	@echo "demo: short runs of three built-in models, then tables and figures; 4 to 12 minutes on two cores"
@@ -58,14 +58,18 @@ bench-peers: .venv-peers/ready .venv-peers-surface/ready
 	.venv-peers-surface/bin/python -m pip uninstall --quiet --yes torchvision
 	touch $@
 
-# The page of every option and study field, made from the specs; a test holds that it is up to date.
-docs/reference/options.md: .venv/ready analyses/specs/*.py
-	$(PY) -m analyses.specs.reference > $@
+# The documentation, in build/docs; it opens without a network. A test checks that the pages made from the code are up to date.
+docs: .venv/ready
+	$(PY) docs/generate.py
+	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --quiet
+	@echo "open build/docs/index.html"
 
 lint: .venv/ready
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/basedpyright
+	.venv/bin/codespell
+	$(PY) tests/prose.py
 
 # One line that tells which package pip is at, in place of one for each.
 PIP_PROGRESS := /^Collecting/ {n += 1; printf "\r  %d packages found: %-40.40s", n, $$2; fflush()} \
@@ -75,7 +79,7 @@ PIP_PROGRESS := /^Collecting/ {n += 1; printf "\r  %d packages found: %-40.40s",
 .venv/ready: setup.cfg pyproject.toml constraints.txt
 	@echo "set-up: installing torch, transformers and the like into .venv; 2 to 6 minutes, 2 GB on disk"
 	@test -x $(PY) || $(PYTHON) -m venv .venv
-	@$(PY) -m pip install --disable-pip-version-check -c constraints.txt -e '.[test]' | awk '$(PIP_PROGRESS)'
+	@$(PY) -m pip install --disable-pip-version-check -c constraints.txt -e '.[test,docs]' | awk '$(PIP_PROGRESS)'
 	@touch $@
 	@echo "set-up: done"
 

@@ -26,6 +26,7 @@ from landscape.curvature import (
     HasSampledCurvature,
     Hessian,
     LinearOperator,
+    ModuleOutputs,
     NotSymmetric,
     Objective,
     OperatorCheck,

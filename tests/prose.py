@@ -20,7 +20,7 @@ ROOT = Path(__file__).parent.parent
 SOURCES = ("apet", "landscape", "analyses", "figures", "cli.py", "README.md", "CONTRIBUTING.md", "docs")
 LONGEST = 35  # words in a sentence
 CODE = "CODE"  # stands for code, and for a value that is filled in
-WRITTEN_BY_DATA = ("docs/reference/options.md",)  # made from help texts, which are checked where they are written
+MADE_FROM_CODE = "reference"  # a folder of pages whose texts are checked where they are written
 
 
 HABITS = yaml.safe_load((Path(__file__).parent / "prose.yaml").read_text())
@@ -127,7 +127,7 @@ def files(paths: list[Path]) -> Iterator[Path]:
     for path in paths:
         inside = sorted(path.rglob("*")) if path.is_dir() else [path]
         for each in inside:
-            if each.suffix in (".py", ".md") and "weights" not in each.parts and not str(each).endswith(WRITTEN_BY_DATA):
+            if each.suffix in (".py", ".md") and not {"weights", MADE_FROM_CODE} & set(each.parts):
                 yield each
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import typer
 
-from analyses.specs.reference import reference
 from cli import app
 
 ROOT = Path(__file__).parent.parent
@@ -62,6 +61,3 @@ def test_help_fits_two_screens(command, monkeypatch):
     text = subprocess.run([sys.executable, "cli.py", command, "--help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert len(text.splitlines()) <= SCREENS
 
-
-def test_the_reference_page_is_what_the_specs_say():
-    assert (ROOT / "docs" / "reference" / "options.md").read_text() == reference()

@@ -1,4 +1,4 @@
-"""The reference page of all fields: `python -m analyses.specs.reference` prints docs/reference/options.md."""
+"""The reference page of all fields, docs/reference/options.md."""
 
 from __future__ import annotations
 
@@ -39,7 +39,3 @@ def _line(name: str, owners: list[str]) -> str:
 
 def _shown(value: Any) -> str:
     return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
-
-
-if __name__ == "__main__":
-    print(reference(), end="")

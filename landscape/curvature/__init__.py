@@ -8,6 +8,7 @@
 from landscape.curvature.criterion import CrossEntropy, HasCurvature, HasLosses, HasRoots, HasSampledCurvature
 from landscape.curvature.curvature_matrices import CurvatureOperator, EmpiricalFisher, GaussNewton, Hessian
 from landscape.curvature.kept_graphs import GRAPH_MEMORY, KeptGraphs
+from landscape.curvature.module_outputs import ModuleOutputs
 from landscape.curvature.objective import Batch, Objective, Term, jvp, leaf, twice_differentiable, vjp
 from landscape.curvature.operators import (
     Block,

@@ -1,0 +1,76 @@
+"""The pages of docs/reference that are made from the code: `python docs/generate.py` writes them; a test checks that they are up to date."""
+
+from __future__ import annotations
+
+import html
+import subprocess
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+REFERENCE = Path(__file__).parent / "reference"
+
+
+def table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
+    """Return a Markdown table."""
+    lines = [list(head), *(list(row) for row in rows)]
+    text = ["| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines]
+    return "\n".join([text[0], "|" + " --- |" * len(lines[0]), *text[1:]]) + "\n"
+
+
+def options() -> str:
+    from analyses.specs.reference import reference
+
+    return reference()
+
+
+def commands() -> str:
+    """Return the help of all commands, as typer writes it."""
+    made = [sys.executable, "-m", "typer", str(Path(__file__).parents[1] / "cli.py"), "utils", "docs", "--name", "python cli.py", "--title", "Commands"]
+    text = subprocess.run(made, check=True, capture_output=True, text=True).stdout
+    return html.unescape(text).replace("<", "&lt;").strip() + "\n"
+
+
+def quantities() -> str:
+    from analyses.store import quantities as registry
+
+    parts = ["# Quantities\n", "Each row of a result holds one number. Its quantity says what the number means.\n"]
+    for group in ("TRAINING", "SPECTRA", "SLICES", "PREDICTIONS", "THRESHOLDS", "FINDINGS"):
+        cells = ([f"`{each.name}`", each.meaning, each.unit, each.interval, each.x] for each in getattr(registry, group))
+        parts += [f"## {group.capitalize()}\n", table(("quantity", "meaning", "unit", "error or interval", "x"), cells)]
+    return "\n".join(parts)
+
+
+def models() -> str:
+    from apet.models import models_table
+
+    head = "# Models\n\n`--model` takes one of these names, a Hugging Face id, or a folder with a checkpoint in safetensors.\n\n"
+    names = {"name": "name", "family": "family", "parameters": "parameters", "without_embeddings": "without embeddings", "layers": "layers",
+             "licence": "licence", "source": "weights"}  # fmt: skip
+    return head + _chosen(models_table(), names)
+
+
+def tasks() -> str:
+    from apet.tasks import tasks_table
+
+    head = "# Tasks\n\n`--task` takes one of these names. `--data` gives the folder of tasks that are read from files.\n\n"
+    names = {"name": "name", "classes": "classes", "metric": "metric", "template": "template", "label_words": "label words", "source": "source",
+             "about": "about"}  # fmt: skip
+    return head + _chosen(tasks_table(), names)
+
+
+def _chosen(rows: list[dict], names: dict[str, str]) -> str:
+    return table(names.values(), ([_shown(row[name]) for name in names] for row in rows))
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, list):
+        return ", ".join(str(part) for part in value)
+    return "" if value is None else f"{value:,}" if isinstance(value, int) else str(value)
+
+
+PAGES: dict[str, Callable[[], str]] = {each.__name__: each for each in (options, commands, quantities, models, tasks)}
+
+if __name__ == "__main__":
+    for name, page in PAGES.items():
+        (REFERENCE / f"{name}.md").write_text(page(), encoding="utf-8")
