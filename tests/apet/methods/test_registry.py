@@ -69,9 +69,9 @@ def test_what_is_merged_displaces_the_models_own_tensors():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"name": "lora"}, "name of their own: lora"),
-        ({"words": ""}, "words of their own: one has none"),
-        ({"marker": "o"}, "marker of their own: o"),
+        ({"name": "lora"}, "`name` must be set and different for every method: 'lora' is used twice"),
+        ({"words": ""}, "`words` must be set and different for every method: one method has none"),
+        ({"marker": "o"}, "`marker` must be set and different for every method: 'o' is used twice"),
         ({"marker": "?"}, "unknown marker"),
         ({"learning_rate": 0.0}, "must be positive"),
         ({"build": None}, "cannot be built"),
