@@ -43,7 +43,7 @@ class PlacementRule:
 class Artefact:
     """Displacements z (k,), fp32, of entries of a base model.
 
-    The entries are at the positions of `rule`, or at the listed positions `index` (k,) if `rule` is None, in the space that `scope` selects.
+    The entries are at the positions of `rule` in the space that `scope` selects, or at listed positions `index` (k,) if `rule` is None.
     `head` holds the parameters, by name, of a classification head that was trained with z.
     """
 
