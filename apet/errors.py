@@ -1,4 +1,4 @@
-"""Errors that a user can mend, each with the exit code of the command line's contract."""
+"""Errors that a user can correct. Each class has the exit code that the command line returns."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ GIVEN = "..."
 
 
 class ApetError(Exception):
-    """A failed run (exit code 1). `text` says what is wrong, with the value; `advice` which fields to set instead, and to what.
+    """A failed run (exit code 1).
 
-    A library knows fields, not how they are typed: the command line and study files each write the advice their own way (`told`).
+    `text` names the fault and the value. `advice` maps the names of fields to the values that correct the fault (`...`: any value).
+    The library knows only field names: the command line and the study files each write the advice in their own syntax (see `told`).
     """
 
     exit_code = 1
@@ -27,7 +28,7 @@ class ApetError(Exception):
         return self.told(lambda name, value: f"{name}: {GIVEN if value is ... else json.dumps(value)}")
 
     def told(self, setting: Callable[[str, Any], str]) -> str:
-        """Return the message with its advice as `setting(field, value)` writes it; `...` is a value of the user's choice."""
+        """Return the text followed by the advice, formatted by `setting(field, value)`. The value `...` means any value."""
         return self.text + (f": use {' or '.join(starmap(setting, self.advice.items()))}" if self.advice else "")
 
 
@@ -38,30 +39,31 @@ class UsageError(ApetError):
 
 
 class MissingInput(ApetError):
-    """A model, a data set or a folder that is not here (exit code 3)."""
+    """A model, a data set or a folder is missing on this machine (exit code 3)."""
 
     exit_code = 3
 
 
 class Interrupted(ApetError):
-    """Ctrl-C: the state is saved, the same command goes on from there (exit code 130)."""
+    """The user pressed Ctrl-C (exit code 130). The state is saved, and repeating the command resumes the run."""
 
     exit_code = 130
 
 
-def lookup(table: dict, name: str, what: str):
-    """`table[name]`, or a UsageError that suggests the nearest name."""
-    one_of(table, name, what)
+def lookup(table: dict, name: str, kind: str):
+    """Return `table[name]`. Raises a UsageError that suggests the nearest names if `name` is not a key; `kind` is the noun to print."""
+    one_of(table, name, kind)
     return table[name]
 
 
-def one_of(names: Collection[str], name: str, what: str) -> None:
+def one_of(names: Collection[str], name: str, kind: str) -> None:
     """Raise a UsageError that suggests the nearest of `names` unless `name` is among them."""
     if name not in names:
-        raise UsageError(f"unknown {what} '{name}'{did_you_mean(name, names)}")
+        raise UsageError(f"unknown {kind} '{name}'{did_you_mean(name, names)}")
 
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:
+    """Return the end of a message about an unknown `name`: the (up to three) most similar `names`, or all if none is similar."""
     names = list(names)
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     return f": did you mean {' or '.join(near)}?" if near else f": one of {', '.join(names)}"

@@ -1,4 +1,4 @@
-"""Packages whose names are loaded when they are asked for, so that neither `--help` nor a listing imports torch."""
+"""Lazy imports for packages: a name is imported at its first use, so that `--help` and listings do not import torch."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any
 
 
 def on_demand(package: str, init: str) -> Callable[[str], Any]:
-    """Return a `__getattr__` for the package whose `__init__` is the file `init`: it imports a name from where the file says.
+    """Return a `__getattr__` for `package` that imports each public name from its module at first use.
 
-    The file lists its public names once, as imports under `if TYPE_CHECKING:`, which a type checker reads as well.
+    The package's `__init__` file, `init`, lists the public names once: as imports under `if TYPE_CHECKING:`, which type checkers read too.
     """
     blocks = [node for node in ast.parse(Path(init).read_text()).body if isinstance(node, ast.If)]
     imports = [node for block in blocks for node in block.body if isinstance(node, ast.ImportFrom)]

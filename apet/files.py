@@ -1,4 +1,4 @@
-"""Writing that never leaves half a file behind."""
+"""Atomic writes: an interrupted write never leaves a partial file behind."""
 
 from __future__ import annotations
 
@@ -12,25 +12,28 @@ from apet.errors import ApetError
 
 
 class WriteError(ApetError):
-    """The disk is full, or the place cannot be written to."""
+    """The disk is full, or the path is not writable."""
 
 
 @contextmanager
 def writing(target: Path) -> Iterator[None]:
-    """Turn what the system says of a write to `target` that failed into one line."""
+    """Raise a one-line WriteError if the body of the `with` statement fails to write `target`."""
     try:
         yield
     except Exception as error:
         if isinstance(error, OSError):
             raise WriteError(f"cannot write {target}: {error.strerror or error}") from error
-        if type(error).__name__ == "SafetensorError":  # it wraps the system's
+        if type(error).__name__ == "SafetensorError":  # wraps the operating system's error
             raise WriteError(f"cannot write {target}: {error}") from error
         raise
 
 
 @contextmanager
 def atomic_path(target: Path) -> Iterator[Path]:
-    """A temporary path beside `target`; renamed onto it on success, removed on failure. WriteError where it cannot be written."""
+    """Yield a temporary path beside `target`, which is renamed to `target` on success and removed on failure.
+
+    Raises WriteError if the file cannot be written.
+    """
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     with writing(target):
         try:
@@ -42,7 +45,7 @@ def atomic_path(target: Path) -> Iterator[Path]:
 
 
 def write_whole(target: Path, content: bytes) -> None:
-    """`content` as the file `target`, on the disk when this returns."""
+    """Write `content` to the file `target` atomically, and return when it is on the disk (fsync)."""
     with atomic_path(target) as temporary, open(temporary, "wb") as file:
         file.write(content)
         file.flush()
@@ -51,7 +54,7 @@ def write_whole(target: Path, content: bytes) -> None:
 
 @contextmanager
 def atomic_folder(target: Path) -> Iterator[Path]:
-    """Like `atomic_path` for a whole folder; an older `target` is replaced at the end."""
+    """Yield a temporary folder beside `target`, which replaces `target` on success and is removed on failure."""
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)

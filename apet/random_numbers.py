@@ -1,12 +1,12 @@
-"""Random numbers that have names: equal names give equal numbers, in any order, on any device, and nothing is stored.
+"""Named random numbers: equal names give equal numbers, in any order of calls and on any device. Nothing is stored.
 
-    generator(...)        numpy's generator of a name: examples, batches, masks
-    bits, normals,        a block of the stream (seed, role): projections; made of raw bits, which no version of numpy changes
+    generator(...)        numpy's generator for a name: examples, batches, masks
+    bits, normals,        one block of the stream (seed, role), for projections; from raw bits, which no version of numpy changes
     permutation
-    weights(name, shape)  initial values of a parameter, by its name alone
+    weights(name, shape)  initial values of a parameter, which depend only on its name
 
-The streams of `bits` are Philox (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"), a function of a key and a counter:
-the key is made of the seed and the role, and the counter begins at the block's number, so streams are independent and start at once.
+`bits` is Philox (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"), a function of a key and a counter. The key is a hash
+of the seed and the role. The counter begins at the block's number, so blocks are independent and any block can be drawn directly.
 """
 
 from __future__ import annotations
@@ -22,28 +22,31 @@ if TYPE_CHECKING:
 
 
 def generator(*name: int | str) -> np.random.Generator:
-    """Return numpy's generator of this name: numbers >= 0, such as a seed and an epoch, and roles of a few letters."""
+    """Return numpy's generator for `name`: integers >= 0 (for instance a seed and an epoch) and short strings (roles)."""
     return np.random.default_rng([part if isinstance(part, int) else int.from_bytes(part.encode(), "big") for part in name])
 
 
 def bits(seed: int, role: str, block: int, words: int) -> np.ndarray:
-    """Return the first random words of (seed, role, block): uint64 (words,)."""
+    """Return the first `words` random 64-bit words of (seed, role, block): uint64 (words,)."""
     return np.random.Philox(key=_key(seed, role), counter=[0, 0, block, 0]).random_raw(words)
 
 
 def normals(seed: int, role: str, block: int, count: int) -> np.ndarray:
-    """Return standard normal numbers: float32 (count,), one of 65,536 equally likely values of mean 0 and variance 1, at most 4.3."""
+    """Return standard normal numbers: float32 (count,).
+
+    Each is one of 65,536 equally likely values, with mean 0, variance 1 and absolute value at most 4.3.
+    """
     words = bits(seed, role, block, -(-count // 4)).astype("<u8", copy=False)
     return _quantiles()[words.view("<u2")[:count]]
 
 
 def permutation(seed: int, role: str, count: int) -> np.ndarray:
-    """Return a random order of 0 .. count - 1: int64 (count,)."""
+    """Return a random permutation of 0 .. count - 1: int64 (count,)."""
     return np.argsort(bits(seed, role, 0, count), kind="stable")
 
 
 def weights(name: str, shape: torch.Size) -> torch.Tensor:
-    """Return standard normal numbers float32 (shape) for the parameter `name`: a file of tuned values need not hold them."""
+    """Return standard normal numbers, float32 of `shape`, for the parameter `name`. A file of tuned values need not store them."""
     import torch
 
     seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:7], "little")
@@ -52,7 +55,7 @@ def weights(name: str, shape: torch.Size) -> torch.Tensor:
 
 @lru_cache(maxsize=4096)
 def _key(seed: int, role: str) -> np.ndarray:
-    """128 bits for (seed, role), as two uint64."""
+    """Return 128 bits for (seed, role), as two uint64."""
     return np.frombuffer(hashlib.sha256(f"{seed} {role}".encode()).digest()[:16], dtype="<u8")
 
 

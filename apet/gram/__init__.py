@@ -1,4 +1,4 @@
-"""The Gram matrix of the label words' gradients over all parameters, without their Jacobian."""
+"""The Gram matrix of the label words' gradients over all parameters, computed without storing the Jacobian."""
 
 from typing import TYPE_CHECKING
 

@@ -1,7 +1,11 @@
-"""A weight's gradients as products of two thin factors, one pair of rows a token, and inner products of such gradients.
+"""Gradients of a weight as products of two thin factors (one pair of rows per token), and inner products of such gradients.
 
-Of a linear layer y = x W' the gradient is A'B with A the derivatives in y (tokens, out) and B = x (tokens, in); of W used as x W it is
-x'A; of a table that is looked up it is the sum of A's rows at the rows that were read, whose numbers stand for their unit vectors.
+With A the derivatives in the output y (tokens, out) and x the input (tokens, in), the gradient of W is
+
+- A'x for a linear layer y = x W'
+- x'A for y = x W
+- the sum of the rows of A at the rows that were read, for a lookup in a table. The left factor holds row numbers, which stand for their
+  unit vectors.
 """
 
 from __future__ import annotations
@@ -16,14 +20,14 @@ from torch import Tensor
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.overrides import TorchFunctionMode
 
-BLOCK = 2**27  # bytes of gradients, or of inner products of tokens, that are worked on together
+BLOCK = 2**27  # bytes of gradients, or of inner products of tokens, that are processed together
 
 
 @dataclass
 class Factors:
-    """The gradients of one weight (m, n) in `rows` outputs: of output r the sum of left' right over `pairs[r]`.
+    """The gradients of `rows` outputs in one weight (m, n). The gradient of output r is the sum of left' right over `pairs[r]`.
 
-    left is (tokens, m), or the tokens' rows int64 (tokens,); right is (tokens, n).
+    left is (tokens, m), or the row number of each token, int64 (tokens,). right is (tokens, n).
     """
 
     shape: tuple[int, int]
@@ -35,11 +39,14 @@ class Factors:
         self.pairs.setdefault(row, []).append((_wide(left), _wide(right)))
 
     def bytes(self) -> float:
-        """Return the bytes of the factors; a factor that several weights or outputs share counts several times."""
+        """Return the size of the factors in bytes. A factor that several weights or outputs share is counted several times."""
         return float(sum(factor.nbytes for pairs in self.pairs.values() for pair in pairs for factor in pair))
 
     def gram(self) -> Tensor | float:
-        """Inner products of all gradients, float64 (rows, rows), by whichever of two exact ways is cheaper; 0 of a weight without use."""
+        """Compute the inner products of all gradients, float64 (rows, rows), by the cheaper of two exact methods.
+
+        Return 0 for a weight without uses.
+        """
         if not self.pairs:
             return 0.0
         tokens = sum(len(right) for pairs in self.pairs.values() for _, right in pairs)
@@ -48,8 +55,8 @@ class Factors:
         by_tokens = tokens**2 * (n + (m if kinds == {2} else 1))
         return self._by_tokens() if len(kinds) == 1 and by_tokens <= by_rows else self._by_rows()
 
-    def live(self) -> int:
-        """Return the number of entries of the weight that have a token whose left and right factors are non-zero there."""
+    def active(self) -> int:
+        """Return the number of active entries (i, j) of the weight: left[:, i] and right[:, j] are both non-zero for some token."""
         pairs = [pair for of_output in self.pairs.values() for pair in of_output]
         if not pairs:
             return 0
@@ -58,33 +65,33 @@ class Factors:
         return sum(int((part != 0).any(0).sum()) for part in self._gradients(lambda x: (x != 0).to(x.dtype)))
 
     def _by_tokens(self) -> Tensor:
-        """<A'B, C'D> = sum of (A C') o (B D'), some tokens at a time."""
+        """Compute <A'B, C'D> = sum of (A C') o (B D'), in blocks of tokens."""
         owners = [row for row, pairs in self.pairs.items() for _, right in pairs for _ in range(len(right))]
         lefts, rights = (torch.cat([pair[side] for pairs in self.pairs.values() for pair in pairs]) for side in (0, 1))
         owner = F.one_hot(torch.tensor(owners, device=rights.device), self.rows).to(rights.dtype)
         gram = torch.zeros(self.rows, self.rows, dtype=torch.float64, device=rights.device)
         for part in torch.arange(len(owners)).split(max(1, BLOCK // (8 * len(owners)))):
             at = slice(int(part[0]), int(part[-1]) + 1)
-            same = lefts[at] @ lefts.T if lefts.dim() == 2 else (lefts[at, None] == lefts).to(rights.dtype)
-            gram += (owner[at].T @ ((rights[at] @ rights.T).mul_(same) @ owner)).double()
+            products = lefts[at] @ lefts.T if lefts.dim() == 2 else (lefts[at, None] == lefts).to(rights.dtype)
+            gram += (owner[at].T @ ((rights[at] @ rights.T).mul_(products) @ owner)).double()
         return gram
 
     def _by_rows(self) -> Tensor:
         return torch.stack([(part @ part.T).double() for part in self._gradients(lambda x: x)]).sum(0)
 
-    def _gradients(self, of: Callable[[Tensor], Tensor]) -> Iterator[Tensor]:
-        """Yield the gradients (rows, some rows of the weight times n), part by part, of the factors after `of`."""
+    def _gradients(self, function: Callable[[Tensor], Tensor]) -> Iterator[Tensor]:
+        """Yield the gradients from the factors after `function`, for one block of the weight's rows at a time: (rows, block rows * n)."""
         (m, n), like = self.shape, next(iter(self.pairs.values()))[0][1]
         step = max(1, BLOCK // (like.element_size() * self.rows * n))
         for low in range(0, m, step):
             high = min(low + step, m)
-            part = like.new_zeros(self.rows, high - low + 1, n)  # one row more for tokens whose rows are not here
+            part = like.new_zeros(self.rows, high - low + 1, n)  # one extra row for tokens whose rows are outside the block
             for row, pairs in self.pairs.items():
                 for left, right in pairs:
                     if left.dim() == 2:
-                        part[row, :-1] += of(left[:, low:high]).T @ of(right)
+                        part[row, :-1] += function(left[:, low:high]).T @ function(right)
                     else:
-                        part[row].index_add_(0, torch.where((left >= low) & (left < high), left - low, high - low), of(right))
+                        part[row].index_add_(0, torch.where((left >= low) & (left < high), left - low, high - low), function(right))
             yield part[:, :-1].flatten(1)
 
 
@@ -94,16 +101,19 @@ def _wide(factor: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Use:
-    """An operation on a weight: the factor of its gradient that the operation's input is, and where its output is in the graph."""
+    """One use of a weight in an operation.
 
-    weight: int  # id
-    factor: Tensor  # (tokens, m) or the rows that were read (tokens,) where it is the left factor, else (tokens, n)
+    The operation's input is one factor of the weight's gradient. The gradient in the operation's output is the other factor.
+    """
+
+    weight: int  # id of the weight
+    factor: Tensor  # a left factor: (tokens, m), or the rows that were read (tokens,); a right factor: (tokens, n)
     left: bool
     output: GradientEdge
-    unread: Tensor | None = None  # tokens whose gradient does not count (tokens, 1)
+    unread: Tensor | None = None  # mask (tokens, 1) of the tokens without gradient (padding)
 
     def pair(self, gradient: Tensor) -> tuple[Tensor, Tensor]:
-        """Return (left, right) from the gradient in the output."""
+        """Return (left, right) for the `gradient` in the output."""
         other = gradient.reshape(-1, gradient.shape[-1])
         if self.unread is not None:
             other = other.masked_fill(self.unread, 0)
@@ -111,9 +121,9 @@ class Use:
 
 
 class Recorded(TorchFunctionMode):
-    """While it lasts, `uses` gets what the weights with the ids `chosen` are used for, and through these uses no output depends on them.
+    """A context that records in `uses` the known operations on the weights with the ids `chosen`.
 
-    Other uses are left to autograd.
+    A recorded operation uses a detached weight, so autograd does not compute the weight's gradient. Other uses are left to autograd.
     """
 
     def __init__(self, chosen: Collection[int]):
@@ -132,10 +142,10 @@ class Recorded(TorchFunctionMode):
         flat = read_input.detach().reshape(-1) if read_input.dtype == torch.int64 else read_input.detach().reshape(-1, read_input.shape[-1])
         unread = None if padding is None else (flat == padding % len(weight))[:, None]
         self.uses.append(Use(id(weight), flat, left, get_gradient_edge(y), unread))
-        return y.clone() if y.is_leaf else y  # a leaf must not be changed in place; where another is, its edge stays what it was
+        return y.clone() if y.is_leaf else y  # a leaf must not be changed in place; for any other tensor, `output` stays the same
 
 
-Known = tuple[Tensor, Tensor, bool, int | None]  # weight, the input, whether it is the left factor, the row that has no gradient
+Known = tuple[Tensor, Tensor, bool, int | None]  # weight, input, whether the input is the left factor, padding row without gradient
 
 
 def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Known:
@@ -143,7 +153,7 @@ def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Known:
 
 
 def _conv1d(input: Tensor, mat1: Tensor, mat2: Tensor, **scaled: Any) -> Known | None:
-    """transformers' Conv1D: addmm(bias, x, weight), the weight (in, out)."""
+    """Describe transformers' Conv1D, which calls addmm(bias, x, weight) with a weight of shape (in, out)."""
     return None if scaled else (mat2, mat1, True, None)
 
 

@@ -1,9 +1,9 @@
 """The Gram matrix K = J J' of label-word logit differences over every parameter in scope, without storing J.
 
-One forward pass an example and one backward pass an output (n (C - 1) in all) give the thin factors of every weight's gradients, from
-which their inner products follow (`apet.gram.factors`, as in ghost clipping, Li et al. 2021, arXiv 2110.05679): the backward pass stops
-short of the weights themselves. Tensors that are used otherwise than in linear layers and tables have their gradients from autograd. As
-many tensors are worked on in one pass over the examples as memory allows.
+One forward pass per example and one backward pass per output, n (C - 1) in total, yield thin factors of the gradients of every weight. The
+inner products of the gradients are computed from the factors (`apet.gram.factors`), as in ghost clipping (Li et al. 2021, arXiv
+2110.05679). The backward pass does not compute the gradients of these weights. Tensors with other uses than in linear layers and tables
+get their gradients from autograd. Each pass over the examples processes as many tensors as fit into memory.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from apet.scoring import Item, Scorer
 from apet.subspaces import ParameterSpace, all_names, only_trainable
 from apet.tasks import Example
 
-SHARE = 0.25  # of the free memory, for factors and gradients
+SHARE = 0.25  # share of the free memory for factors and gradients
 
 
 def gram_matrix(
@@ -30,9 +30,12 @@ def gram_matrix(
     report: Callable[[int, int], None] = lambda done, total: None,
     memory: float | None = None,
 ) -> tuple[Tensor, float]:
-    """(K, the live share of entries): K (m, m) float64 on the CPU, m = n (C - 1), rows example-major; d_c = logit_c - logit_0
-    differentiated in `space`. An entry is live where a factor, or gradient, of some output is not zero. What is kept of a pass over the
-    examples takes about `memory` bytes, by default a quarter of what is free."""
+    """Return (K, share of active entries in `space`), with K (m, m) float64 on the CPU, m = n (C - 1), rows example-major.
+
+    K holds the inner products of the gradients of d_c = logit_c - logit_0 in `space`. An entry is active if a factor or gradient of some
+    output is not zero. Factors and gradients take about `memory` bytes, by default a quarter of the free memory. `report(done, total)`
+    is called after each example, with numbers of outputs.
+    """
     parameters = all_names(model)
     tensors = [parameters[name] for name in space.names]
     items, dense = scorer.encode(examples), set[int]()
@@ -40,14 +43,14 @@ def gram_matrix(
     with only_trainable(model, tensors):
         while True:
             try:
-                gram, live = Passes(model, scorer, items, dense).gram(tensors, memory, report)
-                return gram.cpu(), live / space.size
-            except _UsedOtherwise as otherwise:
-                dense |= otherwise.ids
+                gram, active = Passes(model, scorer, items, dense).gram(tensors, memory, report)
+                return gram.cpu(), active / space.size
+            except _NotFactored as failure:
+                dense |= failure.ids
 
 
-class _UsedOtherwise(Exception):
-    """Tensors whose gradients cannot be had from factors, by id."""
+class _NotFactored(Exception):
+    """The gradients of the tensors with these ids do not follow from factors."""
 
     def __init__(self, ids: set[int]):
         super().__init__()
@@ -55,7 +58,7 @@ class _UsedOtherwise(Exception):
 
 
 class Passes:
-    """Passes over the examples; the tensors with the ids `dense` have their gradients from autograd."""
+    """Passes over the examples. The tensors with the ids `dense` get their gradients from autograd."""
 
     def __init__(self, model: nn.Module, scorer: Scorer, items: Sequence[Item], dense: set[int]):
         self.model, self.scorer, self.items = model, scorer, items
@@ -63,21 +66,21 @@ class Passes:
         self.rows = len(items) * (self.classes - 1)
 
     def gram(self, tensors: Sequence[Tensor], memory: float, report: Callable[[int, int], None]) -> tuple[Tensor, int]:
-        """(K (m, m), how many entries are live), the tensors taken in groups."""
-        gram, live = torch.zeros(self.rows, self.rows, dtype=torch.float64, device=tensors[0].device), 0
+        """Compute (K (m, m), number of active entries), with one pass over the examples for each group of tensors."""
+        gram, active = torch.zeros(self.rows, self.rows, dtype=torch.float64, device=tensors[0].device), 0
         groups = self._groups(tensors, memory)
         for number, group in enumerate(groups):
             factors, gradients = self.of(group, lambda done, at=number: report(at * self.rows + done, len(groups) * self.rows))
             gram += (gradients @ gradients.T).double()
-            live += int((gradients != 0).any(0).sum())
-            while factors:  # freed one by one
+            active += int((gradients != 0).any(0).sum())
+            while factors:  # each one is freed after its use
                 factor = factors.pop()
                 gram += factor.gram()
-                live += factor.live()
-        return gram, live
+                active += factor.active()
+        return gram, active
 
     def of(self, group: Sequence[Tensor], report: Callable[[int], None]) -> tuple[list[Factors], Tensor]:
-        """Return the factors of the group's weights, and the gradients of its other tensors (m, their scalars)."""
+        """Return the factors of the group's weights, and the gradients of its other tensors (m, number of their scalars)."""
         dense = [t for t in group if self._is_dense(t)]
         factors = {id(t): Factors((t.shape[0], t.shape[1]), self.rows) for t in group if not self._is_dense(t)}
         first = group[0]
@@ -90,16 +93,19 @@ class Passes:
     def _example(
         self, item: Item, row: int, group: Sequence[Tensor], dense: list[Tensor], factors: dict[int, Factors], gradients: Tensor
     ) -> None:
-        """Alone: a batch would be differentiated whole for each of its rows."""
+        """Add the factors and gradients of one example, whose outputs begin at `row`.
+
+        Examples are not batched, because each backward pass would differentiate the whole batch.
+        """
         with Recorded(factors.keys()) as recorded:
             logits = self.scorer.logits(self.model, self.scorer.collate([item]))[0]
         inputs = [*(use.output for use in recorded.uses), *group]
         for number, difference in enumerate(logits[1:] - logits[0], row):
             derivatives = torch.autograd.grad(difference, inputs, retain_graph=True, allow_unused=True)
             of_uses, of_tensors = derivatives[: len(recorded.uses)], derivatives[len(recorded.uses) :]
-            otherwise = {id(t) for t, g in zip(group, of_tensors, strict=True) if g is not None and id(t) in factors}
-            if otherwise:
-                raise _UsedOtherwise(otherwise)
+            not_factored = {id(t) for t, g in zip(group, of_tensors, strict=True) if g is not None and id(t) in factors}
+            if not_factored:
+                raise _NotFactored(not_factored)
             for use, gradient in zip(recorded.uses, of_uses, strict=True):
                 if gradient is not None:
                     factors[use.weight].add(number, *use.pair(gradient))
@@ -112,7 +118,10 @@ class Passes:
         return tensor.dim() != 2 or id(tensor) in self.dense
 
     def _groups(self, tensors: Sequence[Tensor], memory: float) -> list[list[Tensor]]:
-        """Consecutive tensors whose factors or gradients take at most `memory` bytes; a tensor that takes more is alone."""
+        """Split `tensors` into consecutive groups whose factors or gradients take at most `memory` bytes.
+
+        A tensor that takes more is a group by itself.
+        """
         sizes = self._sizes(tensors)
         groups: list[list[Tensor]] = []
         room = 0.0
@@ -125,7 +134,7 @@ class Passes:
         return groups
 
     def _sizes(self, tensors: Sequence[Tensor]) -> dict[int, float]:
-        """Bytes of each tensor's factors or gradients over all examples, as if all were as long as the longest."""
+        """Return an upper bound on the bytes of each tensor's factors or gradients: all examples count as the longest one."""
         longest = max(self.items, key=self.scorer.length)
         factors = {id(t): Factors((t.shape[0], t.shape[1]), self.rows) for t in tensors if not self._is_dense(t)}
         if factors:

@@ -1,4 +1,4 @@
-"""What this machine has: memory and its peak, devices and processes."""
+"""The machine's resources: memory and its peak, devices and processes."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""Work within the memory that is there: smaller batches where it runs out, how much is free, activations computed again."""
+"""Working within the available memory: smaller batches when it runs out, the amount that is free, and gradient checkpointing."""
 
 from __future__ import annotations
 
@@ -15,19 +15,22 @@ from apet.errors import ApetError, UsageError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-SMALLER = "lower max_length or use a smaller model"  # what helps where one example at a time is too much
+SMALLER = "lower max_length or use a smaller model"  # advice if a single example does not fit
 
-# How libraries say it where they have no exception of its own for it.
+# Messages of libraries that raise no specific exception.
 OUT_OF_MEMORY = ("DefaultCPUAllocator", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 
 
 def out_of_memory(error: RuntimeError) -> bool:
-    """Return whether `error` is an allocator's, so that a smaller batch may fit."""
-    return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in OUT_OF_MEMORY)
+    """Return whether `error` is a failed allocation, so that a smaller batch may fit."""
+    return isinstance(error, torch.OutOfMemoryError) or any(message in str(error) for message in OUT_OF_MEMORY)
 
 
 def release_memory() -> None:
-    """Give the memory that torch holds unused back to the GPUs; call it outside of the handler, whose traceback holds tensors."""
+    """Return the unused memory that torch has reserved to the GPUs.
+
+    Call this function outside of an exception handler, because the handler's traceback keeps tensors alive.
+    """
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
@@ -35,10 +38,10 @@ def release_memory() -> None:
 def in_parts(
     work: Callable[[Sequence[Item]], Result], items: Sequence[Item], size: int, together: Callable[[Sequence[Item]], int] = len
 ) -> Iterator[Result]:
-    """Yield work(part) of consecutive parts of `items`, at most `size` at a time, and half as many from where memory runs out.
+    """Yield work(part) for consecutive parts of `items`, with at most `size` items each.
 
-    `together` says how many of the first of some items may be one part.
-    Raises ApetError if memory runs out for a single item.
+    When memory runs out, the size of a part is halved, for all later parts too. `together(part)` returns the number of items at the front
+    of `part` that may be processed together. Raises ApetError if memory runs out for a single item.
     """
     start = 0
     while start < len(items):
@@ -60,7 +63,7 @@ def in_parts(
 
 
 def free_memory(device: torch.device | str) -> float:
-    """Bytes of memory that are free on `device`, divided among the processes that share it (`share_memory`)."""
+    """Return the free memory on `device` in bytes, divided by the number of processes that share it (`share_memory`)."""
     device = torch.device(device)
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0] / _SHARERS[device.type]
@@ -70,20 +73,20 @@ def free_memory(device: torch.device | str) -> float:
 
 
 def share_memory(**sharers: int) -> None:
-    """Tell `free_memory` how many processes of this launch share one device of each type, for instance cpu=4, cuda=1."""
+    """Set the number of processes of this launch that share one device of each type, for instance cpu=4, cuda=1 (for `free_memory`)."""
     _SHARERS.update(sharers)
 
 
 _SHARERS = {"cpu": 1, "cuda": 1}
 
 
-def checkpointed(model: nn.Module, wanted: bool = True) -> AbstractContextManager[Any]:
-    """While it lasts, each of a transformers model's blocks keeps its input alone and runs again in the backward pass.
+def checkpointed(model: nn.Module, enabled: bool = True) -> AbstractContextManager[Any]:
+    """Use gradient checkpointing inside the `with` block: blocks save only their input and run again in the backward pass.
 
-    The gradient is the same; dropout stays as it is. Raises UsageError for a model without such blocks, and for prefix
-    tuning, whose cached keys and values a block that runs again would lose.
+    The gradient is the same, and dropout stays on or off. Raises UsageError for a model without transformers blocks, and for prefix tuning:
+    a block that runs again would lose the prefix's cached keys and values.
     """
-    return _checkpointed(model) if wanted else nullcontext()
+    return _checkpointed(model) if enabled else nullcontext()
 
 
 @contextmanager
@@ -92,12 +95,12 @@ def _checkpointed(model: Any) -> Iterator[None]:
 
     blocks: list[Any] = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
     if not blocks:
-        raise UsageError(f"{type(model).__name__} has no blocks for gradient checkpointing")
+        raise UsageError(f"{type(model).__name__} has no blocks for gradient checkpointing: turn gradient checkpointing off")
     if getattr(getattr(model, "active_peft_config", None), "peft_type", None) == "PREFIX_TUNING":
         raise UsageError("prefix tuning cannot be used with gradient checkpointing: choose one of them")
     before, use_cache = [block.training for block in blocks], getattr(model.config, "use_cache", None)
     for block in blocks:
-        # Blocks look at their own flag alone; their dropout has its own, so it stays off in an evaluated model.
+        # A block checks only its own `training` flag. Its dropout modules have separate flags, so dropout stays off in evaluation mode.
         block.gradient_checkpointing = block.training = True
         block._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
     model.config.use_cache = False

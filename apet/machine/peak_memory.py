@@ -1,4 +1,4 @@
-"""The most memory that was held: on a GPU in tensors, else by the process in all."""
+"""Peak memory: the tensors on a GPU, or the whole process on a CPU."""
 
 from __future__ import annotations
 
@@ -12,17 +12,20 @@ STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 def peak_bytes(device: str) -> int:
-    """Return the peak since the process began, or since `reset_peak` said that it could set it back."""
+    """Return the peak memory in bytes since the process began, or since the last successful `reset_peak`."""
     if torch.device(device).type == "cuda":
         return torch.cuda.max_memory_allocated()
-    known = _high_water()
-    if known is not None:
-        return known
+    peak = _high_water()
+    if peak is not None:
+        return peak
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def reset_peak(device: str) -> bool:
-    """Set the peak back to what is held now; False where the system cannot (on a CPU only Linux can, and not in every container)."""
+    """Reset the peak to the current memory, and return whether that succeeded.
+
+    On a CPU only Linux can reset it, and not in every container.
+    """
     if torch.device(device).type == "cuda":
         torch.cuda.reset_peak_memory_stats()
         return True
@@ -36,7 +39,7 @@ def reset_peak(device: str) -> bool:
 
 
 def _high_water() -> int | None:
-    """VmHWM of this process, which the kernel can set back, unlike the maximum that getrusage tells."""
+    """Return VmHWM of this process in bytes, or None if it is not available. Unlike getrusage's maximum, the kernel can reset it."""
     try:
         line = next(line for line in STATUS.read_text().splitlines() if line.startswith("VmHWM:"))
     except (OSError, StopIteration):

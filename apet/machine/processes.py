@@ -1,7 +1,7 @@
-"""Processes, precision and trackers, through accelerate.
+"""Processes, precision and trackers, by accelerate.
 
-Every process holds the whole model and a share of each batch; what they decide (when to stop, which checkpoint to go on
-from) is decided by the main one or by all together, so that none waits for another that has left the loop.
+Every process holds the whole model and a share of each batch. Decisions, such as when to stop or which checkpoint to resume, are made by
+the main process or by all processes together. So a process never waits for another process that has left the loop.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ if TYPE_CHECKING:
 
 
 def accelerator_for(device: str, precision: str, track: str | None = None, logs: Path | None = None) -> Accelerator:
-    """An Accelerator for one run on `device`; `precision` is no, bf16 or fp16, `track` one of accelerate's trackers.
+    """Return an Accelerator for one run on `device`. `precision` is no, bf16 or fp16, and `track` is one of accelerate's trackers.
 
-    Raises UsageError for fp16 on the CPU, an unknown tracker, and one that is not installed.
+    Raises UsageError for fp16 on the CPU, for an unknown precision or tracker, and for a tracker that is not installed.
     """
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
 
     lookup(PRECISIONS, precision, "precision")
     if precision == "fp16" and torch.device(device).type == "cpu":
-        raise UsageError("float16 needs a GPU: on the CPU use bfloat16, whose losses need no scaling, or float32")
+        raise UsageError("float16 needs a GPU: on the CPU use bfloat16, which needs no loss scaling, or float32")
     if track is not None:
         _check_tracker(track)
-    AcceleratorState._reset_state()  # it would hold every later run of this process to the first one's precision
+    AcceleratorState._reset_state()  # otherwise every later run of this process would have the precision of the first run
     return Accelerator(cpu=torch.device(device).type == "cpu", mixed_precision=precision, log_with=track, project_dir=logs)
 
 
@@ -43,28 +43,28 @@ def _check_tracker(name: str) -> None:
     from accelerate.utils import LoggerType
 
     lookup(LOGGER_TYPE_TO_CLASS, name, "tracker")
-    if name in LoggerType and name not in map(str, get_available_trackers()):  # one that was registered is there
-        raise UsageError(f"the tracker {name} is not installed: pip install -e '.[track]' brings tensorboard")
+    if name in LoggerType and name not in map(str, get_available_trackers()):  # a custom tracker that is registered is available
+        raise UsageError(f"the tracker {name} is not installed: pip install -e '.[track]' installs tensorboard")
 
 
 def is_main_process() -> bool:
-    """Return whether this is the process that writes: the only one, or the first of those that `accelerate launch` started."""
+    """Return whether this is the process that writes files: the only process, or the first one that `accelerate launch` started."""
     return os.environ.get("RANK", "0") == "0"
 
 
 def world_size() -> int:
-    """Return how many processes `accelerate launch` or torchrun started."""
+    """Return the number of processes that `accelerate launch` or torchrun started, 1 without them."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def from_main_process(device: str, value: Any) -> Any:
-    """Return the main process's `value`, in every process, once all have come here."""
+    """Return the main process's `value` in every process. All processes must call this function, and it waits for all of them."""
     return value if world_size() == 1 else broadcast(accelerator_for(device, "no"), value)
 
 
 @contextmanager
 def tracking(accelerator: Accelerator, settings: dict[str, Any]) -> Iterator[None]:
-    """While it lasts, `accelerator.log` reaches the tracker, if there is one."""
+    """Send the values of `accelerator.log` to the tracker, if there is one, inside the `with` block. `settings` are logged first."""
     if accelerator.log_with:
         accelerator.init_trackers("train", config=settings)
     try:
@@ -75,7 +75,7 @@ def tracking(accelerator: Accelerator, settings: dict[str, Any]) -> Iterator[Non
 
 
 def broadcast(accelerator: Accelerator, value: Any) -> Any:
-    """Return the main process's `value`, in every process."""
+    """Return the main process's `value` in every process."""
     from accelerate.utils import broadcast_object_list
 
     return broadcast_object_list([value])[0] if accelerator.num_processes > 1 else value
@@ -87,7 +87,7 @@ def any_process(accelerator: Accelerator, flag: bool) -> bool:
 
 
 def sum_over_processes(accelerator: Accelerator, tensor: torch.Tensor) -> torch.Tensor:
-    """Return the sum of the processes' tensors, bitwise the same in all of them."""
+    """Return the sum of the processes' tensors, which is bitwise equal in all processes."""
     if accelerator.num_processes == 1:
         return tensor
     summed = accelerator.reduce(tensor, "sum")
@@ -96,9 +96,9 @@ def sum_over_processes(accelerator: Accelerator, tensor: torch.Tensor) -> torch.
 
 
 def gather_rows(accelerator: Accelerator, rows: torch.Tensor) -> torch.Tensor:
-    """Return the rows (n, ...) of all processes, one below the other; where they have unequal numbers, with rows of zeros between."""
+    """Return the rows (n, ...) of all processes, concatenated. Processes with fewer rows than the others are padded with rows of zeros."""
     if accelerator.num_processes == 1:
         return rows
-    every = accelerator.gather(accelerator.pad_across_processes(rows))
-    assert isinstance(every, torch.Tensor)
-    return every
+    gathered = accelerator.gather(accelerator.pad_across_processes(rows))
+    assert isinstance(gathered, torch.Tensor)
+    return gathered

@@ -1,4 +1,4 @@
-"""What a run tunes: APET's k entries, all parameters, or a parameter-efficient method; and tuned models as files."""
+"""Tuning methods (APET's k entries, all parameters, or a parameter-efficient method), and tuned models as files."""
 
 from typing import TYPE_CHECKING
 

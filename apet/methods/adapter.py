@@ -1,4 +1,4 @@
-"""Adapters (Houlsby et al. 2019, arXiv 1902.00751): two bottlenecks a block, those of the operation `plug`."""
+"""Adapters (Houlsby et al. 2019, arXiv 1902.00751): two bottlenecks per block, the same as in the operation `plug`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def tune_adapters(model: nn.Module) -> TunableModel:
-    """Put bottlenecks into `model` and make them trainable."""
+    """Add bottlenecks to `model` and make only them trainable."""
     from apet.methods.operations import inject
     from apet.methods.tunable_model import tune_only
 

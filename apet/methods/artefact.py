@@ -1,7 +1,8 @@
-"""A tuned model as a small file: `apet.safetensors` holds z, the positions if they follow no rule, and a trained head.
+"""A tuned model as a small file: `apet.safetensors` holds z, the parameters of a trained head, and positions that do not follow a rule.
 
-The header holds the rule and the seed of the positions (or says that they are listed), their hash, and the hashes of the space and of the
-weights: the file cannot be put on another base, nor on other entries. It also holds template and label words (`apet.scoring.verbaliser`).
+The header holds the rule and the seed of the positions (or states that the positions are listed) and hashes of the positions, the space
+and the base weights. So the file cannot be applied to another base or to other entries. The header also holds the template and the label
+words (`apet.scoring.verbaliser`).
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ from apet.scoring import Verbaliser
 from apet.subspaces import VERSION as POSITIONS
 from apet.subspaces import Attached, Coordinates, place
 
-VERSION = 2  # 1 had neither a hash of its positions nor a verbaliser, and its rules give positions of version 1
+VERSION = 2  # version 1 has neither a hash of the positions nor a verbaliser, and its rules yield positions of version 1
 
 
 @dataclass(frozen=True)
 class PlacementRule:
-    """How the positions follow from a seed: the arguments of `apet.subspaces.place`."""
+    """The rule that yields the positions from a seed: the arguments of `apet.subspaces.place`."""
 
     unit: str
     order: str
@@ -40,18 +41,19 @@ class PlacementRule:
 
 @dataclass(frozen=True)
 class Artefact:
-    """Displacements z (k,) fp32 of entries of a base model: at the positions of `rule`, or at `index` (k,), in the space of `scope`.
+    """Displacements z (k,), fp32, of entries of a base model.
 
-    `head` holds the parameters of a classification head that was trained along, by name.
+    The entries are at the positions of `rule` in the space that `scope` selects, or at listed positions `index` (k,) if `rule` is None.
+    `head` holds the parameters, by name, of a classification head that was trained with z.
     """
 
     z: torch.Tensor
-    base: str  # the name it was loaded by
+    base: str  # the name under which the base model is loaded
     revision: str | None
-    weights: str  # sha256 of all weights, `apet.models.loading.fingerprint`
+    weights: str  # sha256 of all weights of the base, `apet.models.loading.fingerprint`
     dtype: str
     rule: PlacementRule | None
-    positions: str  # their sha256, `apet.subspaces.placement.digest`; empty in a file of version 1
+    positions: str  # sha256 of the positions, `apet.subspaces.digest`; empty in a file of version 1
     index: np.ndarray | None = None
     scope: str = ""
     space: str = ""  # fingerprint of the space
@@ -60,7 +62,7 @@ class Artefact:
     verbaliser: Verbaliser | None = None
 
     def save(self, path: Path) -> None:
-        """Write the file, whole or not at all: 4 bytes a position by rule, 12 bytes a listed position."""
+        """Write the file atomically. It takes 4 bytes per entry if the positions follow a rule, and 12 bytes if they are listed."""
         header = {name: value for name, value in asdict(self).items() if name not in ("z", "index", "rule", "head")}
         header |= {"version": VERSION, "law": asdict(self.rule) if self.rule else None}
         tensors = {"z": self.z.detach().float().cpu().contiguous()}
@@ -75,17 +77,19 @@ class Artefact:
     def check_base(self, weights: str) -> None:
         """Raises UsageError unless `weights` is the fingerprint of the artefact's base."""
         if weights != self.weights:
-            raise UsageError(f"the artefact was made on {self.base} (weights {self.weights[:12]}), this model's weights are {weights[:12]}")
+            made_on = f"{self.base} (weights {self.weights[:12]})"
+            raise UsageError(f"the artefact was made on {made_on}, but this model's weights are {weights[:12]}: load the artefact's base")
 
     def coordinates(self, model: nn.Module, weights: str) -> Coordinates:
-        """Return the tuned entries of `model`, whose fingerprint is `weights`; new parameters of the operations are put into it.
+        """Return the tuned entries of `model`, whose fingerprint is `weights`. The operations' new parameters are added to `model`.
 
-        Raises UsageError for another base than the artefact's, and if its rule gives other positions than it did when it was made.
+        Raises UsageError if `weights` is not the fingerprint of the artefact's base, and if the space, the number of values or the
+        positions differ from the tuned ones.
         """
         self.check_base(weights)
         space = tunable_space(model, tuple(self.operations), self.scope)
         if space.fingerprint != self.space:
-            raise UsageError(f"the scope '{self.scope}' of this model is not the space that the artefact counts its positions in")
+            raise UsageError(f"the scope '{self.scope}' of this model is not the space in which the artefact's positions are counted")
         if self.rule:
             rule = self.rule
             coordinates = place(space, rule.requested, rule.seed, rule.unit, rule.order, version=rule.version).coordinates
@@ -93,13 +97,16 @@ class Artefact:
             assert self.index is not None
             coordinates = Coordinates(space, self.index)
         if coordinates.k != len(self.z):
-            raise UsageError(f"the artefact has {len(self.z)} values for {coordinates.k} positions")
+            raise UsageError(f"the artefact is damaged: it has {len(self.z)} values for {coordinates.k} positions")
         if self.positions and coordinates.digest != self.positions:
-            raise UsageError(f"the rule of the artefact ({self.rule}) gives other positions here than those that were tuned")
+            raise UsageError(f"the artefact's rule ({self.rule}) yields positions on this machine that differ from the tuned ones")
         return coordinates
 
     def attach(self, model: nn.Module, weights: str) -> Attached:
-        """Mount z on `model` and fill its head, which stays filled; raises what `coordinates` raises, before anything is tuned."""
+        """Attach z to `model` and copy the artefact's head into it. The head keeps its values after a detach.
+
+        Raises the errors of `coordinates` before any tuned value is written.
+        """
         attached = self.coordinates(model, weights).attach(model)
         with torch.no_grad():
             attached.z.copy_(self.z)
@@ -110,18 +117,21 @@ class Artefact:
 
 
 def load(path: Path) -> Artefact:
-    """Read an artefact. Raises MissingInput where there is none, UsageError for a file that is none, or of another version."""
+    """Read an artefact.
+
+    Raises MissingInput if the file does not exist, and UsageError if it is not an artefact or has an unknown version.
+    """
     if not path.is_file():
         raise MissingInput(f"no artefact {path}")
     try:
         with safe_open(path, "pt") as file:
             header = json.loads((file.metadata() or {})["apet"])
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (a safetensors file is no mapping)
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (a safetensors file is not a mapping)
     except (SafetensorError, KeyError, json.JSONDecodeError) as error:
-        raise UsageError(f"{path} is no apet artefact: {error}") from error
+        raise UsageError(f"{path} is not an apet artefact: {error}") from error
     version = header.pop("version")
     if version not in (1, VERSION):
-        raise UsageError(f"{path} has version {version}, this program reads 1 and {VERSION}")
+        raise UsageError(f"{path} has version {version}, but this program reads only versions 1 and {VERSION}")
     rule, verbaliser = header.pop("law"), header.pop("verbaliser", None)
     if version == 1:
         header["positions"], rule = "", rule and {**rule, "version": 1}
@@ -132,9 +142,9 @@ def load(path: Path) -> Artefact:
 
 
 def save_merged(model: Any, tokenizer: Any, folder: Path) -> None:
-    """Write the model with its tuned values as an ordinary checkpoint folder, which needs nothing of this program."""
+    """Write the model with its tuned values as an ordinary checkpoint folder, which can be loaded without this program."""
     import copy
 
-    plain = copy.deepcopy(model)  # a deep copy holds ordinary parameters
-    plain.save_pretrained(folder, safe_serialization=True)
+    merged = copy.deepcopy(model)  # a deep copy holds ordinary parameters
+    merged.save_pretrained(folder, safe_serialization=True)
     tokenizer.save_pretrained(folder)

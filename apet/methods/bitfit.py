@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def tune_biases(model: nn.Module) -> TunableModel:
-    """Make all biases trainable; a model without any first gets zero biases on its linear layers.
+    """Make all biases trainable. If the model has no biases, zero biases are first added to its linear layers.
 
     Raises UsageError for a model with neither biases nor linear layers.
     """
@@ -24,7 +24,7 @@ def tune_biases(model: nn.Module) -> TunableModel:
     if not own_biases(model):
         add_zero_biases(model)
     if not own_biases(model):
-        raise UsageError(f"{type(model).__name__} has neither biases nor linear layers to give them to")
+        raise UsageError(f"{type(model).__name__} has neither biases nor linear layers: bitfit cannot tune it")
     return tune_only(model, own_biases(model))
 
 

@@ -1,4 +1,4 @@
-"""LoRA (Hu et al. 2021, arXiv 2106.09685), peft's, in the paper's set-up: rank 8 on the queries and values of self-attention."""
+"""LoRA (Hu et al. 2021, arXiv 2106.09685) by peft, in the paper's set-up: rank 8 on the queries and values of self-attention."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TARGETS = r".*(SelfAttention\.[qv]|attention\.self\.(query|value)|self_attention
 
 
 def tune_low_rank(model: nn.Module) -> TunableModel:
-    """Add low-rank products to the projections that TARGETS match. Raises UsageError if none of the model's modules does."""
+    """Add low-rank products to the projections that match TARGETS. Raises UsageError if no module of the model matches."""
     from peft import LoraConfig, inject_adapter_in_model
 
     from apet.methods.tunable_model import tune_only
@@ -27,7 +27,7 @@ def tune_low_rank(model: nn.Module) -> TunableModel:
     try:
         inject_adapter_in_model(config, model)
     except ValueError as error:
-        raise UsageError(f"{type(model).__name__} has no self-attention that LoRA's targets fit") from error
+        raise UsageError(f"{type(model).__name__} has no self-attention projections that LoRA supports ({TARGETS})") from error
     return tune_only(model, [p for p in model.parameters() if p.requires_grad])
 
 

@@ -1,3 +1,3 @@
-"""What users type for the parameters that APET may tune. The table of operations checks that it has the same names."""
+"""Names of the operations (kinds of parameters that APET may tune), as users type them. The table of operations checks them."""
 
 OPERATION_NAMES = ("add", "bias", "prefix", "prompt", "plug")

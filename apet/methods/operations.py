@@ -1,14 +1,17 @@
-"""New parameters beside a model's own, in the same index space: what the paper calls adding, concatenating and plugging.
+"""Operations: new parameters of a model, in one index space with the existing ones.
 
-    bias     zero biases on the linear layers that have none              (adding)
-    prefix   keys and values beside those of every self-attention         (concatenating)
-    prompt   rows beside the inputs of every self-attention's keys and values  (concatenating)
-    plug     a bottleneck behind self-attention and feed-forward part of every block  (plugging)
+The APET paper (Su et al. 2023, arXiv 2306.02320) calls them adding, concatenating and plugging.
 
-Tuning the entries that a model has, `add`, needs nothing new. All start so that the model's function is unchanged; what
-does not start at zero is drawn by its name alone, the same for every seed. For a
-prefix that means values of zero and a softmax of its own: in one softmax with the model's keys, new keys would take
-weight from the old ones whatever their values are (the parallel form of prefix tuning, He et al. 2022, arXiv 2110.04366).
+    bias     zero biases on linear layers without a bias                                 (adding)
+    prefix   additional keys and values for every self-attention                         (concatenating)
+    prompt   additional input rows for the keys and values of every self-attention       (concatenating)
+    plug     a bottleneck after the self-attention and the feed-forward part of a block  (plugging)
+
+The operation `add` tunes existing entries and needs no new parameters. At the start, new parameters leave the model's function unchanged.
+Initial values other than zero depend only on the parameter's name, not on a seed.
+
+A prefix starts with values of zero and has a separate softmax. In one softmax with the model's keys, new keys would take weight from the
+old keys, whatever the new values are. A separate softmax is the parallel form of prefix tuning (He et al. 2022, arXiv 2110.04366).
 """
 
 from __future__ import annotations
@@ -26,31 +29,31 @@ from apet.errors import UsageError, lookup
 from apet.methods.operation_names import OPERATION_NAMES
 from apet.random_numbers import weights
 
-SIZE = 24  # of a bottleneck, the paper's
-ROWS = 10  # of a prefix or prompt, in every self-attention
+SIZE = 24  # width of a bottleneck, as in the paper
+ROWS = 10  # rows of a prefix or prompt, in every self-attention
 
 
 @dataclass(frozen=True)
 class _Family:
-    """Where a family's self-attention keeps its projections; `split` takes (queries, keys, values) apart where they are fused."""
+    """Names of a model family's modules. `split` separates a fused projection into (queries, keys, values)."""
 
     attention: re.Pattern[str]
     query: str
     key: str
     value: str
     out: str  # relative to the attention's parent
-    feed_forward: re.Pattern[str]  # its last projection
+    feed_forward: re.Pattern[str]  # the last projection of the feed-forward part
     scaled: bool = True
     split: Callable[[Tensor, int], tuple[Tensor, ...]] | None = None
 
 
 def _interleaved(fused: Tensor, heads: int) -> tuple[Tensor, ...]:
-    """BLOOM: for each head its query, key and value."""
+    """Split BLOOM's fused projection: query, key and value of head 0, then of head 1, and so on."""
     return tuple(part.flatten(-2) for part in fused.unflatten(-1, (heads, 3, -1)).unbind(-2))
 
 
 def _thirds(fused: Tensor, heads: int) -> tuple[Tensor, ...]:
-    """GPT-2: all queries, all keys, all values."""
+    """Split GPT-2's fused projection: all queries, then all keys, then all values."""
     return fused.chunk(3, -1)
 
 
@@ -69,13 +72,13 @@ FAMILIES = {
 
 
 def inject(model: nn.Module, operations: tuple[str, ...]) -> list[str]:
-    """Give `model` the new parameters of `operations` and return their names, sorted; `add` gives none.
+    """Add the new parameters of `operations` to `model` and return their names, sorted. `add` has no new parameters.
 
-    Raises UsageError for an unknown operation, and for a model whose blocks are not known.
+    Raises UsageError for an unknown operation, for a model family that is not supported, and for a model that already has new parameters.
     """
     before = {name for name, _ in model.named_parameters()}
     if any(".apet_" in name for name in before):
-        raise UsageError("the model has new parameters already: load it afresh")
+        raise UsageError("the model already has new parameters: load it again")
     for operation in operations:
         lookup(OPERATIONS, operation, "operation")(model)
     new = sorted({name for name, _ in model.named_parameters()} - before)
@@ -88,7 +91,10 @@ def inject(model: nn.Module, operations: tuple[str, ...]) -> list[str]:
 
 
 def add_zero_biases(model: nn.Module) -> None:
-    """Give every linear layer without a bias a bias of zeros, except the output head (its bias would be as long as the vocabulary)."""
+    """Add a bias of zeros to every linear layer without a bias.
+
+    The output head is left out, because its bias would be as long as the vocabulary.
+    """
     head = getattr(model, "get_output_embeddings", lambda: None)()
     for module in model.modules():
         if isinstance(module, nn.Linear) and module.bias is None and module is not head:
@@ -96,7 +102,7 @@ def add_zero_biases(model: nn.Module) -> None:
 
 
 class Bottleneck(nn.Module):
-    """x (..., width) -> x + up(gelu(down(x))) (Houlsby et al. 2019, arXiv 1902.00751); `up` starts at zero."""
+    """The map x (..., width) -> x + up(gelu(down(x))) (Houlsby et al. 2019, arXiv 1902.00751). `up` starts at zero."""
 
     def __init__(self, like: Tensor, width: int, size: int):
         super().__init__()
@@ -109,7 +115,7 @@ class Bottleneck(nn.Module):
 
 
 def plug(model: nn.Module) -> None:
-    """Put a bottleneck behind the last projection of self-attention and of the feed-forward part, two a block."""
+    """Add a bottleneck after the last projection of the self-attention and of the feed-forward part: two per block."""
     family = _family(model)
     projections: list[Any] = [out for _, _, out in _attentions(model, family)]
     projections += [m for name, m in model.named_modules() if family.feed_forward.search(name)]
@@ -120,9 +126,10 @@ def plug(model: nn.Module) -> None:
 
 
 class ParallelPrefixAttention(nn.Module):
-    """Attention of a layer's queries to its own rows: keys and values (rows, width), or `inputs` from which both are projected.
+    """Attention of a layer's queries to trainable rows: keys and values (rows, width), or `inputs` that are projected to both.
 
-    It is added to the layer's attention, with a softmax of its own (the parallel form of prefix tuning, He et al. 2022, arXiv 2110.04366).
+    The output is added to the layer's attention. The softmax is separate from the layer's, as in the parallel form of prefix tuning
+    (He et al. 2022, arXiv 2110.04366).
     """
 
     def __init__(self, like: Tensor, width: int, heads: int, scale: float, inputs: int | None):
@@ -141,12 +148,12 @@ class ParallelPrefixAttention(nn.Module):
 
 
 def prefix(model: nn.Module) -> None:
-    """Add keys and values to every self-attention, with a softmax of their own; values start at zero."""
+    """Add keys and values with a separate softmax to every self-attention. The values start at zero."""
     _add_prefix(model, "apet_prefix", of_inputs=False)
 
 
 def prompt(model: nn.Module) -> None:
-    """Add rows to the inputs of which every self-attention makes keys and values; they start at zero."""
+    """Add rows to the inputs from which every self-attention computes keys and values. The rows start at zero."""
     _add_prefix(model, "apet_prompt", of_inputs=True)
 
 
@@ -162,7 +169,10 @@ def _add_prefix(model: nn.Module, name: str, of_inputs: bool) -> None:
 
 
 class _PrefixHooks:
-    """The two hooks of a `ParallelPrefixAttention`: one keeps the layer's queries, the other adds to the input of the last projection."""
+    """The two hooks of a `ParallelPrefixAttention`.
+
+    `keep` stores the layer's queries. `add` adds the prefix's attention to the input of the layer's last projection.
+    """
 
     def __init__(self, attention: nn.Module, name: str, family: _Family, heads: int, query: nn.Module, out: nn.Module):
         self.attention, self.name, self.family, self.heads = attention, name, family, heads
@@ -181,7 +191,7 @@ class _PrefixHooks:
         return (args[0] + prefix(queries, keys, values).to(args[0].dtype), *args[1:])
 
     def _projected(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values of the rows `inputs` without the projections' biases, so that rows of zero give values of zero."""
+        """Return the keys and values of the rows `inputs`, without the projections' biases: zero rows have zero values."""
         self.busy = True
         keys, values = (
             self._part(getattr(self.attention, side)(F.pad(inputs, (0, 0, 0, 1))), i)
@@ -197,12 +207,12 @@ class _PrefixHooks:
 def _family(model: nn.Module) -> _Family:
     kind = getattr(getattr(model, "config", None), "model_type", type(model).__name__)
     if kind not in FAMILIES:
-        raise UsageError(f"the blocks of a {kind} model are not known: only those of {', '.join(FAMILIES)} are")
+        raise UsageError(f"operations with new parameters do not support {kind} models: use a model of the kinds {', '.join(FAMILIES)}")
     return FAMILIES[kind]
 
 
 def _attentions(model: Any, family: _Family) -> Iterator[tuple[Any, int, Any]]:
-    """Yield (self-attention, its heads, its last projection) of every block."""
+    """Yield (self-attention, number of heads, last projection of the self-attention) for every block."""
     config = model.config
     for name, module in list(model.named_modules()):
         if family.attention.search(name):
@@ -211,7 +221,7 @@ def _attentions(model: Any, family: _Family) -> Iterator[tuple[Any, int, Any]]:
 
 
 def _is_conv1d(module: nn.Module) -> bool:
-    """transformers' Conv1D keeps its weight as (in, out)."""
+    """Return whether `module` is transformers' Conv1D, whose weight has the shape (in, out)."""
     return type(module).__name__ == "Conv1D"
 
 

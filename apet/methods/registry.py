@@ -1,4 +1,4 @@
-"""The table of all methods. A new method is a record in a file of its own, and its name in METHODS below."""
+"""The table of all methods. To add a method, write its record in a new file and list it in METHODS below."""
 
 from __future__ import annotations
 
@@ -11,23 +11,28 @@ from apet.methods.lora import LORA
 from apet.methods.method import Method
 from apet.methods.virtual_tokens import PREFIX, PROMPT
 
-MARKERS = frozenset("os^v<>D*PXdph8")  # matplotlib's filled ones
+MARKERS = frozenset("os^v<>D*PXdph8")  # the filled markers of matplotlib
 
 
 def table(*methods: Method) -> dict[str, Method]:
-    """Return {name: method}. Raises ValueError for a missing fact, an unknown marker, and a name, words or marker used twice."""
+    """Return {name: method}.
+
+    Raises ValueError if a name, words or marker is missing or used twice, for an unknown marker, for a learning rate that is not positive,
+    and for a method other than apet without `build`.
+    """
     for fact in ("name", "words", "marker"):
         values = [getattr(method, fact) for method in methods]
         doubled = [value for value in values if values.count(value) > 1]
         if doubled or not all(values):
-            raise ValueError(f"methods need {fact} of their own: {doubled[0] if doubled else 'one has none'}")
+            problem = f"'{doubled[0]}' is used twice" if doubled else "one method has none"
+            raise ValueError(f"`{fact}` must be set and different for every method: {problem}")
     for method in methods:
         if method.marker not in MARKERS:
-            raise ValueError(f"unknown marker '{method.marker}' of {method.name}: one of {' '.join(sorted(MARKERS))}")
+            raise ValueError(f"unknown marker '{method.marker}' of {method.name}: use one of {' '.join(sorted(MARKERS))}")
         if not _rate(method, 1) > 0:
-            raise ValueError(f"{method.name} has the learning rate {_rate(method, 1)}, which must be positive")
+            raise ValueError(f"the learning rate of {method.name} must be positive, got {_rate(method, 1)}")
         if (method.build is None) != (method is APET):
-            raise ValueError(f"{method.name} cannot be built: every method but apet has `build`")
+            raise ValueError(f"{method.name} cannot be built: every method except apet must have `build`")
     return {method.name: method for method in methods}
 
 
@@ -36,9 +41,9 @@ def default_rate(method: str, k: int | None, subspace: str = "coordinates") -> f
 
     Raises UsageError for an unknown method, and if the rate depends on k and k is None.
     """
-    # k^-1/2 makes AdamW's first steps of length 1 in the parameters, as full fine-tuning's rate does for a million of them. On MNIST (fc
-    # at k = 750, LeNet at 300) it or three times as much was the best of .3, 1, 3, 10 times it in 600 steps, three times as much in 4,690
-    # (.916 against .902, fc).
+    # With k^-1/2, AdamW's first steps have length 1 in the parameters, as with the rate of full fine-tuning for a million parameters. On
+    # MNIST (fc at k = 750, LeNet at k = 300), 1 or 3 times this rate was the best of .3, 1, 3 and 10 times in 600 steps. In 4,690 steps,
+    # 3 times this rate was the best (.916 against .902, fc).
     if subspace != "coordinates" and k is not None:
         return k**-0.5
     return _rate(lookup(METHODS, method, "method"), k)
@@ -48,7 +53,7 @@ def _rate(method: Method, k: int | None) -> float:
     if not callable(method.learning_rate):
         return method.learning_rate
     if k is None:
-        raise UsageError(f"the default learning rate of {method.name} depends on k, which is not given", k=...)
+        raise UsageError(f"the default learning rate of {method.name} depends on k, and k is not set", k=...)
     return method.learning_rate(k)
 
 

@@ -1,7 +1,7 @@
-"""To and from peft's SHiRA (Bhardwaj et al. 2024, arXiv 2406.13175): sparse additions to the weights of linear layers.
+"""Conversion to and from peft's SHiRA (Bhardwaj et al. 2024, arXiv 2406.13175): sparse additions to the weights of linear layers.
 
-SHiRA gives each layer (m, n) exactly r (m + n) entries, and keeps their places in memory only. So an export needs all
-tuned entries in linear layers, pads with entries of value zero, and the places go into the mask that peft asks for.
+SHiRA has exactly r (m + n) entries in each layer (m, n) and does not save their positions. So an export requires that all tuned entries
+are in linear layers. It pads each layer with entries of value zero, and passes the positions to peft as a mask.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from apet.subspaces import Coordinates, ParameterSpace
 
 
 def to_shira(model: nn.Module, coordinates: Coordinates, z: Tensor) -> nn.Module:
-    """Inject a SHiRA adapter with these values into `model` (frozen, not attached), which then computes the tuned function.
+    """Inject a SHiRA adapter with the values z (k,) into `model` (frozen, not attached), which then computes the tuned function.
 
-    Raises UsageError where an entry is outside the linear layers, or a layer has more of them than SHiRA can hold.
+    Raises UsageError if a tuned entry is outside the linear layers, and if a layer is too small for the r (m + n) entries of SHiRA.
     """
     deltas = {name.removesuffix(".weight"): delta for name, delta in coordinates.lift(z).items()}
     layers: dict[str, Any] = {name: module for name, module in model.named_modules() if name in deltas}
@@ -32,19 +32,20 @@ def to_shira(model: nn.Module, coordinates: Coordinates, z: Tensor) -> nn.Module
     if outside:
         raise UsageError(f"SHiRA holds weights of linear layers only, but entries of {outside[0]} are tuned", scope=...)
     flat = {
-        name.removesuffix(".weight"): torch.arange(where.stop - where.start) if places is None else torch.as_tensor(places)
-        for name, where, places in coordinates.by_tensor
+        name.removesuffix(".weight"): torch.arange(where.stop - where.start) if positions is None else torch.as_tensor(positions)
+        for name, where, positions in coordinates.by_tensor
     }
     r = max(math.ceil(len(flat[name]) / sum(layer.weight.shape)) for name, layer in layers.items())
     indices = {name: _padded(layer.weight, flat[name], r * sum(layer.weight.shape), name) for name, layer in layers.items()}
-    values = {name: deltas[name][tuple(places)] for name, places in indices.items()}
+    values = {name: deltas[name][tuple(index)] for name, index in indices.items()}
     return _inject(model, r, indices, values)
 
 
 def _padded(weight: Tensor, flat: Tensor, count: int, name: str) -> Tensor:
-    """Return (rows, columns) (2, count) of the flat places and of as many others as are missing, in the order of the matrix."""
+    """Return the rows and columns (2, count) of the entries `flat` and of enough untuned entries to have `count`, in row order."""
     if count > weight.numel():
-        raise UsageError(f"SHiRA would give {name} {count} entries, but it has {weight.numel()}: tune fewer, or spread them evenly")
+        problem = f"SHiRA would tune {count} entries of {name}, which has {weight.numel()}"
+        raise UsageError(f"{problem}: tune fewer entries, or spread them evenly over the layers")
     chosen = torch.zeros(weight.numel(), dtype=torch.bool)
     chosen[flat] = True
     free = torch.nonzero(~chosen).squeeze(1)
@@ -55,11 +56,11 @@ def _padded(weight: Tensor, flat: Tensor, count: int, name: str) -> Tensor:
 def _inject(model: nn.Module, r: int, indices: dict[str, Tensor], values: dict[str, Tensor]) -> nn.Module:
     from peft import ShiraConfig, inject_adapter_in_model
 
-    places = {id(model.get_submodule(name)): where for name, where in indices.items()}
+    index_of_layer = {id(model.get_submodule(name)): index for name, index in indices.items()}
 
     def mask(base_layer: nn.Linear, r: int, **_: Any) -> Tensor:
         ones = torch.zeros_like(base_layer.weight)
-        ones[tuple(places[id(base_layer)])] = 1
+        ones[tuple(index_of_layer[id(base_layer)])] = 1
         return ones
 
     config: Any = ShiraConfig(r=r, target_modules=list(indices))
@@ -72,7 +73,7 @@ def _inject(model: nn.Module, r: int, indices: dict[str, Tensor], values: dict[s
 
 
 def save_shira(model: nn.Module, folder: Path) -> None:
-    """Write an adapter of `to_shira`: peft's configuration and weights, and the places, which peft's files leave out."""
+    """Write an adapter made by `to_shira`: peft's configuration and weights, and the positions, which peft's own files lack."""
     layers: dict[str, Any] = {name: m for name, m in model.named_modules() if "default" in getattr(m, "shira_weight", {})}
     tensors = {f"base_model.model.{name}.shira_weight": m.shira_weight["default"].detach().cpu().contiguous() for name, m in layers.items()}
     tensors |= {f"base_model.model.{name}.shira_indices": m.shira_indices["default"].cpu().contiguous() for name, m in layers.items()}
@@ -84,20 +85,27 @@ def save_shira(model: nn.Module, folder: Path) -> None:
 
 
 def load_shira(folder: Path, model: nn.Module) -> nn.Module:
-    """Inject a saved adapter, its places included, into `model`."""
+    """Inject an adapter that `save_shira` wrote, with its positions, into `model`.
+
+    Raises UsageError if the file holds no positions.
+    """
     tensors = load_file(folder / "adapter_model.safetensors")
     parts: dict[str, dict[str, Tensor]] = {"shira_weight": {}, "shira_indices": {}}
     for key, tensor in tensors.items():
         name, _, part = key.removeprefix("base_model.model.").rpartition(".")
         parts[part][name] = tensor
     if set(parts["shira_indices"]) != set(parts["shira_weight"]):
-        raise UsageError(f"{folder} does not say where its entries are: peft's own files leave that out")
+        raise UsageError(f"{folder} does not hold the positions of its entries, which peft does not save: export the run again")
     r = json.loads((folder / "adapter_config.json").read_text())["r"]
     return _inject(model, r, {name: t.long() for name, t in parts["shira_indices"].items()}, parts["shira_weight"])
 
 
 def from_shira(model: nn.Module, base: nn.Module, adapter: str = "default") -> tuple[Coordinates, Tensor]:
-    """Return the coordinates and values (k,) of a SHiRA adapter in `model`, on the space of all parameters of `base`, its bare twin."""
+    """Return the coordinates and values (k,) of a SHiRA adapter in `model`.
+
+    The coordinates are in the space of all parameters of `base`, the same model without the adapter. Raises UsageError if `model` does not
+    have an adapter of this name.
+    """
     space = ParameterSpace.of(base, "all")
     offsets = dict(zip(space.names, space.offsets, strict=False))
     index, values = [], []
@@ -110,5 +118,5 @@ def from_shira(model: nn.Module, base: nn.Module, adapter: str = "default") -> t
             values.append(layer.shira_weight[adapter].detach().cpu() * layer.scaling[adapter])
     if not index:
         raise UsageError(f"the model has no SHiRA adapter '{adapter}'")
-    places = np.concatenate(index)
-    return Coordinates(space, places), torch.cat(values)[torch.as_tensor(np.argsort(places))]
+    entries = np.concatenate(index)
+    return Coordinates(space, entries), torch.cat(values)[torch.as_tensor(np.argsort(entries))]

@@ -1,4 +1,4 @@
-"""A model made ready for training, and the parameters that read its answer out."""
+"""A model that is ready for training, and the parameters of its classification head."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from apet.subspaces import Attached, ParameterSpace, Placement, tensor_roles
 
 @dataclass
 class TunableModel:
-    """The model to call, its trainable tensors by name, and what to do after an optimiser step (`write`).
+    """The model to call, its trainable tensors by name, and `write`, which must be called after each optimiser step.
 
-    `head` names those of `trainable` that read the answer out: a classification head, which is no part of k.
+    `head` names the tensors of `trainable` that belong to a classification head, which does not count in k.
     """
 
     model: nn.Module
@@ -30,17 +30,17 @@ class TunableModel:
 
     @property
     def k(self) -> int:
-        """The number of tuned scalars, without the head's."""
+        """Number of tuned scalars, without the head."""
         return sum(p.numel() for name, p in self.trainable.items() if name not in self.head)
 
     @property
     def k_head(self) -> int:
-        """The number of the head's scalars."""
+        """Number of scalars in the head."""
         return sum(self.trainable[name].numel() for name in self.head)
 
 
 def tune_only(model: nn.Module, parameters: Collection[nn.Parameter]) -> TunableModel:
-    """Freeze all of `model` but these `parameters`, and return it with them."""
+    """Freeze all parameters of `model` except `parameters`, and return the model with them."""
     chosen = {id(p) for p in parameters}
     for p in model.parameters():
         p.requires_grad_(id(p) in chosen)
@@ -48,10 +48,10 @@ def tune_only(model: nn.Module, parameters: Collection[nn.Parameter]) -> Tunable
 
 
 def classification_head(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Return the parameters of a sequence classifier's own head by name; none for any other model.
+    """Return the parameters of a sequence classifier's head by name, or {} for any other model.
 
-    They are its output layer, and whatever the checkpoint lacked and `apet.models.load_model` drew at random (`drawn`). A pooler that the
-    checkpoint holds belongs to the model, not to the head.
+    The head is the output layer and all parameters that are missing from the checkpoint, which `apet.models.load_model` draws at random
+    (`drawn`). A pooler that the checkpoint holds belongs to the model, not to the head.
     """
     if not type(model).__name__.endswith("SequenceClassification"):
         return {}

@@ -1,9 +1,8 @@
-"""Make a model tunable: by a method of the table, by k entries of APET, or by a projected subspace of either.
+"""Make a model tunable: by a method of the table, by k entries of APET, or by a projected subspace.
 
-The loop that trains the trainable tensors is the same for all, and k is their number of scalars. A projected subspace
-(`apet.projections.projection_table`) can replace the entries of apet, or all parameters of another method (the intrinsic dimension inside
-LoRA); k
-is then the length of z. A classification head, which no pretraining has made, is trained along and counted apart.
+One training loop serves all of them. k is the number of trainable scalars. A projected subspace (`apet.projections.projection_table`) can
+replace the entries of apet, or all parameters of another method (for instance, the intrinsic dimension inside LoRA). k is then the length
+of z. A classification head is not pretrained, so it is trained together with the other parameters and counted separately.
 """
 
 from __future__ import annotations
@@ -28,9 +27,9 @@ Build = Callable[[nn.Module], TunableModel]
 
 @dataclass(frozen=True)
 class PlacementConfig:
-    """Which entries `apet` tunes: k of them, or as many as the method `matched` has, placed as `apet.subspaces.placement.place` says.
+    """The entries that `apet` tunes: k of them, or the number that the method `matched` tunes, placed by `apet.subspaces.place`.
 
-    `operations` (see `apet.methods.operations`) name the candidates: the model's own entries with `add`, new ones.
+    `operations` (see `apet.methods.operations`) name the candidates: existing entries for `add`, new ones for the others.
     """
 
     k: int | None = None
@@ -41,13 +40,13 @@ class PlacementConfig:
     unit: str = "entry"
     order: str = "random"
     scores: Callable[[ParameterSpace], Scores] | None = None  # for the order by score
-    subspace: str = "coordinates"  # or a projection: of apet's space, or of all that another method tunes
+    subspace: str = "coordinates"  # or a projection, of apet's space or of all parameters that another method tunes
 
 
 def make_tunable(method: str, model: nn.Module, config: PlacementConfig = PlacementConfig()) -> TunableModel:
-    """Make `model` trainable by `method`; `config` is for apet and projected subspaces.
+    """Make `model` trainable by `method`. `config` applies to apet and to projected subspaces.
 
-    Raises UsageError for an unknown method, a k that is missing or outside the space, and a placement that fails.
+    Raises UsageError for an unknown method, a k that is missing or larger than the space, and a placement that is not possible.
     """
     build = lookup(METHODS, method, "method").build or partial(_tune_entries, config=config)
     if config.subspace != "coordinates":
@@ -56,7 +55,7 @@ def make_tunable(method: str, model: nn.Module, config: PlacementConfig = Placem
 
 
 def count_tuned(method: str, model: nn.Module) -> int:
-    """Return k of a method other than apet on the exact shapes of `model`, which stays as it is; nothing is allocated."""
+    """Return k of a method other than apet, from the shapes of `model`. The model is not changed, and no memory is allocated."""
     one_of([name for name in METHODS if METHODS[name].build], method, "method")
     build = METHODS[method].build
     assert build is not None
@@ -65,16 +64,19 @@ def count_tuned(method: str, model: nn.Module) -> int:
 
 
 def tunable_space(model: nn.Module, operations: tuple[str, ...] = ("add",), scope: str = "", dry: bool = False) -> ParameterSpace:
-    """Return the space of what can be tuned after `operations`, whose new parameters stay in `model` (`dry`: in a copy of its shapes)."""
+    """Return the space of the tunable parameters after `operations`.
+
+    The new parameters of `operations` are added to `model`, or with `dry` to a copy of it without values.
+    """
     if dry and operations != ("add",):
         model = _shapes_only(model)
     new = inject(model, operations)
-    own = [name for name in tensor_roles(model) if name not in classification_head(model)]
-    return ParameterSpace.of(model, scope, own if "add" in operations else new)
+    all_tunable = [name for name in tensor_roles(model) if name not in classification_head(model)]
+    return ParameterSpace.of(model, scope, all_tunable if "add" in operations else new)
 
 
 def _with_head(build: Build, model: nn.Module) -> TunableModel:
-    """Build, and add the model's classification head (if it has one) to the trainable tensors."""
+    """Call `build`, and add the model's classification head, if there is one, to the trainable tensors."""
     head = {id(p) for p in classification_head(model).values()}
     tunable = build(model)
     head_tensors = {name: p for name, p in tunable.model.named_parameters() if id(p) in head}
@@ -84,7 +86,7 @@ def _with_head(build: Build, model: nn.Module) -> TunableModel:
 
 
 def _shapes_only(model: nn.Module) -> nn.Module:
-    """Return a copy on the meta device, tied like the original."""
+    """Return a copy of `model` on the meta device, with the same tied parameters."""
     memo = {id(p): nn.Parameter(torch.empty_like(p, device="meta")) for p in model.parameters()}
     return copy.deepcopy(model, memo)
 
@@ -94,11 +96,11 @@ def _k(model: nn.Module, config: PlacementConfig) -> int:
         return config.k
     if config.k is None and config.matched is not None:
         return count_tuned(config.matched, model)
-    raise UsageError("apet needs either the number of tuned parameters or a method to match", k=..., matched=...)
+    raise UsageError("apet needs either the number of tuned parameters or a method to match, not both", k=..., matched=...)
 
 
 def _tune_entries(model: nn.Module, config: PlacementConfig) -> TunableModel:
-    """Attach the k entries that `config` places."""
+    """Attach the k entries that `config` selects."""
     k = _k(model, config)
     space = tunable_space(model, config.operations, config.scope)
     scores = config.scores(space) if config.scores else None
@@ -108,7 +110,10 @@ def _tune_entries(model: nn.Module, config: PlacementConfig) -> TunableModel:
 
 
 def _tune_projection(model: nn.Module, build: Build | None, config: PlacementConfig) -> TunableModel:
-    """Attach z of a projection of apet's space (`build` None), or of all (in scope) that `build` makes trainable but the head."""
+    """Attach z of a projection of apet's space (if `build` is None), or of the parameters in scope that `build` makes trainable.
+
+    The classification head is not part of the projection.
+    """
     k = _k(model, config)
     if build is None:
         space = tunable_space(model, config.operations, config.scope)

@@ -1,4 +1,4 @@
-"""Prompt tuning (Lester et al. 2021, arXiv 2104.08691) and prefix tuning (Li and Liang 2021, arXiv 2101.00190): peft's virtual tokens."""
+"""Prompt tuning (Lester et al. 2021, arXiv 2104.08691) and prefix tuning (Li and Liang 2021, arXiv 2101.00190) by peft's virtual tokens."""
 
 from __future__ import annotations
 
@@ -13,41 +13,45 @@ if TYPE_CHECKING:
 
     from apet.methods.tunable_model import TunableModel
 
-PROMPT_TOKENS = 100  # the paper's
+PROMPT_TOKENS = 100  # as in the paper
 
 
 def tune_prompt(model: nn.Module) -> TunableModel:
-    """Put trainable embeddings of virtual tokens before the model's inputs."""
+    """Prepend trainable embeddings of virtual tokens to the model's inputs."""
     from peft import PromptTuningConfig
 
     from apet.methods.tunable_model import classification_head
 
     config = PromptTuningConfig(task_type=_task_type(model), num_virtual_tokens=PROMPT_TOKENS, num_transformer_submodules=1)
     tunable = _wrapped(model, config)
-    if config.task_type == "CAUSAL_LM" and "position_ids" in inspect.signature(model.forward).parameters:  # padded on the left
+    if (
+        config.task_type == "CAUSAL_LM" and "position_ids" in inspect.signature(model.forward).parameters
+    ):  # its texts are padded on the left
         model.register_forward_pre_hook(_count_positions, with_kwargs=True)
     pooler = getattr(getattr(model, "base_model", None), "pooler", None)
-    if pooler is not None and classification_head(model):  # it reads [CLS], which no longer stands first
+    if pooler is not None and classification_head(model):  # it reads [CLS], which is no longer the first token
         pooler.register_forward_pre_hook(lambda module, inputs: (inputs[0][:, PROMPT_TOKENS:],))
     return tunable
 
 
 def tune_prefix(model: Any) -> TunableModel:
-    """Put trainable keys and values of virtual tokens before those of every attention."""
+    """Prepend trainable keys and values of virtual tokens to the keys and values of every attention."""
     from peft import PrefixTuningConfig
 
     task_type, config = _task_type(model), model.config
-    head_width = getattr(config, "d_kv", None) or getattr(config, "head_dim", None)  # peft takes the model's width for that of all heads
+    head_width = getattr(config, "d_kv", None) or getattr(
+        config, "head_dim", None
+    )  # peft assumes that all heads together have the model's width
     width = {"token_dim": head_width * config.num_attention_heads} if head_width else {}
     return _wrapped(model, PrefixTuningConfig(task_type=task_type, num_virtual_tokens=PROMPT_TOKENS, **width))
 
 
 def _count_positions(module: nn.Module, inputs: tuple, options: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
-    """Give the model positions that do not count the padding between prompt and text: peft drops those that it is given."""
+    """Pass the model positions that do not count the padding between prompt and text. peft discards positions that are passed to it."""
     mask = options.get("attention_mask")
     if options.get("position_ids") is None and mask is not None and mask.dim() == 2:
-        given = options["input_ids"] if options.get("inputs_embeds") is None else options["inputs_embeds"]
-        options["position_ids"] = (mask.long().cumsum(1) - 1).clamp(min=0)[:, -given.shape[1] :]
+        tokens = options["input_ids"] if options.get("inputs_embeds") is None else options["inputs_embeds"]
+        options["position_ids"] = (mask.long().cumsum(1) - 1).clamp(min=0)[:, -tokens.shape[1] :]
     return inputs, options
 
 
@@ -65,11 +69,11 @@ def _wrapped(model: nn.Module, config: Any) -> TunableModel:
 
 
 def _task_type(model: Any) -> str:
-    """Return peft's name for the kind of model. Raises UsageError for a model that is not of transformers."""
+    """Return peft's name for the kind of model. Raises UsageError for a model that is not a transformers model."""
     from apet.methods.tunable_model import classification_head
 
     if not hasattr(model, "config"):
-        raise UsageError(f"{type(model).__name__} is not a transformers model: peft's prompts do not fit it")
+        raise UsageError(f"{type(model).__name__} is not a transformers model: peft's virtual tokens do not support it")
     if model.config.is_encoder_decoder:
         return "SEQ_2_SEQ_LM"
     if classification_head(model):

@@ -1,6 +1,6 @@
-"""The subspace of a random projection: z of length d, mapped to all parameters in scope.
+"""Random projections: linear maps from z of length d to all parameters in scope.
 
-Fastfood, count-sketch and dense Gaussian maps, each drawn from names and never stored.
+Fastfood, count-sketch and dense Gaussian maps are drawn from named random numbers and never stored.
 """
 
 from typing import TYPE_CHECKING

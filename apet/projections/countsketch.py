@@ -1,7 +1,7 @@
-"""Count-sketch: each row has one entry, a sign at a hashed place (Charikar, Chen and Farach-Colton 2002).
+"""Count-sketch: each row has one non-zero entry, a random sign in a hashed column (Charikar, Chen and Farach-Colton 2002).
 
-Parameter i moves by +-z_h(i): a parameter's share of the subspace is one coordinate, and a coordinate moves about D / d parameters
-together. Nothing is stored; a product reads a coordinate and writes a parameter.
+Parameter i moves by +-z_h(i): each parameter follows one coordinate, and each coordinate moves about D / d parameters together. Nothing is
+stored. A product reads one coordinate and writes one parameter per row.
 """
 
 from __future__ import annotations
@@ -13,37 +13,37 @@ from torch import Tensor
 
 from apet.projections.hashed import Keys, words
 
-BLOCK = 2**16  # rows with keys of their own
-AT_ONCE = {"cpu": 1}  # blocks that are hashed together: on a CPU what stays in the cache,
-MOST = 2**8  # elsewhere 0.5 GB at most
+BLOCK = 2**16  # rows per pair of keys
+AT_ONCE = {"cpu": 1}  # blocks that are hashed together: on a CPU they must stay in the cache
+MOST = 2**8  # blocks on other devices: at most 0.5 GB
 
 
 class CountSketch:
-    """Endless rows +-scale e_h of a linear map of z (d,), h uniform; named by (seed, role)."""
+    """A matrix with d columns and any number of rows +-scale e_h, with h uniform, named by (seed, role)."""
 
     def __init__(self, d: int, seed: int, role: str, scale: float):
         self.d, self.seed, self.role, self.scale = d, seed, role, scale
         self._keys = Keys(seed, role)
 
     def values(self, z: Tensor, start: int, stop: int) -> Tensor:
-        """Rows start .. stop times z: (d,) -> (stop - start,)."""
+        """Return rows start .. stop - 1 times z: (d,) -> (stop - start,)."""
         signed = torch.cat([z, -z]) * self.scale
         out = z.new_empty(stop - start)
-        for low, high in _stretches(start, stop, z.device):
-            torch.index_select(signed, 0, self._places(low, high, z.device), out=out[low - start : high - start])
+        for low, high in _row_ranges(start, stop, z.device):
+            torch.index_select(signed, 0, self._signed_columns(low, high, z.device), out=out[low - start : high - start])
         return out
 
     def adjoint(self, w: Tensor, start: int) -> Tensor:
-        """Return the same rows, transposed, times w: (count,) -> (d,)."""
+        """Return the transpose of rows start .. start + count - 1, times w: (count,) -> (d,)."""
         sums = w.new_zeros(2 * self.d)
-        for low, high in _stretches(start, start + len(w), w.device):
-            sums.index_add_(0, self._places(low, high, w.device), w[low - start : high - start])
+        for low, high in _row_ranges(start, start + len(w), w.device):
+            sums.index_add_(0, self._signed_columns(low, high, w.device), w[low - start : high - start])
         return (sums[: self.d] - sums[self.d :]) * self.scale
 
-    def _places(self, low: int, high: int, device: torch.device) -> Tensor:
-        """h of rows low .. high - 1, in 0 .. 2 d - 1: from d on the sign is minus. int64 (high - low,).
+    def _signed_columns(self, low: int, high: int, device: torch.device) -> Tensor:
+        """Return the column and sign of rows low .. high - 1 as one number h in 0 .. 2 d - 1: int64 (high - low,).
 
-        Of 32 hashed bits h is the high part of the product with 2 d.
+        h < d means +1 in column h, h >= d means -1 in column h - d. h is the upper part of the product of 32 hashed bits with 2 d.
         """
         first, last = low // BLOCK, -(-high // BLOCK)
         x = words(self._keys.of(first, last, device), BLOCK if last > first + 1 else high - first * BLOCK)
@@ -51,8 +51,8 @@ class CountSketch:
         return (x.long() + 2**31).mul_(2 * self.d) >> 32
 
 
-def _stretches(start: int, stop: int, device: torch.device) -> Iterator[tuple[int, int]]:
-    """Rows start .. stop cut at the bounds of what is hashed together."""
+def _row_ranges(start: int, stop: int, device: torch.device) -> Iterator[tuple[int, int]]:
+    """Split rows start .. stop - 1 at the bounds of the groups of blocks that are hashed together."""
     rows = BLOCK * AT_ONCE.get(device.type, MOST)
     while start < stop:
         end = min(stop, (start // rows + 1) * rows)

@@ -1,9 +1,10 @@
-"""A model whose tensors in scope are their pretrained values + P z, for a projection P (`apet.projections.projection_table`).
+"""A model whose tensors in scope are pretrained values + P z, for a projection P (`apet.projections.projection_table`).
 
-To train, the values are written in place, the forward pass is the bare model's, and as soon as a tensor's gradient is whole it is
-pulled back to z and freed: that costs full fine-tuning's gradient one tensor at a time, the optimizer's state of z alone, and
-a copy of the tensors' pretrained values (from which low-precision weights are rounded each time, so that they swallow no small
-steps). For curvature the tensors are part of z's graph instead, which holds all D of them.
+For training, the values are written in place, and the forward pass is the bare model's. When the gradient of a tensor is complete, it is
+pulled back to z and freed. So memory holds the gradients of full fine-tuning one tensor at a time, the optimiser's state of z only, and a
+copy of the pretrained values. Low-precision weights are rounded from that copy at each step, so small steps are not lost.
+
+For curvature, the tensors are part of the graph of z instead, which holds all D scalars.
 """
 
 from __future__ import annotations
@@ -21,12 +22,15 @@ if TYPE_CHECKING:
 
 
 class Projected:
-    """`z` (k,) fp32 is the trainable; after changing it call `write`. Used in a `with` statement, it is detached at the end."""
+    """A model in a projected subspace. `z` (k,), fp32, is the trainable parameter. Call `write` after each change of z.
+
+    A `with` statement detaches the model at its end.
+    """
 
     def __init__(self, model: nn.Module, projection: Projection):
         parameters = all_names(model)
         if any(isinstance(p, Resident) or p._post_accumulate_grad_hooks for p in parameters.values()):
-            raise RuntimeError("a subspace is attached to this model already: detach it first")
+            raise RuntimeError("a subspace is already attached to this model: detach it first")
         self.projection = projection
         self._flags = [(p, p.requires_grad) for p in model.parameters()]
         model.requires_grad_(False)
@@ -37,29 +41,29 @@ class Projected:
         first = self._weights[0]
         self.z = nn.Parameter(torch.zeros(projection.k, dtype=torch.promote_types(first.dtype, torch.float32), device=first.device))
         self._written = WrittenValues()
-        self._written.note(self.z)  # z = 0 is the pretrained model, of every kind of projection
+        self._written.note(self.z)  # z = 0 is the pretrained model for every kind of projection
         self._hooks = [
             weight.requires_grad_(True).register_post_accumulate_grad_hook(partial(self._take, i)) for i, weight in enumerate(self._weights)
         ]
 
     def _take(self, i: int, weight: Tensor) -> None:
-        """Pull the gradient of tensor i, which is whole, back to z, and free it."""
-        gradient, weight.grad = weight.grad, None  # first: if memory runs out below, another attempt must not add to it
+        """Pull the complete gradient of tensor i back to z, and free it."""
+        gradient, weight.grad = weight.grad, None  # cleared first: if memory runs out below, another attempt must not add to the gradient
         assert gradient is not None
         pulled = self.projection.pull_one(gradient.to(self.z.dtype), i, self.z.detach())
         self.z.grad = pulled if self.z.grad is None else self.z.grad + pulled
 
     def bind(self, z: Tensor) -> None:
-        """Make the model's next forward passes functions of z (k,): part of its graph where z asks for a gradient.
+        """Make the next forward passes of the model functions of z (k,). The tensors join the graph of z if z requires a gradient.
 
-        Raises NotPerExample for a z (B, k), one an example: all examples share the tensors.
+        Raises NotPerExample for z of shape (B, k), one per example, because all examples share the tensors.
         """
         if z.dim() != 1:
-            raise NotPerExample("a projected subspace moves tensors that all examples share")
+            raise NotPerExample("a projected subspace moves tensors that all examples share: its gradient cannot be split by example")
         if not (z.requires_grad and torch.is_grad_enabled()):
             return self._write(z)
-        for i, places in enumerate(self._owners):
-            self._hang(places, self._moved(z, i))
+        for i, owners in enumerate(self._owners):
+            self._assign(owners, self._moved(z, i))
 
     def write(self) -> None:
         """Write pretrained value + P z into the tensors."""
@@ -68,11 +72,11 @@ class Projected:
 
     @torch.no_grad()
     def _write(self, z: Tensor) -> None:
-        for places, weight in zip(self._owners, self._weights, strict=True):
-            self._hang(places, weight)
+        for owners, weight in zip(self._owners, self._weights, strict=True):
+            self._assign(owners, weight)
         if self._written.holds(z):
             return
-        self._written.forget()  # until all are written
+        self._written.forget()  # until all tensors are written
         for i, weight in enumerate(self._weights):
             weight.copy_(self._moved(z, i))
         self._written.note(z)
@@ -82,9 +86,9 @@ class Projected:
         return (original.to(z.dtype) + self.projection.lift_one(z, i)).to(original.dtype)
 
     @staticmethod
-    def _hang(places: list[tuple[nn.Module, str]], tensor: Tensor) -> None:
-        for module, name in places:
-            module._parameters[name] = tensor  # pyright: ignore[reportArgumentType] (nn.Module asks for no more)
+    def _assign(owners: list[tuple[nn.Module, str]], tensor: Tensor) -> None:
+        for module, name in owners:
+            module._parameters[name] = tensor  # pyright: ignore[reportArgumentType] (nn.Module accepts any tensor)
 
     def __enter__(self) -> Projected:
         return self
@@ -97,7 +101,7 @@ class Projected:
         """Restore the model bitwise: values, parameters and requires_grad flags."""
         for hook in self._hooks:
             hook.remove()
-        for places, weight, original in zip(self._owners, self._weights, self._originals, strict=True):
-            self._hang(places, weight.copy_(original))
+        for owners, weight, original in zip(self._owners, self._weights, self._originals, strict=True):
+            self._assign(owners, weight.copy_(original))
         for parameter, flag in self._flags:
             parameter.requires_grad_(flag)

@@ -1,6 +1,6 @@
-"""The subspace of k single entries: which entries may be tuned, which are, and how the model computes with them.
+"""The subspace of k single entries: scope, placement, coordinates, and how the model computes with tuned entries.
 
-The trilinear kernels and the tensors that hold tuned values are here.
+The package includes the trilinear kernels and the tensors that hold tuned values.
 """
 
 from typing import TYPE_CHECKING

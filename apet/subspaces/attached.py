@@ -1,7 +1,7 @@
-"""A model whose k entries are a function of z.
+"""A model whose k tuned entries are a function of z.
 
-The values live in the model's own tensors (resident weights): the forward pass is the frozen model's, and after a step the k entries are
-rewritten from z, which is fp32, so low-precision weights do not round small steps away.
+The values are stored in the model's own tensors (resident weights), so the forward pass is the same as the frozen model's. After each
+step the k entries are rewritten from z. z is fp32, so low-precision weights do not round small steps away.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from apet.subspaces.written_values import WrittenValues
 
 @dataclass(frozen=True)
 class _Part:
-    """A touched tensor: its weight, what stands for the weight, the modules that own it (several if tied), its pretrained values."""
+    """A tensor with tuned entries: the weight, its resident replacement, its modules (several if it is tied) and the pretrained values."""
 
     weight: nn.Parameter
     resident: Resident
@@ -30,7 +30,7 @@ class _Part:
 
     @torch.no_grad()
     def write(self, change: Tensor) -> None:
-        """Rewrite the entries as original + change, (n,); in one pass if the whole tensor is tuned."""
+        """Set the entries to original + `change` (n,), in one pass if the whole tensor is tuned."""
         values, weight = self.original.to(change.dtype), self.weight
         if len(values) == weight.numel() and change.dtype == weight.dtype and weight.is_contiguous():
             torch.add(values, change, out=weight.view(-1))
@@ -39,7 +39,7 @@ class _Part:
 
     @torch.no_grad()
     def restore(self) -> None:
-        """Put the pretrained values back."""
+        """Restore the pretrained values."""
         self._put(self.original)
 
     def _put(self, values: Tensor) -> None:
@@ -50,16 +50,16 @@ class _Part:
 
 
 class Attached:
-    """A model whose k entries are a function of z. `z` (k,) fp32 is the trainable; after changing it call `write`.
+    """A model whose k entries are a function of z. `z` (k,), fp32, is the trainable parameter. Call `write` after each change of z.
 
-    `by_tensor` holds (name, part of z, ascending int64 positions in the flattened tensor or None for all) of each touched tensor. Used in
-    a `with` statement, the model is detached at the end.
+    `by_tensor` holds (name, slice of z, ascending int64 positions in the flattened tensor or None for all) of each touched tensor.
+    A `with` statement detaches the model at its end.
     """
 
     def __init__(self, model: nn.Module, by_tensor: Sequence[tuple[str, slice, np.ndarray | None]], k: int, kernel: str | None):
         parameters = all_names(model)
         if any(isinstance(p, Resident) for p in parameters.values()):
-            raise RuntimeError("coordinates are attached to this model already: detach them first")
+            raise RuntimeError("coordinates are already attached to this model: detach them first")
         self._flags = [(p, p.requires_grad) for p in model.parameters()]
         model.requires_grad_(False)
         owners = owners_by_parameter(model)
@@ -69,7 +69,7 @@ class Attached:
         self.z = nn.Parameter(torch.zeros(k, dtype=torch.promote_types(first.dtype, torch.float32), device=first.device))
         for part in self._parts:
             for module, name in part.owners:
-                module._parameters[name] = part.resident  # pyright: ignore[reportArgumentType] (nn.Module asks for no more)
+                module._parameters[name] = part.resident  # pyright: ignore[reportArgumentType] (nn.Module accepts any tensor)
         self._written = WrittenValues()
         self.write()
 
@@ -80,9 +80,9 @@ class Attached:
         return _Part(weight, resident, owners[id(weight)], original)
 
     def bind(self, z: Tensor) -> None:
-        """Make the model's next forward passes functions of z: (k,), or (B, k) with equal rows, one an example.
+        """Make the next forward passes of the model functions of z: (k,), or (B, k) with equal rows, one per example.
 
-        Tensors that hold these values already are left alone, so that a graph kept for several products stays valid.
+        If the tensors already hold these values, they are not rewritten: a graph that is kept for several products stays valid.
         """
         self._bind(z)
         values = (z[0] if z.dim() == 2 else z).detach()
@@ -90,16 +90,16 @@ class Attached:
             self._write(values)
 
     def write(self) -> None:
-        """Rewrite the k entries as pretrained value + z."""
+        """Set the k entries to pretrained value + z."""
         self._bind(self.z)
         self._write(self.z.detach())
 
     def _bind(self, z: Tensor) -> None:
         with torch.enable_grad():
-            self._bound = z.split(self._sizes, dim=-1)  # once for all tensors: a slice's gradient is as long as z
+            self._bound = z.split(self._sizes, dim=-1)  # one split: the gradient of a separate slice would be as long as z
 
     def _write(self, values: Tensor) -> None:
-        self._written.forget()  # until all are written
+        self._written.forget()  # until all tensors are written
         for part, change in zip(self._parts, values.split(self._sizes), strict=True):
             part.write(change)
         self._written.note(values)
@@ -124,7 +124,7 @@ _Owners = dict[int, list[tuple[nn.Module, str]]]
 
 
 def owners_by_parameter(model: nn.Module) -> _Owners:
-    """Return {id of a parameter: [(module, name), ...]}: where each parameter hangs in the model."""
+    """Return {id of a parameter: [(module, attribute name), ...]}, with every module that holds the parameter."""
     owners: _Owners = defaultdict(list)
     for module in model.modules():
         for name, parameter in module._parameters.items():

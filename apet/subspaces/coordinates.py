@@ -1,7 +1,7 @@
-"""Coordinates: the subspace of k single entries of the model's tensors, which is APET.
+"""Coordinates: the subspace of k single entries of the model's tensors, which APET tunes.
 
-z holds the displacements of the chosen entries from their pretrained values, in the order of the entries' global integers. A tensor
-that is chosen as a whole needs no index: the subspace of all parameters costs no memory.
+z holds the displacements of the chosen entries from their pretrained values, ordered by the entries' global indices. A tensor whose
+entries are all chosen needs no index, so the subspace of all parameters takes no memory.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from apet.subspaces.space import ParameterSpace
 
 
 class TensorEntries(NamedTuple):
-    """The chosen entries of one tensor: which part of z they are, and their positions in the flattened tensor."""
+    """The chosen entries of one tensor: their slice of z (`where`) and their positions in the flattened tensor (`flat`)."""
 
     name: str
     where: slice
@@ -30,7 +30,7 @@ class TensorEntries(NamedTuple):
 class Coordinates:
     """The linear map z (k,) -> perturbation of the parameters, and its adjoint.
 
-    `index` (k,) are distinct global integers of `space` in any order, None: all of them. z_j belongs to the j-th smallest.
+    `index` (k,) holds distinct global indices of `space`, in any order (None: all of them). z_j belongs to the j-th smallest index.
     """
 
     def __init__(self, space: ParameterSpace, index: np.ndarray | None = None):
@@ -38,7 +38,7 @@ class Coordinates:
 
     @classmethod
     def of_tensors(cls, space: ParameterSpace, flats: Mapping[str, np.ndarray | None]) -> Coordinates:
-        """Return the subspace of the positions `flats` {tensor: int64 (n,) ascending, in the flattened tensor; None: all}."""
+        """Return the subspace of the entries `flats` {tensor: ascending positions in the flattened tensor, int64 (n,); None: all}."""
         coordinates = cls.__new__(cls)
         coordinates._set(space, flats)
         return coordinates
@@ -55,7 +55,7 @@ class Coordinates:
 
     @property
     def index(self) -> np.ndarray:
-        """The entries' global integers, ascending: int64 (k,), made anew at each call."""
+        """Global indices of the entries, ascending: int64 (k,), computed at each access."""
         return np.concatenate([self._index(part) for part in self.by_tensor] or [np.zeros(0, np.int64)])
 
     def _index(self, part: TensorEntries) -> np.ndarray:
@@ -64,43 +64,47 @@ class Coordinates:
 
     @property
     def digest(self) -> str:
-        """The `digest` of `index`."""
+        """The `digest` of `index` (sha256)."""
         return digest(self._index(part) for part in self.by_tensor)
 
     @property
     def flats(self) -> dict[str, np.ndarray | None]:
-        """{tensor: positions in the flattened tensor (n,), ascending; None: all}."""
+        """Ascending positions in each flattened tensor: {tensor: int64 (n,); None: all}."""
         return {name: flat for name, _, flat in self.by_tensor}
 
     def within(self, space: ParameterSpace) -> Coordinates:
-        """Return the same entries as a subspace of `space`, which holds all tensors of this one."""
+        """Return the same entries as a subspace of `space`, which must contain all tensors of this subspace."""
         return Coordinates.of_tensors(space, self.flats)
 
     def union(self, others: Sequence[Coordinates]) -> Coordinates:
-        """Return the subspace of the entries of this one and `others`, of the same space."""
+        """Return the subspace of all entries of this subspace and of `others`, which must belong to the same space."""
         flats = self.flats
         for other in others:
             for name, _, flat in other.by_tensor:
-                mine = flats.get(name, np.zeros(0, np.int64))
-                flats[name] = None if mine is None or flat is None else np.union1d(mine, flat)
+                merged = flats.get(name, np.zeros(0, np.int64))
+                flats[name] = None if merged is None or flat is None else np.union1d(merged, flat)
         return Coordinates.of_tensors(self.space, flats)
 
     def positions_of(self, part: Coordinates) -> slice | Tensor:
-        """Return which coordinates of z are those of `part`, a subspace of this one: a slice if it is all, else int64 (part.k,)."""
+        """Return the positions in z of the entries of `part`: int64 (part.k,), or a full slice if `part` has all k entries.
+
+        `part` must be a subspace of this subspace.
+        """
         if part.k == self.k:
             return slice(None)
         inside = {name: (where.start, flat) for name, where, flat in self.by_tensor}
         positions = [np.zeros(0, np.int64)]
         for name, where, flat in part.by_tensor:
-            start, mine = inside[name]
+            start, whole = inside[name]
             flat = np.arange(where.stop - where.start) if flat is None else flat
-            positions.append(start + (flat if mine is None else np.searchsorted(mine, flat)))
+            positions.append(start + (flat if whole is None else np.searchsorted(whole, flat)))
         return torch.as_tensor(np.concatenate(positions))
 
     def groups(self, by: str) -> tuple[Tensor, list[str]]:
-        """Return (labels int64 (k,), names): labels[j] is the number of the group of z_j, names are in the order of first coordinates.
+        """Return (labels int64 (k,), names of the groups): z_j belongs to the group names[labels[j]].
 
-        by: layer, kind (of tensor), tensor, or filter (row of a matrix; a vector is one filter).
+        `by` is layer, kind (of tensor), tensor, or filter (a row of a matrix; a vector is one filter). The names are ordered by the first
+        coordinate of each group.
         """
         names: dict[str, int] = {}
         labels = torch.empty(self.k, dtype=torch.int64)
@@ -123,7 +127,7 @@ class Coordinates:
         return self.space.histogram(counts)
 
     def lift(self, z: Tensor) -> dict[str, Tensor]:
-        """z (k,) -> dense perturbation of each touched tensor."""
+        """Return the dense perturbation of each touched tensor for z (k,): {tensor: its shape}."""
         shapes = dict(self.space.tensors)
         lifted = {}
         for name, where, flat in self.by_tensor:
@@ -135,12 +139,12 @@ class Coordinates:
         return lifted
 
     def pull(self, tensors: dict[str, Tensor]) -> Tensor:
-        """Return the adjoint of `lift`: the chosen entries of `tensors` (by name), as one vector (k,)."""
+        """Compute the adjoint of `lift`: the chosen entries of `tensors` (by name), as one vector (k,)."""
         flattened = ((tensors[name].flatten(), flat) for name, _, flat in self.by_tensor)
         return torch.cat([values if flat is None else values[torch.as_tensor(flat)] for values, flat in flattened])
 
     def attach(self, model: nn.Module, kernel: str | None = None) -> Attached:
-        """Freeze `model` and make the k entries tunable; `kernel` overrides the choice by size (see `apet.subspaces.sparsity_pattern`)."""
+        """Freeze `model` and make the k entries tunable. `kernel` overrides the choice by cost (see `apet.subspaces.sparsity_pattern`)."""
         return Attached(model, self.by_tensor, self.k, kernel)
 
 
@@ -149,7 +153,7 @@ def _by_tensor(space: ParameterSpace, index: np.ndarray) -> dict[str, np.ndarray
 
 
 def digest(parts: Iterable[np.ndarray]) -> str:
-    """Return the sha256 of ascending positions int64, given in parts: it tells whether a rule still gives the entries that were tuned."""
+    """Return the sha256 of ascending int64 positions, given in parts. It shows whether a rule still yields the entries that were tuned."""
     whole = hashlib.sha256()
     for index in parts:
         whole.update(np.ascontiguousarray(index, dtype="<i8").tobytes())

@@ -1,4 +1,4 @@
-"""Scores of single entries, for placements that prefer some: magnitude, gradient, Fisher information."""
+"""Scores of single entries (magnitude, gradient, Fisher information), for placements that rank entries by score."""
 
 from __future__ import annotations
 
@@ -19,10 +19,15 @@ SCORED_ORDERS = SCORE_NAMES
 
 
 def score_entries(kind: str, model: nn.Module, space: ParameterSpace, scorer: Scorer, examples: Sequence[Example]) -> Scores:
-    """Return a score of every entry in `space`, by tensor, fp32; the model is left as it was. Raises UsageError for another kind.
+    """Return {tensor: scores of its entries, fp32} for all tensors of `space`. The model is not changed.
 
-    magnitude: |w|; gradient: |g| of the mean loss; fisher: the diagonal of the empirical Fisher matrix, the mean over
-    examples of the squared gradient of each one's loss.
+    `kind` is one of
+
+    - magnitude: |w|
+    - gradient: |g|, with g the gradient of the mean loss
+    - fisher: the diagonal of the empirical Fisher matrix, which is the mean over examples of the squared gradient of the example's loss
+
+    Raises UsageError for an unknown kind.
     """
     lookup(dict.fromkeys(SCORED_ORDERS), kind, "score")
     parameters = all_names(model)
@@ -38,7 +43,7 @@ def score_entries(kind: str, model: nn.Module, space: ParameterSpace, scorer: Sc
 
 
 def _gradients(model: nn.Module, tensors: list, scorer: Scorer, examples: Sequence[Example], size: int) -> Iterator[list[Tensor]]:
-    """Yield the gradients of the summed loss of each batch of `size`."""
+    """Yield the gradients of the summed loss for each batch of at most `size` examples."""
     with only_trainable(model, tensors):
         for batch in scorer.batches(examples, size):
             loss_sum, _ = cross_entropy(scorer.logits(model, batch), batch)

@@ -1,6 +1,6 @@
-"""Measure the constants by which kernels are chosen (`apet.subspaces.kernel_costs`) on this machine, and keep them in the cache folder.
+"""Measure this machine's constants for the choice of kernels (`apet.subspaces.kernel_costs`), and store them in the cache folder.
 
-They are measured once for each machine, version of torch and number of threads.
+The constants are measured once for each machine, version of torch and number of threads.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ from apet.subspaces.sparsity_pattern import KERNELS, SparsityPattern
 log = logging.getLogger(__name__)
 Case = tuple[str, int, int, int]  # kernel, m, n, k
 
-VARIABLE = "APET_KERNELS"  # auto: measured constants; shipped: SHIPPED
+VARIABLE = "APET_KERNELS"  # environment variable; auto: measured constants; shipped: SHIPPED
 CASES = [(512, 512), (1024, 256), (256, 1024)]  # m, n
 COUNTS = {
     "gather": (300, 1000, 3000),
     "sampled": (100, 1000, 10_000, 30_000),
     "dense": (100, 1000, 10_000),
-}  # where each can be the quickest
+}  # values of k for which the kernel can be the fastest
 TOKENS, ROUNDS, MORE, SECONDS = 256, 15, 5, 5
-STEADY, USABLE = 1.1, 1.5  # the largest ratio of a constant to itself after more rounds: to stop, and to be used at all
-RANGE = 1e4  # the largest ratio of two constants that is believed
+STEADY, USABLE = 1.1, 1.5  # largest change (ratio) of a constant by more rounds: to stop early, and to be usable after all rounds
+RANGE = 1e4  # largest plausible ratio of two constants
 
 
 def machine(device: str = "cpu") -> str:
-    """What constants hold for: the processor, the version of torch and, on the CPU, the number of threads."""
+    """Return a name for the machine that constants are valid for: processor, version of torch and, on the CPU, number of threads."""
     if torch.device(device).type == "cuda":
         return f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}"
     return f"{_processor()}, torch {torch.__version__}, {torch.get_num_threads()} thread(s)"
@@ -60,12 +60,12 @@ def _processor() -> str:
 
 
 def cache() -> Path:
-    """Return the file of measured constants, {machine: constants}."""
+    """Return the path of the JSON file of measured constants, {machine: constants}."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "apet" / "kernels.json"
 
 
 def stored(device: str = "cpu") -> Costs | None:
-    """Return the constants that were measured on this machine; None where there are none, or none that can be read."""
+    """Return the constants that were measured on this machine, or None if the file does not hold readable ones."""
     try:
         return Costs(**json.loads(cache().read_text())[machine(device)])
     except (OSError, ValueError, KeyError, TypeError):
@@ -73,21 +73,22 @@ def stored(device: str = "cpu") -> Costs | None:
 
 
 def costs_for_machine(device: str = "cpu", tell: Callable[[str], None] = log.warning) -> tuple[Costs, str]:
-    """Return (the constants to choose kernels by, where they come from). Measures them if that has not been done on this machine.
+    """Return (constants for the choice of kernels, their origin: measured or shipped).
 
-    `tell` is told before a measurement, which takes some seconds, and where it gives nothing to go by: then the shipped constants hold,
-    and the next call tries again. UsageError for an unknown value of the environment variable APET_KERNELS (auto, shipped).
+    The first call on a machine measures the constants, which takes some seconds. `tell` receives a message before the measurement and
+    after a failed one. After a failure the shipped constants are used, and the next call measures again.
+    Raises UsageError unless the environment variable APET_KERNELS is auto, shipped or unset.
     """
-    wanted = os.environ.get(VARIABLE, "auto")
-    if wanted not in ("auto", "shipped"):
-        raise UsageError(f"{VARIABLE}={wanted}: write auto or shipped")
-    if wanted == "shipped":
+    setting = os.environ.get(VARIABLE, "auto")
+    if setting not in ("auto", "shipped"):
+        raise UsageError(f"{VARIABLE}={setting} is not a valid setting: write auto or shipped")
+    if setting == "shipped":
         return SHIPPED, "shipped"
     if costs := stored(device):
         return costs, "measured"
     try:
-        with _alone():
-            costs = stored(device)  # by another process, meanwhile
+        with _measuring_alone():
+            costs = stored(device)  # another process may have measured them in the meantime
             if costs is None:
                 tell(f"measuring kernels on {machine(device)}: about {SECONDS} s, once; {VARIABLE}=shipped skips it")
                 costs = _measured(device)
@@ -98,22 +99,22 @@ def costs_for_machine(device: str = "cpu", tell: Callable[[str], None] = log.war
 
 
 def measure(device: str = "cpu") -> Costs:
-    """Measure this machine's constants, in place of those that are kept. ApetError where the machine is too busy."""
-    with _alone():
+    """Measure this machine's constants and replace the stored ones. Raises ApetError if the machine is too busy."""
+    with _measuring_alone():
         return _measured(device)
 
 
 def _measured(device: str) -> Costs:
     costs = calibrate(device)
     if costs is None:
-        raise ApetError("the kernels' times vary too much: other work keeps this machine busy")
+        raise ApetError("the times of the kernels vary too much to measure, because other work keeps this machine busy")
     _keep(costs, device)
     return costs
 
 
 @contextmanager
-def _alone() -> Iterator[None]:
-    """One process at a time measures: two at once would disturb each other."""
+def _measuring_alone() -> Iterator[None]:
+    """Hold a file lock, so that only one process measures at a time: two measurements would disturb each other."""
     with writing(cache()):
         cache().parent.mkdir(parents=True, exist_ok=True)
         file = open(cache().with_suffix(".lock"), "w")  # noqa: SIM115 (closed below)
@@ -132,10 +133,10 @@ def _keep(costs: Costs, device: str) -> None:
 
 
 def calibrate(device: str = "cpu") -> Costs | None:
-    """Measure the constants until more rounds leave them as they are; None where they stay unsteady or fit no times.
+    """Measure the constants until more rounds no longer change them. Return None if they stay unsteady or do not fit the times.
 
-    Every kernel and size is timed once a round, so that what else the machine does falls on all of them, and the shortest time counts:
-    other work can only make it longer.
+    Each round times every kernel and size once, so that other work on the machine affects all of them. Only the shortest time is used,
+    because other work can only lengthen a time.
     """
     work = _work(torch.device(device))
     for _, call in work:
@@ -157,7 +158,7 @@ def _agree(one: Costs | None, other: Costs | None, ratio: float) -> bool:
 
 
 def _times(work: list[tuple[Case, Callable[[], Any]]], device: str) -> list[float]:
-    """Return the shortest seconds of each piece of work."""
+    """Return the shortest time of each item of `work`, in seconds."""
     shortest = [math.inf] * len(work)
     for _ in range(ROUNDS):
         shortest = [min(before, _timed(call, device)) for before, (_, call) in zip(shortest, work, strict=True)]
@@ -192,9 +193,9 @@ def _timed(call: Callable[[], Any], device: str) -> float:
 
 
 def fit(rows: list[dict[str, Any]]) -> Costs | None:
-    """Return the constants that fit the seconds "sample" of the rows (kernel, m, n, k, tokens) best, by relative errors; none is negative.
+    """Return the constants >= 0 that minimise the squared relative errors of the times `sample` (seconds) in `rows`.
 
-    None where a constant comes out as zero, or two are further apart than any machine's.
+    A row has the keys kernel, m, n, k, tokens and sample. Return None if a constant is zero or the ratio of two constants exceeds RANGE.
     """
 
     def per(kernel: str, *terms: Callable[[dict[str, Any]], float]) -> list[float]:
@@ -210,9 +211,9 @@ def fit(rows: list[dict[str, Any]]) -> Costs | None:
 
 
 def kernel_constants(device: str, again: bool = False) -> dict[str, Any]:
-    """Return what kernels are chosen by on this machine: the measured constants (None: not measured yet) and the shipped ones.
+    """Return {"machine": its name, "file": cache file, "measured": constants or None (not measured yet), "shipped": constants}.
 
-    With `again` the constants are measured anew first; ApetError where the machine is too busy.
+    With `again` the constants are first measured anew. Raises ApetError if the machine is too busy.
     """
     known = measure(device) if again else stored(device)
     return {"machine": machine(device), "file": str(cache()), "measured": known and asdict(known), "shipped": asdict(SHIPPED)}

@@ -1,7 +1,7 @@
-"""The constants by which the kernels of tuned entries are chosen (`apet.subspaces.kernels.cheapest`).
+"""The constants that determine the choice of kernels for tuned entries (`apet.subspaces.sparsity_pattern.cheapest`).
 
-`apet.subspaces.kernel_calibration` measures them. Results agree to rounding for any constants, and bitwise for equal ones: a run keeps
-the constants that it began with.
+`apet.subspaces.kernel_calibration` measures the constants. They change results only by rounding errors. Equal constants give bitwise
+equal results, so a run keeps the constants of its start.
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Costs:
-    """Nanoseconds for T tokens and k entries of an (m, n) matrix: gather T k, side T (m + n) + sampled T k, dense T m n.
+    """Costs in nanoseconds. For T tokens and k entries of an (m, n) matrix, the three kernels take
 
-    Only their ratios matter, and only where two kernels are close.
+        gather T k,    side T (m + n) + sampled T k,    dense T m n.
+
+    Only the ratios of the constants matter, and only if two kernels take about the same time.
     """
 
     gather: float
@@ -24,23 +26,23 @@ class Costs:
     dense: float
 
     def of(self, kernel: str, shape: tuple[int, int], k: int) -> float:
-        """Nanoseconds a token."""
+        """Return the time of `kernel` for k entries of a matrix of `shape`, in nanoseconds per token."""
         m, n = shape
         return {"gather": self.gather * k, "sampled": self.side * (m + n) + self.sampled * k, "dense": self.dense * m * n}[kernel]
 
 
-SHIPPED = Costs(gather=3.0, side=0.57, sampled=0.06, dense=0.02)  # of one CPU thread
+SHIPPED = Costs(gather=3.0, side=0.57, sampled=0.06, dense=0.02)  # measured on one CPU thread
 _current = SHIPPED
 
 
 def current_costs() -> Costs:
-    """Return the constants that kernels are chosen by now."""
+    """Return the constants that are in use for the choice of kernels."""
     return _current
 
 
 @contextmanager
 def using_costs(costs: Costs) -> Iterator[None]:
-    """Choose kernels by `costs` while the block lasts."""
+    """Use `costs` for the choice of kernels inside the `with` block."""
     global _current
     before, _current = _current, costs
     try:

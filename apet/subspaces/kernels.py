@@ -1,13 +1,18 @@
-"""The trilinear form behind tunable entries of a weight, and its three contractions.
+"""The trilinear form of the tuned entries of a weight, and its three contractions.
 
 For a weight W (m, n) with tuned scalars z_j at entries (r_j, c_j), inputs x (t, n) and output gradients g (t, m),
 
     T(g, x, z) = sum_t sum_j z_j g[t, r_j] x[t, c_j].
 
-Contracted over (g, x) it is the gradient of z, over (x, z) the sparse forward, over (g, z) the sparse input gradient:
-`sampled_outer_product` (SDDMM) and `sparse_matmul` (SpMM), the latter on the pattern of the entries or on its transpose. They are closed
-under differentiation: the backward of each is made of the other. So derivatives of any order build no dense gradient of W unless that is
-faster. Each contraction has three kernels; the pattern chooses one (`apet.subspaces.sparsity_pattern`).
+Its contractions are
+
+- over (g, x): the gradient of z, `sampled_outer_product` (SDDMM)
+- over (x, z): the sparse forward product, `sparse_matmul` (SpMM) with the pattern of the entries
+- over (g, z): the sparse input gradient, `sparse_matmul` with the transposed pattern
+
+The two functions are closed under differentiation: the backward pass of each calls the other. So derivatives of any order need no dense
+gradient of W, unless a dense one is faster. Each contraction has three kernels. The pattern chooses one of them
+(`apet.subspaces.sparsity_pattern`).
 """
 
 from __future__ import annotations
@@ -27,19 +32,19 @@ warnings.filterwarnings("ignore", message="Sparse (CSR tensor support is in beta
 
 
 class NotPerExample(RuntimeError):
-    """A tuned tensor was used outside of any example, so its gradient cannot be split among them."""
+    """A tuned tensor is used for all examples together, so its gradient cannot be split by example."""
 
 
 def product(x: Tensor, weight: Tensor, bias: Tensor | None, z: Tensor, pattern: Pattern) -> Tensor:
-    """x (..., n) -> x W' + bias (..., m), bitwise F.linear's, differentiable in x, bias and z any number of times.
+    """Compute x W' + bias (..., m) for x (..., n), bitwise equal to F.linear, differentiable in x, bias and z any number of times.
 
-    `weight` holds z's values already (resident): it is not differentiated. z is (k,), or (B, k) with x (B, ..., n): a
-    copy of the same z for each example, whose gradient holds each example's own. Of x only the needed columns are kept.
+    `weight` is resident: it already holds the values of z and is not differentiated. z has shape (k,). To get the gradient of each example,
+    pass z (B, k), one copy per example, with x (B, ..., n). Only the columns of x at tuned entries are saved.
     """
     if not (torch.is_grad_enabled() and (x.requires_grad or z.requires_grad or (bias is not None and bias.requires_grad))):
         return F.linear(x, weight, bias)
     if z.dim() == 2 and len(x) != len(z):
-        raise NotPerExample(f"the weight meets {len(x)} rows, not {len(z)} examples")
+        raise NotPerExample(f"the weight is applied to {len(x)} rows, not {len(z)} examples: its gradient cannot be split by example")
     columns, compact = pattern.needed
     if columns is not None:
         return _Product.apply(x, x.index_select(-1, columns), z, weight, bias, pattern, compact)
@@ -48,19 +53,22 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None, z: Tensor, pattern: 
 
 
 def scale(x: Tensor, weight: Tensor, z: Tensor, flat: Tensor) -> Tensor:
-    """weight x, an RMSNorm's last step: weight (n,) resident with z (k,) or (B, k) at `flat`, x (..., n) as for `product`."""
+    """Return weight * x for x (..., n), the last step of RMSNorm. `weight` (n,) is resident with z, (k,) or (B, k), at positions `flat`.
+
+    Shapes and derivatives are as in `product`.
+    """
     if not (torch.is_grad_enabled() and (x.requires_grad or z.requires_grad)):
         return weight * x
     return _Scale.apply(x, x.index_select(-1, flat), z, weight, flat)
 
 
 def sampled_outer_product(g: Tensor, x: Tensor, pattern: Pattern) -> Tensor:
-    """sum_t g[t, r_j] x[t, c_j]: (k,) from g (..., m) and x (..., n), differentiable any number of times."""
+    """Compute sum_t g[t, r_j] x[t, c_j] for g (..., m) and x (..., n): (k,), differentiable any number of times."""
     return _SampledOuterProduct.apply(g, x, pattern)
 
 
 def sparse_matmul(z: Tensor, x: Tensor, pattern: Pattern) -> Tensor:
-    """y[t, r_j] += z_j x[t, c_j]: (..., m) from z (k,) and x (..., n), differentiable any number of times."""
+    """Compute y[t, r_j] += z_j x[t, c_j] for z (k,) and x (..., n): (..., m), differentiable any number of times."""
     return _SparseMatmul.apply(z, x, pattern)
 
 
@@ -142,7 +150,7 @@ def _rows(x: Tensor) -> Tensor:
 
 
 def _wide(x: Tensor) -> Tensor:
-    """Sums over tokens are kept in fp32 at least; sparse kernels know no narrower type."""
+    """Convert to fp32 at least, for accurate sums over tokens. Sparse kernels do not support narrower types."""
     return x.float() if x.dtype.itemsize < 4 else x
 
 
@@ -161,7 +169,7 @@ def _sample_dense(g: Tensor, x: Tensor, pattern: Pattern) -> Tensor:
 
 
 def _sample_examples(g: Tensor, x: Tensor, pattern: Pattern) -> Tensor:
-    """Each example's own gradient: (B, k) from g (B, ..., m) and x (B, ..., n)."""
+    """Return the gradient of each example, (B, k), from g (B, ..., m) and x (B, ..., n)."""
     g, x = (_wide(t.reshape(len(t), -1, t.shape[-1])) for t in (g, x))
     if pattern.kernel == "gather":
         return pattern.to_z_order((g.index_select(-1, pattern.rows) * x.index_select(-1, pattern.cols)).sum(1))

@@ -1,12 +1,12 @@
-"""Which entries are tuned: scope x unit x order, and the k that it really gives.
+"""Placement: the tuned entries as a function of scope, unit, order and seed, and the k that whole units actually fill.
 
-A unit is what is chosen at once: a single entry, a row, a column, a block, a whole tensor. The order ranks all units of
-the space; a placement takes them from the front while they fit into k. So the placements of one order are nested in k.
+A unit is a group of entries that is chosen together: a single entry, a row, a column, a block or a whole tensor. The order ranks all
+units of the space. A placement takes the first units of the ranking that fit into k entries, so placements of one order are nested in k.
 
-The random order is a permutation of the units that is computed, not stored: a Feistel network over the smallest square
-domain that holds them, walked until it falls inside ("cycle walking", Black and Rogaway 2002, "Ciphers with arbitrary
-finite domains"). Memory is O(k) at any size, and neither device, dtype, module order nor k changes a position, nor does a version of
-numpy: the network's keys are a hash of the seed, and all else is arithmetic of integers.
+The random order is a permutation of the units that is computed and not stored: a Feistel network over the smallest square domain that
+holds all units. The network is applied repeatedly until the result is a valid unit ("cycle walking", Black and Rogaway 2002, "Ciphers with
+arbitrary finite domains"). A placement takes O(k) memory for any size of the model. Positions do not depend on the device, the dtype, the
+order of modules, k or the version of numpy: the network's keys are a hash of the seed, and the rest is integer arithmetic.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from apet.subspaces.placement_names import ORDER_NAMES, SCORE_NAMES, UNIT_NAMES
 from apet.subspaces.scope import kind_label, layer_label
 from apet.subspaces.space import ParameterSpace
 
-VERSION = 2  # of the positions that a seed names; 1 drew its keys by a method that numpy may change
+VERSION = 2  # of the map from seeds to positions; version 1 draws its keys by a method that numpy may change
 ROUNDS = 6
-BLOCK = 16  # entries a side
+BLOCK = 16  # entries per side
 
-Scores = dict[str, np.ndarray]  # a score of every entry, by tensor
+Scores = dict[str, np.ndarray]  # a score for every entry, by tensor
 
 
 @dataclass(frozen=True)
 class Placement:
-    """The chosen entries, for a `requested` k that whole units may not fill."""
+    """The chosen entries. Whole units may fill fewer than the `requested` k entries."""
 
     coordinates: Coordinates
     requested: int
@@ -48,12 +48,12 @@ class Placement:
 
     @property
     def index(self) -> np.ndarray:
-        """The entries' global integers, ascending: int64 (k,), made anew at each call."""
+        """Global indices of the entries, ascending: int64 (k,), computed at each access."""
         return self.coordinates.index
 
     @property
     def digest(self) -> str:
-        """sha256 of `index`."""
+        """The sha256 of `index`."""
         return self.coordinates.digest
 
 
@@ -63,11 +63,16 @@ def place(
 ) -> Placement:  # fmt: skip
     """Return the first units of `space` in `order` that fit into k entries.
 
-    unit: entry, row, column, block (16 x 16), tensor, of the tensor as it is stored (GPT-2 stores its matrices transposed).
-    order: random; layer or kind (random, with the layers or the kinds of tensors taking turns); score (the highest sum of
-    `scores` over a unit first; ties by position); reference (whole tensors, whatever the unit, at random, each taken if it
-    still fits: the rule of the paper's code, not nested in k). `version` is one of KEYS.
-    Raises UsageError unless 1 <= k <= D, for scores that are missing or not finite, and where not a single unit fits.
+    `unit` is entry, row, column, block (16 x 16) or tensor, of the tensor as stored (GPT-2 stores its matrices transposed).
+    `version` is a key of KEYS. `order` is one of
+
+    - random
+    - layer, kind: random, and layers (or kinds of tensors) take turns
+    - score: descending sum of `scores` over the unit; ties are broken by position
+    - reference: the rule of the APET paper's code (Su et al. 2023, arXiv 2306.02320), which is not nested in k: whole tensors in random
+      order, for any `unit`, taking each tensor that still fits
+
+    Raises UsageError unless 1 <= k <= D, if `scores` are missing or not finite, and if no unit fits into k entries.
     """
     if not 1 <= k <= space.size:
         raise UsageError(f"k = {k} is outside 1..{space.size}, the number of parameters in scope")
@@ -80,40 +85,40 @@ def place(
     ranked = rank(units, k, seed, scores)
     index = _fill(units, ranked, k, skip=order == "reference")
     if not len(index):
-        raise UsageError(f"k = {k} does not hold a single {unit}: the first in this order has {int(units.sizes(ranked[:1])[0])} entries")
+        raise UsageError(f"k = {k} is too small for a {unit}: the first in this order has {int(units.sizes(ranked[:1])[0])} entries")
     return Placement(Coordinates(space, index), k, unit, order)
 
 
 def _check_scores(space: ParameterSpace, scores: Scores | None) -> None:
     if scores is None:
-        raise UsageError("the order by score needs scores")
+        raise UsageError("the order 'score' needs scores of every tensor: pass `scores`")
     for name, shape in space.tensors:
         if name not in scores or tuple(scores[name].shape) != shape:
-            problem = f"are {tuple(scores[name].shape)}" if name in scores else "are missing"
-            raise UsageError(f"the scores of {name} {problem}, not {shape}")
+            problem = f"have the shape {tuple(scores[name].shape)}" if name in scores else "are missing"
+            raise UsageError(f"the scores of {name} {problem}: they must have the shape {shape}")
         bad = int((~np.isfinite(scores[name])).sum())
         if bad:
-            raise UsageError(f"{bad} scores of {name} are NaN or infinite: is the model's loss finite?")
+            raise UsageError(f"{bad} scores of {name} are NaN or infinite: check that the model's loss is finite")
 
 
 def random_entries(size: int, k: int, seed: int, version: int = VERSION) -> np.ndarray:
-    """Return the first k of a permutation of range(size) named by `seed`: int64 (k,), distinct, nested in k."""
+    """Return the first k numbers of the permutation of range(size) that `seed` selects: int64 (k,), distinct, nested in k."""
     if not 1 <= k <= size:
         raise UsageError(f"k = {k} is outside 1..{size}, the number of parameters in scope")
     if seed < 0:
-        raise UsageError(f"the position seed {seed} must be at least 0")
+        raise UsageError(f"the position seed must be at least 0, got {seed}")
     half = max(1, (int(size - 1).bit_length() + 1) // 2)  # bits in each half of the domain 2^(2 half) >= size
     keys = KEYS[version](seed)
-    places = _permute(np.arange(k, dtype=np.uint64), half, keys)
-    outside = np.flatnonzero(places >= size)
+    positions = _permute(np.arange(k, dtype=np.uint64), half, keys)
+    outside = np.flatnonzero(positions >= size)
     while len(outside):
-        places[outside] = _permute(places[outside], half, keys)
-        outside = outside[places[outside] >= size]
-    return places.astype(np.int64)
+        positions[outside] = _permute(positions[outside], half, keys)
+        outside = outside[positions[outside] >= size]
+    return positions.astype(np.int64)
 
 
 def _keys(seed: int) -> np.ndarray:
-    """Return a key for every round: the first 8 bytes, little-endian, of the sha256 of "placement {seed} {round}"."""
+    """Return one key per round, uint64 (ROUNDS,): the first 8 bytes (little-endian) of the sha256 of "placement {seed} {round}"."""
     hashes = (hashlib.sha256(f"placement {seed} {number}".encode()).digest() for number in range(ROUNDS))
     return np.array([int.from_bytes(hash_bytes[:8], "little") for hash_bytes in hashes], dtype=np.uint64)
 
@@ -126,7 +131,7 @@ KEYS: dict[int, Callable[[int], np.ndarray]] = {1: _first_keys, 2: _keys}
 
 
 def _permute(values: np.ndarray, half: int, keys: np.ndarray) -> np.ndarray:
-    """Return a bijection of [0, 2^(2 half)): Feistel rounds over (left, right) halves."""
+    """Apply a bijection of [0, 2^(2 half)) to `values`: Feistel rounds over (left, right) halves of `half` bits."""
     mask = np.uint64((1 << half) - 1)
     left, right = values >> np.uint64(half), values & mask
     for key in keys:
@@ -135,14 +140,14 @@ def _permute(values: np.ndarray, half: int, keys: np.ndarray) -> np.ndarray:
 
 
 def _mix(x: np.ndarray) -> np.ndarray:
-    """Return the finaliser of splitmix64 (Steele, Lea and Flood 2014): every input bit reaches every output bit."""
+    """Apply the finaliser of splitmix64 (Steele, Lea and Flood 2014): every input bit affects every output bit."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return x ^ (x >> np.uint64(31))
 
 
-# A unit's size, (rows, columns), within a tensor seen as a matrix (m, n) of one or more matrices (height, n) below each other, such as
-# the experts' matrices in a mixture. A vector is one row.
+# The size (rows, columns) of a unit. A tensor is read as a matrix (m, n): one or more matrices (height, n) stacked vertically, such as the
+# experts of a mixture. A vector is one row.
 UNITS: dict[str, Callable[[int, int, int], tuple[int, int]]] = {
     "entry": lambda m, n, height: (1, 1),
     "row": lambda m, n, height: (1, n),
@@ -153,7 +158,7 @@ UNITS: dict[str, Callable[[int, int, int], tuple[int, int]]] = {
 
 
 class _Units:
-    """All units of a space, numbered tensor by tensor, row by row of the units' grid."""
+    """All units of a space, numbered tensor by tensor, and within a tensor row by row of the grid of units."""
 
     def __init__(self, space: ParameterSpace, size: Callable[[int, int, int], tuple[int, int]], version: int):
         self.space, self.version = space, version
@@ -168,11 +173,11 @@ class _Units:
 
     @property
     def smallest(self) -> int:
-        """Entries in the smallest unit: the last one of some tensor's grid."""
+        """Number of entries in the smallest unit, which is the last unit of some tensor's grid."""
         return int(min(self.sizes(self.offsets[1:][self.counts > 0] - 1)))
 
     def sizes(self, numbers: np.ndarray) -> np.ndarray:
-        """Entries in each of these units."""
+        """Return the number of entries in each of the units `numbers`."""
         tensor = np.searchsorted(self.offsets, numbers, side="right") - 1
         row, column = np.divmod(numbers - self.offsets[tensor], np.array([g[1] for g in self.grids])[tensor])
         (m, n), (a, b) = (np.array(pairs).T for pairs in (self.matrices, self.tiles))
@@ -180,7 +185,7 @@ class _Units:
         return height * np.minimum(b[tensor], n[tensor] - column * b[tensor])
 
     def entries(self, number: int) -> np.ndarray:
-        """Return the unit's entries as global integers, ascending."""
+        """Return the global indices of the entries of unit `number`, ascending."""
         i = int(np.searchsorted(self.offsets, number, side="right")) - 1
         row, column = divmod(number - int(self.offsets[i]), self.grids[i][1])
         (m, n), (a, b) = self.matrices[i], self.tiles[i]
@@ -188,7 +193,7 @@ class _Units:
         return int(self.space.offsets[i]) + (rows[:, None] * n + columns).ravel()
 
     def scores(self, scores: Scores) -> np.ndarray:
-        """Sum of the entries' scores in each unit."""
+        """Return the sum of the entries' scores in each unit."""
         return np.concatenate([self._tile_sums(i, scores[name]) for i, (name, _) in enumerate(self.space.tensors)])
 
     def _tile_sums(self, i: int, values: np.ndarray) -> np.ndarray:
@@ -198,7 +203,10 @@ class _Units:
 
 
 def _fill(units: _Units, order: np.ndarray, k: int, skip: bool) -> np.ndarray:
-    """Entries of the units taken from the front of `order` while they fit; with `skip` each one that still fits."""
+    """Return the entries of the units that fit into k, from the front of `order`, as global indices.
+
+    The first unit that does not fit ends the selection. With `skip`, it is left out and later units that fit are still taken.
+    """
     sizes = units.sizes(order)
     if skip:
         taken, room = [], k
@@ -214,7 +222,7 @@ def _fill(units: _Units, order: np.ndarray, k: int, skip: bool) -> np.ndarray:
 
 
 def _at_most(units: _Units, k: int) -> int:
-    """No more units than this can fit into k entries; at least one is tried."""
+    """Return an upper bound, at least 1, on the number of units that fit into k entries."""
     return max(1, min(units.total, k // units.smallest))
 
 
@@ -223,7 +231,10 @@ def _random(units: _Units, k: int, seed: int, scores: Scores | None) -> np.ndarr
 
 
 def _taking_turns(label: Callable[[ParameterSpace, int], str]) -> Callable[..., np.ndarray]:
-    """Groups of tensors take turns, in an order that the seed names; within each the units are in a random order of its own."""
+    """Return an order in which the groups of tensors (by `label`) take turns.
+
+    The seed determines the order of the groups, and a separate random order of the units within each group.
+    """
 
     def rank(units: _Units, k: int, seed: int, scores: Scores | None) -> np.ndarray:
         groups: dict[str, list[int]] = {}
@@ -231,13 +242,13 @@ def _taking_turns(label: Callable[[ParameterSpace, int], str]) -> Callable[..., 
             groups.setdefault(label(units.space, int(i)), []).append(int(i))
         shuffled = [sorted(groups)[i] for i in random_entries(len(groups), len(groups), seed, units.version)]
         offsets = [np.concatenate([[0], np.cumsum(units.counts[groups[name]])]) for name in shuffled]
-        sizes = np.array([each[-1] for each in offsets])
+        sizes = np.array([bounds[-1] for bounds in offsets])
         turns = _turns(sizes, _at_most(units, k))
         chosen, order = [], []
         for number, (name, bounds) in enumerate(zip(shuffled, offsets, strict=True)):
             inside = random_entries(int(bounds[-1]), min(turns, int(bounds[-1])), seed * len(groups) + number, units.version)
-            which = np.searchsorted(bounds, inside, side="right") - 1
-            chosen.append(units.offsets[np.array(groups[name])[which]] + inside - bounds[which])
+            tensor = np.searchsorted(bounds, inside, side="right") - 1
+            chosen.append(units.offsets[np.array(groups[name])[tensor]] + inside - bounds[tensor])
             order.append(np.arange(len(inside)))
         return np.concatenate(chosen)[np.argsort(np.concatenate(order), kind="stable")]
 
@@ -245,7 +256,7 @@ def _taking_turns(label: Callable[[ParameterSpace, int], str]) -> Callable[..., 
 
 
 def _turns(sizes: np.ndarray, units: int) -> int:
-    """After how many turns groups of these sizes have given so many units."""
+    """Return the number of turns after which groups of these `sizes` have supplied at least this number of `units`."""
     low, high = 1, int(sizes.max())
     while low < high:
         middle = (low + high) // 2
@@ -257,14 +268,14 @@ def _by_score(units: _Units, k: int, seed: int, scores: Scores | None) -> np.nda
     assert scores is not None
     values = units.scores(scores)
     most = _at_most(units, k)
-    # Only the front is sorted; what ties with its last value is decided by position.
+    # Only the first `most` units are sorted. Ties with the last value are broken by position.
     cut = np.partition(values, len(values) - most)[len(values) - most]
     above, ties = np.flatnonzero(values > cut), np.flatnonzero(values == cut)
     return np.concatenate([above[np.argsort(-values[above], kind="stable")], ties[: most - len(above)]])
 
 
 def _reference(units: _Units, k: int, seed: int, scores: Scores | None) -> np.ndarray:
-    """Return the paper's code seeds Python's shuffle with k times the seed, so its sets are not nested."""
+    """Return the units in the order of the paper's code, which seeds Python's shuffle with k times the seed: the sets are not nested."""
     order = list(range(units.total))
     random.Random(k * seed).shuffle(order)
     return np.array(order, dtype=np.int64)

@@ -1,5 +1,5 @@
-"""What users type for the choice of entries. The tables that give these names their meaning check that they have the same."""
+"""Names of units and orders, as users type them. The tables that implement them check that they define exactly these names."""
 
 UNIT_NAMES = ("entry", "row", "column", "block", "tensor")
-SCORE_NAMES = ("magnitude", "gradient", "fisher")  # orders by a score of single entries
+SCORE_NAMES = ("magnitude", "gradient", "fisher")  # these orders rank by a score of each entry
 ORDER_NAMES = ("random", "layer", "kind", "reference", *SCORE_NAMES)

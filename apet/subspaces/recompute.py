@@ -1,9 +1,9 @@
 """Recompute inputs of tuned layers in the backward pass instead of saving them for it.
 
-The gradient of tuned entries needs the inputs of their layer, which a frozen model does not save. Most inputs follow in one cheap step
-from tensors that autograd saves anyway: a norm's output from the norm's input, the output of attention from its weights and values. The
-recipe of x is read off its graph, so nothing is assumed about modules, and an in-place operation is noticed. An input without a known
-recipe is saved as usual.
+The gradient of tuned entries needs the inputs of their layer, which a frozen model does not save. Most inputs are one cheap operation away
+from tensors that autograd saves anyway. For instance, a norm's output follows from the norm's input, and the output of attention from its
+weights and values. The recipe of a tensor x is derived from its autograd graph. So no assumptions about modules are needed, and in-place
+operations are detected. An input without a known recipe is saved as usual.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Make = Callable[[], Tensor]
 
 
 class RecomputeRecipe:
-    """How to recompute a tensor. The result lives from its first use in a backward pass to its last."""
+    """A recipe for recomputing a tensor. The result is kept from the first to the last use in a backward pass."""
 
     def __init__(self, node: Any, make: Make):
         self.node, self.make = node, make
@@ -37,14 +37,14 @@ class RecomputeRecipe:
 
 
 def recompute_instead_of_saving(x: Tensor) -> AbstractContextManager[Any]:
-    """While it lasts, autograd saves the recipe of x in place of x, if x has one."""
+    """Let autograd save the recipe of x instead of x inside the `with` block, if x has a recipe."""
     recipe = None if _hooked() else _recipe_of(x)
     if recipe is None:
         return nullcontext()
-    place, shape = x.data_ptr(), x.shape  # a hook that held x would keep it
+    address, shape = x.data_ptr(), x.shape  # a hook that referred to x would keep it alive
 
     def pack(saved: Tensor) -> Tensor | RecomputeRecipe:
-        if saved.data_ptr() != place or saved.shape != shape:
+        if saved.data_ptr() != address or saved.shape != shape:
             return saved
         recipe.uses += 1
         return recipe
@@ -53,12 +53,12 @@ def recompute_instead_of_saving(x: Tensor) -> AbstractContextManager[Any]:
 
 
 def _hooked() -> bool:
-    """Return whether other hooks decide what is saved (gradient checkpointing): recipes would undo that."""
+    """Return whether other hooks (gradient checkpointing) control the saved tensors. Recipes would undo their effect."""
     return torch._C._autograd._top_saved_tensors_default_hooks(False) is not None  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _recipe_of(x: Tensor) -> RecomputeRecipe | None:
-    """Return the recipe of x, one for all layers that read x."""
+    """Return the recipe of x, or None. All layers that read x share one recipe."""
     recipe: RecomputeRecipe | None = getattr(x, "_recipe", None)
     if recipe is not None and recipe.node is x.grad_fn:
         return recipe
@@ -70,7 +70,7 @@ def _recipe_of(x: Tensor) -> RecomputeRecipe | None:
 
 
 def _recipe(node: Any, shape: tuple[int, ...]) -> Make | None:
-    """Return how to make the output of `node`, of this shape, from what the graph saves; None if it cannot be made."""
+    """Return a function that computes the output of `node` (of `shape`) from saved tensors of the graph, or None."""
     if node is None or node.name() not in RECIPES:
         return None
     return RECIPES[node.name()](node, shape)
@@ -86,7 +86,10 @@ def _layer_norm(node: Any, shape: tuple[int, ...]) -> Make:
 
 
 def _mul(node: Any, shape: tuple[int, ...]) -> Make | None:
-    """RMSNorm's steps: hidden times its inverse size, then times the weight. A factor that is not kept is made first."""
+    """Return the recipe of a product, such as RMSNorm's two: hidden times inverse norm, then times weight.
+
+    If one factor is not saved, its recipe is applied first.
+    """
     factors = node._saved_self, node._saved_other
     missing = [i for i, factor in enumerate(factors) if factor is None]
     if not missing:
@@ -98,7 +101,7 @@ def _mul(node: Any, shape: tuple[int, ...]) -> Make | None:
 
 
 def _scale(node: Any, shape: tuple[int, ...]) -> Make | None:
-    """RMSNorm's last step where its weight is tuned, `apet.subspaces.kernels.scale`."""
+    """Return the recipe of the last step of an RMSNorm with a tuned weight (`apet.subspaces.kernels.scale`)."""
     inner = _recipe(node.next_functions[0][0], shape)
     return inner and (lambda: node.saved_tensors[2] * inner())
 
@@ -137,7 +140,7 @@ def _permute(node: Any, shape: tuple[int, ...]) -> Make | None:
 
 
 def _signed(dim: int) -> int:
-    """Autograd shows -1 as 2^64 - 1."""
+    """Convert an unsigned 64-bit dimension to a signed one: autograd reports -1 as 2^64 - 1."""
     return dim - 2**64 if dim >= 2**63 else dim
 
 

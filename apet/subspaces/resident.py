@@ -1,8 +1,8 @@
-"""Resident weights: a frozen tensor of the model that holds the tuned values, and tells autograd where they are.
+"""Resident weights: frozen tensors of the model that hold the tuned values and pass autograd the positions of the tuned entries.
 
-The forward pass reads an ordinary tensor, so it costs what the frozen model's does. Operations on the weight are met
-where they happen, by `__torch_function__`: a linear layer gets the trilinear kernels, an embedding a gather, anything
-else a differentiable copy of the whole tensor. So any module works, called any number of times, tied or not.
+The forward pass reads an ordinary tensor, so it costs as much as the frozen model's forward pass. `__torch_function__` intercepts the
+operations on the weight: a linear layer uses the trilinear kernels, an embedding uses a gather, and any other operation uses a
+differentiable copy of the whole tensor. So every module is supported, whether its weight is tied or used several times.
 """
 
 from __future__ import annotations
@@ -21,21 +21,24 @@ from apet.subspaces.sparsity_pattern import FullPattern, Pattern, SparsityPatter
 
 
 class Resident(torch.Tensor):
-    """Shares its storage with the frozen weight that it replaces; its tuned entries are `tuned()` (n,) or (B, n).
+    """A tensor that shares its storage with the frozen weight that it replaces. `tuned()`, (n,) or (B, n), returns its tuned entries.
 
-    A deep copy is an ordinary parameter that holds the values of the moment.
+    A deep copy is an ordinary parameter that holds the current values.
     """
 
-    pattern: Pattern  # of the weight as a matrix, a vector as one row
+    pattern: Pattern  # of the weight as a matrix; a vector is one row
     tuned: Callable[[], Tensor]
-    flat: Tensor | None  # (n,), ascending, of the flattened weight, on the host; None: all
+    flat: Tensor | None  # ascending positions (n,) in the flattened weight, on the host; None: all
     _chosen: tuple[tuple[int, ...], Tensor, Pattern | None] | None = None  # see `_within`
 
     @staticmethod
     def of(weight: Tensor, flat: Tensor | None, values: Callable[[], Tensor], kernel: str | None = None) -> Resident:
-        """Return what stands for `weight`: `flat` (n,) are ascending positions of the flattened weight, on the host; None: all of them."""
+        """Return the replacement of `weight` whose tuned entries are `values()`.
+
+        `flat` (n,) holds ascending positions in the flattened weight, on the host (None: all entries).
+        """
         self = weight.detach().as_subclass(Resident)
-        self._is_param, self.flat = True, flat  # nn.Module keeps it among its parameters
+        self._is_param, self.flat = True, flat  # so that nn.Module accepts it as a parameter
         columns = weight.shape[-1] if weight.dim() else 1
         self.tuned, self.pattern = values, _pattern((weight.numel() // columns, columns), flat, kernel, weight.device)
         return self
@@ -52,7 +55,7 @@ class Resident(torch.Tensor):
         if func in OPERATIONS:
             return OPERATIONS[func](*args, **kwargs)
         if func not in METADATA:
-            return _anyhow(func, *args, **kwargs)
+            return _with_dense_copies(func, *args, **kwargs)
         with torch._C.DisableTorchFunctionSubclass():
             return func(*args, **kwargs)
 
@@ -63,14 +66,14 @@ def _pattern(shape: tuple[int, int], flat: Tensor | None, kernel: str | None, de
 
 @dataclass(frozen=True)
 class Rows:
-    """Distinct rows of a matrix, on the host and as an index (C,) on the matrix's device."""
+    """Distinct rows of a matrix: `ids` on the host, and the same numbers as an index (C,) on the matrix's device."""
 
     ids: tuple[int, ...]
     index: Tensor
 
 
 def rows_of(weight: Tensor, rows: Rows) -> Tensor:
-    """Return the chosen rows of a matrix, or elements of a vector. Rows of a resident weight keep their tuned entries."""
+    """Return the chosen rows of a matrix, or the chosen elements of a vector. Rows of a resident weight keep their tuned entries."""
     if not isinstance(weight, Resident):
         return weight[rows.index]
     which, pattern = _within(weight, rows)
@@ -82,7 +85,10 @@ def rows_of(weight: Tensor, rows: Rows) -> Tensor:
 
 
 def _within(weight: Resident, rows: Rows) -> tuple[Tensor, Pattern | None]:
-    """Return (which of the tuned entries lie in these rows, their pattern in the chosen rows, None if there are none); kept."""
+    """Return (indices of the tuned entries in these rows, their pattern in the chosen rows). The last result is cached.
+
+    The pattern is None if no tuned entry lies in the rows.
+    """
     if weight._chosen is None or weight._chosen[0] != rows.ids:
         width = 1 if weight.dim() == 1 else weight.shape[1]
         shape = (1, len(rows.ids)) if weight.dim() == 1 else (len(rows.ids), width)
@@ -97,7 +103,10 @@ def _within(weight: Resident, rows: Rows) -> tuple[Tensor, Pattern | None]:
 
 
 def _entries_of_rows(flat: Tensor, ids: tuple[int, ...], count: int, width: int) -> tuple[Tensor, Tensor]:
-    """Return (which entries `flat` of a matrix (count, width) lie in the rows `ids`, their ascending positions in those rows alone)."""
+    """Return (indices into `flat` of the entries in the rows `ids`, their ascending positions in the submatrix of these rows).
+
+    `flat` holds positions in a flattened matrix (count, width).
+    """
     position = torch.full((count,), -1)
     position[list(ids)] = torch.arange(len(ids))
     row = position[flat // width]
@@ -107,7 +116,7 @@ def _entries_of_rows(flat: Tensor, ids: tuple[int, ...], count: int, width: int)
 
 
 def plain(value: Any) -> Any:
-    """Return the weight as an ordinary tensor of the same storage."""
+    """Return a resident weight as an ordinary tensor that shares its storage. Other values are returned unchanged."""
     if not isinstance(value, Resident):
         return value
     with torch._C.DisableTorchFunctionSubclass():
@@ -115,17 +124,20 @@ def plain(value: Any) -> Any:
 
 
 def differentiable(value: Any) -> Any:
-    """Return a resident weight as an ordinary tensor that depends on its tuned values; other arguments as they are."""
+    """Return a resident weight (also in a list or tuple) as an ordinary tensor that depends on its tuned values.
+
+    Other values are returned unchanged. Raises NotPerExample if the tuned values are per example (B, n).
+    """
     if not isinstance(value, Resident):
-        return type(value)(differentiable(each) for each in value) if type(value) in (list, tuple) else value
+        return type(value)(differentiable(item) for item in value) if type(value) in (list, tuple) else value
     z = value.tuned()
     if z.dim() == 2:
-        raise NotPerExample("the tensor is not used example by example")
+        raise NotPerExample("the tensor is used for all examples together: its gradient cannot be split by example")
     return _Dense.apply(z, plain(value), value.pattern)
 
 
-def _anyhow(func: Any, *args: Any, **kwargs: Any) -> Any:
-    """`func` with every resident weight as a differentiable copy: right for any operation, dense."""
+def _with_dense_copies(func: Any, *args: Any, **kwargs: Any) -> Any:
+    """Call `func` with a differentiable copy of every resident weight. The result is correct for any operation, but gradients are dense."""
     with torch._C.DisableTorchFunctionSubclass():
         return func(*map(differentiable, args), **{name: differentiable(value) for name, value in kwargs.items()})
 
@@ -146,24 +158,24 @@ class _Dense(Function):
 def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     x = differentiable(input)
     if isinstance(bias, Resident) and bias.tuned().dim() == 2:
-        return F.linear(x, weight) + _beside(bias, x)
+        return F.linear(x, weight) + _per_example(bias, x)
     if not isinstance(weight, Resident) or weight.dim() != 2:
-        return _anyhow(F.linear, x, weight, bias)
+        return _with_dense_copies(F.linear, x, weight, bias)
     return product(*_autocast(x, plain(weight), differentiable(bias)), weight.tuned(), weight.pattern)
 
 
 def _conv1d(input: Tensor, mat1: Tensor, mat2: Tensor, **kwargs: Any) -> Tensor:
-    """transformers' Conv1D is torch.addmm(bias, x, weight), the weight (in, out)."""
+    """Compute transformers' Conv1D, which calls torch.addmm(bias, x, weight) with a weight of shape (in, out)."""
     bias, x, weight = input, differentiable(mat1), mat2
     if not isinstance(weight, Resident) or bias.dim() != 1 or kwargs:
-        return _anyhow(torch.addmm, bias, x, weight, **kwargs)
+        return _with_dense_copies(torch.addmm, bias, x, weight, **kwargs)
     if isinstance(bias, Resident) and bias.tuned().dim() == 2:
-        return product(x, plain(weight).t(), None, weight.tuned(), weight.pattern.transposed) + _beside(bias, x)
+        return product(x, plain(weight).t(), None, weight.tuned(), weight.pattern.transposed) + _per_example(bias, x)
     return product(*_autocast(x, plain(weight).t(), differentiable(bias)), weight.tuned(), weight.pattern.transposed)
 
 
 def _autocast(x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
-    """What autocast would do to a linear layer's arguments: a custom function must do it itself."""
+    """Cast the arguments of a linear layer as autocast would. Autocast does not cast the arguments of custom functions."""
     device = x.device.type
     if x.dtype == torch.float64 or not (torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)):
         return x, weight, bias
@@ -176,16 +188,16 @@ def _embedding(
     scale_grad_by_freq: bool = False, sparse: bool = False,
 ) -> Tensor:  # fmt: skip
     if max_norm is not None:
-        raise NotImplementedError("an embedding with max_norm rewrites its weight: it cannot be tuned")
+        raise NotImplementedError("an embedding with max_norm cannot be tuned, because its forward pass rewrites the weight")
     if not isinstance(weight, Resident) or scale_grad_by_freq or not input.numel():
-        return _anyhow(F.embedding, input, weight, padding_idx, None, norm_type, scale_grad_by_freq)
+        return _with_dense_copies(F.embedding, input, weight, padding_idx, None, norm_type, scale_grad_by_freq)
     if weight.tuned().dim() == 2:
-        raise NotPerExample("an embedding is looked up for all examples at once")
+        raise NotPerExample("an embedding is looked up for all examples together: its gradient cannot be split by example")
     return _Lookup.apply(weight.tuned(), plain(weight), input, padding_idx, weight.pattern)
 
 
 class _Lookup(Function):
-    """Rows of a table; the gradient is summed over the tokens that are there, not over the whole table."""
+    """A lookup of rows of a table. Its gradient is summed over the tokens of the batch, not over the whole table."""
 
     @staticmethod
     def forward(ctx: Any, z: Tensor, weight: Tensor, ids: Tensor, padding: int | None, pattern: Pattern) -> Tensor:
@@ -196,44 +208,44 @@ class _Lookup(Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         g, ids = grads[0].reshape(-1, grads[0].shape[-1]), ctx.ids.reshape(-1)
         count, pattern = len(ids), ctx.pattern
-        # The row of the sums that each row of the table is summed in: that of a token which reads it, else one that stays zero.
-        place = torch.full((pattern.shape[0],), count, device=g.device).index_put_((ids,), torch.arange(count, device=g.device))
-        sums = torch.zeros(count + 1, g.shape[1], dtype=ctx.dtype, device=g.device).index_add(0, place[ids], g.to(ctx.dtype))
-        if ctx.padding is not None:  # as in torch, its row has no gradient
-            place[ctx.padding] = count
+        # Each row of the table gets a row of `sums`: the number of a token that reads it, or the last row, which stays zero.
+        sum_row = torch.full((pattern.shape[0],), count, device=g.device).index_put_((ids,), torch.arange(count, device=g.device))
+        sums = torch.zeros(count + 1, g.shape[1], dtype=ctx.dtype, device=g.device).index_add(0, sum_row[ids], g.to(ctx.dtype))
+        if ctx.padding is not None:  # as in torch, the padding row has no gradient
+            sum_row[ctx.padding] = count
         if isinstance(pattern, FullPattern):
-            return sums[place].flatten(), None, None, None, None
-        return sums[place[pattern.rows], pattern.cols], None, None, None, None
+            return sums[sum_row].flatten(), None, None, None, None
+        return sums[sum_row[pattern.rows], pattern.cols], None, None, None, None
 
 
 def _times(input: Any, other: Any) -> Tensor:
-    """Return a product with a vector of scales: RMSNorm's weight."""
+    """Multiply elementwise. A product with a resident vector, such as RMSNorm's weight, has a sparse gradient."""
     weight, x = (input, other) if isinstance(input, Resident) else (other, input)
     if weight.dim() == 1 and type(x) is Tensor and x.dim() > 1 and x.shape[-1] == len(weight) and x.dtype == weight.dtype:
         return scale(x, plain(weight), weight.tuned(), weight.pattern.cols)
-    return _anyhow(torch.mul, input, other)
+    return _with_dense_copies(torch.mul, input, other)
 
 
 def _layer_norm(input: Tensor, normalized_shape: Any, weight: Any = None, bias: Any = None, eps: float = 1e-5) -> Tensor:
     if not any(isinstance(p, Resident) and p.tuned().dim() == 2 for p in (weight, bias)):
-        return _anyhow(F.layer_norm, input, normalized_shape, weight, bias, eps)
+        return _with_dense_copies(F.layer_norm, input, normalized_shape, weight, bias, eps)
     y = F.layer_norm(input, normalized_shape, None, None, eps)
-    y = y if weight is None else y * (_beside(weight, y) if isinstance(weight, Resident) else weight)
-    return y if bias is None else y + (_beside(bias, y) if isinstance(bias, Resident) else bias)
+    y = y if weight is None else y * (_per_example(weight, y) if isinstance(weight, Resident) else weight)
+    return y if bias is None else y + (_per_example(bias, y) if isinstance(bias, Resident) else bias)
 
 
-def _beside(vector: Resident, x: Tensor) -> Tensor:
-    """`vector` (n,) once for each example of x (B, ..., n): (B, 1, ..., n), a function of values (B, k)."""
+def _per_example(vector: Resident, x: Tensor) -> Tensor:
+    """Repeat `vector` (n,) for each example of x (B, ..., n): (B, 1, ..., n), as a function of the tuned values (B, k)."""
     z = vector.tuned()
     if len(x) != len(z):
-        raise NotPerExample(f"the tensor meets {len(x)} rows, not {len(z)} examples")
+        raise NotPerExample(f"the tensor is applied to {len(x)} rows, not {len(z)} examples: its gradient cannot be split by example")
     base = plain(vector).expand(len(z), -1)
     moved = base.index_add(1, vector.pattern.cols, (z - z.detach()).to(base.dtype))
     return moved.view(len(z), *[1] * (x.dim() - 2), -1)
 
 
-def _as_it_is(func: Any) -> Callable[..., Any]:
-    """An operation on the values of the moment, that no derivative passes through."""
+def _without_derivative(func: Any) -> Callable[..., Any]:
+    """Return `func` as an operation on the current values of resident weights, without derivatives."""
 
     def on_plain(*args: Any, **kwargs: Any) -> Any:
         with torch._C.DisableTorchFunctionSubclass():
@@ -242,8 +254,8 @@ def _as_it_is(func: Any) -> Callable[..., Any]:
     return on_plain
 
 
-def _no_move(weight: Resident, value: Any) -> None:
-    raise RuntimeError("detach the coordinates before the model is moved or cast: its weights hold tuned values")
+def _refuse_move(weight: Resident, value: Any) -> None:
+    raise RuntimeError("detach the coordinates before you move or cast the model: its weights hold tuned values")
 
 
 _DATA: Any = Tensor.data
@@ -255,11 +267,11 @@ OPERATIONS: dict[Any, Callable[..., Any]] = {
     F.embedding: _embedding,
     F.layer_norm: _layer_norm,
     **dict.fromkeys((torch.mul, Tensor.mul, Tensor.__mul__, Tensor.__rmul__), _times),
-    **{func: _as_it_is(func) for func in (Tensor.detach, Tensor.__repr__, _DATA.__get__)},
-    _DATA.__set__: _no_move,
+    **{func: _without_derivative(func) for func in (Tensor.detach, Tensor.__repr__, _DATA.__get__)},
+    _DATA.__set__: _refuse_move,
 }
 
-# What asks about the tensor and needs no derivative.
+# Operations that only query the tensor and need no derivative.
 _METHODS = "requires_grad_ size dim numel is_floating_point is_complex is_contiguous stride element_size data_ptr __len__ __hash__"
 _PROPERTIES = "shape dtype device requires_grad is_leaf grad ndim layout is_meta is_cuda _version"
 METADATA = {

@@ -1,13 +1,18 @@
-"""Scope: which tensors may be tuned, as a line of text.
+"""Scope: the tensors that may be tuned, as one line of text.
 
-Terms separated by spaces must all hold of a tensor; `a|b` is either of two, `!a` is not a. A term is a role (attention,
-feed-forward, embeddings, positions, token-tables, head, encoder, decoder, weights, biases, norms, new, all), a range of
-layers (layers:0-3, counted in the encoder and in the decoder), or a pattern of names (*.q.weight).
+A scope is a list of terms separated by spaces. A tensor is in scope if all terms match it. `a|b` matches if a or b does, `!a` matches if
+a does not. A term is one of
+
+- a role: attention, feed-forward, embeddings, positions, token-tables, head, encoder, decoder, weights, biases, norms, new, all
+- a range of layers: layers:0-3, counted separately in the encoder and in the decoder
+- a pattern of names: *.q.weight
+
+Examples:
 
     encoder attention weights            layers:0-1 !norms            *.wi_0.weight|*.wo.weight
 
-The token embeddings and the output head have a row a token, and their share in all parameters changes along a family of
-models: they are in scope only where a term asks for them (token-tables, embeddings, head, all, or their whole name).
+The token embeddings and the output head have one row per token, and their share of all parameters differs between the sizes of a model
+family. So they are in scope only if a term asks for them: token-tables, embeddings, head, all, or the full name of the tensor.
 """
 
 from __future__ import annotations
@@ -21,10 +26,10 @@ from torch import nn
 
 from apet.errors import UsageError, did_you_mean
 
-DEFAULT = ""  # everything but the token tables
+DEFAULT = ""  # everything except the token tables
 _ASKS_FOR_TABLES = {"token-tables", "embeddings", "head", "all"}
 
-# Where the blocks of T5, BERT, BLOOM and GPT-2 keep things; what a module is (norm, embedding) is asked of its class.
+# Names in the blocks of T5, BERT, BLOOM and GPT-2. Norms and embeddings are recognised by the module's class instead (`_by_class`).
 _BY_NAME = {
     "attention": re.compile(r"attention\.|attn\."),
     "feed-forward": re.compile(r"denserelu|intermediate\.|(?<!attention\.)output\.dense|mlp\.|ffn\."),
@@ -40,13 +45,13 @@ ROLES = (*_BY_NAME, "embeddings", "token-tables", "head", "weights", "biases", "
 
 
 def all_names(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Return every parameter by each of its names; a tied one has several."""
+    """Return {name: parameter} with every name of every parameter. A tied parameter has several names."""
     return dict(model.named_parameters(remove_duplicate=False))
 
 
 @contextmanager
 def only_trainable(model: nn.Module, chosen: Collection[nn.Parameter]) -> Iterator[None]:
-    """While it lasts, `chosen` are the parameters of `model` that require a gradient; then all are as before."""
+    """Let only the parameters `chosen` of `model` require a gradient inside the `with` block. The old flags are restored at its end."""
     flags = [(p, p.requires_grad) for p in model.parameters()]
     model.requires_grad_(False)
     for p in chosen:
@@ -59,10 +64,13 @@ def only_trainable(model: nn.Module, chosen: Collection[nn.Parameter]) -> Iterat
 
 
 def tensor_roles(model: nn.Module) -> dict[str, frozenset[str]]:
-    """Roles of every parameter by name; a tied tensor has those of all its places, and the first of its shortest names."""
+    """Return {name: roles} of every parameter.
+
+    A tied tensor is listed once, under its shortest name (the alphabetically first one), with the roles of all modules that use it.
+    """
     names: dict[int, str] = {}
     for name, p in all_names(model).items():
-        names[id(p)] = min(names.get(id(p), name), name, key=lambda each: (len(each), each))
+        names[id(p)] = min(names.get(id(p), name), name, key=lambda candidate: (len(candidate), candidate))
     roles_by_name: dict[str, set[str]] = {name: {"all"} for name in names.values()}
     tables = {side: _parameters(getattr(model, f"get_{side}_embeddings", lambda: None)()) for side in ("input", "output")}
     for path, module in model.named_modules():
@@ -91,23 +99,26 @@ def _by_class(module: nn.Module, leaf: str) -> set[str]:
 
 
 def parse_scope(scope: str) -> list[list[str]]:
-    """Terms that must all hold, each a list of alternatives. Raises UsageError for what is no role, range or pattern."""
+    """Return the terms that must all match, each as a list of alternatives.
+
+    Raises UsageError for an alternative that is not a role, a range of layers or a pattern.
+    """
     terms = [term.split("|") for term in scope.split()]
     for option in (option.removeprefix("!") for term in terms for option in term):
         if not (option in ROLES or _RANGE.fullmatch(option) or _is_pattern(option)):
-            raise UsageError(f"unknown scope '{option}'{did_you_mean(option, ROLES)} (a role, layers:L-M, or a pattern with *)")
+            raise UsageError(f"unknown scope '{option}'{did_you_mean(option, ROLES)} (use a role, layers:L-M, or a pattern with *)")
     return terms
 
 
 def in_scope(name: str, roles: frozenset[str], terms: list[list[str]]) -> bool:
-    """Return whether the tensor is selected."""
+    """Return whether `terms` (from `parse_scope`) select the tensor `name` with these `roles`."""
     asked = any(option in _ASKS_FOR_TABLES or option == name for term in terms for option in term)
-    return all(any(_holds(name, roles, option) for option in term) for term in terms) and (asked or "token-tables" not in roles)
+    return all(any(_matches(name, roles, option) for option in term) for term in terms) and (asked or "token-tables" not in roles)
 
 
-def _holds(name: str, roles: frozenset[str], term: str) -> bool:
+def _matches(name: str, roles: frozenset[str], term: str) -> bool:
     if term.startswith("!"):
-        return not _holds(name, roles, term[1:])
+        return not _matches(name, roles, term[1:])
     if match := _RANGE.fullmatch(term):
         layer = layer_of(name)
         return layer is not None and int(match[1]) <= layer <= int(match[2] or match[1])
@@ -119,13 +130,13 @@ def _is_pattern(term: str) -> bool:
 
 
 def layer_of(name: str) -> int | None:
-    """Return the number of the block that the tensor is in, None outside the blocks."""
+    """Return the number of the tensor's block, or None for a tensor outside the blocks."""
     match = _LAYER.search(name)
     return int(match[1]) if match else None
 
 
 def layer_label(name: str) -> str:
-    """`encoder 0`, `decoder 3`, ..., or `outside` the blocks."""
+    """Return the tensor's layer: `encoder 0`, `decoder 3`, `layer 2` (neither side in the name), or `outside` the blocks."""
     layer = layer_of(name)
     if layer is None:
         return "outside"
@@ -137,5 +148,5 @@ KINDS = ("new", "norms", "biases", "positions", "token-tables", "attention", "fe
 
 
 def kind_label(roles: frozenset[str]) -> str:
-    """Return the first of KINDS that the tensor is."""
+    """Return the first of KINDS among the tensor's `roles`."""
     return next(kind for kind in KINDS if kind in roles)

@@ -1,7 +1,7 @@
-"""Evaluate several points of a subspace in one forward pass: for models so small that the number of operations takes the time.
+"""Evaluate several points of a subspace in one forward pass, for models so small that the number of operations determines the time.
 
-The touched tensors are stacked, one copy a point, and the forward pass runs over the stack (torch.func.vmap). It returns values only:
-derivatives of nested transforms are not reliable (pytorch issue 196700).
+The touched tensors are stacked, one copy per point, and the forward pass is vectorised over the stack (torch.func.vmap). It returns
+values only, because derivatives of nested transforms are not reliable (pytorch issue 196700).
 """
 
 from __future__ import annotations
@@ -17,15 +17,16 @@ from apet.subspaces.coordinates import Coordinates
 from apet.subspaces.resident import plain
 from apet.subspaces.scope import all_names
 
-AT_ONCE = 8  # points
-# Of the stack: what stays in a CPU's cache. Time at once over one by one, one thread, 32 sentences: mini-t5-130k .3, mini-bloom-120k .5.
+AT_ONCE = 8  # points per forward pass
+# The largest stack: it must stay in a CPU's cache. Relative to one point at a time (one thread, 32 sentences), a stacked pass takes .3 of
+# the time for mini-t5-130k and .5 for mini-bloom-120k.
 MOST_BYTES = 2**24
 
 Logits = Callable[[nn.Module, Any], Tensor]  # (model, batch) -> logits
 
 
 class StackedForward:
-    """Map (points (P, k), batch) to logits (P, ...), from the values that the model's tensors held when this was made."""
+    """A map from (points (P, k), batch) to logits (P, ...). A point is a displacement from the tensors at the time of construction."""
 
     def __init__(self, model: nn.Module, coordinates: Coordinates, logits: Logits) -> None:
         parameters = all_names(model)
@@ -46,7 +47,7 @@ class StackedForward:
 
 
 def stacked_is_faster(model: nn.Module, coordinates: Coordinates) -> bool:
-    """Return whether several points at once cost less than one by one: for small models on a CPU, but not for BERT."""
+    """Return whether a stacked pass is faster than one point at a time: it is for small models on a CPU, except BERT."""
     parameters = all_names(model)
     touched = [parameters[name] for name, _, _ in coordinates.by_tensor]
     small = AT_ONCE * sum(plain(p).nbytes for p in touched) <= MOST_BYTES
@@ -54,7 +55,7 @@ def stacked_is_faster(model: nn.Module, coordinates: Coordinates) -> bool:
 
 
 class _Called(nn.Module):
-    """A model's logits as a module's forward pass, for functional_call."""
+    """A module whose forward pass returns the model's logits, for functional_call."""
 
     def __init__(self, model: nn.Module, logits: Logits) -> None:
         super().__init__()

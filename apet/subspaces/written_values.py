@@ -1,4 +1,4 @@
-"""Which z a model's tensors hold, known without reading either: a comparison of values makes the host wait for the device."""
+"""A record of the z that a model's tensors hold, which avoids comparing values: a comparison makes the host wait for the device."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from torch import Tensor
 
 
 class WrittenValues:
-    """The z (k,) that was written last. While its memory and its version counter are the same, so are its values."""
+    """The last z (k,) that was written. Its values are unchanged while its memory address and its version counter are."""
 
     def __init__(self) -> None:
         self._z: Tensor | None = None
         self._version = -1
 
     def note(self, z: Tensor) -> None:
-        """Keep z, no copy of it: whoever changes it in place raises its version."""
+        """Keep a reference to z, not a copy. An in-place change of z raises its version counter."""
         self._z, self._version = z.detach(), z._version
 
     def forget(self) -> None:
-        """Say that the tensors hold no z as a whole, for instance because one is about to be written."""
+        """Record that the tensors hold no complete z, for instance before a new z is written."""
         self._z = None
 
     def holds(self, z: Tensor) -> bool:
-        """Return whether the tensors hold the values of z. They are compared, which is one host read, only where z is another tensor."""
+        """Return whether the tensors hold the values of z. Values are compared (one host read) only if z is a different tensor."""
         kept = self._z
         if kept is None or kept._version != self._version or kept.dtype != z.dtype:
             return False

@@ -1,4 +1,4 @@
-"""The Gram matrix of label-word logit differences against that of the whole Jacobian, row by row from autograd and summed in float64."""
+"""The Gram matrix of label-word logit differences equals J J' with the Jacobian J from autograd (row by row), summed in float64."""
 
 import pytest
 import torch
@@ -42,25 +42,25 @@ def loaded(name: str) -> Loaded:
 
 
 def jacobian(model: nn.Module, space: ParameterSpace, scorer: Scorer) -> Tensor:
-    """J (m, D)."""
+    """Return J (m, D)."""
     tensors, rows = [all_names(model)[name] for name in space.names], []
     with only_trainable(model, tensors):
         for batch in scorer.batches(ROWS, 1):
             logits = scorer.logits(model, batch)[0]
             for difference in logits[1:] - logits[0]:
-                each = torch.autograd.grad(difference, tensors, retain_graph=True, allow_unused=True, materialize_grads=True)
-                rows.append(torch.cat([g.flatten() for g in each]))
+                gradients = torch.autograd.grad(difference, tensors, retain_graph=True, allow_unused=True, materialize_grads=True)
+                rows.append(torch.cat([g.flatten() for g in gradients]))
     return torch.stack(rows).double().cpu()
 
 
 def agrees(model: nn.Module, space: ParameterSpace, scorer: Scorer, **options) -> None:
     rows = jacobian(model, space, scorer)
     expected = rows @ rows.T
-    found, live = gram_matrix(model, space, scorer, ROWS, **options)
-    assert found.dtype == torch.float64
+    actual, active = gram_matrix(model, space, scorer, ROWS, **options)
+    assert actual.dtype == torch.float64
     norms = expected.diag().sqrt()
-    assert float(((found - expected) / norms / norms[:, None]).abs().max()) < 1e-5
-    assert live == pytest.approx(float((rows != 0).any(0).double().mean()), abs=1e-4)
+    assert float(((actual - expected) / norms / norms[:, None]).abs().max()) < 1e-5
+    assert active == pytest.approx(float((rows != 0).any(0).double().mean()), abs=1e-4)
 
 
 @pytest.mark.parametrize("scope", ["", "all"])
@@ -76,10 +76,10 @@ def test_it_is_that_of_the_jacobian(name, scope, device):
 
 @pytest.mark.parametrize("memory", [0, 300_000])
 def test_little_memory_takes_the_tensors_in_groups(memory):
-    model, told = loaded("bert"), []
+    model, reports = loaded("bert"), []
     space = ParameterSpace.of(model.model, "all")
-    agrees(model.model, space, scorer_of(model, THREE), memory=memory, report=lambda done, total: told.append((done, total)))
-    assert told[-1][0] == told[-1][1] and told[-1][1] > 2 * len(ROWS) * 2
+    agrees(model.model, space, scorer_of(model, THREE), memory=memory, report=lambda done, total: reports.append((done, total)))
+    assert reports[-1][0] == reports[-1][1] and reports[-1][1] > 2 * len(ROWS) * 2
 
 
 @pytest.mark.parametrize("way", [Factors._by_rows, Factors._by_tokens])
@@ -97,12 +97,12 @@ def test_both_ways_to_the_inner_products_agree_in_small_blocks(way, monkeypatch)
             weights[1].add(row, read, right)
             gradients[0, row] += left.T @ right
             gradients[1, row] += F.one_hot(read, 7).double().T @ right
-    for weight, each in zip(weights, gradients.flatten(2), strict=True):
-        torch.testing.assert_close(way(weight), each @ each.T, rtol=1e-12, atol=1e-12)
+    for weight, gradient in zip(weights, gradients.flatten(2), strict=True):
+        torch.testing.assert_close(way(weight), gradient @ gradient.T, rtol=1e-12, atol=1e-12)
 
 
 class Odd(nn.Module):
-    """A weight in a linear layer whose output is changed in place, and once in an operation that is not known."""
+    """A weight in a linear layer whose output is changed in place, and in an operation that has no known factors."""
 
     def __init__(self):
         super().__init__()

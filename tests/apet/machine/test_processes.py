@@ -88,8 +88,8 @@ def test_without_a_tracker_nothing_is_written(tmp_path):
 
 def test_tensorboard_gets_its_files(tmp_path):
     pytest.importorskip("tensorboard")
-    train(*ready(), ROWS, ROWS, OPTIONS, tmp_path / "c", keep_best=False, track="tensorboard", logs=tmp_path / "there")
-    assert list((tmp_path / "there").rglob("events.out.tfevents*"))
+    train(*ready(), ROWS, ROWS, OPTIONS, tmp_path / "c", keep_best=False, track="tensorboard", logs=tmp_path / "logs")
+    assert list((tmp_path / "logs").rglob("events.out.tfevents*"))
 
 
 PROGRAM = """

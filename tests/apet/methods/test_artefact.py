@@ -1,4 +1,4 @@
-"""Saved entries come back bitwise, in a new process too, and never on another base; merged and SHiRA give the same function."""
+"""Saved entries are restored bitwise, also in a new process, but not on another base. Merged and SHiRA models are the same function."""
 
 import copy
 import subprocess
@@ -33,7 +33,7 @@ def base() -> Loaded:
 
 
 def tuned(base: Loaded, law: bool = True, k: int = 100, scope: str = "") -> tuple[artefact.Artefact, Tensor]:
-    """An artefact of k entries moved at random, and the tuned model's logits."""
+    """Return an artefact of k entries with random displacements, and the tuned model's logits."""
     space = ParameterSpace.of(base.model, scope)
     index = place(space, k, 3).index
     z = torch.randn(k, generator=torch.Generator().manual_seed(0))
@@ -78,8 +78,8 @@ from apet.models.loading import load_model
 known, base = load_file({str(tmp_path / "expected")!r}), load_model("mini-t5-240k")
 artefact.load(Path({str(tmp_path / "a")!r})).attach(base.model, base.fingerprint)
 with torch.no_grad():
-    found = base.model(input_ids=known["ids"], decoder_input_ids=known["ids"][:, :2]).logits
-assert torch.equal(found, known["expected"])
+    actual = base.model(input_ids=known["ids"], decoder_input_ids=known["ids"][:, :2]).logits
+assert torch.equal(actual, known["expected"])
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -97,7 +97,7 @@ def test_another_base_is_refused_and_left_alone(base, tmp_path: Path):
 def test_another_space_is_refused(base):
     made, _ = tuned(base)
     changed = artefact.Artefact(**{**vars(made), "space": "0" * 64})
-    with pytest.raises(UsageError, match="not the space that the artefact counts"):
+    with pytest.raises(UsageError, match="not the space in which the artefact's positions are counted"):
         changed.attach(base.model, base.fingerprint)
 
 
@@ -105,16 +105,16 @@ def test_a_law_that_names_other_entries_than_were_tuned_is_refused(base, tmp_pat
     made, _ = tuned(base)
     made.save(tmp_path / "a")
     monkeypatch.setitem(KEYS, made.rule.version, KEYS[1])
-    with pytest.raises(UsageError, match="gives other positions here than those that were tuned"):
+    with pytest.raises(UsageError, match="yields positions on this machine that differ from the tuned ones"):
         artefact.load(tmp_path / "a").attach(base.model, base.fingerprint)
 
 
 def test_an_artefact_of_version_1_is_read_with_the_positions_of_its_time():
     small = load_model("mini-t5-130k")
-    found = artefact.load(Path(__file__).with_name("artefact_v1.safetensors"))  # 8 entries, seed 3, values 1/8 to 1
-    assert found.coordinates(small.model, small.fingerprint).index.tolist() == [1062, 2775, 4134, 10403, 14034, 14931, 19401, 19539]
-    assert torch.equal(found.z, torch.arange(1, 9) / 8)
-    assert found.verbaliser is None
+    loaded = artefact.load(Path(__file__).with_name("artefact_v1.safetensors"))  # 8 entries, seed 3, values 1/8 to 1
+    assert loaded.coordinates(small.model, small.fingerprint).index.tolist() == [1062, 2775, 4134, 10403, 14034, 14931, 19401, 19539]
+    assert torch.equal(loaded.z, torch.arange(1, 9) / 8)
+    assert loaded.verbaliser is None
 
 
 def test_what_is_no_artefact_or_of_another_version_is_one_clear_error(base, tmp_path: Path):
@@ -123,7 +123,7 @@ def test_what_is_no_artefact_or_of_another_version_is_one_clear_error(base, tmp_
     (tmp_path / "text").write_text("no safetensors")
     save_file({"z": torch.zeros(3)}, tmp_path / "bare")
     save_file({"z": torch.zeros(3)}, tmp_path / "new", {"apet": '{"version": 99}'})
-    for name, message in (("text", "no apet artefact"), ("bare", "no apet artefact"), ("new", "version 99")):
+    for name, message in (("text", "not an apet artefact"), ("bare", "not an apet artefact"), ("new", "version 99")):
         with pytest.raises(UsageError, match=message):
             artefact.load(tmp_path / name)
 
@@ -148,7 +148,7 @@ def test_shira_computes_the_tuned_function_and_gives_the_entries_back(base, tmp_
     moved = np.flatnonzero(z.numpy())
     space = ParameterSpace.of(base.model, "weights")
     names = {name: (space.offsets[i], size) for i, (name, size) in enumerate(zip(space.names, space.sizes, strict=True))}
-    flat = np.concatenate([places + names[name][0] for name, _, places in coordinates.by_tensor])
+    flat = np.concatenate([positions + names[name][0] for name, _, positions in coordinates.by_tensor])
     assert np.array_equal(flat[moved], made.coordinates(base.model, base.fingerprint).index)
     torch.testing.assert_close(z[torch.as_tensor(moved)], made.z, rtol=0, atol=0)
 

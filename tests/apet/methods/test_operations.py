@@ -1,4 +1,4 @@
-"""New parameters leave the model's function as it is, take part in one index space, and do what their formulas say."""
+"""New parameters do not change the model's function at the start, share one index space, and follow their formulas."""
 
 import math
 
@@ -38,7 +38,7 @@ def test_every_block_gets_its_new_parameters_and_all_can_be_learnt(name, operati
             if parameter_name in names:
                 p += 0.1 * torch.randn(p.shape, generator=torch.Generator().manual_seed(0))
     gradients = dense_gradient(model, transformer_loss)
-    assert all(gradients[each].abs().max() > 0 for each in names)
+    assert all(gradients[name].abs().max() > 0 for name in names)
 
 
 @every_family
@@ -46,16 +46,16 @@ def test_something_of_each_operation_has_a_gradient_from_the_start(name):
     for operation in ("prefix", "prompt", "plug"):
         model = transformer(name)
         names = inject(model, (operation,))
-        assert any(dense_gradient(model, transformer_loss)[each].abs().max() > 0 for each in names)
+        assert any(dense_gradient(model, transformer_loss)[name].abs().max() > 0 for name in names)
 
 
 @every_family
 def test_own_and_new_entries_share_one_space_with_exact_derivatives(name):
     model = transformer(name)
     operations = ("add", *NEW)
-    own = ParameterSpace.of(model, "all").size
+    existing = ParameterSpace.of(model, "all").size
     space = tunable_space(model, operations, "all")
-    assert space.size > own
+    assert space.size > existing
     dense = dense_gradient(model, transformer_loss)
     coordinates = Coordinates(space, random_entries(space.size, 400, 0))
     v = torch.randn(400, generator=torch.Generator().manual_seed(1))
@@ -73,14 +73,14 @@ def dense_scale(gradient: dict[str, torch.Tensor]) -> torch.Tensor:
 def test_without_add_only_new_parameters_can_be_tuned():
     model = transformer("t5")
     mounted = make_tunable("apet", model, PlacementConfig(60, operations=("prefix", "plug")))
-    assert mounted.space is not None and all("apet_" in each for each in mounted.space.names)
+    assert mounted.space is not None and all("apet_" in name for name in mounted.space.names)
 
 
 def test_the_space_of_a_dry_look_is_the_real_one_and_changes_nothing():
     model = transformer("bert")
-    names = [each for each, _ in model.named_parameters()]
+    names = [name for name, _ in model.named_parameters()]
     dry = tunable_space(model, ("add", "plug"), "attention", dry=True)
-    assert [each for each, _ in model.named_parameters()] == names
+    assert [name for name, _ in model.named_parameters()] == names
     assert dry.fingerprint == tunable_space(model, ("add", "plug"), "attention").fingerprint
 
 
@@ -88,14 +88,14 @@ def test_attention_beside_is_a_softmax_over_its_own_rows():
     torch.manual_seed(0)
     beside = ParallelPrefixAttention(torch.zeros(1, dtype=torch.float64), 6, 2, 0.5, None)
     q, k, v = torch.randn(3, 5, 6).double(), torch.randn(ROWS, 6).double(), torch.randn(ROWS, 6).double()
-    found = beside(q, k, v)
+    actual = beside(q, k, v)
     for head in (slice(0, 3), slice(3, 6)):
         expected = torch.softmax(0.5 * q[..., head] @ k[:, head].T, -1) @ v[:, head]
-        torch.testing.assert_close(found[..., head], expected, rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(actual[..., head], expected, rtol=1e-12, atol=1e-12)
 
 
 def test_a_prompt_reads_the_layers_own_projections():
-    """In T5, without biases, rows R give the prefix of keys W_k R and values W_v R."""
+    """Check that in T5, which has no biases, rows R are equivalent to a prefix with keys W_k R and values W_v R."""
     rows = torch.randn(ROWS, 32, generator=torch.Generator().manual_seed(0))
     losses = []
     for operation in ("prompt", "prefix"):
@@ -128,12 +128,12 @@ def test_a_bottleneck_is_two_small_layers_around_a_gelu():
 def test_biases_are_added_where_there_are_none_and_not_to_the_head():
     model = transformer("t5")
     names = inject(model, ("bias",))
-    assert names and all(each.endswith(".bias") for each in names) and not any("lm_head" in each for each in names)
+    assert names and all(name.endswith(".bias") for name in names) and not any("lm_head" in name for name in names)
     assert inject(transformer("bloom"), ("bias",)) == []
 
 
 def test_an_unknown_operation_or_architecture_is_one_clear_error():
     with pytest.raises(UsageError, match="unknown operation 'prefx': did you mean prefix"):
         inject(transformer("t5"), ("prefx",))
-    with pytest.raises(UsageError, match="blocks of a Linear model are not known"):
+    with pytest.raises(UsageError, match="do not support Linear models: use a model of the kinds t5, bert"):
         inject(torch.nn.Linear(2, 2), ("plug",))

@@ -1,4 +1,4 @@
-"""The table of methods: each fact stands in one record, and a new record is a method everywhere."""
+"""The table of methods: each fact is in one record, and a new record is available as a method everywhere."""
 
 from dataclasses import replace
 
@@ -33,7 +33,7 @@ def test_a_method_is_one_record_and_trains(monkeypatch, tmp_path):
     options = replace(OPTIONS, lr=default_rate("ia3", tunable.k))
     train(model, tunable, scorer, ROWS, ROWS, options, tmp_path / "c", keep_best=False)
     assert evaluate(model, scorer, ROWS)["loss"].value < before
-    z = ready("ia3", 7, subspace="fastfood")[1]  # a projected subspace of all that the method tunes
+    z = ready("ia3", 7, subspace="fastfood")[1]  # a projected subspace of all parameters that the method tunes
     assert z.k == 7 and z.space.size == tunable.k
 
 
@@ -58,7 +58,7 @@ def test_a_method_of_low_precision_tunes_float32_beside_bfloat16_weights(method)
     dtypes = {p.dtype for p in tunable.trainable.values()}
     if METHODS[method].low_precision:
         assert dtypes == {torch.float32}
-    elif method != "lora":  # peft's own tensors are float32, but what they are merged into is not
+    elif method != "lora":  # peft's new tensors are float32, but the weights into which they are merged are not
         assert dtypes == {torch.bfloat16}
 
 
@@ -69,9 +69,9 @@ def test_what_is_merged_displaces_the_models_own_tensors():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"name": "lora"}, "name of their own: lora"),
-        ({"words": ""}, "words of their own: one has none"),
-        ({"marker": "o"}, "marker of their own: o"),
+        ({"name": "lora"}, "`name` must be set and different for every method: 'lora' is used twice"),
+        ({"words": ""}, "`words` must be set and different for every method: one method has none"),
+        ({"marker": "o"}, "`marker` must be set and different for every method: 'o' is used twice"),
         ({"marker": "?"}, "unknown marker"),
         ({"learning_rate": 0.0}, "must be positive"),
         ({"build": None}, "cannot be built"),

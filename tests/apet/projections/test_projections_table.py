@@ -1,4 +1,4 @@
-"""Projected subspaces: adjoint, isometric, differentiable, named by their seeds, and what a model under one computes."""
+"""Projected subspaces: adjoint, isometry, derivatives, random numbers named by seeds, and the results of a model in a subspace."""
 
 import copy
 import math
@@ -35,7 +35,7 @@ def space_of(*sizes: int) -> ParameterSpace:
 
 
 def dense(projection, dtype=torch.float64) -> torch.Tensor:
-    """P (D, k), column by column."""
+    """Return P (D, k), computed column by column."""
     columns = [torch.cat([x.flatten() for x in projection.lift(e).values()]) for e in torch.eye(projection.k, dtype=dtype)]
     return torch.stack(columns, 1)
 
@@ -57,8 +57,8 @@ def test_the_transform_of_more_than_two_factors_is_its_own_inverse(n):
     close(hadamard(hadamard(x)) / n, x, 1e-12)
     spike = torch.zeros(n, dtype=torch.float64)
     spike[5] = 1.0  # Sylvester's order: the sign is the parity of the common bits
-    places = np.arange(n)
-    parity = (places & 1) ^ (places >> 2 & 1)
+    index = np.arange(n)
+    parity = (index & 1) ^ (index >> 2 & 1)
     assert np.array_equal(hadamard(spike).numpy(), 1.0 - 2 * parity)
 
 
@@ -82,7 +82,7 @@ def test_lift_and_pull_are_adjoint(kind, k, device):
 
 @pytest.mark.parametrize("kind", ["fastfood", "countsketch", "gaussian"])
 def test_tensors_are_stretches_of_one_flat_map(kind):
-    """Across the bounds of blocks, which a tensor need not keep."""
+    """Check tensors that cross the bounds of blocks."""
     sizes = (BLOCK - 3, 10, 2 * BLOCK + 5, 70_000)
     z = torch.randn(20, dtype=torch.float64)
     parts = project(kind, space_of(*sizes), 20, 0).lift(z)
@@ -91,7 +91,7 @@ def test_tensors_are_stretches_of_one_flat_map(kind):
 
 
 def murmur(place: int, first: int, between: int) -> int:
-    """Murmur3's finaliser of place + first, `between` put in after its first round; uint32."""
+    """Return Murmur3's finaliser of place + first, with an exclusive or with `between` after its first round: uint32."""
     x = (place + first) % 2**32
     for shift, factor, then in ((16, 0x85EBCA6B, between % 2**32), (13, 0xC2B2AE35, 0)):
         x = ((x ^ x >> shift) * factor % 2**32) ^ then
@@ -99,7 +99,7 @@ def murmur(place: int, first: int, between: int) -> int:
 
 
 def test_fastfood_is_the_product_of_its_factors():
-    """Against the matrices themselves, with the signs and Gaussian numbers read off its own noise, hashed in Python's integers."""
+    """Compare with explicit matrices, whose signs and Gaussian numbers are hashed by Python's integers."""
     d, n = 11, 64
     h = scipy.linalg.hadamard(n).astype(float)
     order = permutation(2, "r permutation", n)
@@ -110,13 +110,13 @@ def test_fastfood_is_the_product_of_its_factors():
         signs = [1 - 2 * (word & 1) for word in drawn[:d]]
         blocks.append(h @ np.diag(gains / np.linalg.norm(gains)) @ np.eye(n)[order] @ h[:, :d] @ np.diag(signs))
     z = torch.randn(d, dtype=torch.float64)
-    found = Fastfood(d, 2, "r", 0.5, n).values(z, 10, 180)
-    close(found, torch.as_tensor(0.5 * np.concatenate(blocks)[10:180]) @ z, 1e-6)
+    actual = Fastfood(d, 2, "r", 0.5, n).values(z, 10, 180)
+    close(actual, torch.as_tensor(0.5 * np.concatenate(blocks)[10:180]) @ z, 1e-6)
 
 
 @pytest.mark.parametrize("kind", LINEAR)
 def test_a_projection_is_an_isometry_in_the_mean_and_moves_all_tensors_alike(kind):
-    """E |P z|^2 = |z|^2, and of each tensor its share of D; over seeds, within 5 standard errors."""
+    """Check E |P z|^2 = |z|^2, and that each tensor has its share of D, over seeds, within 5 standard errors."""
     space, z = space_of(4096, 512, 33), torch.randn(16, dtype=torch.float64)
     squares = np.array([[float(x.square().sum()) for x in project(kind, space, 16, seed).lift(z).values()] for seed in range(60)])
     expected = float(z.square().sum()) * space.sizes / space.size
@@ -181,7 +181,7 @@ def test_the_legacy_fastfood_has_the_defects_it_is_kept_for():
     assert abs(float(p[16:].square().sum(0).mean()) - 1000 / 1024) < 0.02
     for i, (rows, n) in enumerate(((slice(0, 16), 16), (slice(16, 1016), 1024))):
         w = torch.randn(rows.stop - rows.start, dtype=torch.float64)
-        close(projection.pull_one(w, i, w), p[rows].T @ w / n, 1e-6)  # what the gradient of tensor i is divided by
+        close(projection.pull_one(w, i, w), p[rows].T @ w / n, 1e-6)  # the gradient of tensor i is divided by n
     assert k == projection.k
 
 
@@ -190,7 +190,7 @@ def test_count_sketch_is_one_even_signed_place_a_row():
     assert torch.equal(p.abs().sum(1), torch.ones(40_000, dtype=torch.float64))
     counts = np.concatenate([(p > 0.5).sum(0), (p < -0.5).sum(0)])
     assert ((counts - 2500) ** 2 / 2500).sum() < 45  # chi-squared, 15 degrees of freedom, p about 1e-4
-    pairs = (p[:-1] * p[1:]).sum(1)  # neighbours share a place with odds 1/8, and then a sign with odds 1/2
+    pairs = (p[:-1] * p[1:]).sum(1)  # neighbours share a column with probability 1/8, and then a sign with probability 1/2
     assert abs(float((pairs != 0).double().mean()) - 1 / 8) < 5 * math.sqrt(7 / 64 / 40_000)
     assert abs(float(pairs.mean())) < 5 * math.sqrt(1 / 8 / 40_000)
 
@@ -206,7 +206,7 @@ def on(net: nn.Module, kind: str, k: int = 12):
 
 
 def moved(net: nn.Module, projection, z: torch.Tensor) -> torch.Tensor:
-    """The loss with dense tensors theta_0 + P z, part of z's graph."""
+    """Return the loss with dense tensors theta_0 + P z, which are part of the graph of z."""
     names = [name for name, _ in projection.space.tensors]
     tensors = {name: all_names(net)[name].detach() + projection.lift_one(z, i) for i, name in enumerate(names)}
 
@@ -219,7 +219,7 @@ def moved(net: nn.Module, projection, z: torch.Tensor) -> torch.Tensor:
 
 @pytest.mark.parametrize("kind", PROJECTIONS)
 def test_the_gradient_of_training_is_the_pulled_dense_one(kind):
-    """At z that is not 0, twice (two parts of a batch add up); no tensor keeps a gradient."""
+    """Check the gradient at a z other than 0, accumulated twice (two parts of a batch). No tensor keeps a gradient."""
     net = Net()
     projection, z = on(net, kind), 0.1 * torch.randn(12, dtype=torch.float64)
     shifted = copy.deepcopy(net)
@@ -253,12 +253,12 @@ def test_bound_in_a_graph_loss_gradient_and_curvature_are_those_of_dense_tensors
     with projection.attach(net) as attached:
         at = z.clone().requires_grad_()
         attached.bind(at)
-        for found, wanted in zip(product(net_loss(net), at), expected, strict=True):
-            close(found, wanted, 1e-9)
+        for actual, wanted in zip(product(net_loss(net), at), expected, strict=True):
+            close(actual, wanted, 1e-9)
 
 
 def test_curvature_is_the_projected_hessian():
-    """P' H P v at the pretrained point, H v from the dense model."""
+    """Check P' H P v at the initial point, with H v from the dense model."""
     net = Net()
     projection, v = on(net, "fastfood"), torch.randn(12, dtype=torch.float64)
     expected = projection.pull(dense_hessian_product(net, net_loss, projection.lift(v)))
@@ -301,15 +301,15 @@ def test_low_precision_weights_swallow_no_small_steps():
 
 
 def test_a_projection_reaches_the_end_of_three_billion_parameters():
-    """Rows at the beginning, in the middle and at the end of a flat space that would be 12 GB."""
+    """Check rows at the beginning, in the middle and at the end of a flat space that would take 12 GB."""
     size = 10**6
     space = space_of(size, 3 * 10**9, size)
     for kind in ("fastfood", "countsketch"):
         projection, z = project(kind, space, 1000, 0), torch.randn(1000)
         first, last = projection.lift_one(z, 0), projection.lift_one(z, 2)
         expected = float(z.norm()) * math.sqrt(size / space.size)
-        for found in (first, last):
-            assert abs(float(found.norm()) / expected - 1) < 0.02
+        for actual in (first, last):
+            assert abs(float(actual.norm()) / expected - 1) < 0.02
         assert abs(float(first @ last)) < 6 * expected**2 / math.sqrt(size / 1000)
 
 

@@ -1,4 +1,4 @@
-"""APET's subspace: adjoint, resident weights, bitwise detach, gradients equal to the dense ones."""
+"""APET's subspace: the adjoint, resident weights, a bitwise detach, and gradients equal to dense gradients."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Scores of entries: those of a loop over examples; the model is left alone, and a placement takes the highest."""
+"""Scores of entries equal a loop over examples, the model is not changed, and a placement takes the highest scores."""
 
 import copy
 
@@ -43,7 +43,7 @@ def scorer(loaded) -> Scorer:
 
 
 def example_loss(model: nn.Module, tokenizer, row: Example) -> Tensor:
-    """By hand: the sentence, its question, and the first pieces of "terrible" and "great" after the sentinel."""
+    """Compute the logits by hand: the sentence, its question, and the first tokens of "terrible" and "great" after the sentinel."""
     ids = torch.tensor([tokenizer(f"{row['sentence']} it was <extra_id_0>.")["input_ids"]])
     asked = torch.tensor([[0, tokenizer.convert_tokens_to_ids("<extra_id_0>")]])
     words = [tokenizer(word, add_special_tokens=False)["input_ids"][0] for word in ("terrible", "great")]
@@ -52,25 +52,25 @@ def example_loss(model: nn.Module, tokenizer, row: Example) -> Tensor:
 
 
 def example_gradients(loaded, space: ParameterSpace, rows: list[Example]) -> dict[str, Tensor]:
-    """The gradient of each example's loss (n, *shape), by tensor."""
+    """Return the gradient of each example's loss (n, *shape), by tensor."""
     parameters = dict(loaded.model.named_parameters())
     tensors = [parameters[name] for name in space.names]
-    each = [torch.autograd.grad(example_loss(loaded.model, loaded.tokenizer, row), tensors) for row in rows]
-    return {name: torch.stack(found) for name, found in zip(space.names, zip(*each, strict=True), strict=True)}
+    gradients = [torch.autograd.grad(example_loss(loaded.model, loaded.tokenizer, row), tensors) for row in rows]
+    return {name: torch.stack(of_tensor) for name, of_tensor in zip(space.names, zip(*gradients, strict=True), strict=True)}
 
 
-def same(found: Scores, expected: dict[str, Tensor]) -> None:
-    assert found.keys() == expected.keys()
+def same(actual: Scores, expected: dict[str, Tensor]) -> None:
+    assert actual.keys() == expected.keys()
     for name, values in expected.items():
-        assert found[name].shape == tuple(values.shape) and found[name].dtype == np.float32
-        np.testing.assert_allclose(found[name], values, rtol=1e-3, atol=1e-5 * float(values.max()), err_msg=name)
+        assert actual[name].shape == tuple(values.shape) and actual[name].dtype == np.float32
+        np.testing.assert_allclose(actual[name], values, rtol=1e-3, atol=1e-5 * float(values.max()), err_msg=name)
 
 
 @pytest.mark.parametrize("scope", ["", "all"])
 @pytest.mark.parametrize("n", [1, 39])
 def test_the_gradient_score_is_that_of_the_mean_loss(n, scope, loaded, model, scorer, rows):
     space = ParameterSpace.of(model, scope)
-    expected = {name: each.mean(0).abs() for name, each in example_gradients(loaded, space, rows[:n]).items()}
+    expected = {name: gradients.mean(0).abs() for name, gradients in example_gradients(loaded, space, rows[:n]).items()}
     same(score_entries("gradient", model, space, scorer, rows[:n]), expected)
 
 
@@ -78,7 +78,7 @@ def test_the_gradient_score_is_that_of_the_mean_loss(n, scope, loaded, model, sc
 @pytest.mark.parametrize("n", [1, 39])
 def test_the_fisher_score_is_the_mean_of_squared_gradients(n, scope, loaded, model, scorer, rows):
     space = ParameterSpace.of(model, scope)
-    expected = {name: each.square().mean(0) for name, each in example_gradients(loaded, space, rows[:n]).items()}
+    expected = {name: gradients.square().mean(0) for name, gradients in example_gradients(loaded, space, rows[:n]).items()}
     same(score_entries("fisher", model, space, scorer, rows[:n]), expected)
 
 
@@ -99,9 +99,9 @@ def test_the_magnitude_is_the_absolute_value(model, scorer, rows):
 @every_kind
 def test_scores_are_one_finite_array_a_tensor_and_none_below_zero(kind, model, scorer, rows):
     space = ParameterSpace.of(model, "encoder|norms")
-    found = score_entries(kind, model, space, scorer, rows[:3])
-    assert {name: values.shape for name, values in found.items()} == dict(space.tensors)
-    assert all(np.isfinite(values).all() and (values >= 0).all() and values.any() for values in found.values())
+    scores = score_entries(kind, model, space, scorer, rows[:3])
+    assert {name: values.shape for name, values in scores.items()} == dict(space.tensors)
+    assert all(np.isfinite(values).all() and (values >= 0).all() and values.any() for values in scores.values())
 
 
 @every_kind
@@ -109,8 +109,8 @@ def test_the_model_and_its_flags_are_left_as_they_were(kind, model, scorer, rows
     for i, p in enumerate(model.parameters()):
         p.requires_grad_(i % 3 > 0)
     before = {name: (id(p), p.requires_grad, p.detach().clone()) for name, p in model.named_parameters()}
-    found = score_entries(kind, model, ParameterSpace.of(model), scorer, rows[:5])
-    for values in found.values():
+    scores = score_entries(kind, model, ParameterSpace.of(model), scorer, rows[:5])
+    for values in scores.values():
         values += 1  # the scores share no memory with the weights
     for name, p in model.named_parameters():
         identity, flag, value = before[name]
@@ -120,7 +120,7 @@ def test_the_model_and_its_flags_are_left_as_they_were(kind, model, scorer, rows
 @every_kind
 def test_scores_do_not_depend_on_the_order_of_examples(kind, model, scorer, rows):
     space = ParameterSpace.of(model)
-    forward, backward = (score_entries(kind, model, space, scorer, each) for each in (rows[:9], rows[8::-1]))
+    forward, backward = (score_entries(kind, model, space, scorer, part) for part in (rows[:9], rows[8::-1]))
     same(forward, {name: torch.from_numpy(values) for name, values in backward.items()})
 
 

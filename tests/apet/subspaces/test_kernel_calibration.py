@@ -1,4 +1,4 @@
-"""Kernels are chosen by constants of the machine: measured once, kept, never in the way, and never a reason for other results."""
+"""Constants for the choice of kernels are measured once per machine and stored. They never stop a run and never change results."""
 
 import json
 from dataclasses import asdict, replace
@@ -18,7 +18,7 @@ from apet.subspaces.kernel_costs import SHIPPED, Costs, current_costs, using_cos
 from apet.subspaces.sparsity_pattern import cheapest
 from cli import app
 
-OTHER = Costs(gather=4.3, side=2.9, sampled=0.218, dense=0.0224)  # of another processor
+OTHER = Costs(gather=4.3, side=2.9, sampled=0.218, dense=0.0224)  # constants of another processor
 
 
 @pytest.fixture(autouse=True)
@@ -47,9 +47,9 @@ def test_times_that_no_machine_has_give_no_constants():
 
 def test_the_kernel_with_the_least_time_is_chosen():
     for shape, k in (((512, 512), 10), ((512, 512), 300), ((512, 512), 100_000), ((2048, 512), 3000)):
-        for each in (SHIPPED, OTHER):
-            with using_costs(each):
-                times = {kernel: each.of(kernel, shape, k) for kernel in KERNELS}
+        for costs_in_use in (SHIPPED, OTHER):
+            with using_costs(costs_in_use):
+                times = {kernel: costs_in_use.of(kernel, shape, k) for kernel in KERNELS}
                 assert times[cheapest(shape, k)] == min(times.values())
     with using_costs(OTHER):
         assert cheapest((512, 512), 400) == "gather"
@@ -57,12 +57,12 @@ def test_the_kernel_with_the_least_time_is_chosen():
 
 
 def test_a_machine_is_measured_once_and_said_so(monkeypatch):
-    measured, said = [], []
+    measured, messages = [], []
     monkeypatch.setattr(costs, "calibrate", lambda device: measured.append(device) or OTHER)
     assert stored() is None
-    assert costs_for_machine("cpu", said.append) == costs_for_machine("cpu", said.append) == (OTHER, "measured")
+    assert costs_for_machine("cpu", messages.append) == costs_for_machine("cpu", messages.append) == (OTHER, "measured")
     assert measured == ["cpu"]
-    assert len(said) == 1 and "measuring kernels on" in said[0]
+    assert len(messages) == 1 and "measuring kernels on" in messages[0]
     assert list(json.loads(costs.cache().read_text())) == [costs.machine()]
     torch.set_num_threads(2)  # another setting is another machine
     try:
@@ -71,20 +71,20 @@ def test_a_machine_is_measured_once_and_said_so(monkeypatch):
         torch.set_num_threads(1)
     costs.cache().write_text("{broken")
     assert stored() is None
-    assert costs_for_machine("cpu", said.append) == (OTHER, "measured")
+    assert costs_for_machine("cpu", messages.append) == (OTHER, "measured")
 
 
 def test_a_busy_machine_and_a_full_one_take_the_shipped_constants_and_say_so(monkeypatch, tmp_path):
-    said = []
+    messages = []
     monkeypatch.setattr(costs, "calibrate", lambda device: None)
-    assert costs_for_machine("cpu", said.append) == (SHIPPED, "shipped")
-    assert "busy" in said[-1] and stored() is None
+    assert costs_for_machine("cpu", messages.append) == (SHIPPED, "shipped")
+    assert "busy" in messages[-1] and stored() is None
     with pytest.raises(ApetError, match="busy"):
         costs.measure()
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    assert costs_for_machine("cpu", said.append) == (SHIPPED, "shipped")
-    assert "cannot write" in said[-1]
+    assert costs_for_machine("cpu", messages.append) == (SHIPPED, "shipped")
+    assert "cannot write" in messages[-1]
 
 
 def test_the_environment_asks_for_the_shipped_constants(monkeypatch):
@@ -92,7 +92,7 @@ def test_the_environment_asks_for_the_shipped_constants(monkeypatch):
     monkeypatch.setenv("APET_KERNELS", "shipped")
     assert costs_for_machine() == (SHIPPED, "shipped")
     monkeypatch.setenv("APET_KERNELS", "fast")
-    with pytest.raises(UsageError, match="APET_KERNELS=fast: write auto or shipped"):
+    with pytest.raises(UsageError, match="APET_KERNELS=fast is not a valid setting: write auto or shipped"):
         costs_for_machine()
 
 
@@ -120,7 +120,7 @@ def test_a_run_notes_its_constants_and_one_that_goes_on_keeps_them(folder, tmp_p
     (begun.folder(name) / "checkpoint.kernels.json").write_text(json.dumps(asdict(SHIPPED)))
     assert run(spec, begun, folder) == name
     assert begun.env(name)["kernels"] == asdict(SHIPPED) | {"from": "the run's beginning"}
-    assert current_costs() == SHIPPED  # what a run chooses by ends with it
+    assert current_costs() == SHIPPED  # the constants of a run are in use only during the run
     for one, other in zip(store.rows(name), begun.rows(name), strict=True):
         assert one.value == pytest.approx(other.value, rel=1e-4, abs=1e-6)
 

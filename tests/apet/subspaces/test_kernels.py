@@ -1,4 +1,4 @@
-"""The trilinear kernels: each contraction is its dense formula, and so are its derivatives of any order."""
+"""Each contraction of the trilinear kernels equals its dense formula, and so do its derivatives of any order."""
 
 from collections.abc import Callable
 
@@ -23,7 +23,7 @@ def normal(*shape: int, of: torch.Generator) -> Tensor:
     return torch.randn(*shape, dtype=torch.float64, generator=of)
 
 
-def places(shape: tuple[int, int], k: int, of: torch.Generator) -> Tensor:
+def positions(shape: tuple[int, int], k: int, of: torch.Generator) -> Tensor:
     return torch.randperm(shape[0] * shape[1], generator=of)[:k].sort().values
 
 
@@ -35,8 +35,8 @@ def sampled_from_dense(g: Tensor, x: Tensor, flat: Tensor) -> Tensor:
     return torch.einsum("ti,tj->ij", g.flatten(0, -2), x.flatten(0, -2)).flatten()[flat]
 
 
-def exactly(found: Tensor, expected: Tensor) -> None:
-    torch.testing.assert_close(found, expected, rtol=1e-11, atol=1e-12)
+def exactly(actual: Tensor, expected: Tensor) -> None:
+    torch.testing.assert_close(actual, expected, rtol=1e-11, atol=1e-12)
 
 
 @every_kernel
@@ -44,7 +44,7 @@ def exactly(found: Tensor, expected: Tensor) -> None:
 @pytest.mark.parametrize("tokens", [(7,), (2, 3), (2, 1, 4)])
 def test_both_contractions_equal_the_dense_formula(kernel, share, tokens):
     of = draw()
-    flat = places((9, 6), k := max(1, int(share * 54)), of)
+    flat = positions((9, 6), k := max(1, int(share * 54)), of)
     entries = SparsityPattern.at((9, 6), flat, kernel)
     g, x, z = normal(*tokens, 9, of=of), normal(*tokens, 6, of=of), normal(k, of=of)
     exactly(sampled_outer_product(g, x, entries), sampled_from_dense(g, x, flat))
@@ -57,7 +57,7 @@ def test_both_contractions_equal_the_dense_formula(kernel, share, tokens):
 def test_the_three_contractions_of_one_form_agree_at_any_shape(seed):
     of = draw(seed)
     m, n, batch, length = (int(size) for size in torch.randint(1, 13, (4,), generator=of))
-    flat = places((m, n), k := 1 + int(torch.randint(m * n, (), generator=of)), of)
+    flat = positions((m, n), k := 1 + int(torch.randint(m * n, (), generator=of)), of)
     g, x, z = normal(batch, length, m, of=of), normal(batch, length, n, of=of), normal(k, of=of)
     form = (g * (x @ dense(z, (m, n), flat).t())).sum()
     for kernel in (None, *KERNELS):
@@ -70,14 +70,14 @@ def test_the_three_contractions_of_one_form_agree_at_any_shape(seed):
 
 @every_kernel
 def test_entries_that_meet_no_token_get_zero(kernel):
-    entries = SparsityPattern.at((5, 4), places((5, 4), 6, draw()), kernel)
+    entries = SparsityPattern.at((5, 4), positions((5, 4), 6, draw()), kernel)
     x, z = torch.zeros(0, 4, dtype=torch.float64), torch.ones(6, dtype=torch.float64)
     assert torch.equal(sampled_outer_product(x.new_zeros(0, 5), x, entries), torch.zeros_like(z))
     assert sparse_matmul(z, x, entries).shape == (0, 5)
 
 
 def test_the_transposed_of_the_transposed_are_the_entries():
-    flat = places((7, 5), 12, draw())
+    flat = positions((7, 5), 12, draw())
     back = SparsityPattern.at((7, 5), flat).transposed.transposed
     z = torch.arange(12)
     assert back.shape == (7, 5) and torch.equal(back.flat, flat)
@@ -89,7 +89,7 @@ def test_the_transposed_of_the_transposed_are_the_entries():
 @pytest.mark.parametrize("side", ["entries", "transposed"])
 def test_sample_and_scatter_have_right_first_and_second_derivatives(kernel, k, side):
     of = draw()
-    entries = SparsityPattern.at((4, 3), places((4, 3), k, of), kernel)
+    entries = SparsityPattern.at((4, 3), positions((4, 3), k, of), kernel)
     entries = entries if side == "entries" else entries.transposed
     m, n = entries.shape
     g, x, z = (t.requires_grad_() for t in (normal(2, 2, m, of=of), normal(2, 2, n, of=of), normal(k, of=of)))
@@ -103,7 +103,7 @@ def test_sample_and_scatter_have_right_first_and_second_derivatives(kernel, k, s
 @pytest.mark.parametrize("tokens", [(3,), (2, 2)])
 def test_the_product_has_right_first_and_second_derivatives(kernel, k, tokens):
     of = draw()
-    flat = places((4, 3), k, of)
+    flat = positions((4, 3), k, of)
     entries, frozen = SparsityPattern.at((4, 3), flat, kernel), normal(4, 3, of=of)
     x, z, bias = (t.requires_grad_() for t in (normal(*tokens, 3, of=of), normal(k, of=of), normal(4, of=of)))
 
@@ -119,7 +119,7 @@ def test_the_product_has_right_first_and_second_derivatives(kernel, k, tokens):
 @pytest.mark.parametrize("tokens", [(3,), (2, 2)])
 def test_the_scale_has_right_first_and_second_derivatives(k, tokens):
     of = draw()
-    flat, frozen = places((1, 5), k, of), normal(5, of=of)
+    flat, frozen = positions((1, 5), k, of), normal(5, of=of)
     x, z = normal(*tokens, 5, of=of).requires_grad_(), normal(k, of=of).requires_grad_()
 
     def norm(x: Tensor, z: Tensor) -> Tensor:
@@ -132,7 +132,7 @@ def test_the_scale_has_right_first_and_second_derivatives(k, tokens):
 @every_kernel
 def test_the_third_derivative_is_the_dense_ones(kernel):
     of = draw()
-    flat = places((5, 5), 7, of)
+    flat = positions((5, 5), 7, of)
     entries = SparsityPattern.at((5, 5), flat, kernel)
     frozen, x, start, v = normal(5, 5, of=of), normal(4, 5, of=of), normal(7, of=of), normal(7, of=of)
 
@@ -152,7 +152,7 @@ def test_the_third_derivative_is_the_dense_ones(kernel):
 @every_kernel
 def test_the_product_is_the_linear_layer_bitwise_and_has_no_graph_where_none_is_asked_for(kernel):
     of = draw()
-    entries = SparsityPattern.at((6, 5), places((6, 5), 8, of), kernel)
+    entries = SparsityPattern.at((6, 5), positions((6, 5), 8, of), kernel)
     x, weight, bias, z = normal(3, 4, 5, of=of), normal(6, 5, of=of), normal(6, of=of), normal(8, of=of)
     expected = F.linear(x, weight, bias)
     assert torch.equal(product(x, weight, bias, z, entries), expected)
@@ -165,27 +165,27 @@ def test_the_product_is_the_linear_layer_bitwise_and_has_no_graph_where_none_is_
 @pytest.mark.parametrize("k", [2, 20])
 def test_a_copy_of_z_for_each_example_gets_that_examples_gradient(kernel, k):
     of = draw()
-    entries = SparsityPattern.at((5, 4), places((5, 4), k, of), kernel)
+    entries = SparsityPattern.at((5, 4), positions((5, 4), k, of), kernel)
     x, weight, z, v = normal(3, 2, 4, of=of), normal(5, 4, of=of), normal(k, of=of), normal(3, k, of=of)
 
     def gradients(z: Tensor, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """The gradient of z, and the derivative of its product with v."""
+        """Return the gradient of z, and the derivative of its product with v."""
         z, x = z.clone().requires_grad_(), x.clone().requires_grad_()
         hidden = torch.tanh(product(x, weight, None, z, entries))
         loss = torch.sin(product(hidden, weight.t(), None, z, entries.transposed)).sum()
         (gradient,) = torch.autograd.grad(loss, z, create_graph=True)
         return gradient.detach(), torch.autograd.grad((gradient * v).sum(), x)[0]
 
-    found, mixed = gradients(z.expand(3, -1), x, v)
+    actual, mixed = gradients(z.expand(3, -1), x, v)
     alone = [gradients(z, x[i : i + 1], v[i]) for i in range(3)]
-    exactly(found, torch.stack([gradient for gradient, _ in alone]))
+    exactly(actual, torch.stack([gradient for gradient, _ in alone]))
     exactly(mixed, torch.cat([one for _, one in alone]))
 
 
 @pytest.mark.parametrize("side", ["entries", "transposed"])
 def test_only_columns_that_occur_are_needed(side):
     of = draw()
-    entries = SparsityPattern.at((40, 40), places((40, 40), 6, of))
+    entries = SparsityPattern.at((40, 40), positions((40, 40), 6, of))
     entries = entries if side == "entries" else entries.transposed
     columns, compact = entries.needed
     assert columns.tolist() == sorted(set(entries.cols.tolist()))
@@ -195,14 +195,14 @@ def test_only_columns_that_occur_are_needed(side):
 
 
 def test_all_columns_are_needed_where_most_occur():
-    entries = SparsityPattern.at((10, 8), places((10, 8), 40, draw()))
+    entries = SparsityPattern.at((10, 8), positions((10, 8), 40, draw()))
     assert entries.needed == (None, entries)
 
 
 @every_kernel
 def test_the_product_saves_only_the_needed_columns(kernel):
     of = draw()
-    few, every = (SparsityPattern.at((6, 50), places((6, 50), k, of), kernel) for k in (5, 300))
+    few, every = (SparsityPattern.at((6, 50), positions((6, 50), k, of), kernel) for k in (5, 300))
     x, weight, z = normal(200, 50, of=of), normal(6, 50, of=of), normal(300, of=of)
 
     def saved(entries: SparsityPattern) -> list[Tensor]:
@@ -228,7 +228,7 @@ def test_an_override_is_obeyed_by_every_derivative(monkeypatch, kernel):
         for name, function in list(table.items()):
             monkeypatch.setitem(table, name, lambda *a, name=name, function=function: called.add(name) or function(*a))
     of = draw()
-    entries = SparsityPattern.at((6, 50), places((6, 50), 5, of), kernel)
+    entries = SparsityPattern.at((6, 50), positions((6, 50), 5, of), kernel)
     x, weight, z = normal(4, 50, of=of).requires_grad_(), normal(6, 50, of=of), normal(5, of=of).requires_grad_()
     gradients = torch.autograd.grad(product(x, weight, None, z, entries).pow(3).sum(), (x, z), create_graph=True)
     torch.autograd.grad(sum(g.pow(2).sum() for g in gradients), (x, z))
@@ -236,16 +236,16 @@ def test_an_override_is_obeyed_by_every_derivative(monkeypatch, kernel):
 
 
 @every_kernel
-@pytest.mark.parametrize("each", [False, True])
-def test_bf16_inputs_give_an_fp32_gradient_within_bf16_rounding(kernel, each):
+@pytest.mark.parametrize("per_example", [False, True])
+def test_bf16_inputs_give_an_fp32_gradient_within_bf16_rounding(kernel, per_example):
     of = draw()
-    flat = places((24, 16), 50, of)
+    flat = positions((24, 16), 50, of)
     x, weight, g = (normal(*shape, of=of).bfloat16() for shape in ((4, 32, 16), (24, 16), (4, 32, 24)))
-    z = torch.zeros(*(4, 50) if each else (50,), requires_grad=True)
+    z = torch.zeros(*(4, 50) if per_example else (50,), requires_grad=True)
     product(x, weight, None, z, SparsityPattern.at((24, 16), flat, kernel)).backward(g)
     by_example = [torch.stack([sampled_from_dense(a, b, flat) for a, b in zip(*p, strict=True)]) for p in
                   ((g.double(), x.double()), (g.double().abs(), x.double().abs()))]  # fmt: skip
-    exact, size = by_example if each else (t.sum(0) for t in by_example)
+    exact, size = by_example if per_example else (t.sum(0) for t in by_example)
     assert z.grad.dtype == torch.float32
     assert ((z.grad - exact).abs() <= 2**-8 * size).all()
 
@@ -253,13 +253,13 @@ def test_bf16_inputs_give_an_fp32_gradient_within_bf16_rounding(kernel, each):
 @every_kernel
 def test_bf16_inputs_give_a_bf16_output_within_its_rounding(kernel):
     of = draw()
-    flat = places((24, 16), 50, of)
+    flat = positions((24, 16), 50, of)
     x, z = normal(32, 16, of=of).bfloat16(), normal(50, of=of).bfloat16()
-    found = sparse_matmul(z.float(), x, SparsityPattern.at((24, 16), flat, kernel))
+    actual = sparse_matmul(z.float(), x, SparsityPattern.at((24, 16), flat, kernel))
     exact = x.double() @ dense(z.double(), (24, 16), flat).t()
     size = x.double().abs() @ dense(z.double().abs(), (24, 16), flat).t()
-    assert found.dtype == torch.bfloat16
-    assert ((found - exact).abs() <= 2**-7 * size).all()
+    assert actual.dtype == torch.bfloat16
+    assert ((actual - exact).abs() <= 2**-7 * size).all()
 
 
 def test_places_of_a_matrix_of_more_than_two_to_the_31_entries_are_right():

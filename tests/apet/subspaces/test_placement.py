@@ -1,4 +1,4 @@
-"""Placement: whole units, as many as fit, nested in k, in the order asked for, at any size of the model."""
+"""Placement: as many whole units as fit, nested in k, in the requested order, for any size of the model."""
 
 import hashlib
 import tracemalloc
@@ -63,19 +63,19 @@ def placed(space: ParameterSpace, k: int, seed: int, unit: str = "entry", order:
 
 
 def units_of(space: ParameterSpace, unit: str) -> list[np.ndarray]:
-    """The global integers of every unit, by slicing."""
+    """Return the global indices of every unit, computed by slicing."""
     units = []
     for (_, shape), start in zip(space.tensors, space.offsets, strict=False):
         grid = start + np.arange(np.prod(shape, dtype=int)).reshape(-1, shape[-1] if shape else 1)
         m, n = grid.shape
-        height = shape[-2] if len(shape) > 1 else 1  # of one of the matrices below each other
+        height = shape[-2] if len(shape) > 1 else 1  # of one of the stacked matrices
         rows, columns = {"entry": (1, 1), "row": (1, n), "column": (height, 1), "block": (16, 16), "tensor": (m, n)}[unit]
         units += [grid[i : i + rows, j : j + columns].ravel() for i in range(0, m, rows) for j in range(0, n, columns)]
     return units
 
 
 def numbered(space: ParameterSpace, units: list[np.ndarray]) -> np.ndarray:
-    """The number of the unit that each entry of the space is in."""
+    """Return the number of the unit of each entry of the space."""
     numbers = np.full(space.size, -1)
     for number, entries in enumerate(units):
         numbers[entries] = number
@@ -96,7 +96,7 @@ def kind(space: ParameterSpace, name: str) -> str:
 
 
 def some_k(space: ParameterSpace, units: list[np.ndarray]) -> list[int]:
-    """A few k that hold any unit."""
+    """Return a few k that are large enough for any unit."""
     largest = max(map(len, units))
     return sorted({k for k in (largest, 2 * largest + 3, space.size // 2, space.size - 1, space.size) if largest <= k <= space.size})
 
@@ -110,15 +110,15 @@ def test_a_placement_is_of_whole_units_ascending_distinct_and_nested_in_k(name, 
     number, sizes = numbered(space, units), np.array([len(entries) for entries in units])
     before = np.zeros(0, np.int64)
     for k in some_k(space, units):
-        found = placed(space, k, 3, unit, order)
-        assert found.k == len(found.index) <= k == found.requested
-        assert (found.unit, found.order, found.index.dtype) == (unit, order, np.int64)
-        assert found.index[0] >= 0 and found.index[-1] < space.size and (np.diff(found.index) > 0).all()
-        taken = np.bincount(number[found.index], minlength=len(units))
+        placement = placed(space, k, 3, unit, order)
+        assert placement.k == len(placement.index) <= k == placement.requested
+        assert (placement.unit, placement.order, placement.index.dtype) == (unit, order, np.int64)
+        assert placement.index[0] >= 0 and placement.index[-1] < space.size and (np.diff(placement.index) > 0).all()
+        taken = np.bincount(number[placement.index], minlength=len(units))
         assert ((taken == 0) | (taken == sizes)).all()
-        assert np.isin(before, found.index).all()
-        before = found.index
-    assert found.k == space.size
+        assert np.isin(before, placement.index).all()
+        before = placement.index
+    assert placement.k == space.size
 
 
 @every_prefix_order
@@ -170,7 +170,7 @@ def test_groups_of_equal_shape_draw_places_of_their_own(order):
     space = space_of({f"block.{i}.{leaf}": (40, 40) for i, leaf in enumerate(ROLES)})
     index = place(space, 1000, 0, order=order).index
     inside = [set((index[where] - 1600 * i).tolist()) for i, where in enumerate(np.split(np.arange(1000), 5))]
-    assert all(len(places) == 200 and min(places) >= 0 and max(places) < 1600 for places in inside)
+    assert all(len(positions) == 200 and min(positions) >= 0 and max(positions) < 1600 for positions in inside)
     for one, other in combinations(inside, 2):  # hypergeometric: mean 25, standard deviation 4.4
         assert abs(len(one & other) - 25) < 5 * 4.4
 
@@ -209,10 +209,10 @@ def test_reference_takes_whole_tensors_each_that_still_fits():
     seen: set[str] = set()
     for seed in range(40):
         for k in (8, 41, 100, space.size):
-            found = place(space, k, seed, order="reference")
-            taken = {name for name, entries in tensors.items() if np.isin(entries, found.index).all()}
-            assert found.k == sum(len(tensors[name]) for name in taken) <= k
-            assert all(len(tensors[name]) > k - found.k for name in tensors.keys() - taken)
+            placement = place(space, k, seed, order="reference")
+            taken = {name for name, entries in tensors.items() if np.isin(entries, placement.index).all()}
+            assert placement.k == sum(len(tensors[name]) for name in taken) <= k
+            assert all(len(tensors[name]) > k - placement.k for name in tensors.keys() - taken)
             seen |= taken if k == 41 else set()
     assert seen == {name for name, entries in tensors.items() if len(entries) <= 41}
 
@@ -259,10 +259,10 @@ def test_a_million_of_eleven_billion_entries_take_little_memory(unit):
     space = space_of({f"block.{i}.wi": (10_240, 4096) for i in range(270)})
     assert space.size > 1.13e10
     tracemalloc.start()
-    found = place(space, 10**6, 0, unit)
+    placement = place(space, 10**6, 0, unit)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert found.k > 10**6 - 10_240 and (np.diff(found.index) > 0).all() and found.index[-1] < space.size
+    assert placement.k > 10**6 - 10_240 and (np.diff(placement.index) > 0).all() and placement.index[-1] < space.size
     assert peak < 100e6
 
 
@@ -293,12 +293,12 @@ def test_a_k_outside_the_space_is_one_clear_error(k, order):
 @every_prefix_order
 def test_a_unit_that_cannot_fit_is_an_error_with_its_size(unit, smallest, order):
     space = space_of({"block.0.q": (4, 5), "block.1.q": (20, 18)})
-    with pytest.raises(UsageError, match=rf"k = {smallest - 1} does not hold a single {unit}: the first in this order has \d+ entries"):
+    with pytest.raises(UsageError, match=rf"k = {smallest - 1} is too small for a {unit}: the first in this order has \d+ entries"):
         placed(space, smallest - 1, 0, unit, order)
 
 
 def test_reference_without_a_tensor_that_fits_is_a_usage_error():
-    with pytest.raises(UsageError, match="does not hold a single tensor: the first in this order has"):
+    with pytest.raises(UsageError, match="is too small for a tensor: the first in this order has"):
         place(space_of({"block.0.q": (4, 5), "block.1.q": (20, 18)}), 19, 0, order="reference")
 
 
@@ -312,7 +312,7 @@ def test_scores_that_are_not_numbers_are_one_error_that_names_the_tensor(unit):
 
 
 def test_an_order_by_score_without_scores_is_a_usage_error():
-    with pytest.raises(UsageError, match="needs scores"):
+    with pytest.raises(UsageError, match="needs scores of every tensor"):
         place(space_of(RAGGED), 10, 0, order="score")
 
 
@@ -335,7 +335,7 @@ def test_a_million_entries_by_layer_take_little_memory():
     ("scores", "message"),
     [
         ({"a": np.ones((3, 2))}, "scores of b are missing"),
-        ({"a": np.ones((2, 3)), "b": np.ones(2)}, r"scores of a are \(2, 3\), not \(3, 2\)"),
+        ({"a": np.ones((2, 3)), "b": np.ones(2)}, r"scores of a have the shape \(2, 3\): they must have the shape \(3, 2\)"),
         ({"a": np.array([[np.inf, -np.inf], [0, 0], [0, 0]]), "b": np.ones(2)}, "2 scores of a are NaN or infinite"),
     ],
 )
@@ -346,18 +346,18 @@ def test_scores_that_do_not_fit_the_space_are_a_usage_error(scores, message):
 
 def test_the_error_says_which_unit_was_too_large():
     with pytest.raises(UsageError, match="the first in this order has 1000 entries"):
-        place(space_of({"a": (20, 50), "b": (2, 2)}), 10, 1, "tensor")  # whose order begins with a
+        place(space_of({"a": (20, 50), "b": (2, 2)}), 10, 1, "tensor")  # this order begins with a
 
 
 def test_a_negative_position_seed_is_a_usage_error():
-    with pytest.raises(UsageError, match="position seed -1"):
+    with pytest.raises(UsageError, match="position seed must be at least 0, got -1"):
         place(space_of({"a": (20, 50)}), 10, -1)
 
 
 def test_few_entries_by_layer_are_not_always_in_the_same_layers():
     space = space_of({f"block.{i}.wi": (40, 40) for i in range(12)})
-    places = [place(space, 3, seed, order="layer").coordinates.histogram()["layer"] for seed in range(20)]
-    assert len({tuple(label for label, n in found.items() if n) for found in places}) > 1
+    histograms = [place(space, 3, seed, order="layer").coordinates.histogram()["layer"] for seed in range(20)]
+    assert len({tuple(label for label, n in counts.items() if n) for counts in histograms}) > 1
 
 
 def test_an_empty_tensor_is_no_unit():
@@ -365,7 +365,7 @@ def test_an_empty_tensor_is_no_unit():
 
 
 def test_positions_are_pinned():
-    """Literal numbers: they must be the same on every machine and with every version of numpy, or saved runs mean other entries."""
+    """Compare with literal numbers: if they differed between machines or versions of numpy, saved runs would refer to other entries."""
     assert random_entries(10**9, 5, 7).tolist() == [175480942, 849200209, 983696560, 158614028, 771124237]
     assert random_entries(10**9, 5, 7, version=1).tolist() == [962153223, 485043684, 970449602, 557921128, 616233969]
     assert random_entries(100, 6, 0).tolist() == [91, 58, 70, 48, 40, 96]

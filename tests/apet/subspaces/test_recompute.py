@@ -1,4 +1,4 @@
-"""Inputs made again in the backward pass: never stale, whatever happens between."""
+"""Inputs that are recomputed in the backward pass are never stale, whatever happens between the passes."""
 
 import copy
 
@@ -81,7 +81,7 @@ def test_a_norm_with_named_arguments_is_not_made_again_without_them():
 
 
 class Crossed(nn.Module):
-    """Heads put side by side in another order than usual, which a batch of one token does not show."""
+    """Concatenate heads in an unusual order, which a batch of one token does not reveal."""
 
     def __init__(self):
         super().__init__()

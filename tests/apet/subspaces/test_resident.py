@@ -1,4 +1,4 @@
-"""Resident weights: any model with k tuned entries has the dense model's loss, gradients and curvature at those entries."""
+"""Resident weights: any model with k tuned entries has the loss, gradients and curvature of the dense model at these entries."""
 
 import copy
 
@@ -173,14 +173,14 @@ def test_checkpointing_changes_neither_gradient_nor_hessian(k):
     plain = Net()
     torch.manual_seed(0)
     checkpointed = Net(checkpointed=True)
-    found = []
+    actual = []
     for model in (plain, checkpointed):
         z = on(model, k).attach(model).z
         v = torch.linspace(-1, 1, len(z), dtype=torch.float64)
         net_loss(model).backward()
-        found.append((z.grad, hessian_product(model, net_loss, z, v)))
-    close(found[1][0], found[0][0], 1e-12)
-    close(found[1][1], found[0][1], 1e-12)
+        actual.append((z.grad, hessian_product(model, net_loss, z, v)))
+    close(actual[1][0], actual[0][0], 1e-12)
+    close(actual[1][1], actual[0][1], 1e-12)
     assert checkpointed.blocks_run > plain.blocks_run
 
 
@@ -274,8 +274,8 @@ def test_writing_is_no_error_where_no_derivative_needs_the_weight():
     attached = coordinates.attach(module)
     loss = module(ids).sum()
     attached.bind(torch.randn(15, dtype=torch.float64))
-    (found,) = torch.autograd.grad(loss, attached.z)
-    close(found, dense, 1e-12)
+    (actual,) = torch.autograd.grad(loss, attached.z)
+    close(actual, dense, 1e-12)
 
 
 def test_binding_the_values_of_the_moment_keeps_a_graph_valid(net):

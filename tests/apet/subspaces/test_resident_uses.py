@@ -1,4 +1,4 @@
-"""Whatever an operation does with a tuned weight, its gradient is the dense one's; and each example has its own."""
+"""The gradient of a tuned weight equals the dense gradient for every operation, also for each example separately."""
 
 from collections.abc import Callable
 
@@ -29,7 +29,7 @@ X = torch.randn(3, 5, 4, dtype=torch.float64, generator=torch.Generator().manual
 
 
 class Used(nn.Module):
-    """A weight (3, 4), a vector (4,) and whatever a test does with them."""
+    """A weight (3, 4), a vector (4,) and a function that uses them."""
 
     def __init__(self, use: Callable[[Tensor, Tensor, Tensor], Tensor]):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Scope: every tensor of four architectures has its roles and layer; a line of text selects exactly what it says."""
+"""Scope: every tensor of four architectures has the expected roles and layer, and a line of text selects exactly the expected tensors."""
 
 import re
 from fnmatch import fnmatchcase
@@ -107,11 +107,11 @@ def selected(model: nn.Module, scope: str) -> set[str]:
 
 
 def names(model: nn.Module) -> set[str]:
-    """Of every parameter once, a tied one by the shortest."""
-    found: dict[int, str] = {}
+    """Return the name of every parameter, and the shortest name of a tied parameter."""
+    shortest: dict[int, str] = {}
     for name, p in model.named_parameters(remove_duplicate=False):
-        found[id(p)] = min(found.get(id(p), name), name, key=lambda each: (len(each), each))
-    return set(found.values())
+        shortest[id(p)] = min(shortest.get(id(p), name), name, key=lambda candidate: (len(candidate), candidate))
+    return set(shortest.values())
 
 
 def matching(model: nn.Module, pattern: str) -> set[str]:
@@ -120,11 +120,11 @@ def matching(model: nn.Module, pattern: str) -> set[str]:
 
 @every_model
 def test_every_tensor_has_its_roles(name):
-    found = tensor_roles(bare(name))
-    for tensor, roles in found.items():
+    roles_by_name = tensor_roles(bare(name))
+    for tensor, roles in roles_by_name.items():
         (expected,) = [expected for pattern, expected in ROLES[name].items() if fnmatchcase(tensor, pattern)]
         assert roles == {"all", *expected.split()}, tensor
-    assert all(any(fnmatchcase(tensor, pattern) for tensor in found) for pattern in ROLES[name])
+    assert all(any(fnmatchcase(tensor, pattern) for tensor in roles_by_name) for pattern in ROLES[name])
 
 
 @every_model
@@ -138,9 +138,9 @@ def test_every_tensor_of_a_block_has_a_layer_and_a_side(name):
 
 @every_model
 def test_every_tensor_is_of_one_kind_that_is_among_its_roles(name):
-    found = tensor_roles(bare(name))
-    assert all(kind_label(roles) in roles for roles in found.values())
-    assert {kind_label(roles) for roles in found.values()} >= {"norms", "token-tables", "attention", "feed-forward"}
+    roles_by_name = tensor_roles(bare(name))
+    assert all(kind_label(roles) in roles for roles in roles_by_name.values())
+    assert {kind_label(roles) for roles in roles_by_name.values()} >= {"norms", "token-tables", "attention", "feed-forward"}
 
 
 @every_model
@@ -210,11 +210,11 @@ def test_a_term_that_is_no_role_range_or_pattern_is_a_usage_error(scope):
 
 @pytest.mark.parametrize("scope", ["biases", "layers:7", "encoder decoder", "*.nothing", "attention !attention", "new"])
 def test_a_scope_that_holds_nothing_is_an_error_that_names_it_and_what_is_there(scope):
-    with pytest.raises(UsageError) as found:
+    with pytest.raises(UsageError) as refused:
         ParameterSpace.of(bare("t5"), scope)
-    assert f"'{scope}'" in str(found.value)
-    assert all(role in str(found.value) for role in ("attention", "decoder", "encoder", "feed-forward", "norms", "token-tables"))
-    assert "biases" not in str(found.value).replace(f"'{scope}'", "")
+    assert f"'{scope}'" in str(refused.value)
+    assert all(role in str(refused.value) for role in ("attention", "decoder", "encoder", "feed-forward", "norms", "token-tables"))
+    assert "biases" not in str(refused.value).replace(f"'{scope}'", "")
 
 
 @every_model
@@ -251,12 +251,12 @@ def test_a_scope_beyond_the_last_layer_says_which_layers_there_are():
 
 def test_new_parameters_are_a_scope_of_their_own():
     model = transformer("t5")
-    own = names(model)
+    existing = names(model)
     make_tunable("adapter", model)
-    assert selected(model, "new") == names(model) - own
-    assert selected(model, "!new all") == own
+    assert selected(model, "new") == names(model) - existing
+    assert selected(model, "!new all") == existing
     assert selected(model, "new layers:1 decoder") == matching(model, r"decoder\.block\.1\..*apet_")
-    assert {kind_label(roles) for name, roles in tensor_roles(model).items() if name not in own} == {"new"}
+    assert {kind_label(roles) for name, roles in tensor_roles(model).items() if name not in existing} == {"new"}
 
 
 class Halves(nn.Module):

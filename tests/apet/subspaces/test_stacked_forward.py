@@ -1,4 +1,4 @@
-"""Several points in one forward pass are the same losses as one by one, for every family, and leave the model alone."""
+"""Several points in one forward pass have the same losses as one point at a time, for every family, and do not change the model."""
 
 import pytest
 import torch
@@ -25,9 +25,9 @@ def test_points_at_once_are_those_one_by_one(name: str):
     together = StackedForward(model, coordinates, scorer.logits)(points, batch)
     assert all(torch.equal(p, before[name]) for name, p in all_names(model).items())
     with coordinates.attach(model) as attached, torch.no_grad():
-        for point, found in zip(points, together, strict=True):
+        for point, logits in zip(points, together, strict=True):
             attached.bind(point)
-            torch.testing.assert_close(found, scorer.logits(model, batch), rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(logits, scorer.logits(model, batch), rtol=1e-4, atol=1e-5)
     assert float((together[0] - together[1]).abs().max()) > 1e-3
 
 

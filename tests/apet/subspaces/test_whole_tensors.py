@@ -1,4 +1,4 @@
-"""A tensor that is tuned as a whole keeps no index, and computes bitwise what an index of all its entries would."""
+"""A tensor that is tuned as a whole has no index. Its results are bitwise equal to the results with an index of all its entries."""
 
 import gc
 import tracemalloc
@@ -14,7 +14,7 @@ from apet.subspaces.sparsity_pattern import KERNELS, FullPattern, SparsityPatter
 
 
 def indexed(coordinates: Coordinates) -> Coordinates:
-    """The same subspace with an index of every entry, as if no tensor were whole."""
+    """Return the same subspace with an index of every entry, as if no tensor were whole."""
     twin = Coordinates(coordinates.space, coordinates.index)
     sizes = dict(zip(twin.space.names, twin.space.sizes, strict=True))
     twin.by_tensor = [p._replace(flat=np.arange(sizes[p.name]) if p.flat is None else p.flat) for p in twin.by_tensor]
@@ -40,7 +40,7 @@ def test_a_full_pattern_is_the_pattern_of_all_entries_bitwise(kernel, flips):
 
 
 def products(name: str, coordinates: Coordinates, kernel: str | None) -> list[torch.Tensor]:
-    """Loss, gradient and a Hessian-vector product at a point of the subspace."""
+    """Return the loss, the gradient and a Hessian-vector product at a point of the subspace."""
     torch.manual_seed(0)
     model = transformer(name)
     z = 0.01 * torch.randn(coordinates.k, generator=torch.Generator().manual_seed(1))
@@ -102,9 +102,9 @@ def test_all_placed_entries_need_no_order():
 
 
 def long_integers(least: float) -> int:
-    """The number of integer tensors alive with at least so many elements."""
+    """Return the number of integer tensors in memory with at least this number of elements."""
     gc.collect()
-    alive = (each for each in gc.get_objects() if type(each) is torch.Tensor)
+    alive = (item for item in gc.get_objects() if type(item) is torch.Tensor)
     return sum(not tensor.is_floating_point() and tensor.numel() >= least for tensor in alive)
 
 
