@@ -11,10 +11,11 @@ import pandas as pd
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 from torch import nn
 
 from analyses.runs import run
-from analyses.specs import SliceSpec
+from analyses.specs import SliceSpec, TrainSpec
 from analyses.store import Store, frame
 from analyses.thresholds import Run
 from apet.subspaces import ParameterSpace, place
@@ -31,14 +32,21 @@ def flow() -> Figure:
     """Return boxes from a spec to its rows."""
     figure = style.new_figure(style.TEXT_WIDTH, 1.5)
     axes = _blank(figure.subplots())
-    boxes = {"spec": (0, 1), "model and task": (2, 2), "subspace": (4, 2), "objective": (4, 0), "training": (6, 2), "operator": (6, 0), "rows": (8, 1)}
-    for name, (x, y) in boxes.items():
-        box = {"boxstyle": "round,pad=0.5", "facecolor": "#e8f2f1", "edgecolor": style.INK, "linewidth": 0.6}
-        axes.text(x, y, name, ha="center", va="center", bbox=box)
+    boxes = {
+        "spec": (0, 1),
+        "model and task": (2, 2),
+        "subspace": (4, 2),
+        "objective": (4, 0),
+        "training": (6, 2),
+        "operator": (6, 0),
+        "rows": (8, 1),
+    }
+    box = {"boxstyle": "round,pad=0.5", "facecolor": "#e8f2f1", "edgecolor": style.INK, "linewidth": 0.6}
+    patches = {name: axes.text(x, y, name, ha="center", va="center", bbox=box).get_bbox_patch() for name, (x, y) in boxes.items()}
     arrows = [("spec", "model and task"), ("model and task", "subspace"), ("subspace", "objective"), ("objective", "training"),
               ("objective", "operator"), ("training", "rows"), ("operator", "rows")]  # fmt: skip
     for start, end in arrows:
-        arrow = {"arrowstyle": "->", "shrinkA": 16, "shrinkB": 16, "color": style.GREY, "linewidth": 0.8}
+        arrow = {"arrowstyle": "->", "patchA": patches[start], "patchB": patches[end], "shrinkA": 3, "shrinkB": 3, "color": style.GREY}
         axes.annotate("", boxes[end], boxes[start], arrowprops=arrow)
     axes.set(xlim=(-0.8, 8.6), ylim=(-0.6, 2.6))
     return figure
@@ -72,6 +80,22 @@ def objective() -> Figure:
     return figure
 
 
+def spec() -> Figure:
+    """Return a spec, the files of its run and some of its rows, as text."""
+    described = TrainSpec(model="mini-bloom-120k", task="mini-review", k=20, examples=32, steps=4)
+    with tempfile.TemporaryDirectory() as folder:
+        name = run(described, Store(Path(folder)))
+        files = sorted(path.name for path in (Path(folder) / name).iterdir())
+        rows = [row for row in Run.of(Store(Path(folder)), name).rows if row.quantity in ("loss", "accuracy", "initial_loss") and row.split]
+    shown = [f"{row.quantity:<13}{row.split:<11}{row.value:.3f} ± {row.stderr:.3f}" for row in rows[:5]]
+    panels = {"spec": [f"{key}: {value}" for key, value in described.changed.items()], f"run {name}": files, "rows": shown}
+    figure = style.new_figure(style.TEXT_WIDTH, 1.0)
+    for axes, (title, lines) in zip(figure.subplots(1, 3, width_ratios=(1.2, 1, 1.8)), panels.items(), strict=True):
+        _blank(axes).text(0, 1, "\n".join(lines), va="top", family="DejaVu Sans Mono", fontsize=7)
+        axes.set_title(title, loc="left")
+    return figure
+
+
 def operator() -> Figure:
     """Return a small Gauss-Newton matrix, its spectrum and what Lanczos finds of it."""
     torch.manual_seed(0)
@@ -89,7 +113,9 @@ def operator() -> Figure:
     exact = np.sort(np.linalg.eigvalsh(dense))[::-1]
     top = eigenpairs(matrix, count=8, steps=20)
     right.semilogy(np.arange(1, 41), exact[:40], ".", color=style.GREY, label="exact")
-    right.semilogy(np.arange(1, 9), top.eigenvalues, "o", fillstyle="none", color=style.PREDICTED, label=f"Lanczos, {top.products} products")
+    right.semilogy(
+        np.arange(1, 9), top.eigenvalues, "o", fillstyle="none", color=style.PREDICTED, label=f"Lanczos, {top.products} products"
+    )
     right.set(xlabel="rank", ylabel="eigenvalue")
     right.legend()
     return figure
@@ -120,7 +146,11 @@ def targets() -> Figure:
         axes.axhline(star.target, color=style.GREY, linewidth=0.6, linestyle=":")
         axes.plot(star.value, star.target, "D", color=style.PREDICTED)
     axes.plot([], [], "D", color=style.PREDICTED, label="k* of a target")
-    axes.set(xlabel="tuned parameters k", ylabel="training loss (nats)")
+    axes.set(
+        xlabel="tuned parameters k", ylabel="training loss (nats)", yticks=[0.1, 0.2, 0.4, 0.6], yticklabels=["0.1", "0.2", "0.4", "0.6"]
+    )
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    style.log_counts(axes.xaxis, first.x.min() / 1.2, first.x.max() * 1.2)
     axes.legend()
     return figure
 
@@ -142,6 +172,7 @@ def k_star() -> Figure:
     axes.semilogx(line, slope * np.log(line / star.value), color=style.PREDICTED, label="fitted line")
     axes.axvline(star.value, color=style.PREDICTED, linestyle="--", label=f"k* = {star.value:.0f}")
     axes.set(xlabel="tuned parameters k", ylabel="log(target loss / loss)", ylim=(-2, 3))
+    style.log_counts(axes.xaxis, gaps.x.min() / 1.2, gaps.x.max() * 1.2)
     axes.legend(loc="upper left")
     return figure
 
@@ -171,7 +202,8 @@ def _blank(axes: Axes) -> Axes:
 
 
 PICTURES: dict[str, Callable[[], Figure]] = {
-    "flow": flow, "subspace": subspace, "objective": objective, "operator": operator, "placement": placement, "targets": targets, "k-star": k_star,
+    "flow": flow, "subspace": subspace, "objective": objective, "spec": spec, "operator": operator, "placement": placement, "targets": targets,
+    "k-star": k_star,
 }  # fmt: skip
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The pages of docs/reference that are made from the code: `python docs/generate.py` writes them; a test checks that they are up to date."""
+"""The pages of docs/reference, made from the code: `python docs/generate.py` writes them; a test checks that they are up to date."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ def options() -> str:
 
 def commands() -> str:
     """Return the help of all commands, as typer writes it."""
-    made = [sys.executable, "-m", "typer", str(Path(__file__).parents[1] / "cli.py"), "utils", "docs", "--name", "python cli.py", "--title", "Commands"]
+    cli = str(Path(__file__).parents[1] / "cli.py")
+    made = [sys.executable, "-m", "typer", cli, "utils", "docs", "--name", "python cli.py", "--title", "Commands"]
     text = subprocess.run(made, check=True, capture_output=True, text=True).stdout
     return html.unescape(text).replace("<", "&lt;").strip() + "\n"
 
@@ -54,8 +55,8 @@ def tasks() -> str:
     from apet.tasks import tasks_table
 
     head = "# Tasks\n\n`--task` takes one of these names. `--data` gives the folder of tasks that are read from files.\n\n"
-    names = {"name": "name", "classes": "classes", "metric": "metric", "template": "template", "label_words": "label words", "source": "source",
-             "about": "about"}  # fmt: skip
+    names = {"name": "name", "classes": "classes", "metric": "metric", "template": "template", "label_words": "label words",
+             "source": "source", "about": "about"}  # fmt: skip
     return head + _chosen(tasks_table(), names)
 
 

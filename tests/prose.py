@@ -43,7 +43,7 @@ def sentences(text: str) -> Iterator[str]:
     text = re.sub(r"`[^`]*`", CODE, text)
     for block in re.split(r"\n\s*\n|\n\s*(?:[-*|]|\d+\.)\s|\s\|\s|\n(?=  +\S|[\w`, *.()]+: |\S.*\S {2,}\S)", text):
         block = " ".join(block.split())
-        yield from filter(None, re.split(r"(?<=[.!?])(?<!e\.g\.)(?<!i\.e\.)(?<!al\.)(?<!vs\.)\s+(?=[A-Z`(\[\"'])", block))
+        yield from filter(None, re.split(r"(?<=[.!?])(?<!e\.g\.)(?<!i\.e\.)(?<!al\.)(?<!vs\.)\s+(?=[A-Z`(\[\"']|[a-z]\b)", block))
 
 
 def faults(text: Text) -> Iterator[str]:

@@ -51,13 +51,17 @@ def test_outputs_that_agree(shown, printed):
     assert differs(shown, printed) is None
 
 
-@pytest.mark.parametrize(("shown", "printed"), [("k 12.3", "k 13"), ("loss", "lost"), ("1 line", "1 line\n2 lines"), ("mini-t5-2m", "mini-t5-6m")])
+@pytest.mark.parametrize(
+    ("shown", "printed"), [("k 12.3", "k 13"), ("loss", "lost"), ("1 line", "1 line\n2 lines"), ("mini-t5-2m", "mini-t5-6m")]
+)
 def test_outputs_that_differ(shown, printed):
     assert differs(shown, printed) is not None
 
 
 def test_a_page_is_read_as_its_reader_would(tmp_path):
-    page = "```console\n$ echo one \\\n  two\none two\n$ cat << 'END'\n3\nEND\n3\n```\n\n```python\nx = 4\nprint(x)\n```\n\n```text\n4\n```\n"
+    page = (
+        "```console\n$ echo one \\\n  two\none two\n$ cat << 'END'\n3\nEND\n3\n```\n\n```python\nx = 4\nprint(x)\n```\n\n```text\n4\n```\n"
+    )
     blocks = blocks_of(page)
     reader = Reader(tmp_path)
     assert [block.shown.strip() for block in blocks] == ["one two", "3", "4"]
