@@ -202,8 +202,8 @@ def _blank(axes: Axes) -> Axes:
 
 
 PICTURES: dict[str, Callable[[], Figure]] = {
-    "flow": flow, "subspace": subspace, "objective": objective, "spec": spec, "operator": operator, "placement": placement, "targets": targets,
-    "k-star": k_star,
+    "flow": flow, "subspace": subspace, "objective": objective, "spec": spec, "operator": operator, "placement": placement,
+    "targets": targets, "k-star": k_star,
 }  # fmt: skip
 
 if __name__ == "__main__":

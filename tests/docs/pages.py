@@ -108,7 +108,7 @@ class Reader:
     def _python(self, code: str) -> str:
         printed = io.StringIO()
         with contextlib.chdir(self.folder), contextlib.redirect_stdout(printed):
-            exec(compile(code, "page", "exec"), self.names)  # noqa: S102
+            exec(compile(code, "page", "exec"), self.names)
         return printed.getvalue()
 
 
