@@ -108,7 +108,7 @@ def test_runs_that_fail_or_diverge_cost_their_share_of_the_budget_and_say_nothin
 
 def test_a_range_that_is_empty_or_too_few_runs_are_refused() -> None:
     for wrong, message in (
-        ({"lowest": 9, "highest": 9}, "9, is not above the smallest, 9"),
+        ({"lowest": 9, "highest": 9}, r"\(9\) must be above the smallest \(9\)"),
         ({"runs": 3}, "at least 4"),
         ({"lowest": 0}, "at least 1"),
     ):
