@@ -338,7 +338,7 @@ def test_a_run_that_is_told_to_stop_saves_and_the_same_command_goes_on(folder, t
     ("options", "message"),
     [
         (["--no-measure", "--runs", "5"], "have no effect with --no-measure"),
-        (["--set", "k=5"], "k = 5 has no effect on intrinsic-dim, which sets it itself"),
+        (["--set", "k=5"], "k = 5 has no effect on intrinsic-dim, which sets k itself"),
         (["--set", "early_stop=true"], "early_stop = True has no effect on intrinsic-dim"),
         (["--set", "samples=5"], "samples = 5 has no effect on any of the runs"),
         (["--no-predict", "--path"], "path = True has no effect on any of the runs"),

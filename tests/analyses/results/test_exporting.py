@@ -99,6 +99,6 @@ def test_a_run_that_kept_no_prior_is_not_exported(tuned, tmp_path):
     old = Store(tmp_path / "old")
     arrays = {key: value for key, value in store.arrays(name).items() if key != "prior"}
     old.commit(name, store.spec(name), store.rows(name), arrays, store.env(name))
-    with pytest.raises(UsageError, match="kept neither the label words' prior nor a hash"):
+    with pytest.raises(UsageError, match="lacks the label words' prior or the hash of its positions"):
         export(old.folder(name), "merged", tmp_path / "x")
     assert not os.path.exists(tmp_path / "x")

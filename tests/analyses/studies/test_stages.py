@@ -139,5 +139,5 @@ def test_the_high_and_the_low_threshold_of_known_accuracies_are_recovered(tmp_pa
     ("kind", "amount"), [("fraction", 0), ("fraction", 1), ("below_full", -0.1), ("above_chance", 1.0), ("of_full", 0)]
 )
 def test_a_target_outside_its_range_is_refused(kind, amount):
-    with pytest.raises(UsageError, match="not between 0 and 1"):
+    with pytest.raises(UsageError, match="above 0 and below 1"):
         Target(kind, amount)

@@ -169,7 +169,7 @@ def test_the_largest_models_prediction_is_held_back():
         ("name: x\ngrids: []", "s.yaml:2: unknown key 'grids': did you mean grid"),
         ("name: x", "needs a 'grid' of runs, or 'stages'"),
         ("grid: [{k: 1}]\nthresholds: {}", "s.yaml:2: unknown key 'thresholds': did you mean threshold"),
-        ("grid: [{k: 1}]\nthreshold: {fraction: 2}", "s.yaml:2: a target's fraction of 2.0 is not between 0 and 1"),
+        ("grid: [{k: 1}]\nthreshold: {fraction: 2}", "s.yaml:2: the target fraction:2 must have an amount above 0 and below 1"),
         ("grid: [{k: 1}]\nstages: {a: {grid: [{k: 1}]}}", "s.yaml:2: a study has either"),
         ("grid: [x]", "s.yaml:1: 'x' is not a mapping"),
         ("grid: [{k: 1}]\nname: a\nname: b", "s.yaml:3: the key 'name' is repeated"),

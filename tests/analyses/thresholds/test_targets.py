@@ -60,8 +60,9 @@ def test_a_target_is_named_in_words_and_has_a_value(text: str, kind: str, quanti
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("fractoin:.9", "did you mean fraction"), ("fraction", "no KIND:AMOUNT"), ("fraction:x", "no KIND:AMOUNT"),
-     ("fraction:1", "not between 0 and 1"), ("loss:0", "not above 0"), ("loss:nan", "not above 0"), ("loss:inf", "not above 0")],
+    [("fractoin:.9", "did you mean fraction"), ("fraction", "form KIND:AMOUNT"), ("fraction:x", "form KIND:AMOUNT"),
+     ("fraction:1", "above 0 and below 1"), ("below-full:1", "of at least 0 and below 1"),
+     ("loss:0", "a finite amount above 0"), ("loss:nan", "a finite amount above 0"), ("loss:inf", "a finite amount above 0")],
 )  # fmt: skip
 def test_a_wrong_target_is_refused(text: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
@@ -96,9 +97,9 @@ def test_nothing_lies_above_a_chance_of_one(tmp_path) -> None:
     ("full", "target", "status", "note"),
     [
         ((0.75, 0.5), Target("fraction", 0.5), "undecided", "full fine-tuning does not improve"),
-        ((0.2, 0.8), Target("loss", 0.9), "below", "the untuned model meets it: 0.7"),
-        ((0.6, 0.52), Target("below_full", 0.05), "below", "the untuned model meets it: 0.5"),
-        ((0.6, 0.02), Target("below_full", 0.05), "undecided", "accuracy of -0.03 is outside 0..1"),
+        ((0.2, 0.8), Target("loss", 0.9), "below", "the untuned model already reaches the target: 0.7"),
+        ((0.6, 0.52), Target("below_full", 0.05), "below", "the untuned model already reaches the target: 0.5"),
+        ((0.6, 0.02), Target("below_full", 0.05), "undecided", "the target, accuracy of -0.03, is outside 0..1"),
     ],
 )
 def test_where_nothing_is_to_be_found_the_rows_say_so(full, target: Target, status: str, note: str, tmp_path) -> None:
