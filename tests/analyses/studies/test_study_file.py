@@ -1,4 +1,4 @@
-"""Studies: grids become runs, interrupted ones equal uninterrupted ones, thresholds follow from rows."""
+"""Studies: grids become runs, interrupted studies equal uninterrupted ones, and thresholds are computed from rows."""
 
 import math
 from dataclasses import asdict, replace
@@ -254,8 +254,8 @@ def test_a_variant_at_an_optimum_says_only_what_it_uses(tmp_path):
 )
 def test_plain_values_mean_what_they_look_like(value, read, tmp_path):
     (tmp_path / "s.yaml").write_text(f"data: {value}")
-    found = read_yaml(tmp_path / "s.yaml")["data"]
-    assert (type(found), found) == (type(read), read)
+    result = read_yaml(tmp_path / "s.yaml")["data"]
+    assert (type(result), result) == (type(read), read)
     assert read_value(value) == read
 
 

@@ -1,4 +1,4 @@
-"""Targets and what is stated in place of a number; the map from a metric to the training loss."""
+"""Targets, thresholds without a value, and the map from a metric to the training loss."""
 
 import math
 from dataclasses import replace
@@ -36,7 +36,7 @@ def by_quantity(store: Store, runs: list[Run], target: Target) -> dict[str, Row]
 
 
 def accuracy_at(loss: float, offset: float = 0.0) -> float:
-    """Full fine-tuning's map: the logit of the accuracy rises by 2 a unit of -log loss, from 1/2 at the untuned model's loss."""
+    """Return the accuracy on full fine-tuning's map: its logit rises by 2 per unit of -log loss, from 0 at the untuned model's loss."""
     return 1 / (1 + math.exp(-2 * math.log(UNTUNED[0] / loss) - offset))
 
 
@@ -146,7 +146,7 @@ def test_a_metric_is_mapped_to_the_loss_at_which_full_fine_tuning_crosses_it(off
 
 
 def test_the_test_of_a_shared_map_is_the_f_test_of_nested_lines() -> None:
-    """t^2 of the offset is the F statistic of leaving it out, whose residual sums are taken here from numpy's least squares."""
+    """Compare t^2 of the offset with the F statistic of leaving the offset out, from the residual sums of numpy's least squares."""
     random = np.random.default_rng(1)
     full, apet = (np.column_stack([x, 2 * x + 0.3 * random.normal(size=8)]) for x in (np.linspace(0, 2, 8), np.linspace(0.1, 1.9, 8)))
     both = np.concatenate([full, apet])
