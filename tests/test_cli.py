@@ -338,12 +338,12 @@ def test_a_run_that_is_told_to_stop_saves_and_the_same_command_goes_on(folder, t
     ("options", "message"),
     [
         (["--no-measure", "--runs", "5"], "have no effect with --no-measure"),
-        (["--set", "k=5"], "k = 5 has no effect on intrinsic-dim, which sets it itself"),
+        (["--set", "k=5"], "k = 5 has no effect on intrinsic-dim, which sets k itself"),
         (["--set", "early_stop=true"], "early_stop = True has no effect on intrinsic-dim"),
         (["--set", "samples=5"], "samples = 5 has no effect on any of the runs"),
         (["--no-predict", "--path"], "path = True has no effect on any of the runs"),
         (["--no-measure", "--subspace", "fastfood"], "subspace = fastfood has no effect on any of the runs"),
-        (["--k-min", "9", "--k-max", "9"], "the largest k tried, 9, is not above the smallest, 9"),
+        (["--k-min", "9", "--k-max", "9"], "the largest k tried (9) must be above the smallest (9)"),
     ],
 )
 def test_an_option_that_no_run_of_a_search_uses_is_an_error(options, message, tmp_path):

@@ -1,4 +1,4 @@
-"""What is concluded from thresholds and runs: how well k* is predicted, why it changes with scale, and whether placement matters."""
+"""Findings from thresholds and runs: the quality of predictions of k*, the causes of its change with scale, and the effect of placement."""
 
 from typing import TYPE_CHECKING
 

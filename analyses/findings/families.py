@@ -1,10 +1,10 @@
-"""Families of models: those that differ in their size alone."""
+"""Families of models. The models of a family differ only in size."""
 
 from __future__ import annotations
 
 
 def family(model: str) -> str:
-    """Return the model's name without its organisation and size; a randomly initialised control is of another family.
+    """Return the model's name without its organisation and size. Random-init twins form a separate family.
 
     `family("google/mini-t5-240k (random init)")` is "mini-t5 (random init)".
     """

@@ -1,7 +1,7 @@
-"""How much it matters which entries are tuned, measured and predicted (finding F1 of Su et al., arXiv 2306.02320).
+"""The effect of placement on the training loss, measured and predicted (finding F1 of Su et al., arXiv 2306.02320).
 
-Placements are position seeds at one k. Measured is the training loss where their runs ended, predicted what the quadratic reaches in each
-(a run of kind predict with k); both as a share of the untuned model's loss.
+Placements are position seeds at one k. The measured loss is the final training loss of a run. The predicted loss is the loss that the
+quadratic reaches in the placement (a run of kind predict with k). Both are shares of the untuned model's loss.
 """
 
 from __future__ import annotations
@@ -16,47 +16,53 @@ import numpy as np
 from analyses.store import Row
 from analyses.thresholds import Run
 
-FEWEST = 4  # placements that a spread is taken over
-CONVERGED = 0.1  # of |g|, within which conjugate gradients must have solved: the loss errs by about its square
+FEWEST = 4  # smallest number of placements for a standard deviation
+CONVERGED = 0.1  # largest residual of conjugate gradients, as a share of |g|: the relative error of the loss is about its square
 MEASURED, PREDICTED = "measured", "predicted"
 LOSSES = {MEASURED: ("loss", "initial_loss"), PREDICTED: ("placed_loss", "placed_initial_loss")}
 
 
 def placement_rows(runs: Iterable[Run]) -> list[Row]:
-    """Of every model, task, k and way of placing with FEWEST position seeds: placement_loss of each, the series measured and predicted,
-    train seeds averaged; placement_spread, the standard deviation over them, its error by the jackknife; placement_correlation,
-    Spearman's of the two, with its two-sided p.
+    """Return the rows about placements for every model, task, k, scope, unit, order and operations with at least FEWEST position seeds.
 
-    Of measured runs those of the optimizer and number of steps that most of them share count, and none that stopped early or diverged; of
-    predicted ones those whose conjugate gradients converged.
+    placement_loss: one row per placement, in the series measured and predicted, averaged over train seeds.
+    placement_spread: its standard deviation over placements, with a jackknife standard error.
+    placement_correlation: the Spearman correlation of measured and predicted losses, with its two-sided p value.
+
+    Measured runs count if they share the most common optimizer and number of steps, and neither use early stopping nor diverged. Predicted
+    runs count if their conjugate gradients converged.
     """
-    groups: dict[tuple, dict[str, list[Run]]] = defaultdict(lambda: {what: [] for what in LOSSES})
+    groups: dict[tuple, dict[str, list[Run]]] = defaultdict(lambda: {series: [] for series in LOSSES})
     for run in runs:
-        what = _what(run)
-        if what is not None:
+        series = _series(run)
+        if series is not None:
             key = (*run.setting, *(run.spec.get(name) for name in ("scope", "unit", "order", "operations")), run.k)
-            groups[key][what].append(run)
-    return [row for found in groups.values() for row in _rows({what: _shares(what, _alike(own)) for what, own in found.items()}, found)]
+            groups[key][series].append(run)
+    return [
+        row
+        for by_series in groups.values()
+        for row in _rows({series: _shares(series, _most_common(members)) for series, members in by_series.items()}, by_series)
+    ]
 
 
-def _alike(runs: list[Run]) -> list[Run]:
-    """Those that were trained in the way that most of them were."""
-    ways = [run.but("position_seed", "train_seed") for run in runs]
-    common = max(sorted(set(ways)), key=ways.count, default="")
-    return [run for run, way in zip(runs, ways, strict=True) if way == common]
+def _most_common(runs: list[Run]) -> list[Run]:
+    """Return the runs with the most common spec apart from seeds."""
+    specs = [run.but("position_seed", "train_seed") for run in runs]
+    common = max(sorted(set(specs)), key=specs.count, default="")
+    return [run for run, spec in zip(runs, specs, strict=True) if spec == common]
 
 
-def _shares(what: str, runs: list[Run]) -> dict[int, float]:
-    """position seed -> mean loss as a share of the untuned model's."""
-    found: dict[int, list[float]] = defaultdict(list)
+def _shares(series: str, runs: list[Run]) -> dict[int, float]:
+    """Return position seed -> mean loss as a share of the untuned model's loss."""
+    shares: dict[int, list[float]] = defaultdict(list)
     for run in runs:
-        last, untuned = (run.value(name, "train") for name in LOSSES[what])
-        found[run.spec["position_seed"]].append(last / untuned)
-    return {seed: mean(values) for seed, values in sorted(found.items())}
+        final, untuned = (run.value(name, "train") for name in LOSSES[series])
+        shares[run.spec["position_seed"]].append(final / untuned)
+    return {seed: mean(values) for seed, values in sorted(shares.items())}
 
 
-def _what(run: Run) -> str | None:
-    """Whether the run says what a placement of entries reaches, and how."""
+def _series(run: Run) -> str | None:
+    """Return MEASURED or PREDICTED if the run gives the loss of a placement of single entries, else None."""
     if run.subspace != "coordinates":
         return None
     if run.tuned_by("apet"):
@@ -67,7 +73,7 @@ def _what(run: Run) -> str | None:
 
 
 def _rows(shares: dict[str, dict[int, float]], runs: dict[str, list[Run]]) -> list[Row]:
-    run = next(run for own in runs.values() for run in own)
+    run = next(run for members in runs.values() for run in members)
     like = next(row for row in run.rows if row.placement)
     common: dict[str, Any] = {
         "protocol": like.protocol, "method": "apet", "subspace": "coordinates", "placement": like.placement, "k": run.k, "split": "train",
@@ -77,23 +83,23 @@ def _rows(shares: dict[str, dict[int, float]], runs: dict[str, list[Run]]) -> li
         return Row(like.model, like.parameters, like.task, quantity, value, **common, **columns)
 
     rows = []
-    for what, by_seed in shares.items():
+    for series, by_seed in shares.items():
         if len(by_seed) >= FEWEST:
-            rows += [row("placement_loss", share, series=what, position_seed=seed) for seed, share in by_seed.items()]
+            rows += [row("placement_loss", share, series=series, position_seed=seed) for seed, share in by_seed.items()]
             spread, stderr = _spread(np.array(list(by_seed.values())))
-            rows.append(row("placement_spread", spread, stderr=stderr, series=what, x=float(len(by_seed))))
+            rows.append(row("placement_spread", spread, stderr=stderr, series=series, x=float(len(by_seed))))
     both = sorted(shares[MEASURED].keys() & shares[PREDICTED].keys())
     if len(both) >= FEWEST:
         from scipy.stats import spearmanr
 
-        measured, predicted = ([shares[what][seed] for seed in both] for what in LOSSES)
+        measured, predicted = ([shares[series][seed] for seed in both] for series in LOSSES)
         result: Any = spearmanr(measured, predicted)
         rows.append(row("placement_correlation", float(result.statistic), p=float(result.pvalue), x=float(len(both))))
     return rows
 
 
 def _spread(values: np.ndarray) -> tuple[float, float]:
-    """(standard deviation, its standard error by the jackknife)."""
+    """Return (standard deviation, its jackknife standard error)."""
     from landscape.numerics import leave_one_out_stderr
 
     return float(values.std(ddof=1)), leave_one_out_stderr([np.delete(values, i).std(ddof=1) for i in range(len(values))])

@@ -1,7 +1,7 @@
-"""Cells: a measured threshold and every prediction of it. Predictors of k* are scored on the cells of a study with several targets.
+"""Cells: a measured threshold with all its predictions. Predictors of k* are scored on the cells of a study with several targets.
 
-Where a prediction is over 30 % of the rank n (C - 1), which bounds it whatever the model, its number is kept apart: in quantities that end
-in `quantities.OVER_RANK`.
+The rank n (C - 1) bounds a prediction for any model. A prediction above 30 % of the rank has a separate quantity, whose name ends in
+`quantities.OVER_RANK`.
 """
 
 from __future__ import annotations
@@ -16,43 +16,44 @@ from analyses.store import quantities
 if TYPE_CHECKING:
     import pandas as pd
 
-PREDICTOR = quantities.K_M1  # the chosen one
+PREDICTOR = quantities.K_M1  # the default predictor
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A model, task, subspace and target: the measured k* with its interval (NaN: censored or not known), and every prediction of it."""
+    """The measured k* of a model, task, subspace and target with its interval (NaN: censored or unknown), and all predictions of it."""
 
     model: str
     task: str
     subspace: str
-    target: float  # the share of full fine-tuning's improvement
+    target: float  # share of full fine-tuning's improvement
     measured: float
     low: float
     high: float
-    predicted: dict[str, float]  # by quantity, those over the rank with their suffix
-    bracket: tuple[float, float]  # NaN: none
+    predicted: dict[str, float]  # by quantity; names of predictions above 30 % of the rank have the suffix OVER_RANK
+    bracket: tuple[float, float]  # NaN without a bracket
 
     def value(self, name: str = PREDICTOR) -> float:
-        """Return the prediction by the quantity `name`, over the rank or not; NaN where there is none."""
+        """Return the prediction by the quantity `name`, even above 30 % of the rank; NaN without a prediction."""
         return next((self.predicted[quantity] for quantity in self._quantities(name)), math.nan)
 
     def error(self, name: str = PREDICTOR) -> float:
-        """Return log(predicted / measured); NaN where either is missing."""
+        """Return log(predicted / measured); NaN if either is missing."""
         return math.log(self.value(name) / self.measured) if self.value(name) > 0 and self.measured > 0 else math.nan
 
     @property
     def over_rank(self) -> bool:
-        """Whether the chosen predictor's number is over 30 % of the rank."""
+        """Whether the default predictor's value is above 30 % of the rank."""
         return next(self._quantities(PREDICTOR), "").endswith(quantities.OVER_RANK)
 
     def _quantities(self, name: str) -> Iterator[str]:
-        """The quantities of this predictor that have a number."""
-        return (each for each in (name, name + quantities.OVER_RANK) if math.isfinite(self.predicted.get(each, math.nan)))
+        """Yield the quantities of the predictor `name` that have a finite value."""
+        candidates = (name, name + quantities.OVER_RANK)
+        return (quantity for quantity in candidates if math.isfinite(self.predicted.get(quantity, math.nan)))
 
 
 def cells(rows: pd.DataFrame) -> list[Cell]:
-    """Return the cell of every k* in `rows` whose target is a share of full fine-tuning's improvement.
+    """Return the cells of all k* in `rows` whose target is a share of full fine-tuning's improvement.
 
     `rows` is a DataFrame of rows (`analyses.store.frame`).
     """

@@ -1,9 +1,10 @@
-"""Why k* changes between two models of a family: the split of the predicted change, beside the measured one, and a verdict in words.
+"""The causes of a change of k* between two models of a family: a split of the predicted change, the measured change, and a verdict.
 
-The prediction is m1: T3 on the quadratic that touches the linearised model's loss at its proximal point (by Lanczos between the two
-nearest points of the path that was followed). Intervals are Student's, from the jackknife (landscape.numerics.standard_errors) over the
-examples that both models share, or over the probes where predictions are by Lanczos. Each subspace in which k* was measured is compared
-apart; the prediction is of random ones, and of single entries knows only how many are live.
+The prediction is m1: T3 on the quadratic tangent to the linearised model's loss at its proximal point. For predictions by Lanczos it is
+interpolated between the two nearest points of the recorded path. Intervals are Student's t, with jackknife standard errors
+(`landscape.numerics.standard_errors`) over the examples that both models share, or over probes for predictions by Lanczos. Each subspace in
+which k* was measured is compared separately. The prediction applies to random subspaces; for single entries it accounts only for the share
+of active entries.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from analyses.runs import LINEAR
 from analyses.store import Row, Store, statuses
 from analyses.thresholds import Followed, Place, Run, Target, foresees, fullest
 
-EXPLAINED_ROWS = "explain.parquet"  # in the folder of results
+EXPLAINED_ROWS = "explain.parquet"  # file in the folder of results
 RESAMPLES = 40
 
 
@@ -32,25 +33,29 @@ class Side:
     run: Run
     arrays: dict[str, np.ndarray]
     target: float  # absolute loss
-    subspace: str | None  # that k* was measured in
+    subspace: str | None  # the subspace in which k* was measured
     placement: str | None
     measured: Row | None
 
     @property
     def row(self) -> Row:
+        """The first row of the run, which identifies the model and its setting."""
         return self.run.rows[0]
 
     def factors(self, chosen: np.ndarray | None) -> Any:
-        """landscape.ThresholdFactors from the examples (or probes) `chosen` (None: all), of random directions; None without a threshold."""
+        """Return the `landscape.ThresholdFactors` for random directions, or None without a predicted threshold.
+
+        `chosen` are the examples (or probes) to compute the factors from; None stands for all.
+        """
         return self._by_gram(chosen) if "gram" in self.arrays else self._sampled(chosen)
 
-    def tuned(self, found: Any) -> Any:
-        """These factors where the side's subspace is tuned; None where they are, or how many entries are live is not known."""
-        return None if found is None or math.isnan(self.live) else replace(found, live=self.live)
+    def tuned(self, factors: Any) -> Any:
+        """Return `factors` with the share of active entries in the side's subspace; None if the factors or the share are unknown."""
+        return None if factors is None or math.isnan(self.live) else replace(factors, live=self.live)
 
     @property
     def live(self) -> float:
-        """The share of entries that count where single ones are tuned, NaN of a run that did not look; random directions have all."""
+        """Share of active entries: 1 for random directions, NaN for single entries if the run did not record it."""
         if self.subspace not in (None, "coordinates"):
             return 1.0
         return next((row.value for row in self.run.rows if row.quantity == "live_fraction"), math.nan)
@@ -61,14 +66,17 @@ class Side:
 
         dual = (self.arrays["gram"], self.arrays["logits"], self.arrays["labels"])
         target = self.target
-        if chosen is not None:  # the same share of the loss of these
+        if chosen is not None:  # the target is the same share of the initial loss on the chosen examples
             part = subset_of_examples(*dual, chosen)
             target, dual = target / gradient_spectrum(*dual).loss * gradient_spectrum(*part).loss, part
         point = predict_on_path(*dual, target).point
         return point and threshold_factors(point.quadratic, target)
 
     def _sampled(self, chosen: np.ndarray | None) -> Any:
-        """Of both points that the target lies between, as much as its place says: their mixture has m1's k at the target's ridge."""
+        """Return the factors of a mixture of the two points that enclose the target, weighted by its position between them.
+
+        At the target's ridge the mixture has the k of m1.
+        """
         from landscape.prediction import threshold_factors_at
 
         path = Followed.of(self.arrays, LINEAR)
@@ -82,60 +90,66 @@ class Side:
                 weights, touching = path.weights[point][probes], path.touching(point, 1)
                 nodes.append(path.nodes[point][probes].ravel())
                 counts.append((share * weights / len(weights)).ravel())
-                there = touching.eigenvalues > 0
-                a = touching.projections[there] / touching.eigenvalues[there]
-                lam.append(touching.eigenvalues[there])
+                positive = touching.eigenvalues > 0
+                a = touching.projections[positive] / touching.eigenvalues[positive]
+                lam.append(touching.eigenvalues[positive])
                 squares.append(share * a / a.sum())
         counting = _descending(np.concatenate(nodes), np.concatenate(counts))
         return threshold_factors_at(place.kappa, _descending(np.concatenate(lam), np.concatenate(squares)), counting)
 
     @property
     def units(self) -> tuple[str, int]:
-        """What intervals come from resampling, and how many there are."""
+        """The resampled units ("examples" or "probes") and their number."""
         if "gram" in self.arrays:
             return "examples", len(self.arrays["labels"])
         return "probes", len(self.arrays["nodes"])
 
 
 def _descending(values: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Both by value, largest first, without what has none or no weight."""
+    """Return values and weights sorted by value, largest first, without values or weights that are not positive."""
     order = np.argsort(-values, kind="stable")
     order = order[(values[order] > 0) & (weights[order] > 0)]
     return values[order], weights[order]
 
 
-def explain(store: Store, runs: list[Run], target: Target, found: list[Row], seed: int = 0) -> tuple[list[Row], list[dict[str, Any]]]:
-    """Rows and a summary for every neighbouring pair of sizes within a family, and the smallest against the largest.
+def explain(
+    store: Store, runs: list[Run], target: Target, threshold_rows: list[Row], seed: int = 0
+) -> tuple[list[Row], list[dict[str, Any]]]:
+    """Return rows and a summary for every neighbouring pair of sizes within a family, and for the smallest against the largest size.
 
-    `found` are the rows of `thresholds` for this target. Only models with a predict run and a full fine-tuning run take part.
+    `threshold_rows` are the rows of `analyses.thresholds.thresholds` for this target. Only models with a predict run and a full fine-tuning
+    run are compared.
     """
     from threadpoolctl import threadpool_limits
 
     groups: dict[tuple, list[Side]] = defaultdict(list)
-    for side in _sides(store, runs, target, found):
+    for side in _sides(store, runs, target, threshold_rows):
         row = side.row
         key = (family(row.model), row.task, row.protocol, side.run.spec["scope"], side.subspace, side.placement, side.units[0])
         groups[key].append(side)
     rows: list[Row] = []
     summaries: list[dict[str, Any]] = []
-    resampled: dict[str, list[Any]] = {}  # by run, for every subspace
-    with threadpool_limits(1):  # thousands of small systems
+    resampled: dict[str, list[Any]] = {}  # by run id, shared by all subspaces
+    with threadpool_limits(1):  # there are thousands of small systems, which several threads slow down
         for sides in groups.values():
             ordered = sorted(sides, key=lambda side: (side.row.parameters, side.row.model))
             pairs = list(pairwise(ordered)) + ([(ordered[0], ordered[-1])] if len(ordered) > 2 else [])
             resampled |= {side.run.id: _resamples(side, seed) for side in ordered if pairs and side.run.id not in resampled}
             for small, large in pairs:
-                own, summary = _compare(small, large, resampled)
-                rows += own
+                pair_rows, summary = _compare(small, large, resampled)
+                rows += pair_rows
                 summaries.append(summary)
     return rows, summaries
 
 
-def _sides(store: Store, runs: list[Run], target: Target, found: list[Row]) -> list[Side]:
-    """For each model with a predict run and full fine-tuning one a scope and subspace that k* was measured in, of any model."""
+def _sides(store: Store, runs: list[Run], target: Target, threshold_rows: list[Row]) -> list[Side]:
+    """Return the sides of all models with a predict run and full fine-tuning.
+
+    A model has one side per predicted scope and per subspace and placement in which k* was measured for any model.
+    """
     if not target.on_loss:
         return []
-    measured = {_where(row): row for row in found if row.quantity == target.quantity and math.isnan(row.x)}
+    measured = {_threshold_key(row): row for row in threshold_rows if row.quantity == target.quantity and math.isnan(row.x)}
     tuned = sorted({(row.subspace, row.placement) for row in measured.values()}, key=lambda key: tuple(map(str, key))) or [(None, None)]
     groups: dict[tuple, list[Run]] = defaultdict(list)
     for run in runs:
@@ -148,12 +162,12 @@ def _sides(store: Store, runs: list[Run], target: Target, found: list[Row]) -> l
             by_scope[run.spec["scope"]].append(run)
         for run in map(fullest, by_scope.values()) if full else ():
             row, arrays, value = run.rows[0], store.arrays(run.id), target.value(full, "")
-            sides += [Side(run, arrays, value, *each, measured.get((row.model, row.task, row.protocol, *each))) for each in tuned]
+            sides += [Side(run, arrays, value, *space, measured.get((row.model, row.task, row.protocol, *space))) for space in tuned]
     return sides
 
 
-def _where(row: Row) -> tuple:
-    """The model and setting that a threshold is of."""
+def _threshold_key(row: Row) -> tuple:
+    """Return the model and setting of a threshold's row."""
     return row.model, row.task, row.protocol, row.subspace, row.placement
 
 
@@ -192,50 +206,54 @@ def _compare(small: Side, large: Side, resampled: dict[str, list[Any]]) -> tuple
     if change is not None:
         rows.append(row("measured_change", change[0], low=change[1], high=change[2]))
         summary["measured"] = [None if math.isnan(end) else end for end in change]
-    verdict, why = _verdict(predicted, change)
+    verdict, reason = _verdict(predicted, change)
     value = {statuses.EXPLAINED: 1.0, statuses.NOT_EXPLAINED: 0.0}.get(verdict, math.nan)
-    rows.append(row("explain_verdict", value, status=verdict, note=why))
-    return rows, summary | {"verdict": verdict, "why": why}
+    rows.append(row("explain_verdict", value, status=verdict, note=reason))
+    return rows, summary | {"verdict": verdict, "why": reason}
 
 
 def _resamples(side: Side, seed: int) -> list[Any]:
-    """The run's factors without an eighth of the examples (or without one probe), None where that leaves no threshold.
+    """Return the run's factors for resamples without an eighth of the examples (or without one probe); None for one without a threshold.
 
-    Draws are named by the seed, so that sides of as many examples leave out the same ones.
+    The seed names the draws, so sides with equal numbers of examples leave out the same examples.
     """
     from landscape.numerics import Stream
 
-    what, count = side.units
+    unit, count = side.units
     if count < 3:
         return []
-    drawn = [Stream(seed, f"explain/{i}").permutation(count) if what == "examples" else np.roll(np.arange(count), i)
-             for i in range(RESAMPLES if what == "examples" else count)]  # fmt: skip
-    return [side.factors(each[: count - _left_out(what, count)]) for each in drawn]
+    orders = [Stream(seed, f"explain/{i}").permutation(count) if unit == "examples" else np.roll(np.arange(count), i)
+              for i in range(RESAMPLES if unit == "examples" else count)]  # fmt: skip
+    return [side.factors(order[: count - _left_out(unit, count)]) for order in orders]
 
 
-def _left_out(what: str, count: int) -> int:
-    return max(count // 8, 1) if what == "examples" else 1
+def _left_out(unit: str, count: int) -> int:
+    """Return the number of units that a resample leaves out."""
+    return max(count // 8, 1) if unit == "examples" else 1
 
 
 def _errors(small: Side, large: Side, by: Any, resampled: dict[str, list[Any]]) -> tuple[dict[str, float], float]:
-    """(standard errors by the jackknife over what both models share, how many of them an interval reaches); {} where they share nothing
-    or a resample has no threshold."""
+    """Return (jackknife standard errors by part, half-width of a 95 % interval in standard errors).
+
+    The jackknife is over the examples or probes that both models share. The errors are {} if the models share no units, or if a resample
+    has no threshold.
+    """
     from landscape.numerics import degrees_of_freedom, leave_out_stderr, t_quantile
     from landscape.prediction import attribute_change
 
-    what, count = small.units
-    shared = what == "probes" or np.array_equal(small.arrays["labels"], large.arrays["labels"])
+    unit, count = small.units
+    shared = unit == "probes" or np.array_equal(small.arrays["labels"], large.arrays["labels"])
     sides = [(small.tuned(one), large.tuned(other)) for one, other in zip(resampled[small.run.id], resampled[large.run.id], strict=False)]
     splits = [attribute_change(one, other, by) for one, other in sides if one is not None and other is not None]
-    known = [{"total": split.total, **split.parts} for split in splits if split is not None]
-    if large.units != small.units or not shared or not known or len(known) < len(sides):
+    parts = [{"total": split.total, **split.parts} for split in splits if split is not None]
+    if large.units != small.units or not shared or not parts or len(parts) < len(sides):
         return {}, math.nan
-    reach = t_quantile(degrees_of_freedom(count, len(known) if what == "examples" else None))
-    return {name: leave_out_stderr([each[name] for each in known], count, _left_out(what, count)) for name in known[0]}, reach
+    reach = t_quantile(degrees_of_freedom(count, len(parts) if unit == "examples" else None))
+    return {name: leave_out_stderr([part[name] for part in parts], count, _left_out(unit, count)) for name in parts[0]}, reach
 
 
 def _measured_change(small: Side, large: Side) -> tuple[float, float, float] | None:
-    """log k*(small) - log k*(large) with its interval (NaN where not known); None where either is not measured."""
+    """Return log k*(small) - log k*(large) and its interval (NaN for an unknown end); None unless both are measured."""
     one, other = small.measured, large.measured
     if one is None or other is None or not (math.isfinite(one.value) and math.isfinite(other.value)):
         return None
@@ -246,19 +264,20 @@ def _measured_change(small: Side, large: Side) -> tuple[float, float, float] | N
 
 
 def _verdict(predicted: tuple[float, float, float] | None, change: tuple[float, float, float] | None) -> tuple[str, str]:
-    """Explained only where signs agree and both intervals are known and meet; undecided where something is missing."""
+    """Return (verdict, reason) for the predicted and the measured change, each (value, low, high).
+
+    A change is explained if the signs agree and both intervals are known and overlap. A change with a missing number is undecided.
+    """
     if predicted is None:
-        return statuses.UNDECIDED, "there is no predicted threshold at this target for one of the models, or a mixture of them"
+        return statuses.UNDECIDED, "no threshold is predicted at this target for one of the models, or for a mixture of their factors"
     if change is None:
-        return statuses.UNDECIDED, "one of the thresholds is not measured, or censored"
+        return statuses.UNDECIDED, "one of the thresholds is censored or not measured"
+    changes = f"the predicted change {predicted[0]:+.2f} and the measured change {change[0]:+.2f} of log k*"
     if predicted[0] * change[0] < 0:
-        open_ = "" if predicted[1] > 0 or predicted[2] < 0 else " (the predicted one is not told from none)"
-        return statuses.NOT_EXPLAINED, f"predicted {predicted[0]:+.2f} and measured {change[0]:+.2f} of log k* have different signs{open_}"
+        unsure = "" if predicted[1] > 0 or predicted[2] < 0 else " (the predicted change does not differ significantly from zero)"
+        return statuses.NOT_EXPLAINED, f"{changes} have different signs{unsure}"
     if any(math.isnan(end) for end in (*predicted, *change)):
-        return statuses.UNDECIDED, "an interval is not known"
+        return statuses.UNDECIDED, "an interval is unknown"
     if predicted[1] > change[2] or change[1] > predicted[2]:
-        return (
-            statuses.NOT_EXPLAINED,
-            f"the intervals of the predicted change {predicted[0]:+.2f} and the measured {change[0]:+.2f} are disjoint",
-        )
-    return statuses.EXPLAINED, f"predicted {predicted[0]:+.2f} and measured {change[0]:+.2f} of log k* agree within their intervals"
+        return statuses.NOT_EXPLAINED, f"{changes} have disjoint intervals"
+    return statuses.EXPLAINED, f"{changes} agree within their intervals"

@@ -1,4 +1,4 @@
-"""Results for other tools: a table of training runs, and exported models."""
+"""Results for other tools: tables of rows and of training runs, JSON summaries, and exported models."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""A finished APET run as something to use elsewhere: a small artefact, an ordinary checkpoint, or a peft adapter."""
+"""Export of a finished APET run: as a small artefact, a merged checkpoint, or a peft adapter (SHiRA)."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from apet.scoring import Verbaliser, model_card
 
 
 def export(run: Path, form: str, out: Path) -> dict[str, Any]:
-    """Write the run in folder `run` as `form` (apet, merged, shira) to `out`; returns what was written.
+    """Write the run in folder `run` in the form `form` (apet, merged, shira) to `out`. Return the command's JSON object.
 
-    Raises MissingInput where there is no finished run, UsageError for a run that is not of method apet, and for a base
-    model whose weights are no longer those that were tuned.
+    Raises MissingInput if the folder holds no finished run. Raises UsageError for a run of another method than apet, for a form that cannot
+    hold the run, and if the weights of the base model have changed since the run.
     """
     from apet.models import FORMS as AUTO
 
@@ -31,15 +31,15 @@ def export(run: Path, form: str, out: Path) -> dict[str, Any]:
         raise UsageError(f"{run.name} is a {spec.kind} run of method {spec.method}: only tuned entries (apet) are exported")
     if spec.subspace != "coordinates":
         raise UsageError(
-            f"{run.name} tunes the subspace {spec.subspace}, of all parameters at once: only tuned entries (coordinates) are exported"
+            f"{run.name} tunes all parameters through the subspace {spec.subspace}: only tuned entries (coordinates) are exported"
         )
     if form != "apet" and spec.operations != "add":
-        raise UsageError(f"{run.name} tunes new parameters ({spec.operations}), which only the form apet can hold")
+        raise UsageError(f"{run.name} tunes new parameters ({spec.operations}), which only the form apet can hold: choose that form")
     artefact, loaded = artefact_of(spec, store, run.name)
     if form == "merged" and loaded.tokenizer is None:
-        raise UsageError(f"{spec.model} is no transformers model, of which a checkpoint could be written: take apet")
+        raise UsageError(f"{spec.model} is not a transformers model, so it cannot be written as a checkpoint: choose the form apet")
     if form == "shira" and artefact.head:
-        raise UsageError(f"{run.name} trained a classification head, which a SHiRA adapter cannot hold: take apet or merged")
+        raise UsageError(f"{run.name} trained a classification head, which a SHiRA adapter cannot hold: choose the form apet or merged")
     artefact.check_base(loaded.fingerprint)
     write(artefact, loaded, out)
     if form != "apet":
@@ -51,14 +51,16 @@ def export(run: Path, form: str, out: Path) -> dict[str, Any]:
 
 
 def artefact_of(spec: Spec, store: Store, run_id: str) -> tuple[Any, Any]:
-    """(the run's artefact, its base model)."""
+    """Return (artefact, base model) of a run. Raises UsageError for a run of an older version that lacks the artefact's data."""
     import torch
 
     from apet.methods import Artefact, PlacementRule, tunable_space
 
     loaded, arrays = model_of(spec, "cpu"), store.arrays(run_id)
     if "prior" not in arrays or "positions" not in arrays:
-        raise UsageError(f"{run_id} kept neither the label words' prior nor a hash of its positions (an older version's run): run it again")
+        raise UsageError(
+            f"{run_id}, a run of an older version, lacks the label words' prior or the hash of its positions: repeat it with this version"
+        )
     scorer = plain_scorer(spec, loaded)
     scorer.prior = torch.as_tensor(arrays["prior"])
     row = next(row for row in store.rows(run_id) if row.quantity == "requested_k")

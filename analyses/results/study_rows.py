@@ -1,4 +1,4 @@
-"""Everything that a folder of results says, as one table of rows: the runs', their thresholds, and what was concluded from them."""
+"""All rows of a folder of results as one table: rows of runs, of thresholds, and of findings."""
 
 from __future__ import annotations
 
@@ -26,26 +26,30 @@ class Results:
 
     @classmethod
     def of(cls, folder: Path, target: Target | None = None, every: bool = False) -> Results:
-        """Read the results in `folder`. At most one target is on the training loss, unless `every` one is wanted; `target` replaces it.
+        """Read the results in `folder`.
 
-        Raises MissingInput where no run has finished, UsageError where the choice of a target is the user's.
+        `target` is added to the stored targets. If it is on the training loss, it replaces the stored targets on the training loss. At most
+        one target is on the training loss, unless `every` is true.
+
+        Raises MissingInput without a finished run, and UsageError if the user must choose among several targets.
         """
         store = Store(folder)
         runs = finished(store)
         if not runs:
-            raise MissingInput(f"no finished run under {folder}: run a study first, for instance 'python cli.py study studies/demo.yaml'")
+            raise MissingInput(f"no finished run in {folder}: start a study first, for instance 'python cli.py study studies/demo.yaml'")
         targets = [known for known in known_targets(store) if target is None or not (known.on_loss and target.on_loss)]
         targets += [] if target is None or target in targets else [target]
         on_loss = [str(known) for known in targets if known.on_loss]
         if len(on_loss) > 1 and not every:
-            raise UsageError(f"{folder} holds thresholds for {', '.join(on_loss)}, of which one must be chosen", target=on_loss[0])
+            raise UsageError(f"{folder} holds thresholds for {', '.join(on_loss)}, but only one target can be used", target=on_loss[0])
         return cls(store, runs, targets)
 
     def thresholds(self, targets: list[Target]) -> list[Row]:
+        """Return the rows of the thresholds for `targets`."""
         return [row for target in targets for row in thresholds(self.store, self.runs, target)]
 
     def rows(self) -> DataFrame:
-        """All rows: of the runs, of placements, of thresholds, and those that 'explain' wrote."""
+        """Return all rows: of runs, placements and thresholds, and the rows written by 'explain'."""
         import pandas as pd
 
         table = frame([row for run in whole(self.runs) for row in run.rows] + placement_rows(self.runs) + self.thresholds(self.targets))
@@ -54,23 +58,25 @@ class Results:
 
 
 def rows_of(results: Path, target: Target | None, every: bool = False) -> DataFrame:
-    """Return all rows of a folder of results (`Results.of`), or the rows of a .parquet file."""
+    """Return all rows of a folder of results (`Results.of`), or the rows of a .parquet file. Raises UsageError for a target with a file."""
     if results.suffix != ".parquet":
         return Results.of(results, target, every).rows()
     if target is not None:
-        raise UsageError(f"a target has no effect on {results}, whose thresholds were found when it was written")
+        raise UsageError(f"a target has no effect on {results}, whose thresholds were computed when the file was written")
     return read_rows(results)
 
 
 def explained(results: Results, target: Target) -> tuple[DataFrame, list[dict[str, Any]]]:
-    """(rows, a summary of each pair of models) of why k* changes with scale; the rows are kept beside the runs.
+    """Return (rows, one summary per pair of models) of the causes of the change of k* with scale. The rows are stored with the runs.
 
-    Raises ApetError where no two models can be compared.
+    Raises ApetError if no two models can be compared.
     """
     on_loss = [known for known in results.targets if known.on_loss]
     rows, summaries = explain(results.store, results.runs, target, results.thresholds(on_loss))
     if not summaries:
-        raise ApetError(f"nothing to compare in {results.store.root}: it takes predictions and full fine-tuning of two models of a family")
+        raise ApetError(
+            f"no two models can be compared in {results.store.root}: run predictions and full fine-tuning of two models of one family"
+        )
     table = frame(rows)
     with atomic_path(results.store.root / EXPLAINED_ROWS) as temporary:
         table.to_parquet(temporary)
@@ -78,12 +84,12 @@ def explained(results: Results, target: Target) -> tuple[DataFrame, list[dict[st
 
 
 def read_rows(path: Path) -> DataFrame:
-    """Rows as 'table --rows' wrote them."""
+    """Return the rows of a .parquet file written by 'table --rows'. Raises MissingInput or UsageError if the file cannot be read."""
     import pandas as pd
 
     try:
         return pd.read_parquet(path)
     except FileNotFoundError:
         raise MissingInput(f"no file {path}") from None
-    except Exception as error:  # pyarrow's own
-        raise UsageError(f"{path} holds no rows: {' '.join(str(error).split())}") from error
+    except Exception as error:  # pyarrow has its own error types
+        raise UsageError(f"{path} is not a readable file of rows: {' '.join(str(error).split())}") from error

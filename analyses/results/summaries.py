@@ -1,4 +1,4 @@
-"""A finished run as the JSON object that its command prints."""
+"""JSON objects that the commands print for a finished run."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from analyses.store import Row, Store
 
 
 def train_summary(name: str, store: Store) -> dict[str, Any]:
-    """The command's JSON object: the task's metrics, what they are compared with, and how the run went."""
+    """Return the JSON object of a training run: the task's metrics with their baselines, and facts about the run."""
     rows = store.rows(name)
-    found = {(row.quantity, row.split): row for row in rows}
-    splits = [split for split in ("validation", "test") if ("loss", split) in found]
-    measured = {(q, split): row for (q, split), row in found.items() if split in splits}
-    loss, k_head, diverged = found["loss", "validation"], found.get(("k_head", None)), found.get(("diverged", None))
+    by_key = {(row.quantity, row.split): row for row in rows}
+    splits = [split for split in ("validation", "test") if ("loss", split) in by_key]
+    measured = {(q, split): row for (q, split), row in by_key.items() if split in splits}
+    loss, k_head, diverged = by_key["loss", "validation"], by_key.get(("k_head", None)), by_key.get(("diverged", None))
     out: dict[str, Any] = {
         "run_id": name,
         "model": loss.model,
@@ -24,23 +24,23 @@ def train_summary(name: str, store: Store) -> dict[str, Any]:
     }
     if k_head:
         out["k_head"] = int(k_head.value)
-    if ("requested_k", None) in found:
-        out |= {"requested_k": int(found["requested_k", None].value), "entries": _entries(rows)}
+    if ("requested_k", None) in by_key:
+        out |= {"requested_k": int(by_key["requested_k", None].value), "entries": _entries(rows)}
     for (quantity, split), row in measured.items():
         key = quantity if split == "validation" else f"{split}_{quantity}"
         out |= {key: row.value, f"{key}_stderr": row.stderr}
     return out | {
-        "train_loss": found["loss", "train"].value,
-        "learning_rate": found["learning_rate", None].value if ("learning_rate", None) in found else None,
-        "steps": int(found["steps", None].value),
-        "plateau": bool(found["plateau", None].value),
+        "train_loss": by_key["loss", "train"].value,
+        "learning_rate": by_key["learning_rate", None].value if ("learning_rate", None) in by_key else None,
+        "steps": int(by_key["steps", None].value),
+        "plateau": bool(by_key["plateau", None].value),
         "diverged": int(diverged.value) if diverged else None,
         "results": str(store.folder(name)),
     }
 
 
 def _entries(rows: list[Row]) -> dict[str, dict[str, int]]:
-    """Where the tuned entries are: {"layer": {"encoder 0": ...}, "kind": {"attention": ...}}."""
+    """Return the numbers of tuned entries by layer and kind of tensor: {"layer": {"encoder 0": ...}, "kind": {"attention": ...}}."""
     counts: dict[str, dict[str, int]] = {}
     for row in rows:
         if row.quantity == "entries":
@@ -49,7 +49,7 @@ def _entries(rows: list[Row]) -> dict[str, dict[str, int]]:
 
 
 def spectrum_summary(name: str, store: Store) -> dict[str, Any]:
-    """Eigenvalues with residuals, what is estimated from them with standard errors, and where the run lies."""
+    """Return the JSON object of a spectrum: eigenvalues with residuals, estimates with standard errors, and the run's folder."""
     rows = store.rows(name)
     single = {row.quantity: row for row in rows if row.x != row.x}
     numbers = ("trace", "negative_mass", "effective_rank", "participation_ratio", "outliers", "decay_exponent")
@@ -66,7 +66,7 @@ def spectrum_summary(name: str, store: Store) -> dict[str, Any]:
 
 
 def slice_summary(name: str, store: Store) -> dict[str, Any]:
-    """The command's JSON object: where the slice is, its extremes, and the numbers of the point."""
+    """Return the JSON object of a slice: its position, its lowest and highest loss, and the numbers of its centre."""
     rows = store.rows(name)
     losses = [row for row in rows if row.quantity == "slice_loss" and row.split == "train"]
     finite = [row.value for row in losses if row.value == row.value]

@@ -1,4 +1,4 @@
-"""Training runs as a table: one line for each model, task, method and k, averaged over seeds, with what needs no model beside it."""
+"""Training runs as a table: one line per model, task, method and k, averaged over seeds, with the baseline without a model."""
 
 from __future__ import annotations
 
@@ -20,75 +20,84 @@ from apet.tasks import TASKS
 
 
 @dataclass
-class _Same:
-    """Runs that differ in their seeds alone: a number of each."""
+class _Seeds:
+    """Runs that differ only in their seeds: their numbers, one per run."""
 
     spec: dict
     k_head: int
-    chance: tuple[float, float]
+    chance: tuple[float, float]  # value, standard error
     values: list[float] = field(default_factory=list)
     errors: list[float] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
 
 
 def table(store: Store, split: str = "validation") -> list[dict[str, Any]]:
-    """Lines by task, model size and method; `settings` tells apart those whose runs differ in more than their seeds.
+    """Return the lines of the table, sorted by task, model size and method.
 
-    `value` is the task's main metric on `split`, a fraction; `stderr` its standard error over examples and seeds together, and
-    `stderr_seeds` over seeds alone: NaN with one seed, where `stderr` is over examples alone. `minutes` of wall clock a run, on the machine
-    it ran on. Runs of other weights or other data are named apart (`analyses.thresholds.disambiguation`).
+    settings: the fields that distinguish lines with equal task, model, method and k.
+    value: the task's main metric on `split`, a fraction.
+    stderr: its standard error over examples and seeds; with one seed, over examples only.
+    stderr_seeds: its standard error over seeds; NaN with one seed.
+    minutes: mean wall-clock time per run on its machine.
+
+    Runs with different weights or data get distinct names (`analyses.thresholds.disambiguation`). Raises UsageError if a run was not
+    evaluated on `split`.
     """
     runs = [run for _, run in store.summaries() if run.spec["kind"] == "train"]
     columns = [_columns(run, split) for run in runs]
-    names = Names.of((run.spec, each) for run, each in zip(runs, columns, strict=True))
-    groups: dict[tuple, dict[tuple, _Same]] = defaultdict(dict)
-    for run, each in zip(runs, columns, strict=True):
-        _take(run, groups, split, each | {"model": names.model(each), "data": names.data(each)})
+    names = Names.of((run.spec, row) for run, row in zip(runs, columns, strict=True))
+    groups: dict[tuple, dict[tuple, _Seeds]] = defaultdict(dict)
+    for run, row in zip(runs, columns, strict=True):
+        _add(run, groups, split, row | {"model": names.model(row), "data": names.data(row)})
     lines: list[dict[str, Any]] = []
-    for key, same in sorted(groups.items(), key=lambda item: item[0]):
-        specs = [each.spec for each in same.values()]
+    for key, by_spec in sorted(groups.items(), key=lambda item: item[0]):
+        specs = [seeds.spec for seeds in by_spec.values()]
         differ = [name for name, value in specs[0].items() if any(spec.get(name) != value for spec in specs)]
         differ += ["data"] if specs[0]["data"] and "data" not in differ else []
-        settings = {", ".join(f"{name} {each.spec.get(name)}" for name in differ): each for each in same.values()}
-        lines += [_line(key, text, each) for text, each in sorted(settings.items())]
+        settings = {", ".join(f"{name} {seeds.spec.get(name)}" for name in differ): seeds for seeds in by_spec.values()}
+        lines += [_line(key, text, seeds) for text, seeds in sorted(settings.items())]
     return lines
 
 
 def _columns(run: Summary, split: str) -> dict[str, Any]:
-    """What the rows of a run share. UsageError for a run without this split, with whose examples its `data` are compared."""
+    """Return the columns that the rows of a run share. For the test split `data` is the digest of the evaluated data.
+
+    Raises UsageError for a run that was not evaluated on `split`.
+    """
     metric = metric_names(TASKS[run.common["task"]])[0]
     if (metric, split) not in run.scores:
-        raise UsageError(f"not every run of {run.common['task']} was evaluated on the {split} split")
+        raise UsageError(f"some runs of {run.common['task']} were not evaluated on the {split} split: choose another split")
     return run.common | ({"data": run.env["data_fingerprint"][:DIGITS]} if split == "test" else {})
 
 
-def _take(run: Summary, groups: dict[tuple, dict[tuple, _Same]], split: str, columns: dict[str, Any]) -> None:
+def _add(run: Summary, groups: dict[tuple, dict[tuple, _Seeds]], split: str, columns: dict[str, Any]) -> None:
+    """Add the numbers of a run to its group."""
     metric = metric_names(TASKS[columns["task"]])[0]
     group = groups[columns["task"], columns["parameters"], columns["model"], run.spec["method"], columns["k"]]
     settings = (*(item for item in run.spec.items() if not item[0].endswith("_seed")), ("data", columns["data"]))
     if settings not in group:
         k_head, _ = run.scores.get(("k_head", None), (0, None))
-        group[settings] = _Same(dict(settings), int(k_head), run.scores["chance", split])
-    same, (value, stderr) = group[settings], run.scores[metric, split]
-    same.values.append(value)
-    same.errors.append(math.nan if stderr is None else stderr)
-    same.seconds.append(run.env["seconds"])
+        group[settings] = _Seeds(dict(settings), int(k_head), run.scores["chance", split])
+    seeds, (value, stderr) = group[settings], run.scores[metric, split]
+    seeds.values.append(value)
+    seeds.errors.append(math.nan if stderr is None else stderr)
+    seeds.seconds.append(run.env["seconds"])
 
 
-def _line(key: tuple, settings: str, same: _Same) -> dict[str, Any]:
+def _line(key: tuple, settings: str, seeds: _Seeds) -> dict[str, Any]:
     task, parameters, model, method, k = key
-    errors = [mean(same.errors)]  # over examples: all seeds are evaluated on the same ones
-    errors += [stdev(same.values) / math.sqrt(len(same.values))] if len(same.values) > 1 else []
+    errors = [mean(seeds.errors)]  # over examples; all seeds share the evaluated examples
+    errors += [stdev(seeds.values) / math.sqrt(len(seeds.values))] if len(seeds.values) > 1 else []
     return {
-        "task": task, "model": model, "parameters": parameters, "method": method, "k": k, "k_head": same.k_head,
-        "settings": settings, "metric": metric_names(TASKS[task])[0], "value": mean(same.values), "stderr": math.hypot(*errors),
+        "task": task, "model": model, "parameters": parameters, "method": method, "k": k, "k_head": seeds.k_head,
+        "settings": settings, "metric": metric_names(TASKS[task])[0], "value": mean(seeds.values), "stderr": math.hypot(*errors),
         "stderr_seeds": errors[-1] if len(errors) > 1 else math.nan,
-        "chance": same.chance[0], "chance_stderr": same.chance[1], "seeds": len(same.values), "minutes": mean(same.seconds) / 60,
+        "chance": seeds.chance[0], "chance_stderr": seeds.chance[1], "seeds": len(seeds.values), "minutes": mean(seeds.seconds) / 60,
     }  # fmt: skip
 
 
 def write_table(lines: list[dict[str, Any]], path: Path) -> None:
-    """Write to `path` in the format of its suffix: .csv, .parquet, .tex (booktabs) or .md. UsageError for another one."""
+    """Write the lines to `path` in the format of its suffix: .csv, .parquet, .tex (booktabs) or .md. Raises UsageError for any other."""
     import pandas as pd
 
     write = lookup(_WRITERS, path.suffix, "suffix of a table")
@@ -115,7 +124,7 @@ def _latex(frame: Any, path: Path) -> None:
 
 
 def _escaped(text: str) -> str:
-    """What LaTeX prints as `text`."""
+    """Return the LaTeX source that prints `text`."""
     return "".join(LATEX.get(character, character) for character in text)
 
 

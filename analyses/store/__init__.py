@@ -1,6 +1,7 @@
-"""Runs on disk, a folder each, written whole or not at all, claimed by one process at a time; and rows, what each number of a run is.
+"""The store of runs on disk, and the rows that hold their numbers.
 
-The names of quantities and of statuses are constants of the modules `quantities` and `statuses`, which import nothing heavy.
+Each run has a folder. A run is written completely or not at all, and only one process at a time can claim it. The names of quantities and
+statuses are constants of the modules `quantities` and `statuses`, which have no heavy imports.
 """
 
 from typing import TYPE_CHECKING

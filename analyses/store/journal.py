@@ -1,10 +1,11 @@
-"""The journal of a store: one line a run that was found whole, so that a hundred thousand need not be opened again.
+"""The journal of a store: one line per complete run, so that a store of a hundred thousand runs need not open every folder again.
 
-    run id, state, stamp, checksum of the rest, JSON of the run's spec, its scalar rows, its cost
+A line has these fields, separated by tabs:
 
-A line speaks for a run as long as the stamp, the sizes and times of change of the run's files, is that of the files there.
-The journal can be deleted: what it does not hold is read from the run's folder and noted anew. Processes append whole
-lines; one that was cut is ignored.
+    run id, state, stamp, checksum of the JSON, JSON of the run's spec, scalar rows and cost
+
+The stamp holds the sizes and modification times of the run's files. A line is valid while its stamp equals the stamp of the files on disk.
+The journal can be deleted: missing lines are made again from the run folders. Processes append whole lines; a truncated line is ignored.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import Any, BinaryIO
 
 @dataclass(frozen=True)
 class Entry:
-    """What a line says of a run before its JSON: its state, its files' stamp, and where the line lies (bytes)."""
+    """The fields of a line before its JSON: state and stamp of the run, and offset and length of the line in bytes."""
 
     state: str
     stamp: str
@@ -30,7 +31,7 @@ class Entry:
 
 
 class Journal:
-    """The lines of the file `path` by run id; the last one counts."""
+    """The lines of the file `path` by run id. The last line of a run counts."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -38,16 +39,16 @@ class Journal:
         self._read_to = 0
 
     def entry(self, run_id: str) -> Entry | None:
-        """What is noted of the run; lines that other processes have added since the last `refresh` may be missing."""
+        """Return the entry of the run, or None. Lines that other processes added after the last `refresh` may be missing."""
         return self._entries.get(run_id)
 
     def refresh(self) -> None:
-        """Read the lines that were added since."""
+        """Read the lines that were added after the last `refresh`."""
         try:
             size = self.path.stat().st_size
         except OSError:
             size = 0
-        if size < self._read_to:  # deleted, or made anew
+        if size < self._read_to:  # the file was deleted or made again
             self._entries.clear()
             self._read_to = 0
         if size == self._read_to:
@@ -56,7 +57,7 @@ class Journal:
             file.seek(self._read_to)
             for line in file:
                 if not line.endswith(b"\n"):
-                    break  # being written
+                    break  # another process is writing this line
                 fields = line.split(b"\t", 4)
                 if len(fields) == 5:
                     run_id, state, stamp = (field.decode(errors="replace") for field in fields[:3])
@@ -64,7 +65,7 @@ class Journal:
                 self._read_to += len(line)
 
     def note(self, run_id: str, state: str, stamp: str, content: dict[str, Any]) -> None:
-        """Append a line; where that cannot be (a full disk, a store that is read-only) nothing is lost but time."""
+        """Append a line. Errors (a full disk, a read-only store) are ignored: without the line, the run's folder is read again."""
         text = json.dumps(content, separators=(",", ":")).encode()
         line = b"\n%b\t%b\t%b\t%d\t%b\n" % (run_id.encode(), state.encode(), stamp.encode(), zlib.crc32(text), text)
         with suppress(OSError):
@@ -75,7 +76,7 @@ class Journal:
                 os.close(descriptor)
 
     def contents(self, run_ids: Iterable[str]) -> Iterator[tuple[str, dict[str, Any] | None]]:
-        """Each run's id and the JSON of its line, None where the line is not whole or not there."""
+        """Yield each run id and the JSON of its line; None if the line is missing or truncated."""
         with ExitStack() as stack:
             file = stack.enter_context(self.path.open("rb")) if self._entries else None
             for run_id in run_ids:
@@ -86,5 +87,5 @@ class Journal:
 def _content(file: BinaryIO, entry: Entry) -> dict[str, Any] | None:
     file.seek(entry.start)
     *_, checksum, text = file.read(entry.length).split(b"\t", 4)
-    whole = checksum.isdigit() and zlib.crc32(text.rstrip(b"\n")) == int(checksum)
-    return json.loads(text) if whole else None
+    intact = checksum.isdigit() and zlib.crc32(text.rstrip(b"\n")) == int(checksum)
+    return json.loads(text) if intact else None

@@ -1,8 +1,7 @@
-"""Claims: which process computes a run, so that two launches of one study share the work.
+"""Claims: only the process that holds the claim of a run computes it, so that two launches of one study share the work.
 
-A claim is a lock of the kernel's on a small file. It ends with the process that holds it, however that ends, so nothing
-has to be cleaned up after a kill. Where a file system has no locks, everybody gets the claim: a run may then be computed
-twice, with the same result.
+A claim is a kernel lock (flock) on a small file. The lock ends with the process that holds it, however that process ends, so a kill leaves
+nothing to clean up. On a file system without locks every process gets the claim: a run may then be computed twice, with the same result.
 """
 
 from __future__ import annotations
@@ -20,29 +19,31 @@ from apet.files import writing
 
 
 class Held(ApetError):
-    """Another process computes the run right now."""
+    """Raised if another process is computing the run."""
 
 
 @contextmanager
 def claim(path: Path) -> Iterator[None]:
-    """Hold the file `path`, which says who holds it, while the block lasts. Raises Held if another process does,
-    WriteError where nobody can."""
+    """Hold the lock on the file `path`, which names the host and process, while the block lasts.
+
+    Raises Held if another process holds the lock, and WriteError if the file cannot be written.
+    """
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = _locked(path)
     try:
-        with suppress(OSError):  # on a full disk nobody reads who it was
+        with suppress(OSError):  # on a full disk the file does not name its holder
             os.ftruncate(descriptor, 0)
             os.write(descriptor, json.dumps({"host": socket.gethostname(), "process": os.getpid()}).encode())
         yield
     finally:
         with suppress(OSError):
-            path.unlink()  # before it is let go: who comes later makes a file of its own
+            path.unlink()  # before the lock is released, so that the next process makes a new file
         os.close(descriptor)
 
 
 def _locked(path: Path) -> int:
-    """A descriptor of the locked file at `path`."""
+    """Lock the file at `path` and return its descriptor."""
     while True:
         with writing(path):
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
@@ -51,12 +52,12 @@ def _locked(path: Path) -> int:
         except BlockingIOError:
             holder = os.read(descriptor, 200).decode(errors="replace")
             os.close(descriptor)
-            raise Held(f"another process computes this run ({holder or 'just begun'})") from None
+            raise Held(f"another process is computing this run ({holder or 'it has just begun'})") from None
         except OSError:
-            return descriptor  # no locks here
+            return descriptor  # the file system has no locks
         try:
             if os.fstat(descriptor).st_ino == os.stat(path).st_ino:
                 return descriptor
         except FileNotFoundError:
-            pass  # its last holder took the file away while we waited for it
+            pass  # its last holder deleted the file before it was locked here
         os.close(descriptor)

@@ -1,12 +1,12 @@
-"""The store: one folder a run, rows as JSON lines, arrays as safetensors, and a DONE file with their checksums.
+"""The store: one folder per run with rows as JSON lines, arrays as safetensors, and a DONE file with their checksums.
 
     results/<study>/<run id>/  spec.json  env.json  rows.jsonl  arrays.safetensors  checkpoint.safetensors  DONE
-    results/<study>/journal.jsonl      what is known of whole runs, made anew where it is lost (analyses.store.journal)
-    results/<study>/.claims/<run id>   there while a process computes the run (analyses.store.locks)
+    results/<study>/journal.jsonl      index of complete runs, made again if it is lost (analyses.store.journal)
+    results/<study>/.claims/<run id>   exists while a process computes the run (analyses.store.locks)
 
-A run counts only with a DONE whose checksums hold, and DONE is written last, by a rename: whatever is killed leaves
-either a whole run or one that is done again. A run that failed is whole, too: its one row says why. Timings go to env.json,
-never into rows, so rows compare bitwise.
+A run is complete if it has a DONE file whose checksums match. DONE is written last, by a rename, so a kill leaves either a complete run or
+a run that is computed again. A failed run is complete, too: its only row gives the reason. Timings go to env.json and never into rows, so
+rows can be compared bitwise.
 """
 
 from __future__ import annotations
@@ -30,20 +30,23 @@ from analyses.store.rows import VARYING, Row, from_json, to_json
 from apet.errors import ApetError, UsageError
 from apet.files import write_whole, writing
 
-DONE, FAILED = STATES = ("done", "failed")  # of a whole run
-FORMAT = 7  # of a run's files: raised when older ones cannot be read
+DONE, FAILED = STATES = ("done", "failed")  # states of a complete run
+FORMAT = 7  # version of a run's files; increased if older files cannot be read
 VERSIONS = {name: kind.version for name, kind in KINDS.items()}
 _FILES = ("spec.json", "rows.jsonl", "arrays.safetensors")
 
 
 class Damaged(ApetError):
-    """A file of a run is not what was written."""
+    """Raised if the content of a run's file does not match its checksum."""
 
 
 @dataclass(frozen=True)
 class Summary:
-    """A run without its curves and arrays: its spec, the columns that all of its rows share, their (quantity, split) -> (value,
-    standard error) where both are but numbers, None for what is not one, and what it took."""
+    """A run without its curves and arrays.
+
+    spec: the run's spec. common: the columns that all of its rows share. scores: (quantity, split) -> (value, standard error) of its
+    scalar rows, None in place of NaN. env: its cost (seconds, peak_gb) and the fingerprint of its data.
+    """
 
     spec: dict
     common: dict[str, Any]
@@ -52,7 +55,7 @@ class Summary:
 
 
 class Store:
-    """The runs of one study under `root`."""
+    """The runs of one study in the folder `root`."""
 
     def __init__(self, root: Path):
         self.root = root
@@ -60,15 +63,16 @@ class Store:
         self._looked_at = False
 
     def folder(self, run_id: str) -> Path:
+        """Return the folder of a run."""
         return self.root / run_id
 
     def claim(self, run_id: str) -> AbstractContextManager[None]:
-        """Compute the run alone while the block lasts; raises `analyses.store.locks.Held` if another process does."""
+        """Claim the run for this process while the block lasts. Raises `analyses.store.locks.Held` if another process holds the claim."""
         self._refuse_older()
         return claim(self.root / ".claims" / run_id)
 
     def state(self, run_id: str) -> str | None:
-        """DONE or FAILED for a whole run of its kind's present version, None where there is none."""
+        """Return DONE or FAILED for a complete run of the current version of its kind, else None."""
         stamp = _stamp(self.folder(run_id))
         if stamp is None:
             return None
@@ -81,18 +85,18 @@ class Store:
         return self._verified(run_id, stamp)
 
     def done(self, run_id: str) -> bool:
-        """Whether the run is whole and did not fail."""
+        """Return whether the run is complete and did not fail."""
         return self.state(run_id) == DONE
 
     def changed(self, run_id: str) -> int:
-        """When anything last appeared in the run's folder (ns by the file system's clock), 0 if there is none."""
+        """Return the modification time of the run's folder in ns of the file system's clock, 0 if the folder does not exist."""
         try:
             return self.folder(run_id).stat().st_mtime_ns
         except OSError:
             return 0
 
     def now(self) -> int:
-        """The file system's clock (ns)."""
+        """Return the time of the file system's clock in ns."""
         claims = self.root / ".claims"
         with writing(self.root):
             claims.mkdir(parents=True, exist_ok=True)
@@ -100,7 +104,7 @@ class Store:
             return claims.stat().st_mtime_ns
 
     def commit(self, run_id: str, spec: dict, rows: list[Row], arrays: dict[str, np.ndarray], env: dict, state: str = "done") -> None:
-        """Write a run's files, then DONE; an older state of the same run is replaced. WriteError where that cannot be."""
+        """Write the files of a run, then DONE. Files of an earlier attempt are replaced. Raises WriteError if a file cannot be written."""
         from safetensors.numpy import save
 
         folder = self.folder(run_id)
@@ -120,32 +124,36 @@ class Store:
         stamp = _stamp(folder)
         if stamp is not None:
             self._journal.note(run_id, state, stamp, _summary(spec, rows, env))
-        for path in (*folder.glob("checkpoint*"), *folder.glob(".*.tmp")):  # and what a kill left
+        for path in (*folder.glob("checkpoint*"), *folder.glob(".*.tmp")):  # a kill leaves the latter
             path.unlink()
 
     def forget(self, run_id: str) -> None:
+        """Delete the folder of a run."""
         shutil.rmtree(self.folder(run_id), ignore_errors=True)
 
     def rows(self, run_id: str) -> list[Row]:
+        """Return the rows of a complete run. Raises Damaged if the file does not match its checksum."""
         return [from_json(json.loads(line)) for line in self._read(run_id, "rows.jsonl").splitlines()]
 
     def arrays(self, run_id: str) -> dict[str, np.ndarray]:
+        """Return the arrays of a complete run by name. Raises Damaged if the file does not match its checksum."""
         from safetensors.numpy import load
 
         return load(self._read(run_id, "arrays.safetensors"))
 
     def spec(self, run_id: str) -> dict:
+        """Return the spec of a complete run as a JSON object. Raises Damaged if the file does not match its checksum."""
         return json.loads(self._read(run_id, "spec.json"))
 
     def env(self, run_id: str) -> dict:
-        """Timings, versions and the like: what is not the run's result."""
+        """Return timings, versions and other facts about a run that are not its results."""
         return json.loads((self.folder(run_id) / "env.json").read_bytes())
 
     def run_ids(self, state: str = "done") -> list[str]:
-        """Whole runs of this state, sorted."""
+        """Return the sorted ids of the complete runs in this state."""
         try:
-            with os.scandir(self.root) as found:
-                names = sorted(each.name for each in found if each.is_dir() and not each.name.startswith("."))
+            with os.scandir(self.root) as entries:
+                names = sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
         except FileNotFoundError:
             return []
         self._refuse_older()
@@ -153,7 +161,7 @@ class Store:
         return [name for name in names if self.state(name) == state]
 
     def summaries(self) -> Iterator[tuple[str, Summary]]:
-        """Whole runs that did not fail, in the order of `run_ids`, by what can be said of each in a line of the journal."""
+        """Yield the id and summary of every complete run that did not fail, in the order of `run_ids`, from the journal if it has them."""
         for run_id, content in self._journal.contents(self.run_ids()):
             if content is None:
                 content = _summary(self.spec(run_id), self.rows(run_id), self.env(run_id))
@@ -161,7 +169,7 @@ class Store:
             yield run_id, Summary(content["spec"], content["common"], scores, content["env"])
 
     def _verified(self, run_id: str, stamp: str) -> str | None:
-        """The state of a run whose every checksum holds, noted for the next time."""
+        """Return the state of a run whose checksums all match, and add it to the journal; None for any other run."""
         try:
             about = self._about(run_id)
             spec = self.spec(run_id)
@@ -174,7 +182,10 @@ class Store:
         return about["state"]
 
     def _refuse_older(self) -> None:
-        """Look at any one whole run, once. Raise UsageError if an older version wrote it: its identity is not that of today."""
+        """Raise UsageError if an older version, with other run ids, wrote the store.
+
+        One run is checked, the first that is found, and only once.
+        """
         if self._looked_at:
             return
         first = next(self.root.glob("*/DONE"), None)
@@ -183,44 +194,47 @@ class Store:
             with suppress(OSError, ValueError, TypeError):
                 if self._about(first.parent.name).get("format", 0) < FORMAT:
                     raise UsageError(
-                        f"{self.root} holds runs of an earlier version of this program, which this one cannot read: take another folder"
+                        f"{self.root} holds runs of an earlier version of this program, which this version cannot read: use another folder"
                     )
 
     def _about(self, run_id: str) -> dict:
         return json.loads((self.folder(run_id) / "DONE").read_bytes())
 
     def _read(self, run_id: str, name: str) -> bytes:
-        """A file of a whole run, as it was written. Damaged if it is not; the run then no longer counts, and a new start redoes it."""
+        """Return the content of a file of a complete run.
+
+        Raises Damaged if its checksum differs. The run is then no longer complete, and the next start computes it again.
+        """
         path = self.folder(run_id) / name
         try:
             content = path.read_bytes()
             if hashlib.sha256(content).hexdigest() == self._about(run_id)["sums"][name]:
                 return content
         except (OSError, ValueError, KeyError, TypeError):
-            pass  # another process may be about to replace it
+            pass  # another process may be replacing it
         stamp = _stamp(self.folder(run_id))
         if stamp is not None:
             self._journal.note(run_id, "damaged", stamp, {})
-        raise Damaged(f"{path} is not what was written (its checksum differs): start again what made it, and that run is redone")
+        raise Damaged(f"{path} is damaged (its checksum differs): repeat the command that made it, which computes this run again")
 
 
 def _summary(spec: dict, rows: list[Row], env: dict) -> dict[str, Any]:
-    """What the journal keeps: the scalar rows, the columns that they share once, and the cost."""
-    plain = [to_json(row) for row in rows if row.is_scalar]
-    common = {name: value for name, value in plain[0].items() if name not in VARYING} if plain else {}
+    """Return the content of a journal line: spec, scalar rows, the columns that these rows share, and cost."""
+    scalars = [to_json(row) for row in rows if row.is_scalar]
+    common = {name: value for name, value in scalars[0].items() if name not in VARYING} if scalars else {}
     return {
         "spec": spec,
         "common": common,
-        "rows": [(row["quantity"], row["split"], row["value"], row["stderr"]) for row in plain],
+        "rows": [(row["quantity"], row["split"], row["value"], row["stderr"]) for row in scalars],
         "env": {name: env[name] for name in ("seconds", "peak_gb", "data_fingerprint") if name in env},
     }
 
 
 def _stamp(folder: Path) -> str | None:
-    """Sizes and times of change of a run's files, as these versions read them; None where one is missing."""
+    """Return the versions of format and kinds, and sizes and modification times of a run's files; None if a file is missing."""
     try:
-        found = [os.stat(f"{folder}/{name}") for name in ("DONE", *_FILES)]
+        stats = [os.stat(f"{folder}/{name}") for name in ("DONE", *_FILES)]
     except OSError:
         return None
     versions = "format {} {}".format(FORMAT, " ".join(f"{kind}:{version}" for kind, version in VERSIONS.items()))
-    return " ".join((versions, *(f"{each.st_size}:{each.st_mtime_ns}" for each in found)))
+    return " ".join((versions, *(f"{stat.st_size}:{stat.st_mtime_ns}" for stat in stats)))

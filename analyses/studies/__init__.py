@@ -1,4 +1,4 @@
-"""Studies: a YAML file of stages, the runs that follow from it, and the processes that share them."""
+"""Studies: YAML files of stages, the runs that follow from the stages, and the processes that share the runs."""
 
 from typing import TYPE_CHECKING
 

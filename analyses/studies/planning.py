@@ -1,4 +1,4 @@
-"""What a study will take, before it is started: runs, example-gradients, hours and memory by model, and what is done already."""
+"""The plan of a study before its start: runs, example gradients, hours and memory per model, and the runs that are already done."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ from apet.errors import ApetError
 
 @dataclass
 class Share:
-    """What of a study falls to one model; `estimated` are runs that are not known yet (searches, and what follows from runs)."""
+    """The part of a study that uses one model."""
 
     runs: int = 0
-    estimated: int = 0
+    estimated: int = 0  # runs whose specs depend on results: searches, and runs that start from other runs
     done: int = 0
     failed: int = 0
-    gradient_equivalents: int = 0  # of the runs that are not over
-    costliest: tuple[int, TrainSpec] | None = None  # training runs that are not over
-    missing: str | None = None  # why runs of this model cannot be made here
+    gradient_equivalents: int = 0  # cost of the remaining runs
+    costliest: tuple[int, TrainSpec] | None = None  # the remaining training run with the highest cost, and this cost
+    missing: str | None = None  # the reason if runs of this model cannot be computed on this machine
 
 
 def plan(study: Study, store: Store, jobs: int = 1, device: str = "cpu") -> dict[str, Any]:
-    """The plan as a JSON object; `hours` divide by `jobs`, and are None where nothing could be tried here.
+    """Return the plan as a JSON object. `hours` are divided by `jobs`, and are None if a model's time cannot be estimated.
 
-    For each model with runs to do its costliest training run is rehearsed for some seconds (`analyses.runs.rehearsal`), in a process
-    of its own; the time of its other runs is in proportion to their example-gradients.
+    For each model with remaining runs, the costliest training run is rehearsed for some seconds in a separate process
+    (`analyses.runs.rehearsal`). The time of the other runs is proportional to their example gradients.
     """
     shares: dict[str, Share] = defaultdict(Share)
     for spec, count, known in _runs(study, partial(find, study, store)):
@@ -51,10 +51,10 @@ def plan(study: Study, store: Store, jobs: int = 1, device: str = "cpu") -> dict
     }
 
 
-def _runs(study: Study, found: Find) -> list[tuple[Spec, int, bool]]:
-    """(a run, how many like it, whether it is known already): all that is known by now, and about what may follow from it."""
+def _runs(study: Study, finished_run: Find) -> list[tuple[Spec, int, bool]]:
+    """Return (spec, number of such runs, whether the spec is known) for the runs known so far and for the estimated later runs."""
     known: dict[str, list[Spec]] = {stage.name: [] for stage in study.stages}
-    for stage, specs in walk(study, found):
+    for stage, specs in walk(study, finished_run):
         known[stage.name] += specs
     expected: dict[str, list[tuple[Spec, int]]] = {}
     runs = [(spec, 1, True) for spec in dict.fromkeys(spec for specs in known.values() for spec in specs)]
@@ -62,15 +62,15 @@ def _runs(study: Study, found: Find) -> list[tuple[Spec, int, bool]]:
         expected[stage.name] = _expected(stage, expected)
         counts = Counter(spec.model for spec in known[stage.name])
         for spec, count in expected[stage.name]:
-            here = min(count, counts[spec.model])
-            counts[spec.model] -= here
-            if count > here:
-                runs.append((spec, count - here, False))
+            already_known = min(count, counts[spec.model])
+            counts[spec.model] -= already_known
+            if count > already_known:
+                runs.append((spec, count - already_known, False))
     return runs
 
 
 def _expected(stage: Stage, before: dict[str, list[tuple[Spec, int]]]) -> list[tuple[Spec, int]]:
-    """Runs like those that the stage will have in the end, and how many of each."""
+    """Return (spec, number of such runs) for the runs that the stage will have in the end."""
     if stage.at is not None and stage.pairs is not None:
         return [(spec, 1) for spec in between(stage, [(spec, "not yet") for spec, _ in before[stage.at]])]
     if stage.at is not None:
@@ -108,19 +108,19 @@ def _line(name: str, share: Share, study: Study, jobs: int, device: str) -> dict
     if share.gradient_equivalents == 0:
         return line
     if share.costliest is None or too_large(share.costliest[1]):
-        return line | {"hours": None, "note": "not rehearsed here"}
+        return line | {"hours": None, "note": "not rehearsed on this machine"}
     gradients, spec = share.costliest
     try:
         rehearsal = _apart(spec, study.data.get(spec.task), device)
     except (ApetError, RuntimeError) as error:
-        return line | {"hours": None, "note": f"its rehearsal failed: {error}"}
+        return line | {"hours": None, "note": f"the rehearsal failed: {error}"}
     seconds = rehearsal["seconds"] / gradients * share.gradient_equivalents
     return line | {"hours": seconds / 3600 / jobs, "peak_gb": rehearsal["peak_gb"]}
 
 
 def _apart(spec: TrainSpec, data: Path | None, device: str) -> dict[str, float]:
-    """A rehearsal in a process of its own, whose memory is that of the run alone, with one thread as a study's jobs have."""
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:  # one that notices when its process dies
+    """Rehearse in a separate process with one thread, like a job of the study, so that the peak memory is the run's alone."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:  # this pool notices when its process dies
         return pool.submit(_rehearsed, spec, data, device).result()
 
 

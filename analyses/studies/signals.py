@@ -1,4 +1,4 @@
-"""SIGTERM, a scheduler's way to say that time is up, taken as Ctrl-C: what runs saves its state first."""
+"""SIGTERM, which schedulers send at the end of a time limit, is handled like Ctrl-C: the current run first saves its state."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 @contextmanager
 def terminable() -> Iterator[None]:
-    """While it lasts, SIGTERM is taken as Ctrl-C, also where that is ignored (nohup)."""
+    """Handle SIGTERM like Ctrl-C while the block lasts, even if SIGINT is ignored (nohup)."""
 
     def stop(number: int, frame: Any) -> None:
         if signal.getsignal(signal.SIGINT) in (signal.SIG_IGN, None):

@@ -1,6 +1,6 @@
-"""From a study's stages to runs: which can be started, given what those before have found.
+"""The runs of a study's stages: the runs that can start, given the results of earlier runs.
 
-Every process of a study asks the same questions of the same store and gets the same runs in the same order.
+All processes of a study derive the runs from the same store, so they get the same runs in the same order.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from apet.errors import ApetError
 from apet.scoring import metric_names
 from apet.tasks import TASKS
 
-Find = Callable[[Spec], Run | None]  # a spec's run if it is done and did not fail
+Find = Callable[[Spec], Run | None]  # the run of a spec if it is complete and did not fail
 
 
 def batches(study: Study, find: Find) -> Iterator[list[Spec]]:
-    """The study's runs, distinct, a batch at a time: the next one is asked for when the runs of the last are over."""
+    """Yield the distinct runs of the study in batches. The caller finishes the runs of a batch before it asks for the next batch."""
     asked: set[Spec] = set()
     for _, specs in walk(study, find):
         fresh = [spec for spec in dict.fromkeys(specs) if spec not in asked]
@@ -35,7 +35,7 @@ def batches(study: Study, find: Find) -> Iterator[list[Spec]]:
 
 
 def walk(study: Study, find: Find) -> Iterator[tuple[Stage, list[Spec]]]:
-    """Every stage with its runs, a round at a time."""
+    """Yield (stage, runs) for each round of each stage."""
     over: dict[str, list[Spec]] = {}
     for stage in study.stages:
         over[stage.name] = []
@@ -54,21 +54,21 @@ def _rounds(stage: Stage, study: Study, over: dict[str, list[Spec]], find: Find)
 
 
 def _following(stage: Stage, parents: list[Spec], find: Find) -> list[Spec]:
-    """A run for each parent that is done (or pair of them) and each variant: the parent's spec, what it found, the variant's fields."""
-    found = [(spec, run.id) for spec in parents if (run := find(spec))]
+    """Return one run per variant and finished parent (or pair of parents): the parent's spec, its final point and the variant's fields."""
+    finished = [(spec, run.id) for spec in parents if (run := find(spec))]
     if stage.pairs is not None:
-        return between(stage, found)
-    return [at_optimum(spec, variant, run_id) for spec, run_id in found for variant in stage.variants]
+        return between(stage, finished)
+    return [at_optimum(spec, variant, run_id) for spec, run_id in finished for variant in stage.variants]
 
 
 def between(stage: Stage, parents: Sequence[tuple[Spec, str]]) -> list[Spec]:
-    """The runs of a stage with `pairs`, from the specs and ids of those that it joins."""
+    """Return the runs of a stage with `pairs`, from the specs and ids of the runs that it joins."""
     assert stage.pairs is not None
     return [at_optimum(spec, variant, run_id, to) for spec, run_id, to in _joined(parents, stage.pairs) for variant in stage.variants]
 
 
 def _joined(parents: Sequence[tuple[Spec, str]], name: str) -> list[tuple[Spec, str, str]]:
-    """(spec, id, id of the next) of runs that differ in the field `name` and in what follows from it alone, in their order."""
+    """Return (spec, run id, id of the next run) of neighbouring runs that differ only in the field `name` and in fields derived from it."""
     groups: dict[object, list[tuple[Spec, str]]] = {}
     for spec, run_id in parents:
         groups.setdefault(_besides(spec, name), []).append((spec, run_id))
@@ -76,37 +76,38 @@ def _joined(parents: Sequence[tuple[Spec, str]], name: str) -> list[tuple[Spec, 
     return [(spec, run_id, to) for (spec, run_id), (other, to) in pairs if getattr(spec, name) != getattr(other, name)]
 
 
-# Only apet's runs say which entries they tune.
+# Fields that only runs of method apet use: they describe the tuned entries.
 _WITH_METHOD = {"k", "matched", "operations", "scope", "unit", "order", "position_seed", "trajectory", "keep_end"}
 
 
 def _besides(spec: Spec, name: str) -> tuple:
-    """What else runs must share to be a pair: every other field, a rate where it is not the default of its method and k."""
+    """Return the fields that two runs of a pair must share: all except `name`, and the rate only if it is not the default."""
     left_out = {name} | (_WITH_METHOD if name == "method" else set())
-    default = isinstance(spec, TrainSpec) and spec.lr is not None and replace(spec, lr=None).resolved().lr == spec.lr
-    return tuple((field, value) for field, value in vars(spec).items() if field not in left_out and not (field == "lr" and default))
+    default_lr = isinstance(spec, TrainSpec) and spec.lr is not None and replace(spec, lr=None).resolved().lr == spec.lr
+    return tuple((field, value) for field, value in vars(spec).items() if field not in left_out and not (field == "lr" and default_lr))
 
 
 def at_optimum(spec: Spec, variant: Variant, run_id: str, to: str | None = None) -> Spec:
-    """The run that a variant of a stage asks for at the end of the run `run_id` of `spec`, or between it and the run `to`."""
+    """Return the run of a stage's variant at the final point of the run `run_id` of `spec`, or between that run and the run `to`."""
     values = {**vars(spec), **dict(variant), "at": run_id, **({"to": to} if to else {})}
     return spec_from(values, shared=set(vars(spec)) - set(dict(variant))).resolved()
 
 
 def searching(bases: Sequence[Spec], search: Search, data: Mapping[str, Path], full: Sequence[Spec], find: Find) -> Iterator[list[Spec]]:
-    """The runs of all searches, a round at a time (analyses.studies.search_rounds).
+    """Yield the runs of all searches in rounds (`analyses.studies.search_rounds`).
 
-    `bases` are specs whose k does not count, one for each search.
+    bases: one spec per search; its k is replaced.
+    full: specs of full fine-tuning, from which targets are derived.
 
-    A search ends with its budget, where its target is not known or settled without any run, and where it lies beyond the range.
-    Its i-th run has the i-th position seed from the base's on, so that no two runs share their noise.
+    A search ends when its budget is spent, if its target is unknown or settled without any run, and if its target lies beyond the range.
+    Run i (from 0) has the position seed of the base plus i, so that no two runs share their noise.
     """
     target = search.target
     measured = [run for spec in full if (run := find(spec)) and target.measures(run)]
     asked: dict[Spec, list[Spec]] = {}
     for base in bases:
-        there = [run for run in measured if target.like(base, run)]
-        if there and target.settled(there, _metric(base)):
+        comparable = [run for run in measured if target.like(base, run)]
+        if comparable and target.settled(comparable, _metric(base)):
             continue
         ks = first_round(_size(base, data.get(base.task)), min(search.runs, FIRST_ROUND), search.lowest, search.highest)
         asked[base] = [_with(base, k, i) for i, k in enumerate(ks)]
@@ -124,13 +125,13 @@ def searching(bases: Sequence[Spec], search: Search, data: Mapping[str, Path], f
 
 
 def _gaps(target: Target, runs: list[Run], measured: list[Run], metric: str) -> list[tuple[int, float]]:
-    """(k, gap) of the runs that say something of the target, empty where it is not known."""
+    """Return (k, gap) of the runs that count for the target; empty if the target is unknown."""
     runs = [run for run in runs if target.counts(run)]
-    against = [run for run in measured if runs and run.setting == runs[0].setting]
-    against = against or ([] if target.needs_full else runs)
-    if not against or target.settled(against, metric):
+    references = [run for run in measured if runs and run.setting == runs[0].setting]
+    references = references or ([] if target.needs_full else runs)
+    if not references or target.settled(references, metric):
         return []
-    value = target.value(against, metric)
+    value = target.value(references, metric)
     return [(run.k, gap) for run in runs if math.isfinite(gap := target.gap(run, value, metric))]
 
 
@@ -139,7 +140,7 @@ def _metric(spec: Spec) -> str:
 
 
 def _size(base: Spec, data: Path | None) -> int:
-    """How many entries there are to choose from, from the model's shapes; without limit where it is not here, which its runs will say."""
+    """Return the number of entries in scope, from the shapes of the model; sys.maxsize if the model is missing (its runs will fail)."""
     try:
         return check(base, inputs(base, data, shapes_only=True))["in_scope"]
     except ApetError:

@@ -1,7 +1,7 @@
-"""One process's walk through a study: it takes what is neither done nor claimed, and waits for what others have claimed.
+"""The walk of one process through a study: it computes runs that are neither done nor claimed, and waits for runs that others have claimed.
 
-Several jobs of one launch, two launches of one study at once, and a shard that is run twice are therefore all the same thing: nothing is
-lost and nothing is computed twice. What is killed lets go of its claim, and the next one goes on from its checkpoint.
+So several jobs of one launch, two simultaneous launches of one study, and a shard that is run twice all behave alike: no run is lost and no
+run is computed twice. A killed process loses its claim, and the next process resumes the run from its checkpoint.
 """
 
 from __future__ import annotations
@@ -21,15 +21,18 @@ from analyses.studies.study_file import Study
 from analyses.thresholds import Run
 from apet.errors import ApetError, UsageError
 
-POLL = 0.5  # seconds between looks at runs that others have claimed
-START = "spawn"  # how processes are started: with a library's threads running, a fork may hang
-DEATHS = 2  # a run in whose hands a process died so often has failed
+POLL = 0.5  # seconds between checks of runs that other processes have claimed
+START = "spawn"  # how processes are started; a fork may hang while threads of a library run
+DEATHS = 2  # a run has failed if its process died this many times
 
 
 @dataclass(frozen=True)
 class Event:
-    """What a process tells: `begin`, `progress` (done of total), `done` or `failed` of a run; `known`: `total` more runs, which weigh
-    `done` together."""
+    """A report of a process.
+
+    kind: "begin", "progress" (`done` of `total`), "done" or "failed" for the run `spec`; or "known" for `total` more runs, whose weights
+    (`weight`) sum to `done`.
+    """
 
     kind: str
     spec: Spec | None = None
@@ -40,17 +43,20 @@ class Event:
 
 @dataclass
 class Outcome:
-    """What came of a study's runs: ids of finished runs, (spec, error) of failed ones, and how many other shards have to do yet."""
+    """The outcome of a study."""
 
-    done: list[str] = field(default_factory=list)
-    failed: list[tuple[Spec, str]] = field(default_factory=list)
-    elsewhere: int = 0
+    done: list[str] = field(default_factory=list)  # ids of finished runs
+    failed: list[tuple[Spec, str]] = field(default_factory=list)  # (spec, error)
+    elsewhere: int = 0  # number of runs that other shards still have to do
 
 
 @dataclass(frozen=True)
 class Options:
-    """How a study is run. `shard` (i, n): of every batch the i-th, i + n-th, ... run; `since` (ns, the file system's clock): with
-    `force` whatever is older is done again, with `retry_failed` failed runs that are."""
+    """Options for running a study.
+
+    shard: (i, n) computes runs i, i + n, i + 2n, ... of every batch, counted from 1.
+    force, retry_failed: compute again all runs, or all failed runs, that are older than `since` (ns of the file system's clock).
+    """
 
     device: str = "cpu"
     shard: tuple[int, int] = (1, 1)
@@ -65,10 +71,10 @@ Tell = Callable[[Event], None]
 
 
 def parse_shard(text: str) -> tuple[int, int]:
-    """(I, N) of I/N. UsageError unless 1 <= I <= N."""
+    """Return (I, N) for the text I/N. Raises UsageError unless 1 <= I <= N."""
     index, slash, count = text.partition("/")
     if not slash or not index.isdigit() or not count.isdigit() or not 1 <= int(index) <= int(count):
-        raise UsageError(f"the shard {text} is not I/N with I from 1 to N, for instance 1/4")
+        raise UsageError(f"the shard must have the form I/N with I from 1 to N, for instance 1/4 (got: {text})")
     return int(index), int(count)
 
 
@@ -79,7 +85,7 @@ def work(study: Study, store: Store, options: Options = PLAIN, tell: Tell = lamb
 
 @dataclass
 class Walk:
-    """One process on its way through a study; `died` are runs that are given up, with the reason."""
+    """The walk of one process through a study. `died` maps each run that killed its processes to the reason; these runs have failed."""
 
     study: Study
     store: Store
@@ -88,24 +94,25 @@ class Walk:
     died: dict[Spec, str]
 
     def through(self) -> Outcome:
+        """Compute all runs of the shard and return the outcome."""
         outcome = Outcome()
         index, count = self.options.shard
         for specs in batches(self.study, partial(find, self.study, self.store)):
-            mine = specs[index - 1 :: count]
-            self.tell(Event("known", done=sum(map(weight, mine)), total=len(mine)))
-            for spec, name, error in self._settled(sorted(mine, key=weight, reverse=True) if self.options.longest_first else mine):
+            shard = specs[index - 1 :: count]
+            self.tell(Event("known", done=sum(map(weight, shard)), total=len(shard)))
+            for spec, name, error in self._settled(sorted(shard, key=weight, reverse=True) if self.options.longest_first else shard):
                 if error is None:
                     outcome.done.append(name)
                 else:
                     outcome.failed.append((spec, error))
                 self.tell(Event("done" if error is None else "failed", spec, error or ""))
-            outcome.elsewhere = sum(not self._over(spec) for spec in set(specs) - set(mine))
+            outcome.elsewhere = sum(not self._over(spec) for spec in set(specs) - set(shard))
             if outcome.elsewhere:
-                break  # the next batch is not known before
+                break  # the next batch depends on these runs
         return outcome
 
     def _settled(self, specs: list[Spec]) -> Iterator[tuple[Spec, str, str | None]]:
-        """(spec, run id, error) of every run as it is over, in whatever process; those that others have claimed come last."""
+        """Yield (spec, run id, error) of every run once it is over, in this or another process. Runs that others have claimed come last."""
         waiting, held = deque(specs), 0
         while waiting:
             spec = waiting.popleft()
@@ -120,20 +127,20 @@ class Walk:
                     held = 0
 
     def _settle(self, spec: Spec) -> tuple[str, str | None]:
-        """(run id, error) of one run, which is made here if it is not over yet."""
+        """Return (run id, error) of a run; compute the run if it is not over yet. Raises Held if another process computes it."""
         data = self.study.data.get(spec.task)
         try:
             name = identify(spec, data)
-        except ApetError as error:  # its model or data are not here
+        except ApetError as error:  # its model or data are missing on this machine
             return "", str(error)
         state = self._state(name)
         if state is None:
             with self.store.claim(name):
-                if self._state(name) is None:  # nobody has made it in the meantime
+                if self._state(name) is None:  # no other process has computed it in the meantime
                     self._make(spec, name, data)
             state = self.store.state(name)
         if state is None:
-            raise ApetError(f"run {name} was whole and no longer is: does something else write to {self.store.root}?")
+            raise ApetError(f"run {name} was complete and has changed since: check that no other program writes to {self.store.root}")
         return name, None if state == DONE else self.store.rows(name)[0].note
 
     def _make(self, spec: Spec, name: str, data: Path | None) -> None:
@@ -146,33 +153,33 @@ class Walk:
         compute(spec, name, self.store, data, self.options.device, report, keep_failure=True)
 
     def _state(self, name: str) -> str | None:
-        """DONE or FAILED for a run that is over, None for one that is to be made (again)."""
+        """Return DONE or FAILED for a run that is over, None for a run that must be computed (again)."""
         state = self.store.state(name)
-        again = self.options.force or (self.options.retry_failed and state == FAILED)
-        return None if again and self._old(name) else state
+        repeat = self.options.force or (self.options.retry_failed and state == FAILED)
+        return None if repeat and self._old(name) else state
 
     def _old(self, name: str) -> bool:
-        """Whether what is there of the run is from before this launch."""
+        """Return whether the run's folder is older than this launch."""
         return self.store.changed(name) < self.options.since
 
     def _over(self, spec: Spec) -> bool:
         try:
             return self._state(identify(spec, self.study.data.get(spec.task))) is not None
         except ApetError:
-            return True  # it never will be made here
+            return True  # it cannot be computed on this machine
 
 
 def find(study: Study, store: Store, spec: Spec) -> Run | None:
-    """The run of `spec` if it is done and did not fail."""
+    """Return the run of `spec` if it is complete and did not fail, else None."""
     try:
         name = identify(spec, study.data.get(spec.task))
         return Run.of(store, name) if store.done(name) else None
-    except ApetError:  # not here, or damaged: it is about to be made again
+    except ApetError:  # its model or data are missing, or its files are damaged and will be made again
         return None
 
 
 def weight(spec: Spec) -> float:
-    """About how long a run takes, in units of its own: its example-gradients times the model's parameters, where they are known."""
+    """Return an estimate of a run's time in arbitrary units: example gradients times model parameters (10^6 if unknown)."""
     return gradients(spec, spec.examples or 1000) * _sizes().get(spec.model, 1e6)
 
 

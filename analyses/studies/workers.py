@@ -1,4 +1,4 @@
-"""Running a study with several processes, each of which walks through the same batches of runs (`analyses.studies.walk`)."""
+"""Run a study with several processes. Each process walks through the same batches of runs (`analyses.studies.walk`)."""
 
 from __future__ import annotations
 
@@ -20,29 +20,29 @@ from analyses.studies.study_file import Study
 from analyses.studies.walk import PLAIN, Event, Options, Outcome, Tell, Walk, work
 from apet.errors import ApetError
 
-POLL = 0.5  # seconds between looks at runs that others have claimed
-START = "spawn"  # how processes are started: with a library's threads running, a fork may hang
-DEATHS = 2  # a run in whose hands a process died so often has failed
+POLL = 0.5  # seconds between checks of runs that other processes have claimed
+START = "spawn"  # how processes are started; a fork may hang while threads of a library run
+DEATHS = 2  # a run has failed if its process died this many times
 
 
 def seat(number: int, jobs: int, devices: int) -> tuple[int, int]:
-    """(the GPU of job `number` of 0 .. jobs - 1, how many jobs share it) where they are spread evenly over `devices`."""
+    """Return (GPU, number of jobs on this GPU) of job `number` in 0..jobs - 1, with the jobs spread evenly over `devices` GPUs."""
     device = number % devices
     return device, len(range(device, jobs, devices))
 
 
 def run_study(study: Study, store: Store, jobs: int = 1, options: Options = PLAIN, tell: Tell = lambda event: None) -> Outcome:
-    """Run what is not done yet; a failed run does not stop the others. With `jobs` > 1 each process uses one thread.
+    """Compute the runs that are not done yet. A failed run does not stop the others. With `jobs` > 1 each process uses one thread.
 
-    Raises Interrupted or KeyboardInterrupt on Ctrl-C and SIGTERM, after what runs has saved its state, and WriteError where
-    results cannot be written.
+    Raises Interrupted or KeyboardInterrupt on Ctrl-C and SIGTERM, after current runs have saved their state. Raises WriteError if results
+    cannot be written.
     """
     with terminable():
         return work(study, store, options, tell) if jobs == 1 else _crew(study, store.root, jobs, options, tell)
 
 
 def _crew(study: Study, root: Path, jobs: int, options: Options, tell: Tell) -> Outcome:
-    """The study by `jobs` processes. Each goes through all of it, so the outcome of the last to finish is that of all."""
+    """Run the study with `jobs` processes. Each process walks through the whole study, so the last one to finish knows the full outcome."""
     crew = _Crew(study, root, jobs, options, tell)
     try:
         for number in range(jobs):
@@ -58,27 +58,32 @@ def _crew(study: Study, root: Path, jobs: int, options: Options, tell: Tell) -> 
 
 
 class _Crew:
-    """Processes at work, by the pipe that each talks through (one each: a process that is killed takes no shared lock along)."""
+    """The processes of a study, by the pipe through which each one reports.
+
+    Each process has a separate pipe, so that a killed process cannot take a shared lock with it.
+    """
 
     def __init__(self, study: Study, root: Path, jobs: int, options: Options, tell: Tell):
         self.study, self.root, self.jobs, self.options, self.tell = study, root, jobs, options, tell
-        self.members: dict[Any, Any] = {}
-        self.numbers: dict[Any, int] = {}  # of the jobs
-        self.hand: dict[Any, Spec] = {}  # the run that each has in hand
+        self.members: dict[Any, Any] = {}  # pipe -> process
+        self.numbers: dict[Any, int] = {}  # pipe -> number of the job
+        self.hand: dict[Any, Spec] = {}  # pipe -> current run
         self.deaths: Counter[Spec] = Counter()
         self.died: dict[Spec, str] = {}
         self.outcome: Outcome | None = None
-        self._told: set[tuple[str, Spec]] = set()
-        self._known: Counter[Any] = Counter()  # runs that each has told of
+        self._reported: set[tuple[str, Spec]] = set()
+        self._known: Counter[Any] = Counter()  # pipe -> number of runs that the process has announced
         self._most = 0
 
     def start(self, number: int) -> None:
+        """Start the process of job `number`."""
         context = multiprocessing.get_context(START)
         ours, theirs = context.Pipe(duplex=False)
         process = context.Process(
             target=_member, args=(theirs, os.getpid(), self.study, self.root, self.options, self.died, number, self.jobs)
         )
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # which it inherits, and takes when it is ready
+        # The process inherits the blocked signal and unblocks it when it is ready.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             process.start()
         finally:
@@ -87,19 +92,20 @@ class _Crew:
         self.members[ours], self.numbers[ours] = process, number
 
     def listen(self, pipe: Any) -> None:
+        """Receive a message of a process and handle it. Raises the error that the process sent."""
         try:
-            said = pipe.recv()
+            message = pipe.recv()
         except (EOFError, OSError):
             return self._bury(pipe)
-        if isinstance(said, Outcome):
-            self.outcome = said
-        elif isinstance(said, ApetError | KeyboardInterrupt):
-            raise said
+        if isinstance(message, Outcome):
+            self.outcome = message
+        elif isinstance(message, ApetError | KeyboardInterrupt):
+            raise message
         else:
-            self._hear(pipe, said)
+            self._hear(pipe, message)
 
     def stop(self) -> None:
-        """Ask all to save what they have in hand, and listen until they are gone: none may wait for its words to be heard."""
+        """Ask all processes to save their current run. Receive messages until they have ended, so that none blocks on a full pipe."""
         for process in self.members.values():
             with suppress(ProcessLookupError):
                 os.kill(process.pid, signal.SIGINT)
@@ -111,14 +117,14 @@ class _Crew:
                     self.members.pop(pipe).join()
 
     def _hear(self, pipe: Any, event: Event) -> None:
-        """Pass on what is news: all of them tell of all runs."""
+        """Pass on an event unless another process has reported it: every process reports all runs."""
         if event.kind == "begin" and event.spec is not None:
             self.hand[pipe] = event.spec
         if event.kind in ("done", "failed") and event.spec is not None:
             self.hand.pop(pipe, None)
-            if (event.kind, event.spec) in self._told:
+            if (event.kind, event.spec) in self._reported:
                 return
-            self._told.add((event.kind, event.spec))
+            self._reported.add((event.kind, event.spec))
         if event.kind == "known":
             return self._count(pipe, event)
         self.tell(event)
@@ -130,7 +136,7 @@ class _Crew:
             self._most = self._known[pipe]
 
     def _bury(self, pipe: Any) -> None:
-        """A process is gone: at its end, or in the middle of a run, which is then tried again, and given up the second time."""
+        """Handle the end of a process. A run that it was computing is tried again, and fails at the DEATHS-th death of a process."""
         process, spec, number = self.members.pop(pipe), self.hand.pop(pipe, None), self.numbers.pop(pipe)
         pipe.close()
         process.join()
@@ -138,29 +144,32 @@ class _Crew:
             return
         reason = f"signal {-process.exitcode}" if process.exitcode < 0 else f"exit code {process.exitcode}"
         if spec is None:
-            raise ApetError(f"a process of the study died outside of any run ({reason})")
+            raise ApetError(f"a process of the study died between runs ({reason})")
         self.deaths[spec] += 1
         if self.deaths[spec] >= DEATHS:
-            self.died[spec] = f"the process died {DEATHS} times in this run ({reason}; 9 often means that memory ran out)"
+            self.died[spec] = f"the process died {DEATHS} times in this run ({reason}; signal 9 often means that memory ran out)"
         self.start(number)
 
 
 def _member(
     pipe: Connection, parent: int, study: Study, root: Path, options: Options, died: dict[Spec, str], number: int, jobs: int
 ) -> None:
-    """The process of a job of the crew. Ctrl-C and SIGTERM are the parent's, which passes them on once; if the parent dies, it stops."""
+    """Run one job of the crew in its process.
+
+    The parent handles Ctrl-C and SIGTERM and passes them on once. The process stops if the parent dies.
+    """
     import torch
 
     os.setpgrp()
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job would ignore it
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job of a shell ignores it by default
     torch.set_num_threads(1)
     _sit(number, jobs, options.device)
 
     def tell(event: Event) -> None:
         try:
             pipe.send(event)
-        except OSError:  # nobody listens any more: no failure of the run in hand
+        except OSError:  # the parent is gone, which is not a failure of the current run
             raise KeyboardInterrupt from None
 
     try:
@@ -173,7 +182,7 @@ def _member(
 
 
 def _sit(number: int, jobs: int, device: str) -> None:
-    """Take the job's GPU, and its share of the memory."""
+    """Select the job's GPU and limit the job to its share of the memory."""
     import torch
 
     from apet.machine import share_memory
@@ -186,7 +195,7 @@ def _sit(number: int, jobs: int, device: str) -> None:
 
 
 def _follow(parent: int) -> None:
-    """Have the kernel send Ctrl-C when the parent is gone (Linux only; elsewhere the next word to it tells)."""
+    """Ask the kernel to send SIGINT when the parent dies (Linux only; elsewhere the next message to the parent fails)."""
     if sys.platform == "linux":
         set_parent_death_signal = 1
         ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGINT)

@@ -1,4 +1,4 @@
-"""Thresholds from finished runs: targets, the measured k*, the predicted k*, and the search for it."""
+"""Thresholds from finished runs: targets, the measured k*, the predicted k*, and the search for k*."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""The threshold of one model and task: measured by a search in fixed rounds (analyses.studies.stages), predicted from one Gram matrix."""
+"""The threshold of one model and task: measured by a search in rounds (`analyses.studies.stages`) and predicted from one Gram matrix."""
 
 from __future__ import annotations
 
@@ -17,19 +17,22 @@ from analyses.thresholds.targets import Run, Target
 from apet.errors import UsageError
 from apet.machine import world_size
 
-Fields = dict[str, Any]  # of specs: names and values
+Fields = dict[str, Any]  # names and values of spec fields
 
-HALVINGS = 6  # of full fine-tuning's steps, for the map from a metric to the training loss
+HALVINGS = 6  # full fine-tuning's steps are halved this often, for the map from a metric to the training loss
 
 
 OWN = ("kind", "method", "k", "matched", "early_stop")  # fields that the search sets itself
 
 
 def references(fields: Fields, search: Search, predict: bool) -> list[Spec]:
-    """What is run before the search: full fine-tuning, for a metric also stopped earlier and earlier, and the Gram matrix."""
+    """Return the specs of the runs before the search: full fine-tuning and, with `predict` and a loss target, the prediction.
+
+    For a metric target full fine-tuning is repeated with fewer steps, halved up to HALVINGS times.
+    """
     full = _training(fields | {"method": "full", "subspace": "coordinates", "optimizer": "adamw"})
     steps = [full.steps] if search.target.on_loss else sorted({max(1, full.steps >> i) for i in range(HALVINGS + 1)}, reverse=True)
-    specs: list[Spec] = [replace(full, steps=most) for most in steps]
+    specs: list[Spec] = [replace(full, steps=count) for count in steps]
     if predict and search.target.on_loss:
         specs.append(spec_from(fields | {"kind": "predict"}, shared=field_names()))
     return [spec.resolved() for spec in specs]
@@ -42,15 +45,15 @@ def _training(fields: Fields) -> TrainSpec:
 
 
 def _base(fields: Fields) -> TrainSpec:
-    """A training run of the search, whose k does not count."""
+    """Return the spec of a training run of the search. Its k is a placeholder."""
     return _training(fields | {"method": "apet", "k": 1})
 
 
 def check_fields(fields: Fields, search: Search, predict: bool, measure: bool) -> None:
-    """Raise UsageError for a field that the search sets itself, or that none of its runs uses."""
+    """Raise UsageError for a field that the search sets itself, or that no run of the search uses."""
     for name in OWN:
         if name in fields:
-            raise UsageError(f"{name} = {fields[name]} has no effect on intrinsic-dim, which sets it itself")
+            raise UsageError(f"{name} = {fields[name]} has no effect on intrinsic-dim, which sets {name} itself")
     runs = references(fields, search, predict) + ([_base(fields)] if measure else [])
     for name, value in fields.items():
         if not any(name in defaults_of(type(run)) and (run.reads(name) or value == defaults_of(type(run))[name]) for run in runs):
@@ -58,17 +61,17 @@ def check_fields(fields: Fields, search: Search, predict: bool, measure: bool) -
 
 
 def plan(fields: Fields, search: Search, predict: bool, measure: bool, data: Path | None = None) -> list[Spec]:
-    """The specs known beforehand: the references and, with `measure`, the first round of the search."""
+    """Return the specs that are known before the start: the references and, with `measure`, the first round of the search."""
     check_fields(fields, search, predict, measure)
     known = references(fields, search, predict)
     return known + (next(_searching(fields, search, known, data, lambda _: None)) if measure else [])
 
 
 def planned_cost(known: list[dict[str, Any]], search: Search, measure: bool) -> dict[str, Any]:
-    """What a dry run says of a search, from what is `known` of the runs of its plan (`analyses.runs.check`)."""
+    """Return the JSON object of a dry run, from the checks of the planned runs (`known`, by `analyses.runs.check`)."""
     spec = known[0]["spec"]
-    later = search.runs - sum(each["spec"]["kind"] == "train" and each["spec"]["method"] == "apet" for each in known) if measure else 0
-    gradients = sum(each["gradient_equivalents"] for each in known) + max(0, later) * spec["steps"] * spec["batch"]
+    later = search.runs - sum(run["spec"]["kind"] == "train" and run["spec"]["method"] == "apet" for run in known) if measure else 0
+    gradients = sum(run["gradient_equivalents"] for run in known) + max(0, later) * spec["steps"] * spec["batch"]
     return {"runs": known, "later_runs": max(0, later), "gradient_equivalents": gradients}
 
 
@@ -81,16 +84,16 @@ def intrinsic_dim(
     fields: Fields, store: Store, search: Search, predict: bool = True, measure: bool = True, data: Path | None = None, device: str = "cpu",
     report: Report = lambda *_: None, force: bool = False,
 ) -> tuple[dict[str, Any], list[Row]]:  # fmt: skip
-    """Measure and predict k* of a model, task and subspace; returns the command's JSON object and all rows.
+    """Measure and predict k* of a model, task and subspace. Return the command's JSON object and all rows.
 
-    `fields` are those of its runs that are not left at their defaults. `report` is told the number of each run, too.
+    `fields` are the fields of the runs that differ from the defaults. Reports begin with the number of the run.
 
-    Raises UsageError where several processes were started for it.
+    Raises UsageError if several processes were started.
     """
     if world_size() > 1:
         raise UsageError(
-            f"intrinsic-dim takes one process, and {world_size()} were started: run it without accelerate launch or torchrun, "
-            "or its runs side by side as a study with several jobs"
+            f"intrinsic-dim needs a single process, but {world_size()} were started: start it without accelerate launch or torchrun, "
+            "or put its runs into a study with several jobs"
         )
     check_fields(fields, search, predict, measure)
     known = references(fields, search, predict)
@@ -100,21 +103,21 @@ def intrinsic_dim(
     def numbered(what: str, done: float, of: float) -> None:
         report(f"run {len(members) + 1} of {total}: {what}", done, of)
 
-    def do(each: Spec) -> None:
-        members[each] = Run.of(store, run(each, store, data, device, numbered, force))
+    def do(spec: Spec) -> None:
+        members[spec] = Run.of(store, run(spec, store, data, device, numbered, force))
 
-    for each in known:
-        do(each)
+    for spec in known:
+        do(spec)
     for batch in _searching(fields, search, known, data, members.get) if measure else ():
-        for each in batch:
-            do(each)
+        for spec in batch:
+            do(spec)
     runs = list(members.values())
     rows = thresholds(store, runs, search.target)
-    return _summary(runs, rows, search.target), [row for each in runs for row in each.rows] + rows
+    return _summary(runs, rows, search.target), [row for member in runs for row in member.rows] + rows
 
 
 def _summary(members: list[Run], rows: list[Row], target: Target) -> dict[str, Any]:
-    """The contract's object: intervals, target with its definition, null where censored; `answer` says so in words."""
+    """Return the JSON object of the command: thresholds with intervals (null if censored), the target, and `answer` in words."""
     by = {row.quantity: row for row in rows if row.quantity not in ("predicted_loss", "path_envelope", "gap")}
     out: dict[str, Any] = {"model": rows[0].model, "parameters": rows[0].parameters, "task": rows[0].task}
     out["subspace"] = next((m.subspace for m in members if m.tuned_by("apet")), None)
@@ -128,8 +131,8 @@ def _summary(members: list[Run], rows: list[Row], target: Target) -> dict[str, A
             out[name] = _null(by[name].value)
     if "k_gm" in by:
         out |= {"k_gm_low": _null(by["k_gm"].low), "k_gm_high": _null(by["k_gm"].high)}
-    stated = by["target_loss" if target.on_loss else "target_metric"]
-    out |= {"target": stated.value, "target_definition": stated.note, "target_kind": str(target), "level": LEVEL}
+    target_row = by["target_loss" if target.on_loss else "target_metric"]
+    out |= {"target": target_row.value, "target_definition": target_row.note, "target_kind": str(target), "level": LEVEL}
     out["answer"] = _answer(by[target.quantity], by.get(target.quantity + quantities.OPEN)) if target.quantity in by else None
     for name in ("mapped_loss", "map_offset", "map_p"):
         if name in by:
@@ -144,7 +147,7 @@ def _summary(members: list[Run], rows: list[Row], target: Target) -> dict[str, A
 
 
 def _answer(row: Row, why_open: Row | None) -> str:
-    """What the measurement says, in one line; where the interval has no end, why, and what would close it."""
+    """Return the result of the measurement in one line; for an open interval also the reason and the runs that would close it."""
     if math.isfinite(row.value):
         low, high = (f"{end:.4g}" if math.isfinite(end) else "?" for end in (row.low, row.high))
         reason = f"; {why_open.note}" if why_open else ""
@@ -152,12 +155,12 @@ def _answer(row: Row, why_open: Row | None) -> str:
     if row.status == statuses.ABOVE and math.isfinite(row.low):
         return f"{row.quantity} is above {row.low:.4g}: the runs up to the largest k tried do not reach the target"
     if row.status == statuses.BELOW and math.isfinite(row.high):
-        return f"{row.quantity} is below {row.high:.4g}: the runs from the smallest k tried on reach the target"
+        return f"{row.quantity} is below {row.high:.4g}: runs at the smallest k tried already reach the target"
     return f"{row.quantity}: {told(row)}"
 
 
 def told(row: Row) -> str:
-    """The row's status and note in words, as in "censored: below (why)" or "undecided: why"."""
+    """Return the row's status and note in words, for instance "censored: below (reason)" or "undecided: reason"."""
     if row.status in statuses.CENSORED:
         return f"censored: {row.status}" + (f" ({row.note})" if row.note else "")
     return ": ".join(filter(None, (row.status, row.note)))

@@ -1,8 +1,8 @@
-"""From a metric to the training loss: where full fine-tuning crosses a metric target, and whether APET runs share that map.
+"""The map from a metric to the training loss: the loss at which full fine-tuning crosses a metric target, and a test of APET runs.
 
-A prediction is of the training loss, the high and the low threshold are about metrics. Full fine-tuning that was stopped at several
-numbers of steps, and the untuned model, say which metric goes with which loss; if APET runs lie on the same line, a prediction at
-the mapped loss is one of the metric's threshold.
+Predictions need a target on the training loss, but the high and the low threshold have targets on a metric. Runs of full fine-tuning with
+several numbers of steps, and the untuned model, relate the metric to the loss. If APET runs lie on the same line, a prediction at the
+mapped loss is a prediction of the metric's threshold.
 """
 
 from __future__ import annotations
@@ -15,38 +15,41 @@ import numpy as np
 
 from analyses.thresholds.targets import Run, Target
 
-FEWEST = 3  # points of full fine-tuning that a map needs
+FEWEST = 3  # smallest number of points of full fine-tuning for a map
 
 
 @dataclass(frozen=True)
 class Shared:
-    """By how much the metric of APET runs, as a logit, lies over full fine-tuning's at the same training loss; t-test against 0."""
+    """The test whether APET runs have the same metric as full fine-tuning at equal training loss."""
 
-    offset: float
+    offset: float  # logit of APET's metric less logit of full fine-tuning's metric
     stderr: float
-    t: float
+    t: float  # of the offset against 0
     freedom: int  # degrees of freedom
     p: float  # two-sided
 
 
 def points(runs: Sequence[Run], target: Target, value: float, metric: str, untuned: bool = False) -> np.ndarray:
-    """(points, 2) of -log training loss and the metric's gap to the target, of runs as they ended and, `untuned`, as they began."""
+    """Return (-log training loss, gap of the metric to the target) of the runs' final points, shape (points, 2).
+
+    With `untuned`, initial points are included and duplicates are left out.
+    """
     prefixes = ("initial_", "") if untuned else ("",)
-    found = []
+    pairs = []
     for run in runs:
         for prefix in prefixes:
             if run.has(f"{prefix}loss", "train") and run.has(prefix + metric, "validation"):
                 loss, gap = run.value(f"{prefix}loss", "train"), target.gap_of(run.value(prefix + metric, "validation"), value)
                 if loss > 0 and math.isfinite(gap):
-                    found.append((-math.log(loss), gap))
-    return np.array(sorted(set(found)) if untuned else found).reshape(-1, 2)
+                    pairs.append((-math.log(loss), gap))
+    return np.array(sorted(set(pairs)) if untuned else pairs).reshape(-1, 2)
 
 
 def shared(full: np.ndarray, apet: np.ndarray) -> Shared | None:
-    """Whether two sets of points (points, 2) lie on one line: analysis of covariance, one slope, the second set's offset tested.
+    """Test whether two sets of points, each (points, 2), lie on one line: analysis of covariance with one slope and an offset for `apet`.
 
-    Points of `apet` outside the losses of `full` are left out, where the line would be extrapolated. None with fewer than FEWEST points
-    in a set, or on no line.
+    Points of `apet` outside the range of losses of `full` are left out, because the line would be extrapolated. Returns None if a set has
+    fewer than FEWEST points, or if the points do not determine slope and offset.
     """
     if len(full) < FEWEST:
         return None

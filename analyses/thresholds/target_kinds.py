@@ -1,4 +1,4 @@
-"""The kinds of targets, a record each. To add one, write the function that gives its value and one entry of TARGET_KINDS."""
+"""The kinds of targets, one record each. To add a kind, write the function that computes its value and an entry of TARGET_KINDS."""
 
 from __future__ import annotations
 
@@ -16,20 +16,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TargetKind:
-    """A score that a run can be asked to reach: a training loss (`on_loss`), or the task's metric on the validation split.
-
-    `value(amount, runs, metric)` is the score, from runs of full fine-tuning, or of any method where `needs_full` is False. `words` (for
-    figures) and `help` (for the command) say what it is; {amount}, {percent} and {examples} in `words` are filled in.
-    """
+    """A kind of score that runs must reach: a training loss (`on_loss`), or the task's metric on the validation split."""
 
     name: str
-    quantity: str  # what its threshold is called in rows
-    help: str
-    words: str
-    value: Callable[[float, Sequence[Run], str], float]
+    quantity: str  # name of its threshold in rows
+    help: str  # description in the command's help
+    words: str  # description in figures, with the placeholders {amount}, {percent} and {examples}
+    value: Callable[[float, Sequence[Run], str], float]  # (amount, runs, metric) -> score; `runs` are full fine-tuning if `needs_full`
     on_loss: bool = False
     needs_full: bool = True
-    part: bool = True  # whether the amount lies between 0 and 1; else it is any positive number
+    part: bool = True  # whether the amount lies between 0 and 1; otherwise it is any positive number
     zero: bool = False  # whether the amount may be 0
 
 
@@ -54,26 +50,26 @@ def _above_chance(amount: float, runs: Sequence[Run], metric: str) -> float:
 TARGET_KINDS = by_name(
     [
         TargetKind(
-            "fraction", quantities.K_STAR, "fraction:.9 (this part of full fine-tuning's improvement of the training loss)",
+            "fraction", quantities.K_STAR, "fraction:.9 (this share of full fine-tuning's improvement)",
             "training loss that makes {percent} % of the improvement of full fine-tuning over the untuned model, "
             "on the same {examples} fixed examples",
             _fraction, on_loss=True,
         ),
         TargetKind(
-            "loss", quantities.K_LOSS, "loss:.35 (this training loss)", "training loss of {amount} on {examples} fixed examples",
+            "loss", quantities.K_LOSS, "loss:.35 (this loss)", "training loss of {amount} on {examples} fixed examples",
             lambda amount, runs, metric: amount, on_loss=True, needs_full=False, part=False,
         ),
         TargetKind(
-            "of_full", quantities.K_PART, "of-full:.9 (this part of full fine-tuning's)",
+            "of_full", quantities.K_PART, "of-full:.9 (this share of full fine-tuning's metric)",
             "{percent} % of the validation metric of full fine-tuning", _of_full,
         ),
         TargetKind(
-            "below_full", quantities.K_HIGH, "below-full:.01 (this much less, the high threshold)",
+            "below_full", quantities.K_HIGH, "below-full:.01 (full fine-tuning's metric less this margin, the high threshold)",
             "validation metric of full fine-tuning less {amount}", _below_full, zero=True,
         ),
         TargetKind(
-            "above_chance", quantities.K_LOW, "above-chance:.1 (chance and this part of what is missing to 1, the low threshold)",
-            "validation metric of chance plus {percent} % of what is missing to 1", _above_chance, needs_full=False, zero=True,
+            "above_chance", quantities.K_LOW, "above-chance:.1 (chance plus this share of the distance to 1, the low threshold)",
+            "validation metric of chance plus {percent} % of the distance to 1", _above_chance, needs_full=False, zero=True,
         ),
     ],
     unique=("quantity", "words"),
@@ -81,6 +77,6 @@ TARGET_KINDS = by_name(
 
 
 def targets_help() -> str:
-    """What --target takes, for the command's help."""
+    """Return the help text of --target."""
     of_loss, of_metric = (", ".join(kind.help for kind in TARGET_KINDS.values() if kind.on_loss == on_loss) for on_loss in (True, False))
-    return f"What k* shall reach. {of_loss}; of the validation metric: {of_metric}."
+    return f"Score to reach. A training loss: {of_loss}. Or a validation metric: {of_metric}."

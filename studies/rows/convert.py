@@ -1,8 +1,8 @@
-"""Convert rows that were written before rows had columns for what their notes said: python studies/rows/convert.py FILE.parquet ...
+"""Convert rows of an older version, whose notes held facts that are now columns: python studies/rows/convert.py FILE.parquet ...
 
-Each file is rewritten in place, with the columns `matrix`, `samples`, `directions`, `at_run`, `at_step`, `series`, `group`, `further`,
-`status`, `dof`, `p` and `other_model` filled from the notes of the old form. Files that have the columns, and tables that are no rows, are
-left alone.
+Each file is rewritten in place. The columns `matrix`, `samples`, `directions`, `at_run`, `at_step`, `series`, `group`, `further`, `status`,
+`dof`, `p` and `other_model` are filled from the old notes. Files that already have the columns, and tables without rows, are left
+unchanged.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ def _block(rest: str) -> Columns:
 
 
 def _parsed(row: Any, pattern: re.Pattern[str], what: str) -> tuple[Columns, str]:
-    """(the columns that the note names, the rest of it). ValueError for a note that does not begin with `what`."""
-    found = pattern.fullmatch(row.note)
-    if found is None:
+    """Return (columns named by the note, rest of the note). Raises ValueError for a note that does not begin with `what`."""
+    match = pattern.fullmatch(row.note)
+    if match is None:
         raise ValueError(f"no {what} in the note of {row.quantity}: {row.note!r}")
-    columns: Columns = {name: value for name, value in found.groupdict().items() if value is not None}
+    columns: Columns = {name: value for name, value in match.groupdict().items() if value is not None}
     return columns, columns.pop("rest", "")
 
 
@@ -57,23 +57,23 @@ def _slice(row: Any) -> Columns:
 
 
 def _threshold(row: Any) -> Columns:
-    """The status of a threshold; the reason alone stays in the note."""
+    """Return the status of a threshold, with only the reason left in the note."""
     if row.quantity == "gap":
         return {"status": row.note, "note": ""}
     if row.quantity == "path_loss":
         return {"quantity": "path_envelope", "series": row.note, "note": ""}
     if row.quantity == "slope":
         return {"series": "probit" if row.note else "line", "note": ""}
-    if found := re.fullmatch(r"censored: (above|below)(?: \((.*)\))?", row.note):
-        return {"status": found[1], "note": found[2] or ""}
+    if match := re.fullmatch(r"censored: (above|below)(?: \((.*)\))?", row.note):
+        return {"status": match[1], "note": match[2] or ""}
     if row.note.startswith("undecided: "):
         return {"status": statuses.UNDECIDED, "note": row.note.removeprefix("undecided: ")}
-    found = re.search(r"(\d+) degrees of freedom", row.note)
-    return {"dof": int(found[1])} if found else {}
+    match = re.search(r"(\d+) degrees of freedom", row.note)
+    return {"dof": int(match[1])} if match else {}
 
 
 def _change(row: Any) -> Columns:
-    """A pair of models: which is the smaller one, and by what the change was split."""
+    """Return the smaller model of a pair, and the series by which the change was split."""
     smaller, _, rest = row.note.removeprefix("from ").partition("; ")
     columns: Columns = {"other_model": smaller, "note": ""}
     if row.quantity == "explain_verdict":
@@ -98,7 +98,7 @@ def _other(row: Any) -> Columns:
 
 
 def rule(row: Any) -> Callable[[Any], Columns]:
-    """Return the function that reads the note of a row of this kind and quantity."""
+    """Return the function that reads the note of a row, by its kind and quantity."""
     if row.kind in ("spectrum", "slice", "threshold"):
         return {"spectrum": _spectrum, "slice": _slice, "threshold": _threshold}[row.kind]
     for prefix, read in {"explain": _change, "measured_change": _change, "placement_": _placement, "quadratic_k": _quadratic}.items():
@@ -108,24 +108,24 @@ def rule(row: Any) -> Callable[[Any], Columns]:
 
 
 def converted(table: pd.DataFrame) -> pd.DataFrame:
-    """Return rows of the old form with all columns of a row. Raises ValueError for a note that says nothing known, or a quantity."""
+    """Return rows of the old form with all columns of a row. Raises ValueError for an unknown form of note or an unregistered quantity."""
     table = table.reset_index(drop=True)
     lines = table.assign(note=table["note"].fillna(""), kind=table["kind"].fillna(""))
     new = pd.DataFrame([{"quantity": row.quantity, "note": row.note, **rule(row)(row)} for row in lines.itertuples()], index=table.index)
     unknown = set(new["quantity"]) - set(QUANTITIES)
     if unknown:
         raise ValueError(f"unregistered quantities: {', '.join(sorted(unknown))}")
-    whole = completed(table.drop(columns=list(new.columns), errors="ignore").join(new))
+    result = completed(table.drop(columns=list(new.columns), errors="ignore").join(new))
     old = [name for name in table.columns if name not in new.columns]
-    whole[old] = table[old]  # as they were, None included
-    return whole
+    result[old] = table[old]  # unchanged, including None
+    return result
 
 
 def main(paths: list[str]) -> None:
     for path in map(Path, paths):
         table = pd.read_parquet(path)
         if "quantity" not in table or "series" in table:
-            print(f"{path}: left alone")
+            print(f"{path}: unchanged")
             continue
         converted(table).to_parquet(path)
         print(f"{path}: {len(table):,} rows converted")

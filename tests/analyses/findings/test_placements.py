@@ -1,4 +1,4 @@
-"""Spreads over placements, from runs that never ran."""
+"""Standard deviations over placements, from made-up runs."""
 
 from __future__ import annotations
 

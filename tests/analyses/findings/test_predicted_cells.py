@@ -1,4 +1,4 @@
-"""Cells: which thresholds are scored, and where a number that the rank bounds is kept."""
+"""Cells: the thresholds that are scored, and the quantity of a prediction that the rank bounds."""
 
 import math
 

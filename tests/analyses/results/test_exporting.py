@@ -1,4 +1,4 @@
-"""What a run reports can be had again from what is exported of it: by this program, and by transformers alone."""
+"""An exported run gives the scores that the run reported, in this program and in transformers alone."""
 
 import json
 import os
@@ -23,7 +23,7 @@ MODELS = {"t5": {"model": "mini-t5-130k"}, "bloom": {"model": "mini-bloom-120k"}
 
 @pytest.fixture(scope="module", params=MODELS)
 def tuned(request, folder, tmp_path_factory) -> tuple[Spec, Store, str, Path]:
-    """A run of tuned entries whose prior is far from that of the model that it ends with, and its merged checkpoint."""
+    """Return a run of tuned entries, whose stored prior differs much from the prior of the tuned model, and its merged checkpoint."""
     root = tmp_path_factory.mktemp("tuned")
     spec = TrainSpec(**MODELS[request.param], task="sst2", k=200, scope="all", early_stop=False, steps=30, batch=8)
     name, store = run(spec, Store(root / "runs"), folder), Store(root / "runs")
@@ -99,6 +99,6 @@ def test_a_run_that_kept_no_prior_is_not_exported(tuned, tmp_path):
     old = Store(tmp_path / "old")
     arrays = {key: value for key, value in store.arrays(name).items() if key != "prior"}
     old.commit(name, store.spec(name), store.rows(name), arrays, store.env(name))
-    with pytest.raises(UsageError, match="kept neither the label words' prior nor a hash"):
+    with pytest.raises(UsageError, match="lacks the label words' prior or the hash of its positions"):
         export(old.folder(name), "merged", tmp_path / "x")
     assert not os.path.exists(tmp_path / "x")

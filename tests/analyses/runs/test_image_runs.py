@@ -77,5 +77,5 @@ def test_tuned_entries_are_exported_but_no_checkpoint(images: Path, tmp_path: Pa
     spec = spec_from({**BASE, "model": "mnist-fc", "k": 50})
     folder = tmp_path / run(spec, Store(tmp_path), images)
     assert export(folder, "apet", tmp_path / "tuned.safetensors")["k"] == 50
-    with pytest.raises(UsageError, match="mnist-fc is no transformers model"):
+    with pytest.raises(UsageError, match="mnist-fc is not a transformers model"):
         export(folder, "merged", tmp_path / "merged")

@@ -94,9 +94,9 @@ def test_a_study_of_pairs_finds_barriers_between_its_runs(folder, tmp_path):
     [
         ("position", SLICE, 7, "pairs: 'position' is not one of position_seed, .*did you mean position_seed"),
         ("model", SLICE, 7, "pairs: 'model' is not one of"),
-        ("k", "{kind: spectrum}", 8, "there are slices of directions optima"),
-        ("k", "{kind: slice, directions: random}", 8, "there are slices of directions optima"),
-        ("k", "{kind: slice, to: abc}", 8, "the runs that are joined follow from 'pairs'"),
+        ("k", "{kind: spectrum}", 8, "takes only slices with directions: optima"),
+        ("k", "{kind: slice, directions: random}", 8, "takes only slices with directions: optima"),
+        ("k", "{kind: slice, to: abc}", 8, "'to' cannot be combined with 'pairs'"),
         ("k", "{kind: slice, dims: 2}", 8, r"take 2 other run\(s\), and 1 are given"),
     ],
 )
@@ -108,5 +108,5 @@ def test_pairs_that_cannot_be_are_refused_with_their_line(by, grid, line, messag
 def test_pairs_need_a_stage_to_be_of(tmp_path):
     path = tmp_path / "pairs.yaml"
     path.write_text(f"stages:\n  one:\n    pairs: k\n    grid: [{{k: 4, task: {BASE['task']}}}]\n")
-    with pytest.raises(UsageError, match="pairs.yaml:3: pairs are of the runs of a stage: say which with 'at'"):
+    with pytest.raises(UsageError, match="pairs.yaml:3: 'pairs' joins the runs of another stage: name that stage with 'at'"):
         read_study(path)

@@ -1,4 +1,4 @@
-"""The journal saves time and nothing hangs on it: lost, cut, wrong or out of date, the runs' own files decide."""
+"""The journal only saves time: if it is lost, truncated, wrong or out of date, the files of the runs decide."""
 
 import json
 import os
@@ -23,11 +23,11 @@ def store(tmp_path) -> Store:
 
 @pytest.fixture
 def verified(monkeypatch) -> list[str]:
-    """Runs whose files were read to find out whether they are whole."""
-    found: list[str] = []
+    """Return the list of runs whose files were read to verify them."""
+    names: list[str] = []
     plain = Store._verified
-    monkeypatch.setattr(Store, "_verified", lambda self, name, stamp: found.append(name) or plain(self, name, stamp))
-    return found
+    monkeypatch.setattr(Store, "_verified", lambda self, name, stamp: names.append(name) or plain(self, name, stamp))
+    return names
 
 
 def again(store: Store) -> Store:
@@ -64,7 +64,7 @@ def test_a_bit_that_flipped_behind_the_file_systems_back_is_an_error_where_it_is
     content[-3] ^= 1
     path.write_bytes(content)
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
-    with pytest.raises(analyses.store.run_store.Damaged, match=rf"{path.name} is not what was written .* that run is redone"):
+    with pytest.raises(analyses.store.run_store.Damaged, match=rf"{path.name} is damaged .* computes this run again"):
         getattr(again(store), name)("b")
     assert again(store).run_ids() == ["a", "c"]
     getattr(again(store), name)("a")

@@ -1,4 +1,4 @@
-"""A claim is one process's, ends with it however it ends, and leaves no file behind."""
+"""A claim belongs to one process, ends with the process however it ends, and leaves no file behind."""
 
 import multiprocessing
 import os

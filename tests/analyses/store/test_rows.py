@@ -1,4 +1,4 @@
-"""Rows: what they refuse, what JSON and tables of an older version become, and the registry of quantities."""
+"""Rows: invalid columns, rows from JSON and from tables of older versions, and the registry of quantities."""
 
 import json
 import math

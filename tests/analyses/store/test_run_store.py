@@ -1,4 +1,4 @@
-"""Runs that count are whole; rows come back as they were; identities depend on what decides the numbers, and on nothing else."""
+"""Only complete runs count; rows are read as they were written; run ids depend only on fields that determine the numbers."""
 
 import hashlib
 import json
@@ -35,7 +35,7 @@ def test_rows_and_arrays_come_back_as_they_were(store):
 
 
 def test_rows_that_were_written_before_there_was_a_column_lack_it(store):
-    """Rows on a curve had an x and no y; what a row says nothing of is NaN, and a figure draws such rows as a line."""
+    """Read rows of a curve from before the column y existed: y is NaN, and a figure draws the rows as a line."""
     on_a_line = [replace(ROWS[0], quantity="slice_loss", x=x) for x in (-1.0, 0.0, 1.0)]
     store.commit("old", {"kind": "slice"}, on_a_line, {}, {})
     folder = store.folder("old")

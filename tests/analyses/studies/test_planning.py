@@ -1,4 +1,4 @@
-"""The plan counts what a study will start, what is done, and what cannot be done here; the board what is going on."""
+"""The plan counts the runs of a study: to be started, done, and impossible on this machine. The board shows current runs."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -20,30 +20,30 @@ ROOT = Path(__file__).parent.parent.parent.parent
 
 @pytest.fixture(autouse=True)
 def rehearsal(monkeypatch) -> list[Spec]:
-    """Specs that were rehearsed; here each takes 36 seconds and half a gigabyte."""
-    found: list[Spec] = []
+    """Replace the rehearsal, so that each takes 36 seconds and half a gigabyte; return the list of rehearsed specs."""
+    specs: list[Spec] = []
 
     def fake(spec, data, device):
-        found.append(spec)
+        specs.append(spec)
         return {"seconds": 36.0, "peak_gb": 0.5, "step_seconds": 0.1}
 
     monkeypatch.setattr(analyses.studies.planning, "_apart", fake)
-    return found
+    return specs
 
 
 def test_a_plan_counts_runs_gradients_hours_and_what_is_done(folder, tmp_path, rehearsal):
     study, store = small(folder), Store(tmp_path)
-    found = plan(study, store)
-    assert (found["runs"], found["done"], found["estimated_runs"]) == (6, 0, 0)
-    assert found["gradient_equivalents"] == 5 * 20 * 8 + 16
-    assert found["hours"] == pytest.approx(0.01 * (5 * 160 + 16) / 160)
-    assert plan(study, store, jobs=2)["hours"] == pytest.approx(found["hours"] / 2)
-    assert found["models"][0]["peak_gb"] == 0.5
+    first = plan(study, store)
+    assert (first["runs"], first["done"], first["estimated_runs"]) == (6, 0, 0)
+    assert first["gradient_equivalents"] == 5 * 20 * 8 + 16
+    assert first["hours"] == pytest.approx(0.01 * (5 * 160 + 16) / 160)
+    assert plan(study, store, jobs=2)["hours"] == pytest.approx(first["hours"] / 2)
+    assert first["models"][0]["peak_gb"] == 0.5
     run_study(study, store, options=Options(shard=(1, 2)))
     rehearsal.clear()
     later = plan(study, store)
     assert (later["runs"], later["done"]) == (6, 3)
-    assert later["gradient_equivalents"] < found["gradient_equivalents"]
+    assert later["gradient_equivalents"] < first["gradient_equivalents"]
     run_study(study, store)
     rehearsal.clear()
     assert plan(study, store)["hours"] == plan(study, store)["gradient_equivalents"] == 0
@@ -51,8 +51,8 @@ def test_a_plan_counts_runs_gradients_hours_and_what_is_done(folder, tmp_path, r
 
 
 def test_searches_and_what_follows_from_runs_are_estimated(tmp_path, rehearsal):
-    found = plan(read_study(ROOT / "studies" / "high-threshold-quick.yaml"), Store(tmp_path))
-    assert (found["runs"], found["estimated_runs"]) == (3 + 3 * 8, 3 * 4)  # the first rounds are known
+    searches = plan(read_study(ROOT / "studies" / "high-threshold-quick.yaml"), Store(tmp_path))
+    assert (searches["runs"], searches["estimated_runs"]) == (3 + 3 * 8, 3 * 4)  # the first rounds are known
     assert len(rehearsal) == 3
     spectra = plan(read_study(ROOT / "studies" / "spectra-quick.yaml"), Store(tmp_path))
     assert (spectra["runs"], spectra["estimated_runs"]) == (9, 3)
@@ -61,9 +61,9 @@ def test_searches_and_what_follows_from_runs_are_estimated(tmp_path, rehearsal):
 def test_a_model_that_is_not_here_has_no_hours_and_says_why(folder, tmp_path):
     study = small(folder)
     absent = spec_of(random_init=False, model="bert-base", k=5).resolved()
-    found = plan(replace(study, stages=(*study.stages, Stage("more", (absent,)))), Store(tmp_path))
-    assert found["hours"] is None
-    (line,) = (line for line in found["models"] if line["model"] == "bert-base")
+    planned = plan(replace(study, stages=(*study.stages, Stage("more", (absent,)))), Store(tmp_path))
+    assert planned["hours"] is None
+    (line,) = (line for line in planned["models"] if line["model"] == "bert-base")
     assert "google-bert/bert-base-uncased" in line["note"]
 
 

@@ -1,4 +1,4 @@
-"""A search's rounds follow from what is known of the crossing, whatever the order of the runs, and end where there is nothing to find."""
+"""The rounds of a search depend on the measured gaps, not on the order of the runs, and end if there is no crossing to find."""
 
 import math
 import random
@@ -20,14 +20,14 @@ LOSS = Target("loss", 0.5)
 
 
 def trained(spec: Spec, loss: float, initial: float = 1.0, **more: float) -> Run:
-    """The run of a spec that ends with this training loss."""
-    found = {"initial_loss": initial, "loss": loss, **more}
-    rows = [Row("m", 1, spec.task, q, v, split="train" if "loss" in q else None, k=spec.k) for q, v in found.items()]
+    """Return a run of a spec with this final training loss."""
+    values = {"initial_loss": initial, "loss": loss, **more}
+    rows = [Row("m", 1, spec.task, q, v, split="train" if "loss" in q else None, k=spec.k) for q, v in values.items()]
     return Run(f"{spec.method} {spec.k} {spec.position_seed}", spec_dict(spec), rows)
 
 
 def searched(loss_at, runs: int = 14, target: Target = LOSS, full: tuple[Run, ...] = (), **more) -> list[list[Spec]]:
-    """The rounds of a search whose runs end with loss_at(k, position seed), None for one that failed."""
+    """Return the rounds of a search whose runs have the final loss loss_at(k, position seed), which is None for a failed run."""
     made = {spec_from(run.spec): run for run in full}
     rounds = []
     for batch in searching([BASE], Search(target, None, runs, **more), {}, list(made), made.get):
@@ -67,21 +67,21 @@ def test_a_search_finds_back_from_any_failed_training(failed: int) -> None:
 
 
 def test_the_next_round_does_not_depend_on_the_order_of_the_runs() -> None:
-    found = [(k, math.log(k / 70) * 0.4 + 0.1 * math.sin(k)) for k in (4, 16, 50, 64, 75, 256, 1024)]
-    asked = [k for k, _ in found]
-    wanted = next_round(asked, found, 20)
+    measured = [(k, math.log(k / 70) * 0.4 + 0.1 * math.sin(k)) for k in (4, 16, 50, 64, 75, 256, 1024)]
+    asked = [k for k, _ in measured]
+    expected = next_round(asked, measured, 20)
     for seed in range(5):
-        mixed = random.Random(seed).sample(found, len(found))
-        assert next_round(random.Random(seed).sample(asked, len(asked)), mixed, 20) == wanted
+        shuffled = random.Random(seed).sample(measured, len(measured))
+        assert next_round(random.Random(seed).sample(asked, len(asked)), shuffled, 20) == expected
 
 
 @pytest.mark.parametrize(("loss", "end", "side"), [(0.9, 4096, "above"), (0.1, 4, "below")])
 def test_a_target_beyond_the_range_costs_one_more_round_and_is_an_answer(loss: float, end: int, side: str) -> None:
     rounds = searched(lambda k, seed: loss)
     assert ks(rounds)[1:] == [[end] * 3]
-    found, _ = measure([trained(spec, loss) for batch in rounds for spec in batch], LOSS, 0.5, "")
-    assert (found.k_star, found.censored) == (None, side)
-    assert (found.low if side == "above" else found.high) == end
+    crossing, _ = measure([trained(spec, loss) for batch in rounds for spec in batch], LOSS, 0.5, "")
+    assert (crossing.k_star, crossing.censored) == (None, side)
+    assert (crossing.low if side == "above" else crossing.high) == end
 
 
 def test_one_failed_run_at_the_end_of_the_range_does_not_end_the_search() -> None:
@@ -108,7 +108,7 @@ def test_runs_that_fail_or_diverge_cost_their_share_of_the_budget_and_say_nothin
 
 def test_a_range_that_is_empty_or_too_few_runs_are_refused() -> None:
     for wrong, message in (
-        ({"lowest": 9, "highest": 9}, "9, is not above the smallest, 9"),
+        ({"lowest": 9, "highest": 9}, r"\(9\) must be above the smallest \(9\)"),
         ({"runs": 3}, "at least 4"),
         ({"lowest": 0}, "at least 1"),
     ):

@@ -1,4 +1,4 @@
-"""Stages: searches advance in rounds that follow from results, curvature is taken where training ended."""
+"""Stages: searches advance in rounds that depend on results; curvature is computed at the final points of training runs."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -38,7 +38,7 @@ def study(tmp_path: Path, folder: Path) -> Study:
 
 
 def made(batch: list[Spec], value: float) -> dict[Spec, Run]:
-    """Runs of a batch whose training loss is k^-value."""
+    """Return the runs of a batch with a training loss of k^-value."""
     rows = lambda k: [Row("m", 1, "sst2", q, v, split="train", k=k) for q, v in (("initial_loss", 1.0), ("loss", k**-value))]  # noqa: E731
     return {spec: Run(f"run {spec.k} {spec.position_seed}", spec_dict(spec), rows(spec.k or 10**9)) for spec in batch}
 
@@ -139,5 +139,5 @@ def test_the_high_and_the_low_threshold_of_known_accuracies_are_recovered(tmp_pa
     ("kind", "amount"), [("fraction", 0), ("fraction", 1), ("below_full", -0.1), ("above_chance", 1.0), ("of_full", 0)]
 )
 def test_a_target_outside_its_range_is_refused(kind, amount):
-    with pytest.raises(UsageError, match="not between 0 and 1"):
+    with pytest.raises(UsageError, match="0 and below 1"):
         Target(kind, amount)

@@ -1,4 +1,4 @@
-"""Studies: grids become runs, interrupted ones equal uninterrupted ones, thresholds follow from rows."""
+"""Studies: grids become runs, interrupted studies equal uninterrupted ones, and thresholds are computed from rows."""
 
 import math
 from dataclasses import asdict, replace
@@ -169,25 +169,28 @@ def test_the_largest_models_prediction_is_held_back():
         ("name: x\ngrids: []", "s.yaml:2: unknown key 'grids': did you mean grid"),
         ("name: x", "needs a 'grid' of runs, or 'stages'"),
         ("grid: [{k: 1}]\nthresholds: {}", "s.yaml:2: unknown key 'thresholds': did you mean threshold"),
-        ("grid: [{k: 1}]\nthreshold: {fraction: 2}", "s.yaml:2: a target's fraction of 2.0 is not between 0 and 1"),
+        ("grid: [{k: 1}]\nthreshold: {fraction: 2}", "s.yaml:2: the target fraction:2 must have an amount above 0 and below 1"),
         ("grid: [{k: 1}]\nstages: {a: {grid: [{k: 1}]}}", "s.yaml:2: a study has either"),
         ("grid: [x]", "s.yaml:1: 'x' is not a mapping"),
-        ("grid: [{k: 1}]\nname: a\nname: b", "s.yaml:3: the key 'name' comes twice"),
-        ("name: a\n  b: c", "s.yaml:2: not YAML"),
-        ("- 1", "not a mapping"),
+        ("grid: [{k: 1}]\nname: a\nname: b", "s.yaml:3: the key 'name' is repeated"),
+        ("name: a\n  b: c", "s.yaml:2: not valid YAML"),
+        ("- 1", "must hold a mapping of names to values"),
         ("stages:\n  a: {grid: []}", "s.yaml:2: stage a needs a 'grid'"),
         ("stages:\n  a:\n    at: b\n    grid: [{kind: spectrum}]", "s.yaml:3: there is no stage 'b' before this one"),
         ("stages:\n  a:\n    search: {below_full: .1}\n    grid: [{kind: train}]", "s.yaml:3: a search for below_full needs 'of'"),
-        ("stages:\n  a:\n    search: {above_chance: .1, runs: 3}\n    grid: [{}]", "s.yaml:3: runs: 3 is not a number of at least 4"),
-        ("stages:\n  a:\n    search: {above_chance: .1, from: 9, to: 9}\n    grid: [{}]", "s.yaml:3: to = 9 is not above from = 9"),
-        ("data: {sst2: null}\ngrid: [{k: 1}]", "s.yaml:1: sst2: None is no folder"),
-        ("grid: [{k: 1}]\nname: ../x", "s.yaml:2: the name '../x' becomes a folder's"),
-        ("grid:\n  - kind: train\n    k: []", "s.yaml:3: k: an empty list makes no runs"),
-        ("grid: [{k: 1}]\nthreshold: {}", "s.yaml:2: a threshold needs one of"),
-        ("stages:\n  a: {grid: [{k: 1}]}\n  b:\n    at: a\n    grid: [{kind: train}]", "s.yaml:5: at a run's optimum there are spectra"),
-        ("stages:\n  a:\n    search: {above_chance: .1}\n    grid: [{method: full}]", "s.yaml:4: a search is for the k of training runs"),
-        ("stages:\n  a:\n    search: {above_chance: .1}\n    grid: [{matched: lora}]", "s.yaml:4: a search is for the k of"),
-        ("stages:\n  a:\n    search: {runs: 9}\n    grid: [{}]", "s.yaml:3: a threshold needs one of"),
+        ("stages:\n  a:\n    search: {above_chance: .1, runs: 3}\n    grid: [{}]", "s.yaml:3: runs: 3 is not a whole number of at least 4"),
+        ("stages:\n  a:\n    search: {above_chance: .1, from: 9, to: 9}\n    grid: [{}]", "s.yaml:3: to = 9 must be above from = 9"),
+        ("data: {sst2: null}\ngrid: [{k: 1}]", "s.yaml:1: sst2: None is not the path of a folder"),
+        ("grid: [{k: 1}]\nname: ../x", "s.yaml:2: the name '../x' cannot be a folder's name"),
+        ("grid:\n  - kind: train\n    k: []", "s.yaml:3: k: an empty list gives no runs"),
+        ("grid: [{k: 1}]\nthreshold: {}", "s.yaml:2: a threshold needs exactly one of"),
+        (
+            "stages:\n  a: {grid: [{k: 1}]}\n  b:\n    at: a\n    grid: [{kind: train}]",
+            "s.yaml:5: only spectra and slices can start at a run's final point",
+        ),
+        ("stages:\n  a:\n    search: {above_chance: .1}\n    grid: [{method: full}]", "s.yaml:4: a search varies the k of training runs"),
+        ("stages:\n  a:\n    search: {above_chance: .1}\n    grid: [{matched: lora}]", "s.yaml:4: a search varies the k of"),
+        ("stages:\n  a:\n    search: {runs: 9}\n    grid: [{}]", "s.yaml:3: a threshold needs exactly one of"),
     ],
 )
 def test_a_wrong_study_says_where(text, message, tmp_path):
@@ -251,8 +254,8 @@ def test_a_variant_at_an_optimum_says_only_what_it_uses(tmp_path):
 )
 def test_plain_values_mean_what_they_look_like(value, read, tmp_path):
     (tmp_path / "s.yaml").write_text(f"data: {value}")
-    found = read_yaml(tmp_path / "s.yaml")["data"]
-    assert (type(found), found) == (type(read), read)
+    result = read_yaml(tmp_path / "s.yaml")["data"]
+    assert (type(result), result) == (type(read), read)
     assert read_value(value) == read
 
 
@@ -266,7 +269,7 @@ def test_plain_values_mean_what_they_look_like(value, read, tmp_path):
         ("steps: 12:30", "steps: '12:30' is not int"),
         ("lr: .nan", "lr = nan must be positive"),
         ("lr: .inf", "lr = inf must be positive and finite"),
-        ("batch: !!int x", "not YAML: x is no integer"),
+        ("batch: !!int x", "not valid YAML: x is not an integer"),
     ],
 )
 def test_a_value_that_is_no_number_says_how_it_is_written(field, message, tmp_path):

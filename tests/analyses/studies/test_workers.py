@@ -1,4 +1,4 @@
-"""Processes share a study: nothing is lost, nothing is computed twice, whatever is killed."""
+"""Processes share a study: no run is lost and no run is computed twice, whichever process is killed."""
 
 import errno
 import multiprocessing
@@ -34,7 +34,7 @@ def whole(folder, tmp_path_factory) -> Store:
 
 
 def launch(study: Study, root: Path, made: Path) -> None:
-    """A launch that writes down which runs it made."""
+    """Run the study in this process and append the runs that it computes to the file `made`."""
 
     def tell(event: Event) -> None:
         if event.kind == "begin":
@@ -135,7 +135,7 @@ def test_a_place_that_cannot_be_written_to_stops_the_study_in_one_line(folder, t
 
 @pytest.mark.parametrize("writes", [3, *(pytest.param(writes, marks=pytest.mark.long) for writes in (0, 4, 5, 12))])
 def test_a_full_disk_stops_the_study_and_harms_no_run(whole, folder, tmp_path, monkeypatch, writes):
-    """The disk is full after so many whole files; later there is room again."""
+    """Fill the disk after `writes` complete files; later there is room again."""
     store, left = Store(tmp_path), iter(range(writes))
     plain = os.fsync
 
@@ -173,12 +173,12 @@ def test_two_processes_give_the_rows_of_one(whole, folder, tmp_path):
 
 @pytest.fixture
 def forked(monkeypatch):
-    """Processes of a crew that have this one's patches."""
+    """Fork the processes of a crew, so that they inherit the patches of this process."""
     monkeypatch.setattr(analyses.studies.workers, "START", "fork")
 
 
 def test_a_run_that_kills_its_process_twice_has_failed_and_the_others_are_done(forked, folder, tmp_path, monkeypatch):
-    """As where memory runs out: the process is gone without a word."""
+    """Kill the process without a message, as when memory runs out."""
 
     def deadly(spec, *rest):
         if spec.method == "full":
@@ -199,7 +199,7 @@ def test_a_run_that_kills_its_process_twice_has_failed_and_the_others_are_done(f
 
 @pytest.fixture(params=[signal.default_int_handler, signal.SIG_IGN], ids=["foreground", "background"])
 def ctrl_c(request):
-    """What Ctrl-C does: a shell starts its background jobs with it ignored."""
+    """Set the handler of Ctrl-C: the default in the foreground, or ignored as in a background job of a shell."""
     before = signal.signal(signal.SIGINT, request.param)
     yield request.param
     signal.signal(signal.SIGINT, before)

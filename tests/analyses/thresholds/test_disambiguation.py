@@ -1,4 +1,4 @@
-"""What was made of other weights or other data is never taken for a seed, nor for a point of the same subspace."""
+"""Runs with other weights or other data are never pooled as seeds, nor used as points of the same subspace."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from figures.rows import tidy
 
 
 def forget() -> None:
-    """What a new process would not know: models and data that were read before their files changed."""
+    """Clear the caches of models and data, as in a new process, which did not read the files before they changed."""
     for cached in (inputs._model, inputs.task_data, inputs._of_weights, inputs._of_data):
         cached.cache_clear()
 
 
 @pytest.fixture(scope="module")
 def changing(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, Spec, Path, list[str]]:
-    """(store, spec, data, ids) of three runs: at first, after a training label turned, after the weights changed too, as they are now."""
+    """Return (store, spec, data, ids) of three runs: with the first files, after a changed training label, and after changed weights."""
     root = tmp_path_factory.mktemp("changing")
     data, store = root / "data", Store(root / "store")
     shutil.copytree(folder, data)
@@ -91,7 +91,7 @@ def test_a_threshold_that_was_kept_under_the_plain_name_is_not_taken_for_a_named
 
 
 def of_kind(spec: Spec, kind: str, **fields) -> Spec:
-    """The spec with these fields, without what a run of their kind does not use."""
+    """Return the spec of another kind with these fields, without the fields that this kind does not use."""
     return as_kind(spec, KINDS[kind], **fields)
 
 

@@ -1,4 +1,4 @@
-"""Targets and what is stated in place of a number; the map from a metric to the training loss."""
+"""Targets, thresholds without a value, and the map from a metric to the training loss."""
 
 import math
 from dataclasses import replace
@@ -36,7 +36,7 @@ def by_quantity(store: Store, runs: list[Run], target: Target) -> dict[str, Row]
 
 
 def accuracy_at(loss: float, offset: float = 0.0) -> float:
-    """Full fine-tuning's map: the logit of the accuracy rises by 2 a unit of -log loss, from 1/2 at the untuned model's loss."""
+    """Return the accuracy on full fine-tuning's map: its logit rises by 2 per unit of -log loss, from 0 at the untuned model's loss."""
     return 1 / (1 + math.exp(-2 * math.log(UNTUNED[0] / loss) - offset))
 
 
@@ -60,8 +60,9 @@ def test_a_target_is_named_in_words_and_has_a_value(text: str, kind: str, quanti
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("fractoin:.9", "did you mean fraction"), ("fraction", "no KIND:AMOUNT"), ("fraction:x", "no KIND:AMOUNT"),
-     ("fraction:1", "not between 0 and 1"), ("loss:0", "not above 0"), ("loss:nan", "not above 0"), ("loss:inf", "not above 0")],
+    [("fractoin:.9", "did you mean fraction"), ("fraction", "form KIND:AMOUNT"), ("fraction:x", "form KIND:AMOUNT"),
+     ("fraction:1", "above 0 and below 1"), ("below-full:1", "of at least 0 and below 1"),
+     ("loss:0", "a finite amount above 0"), ("loss:nan", "a finite amount above 0"), ("loss:inf", "a finite amount above 0")],
 )  # fmt: skip
 def test_a_wrong_target_is_refused(text: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
@@ -96,9 +97,9 @@ def test_nothing_lies_above_a_chance_of_one(tmp_path) -> None:
     ("full", "target", "status", "note"),
     [
         ((0.75, 0.5), Target("fraction", 0.5), "undecided", "full fine-tuning does not improve"),
-        ((0.2, 0.8), Target("loss", 0.9), "below", "the untuned model meets it: 0.7"),
-        ((0.6, 0.52), Target("below_full", 0.05), "below", "the untuned model meets it: 0.5"),
-        ((0.6, 0.02), Target("below_full", 0.05), "undecided", "accuracy of -0.03 is outside 0..1"),
+        ((0.2, 0.8), Target("loss", 0.9), "below", "the untuned model already reaches the target: 0.7"),
+        ((0.6, 0.52), Target("below_full", 0.05), "below", "the untuned model already reaches the target: 0.5"),
+        ((0.6, 0.02), Target("below_full", 0.05), "undecided", "the target, accuracy of -0.03, is outside 0..1"),
     ],
 )
 def test_where_nothing_is_to_be_found_the_rows_say_so(full, target: Target, status: str, note: str, tmp_path) -> None:
@@ -145,7 +146,7 @@ def test_a_metric_is_mapped_to_the_loss_at_which_full_fine_tuning_crosses_it(off
 
 
 def test_the_test_of_a_shared_map_is_the_f_test_of_nested_lines() -> None:
-    """t^2 of the offset is the F statistic of leaving it out, whose residual sums are taken here from numpy's least squares."""
+    """Compare t^2 of the offset with the F statistic of leaving the offset out, from the residual sums of numpy's least squares."""
     random = np.random.default_rng(1)
     full, apet = (np.column_stack([x, 2 * x + 0.3 * random.normal(size=8)]) for x in (np.linspace(0, 2, 8), np.linspace(0.1, 1.9, 8)))
     both = np.concatenate([full, apet])
