@@ -1,4 +1,8 @@
-"""Hooks of MkDocs: formulas become MathML when the pages are built, so that the documentation needs no script and no network."""
+"""Hooks of MkDocs.
+
+Formulas become MathML when the pages are built, so that the documentation needs no script and no network. The words after a block's language,
+which tell the tests how to run it, are left out.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,12 @@ from typing import Any
 from latex2mathml.converter import convert
 
 FORMULA = re.compile(r'<(span|div) class="arithmatex">\\([(\[])(.*?)\\[)\]]</\1>', re.DOTALL)
+WORDS = re.compile(r"^(```(?:console|python))( long| data)+$", re.MULTILINE)
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Leave out the words after the language of each code block."""
+    return WORDS.sub(r"\1", markdown)
 
 
 def on_page_content(content: str, **_: Any) -> str:
