@@ -142,7 +142,7 @@ def test_a_checkpoint_of_another_method_or_size_is_said_to_be(method, tmp_path):
     path = tmp_path / "c.safetensors"
     train(*ready(k=50), ROWS, ROWS[:8], OPTIONS, path, False, checkpoint_every=0)
     model, mounted, scorer = ready(method, k=60)
-    with pytest.raises(ApetError, match="another run's: .*force: true"):
+    with pytest.raises(ApetError, match="belongs to another run: .*force: true"):
         train(model, mounted, scorer, ROWS, ROWS[:8], OPTIONS, path, False)
     assert not any(p.any() for name, p in mounted.trainable.items() if method == "apet")
 

@@ -79,5 +79,5 @@ def test_no_run_takes_more_gradients_than_are_foreseen(steps, monkeypatch) -> No
 
 
 def test_a_stop_is_an_interruption() -> None:
-    with pytest.raises(Interrupted, match="begins it again"):
+    with pytest.raises(Interrupted, match="run the same command to start it again"):
         minimised(8, stopped=lambda: True)

@@ -115,7 +115,7 @@ def test_a_checkpoint_of_other_options_is_not_gone_on_from(change, tmp_path):
     model, mounted, scorer = ready()
     train(model, mounted, scorer, ROWS, ROWS[:8], OPTIONS, path, True, checkpoint_every=0)
     before = state(mounted)
-    with pytest.raises(ApetError, match=f"another run's: {next(iter(change))} is .* there .*force: true"):
+    with pytest.raises(ApetError, match=f"belongs to another run: {next(iter(change))} was .* and is now .*force: true"):
         train(model, mounted, scorer, ROWS, ROWS[:8], replace(OPTIONS, **change), path, True)
     assert same(before, state(mounted))
 
@@ -128,7 +128,7 @@ def test_a_checkpoint_of_other_entries_is_not_gone_on_from(tmp_path):
         if seed == 0:
             train(*run, checkpoint_every=0)
         else:
-            with pytest.raises(ApetError, match="another run's: entries"):
+            with pytest.raises(ApetError, match="belongs to another run: entries"):
                 train(*run)
 
 
@@ -244,7 +244,7 @@ def test_weight_decay_draws_tuned_entries_to_their_pretrained_values(tmp_path):
         ({"schedule": "cosin"}, "unknown schedule 'cosin': did you mean cosine"),
         ({"precision": "float32"}, "unknown precision 'float32'"),
         ({"accumulate": 0}, "accumulate = 0 must be positive"),
-        ({"accumulate": 9}, "a batch of 8 cannot be split in 9 parts"),
+        ({"accumulate": 9}, "accumulate = 9 must be at most batch = 8"),
         ({"lr": float("nan")}, "lr = nan must be positive"),
         ({"warmup": -1}, "warmup = -1 must be at least 0"),
         ({"weight_decay": -0.1}, "weight_decay = -0.1 must be at least 0"),
