@@ -1,24 +1,24 @@
-"""A row's note is for people: programs print it, and read columns."""
+"""A row's note is for people: programs print notes, but read only columns."""
 
 import ast
 from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-PRINTED = {  # where a note is shown to people
-    "analyses/studies/walk.py:Walk._settle",  # why a run failed
-    "analyses/thresholds/intrinsic_dimension.py:_summary",  # what the target is
+PRINTED = {  # functions that show a note to people
+    "analyses/studies/walk.py:Walk._settle",  # the cause of a failed run
+    "analyses/thresholds/intrinsic_dimension.py:_summary",  # the meaning of the target
     "analyses/thresholds/intrinsic_dimension.py:_answer",
     "analyses/thresholds/intrinsic_dimension.py:told",
-    "figures/interval.py:threshold",  # why an interval has no end
+    "figures/interval.py:threshold",  # the reason for an interval without an end
     "figures/report/page.py:_targets",
-    "analyses/terminal/printing.py:print_plan",  # of a plan's line, which is no row
+    "analyses/terminal/printing.py:print_plan",  # the note of a plan's line, which is not a row
 }
 ITS_OWN = {"analyses/store/rows.py", "analyses/store/statuses.py"}  # the files that define the column
 
 
 def readers(path: Path) -> Iterator[str]:
-    """Functions of the file that read an attribute or a column named note."""
+    """Yield the functions of the file that read an attribute or a column named note."""
 
     def walk(node: ast.AST, name: str) -> Iterator[str]:
         for child in ast.iter_child_nodes(node):
@@ -29,7 +29,7 @@ def readers(path: Path) -> Iterator[str]:
             attribute = isinstance(child, ast.Attribute) and child.attr in ("note", "notes") and isinstance(child.ctx, ast.Load)
             if attribute and not called:
                 yield f"{path.relative_to(ROOT)}:{name}"
-            # A dictionary's key or a keyword of a call makes a note; any other constant picks it.
+            # A dictionary's key or a keyword of a call creates a note; any other constant reads one.
             makes = isinstance(node, ast.Dict) and child in node.keys
             if isinstance(child, ast.Constant) and child.value == "note" and not makes:
                 yield f"{path.relative_to(ROOT)}:{name}"

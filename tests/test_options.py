@@ -1,4 +1,4 @@
-"""No option was lost when options came to be made from specs, and every page of help is short and starts with what is common."""
+"""No option was lost when specs began to define the options. Every help page is short and starts with the common options."""
 
 import subprocess
 import sys
@@ -12,7 +12,7 @@ from cli import app
 
 ROOT = Path(__file__).parent.parent
 COMMANDS = typer.main.get_command(app).commands
-# The options of each command before they were made from specs.
+# The options of each command before specs defined them.
 BEFORE = {
     "explain": ("--dry-run --fraction --json --out --target"),
     "export": ("--as --dry-run --json"),

@@ -1,4 +1,4 @@
-"""Files, names and numbers as they come: each is read, or refused in one line, and is printed as it is."""
+"""Unusual files, names and numbers are read or refused in one line, and printed unchanged."""
 
 import json
 import math
@@ -21,7 +21,7 @@ def call(*arguments: object) -> tuple[int, str, str]:
 
 
 def copied(folder: Path, to: Path, change) -> Path:
-    """The data folder with its training file's bytes changed."""
+    """Return the data folder with the bytes of its training file changed."""
     to.mkdir()
     for path in folder.iterdir():
         content = path.read_bytes()

@@ -79,18 +79,18 @@ def load_model(
         raise UsageError(f"classes = {classes} must be at least 2 for a classification head")
     if name in NETS:
         return _net(name, random_init or shapes_only, seed, device, dtype, shapes_only)
-    place = locate(name)
-    config, drawn = _config(name, place, random_init or shapes_only), random_init or shapes_only
+    location = locate(name)
+    config, drawn = _config(name, location, random_init or shapes_only), random_init or shapes_only
     form = _form(name, config, classes, attention)
     if form == "head":
         config.num_labels = classes
     if drawn:
         model = _drawn(config, form, attention, seed, "meta" if shapes_only else "cpu").to(DTYPES[dtype])
-        if place.on_ladder and config.model_type == "bert" and not shapes_only:
+        if location.on_ladder and config.model_type == "bert" and not shapes_only:
             attend_nearby(model)  # the random-init twin starts as pretraining did
     else:
-        model = _pretrained(place, config, form, attention, DTYPES[dtype])
-    tokenizer = load_tokenizer(place, config, drawn)
+        model = _pretrained(location, config, form, attention, DTYPES[dtype])
+    tokenizer = load_tokenizer(location, config, drawn)
     _differentiable(model)
     model.eval()
     total = sum(p.numel() for p in model.parameters())
@@ -119,17 +119,17 @@ def fingerprint(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _config(name: str, place: ModelLocation, drawn: bool) -> Any:
+def _config(name: str, location: ModelLocation, drawn: bool) -> Any:
     from transformers import AutoConfig
 
-    if place.on_ladder:
+    if location.on_ladder:
         _, family, size = name.split("-")
         return config_of(family, size)
-    alias_config = {alias.hub_id: alias.config for alias in ALIASES.values()}.get(place.source)
+    alias_config = {alias.hub_id: alias.config for alias in ALIASES.values()}.get(location.source)
     if drawn and alias_config:
         return AutoConfig.for_model(**alias_config)
-    folder = place.require(weights=not drawn)
-    with reading(f"config.json of {place.source}"):
+    folder = location.require(weights=not drawn)
+    with reading(f"config.json of {location.source}"):
         if alias_config and "model_type" not in json.loads((folder / "config.json").read_text()):
             config = AutoConfig.for_model(**alias_config)  # the first BERT checkpoints are older than this field
         else:
@@ -172,11 +172,11 @@ def _drawn(config: Any, form: str, attention: str, seed: int, device: str) -> nn
     return model
 
 
-def _pretrained(place: ModelLocation, config: Any, form: str, attention: str, dtype: torch.dtype) -> nn.Module:
+def _pretrained(location: ModelLocation, config: Any, form: str, attention: str, dtype: torch.dtype) -> nn.Module:
     import transformers
 
-    folder = place.require()
-    with own_seed(0), quiet(), reading(f"the weights of {place.source}"):
+    folder = location.require()
+    with own_seed(0), quiet(), reading(f"the weights of {location.source}"):
         model, report = getattr(transformers, FORMS[form][0]).from_pretrained(
             folder, config=config, attn_implementation=attention, dtype=dtype, use_safetensors=True, local_files_only=True,
             trust_remote_code=False, output_loading_info=True, ignore_mismatched_sizes=True,
@@ -184,17 +184,17 @@ def _pretrained(place: ModelLocation, config: Any, form: str, attention: str, dt
     unmerged = sorted(filter(FOREIGN.search, report["unexpected_keys"]))
     if unmerged:
         raise UsageError(
-            f"{place.source} holds {unmerged[0]} in addition to the model's weights: merge the tuned parameters into the model first"
+            f"{location.source} holds {unmerged[0]} in addition to the model's weights: merge the tuned parameters into the model first"
         )
     for key, stored_shape, expected_shape in sorted(report["mismatched_keys"]):
         raise MissingInput(
-            f"the weights of {place.source} do not fit its config: {key} has shape {tuple(stored_shape)}, the config requires "
+            f"the weights of {location.source} do not fit its config: {key} has shape {tuple(stored_shape)}, the config requires "
             f"{tuple(expected_shape)}"
         )
     new = sorted(key for key in report["missing_keys"] if form == "head" and _of_head(model, key))
     lacking = sorted(report["missing_keys"] - set(new))
     if lacking:
-        raise MissingInput(f"{place.source} lacks weights of a {config.model_type} model ({form}): {lacking[0]} is missing")
+        raise MissingInput(f"{location.source} lacks weights of a {config.model_type} model ({form}): {lacking[0]} is missing")
     for key in new:
         _fill(key, model.get_parameter(key), getattr(config, "initializer_range", 0.02))
     model.drawn = frozenset(new)  # see `apet.methods.tunable_model.classification_head`

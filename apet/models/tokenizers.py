@@ -14,28 +14,28 @@ from apet.models.locations import ModelLocation
 VOCABULARIES = ("tokenizer.json", "vocab*", "*.model", "*.tiktoken")
 
 
-def load_tokenizer(place: ModelLocation, config: Any, drawn: bool) -> Any:
+def load_tokenizer(location: ModelLocation, config: Any, drawn: bool) -> Any:
     """Return the tokenizer of a checkpoint.
 
     Return the ladder's tokenizer for a ladder model, and for fresh weights (`drawn`) if the model has no tokenizer on this machine. Raises
     MissingInput if the tokenizer is missing or cannot be read.
     """
-    if place.on_ladder or (drawn and place.folder is None):
+    if location.on_ladder or (drawn and location.folder is None):
         return ladder_tokenizer(config.model_type)
     from transformers import AutoTokenizer
     from transformers.utils.import_utils import is_protobuf_available, is_sentencepiece_available
 
-    folder = place.require(weights=False)
+    folder = location.require(weights=False)
     # Without vocabulary files, transformers silently builds a tokenizer that knows only its special tokens.
     if not any(True for pattern in VOCABULARIES for _ in folder.glob(pattern)) and _wants_files(folder):
         if drawn:
             return ladder_tokenizer(config.model_type)
         expected = ", ".join(VOCABULARIES)
-        raise MissingInput(f"{place.source} has no tokenizer on this machine (none of {expected}): download it or add its files")
+        raise MissingInput(f"{location.source} has no tokenizer on this machine (none of {expected}): download it or add its files")
     converted = any(folder.glob("*.model")) and not (folder / "tokenizer.json").exists()
     if converted and not (is_sentencepiece_available() and is_protobuf_available()):
-        raise MissingInput(f"the tokenizer of {place.source} is a SentencePiece model: run 'pip install sentencepiece protobuf'")
-    with quiet(), reading(f"the tokenizer of {place.source}"):
+        raise MissingInput(f"the tokenizer of {location.source} is a SentencePiece model: run 'pip install sentencepiece protobuf'")
+    with quiet(), reading(f"the tokenizer of {location.source}"):
         tokenizer = AutoTokenizer.from_pretrained(folder, config=config, local_files_only=True, trust_remote_code=False)
     return tokenizer
 

@@ -34,8 +34,10 @@ def make_ladder_model(
     train_files, heldout_files = corpus_files(corpus, sources, heldout=False), corpus_files(corpus, _holding(corpus, sources), heldout=True)
     folder = out / f"mini-{family}-{size}"
     default, peak = DEFAULTS[family]
-    own = SCHEDULES.get((family, size)) if steps is None else None
-    recipe = Recipe(family, size, own or schedule(steps or default, peak), seed, HALF_STEPS.get((family, size)) if own else None)
+    size_schedule = SCHEDULES.get((family, size)) if steps is None else None
+    recipe = Recipe(
+        family, size, size_schedule or schedule(steps or default, peak), seed, HALF_STEPS.get((family, size)) if size_schedule else None
+    )
     summary = {"name": folder.name, "tokens": recipe.tokens, "steps": recipe.steps, "folder": str(folder)}
     if dry_run:
         return summary | {"train_files": [p.name for p in train_files], "heldout_files": [p.name for p in heldout_files]}

@@ -1,4 +1,4 @@
-"""Images through the ordinary machinery: the two networks, their scorer, training in a subspace, curvature."""
+"""Image classification: the two networks, their scorer, training in a subspace, and curvature."""
 
 import numpy as np
 import pytest

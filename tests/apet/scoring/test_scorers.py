@@ -1,4 +1,4 @@
-"""Examples as batches and logits: every form of model against the same question asked by hand."""
+"""Batches and logits of every form of model, compared with inputs built by hand."""
 
 import copy
 import json
@@ -144,7 +144,7 @@ def test_two_long_fields_are_cut_to_the_same_length_and_a_short_one_is_not_cut(n
 def test_a_document_of_a_hundred_thousand_words_is_cut_in_seconds(name):
     scorer = scorer_of(ready(name), TASKS["imdb"])
     document = " ".join(f"word{i % 97} is" for i in range(50_000))
-    start = time.process_time()  # other programs' work does not count
+    start = time.process_time()  # does not include the work of other programs
     (item,) = scorer.encode([{"text": document, "label": 0}])
     assert time.process_time() - start < 2
     assert 126 <= len(item["input_ids"]) <= 128
@@ -152,7 +152,7 @@ def test_a_document_of_a_hundred_thousand_words_is_cut_in_seconds(name):
 
 @every_form
 def test_a_text_whose_last_character_is_many_pieces_is_cut_before_it(name):
-    """Compatibility characters come apart in the tokenizer: seven eighths are a 7, a stroke and an 8."""
+    """The tokenizer decomposes compatibility characters: seven eighths become a 7, a slash and an 8."""
     scorer = scorer_of(ready(name), TASKS["sst2"], 64)
     for words in range(30, 60):
         (item,) = scorer.encode([{"sentence": "red " * words + "\u215e" * 9, "label": 0}])
@@ -347,7 +347,7 @@ def test_no_room_for_a_text_is_one_line():
     with pytest.raises(UsageError, match="^tiny has 100 positions, but virtual tokens and answer take 100, which leaves none"):
         scorer_of(masked_with(100), TASKS["sst2"], reserve=100)
     assert scorer_of(masked_with(101), TASKS["sst2"], reserve=100).max_length == 1
-    for name in ("t5", "bloom"):  # relative positions: any length
+    for name in ("t5", "bloom"):  # relative positions have no limit
         assert scorer_of(ready(name), TASKS["samsum"], max_length=5000, reserve=100).max_length == 5000
 
 
@@ -435,7 +435,7 @@ def test_the_longest_text_that_a_table_of_positions_takes_is_known(kind, most):
     assert text_positions(loaded.model) == most
     scorer = scorer_of(loaded, TASKS["sst2"], 400)
     assert scorer.max_length == min(most or 400, 400)
-    assert logits(loaded.model, scorer, [{"sentence": "red " * 500, "label": 0}]).isfinite().all()  # the last position is there
+    assert logits(loaded.model, scorer, [{"sentence": "red " * 500, "label": 0}]).isfinite().all()  # the last position is used
     if most and most < 400:
         longer = torch.full((1, most + 1), 9)
         with pytest.raises((IndexError, RuntimeError)):
@@ -452,7 +452,7 @@ def test_decoding_is_greedy_whatever_defaults_lie_beside_the_checkpoint(tmp_path
         (folder / "generation_config.json").write_text(json.dumps(defaults))
         other = load_model(str(folder))
         assert scorer_of(other, TASKS[task]).generate(other.model, [example]) == written
-        assert other.model.generation_config.num_beams == 3  # and what is exported keeps them
+        assert other.model.generation_config.num_beams == 3  # an export keeps the defaults
 
 
 def test_a_pair_of_berts_begins_with_cls_and_one_without_any_start_is_refused():

@@ -1,4 +1,4 @@
-"""Texts as the ids that the model was trained to read, whatever the texts quote."""
+"""Texts become the ids that the model was trained to read, even if the texts quote control tokens."""
 
 import pytest
 from tiny_cases import with_bos, with_mark_before, wrapped

@@ -1,4 +1,4 @@
-"""Reading MNIST's files: every byte where it belongs, and one line for what is wrong."""
+"""Reading MNIST's files: every byte at its position, and errors of one line."""
 
 import gzip
 import re

@@ -1,4 +1,4 @@
-"""The table of tasks, and reading rows: what is taken, what is refused, and that a refusal names its place."""
+"""The table of tasks, and the reading of rows: accepted rows, refused rows, and errors with the row's location."""
 
 import json
 import string
@@ -66,7 +66,7 @@ def test_public_data_are_read_whole(name):
     assert set(splits) == {path.stem for path in (SHARED / name).iterdir()}
 
 
-# what is taken
+# accepted rows
 
 
 def test_only_the_tasks_fields_are_kept(tmp_path):
@@ -137,7 +137,7 @@ def test_one_hidden_label_among_others_is_an_error(tmp_path):
         load_task("sst2", tmp_path, test=True)
 
 
-# what is refused
+# refused rows
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The loop: every method learns, k = all follows full fine-tuning, a stop and resume is bitwise invisible."""
+"""The loop: every method learns, k = all equals full fine-tuning, and resuming does not change the result bitwise."""
 
 import math
 import signal
@@ -139,7 +139,7 @@ def test_all_coordinates_follow_full_fine_tuning(tmp_path):
         loaded = load_model("mini-t5-240k", random_init=True)
         space = ParameterSpace.of(loaded.model)
         mounted = make_tunable(method, loaded.model, PlacementConfig(space.size))
-        if method == "full":  # the same scope: without the token table
+        if method == "full":  # the same scope, which excludes the token table
             mounted.trainable = {name: mounted.trainable[name] for name in space.names}
         scorer = scorer_of(loaded, TASKS["mini-sentiment"])
         history = train(loaded.model, mounted, scorer, ROWS, ROWS, options, tmp_path / method, keep_best=False).history
@@ -286,6 +286,6 @@ def test_the_parts_of_a_batch_are_the_batch(count):
 
 
 def test_orders_that_saved_runs_depend_on_are_those_of_the_pinned_numpy():
-    """numpy does not promise these streams: a version that changes them would give runs of one name other batches and examples."""
+    """numpy does not guarantee these streams. A version that changes them would give runs of one name other batches and examples."""
     assert [Batches(np.arange(10), 3, seed).at(0).tolist() for seed in (0, 1)] == [[3, 4, 5], [7, 8, 9]]
     assert np.random.default_rng(20261120).permutation(8).tolist() == [5, 2, 3, 0, 7, 4, 6, 1]  # analyses.runs.run_inputs.shuffled
