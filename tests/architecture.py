@@ -1,4 +1,4 @@
-"""Reading the packages' imports: files, rooms, which file imports which, and circles among them."""
+"""Read the packages' imports: files, rooms, the files that each file imports, and circular imports."""
 
 import ast
 from functools import cache
@@ -10,19 +10,19 @@ PACKAGES = ("landscape", "apet", "analyses", "figures")
 
 @cache
 def files() -> dict[str, Path]:
-    """Module name -> file, of the four packages; a room's `__init__` has the room's name."""
+    """Return {module name: file} of the four packages. A room's `__init__` has the room's name."""
     paths = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
     names = [".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for path in paths]
     return dict(zip(names, paths, strict=True))
 
 
 def is_room(module: str) -> bool:
-    """Whether the module is a folder below a package, like apet.subspaces or apet.tasks.generated."""
+    """Return whether the module is a folder below a package, like apet.subspaces or apet.tasks.generated."""
     return module in files() and files()[module].name == "__init__.py" and "." in module
 
 
 def room_of(module: str) -> str:
-    """The room that a module lies in or is, or "" for a file directly in a package."""
+    """Return the room that contains a module or that the module is, or "" for a file directly in a package."""
     name = module if is_room(module) else module.rpartition(".")[0]
     return name if is_room(name) else ""
 
@@ -33,7 +33,7 @@ def _typing_only(tree: ast.Module) -> set[ast.AST]:
 
 
 def imports(path: Path, *, typing: bool) -> list[tuple[str, str]]:
-    """(module, name) of every import in a file, in functions as well; name is "" for `import module`.
+    """Return (module, name) of every import in a file, including functions. The name is "" for `import module`.
 
     With `typing`, imports under `if TYPE_CHECKING` count too.
     """
@@ -46,14 +46,14 @@ def imports(path: Path, *, typing: bool) -> list[tuple[str, str]]:
 
 @cache
 def exports(room: str) -> dict[str, tuple[str, str]]:
-    """Name -> (module, name there) of everything that a room's or a package's `__init__` imports from this project."""
+    """Return {name: (module, name in the module)} of all names that a room's or package's `__init__` imports from this project."""
     tree = ast.parse(files()[room].read_text(encoding="utf-8"))
     lines = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith(room + ".")]
     return {alias.asname or alias.name: (str(node.module), alias.name) for node in lines for alias in node.names}
 
 
 def home(module: str, name: str) -> str:
-    """The file that `from module import name` reads, through the `__init__` files that pass the name on."""
+    """Return the file that defines the name of `from module import name`, through all `__init__` files that export the name."""
     while module in files() and files()[module].name == "__init__.py" and name in exports(module):
         module, name = exports(module)[name]
     return f"{module}.{name}" if f"{module}.{name}" in files() else module
@@ -61,14 +61,14 @@ def home(module: str, name: str) -> str:
 
 @cache
 def graph() -> dict[str, frozenset[str]]:
-    """File -> the files that it imports when it runs; `__init__` files pass names on and are left out."""
+    """Return {file: files that it imports at run time}. `__init__` files only export names and are left out."""
     modules = {name: path for name, path in files().items() if path.name != "__init__.py"}
     edges = {name: {home(*pair) for pair in imports(path, typing=False)} for name, path in modules.items()}
     return {name: frozenset(targets & modules.keys() - {name}) for name, targets in edges.items()}
 
 
 def circles(edges: dict[str, frozenset[str]]) -> set[frozenset[str]]:
-    """The groups of files that import each other, directly or through others (strongly connected components)."""
+    """Return the groups of files that import each other directly or indirectly (strongly connected components)."""
     reach: dict[str, set[str]] = {}
     for start in edges:
         seen: set[str] = set()

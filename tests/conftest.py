@@ -1,4 +1,4 @@
-"""One thread and no network for every test; a tiny task on disk."""
+"""One thread and no network for every test, and a tiny task on disk."""
 
 import ctypes
 import gc
@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 
 os.environ["HF_HUB_OFFLINE"] = "1"
-os.environ["OMP_NUM_THREADS"] = "1"  # for the processes that tests start
-os.environ["APET_KERNELS"] = "shipped"  # no test depends on a timing
+os.environ["OMP_NUM_THREADS"] = "1"  # for processes that tests start
+os.environ["APET_KERNELS"] = "shipped"  # no test depends on time
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
-os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] = "16"  # of half precision a kernel a shape is kept: 200 MB in all tests
+os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] = "16"  # in half precision, one kernel per shape is kept: 200 MB over all tests
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """A test with a parameter `device` runs on the CPU, and on a GPU where there is one."""
+    """Run each test with a parameter `device` on the CPU, and on a GPU if one is available."""
     if "device" in metafunc.fixturenames:
         import torch
 
@@ -27,7 +27,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture(autouse=True, scope="session")
 def one_thread() -> Iterator[None]:
-    """Of torch and of numpy's BLAS, which may have been loaded before the environment was set: workers share the cores."""
+    """Limit the threads of torch and numpy's BLAS, which may be loaded before the environment is set. Workers share the cores."""
     import torch
     from threadpoolctl import threadpool_limits
 
@@ -38,7 +38,7 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(autouse=True, scope="module")
 def memory_given_back() -> Iterator[None]:
-    """Models and data that a module's tests have loaded are shared within it alone, and their memory goes back to the system."""
+    """Free models and data after each test module: tests share them only within the module."""
     yield
     for name in ("_model", "task_data"):
         if "analyses.runs.run_inputs" in sys.modules:
@@ -62,7 +62,7 @@ BAD = ["a horrible film", "truly bad fun", "a sad story", "terrible music"]
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """24 training and 8 validation sentences in SST-2's fields."""
+    """Return a folder with 24 training and 8 validation sentences in SST-2's format."""
     root = tmp_path_factory.mktemp("sst2")
     rows = [{"sentence": text, "label": label} for label, texts in ((1, GOOD), (0, BAD)) for text in texts]
     for split, count in (("train", 3), ("validation", 1)):

@@ -1,7 +1,7 @@
-"""Where the host may wait for the device, and a mode that counts where it does.
+"""The allowed host reads of device values, and a mode that counts them.
 
-On torch's meta device a tensor has no values, so whatever reads one, or mixes devices, raises. `HostReads` answers reads in
-place of the device (a number with 1, a comparison with False, a copy to the host with zeros) and counts them by where they come from.
+On torch's meta device a tensor has no values, so an operation that reads a value or mixes devices raises an error. `HostReads` returns
+substitutes (1 for a number, False for a comparison, zeros for a copy to the host) and counts the reads by the line that reads.
 """
 
 from __future__ import annotations
@@ -14,23 +14,23 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-# The most host reads of each piece of work once it is set up: this is the one list.
+# The largest number of host reads of each kind of work after its setup.
 ALLOWED = {
-    "training step": 2,  # the loss and the gradient's norm: a step that is not finite is not taken
-    "evaluation of L-BFGS": 3,  # the loss; the gradient of each tuned tensor, which scipy takes on the host; whether z is another one
-    "slice point": 4,  # the losses; whether z is where it was before, its bytes and its sketch, by which it is known when asked for again
+    "training step": 2,  # the loss and the gradient's norm, because a step that is not finite is not taken
+    "evaluation of L-BFGS": 3,  # the loss; the gradient of each tuned tensor, which scipy needs on the host; whether z has changed
+    "slice point": 4,  # the losses; whether z has changed, with its bytes and its sketch, which identify a repeated z
     "product": 0,  # with a Hessian or Gauss-Newton matrix, whether its graphs are kept or built
     "mount": 0,  # attach, bind, write and detach
     "projection": 0,  # lift and pull
     "Gram row": 0,
 }
-MASKS = 2  # of a forward pass in transformers, which asks whether a mask masks anything: once for each stack, for a causal one twice
+MASKS = 2  # in a forward pass, transformers checks whether a mask masks any token: once per stack, twice for a causal stack
 
 aten = torch.ops.aten
 
 
 class HostReads(TorchDispatchMode):
-    """While it lasts, `places` counts host reads of tensors on `device` by the line that asks; `masks` are those of transformers."""
+    """A mode in which `places` counts host reads of tensors on `device` by line. `masks` counts the reads of transformers."""
 
     def __init__(self, device: str = "meta"):
         super().__init__()

@@ -1,4 +1,4 @@
-"""What CONTRIBUTING says of adding a task, a kind of run, an option and a figure: one record or file, and at most one line of a table.
+"""A task, a kind of run, an option and a figure are added as CONTRIBUTING describes: one record or file, and at most one line of a table.
 
 Matrices and directions: tests/analyses/runs/test_record_tables.py; methods: tests/apet/methods/test_registry.py.
 """
@@ -37,7 +37,7 @@ def test_a_task_is_one_entry_of_the_table(folder, tmp_path, monkeypatch):
 @dataclass(frozen=True, kw_only=True)
 class CountSpec(Spec):
     kind, words, version, uses = "count", "counts", 1, {}
-    stride: int = option("Data", 1, "Count every so many-th example.", least=1)
+    stride: int = option("Data", 1, "Count every n-th example.", least=1)
 
 
 def count_run(spec, inputs, context):

@@ -1,4 +1,4 @@
-"""The shape of the code: sizes of files, who may import whom, what a room exports, and what `--help` may not load."""
+"""The structure of the code: file sizes, allowed imports, exports of each room, and modules that `--help` must not load."""
 
 import ast
 import re
@@ -18,9 +18,9 @@ ALLOWED = {
     "figures": {"figures", "analyses"},
 }
 OURS = {*ALLOWED, "cli"}
-# Files that are tables of data, one entry a line.
+# Files that are tables of data with one entry per line.
 DATA_TABLES: set[str] = set()
-# Names that a room offers to users of the library although no other room imports them.
+# Names that a room exports for users of the library, although no other room imports them.
 API = {"landscape": set(exports("landscape"))}
 
 ROOMS = [name for name in files() if is_room(name)]
@@ -63,7 +63,7 @@ def test_figures_load_nothing_heavy_of_the_analyses():
         if name in seen:
             continue
         seen.add(name)
-        body = ast.parse(files()[name].read_text(encoding="utf-8")).body  # at import: nothing in functions or under TYPE_CHECKING
+        body = ast.parse(files()[name].read_text(encoding="utf-8")).body  # run-time imports only
         lines = [node for node in body if isinstance(node, ast.Import | ast.ImportFrom)]
         modules = [(alias.name, "") for node in lines if isinstance(node, ast.Import) for alias in node.names]
         modules += [(str(node.module), alias.name) for node in lines if isinstance(node, ast.ImportFrom) for alias in node.names]
@@ -82,7 +82,7 @@ def test_other_rooms_are_imported_not_their_files():
 
 
 def _passing_on(name: str) -> set[str]:
-    """The rooms whose names the `__init__` file of this package or room passes on: those within it."""
+    """Return the rooms whose names this package's or room's `__init__` file exports: the rooms inside it."""
     return {room for room in ROOMS if files()[name].name == "__init__.py" and room.startswith(name + ".")}
 
 
@@ -108,14 +108,14 @@ def test_what_a_room_exports_exists_and_is_used():
 
 
 def _named_by_cli(room: str) -> set[str]:
-    """The names of a room that cli.py uses as attributes: `analyses.runs.check`, or those of the terminal under the name ui."""
+    """Return the names of a room that cli.py uses as attributes, such as `analyses.runs.check` or, for the terminal, `ui.check`."""
     text = (ROOT / "cli.py").read_text(encoding="utf-8")
     spoken = "ui" if room == "analyses.terminal" else re.escape(room)
     return set(re.findall(rf"(?<![\w.]){spoken}\.(\w+)", text))
 
 
 def _defined(tree: ast.Module) -> set[str]:
-    """The names that a module binds at its top level."""
+    """Return the names that a module binds at its top level."""
     names: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.ClassDef):

@@ -1,4 +1,4 @@
-"""The contract of the command line: JSON objects, exit codes, one clear line, nothing half-written."""
+"""The contract of the command line: JSON objects, exit codes, errors of one line, and no partial output files."""
 
 import json
 import shutil
@@ -323,7 +323,7 @@ def test_a_run_that_is_told_to_stop_saves_and_the_same_command_goes_on(folder, t
     deadline = time.monotonic() + 60
     while not list((tmp_path / "b").glob("train/*/checkpoint.kernels.json")) and time.monotonic() < deadline:
         time.sleep(0.05)
-    time.sleep(2)  # by then it takes steps
+    time.sleep(2)  # long enough for the first steps
     process.send_signal(number)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err

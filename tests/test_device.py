@@ -1,4 +1,4 @@
-"""What runs on a device reads nothing back from it and mixes no devices: shown on torch's meta device, which has no values to read."""
+"""Work on a device does not read values back or mix devices. The tests use torch's meta device, which has no values to read."""
 
 import numpy as np
 import pytest
@@ -39,12 +39,12 @@ every_model = pytest.mark.parametrize("name", MODELS)
 
 @pytest.fixture(autouse=True)
 def kernels_that_know_shapes(monkeypatch):
-    """Sampled products have no rule for shapes alone in torch; `tests/apet/subspaces/test_kernels.py` compares them with the others."""
+    """In torch, sampled products have no shape rule; `tests/apet/subspaces/test_kernels.py` compares them with the other products."""
     monkeypatch.setattr("apet.subspaces.sparsity_pattern.cheapest", lambda shape, k: "gather" if k < 100 else "dense")
 
 
 def shapes_of(name: str) -> Loaded:
-    """The model on the meta device."""
+    """Return the model on the meta device."""
     if name != "llama":
         return load_model(name, random_init=True, shapes_only=True)
     with torch.device("meta"):
@@ -53,7 +53,7 @@ def shapes_of(name: str) -> Loaded:
 
 
 def said(reads: HostReads, work: str, times: int, passes: int) -> None:
-    """Print the count, and hold it to the list; a forward pass of transformers has reads of its own."""
+    """Print the number of reads and compare it with the list. A forward pass of transformers adds reads for its masks."""
     print(f"{work}: {reads.count / times:g} host reads, {reads.masks / max(1, passes):g} of masks a forward pass", dict(reads.places))
     assert reads.count <= times * ALLOWED[work], reads.places
     assert reads.masks <= passes * MASKS
@@ -79,7 +79,7 @@ def test_a_training_step(name, choice):
 
 @every_model
 def test_an_evaluation_of_l_bfgs(name):
-    """All but scipy's copy of the gradient, which is one more a tuned tensor."""
+    """Count all reads except scipy's copy of the gradient, which adds one read per tuned tensor."""
     loaded = shapes_of(name)
     mounted, scorer = make_tunable("apet", loaded.model, PlacementConfig(500)), scorer_of(loaded, TASK, device="meta")
     with HostReads() as reads:
@@ -117,12 +117,12 @@ def test_a_projection(kind):
 
 @pytest.fixture(autouse=True)
 def no_folder_to_look_into(monkeypatch):
-    """Of the Llama there is none."""
+    """The Llama is not a stored model, so it does not have a folder with a saved verbaliser."""
     monkeypatch.setattr("analyses.runs.run_inputs.kept_verbaliser", lambda *_: None)
 
 
 def at(name: str, folder, **fields):
-    """A point of the subspace on the meta device, as the analyses make it."""
+    """Return a point of the subspace on the meta device, made as in the analyses."""
     spec = spec_from({"model": name, "task": TASK.name, "k": 200, "examples": 8, "batch": 8, **fields}).resolved()
     splits = {"train": ROWS, "validation": ROWS}
     return spec, point(spec, Inputs(shapes_of(name), TaskData(TASK, splits), "meta"), Context(folder / "run", lambda *_: None))
@@ -134,13 +134,13 @@ PRODUCTS += [pytest.param("mini-bert-120k", "ggn", "fastfood", marks=pytest.mark
 
 @pytest.mark.parametrize(("name", "matrix", "subspace"), PRODUCTS)
 def test_a_curvature_product(name, matrix, subspace, tmp_path, monkeypatch):
-    """No read at all once the objective was asked for anything: of all work this is done most often."""
+    """After the objective's first use there are no reads at all. Products are the most frequent work."""
     monkeypatch.setattr("analyses.runs.matrices.graph_memory", lambda *_: 0)
     spec, there = at(name, tmp_path, kind="spectrum", matrix=matrix, subspace=subspace, k=20)
     with HostReads() as reads, there as here:
         gradient = here.objective.gradient(here.z)
         with matrix_at(here, spec.matrix) as operator:
-            operator @ gradient  # at a z that is new to the model
+            operator @ gradient  # at a z that the model has not seen
             reads.places.clear()
             reads.masks = 0
             assert (operator @ gradient).device.type == "meta"
@@ -159,7 +159,7 @@ def test_a_point_of_a_slice(name, tmp_path):
 
 @every_model
 def test_a_row_of_the_gram_matrix(name):
-    """Of a weight's factors two questions are asked at the end; what is repeated for each output reads nothing."""
+    """A weight's factors need two reads at the end. The work that is repeated for each output reads no values."""
     loaded, items = shapes_of(name), []
     scorer, space = scorer_of(loaded, TASK, device="meta"), ParameterSpace.of(loaded.model)
     tensors = [all_names(loaded.model)[each] for each in space.names]

@@ -1,4 +1,4 @@
-"""Rooms give their public names, and load nothing before they are asked."""
+"""Rooms export their public names, and load modules only on demand."""
 
 import ast
 import subprocess

@@ -1,4 +1,4 @@
-"""A small study of every kind of run: what is printed and reported holds each model and setting once, and counts what was run."""
+"""A small study of every kind of run: output and report list each model and setting once, with the number of runs."""
 
 import json
 import re
@@ -51,23 +51,23 @@ def results(folder, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def reported(results) -> tuple[dict, str, str]:
-    """(the report command's JSON, what it prints without, the page)."""
+    """Return the report command's JSON, its printed text, and the HTML page."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("figures.FIGURES", {name: FIGURES[name] for name in DRAWN})
         found = json.loads(output("report", results, "--json"))
-        patch.setattr("figures.FIGURES", {})  # the second time none is drawn
+        patch.setattr("figures.FIGURES", {})  # the second call draws no figures
         printed = output("report", results, "--out", results / "again.html")
     return found, printed, (results / "report.html").read_text()
 
 
 def counted(results: Path) -> Counter:
-    """(model, kind of run, method) -> how many, from what lies in the store alone."""
+    """Return the number of runs in the store by (model, kind of run, method)."""
     specs = [json.loads(path.read_text()) for path in results.glob("*/spec.json")]
     return Counter((spec["model"], spec["kind"], spec.get("method")) for spec in specs if spec["kind"] != "threshold")
 
 
 def tables(page: str) -> dict[str, list[list[str]]]:
-    """Heading -> the lines of the table below it."""
+    """Return the lines of the table below each heading."""
     found = {}
     for heading, table in re.findall(r"<h3>([^<]*)</h3>\s*<div class=\"wide\"><table>(.*?)</table>", page, flags=re.S):
         body = table.partition("<tbody>")[2]

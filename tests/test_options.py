@@ -1,4 +1,4 @@
-"""No option was lost when options came to be made from specs, and every page of help is short and starts with what is common."""
+"""No option was lost when specs began to define the options. Every help page is short and starts with the common options."""
 
 import subprocess
 import sys
@@ -11,7 +11,7 @@ from cli import app
 
 ROOT = Path(__file__).parent.parent
 COMMANDS = typer.main.get_command(app).commands
-# The options of each command before they were made from specs.
+# The options of each command before specs defined them.
 BEFORE = {
     "explain": ("--dry-run --fraction --json --out --target"),
     "export": ("--as --dry-run --json"),
@@ -60,4 +60,3 @@ def test_help_fits_two_screens(command, monkeypatch):
     monkeypatch.setenv("COLUMNS", "120")
     text = subprocess.run([sys.executable, "cli.py", command, "--help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert len(text.splitlines()) <= SCREENS
-

@@ -1,4 +1,4 @@
-"""Files, names and numbers as they come: each is read, or refused in one line, and is printed as it is."""
+"""Unusual files, names and numbers are read or refused in one line, and printed unchanged."""
 
 import json
 import math
@@ -21,7 +21,7 @@ def call(*arguments: object) -> tuple[int, str, str]:
 
 
 def copied(folder: Path, to: Path, change) -> Path:
-    """The data folder with its training file's bytes changed."""
+    """Return the data folder with the bytes of its training file changed."""
     to.mkdir()
     for path in folder.iterdir():
         content = path.read_bytes()
@@ -45,8 +45,8 @@ def test_the_place_of_an_error_behind_a_byte_order_mark_is_that_of_the_file(fold
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda content: content.replace(b"\n", b"\r"), "line 1: its lines end in carriage returns alone: save the file with line feeds"),
-        (lambda content: content + b'{"sentence": "a", "sentence": "b", "label": 1}\n', "line 25: the field sentence comes twice"),
+        (lambda content: content.replace(b"\n", b"\r"), "line 1: the lines end in carriage returns without line feeds: save"),
+        (lambda content: content + b'{"sentence": "a", "sentence": "b", "label": 1}\n', "line 25: the field sentence occurs twice"),
     ],
 )
 def test_what_cannot_be_read_without_guessing_is_refused_in_one_line(folder, tmp_path, change, message):

@@ -1,4 +1,4 @@
-"""Names to models: the embedded ladder and its weights, aliases, Hugging Face ids, folders, two networks for images."""
+"""Load models by name: the built-in ladder with its weights, aliases, Hugging Face ids, folders, and two networks for images."""
 
 from typing import TYPE_CHECKING
 

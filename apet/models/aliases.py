@@ -1,10 +1,11 @@
-"""Short names of Hugging Face checkpoints: which id each means, its architecture, how many parameters that has.
+"""Short names of Hugging Face checkpoints, with their ids, architectures and parameter counts.
 
-`t5-*` are T5 v1.1, the paper's. Original T5 has no "xl": its largest are google-t5/t5-3b and google-t5/t5-11b. The checkpoints of
-v1.1 that were trained on as language models (for prompts) are google/t5-*-lm-adapt, which are loaded by these ids.
+The names `t5-*` stand for T5 v1.1, the models of the paper. The original T5 has no size "xl": its largest checkpoints are
+google-t5/t5-3b and google-t5/t5-11b. The v1.1 checkpoints with further training as language models (for prompts) have no short
+name; use their ids, google/t5-*-lm-adapt.
 
-Architectures are kept here so that random weights and counts need no network and no cache. Fields are those of the checkpoints'
-config.json that shape the function.
+The architectures are stored here so that random weights and parameter counts need neither the network nor the cache. They consist
+of the fields of each checkpoint's config.json that determine the function.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ APACHE, RAIL = "Apache-2.0", "BigScience RAIL 1.0"
 
 @dataclass(frozen=True)
 class Alias:
-    """What a short name stands for; `config` are the fields of its transformers configuration, with `model_type`."""
+    """A checkpoint: its Hugging Face id, the fields of its transformers configuration (with `model_type`), and its licence."""
 
     hub_id: str
     config: dict[str, Any]
@@ -76,10 +77,10 @@ ALIASES = {
 
 @dataclass(frozen=True)
 class Count:
-    """Parameters of an architecture, tied tensors once; `tables` are the token embeddings and the output head with its bias."""
+    """Parameter counts of an architecture. Tied tensors count once. `tables` are the token embeddings and the output head with its bias."""
 
-    layers: int  # T5: in each of encoder and decoder
-    blocks: int  # everything but `tables`
+    layers: int  # for T5: layers of the encoder (the decoder has as many)
+    blocks: int  # all parameters outside `tables`
     tables: int
 
     @property
@@ -88,7 +89,7 @@ class Count:
 
 
 def count_parameters(config: dict[str, Any]) -> Count:
-    """Parameters of a T5 v1.1, BERT (masked language model) or BLOOM of these config.json fields, in closed form."""
+    """Return the parameter counts, in closed form, of a T5 v1.1, BERT (masked language model) or BLOOM with these config.json fields."""
     return {"t5": _count_t5, "bert": _count_bert, "bloom": _count_bloom}[config["model_type"]](config)
 
 
@@ -105,7 +106,7 @@ def _count_bert(config: dict[str, Any]) -> Count:
     width, layers, inner = config["hidden_size"], config["num_hidden_layers"], config["intermediate_size"]
     block = 4 * (width * width + width) + 2 * width * inner + inner + width + 4 * width
     embeddings = (config["max_position_embeddings"] + config["type_vocab_size"] + 2) * width
-    head = width * width + width + 2 * width  # the dense layer and norm before the output
+    head = width * width + width + 2 * width  # the dense layer and the norm before the output layer
     return Count(layers, layers * block + embeddings + head, config["vocab_size"] * (width + 1))
 
 

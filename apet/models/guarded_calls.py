@@ -1,4 +1,4 @@
-"""Calls into transformers that neither print, nor raise errors of many lines, nor touch the process's random generators."""
+"""Guards for calls into transformers: one-line errors, nothing printed, and unchanged random generators of the process."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from apet.errors import MissingInput
 
 
 @contextmanager
-def reading(what: str) -> Iterator[None]:
-    """Turn whatever a library raises for a file that is missing, cut or of another format into one line."""
+def reading(source: str) -> Iterator[None]:
+    """Turn any error that a library raises for a missing, truncated or foreign file into a MissingInput of one line."""
     from huggingface_hub.errors import StrictDataclassError
     from safetensors import SafetensorError
 
@@ -20,12 +20,12 @@ def reading(what: str) -> Iterator[None]:
         yield
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError, SafetensorError, StrictDataclassError) as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        raise MissingInput(f"{what} cannot be read: {lines[0] if lines else type(error).__name__}") from error
+        raise MissingInput(f"{source} cannot be read: {lines[0] if lines else type(error).__name__}") from error
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without transformers' progress bars and load reports: what matters of those becomes an error here."""
+    """Turn off transformers' progress bars and load reports; this package raises an error for each reported problem that matters."""
     from transformers.utils import logging
 
     logging.disable_progress_bar()
@@ -39,7 +39,7 @@ def quiet() -> Iterator[None]:
 
 @contextmanager
 def own_seed(seed: int) -> Iterator[None]:
-    """Draw from `seed` on the CPU and leave the process's own generators as they are."""
+    """Seed the CPU generator with `seed` in the block and restore the state of the process's generator afterwards."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         yield

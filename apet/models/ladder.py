@@ -1,6 +1,6 @@
-"""The embedded ladder: miniature models that were really pretrained, shipped as package data.
+"""The ladder: built-in miniature models with genuine pretraining, shipped as package data.
 
-One dial, the width, sets a size; heads and depth follow the table below, the tokenizer is the same for all.
+The sizes of a family differ mainly in width; SIZES lists the heads and layers that go with each width. All models share one tokenizer.
 """
 
 from __future__ import annotations
@@ -16,24 +16,25 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-# A stretch of the learning rate: (steps, rate at its end, how it gets there). "sqrt" moves fast first.
+# A segment of a learning-rate schedule: (steps, rate at its end, shape). "sqrt" changes the rate fastest at the beginning.
 Stretch = tuple[int, float, str]
 
 LADDER = Path(__file__).parent / "weights"
 TOKENIZER = LADDER / "tokenizer" / "tokenizer.json"
 
-# family -> size -> (width, heads, layers; T5: in each of encoder and decoder)
+# family -> size -> (width, heads, layers); for T5, layers of the encoder and as many of the decoder
 SIZES: dict[str, dict[str, tuple[int, int, int]]] = {
     "t5": {"130k": (24, 2, 2), "240k": (40, 2, 2), "790k": (80, 4, 3), "2m": (128, 4, 4), "6m": (224, 7, 4)},
     "bert": {"120k": (24, 2, 2), "400k": (64, 4, 2), "1m": (128, 4, 3), "3m": (224, 7, 4)},
     "bloom": {"120k": (24, 2, 2), "400k": (64, 4, 2), "1m": (128, 4, 3), "3m": (224, 8, 4)},
 }
 
-# family -> (steps, peak of the learning rate) of the default schedule
+# family -> (steps, peak learning rate) of the default schedule
 DEFAULTS = {"t5": (8000, 2e-2), "bert": (6000, 3e-3), "bloom": (6000, 5e-3)}
 
-# The largest T5's rate fell early to end its long stay near the unigram level, and rose twice more to use what it had learnt.
-# The largest BERT was behind the next smaller one at half of its rate, which from there on fell more slowly and rose once more.
+# The largest T5: the rate falls early to end a long phase near the unigram loss, then rises twice more to make use of the features learned.
+# The largest BERT: when its rate had fallen to half, the next smaller model still had a lower loss. From there on the rate falls more
+# slowly and rises once more.
 SCHEDULES: dict[tuple[str, str], tuple[Stretch, ...]] = {
     ("t5", "6m"): (
         *((200, 2e-2, "linear"), (3528, 2e-2, "linear"), (2567, 4.5e-3, "sqrt"), (50, 1e-2, "linear"), (4155, 0.0, "linear")),
@@ -47,7 +48,7 @@ SCHEDULES: dict[tuple[str, str], tuple[Stretch, ...]] = {
 
 HALF_STEPS = {("bert", "3m"): 7125}
 
-# The corpora whose licences allow redistributing weights trained on them, and the attribution they ask for.
+# Corpora whose licences allow the redistribution of weights trained on them, with the attribution that each licence requires.
 SOURCES = {
     "wikipedia_en_2015": "English Wikipedia contributors, extraction of 2015, CC BY-SA 3.0",
     "english_novels_100": "100 English Novels (Computational Stylistics Group), texts in the public domain",
@@ -58,7 +59,7 @@ SOURCES = {
 
 
 def t5_config(width: int, heads: int, layers: int) -> Any:
-    """T5 v1.1 (gated GELU, tied embeddings) without dropout."""
+    """Return the configuration of a T5 v1.1 (gated GELU, tied embeddings) without dropout."""
     from transformers import T5Config
 
     return T5Config(
@@ -69,7 +70,10 @@ def t5_config(width: int, heads: int, layers: int) -> Any:
 
 
 def bert_config(width: int, heads: int, layers: int) -> Any:
-    """BERT with as many positions as its windows and without dropout; layers start as strong as those of width 768."""
+    """Return the configuration of a BERT without dropout, with one position per token of a training window.
+
+    The standard deviation of the initial weights is 0.02 sqrt(768 / width), so that a layer's output is as large as at width 768.
+    """
     from transformers import BertConfig
 
     return BertConfig(
@@ -80,7 +84,7 @@ def bert_config(width: int, heads: int, layers: int) -> Any:
 
 
 def bloom_config(width: int, heads: int, layers: int) -> Any:
-    """BLOOM (ALiBi, tied embeddings) without dropout."""
+    """Return the configuration of a BLOOM (ALiBi, tied embeddings) without dropout."""
     from transformers import BloomConfig
 
     return BloomConfig(
@@ -100,21 +104,24 @@ def config_of(family: str, size: str) -> Any:
 
 
 def build_ladder_model(family: str, size: str) -> nn.Module:
-    """Return a ladder model with fresh weights, with the heads that it is pretrained with."""
+    """Return a ladder model with fresh weights and the output heads of its pretraining."""
     import transformers
 
     model = getattr(transformers, PRETRAINED[family])(config_of(family, size))
-    model.set_attn_implementation("eager")  # the fused kernel's backward pass takes a third of BERT's step on a CPU
+    model.set_attn_implementation("eager")  # on a CPU, the fused kernel's backward pass would take a third of BERT's step
     if family == "bert":
         attend_nearby(model)
     return model
 
 
 def attend_nearby(model: Any) -> None:
-    """Start a BERT with attention to neighbouring tokens: learned positions as sinusoids (Vaswani et al. 2017, arXiv 1706.03762) of
-    wavelengths up to twice the window, thrice the tokens' scale, and keys equal to queries, four times theirs.
+    """Initialise a BERT so that each token attends to its neighbours.
 
-    From the usual start a miniature must first find what a neighbour is, and stays at the unigram level for most of this recipe.
+    The learned positions start as sinusoids (Vaswani et al. 2017, arXiv 1706.03762) with wavelengths up to twice the window, three
+    times as large as the token embeddings. The query weights are multiplied by four, and the key weights are equal to them.
+
+    From the usual initialisation a miniature model must first learn which positions are neighbours. Its loss then stays at the unigram
+    level for most of this recipe.
     """
     import torch
 
@@ -132,7 +139,7 @@ def attend_nearby(model: Any) -> None:
 
 
 def ladder_tokenizer(family: str) -> Any:
-    """Return the ladder's tokenizer with the frame that a family reads: [CLS] a [SEP] b [SEP] for BERT, a final </s> for the others."""
+    """Return the ladder's tokenizer with the special tokens of a family: [CLS] a [SEP] b [SEP] for BERT, a final </s> for the others."""
     from tokenizers.processors import TemplateProcessing
     from transformers import PreTrainedTokenizerFast
 
@@ -144,17 +151,17 @@ def ladder_tokenizer(family: str) -> Any:
         tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
             single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", CLS), ("[SEP]", SEP)]
         )
-        tokenizer.model_input_names = ["input_ids", "token_type_ids", "attention_mask"]  # it was pretrained on pairs
+        tokenizer.model_input_names = ["input_ids", "token_type_ids", "attention_mask"]  # BERT is pretrained on pairs
     return tokenizer
 
 
 def every_name() -> list[str]:
-    """Names of the ladder's models, shipped or not: family by family, smallest first (`mini-t5-130k`, ...)."""
+    """Return the names of all ladder models, shipped or not, by family and then by size, the smallest first (`mini-t5-130k`, ...)."""
     return [f"mini-{family}-{size}" for family, sizes in SIZES.items() for size in sizes]
 
 
 def ladder_names() -> list[str]:
-    """Names of the models that are shipped with weights."""
+    """Return the names of the models that are shipped with weights."""
     return [name for name in every_name() if (LADDER / name / "model.safetensors").exists()]
 
 

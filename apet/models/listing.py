@@ -1,4 +1,4 @@
-"""The table of known models: the ladder, the aliases, the networks for images."""
+"""The table of known models: the ladder, the aliases and the networks for images."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from apet.models.mnist_nets import NETS, draw_net
 
 
 def models_table() -> list[dict[str, Any]]:
-    """One row a known model, the shipped ones first; BERT is counted as a masked language model, layers of T5 in each of its halves."""
+    """Return one row per known model, shipped models first.
+
+    BERT is counted as a masked language model. The layers of T5 are the encoder's; the decoder has as many.
+    """
     return [*map(_shipped, ladder_names()), *map(_alias_row, ALIASES), *map(_net_row, NETS)]
 
 

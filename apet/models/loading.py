@@ -1,6 +1,6 @@
-"""Names of models -> models: the embedded ladder, aliases (`apet.models.aliases`), any Hugging Face id in the cache, any folder.
+"""Load models by name: the built-in ladder, aliases (`apet.models.aliases`), Hugging Face ids in the cache, and folders.
 
-Nothing here touches the network, reads weights other than safetensors or runs code that comes with a checkpoint.
+This module does not use the network, reads weights from safetensors files only, and never runs code that comes with a checkpoint.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from apet.subspaces import tensor_roles
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 ATTENTION = ("eager", "sdpa")
-FOREIGN = re.compile(r"\.(lora_|ia3_|adapters?[._]|prompt_|prefix_)")  # parameters of a method that was not merged into its model
+FOREIGN = re.compile(r"\.(lora_|ia3_|adapters?[._]|prompt_|prefix_)")  # parameters of a tuning method that were not merged
 
-# form -> (transformers' Auto class, its table of model types)
+# form -> (Auto class of transformers, table of its model types)
 FORMS = {
     "encoder-decoder": ("AutoModelForSeq2SeqLM", "MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES"),
     "masked": ("AutoModelForMaskedLM", "MODEL_FOR_MASKED_LM_MAPPING_NAMES"),
@@ -39,9 +39,10 @@ FORMS = {
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model with its tokenizer. Parameters are counted with tied tensors once, the second time without token embeddings and output head.
+    """A model with its tokenizer.
 
-    `fingerprint` is a sha256 of all weights, empty where there are shapes only. `form` is one of FORMS or "image": what it computes.
+    `parameters` counts tied tensors once. `without_embeddings` is the same number without token embeddings and output head.
+    `fingerprint` is a sha256 of all weights, empty for a model without weights (shapes only). `form` is a key of FORMS or "image".
     """
 
     name: str
@@ -57,37 +58,39 @@ def load_model(
     name: str, random_init: bool = False, seed: int = 0, device: str = "cpu", *, dtype: str = "float32", attention: str = "eager",
     classes: int | None = None, shapes_only: bool = False,
 ) -> Loaded:  # fmt: skip
-    """Load `name` in evaluation mode: as the encoder-decoder, masked or causal language model that it is.
+    """Load the model `name` in evaluation mode, as an encoder-decoder, masked or causal language model, whichever it is.
 
-    `classes` C >= 2 puts a classification head on a masked language model in place of its own (form "head"); the others are
-    as they were. What a checkpoint lacks of that head is drawn by its name alone. `random_init` keeps the architecture and
-    draws all weights with `seed`; an alias then needs nothing on this machine. `shapes_only` makes no weights at all (meta
-    device). `attention` "eager" can be differentiated twice, "sdpa" is faster and cannot. `dtype` is that of the weights (of a
-    float16 checkpoint of T5 transformers keeps the last feed-forward projections in float32).
+    `classes` C >= 2 replaces the head of a masked language model by a classification head (form "head"); models of other forms do not
+    change. Parameters of this head that the checkpoint lacks are random numbers that depend only on the parameter's name.
 
-    A network for images (`apet.models.mnist_nets`) has no weights but drawn ones, and no tokenizer.
+    `random_init` keeps the architecture and draws all weights with `seed`; an alias then needs no files on this machine. `shapes_only`
+    builds the model without weights, on the meta device. `attention` is "eager", which can be differentiated twice, or "sdpa", which is
+    faster but cannot. `dtype` is the type of the weights. For float16 T5 checkpoints, transformers keeps the last feed-forward projections
+    in float32.
 
-    Raises UsageError for a name that is in no table, for a model of another kind and for wrong options, MissingInput for a
-    model that is not on this machine or not whole.
+    A network for images (`apet.models.mnist_nets`) has no pretrained weights and no tokenizer: it needs `random_init` or `shapes_only`.
+
+    Raises UsageError for an unknown name, a model of another kind or an invalid option. Raises MissingInput for a model that is not on
+    this machine or is incomplete.
     """
     lookup(DTYPES, dtype, "dtype")
     lookup(dict.fromkeys(ATTENTION), attention, "attention")
     if classes is not None and classes < 2:
-        raise UsageError(f"{classes} classes: a classification head has 2 or more")
+        raise UsageError(f"classes = {classes} must be at least 2 for a classification head")
     if name in NETS:
         return _net(name, random_init or shapes_only, seed, device, dtype, shapes_only)
-    place = locate(name)
-    config, drawn = _config(name, place, random_init or shapes_only), random_init or shapes_only
+    location = locate(name)
+    config, drawn = _config(name, location, random_init or shapes_only), random_init or shapes_only
     form = _form(name, config, classes, attention)
     if form == "head":
         config.num_labels = classes
     if drawn:
         model = _drawn(config, form, attention, seed, "meta" if shapes_only else "cpu").to(DTYPES[dtype])
-        if place.on_ladder and config.model_type == "bert" and not shapes_only:
-            attend_nearby(model)  # the twin is what pretraining started from
+        if location.on_ladder and config.model_type == "bert" and not shapes_only:
+            attend_nearby(model)  # the random-init twin starts as pretraining did
     else:
-        model = _pretrained(place, config, form, attention, DTYPES[dtype])
-    tokenizer = load_tokenizer(place, config, drawn)
+        model = _pretrained(location, config, form, attention, DTYPES[dtype])
+    tokenizer = load_tokenizer(location, config, drawn)
     _differentiable(model)
     model.eval()
     total = sum(p.numel() for p in model.parameters())
@@ -108,7 +111,7 @@ def _net(name: str, drawn: bool, seed: int, device: str, dtype: str, shapes_only
 
 
 def fingerprint(model: nn.Module) -> str:
-    """sha256 over names, shapes and bytes of all parameters, tied tensors once."""
+    """Return a sha256 of the names, shapes, types and bytes of all parameters. Tied tensors count once."""
     digest = hashlib.sha256()
     for name, parameter in sorted(model.named_parameters()):
         digest.update(f"{name}{tuple(parameter.shape)}{parameter.dtype}".encode())
@@ -116,19 +119,19 @@ def fingerprint(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _config(name: str, place: ModelLocation, drawn: bool) -> Any:
+def _config(name: str, location: ModelLocation, drawn: bool) -> Any:
     from transformers import AutoConfig
 
-    if place.on_ladder:
+    if location.on_ladder:
         _, family, size = name.split("-")
         return config_of(family, size)
-    alias_config = {alias.hub_id: alias.config for alias in ALIASES.values()}.get(place.source)
+    alias_config = {alias.hub_id: alias.config for alias in ALIASES.values()}.get(location.source)
     if drawn and alias_config:
         return AutoConfig.for_model(**alias_config)
-    folder = place.require(weights=not drawn)
-    with reading(f"config.json of {place.source}"):
+    folder = location.require(weights=not drawn)
+    with reading(f"config.json of {location.source}"):
         if alias_config and "model_type" not in json.loads((folder / "config.json").read_text()):
-            config = AutoConfig.for_model(**alias_config)  # as in the first BERTs, which came before that field
+            config = AutoConfig.for_model(**alias_config)  # the first BERT checkpoints are older than this field
         else:
             config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     config._commit_hash = folder.name if folder.parent.name == "snapshots" else None
@@ -136,7 +139,7 @@ def _config(name: str, place: ModelLocation, drawn: bool) -> Any:
 
 
 def _form(name: str, config: Any, classes: int | None, attention: str) -> str:
-    """Return which of FORMS the model is."""
+    """Return the model's form, a key of FORMS. Raises UsageError if transformers has no such model or no such attention for it."""
     import transformers
     from transformers.models.auto import modeling_auto
 
@@ -146,47 +149,52 @@ def _form(name: str, config: Any, classes: int | None, attention: str) -> str:
     form = "head" if form == "masked" and classes is not None else form
     if kind not in types[form]:
         raise UsageError(
-            f"{name} is a {kind} model, which cannot be loaded as {form}: encoder-decoder, masked and causal language models can"
+            f"{name} is a {kind} model, which cannot be loaded as {form}: choose an encoder-decoder, masked or causal language model"
         )
     class_name = types[form][kind]
     if attention == "sdpa" and not getattr(transformers, class_name)._supports_sdpa:
-        raise UsageError(f"{name} is a {kind} model, which has no sdpa attention: use eager")
+        raise UsageError(f"{name} is a {kind} model, which does not support sdpa attention: use eager")
     return form
 
 
 def _drawn(config: Any, form: str, attention: str, seed: int, device: str) -> nn.Module:
-    """Return the architecture with fresh weights (on the meta device: with none)."""
+    """Return the architecture with fresh weights drawn with `seed` (on the meta device: without weights)."""
     import transformers
 
     with own_seed(seed), torch.device(device), quiet():
         model = getattr(transformers, FORMS[form][0]).from_config(config, attn_implementation=attention, dtype=torch.float32)
         if form == "head":
             model.drawn = frozenset(name for name, _ in model.named_parameters() if not name.startswith(f"{model.base_model_prefix}."))
-        # transformers ties the head of T5 v1.1, which checkpoints of it do not; this is its sign.
+        # transformers ties the output head of T5 v1.1 to the embeddings, unlike its checkpoints. This field marks T5 v1.1.
         if getattr(config, "scale_decoder_outputs", True) is False:
             model.lm_head.weight = nn.Parameter(torch.randn(model.lm_head.weight.shape) * config.initializer_factor)
             model.all_tied_weights_keys.pop("lm_head.weight", None)
     return model
 
 
-def _pretrained(place: ModelLocation, config: Any, form: str, attention: str, dtype: torch.dtype) -> nn.Module:
+def _pretrained(location: ModelLocation, config: Any, form: str, attention: str, dtype: torch.dtype) -> nn.Module:
     import transformers
 
-    folder = place.require()
-    with own_seed(0), quiet(), reading(f"the weights of {place.source}"):
+    folder = location.require()
+    with own_seed(0), quiet(), reading(f"the weights of {location.source}"):
         model, report = getattr(transformers, FORMS[form][0]).from_pretrained(
             folder, config=config, attn_implementation=attention, dtype=dtype, use_safetensors=True, local_files_only=True,
             trust_remote_code=False, output_loading_info=True, ignore_mismatched_sizes=True,
         )  # fmt: skip
     unmerged = sorted(filter(FOREIGN.search, report["unexpected_keys"]))
     if unmerged:
-        raise UsageError(f"{place.source} holds {unmerged[0]} beside the model's own weights: merge what was tuned into the model first")
-    for key, shape_there, wanted in sorted(report["mismatched_keys"]):
-        raise MissingInput(f"{place.source} does not fit its config: {key} is {tuple(shape_there)}, the config asks for {tuple(wanted)}")
+        raise UsageError(
+            f"{location.source} holds {unmerged[0]} in addition to the model's weights: merge the tuned parameters into the model first"
+        )
+    for key, stored_shape, expected_shape in sorted(report["mismatched_keys"]):
+        raise MissingInput(
+            f"the weights of {location.source} do not fit its config: {key} has shape {tuple(stored_shape)}, the config requires "
+            f"{tuple(expected_shape)}"
+        )
     new = sorted(key for key in report["missing_keys"] if form == "head" and _of_head(model, key))
     lacking = sorted(report["missing_keys"] - set(new))
     if lacking:
-        raise MissingInput(f"{place.source} does not hold all weights of a {config.model_type} model ({form}): {lacking[0]} is missing")
+        raise MissingInput(f"{location.source} lacks weights of a {config.model_type} model ({form}): {lacking[0]} is missing")
     for key in new:
         _fill(key, model.get_parameter(key), getattr(config, "initializer_range", 0.02))
     model.drawn = frozenset(new)  # see `apet.methods.tunable_model.classification_head`
@@ -194,19 +202,19 @@ def _pretrained(place: ModelLocation, config: Any, form: str, attention: str, dt
 
 
 def _of_head(model: Any, key: str) -> bool:
-    """Return whether a parameter is the classification head's: outside the base model, or its pooler."""
+    """Return whether a parameter belongs to the classification head: it is outside the base model or in the pooler."""
     return not key.startswith(f"{model.base_model_prefix}.") or ".pooler." in key
 
 
-def _fill(name: str, parameter: Tensor, spread: float) -> None:
-    """Fill a matrix with the normal numbers of its name; biases are zero and scales one already."""
+def _fill(name: str, parameter: Tensor, std: float) -> None:
+    """Fill a matrix with normal numbers that depend on its name, of standard deviation `std`. Leave vectors (zeros or ones) unchanged."""
     if parameter.dim() > 1:
         with torch.no_grad():
-            parameter.copy_(weights(name, parameter.shape) * spread)
+            parameter.copy_(weights(name, parameter.shape) * std)
 
 
 def _differentiable(model: nn.Module) -> None:
-    """BLOOM's own GELU cannot be taken apart by torch.func; torch's is the same function."""
+    """Replace BLOOM's GELU, which torch.func cannot differentiate, by torch's GELU, which computes the same function."""
     for module in list(model.modules()):
         for name, child in module.named_children():
             if type(child).__name__ == "BloomGelu":

@@ -1,6 +1,6 @@
-"""Where a model's files are: the embedded ladder, the Hugging Face cache, or a folder.
+"""Find a model's files: in the built-in ladder, in the Hugging Face cache, or in a folder.
 
-Nothing here touches the network or imports torch: what is not on this machine is an error that names the download command.
+This module neither uses the network nor imports torch. A model that is not on this machine leads to an error with the download command.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ UNREAD = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack")
 
 @dataclass(frozen=True)
 class ModelLocation:
-    """`source` is the ladder name, Hugging Face id or folder that was meant; `folder` is None where it is not on this machine."""
+    """A ladder name, Hugging Face id or folder (`source`), and the folder of its files (`folder`, None if not on this machine)."""
 
     source: str
     folder: Path | None
@@ -30,18 +30,19 @@ class ModelLocation:
         return self.source in every_name()
 
     def require(self, weights: bool = True) -> Path:
-        """Return the folder. Raises MissingInput, with the remedy, unless it holds a config and (`weights`) whole safetensors.
+        """Return the folder.
 
-        Raises UsageError where an adapter lies beside the model.
+        Raises MissingInput, with a remedy, unless it holds a config and, with `weights`, all safetensors files. Raises UsageError if it
+        holds an adapter as well.
         """
         if self.folder is None and self.on_ladder:
-            raise MissingInput(f"{self.source} is not shipped with weights (pretraining makes them)", random_init=True)
+            raise MissingInput(f"{self.source} is not shipped with weights (pretrain it first)", random_init=True)
         if self.folder is None:
             raise MissingInput(f"{self.source} is not on this machine: download it with 'hf download {self.source}'")
-        if (self.folder / ADAPTER).exists():  # transformers would put it on the model, or load another model in its place
+        if (self.folder / ADAPTER).exists():  # transformers would add the adapter to the model, or load another model instead
             raise UsageError(
-                f"{self.source} holds a peft adapter ({ADAPTER}): merge it into its model (peft's merge_and_unload, save_pretrained) and "
-                "give that folder, or take the adapter's files out of this one to get the model without it"
+                f"{self.source} holds a peft adapter ({ADAPTER}): merge it into its model (peft's merge_and_unload, save_pretrained), "
+                "or remove the adapter's files to use the model without them"
             )
         lacking, cached = _lacking(self.folder, weights), self.folder.parent.name == "snapshots"
         if not lacking:
@@ -50,15 +51,18 @@ class ModelLocation:
         unread = sorted(path.name for pattern in UNREAD for path in self.folder.glob(pattern))
         if lacking == WEIGHTS and unread:
             raise MissingInput(
-                f"{where} has its weights in {unread[0]}, which is not read; safetensors are needed: the Hub may hold them as another "
-                "revision (hf download ID --revision refs/pr/N), or convert them with transformers' save_pretrained and give that folder"
+                f"{where} has its weights in {unread[0]}, which is not a safetensors file: download a revision that has one "
+                "(hf download ID --revision refs/pr/N), or convert the weights with transformers' save_pretrained"
             )
         remedy = f": run 'hf download {self.source}'" if cached else ""
-        raise MissingInput(f"{where} does not hold a whole model: {lacking} is missing{remedy}")
+        raise MissingInput(f"{where} holds an incomplete model: {lacking} is missing{remedy}")
 
 
 def locate(name: str) -> ModelLocation:
-    """What `name` means. Raises UsageError for a name that can be no id and is in no table, MissingInput for a path that is not there."""
+    """Return the location of the model `name`.
+
+    Raises UsageError for a name that is neither known nor a possible id, and MissingInput for a path that does not exist.
+    """
     if name in every_name():
         return ModelLocation(name, LADDER / name if (LADDER / name / WEIGHTS).exists() else None)
     if name in ALIASES:
@@ -68,7 +72,7 @@ def locate(name: str) -> ModelLocation:
     if cached := snapshot(name):
         return ModelLocation(name, cached)
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
-        raise MissingInput(f"no model folder {name}")
+        raise MissingInput(f"no model folder {name}: check the path")
     if "/" in name:
         return ModelLocation(name, None)
     raise UsageError(
@@ -77,7 +81,10 @@ def locate(name: str) -> ModelLocation:
 
 
 def snapshot(hub_id: str) -> Path | None:
-    """Return the cached revision of `hub_id`: its main one, or another (`hf download --revision`) where only that has safetensors."""
+    """Return the folder of a cached revision of `hub_id`, None if there is no revision in the cache.
+
+    The main revision is preferred, unless only another one (`hf download --revision`) has all safetensors files.
+    """
     from huggingface_hub import constants
 
     repository = Path(constants.HF_HUB_CACHE) / f"models--{hub_id.replace('/', '--')}"
@@ -89,7 +96,7 @@ def snapshot(hub_id: str) -> Path | None:
 
 
 def _lacking(folder: Path, weights: bool) -> str:
-    """Return the first thing that the folder lacks to be a whole model; empty where it is one."""
+    """Return the name of a file that the folder lacks, or "" if the model is complete. Weights count only with `weights`."""
     if not (folder / "config.json").exists():
         return "config.json"
     index = folder / f"{WEIGHTS}.index.json"
@@ -100,6 +107,6 @@ def _lacking(folder: Path, weights: bool) -> str:
     try:
         shards = sorted(set(json.loads(index.read_text())["weight_map"].values()))
     except (ValueError, KeyError, AttributeError, TypeError):
-        return f"a whole {index.name}"
+        return f"a readable {index.name}"
     missing = [shard for shard in shards if not (folder / shard).exists()]
     return f"{missing[0]} ({len(missing)} of {len(shards)} shards)" if missing else ""

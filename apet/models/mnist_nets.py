@@ -1,7 +1,7 @@
-"""Two small networks for MNIST, those of Li et al. 2018 (arXiv 1804.08838). They have no trained weights: they are drawn.
+"""The two small MNIST networks of Li et al. 2018 (arXiv 1804.08838). Their weights are always drawn at random.
 
 mnist-fc     784-200-200-10, 199,210 parameters
-mnist-lenet  two convolutions of 5 x 5 (6 and 16 channels), each pooled by 2, then 256-120-84-10: 44,426 parameters
+mnist-lenet  two 5 x 5 convolutions (6 and 16 channels), each with 2 x 2 pooling, then 256-120-84-10: 44,426 parameters
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from apet.models.net_names import NET_NAMES
 
 
 class Net(nn.Module):
-    """Images (B, 28, 28), bytes -> logits (B, 10)."""
+    """A network that maps images, uint8 (B, 28, 28), to logits (B, 10)."""
 
     def __init__(self, *layers: nn.Module):
         super().__init__()
@@ -42,8 +42,10 @@ assert tuple(NETS) == NET_NAMES
 
 
 def draw_net(name: str, seed: int, device: str) -> Net:
-    """Return the network `name`, weights drawn with `seed` on the CPU (on the meta device: none) as the paper did, normal of variance
-    2 / fan-in (He et al. 2015, arXiv 1502.01852), biases zero."""
+    """Return the network `name` with weights drawn with `seed` on the CPU (on the meta device: without weights).
+
+    As in the paper, weights are normal with variance 2 / fan-in (He et al. 2015, arXiv 1502.01852) and biases are zero.
+    """
     with torch.random.fork_rng(devices=[]), torch.device(device):
         torch.default_generator.manual_seed(seed)
         net = NETS[name]()

@@ -1,3 +1,3 @@
-"""Networks that have no trained weights: their names, which the table of networks checks."""
+"""Names of the networks without trained weights. `apet.models.mnist_nets` checks that they match its table."""
 
 NET_NAMES = ("mnist-fc", "mnist-lenet")

@@ -1,4 +1,4 @@
-"""How the ladder was made: corpus, pretext tasks, the pretraining loop, and a trained model as a folder."""
+"""Pretrain the ladder's models: corpus, pretext tasks, the pretraining loop, and the export of a trained model."""
 
 from typing import TYPE_CHECKING
 

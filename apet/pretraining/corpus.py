@@ -1,7 +1,6 @@
-"""Plain text -> one tokenizer, one stream of token ids, and batches of windows.
+"""Turn plain text into a tokenizer, a stream of token ids, and batches of windows.
 
-Every batch is a pure function of (stream, seed, step), so a pretraining run that is stopped and resumed
-sees exactly the batches it would have seen.
+Every batch is a pure function of (stream, seed, step), so a resumed pretraining run sees the same batches as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -21,29 +20,34 @@ from apet.random_numbers import generator
 
 
 def corpus_files(folder: Path, sources: list[str], heldout: bool) -> list[Path]:
-    """Text files (.txt, .txt.xz) of the named sub-folders (all if none is named); `valid*` and `test*` are held out."""
+    """Return the text files (.txt, .txt.xz) in the sub-folders `sources` of `folder` (none: in the whole folder).
+
+    Files named `valid*` or `test*` are held out: they are returned with `heldout` only. Raises MissingInput if there are no such files.
+    """
     roots = [folder / name for name in sources] or [folder]
     for root in roots:
         if not root.is_dir():
-            raise MissingInput(f"no corpus folder {root}")
+            raise MissingInput(f"no corpus folder {root}: check the path and the names of the sources")
     files = [p for root in roots for p in sorted(root.rglob("*.txt*")) if p.name.endswith((".txt", ".txt.xz"))]
     chosen = [p for p in files if p.name.startswith(("valid", "test")) == heldout]
     if not chosen:
-        raise MissingInput(f"no {'valid*.txt' if heldout else '.txt or .txt.xz'} file under {folder}")
+        wanted = "valid*.txt or test*.txt file (held-out text)" if heldout else ".txt or .txt.xz file"
+        raise MissingInput(f"no {wanted} in {folder}: add one")
     return chosen
 
 
 def read_lines(path: Path) -> Iterator[str]:
+    """Yield the lines of a text file, .txt or .txt.xz, without leading and trailing spaces."""
     opener = lzma.open if path.suffix == ".xz" else open
     with opener(path, "rt", encoding="utf-8") as lines:
         yield from (line.strip() for line in lines)
 
 
 def train_tokenizer(files: list[Path], out: Path, every: int = 8) -> None:
-    """Train the ladder's Unigram tokenizer on every `every`-th line of `files`; writes `tokenizer.json` in `out`.
+    """Train the ladder's Unigram tokenizer on every `every`-th line of `files`, and write `tokenizer.json` to the folder `out`.
 
-    Text is lower-cased, stripped of accents and detokenised ("wo n't ." -> "won't."), so that corpora of the
-    Penn-Treebank kind (SST-2, MR) and running text share their tokens: at 4,096 tokens none can be spared.
+    Text is lower-cased, stripped of accents and detokenised ("wo n't ." -> "won't."). Corpora in Penn Treebank style (SST-2, MR) and
+    running text thus share their tokens, which matters for a vocabulary of only 4,096 tokens.
     """
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
@@ -68,7 +72,7 @@ def train_tokenizer(files: list[Path], out: Path, every: int = 8) -> None:
     )
     lines = (line for path in files for i, line in enumerate(read_lines(path)) if i % every == 0)
     normal = (normalizer.normalize_str(line) for line in lines)
-    # A Unigram vocabulary keeps every character it has seen: rare scripts would take a third of the vocabulary.
+    # A Unigram vocabulary keeps every character of its training text. Rare scripts would take a third of the vocabulary.
     tokenizer.train_from_iterator((line for line in normal if line.isascii()), trainer)
     tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", pair="$A $B </s>", special_tokens=[("</s>", EOS)])
     out.mkdir(parents=True, exist_ok=True)
@@ -77,7 +81,10 @@ def train_tokenizer(files: list[Path], out: Path, every: int = 8) -> None:
 
 
 def token_stream(tokenizer_file: Path, files: list[Path], cache: Path) -> np.ndarray:
-    """Return all of `files` as one uint16 array (tokens,), documents joined by </s>; kept in `cache` by content key."""
+    """Return the token ids of all `files` as one uint16 array (tokens,), with </s> between documents.
+
+    The array is cached in the folder `cache`, with a hash of the tokenizer and of the files' names and sizes in its name.
+    """
     from tokenizers import Tokenizer
 
     names = json.dumps([(p.name, p.stat().st_size) for p in files])
@@ -102,11 +109,14 @@ def _encode(tokenizer, path: Path, chunk: int = 20_000) -> np.ndarray:
 
 
 def windows(stream: np.ndarray, seed: int, step: int, batch: int, length: int) -> np.ndarray:
-    """Batch number `step`: `batch` windows of `length` ids, without replacement within an epoch. int64 (batch, length)."""
+    """Return batch number `step`, int64 (batch, length): windows of `length` ids, drawn without replacement within an epoch.
+
+    Raises ValueError if the stream is shorter than one batch.
+    """
     count = len(stream) // length
     per_epoch = count // batch
     if per_epoch == 0:
-        raise ValueError(f"the corpus has {len(stream)} tokens, fewer than one batch of {batch} x {length}")
+        raise ValueError(f"the corpus has only {len(stream)} tokens, but a batch needs {batch} x {length}: add text to the corpus")
     epoch, index = divmod(step, per_epoch)
     order = generator(seed, epoch).permutation(count)
     chosen = order[index * batch : (index + 1) * batch]

@@ -1,4 +1,4 @@
-"""Make a model of the embedded ladder: text files in, a folder with weights, configuration and card out."""
+"""Make a ladder model from text files, as a folder with weights, configuration and card."""
 
 from __future__ import annotations
 
@@ -23,18 +23,21 @@ def make_ladder_model(
     family: str, size: str, corpus: Path, sources: list[str], steps: int | None, seed: int, minutes: float, tokenizer: Path | None,
     device: str, out: Path, fresh: bool, dry_run: bool, report: Callable[[str, float, float], None],
 ) -> dict[str, Any]:  # fmt: skip
-    """Pretrain one size from text files and write `out`/mini-FAMILY-SIZE: model.safetensors (fp16), config and card.
+    """Pretrain one size from text files and write the folder `out`/mini-FAMILY-SIZE: model.safetensors (fp16), config and card.
 
-    `steps` None: the size's own schedule. `sources` empty: the ladder's own sub-folders of `corpus` where they are there,
-    else all of it. Returns a summary; "finished" is false when `minutes` ran out, and the same call goes on.
+    If `steps` is None, the size's own schedule is used, else the default schedule. If `sources` is empty, the corpus consists of the
+    ladder's sub-folders of `corpus` that exist, or of the whole folder if none exists. Return a summary. Its "finished" is False if
+    `minutes` ran out before the last step; the same call then resumes. With `dry_run` nothing is trained, and the summary lists the files.
     """
     config_of(family, size)
     sources = sources or [name for name in SOURCES if (corpus / name).is_dir()]
     train_files, heldout_files = corpus_files(corpus, sources, heldout=False), corpus_files(corpus, _holding(corpus, sources), heldout=True)
     folder = out / f"mini-{family}-{size}"
     default, peak = DEFAULTS[family]
-    own = SCHEDULES.get((family, size)) if steps is None else None
-    recipe = Recipe(family, size, own or schedule(steps or default, peak), seed, HALF_STEPS.get((family, size)) if own else None)
+    size_schedule = SCHEDULES.get((family, size)) if steps is None else None
+    recipe = Recipe(
+        family, size, size_schedule or schedule(steps or default, peak), seed, HALF_STEPS.get((family, size)) if size_schedule else None
+    )
     summary = {"name": folder.name, "tokens": recipe.tokens, "steps": recipe.steps, "folder": str(folder)}
     if dry_run:
         return summary | {"train_files": [p.name for p in train_files], "heldout_files": [p.name for p in heldout_files]}
@@ -74,12 +77,12 @@ def make_ladder_model(
 
 
 def _holding(corpus: Path, sources: list[str]) -> list[str]:
-    """Return the sources that have a held-out file (all of the corpus where it is not divided)."""
+    """Return the sources that have a held-out file (an empty list stands for the whole corpus)."""
     return [name for name in sources if any((corpus / name).glob("valid*")) or any((corpus / name).glob("test*"))]
 
 
 def _export(model: Any, folder: Path, about: dict[str, Any]) -> None:
-    """model.safetensors (fp16, tied tensors once), config.json and card.json, all or nothing."""
+    """Write model.safetensors (fp16, tied tensors once), config.json and card.json, either all or none of them."""
     parameters = {name: p.detach().cpu().to(torch.float16).contiguous() for name, p in model.named_parameters()}
     total = sum(p.numel() for p in parameters.values())
     with atomic_folder(folder) as temporary:

@@ -1,6 +1,6 @@
-"""What pretraining asks of each family: windows of token ids -> a batch, and a model's losses on it.
+"""The pretext task of each family: functions that turn windows of token ids into a batch, and compute a model's losses on it.
 
-`language` is the loss that the ladder reports: mean cross-entropy in nats per target token.
+The ladder reports the loss `language`, the mean cross-entropy in nats per target token.
 """
 
 from __future__ import annotations
@@ -27,9 +27,10 @@ class Losses(Protocol):
 
 @dataclass(frozen=True)
 class Pretext:
-    """How a family is pretrained: windows of `length` ids, `batch` a step; training minimises the sum of `losses`.
+    """The pretraining of a family: `batch` windows of `length` ids per step. Training minimises the sum of `losses`.
 
-    With `halves_first` most steps see each window as two of half the length, as BERT's own pretraining began with short ones.
+    With `halves_first` most steps split each window into two windows of half the length, like the original BERT, whose pretraining began
+    with short windows.
     """
 
     make_batch: MakeBatch
@@ -41,10 +42,10 @@ class Pretext:
 
 
 def span_corruption(tokens: np.ndarray, rng: np.random.Generator, density: float = 0.15, span: float = 3.0) -> Arrays:
-    """T5's denoising (Raffel et al. 2020, arXiv 1910.10683, section 3.1.4): (batch, length) -> input_ids, labels.
+    """Return a batch of T5's span corruption (Raffel et al. 2020, arXiv 1910.10683, section 3.1.4) from tokens (batch, length).
 
-    The number of masked tokens and of spans is the same in every row, so both results are rectangular:
-    input_ids (batch, length - masked + spans + 1), labels (batch, masked + spans + 1); both end with </s>.
+    All rows have equally many masked tokens and spans, so both results are rectangular: `input_ids` (batch, length - masked + spans + 1)
+    and `labels` (batch, masked + spans + 1). Both end with </s>.
     """
     length = tokens.shape[1]
     masked = max(1, round(length * density))
@@ -54,19 +55,21 @@ def span_corruption(tokens: np.ndarray, rng: np.random.Generator, density: float
 
 
 def masked_pairs(tokens: np.ndarray, rng: np.random.Generator, density: float = 0.3) -> Arrays:
-    """BERT's two questions (Devlin et al. 2019, arXiv 1810.04805, section 3.1) on (batch, length) ids.
+    """Return a batch of BERT's two pretext tasks (Devlin et al. 2019, arXiv 1810.04805, section 3.1) from tokens (batch, length).
 
-    A window is cut in two at random; in every second row the second part is another row's. Of the tokens a share `density` is
-    chosen, 80 % of it masked, 10 % replaced, 10 % kept. input_ids and token_type_ids (batch, length) hold [CLS] first [SEP]
-    second [SEP], so a window's last three ids are not used; position_ids (batch, length) start anywhere in the table that a short
-    window leaves room for, so that all of it is trained (Kiyono et al. 2021, arXiv 2109.05644); positions and targets (batch,
-    chosen) say what was where; next_sentence_label (batch,) is 0 where the second part follows, 1 where it does not.
+    Each window is cut into two parts at random. In every second row the second part comes from another row. A share `density` of the
+    tokens is chosen; 80 % of the chosen tokens are masked, 10 % replaced, and 10 % kept.
+
+    input_ids, token_type_ids: (batch, length), [CLS] first [SEP] second [SEP]; the last three ids of a window are not used
+    position_ids: (batch, length), from a random start, so that short windows train the whole table (Kiyono et al. 2021, arXiv 2109.05644)
+    positions, targets: (batch, chosen), the positions and the original ids of the chosen tokens
+    next_sentence_label: (batch,), 0 if the second part follows the first, 1 if it comes from another row
     """
     batch, length = tokens.shape
-    places = rng.integers(0, POSITIONS - length + 1, (batch, 1)) + np.arange(length)
+    position_ids = rng.integers(0, POSITIONS - length + 1, (batch, 1)) + np.arange(length)
     cuts = rng.integers(length // 4, length - 3 - length // 4, batch)  # tokens in the first part
-    strangers = np.arange(batch) % 2
-    second = tokens[(np.arange(batch) + strangers) % batch]  # windows come in random order: the next row's is a stranger's
+    swapped = np.arange(batch) % 2  # 1 if the second part comes from the next row, which is unrelated: windows come in random order
+    second = tokens[(np.arange(batch) + swapped) % batch]
     ids, types = np.empty_like(tokens), np.zeros_like(tokens)
     for row, cut in enumerate(cuts):
         ids[row] = [CLS, *tokens[row, :cut], SEP, *second[row, cut : length - 3], SEP]
@@ -83,24 +86,25 @@ def masked_pairs(tokens: np.ndarray, rng: np.random.Generator, density: float = 
     return {
         "input_ids": ids,
         "token_type_ids": types,
-        "position_ids": places,
+        "position_ids": position_ids,
         "positions": positions,
         "targets": targets,
-        "next_sentence_label": strangers,
+        "next_sentence_label": swapped,
     }
 
 
 def next_token(tokens: np.ndarray, rng: np.random.Generator) -> Arrays:
-    """Causal language modelling: every piece is predicted from those before it (BLOOM, Scao et al. 2022, arXiv 2211.05100)."""
+    """Return a batch of causal language modelling: each token is predicted from the earlier ones (Scao et al. 2022, arXiv 2211.05100)."""
     return {"input_ids": tokens, "labels": tokens}
 
 
 def model_loss(model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the loss that the model itself computes."""
     return {"language": model(**batch).loss}
 
 
 def bert_losses(model: Any, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The vocabulary is scored at the chosen positions only, which saves most of the output layer."""
+    """Return BERT's two losses. Logits are computed only at the chosen positions, which saves most of the output layer's work."""
     output = model.bert(batch["input_ids"], token_type_ids=batch["token_type_ids"], position_ids=batch["position_ids"])
     at = batch["positions"][:, :, None].expand(-1, -1, output.last_hidden_state.shape[2])
     logits = model.cls.predictions(output.last_hidden_state.gather(1, at))
@@ -137,6 +141,6 @@ def _corrupt(row: np.ndarray, rng: np.random.Generator, masked: int, spans: int)
 
 
 def _composition(total: int, parts: int, rng: np.random.Generator) -> np.ndarray:
-    """`parts` positive integers that sum to `total`, uniformly at random."""
+    """Return `parts` positive integers with the sum `total`, drawn uniformly among all such lists."""
     cuts = np.sort(rng.choice(total - 1, parts - 1, replace=False)) + 1
     return np.diff(np.concatenate([[0], cuts, [total]]))

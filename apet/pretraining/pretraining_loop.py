@@ -1,8 +1,8 @@
-"""Pretraining of a ladder model: seeded, resumable bitwise, two cores or one GPU.
+"""Pretrain a ladder model from a seed, with bitwise exact resumption, on two cores or one GPU.
 
-Plain AdamW stalls near the unigram level on miniature models, the larger the worse, which would look like a finding about
-scale. T5 is trained by Adafactor, which scales each update by the RMS of the parameters; BERT and BLOOM, which came later, by
-Muon (Jordan et al. 2024), which leaves that level several times sooner.
+With plain AdamW the loss of miniature models stalls near the unigram level. Larger models stall longer, which would look like an effect
+of scale. T5 is trained by Adafactor, which scales each update by the RMS of the parameters. BERT and BLOOM were made later and are
+trained by Muon (Jordan et al. 2024), which leaves that level several times sooner.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from apet.pretraining.pretext import PRETEXTS, Pretext
 from apet.random_numbers import generator
 
 HELDOUT_SEED = 20261120
-HALVES = 0.75  # of the steps, where a family starts with half windows and the recipe says nothing else
+HALVES = 0.75  # default share of the steps with half windows, for a family that starts with half windows
 
 
 def schedule(steps: int, peak: float) -> tuple[Stretch, ...]:
-    """Warm-up, plateau to the half, linear to 0."""
+    """Return the default schedule: linear warm-up, a constant rate until half of the steps, then a linear decrease to 0."""
     warmup = min(200, steps // 10 + 1)
     middle = max(steps // 2, warmup)
     return ((warmup, peak, "linear"), (middle - warmup, peak, "linear"), (steps - middle, 0.0, "linear"))
@@ -41,9 +41,9 @@ def schedule(steps: int, peak: float) -> tuple[Stretch, ...]:
 
 @dataclass(frozen=True)
 class Recipe:
-    """All that decides the weights: the learning rate rises from 0 along `schedule`.
+    """The options that determine the weights. The learning rate starts at 0 and follows `schedule`.
 
-    Where a family starts with half windows, they are those of the first `half_steps` steps (None: three quarters of all).
+    If the family starts with half windows, the first `half_steps` steps have them (None: three quarters of all steps).
     """
 
     family: str
@@ -62,19 +62,19 @@ class Recipe:
 
     @property
     def halves(self) -> int:
-        """Steps with half windows."""
+        """Number of steps with half windows."""
         if not self.pretext.halves_first:
             return 0
         return int(HALVES * self.steps) if self.half_steps is None else self.half_steps
 
     @property
     def tokens(self) -> int:
-        """Raw text seen."""
+        """Number of text tokens that all steps read."""
         return self.steps * self.pretext.batch * self.pretext.length
 
 
 def learning_rate(recipe: Recipe, step: int) -> float:
-    """Return the rate of step 0, 1, ...: each stretch goes from where the last one ended to its own end."""
+    """Return the learning rate of step 0, 1, ... Each segment starts at the final rate of the previous segment."""
     rate = 0.0
     for steps, end, shape in recipe.schedule:
         if step < steps:
@@ -101,7 +101,7 @@ def _muon(model: nn.Module) -> list[Optimizer]:
     ]
 
 
-# The optimizers' own rates are relative: the schedule multiplies them.
+# The optimizers' rates are relative to the rate of the schedule. Cards of models hold the docstrings of these functions.
 OPTIMIZERS = {"t5": _adafactor, "bert": _muon, "bloom": _muon}
 
 
@@ -114,10 +114,11 @@ def pretrain(
     minutes: float = math.inf,
     report: Callable[[int, float], None] = lambda step, loss: None,
 ) -> tuple[nn.Module, list[dict], bool]:
-    """Train until `recipe.steps` or `minutes`; returns the model, its held-out curve and whether it is finished.
+    """Train until `recipe.steps` are done or `minutes` have passed. Return the model, its held-out curve and whether it is finished.
 
-    Resumes from `checkpoint` (one safetensors file) when it holds the same recipe. The curve's rows are
-    {"step", "tokens", "heldout_loss", "stderr"}: mean cross-entropy in nats per target token on a fixed sample.
+    The run resumes from `checkpoint` (one safetensors file) if the file exists. The curve's rows are {"step", "tokens", "heldout_loss",
+    "stderr"}; the loss is the mean cross-entropy in nats per target token on a fixed sample. Raises UsageError if the checkpoint belongs
+    to another recipe.
     """
     torch.manual_seed(recipe.seed)
     model = build_ladder_model(recipe.family, recipe.size).to(device)
@@ -161,9 +162,9 @@ def _losses(
 
 @torch.no_grad()
 def heldout_loss(model: nn.Module, stream: np.ndarray, recipe: Recipe, device: str, batches: int = 16) -> tuple[float, float]:
-    """Loss on `batches` fixed held-out batches and its standard error over batches.
+    """Return the loss on `batches` fixed held-out batches and its standard error over batches.
 
-    The sample does not depend on the recipe's seed or size, so that models of a family can be compared.
+    The sample does not depend on the recipe's seed or size, so the losses of models of a family are comparable.
     """
     losses = [_losses(model, stream, recipe.pretext, HELDOUT_SEED, step, device)["language"].item() for step in range(batches)]
     return float(np.mean(losses)), float(np.std(losses, ddof=1) / math.sqrt(batches))
@@ -171,9 +172,9 @@ def heldout_loss(model: nn.Module, stream: np.ndarray, recipe: Recipe, device: s
 
 def _save(path: Path, recipe: Recipe, model: nn.Module, optimizers: list[Optimizer], step: int, curve: list) -> None:
     tensors = {f"model.{name}": p.detach() for name, p in model.named_parameters()}
-    for which, optimizer in enumerate(optimizers):
+    for number, optimizer in enumerate(optimizers):
         for index, slots in optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{which}.{index}.{name}": value for name, value in slots.items()}
+            tensors |= {f"optimizer.{number}.{index}.{name}": value for name, value in slots.items()}
     state = {"recipe": asdict(recipe), "step": step, "curve": curve}
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as temporary:
@@ -186,15 +187,15 @@ def _resume(path: Path, recipe: Recipe, model: nn.Module, optimizers: list[Optim
     with safe_open(path, "pt") as file:
         state = json.loads(file.metadata()["state"])
         if state["recipe"] != json.loads(json.dumps(asdict(recipe))):
-            raise UsageError(f"{path} was made by another recipe ({state['recipe']})", out=..., force=True)
+            raise UsageError(f"{path} belongs to another recipe ({state['recipe']})", out=..., force=True)
         with torch.no_grad():
             for name, parameter in model.named_parameters():
                 parameter.copy_(file.get_tensor(f"model.{name}"))
-        slots: list[dict[int, dict[str, Tensor]]] = [{} for _ in optimizers]
-        for key in file.keys():  # noqa: SIM118 (a safetensors file is no mapping)
+        states: list[dict[int, dict[str, Tensor]]] = [{} for _ in optimizers]
+        for key in file.keys():  # noqa: SIM118 (a safetensors file is not a mapping)
             if key.startswith("optimizer."):
-                _, which, index, name = key.split(".")
-                slots[int(which)].setdefault(int(index), {})[name] = file.get_tensor(key)
-        for optimizer, mine in zip(optimizers, slots, strict=True):
-            optimizer.load_state_dict({"state": mine, "param_groups": optimizer.state_dict()["param_groups"]})
+                _, number, index, name = key.split(".")
+                states[int(number)].setdefault(int(index), {})[name] = file.get_tensor(key)
+        for optimizer, slots in zip(optimizers, states, strict=True):
+            optimizer.load_state_dict({"state": slots, "param_groups": optimizer.state_dict()["param_groups"]})
     return state["step"], state["curve"]

@@ -1,4 +1,4 @@
-"""Examples to batches to logits to losses and metrics, for one task and one kind of model."""
+"""Turn examples into batches, logits, losses and metrics, for one task and one kind of model."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""Models with a layer of their own for the classes: a text model's classification head, and networks for images."""
+"""Scorers of models with an output layer for the classes: text models with a classification head, and networks for images."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from apet.tasks import IMAGE_SIDE, Example
 
 
 class Head(Scorer):
-    """BERT with a classification head, which reads the bare fields: no template and no prior."""
+    """BERT with a classification head. It reads the fields without a template, and there is no prior."""
 
     writes_text = False
 
@@ -24,7 +24,8 @@ class Head(Scorer):
 
     def _tokenize(self, examples: Sequence[Example]) -> list[Item]:
         if len(self.task.fields) > 2:
-            raise UsageError(f"{self.task.name} has {len(self.task.fields)} fields: a classification head reads at most two")
+            fields = len(self.task.fields)
+            raise UsageError(f"{self.task.name} has {fields} fields, but a classification head reads at most two: use label words")
         texts = [[self.tokenizer.escaped(example[name]) for example in examples] for name in self.task.fields]
         encoded = self.tokenizer.encode(texts[0], texts[1] if len(texts) > 1 else None)
         return [{"token_type_ids": [0] * len(item["input_ids"])} | item for item in encoded]
@@ -34,7 +35,7 @@ class Head(Scorer):
         return self._inputs([item["input_ids"] for item in items]) | {"token_type_ids": types, "labels": self._labels(items)}
 
     def calibrate(self, model: nn.Module, examples: Sequence[Example]) -> None:
-        """Do nothing: a head has no label words, so no prior."""
+        """Do nothing: a classification head has no label words and therefore no prior."""
 
     def logits(self, model: nn.Module, batch: Batch) -> Tensor:
         inputs = {name: value for name, value in batch.items() if name != "labels"}
@@ -43,11 +44,11 @@ class Head(Scorer):
         return model(**inputs).logits
 
     def _write(self, model: Any, batch: Batch, tokens: int) -> Tensor:
-        raise UsageError("a classification head writes no text")
+        raise UsageError("a classification head cannot generate text: use a model that answers in words")
 
 
 class Images(Head):
-    """A network for images (form "image"); like a head it has no template and no prior. All images are of one size."""
+    """A network for images (form "image"). Like a classification head it has no template and no prior. All images have the same size."""
 
     def encode(self, examples: Sequence[Example]) -> list[Item]:
         return [{"image": example["image"], "target": [example["label"]]} for example in examples]
@@ -56,7 +57,7 @@ class Images(Head):
         return len(item["image"])
 
     def collate(self, items: Sequence[Item]) -> Batch:
-        """Return images uint8 (B, SIDE, SIDE) and labels (B,)."""
+        """Return images, uint8 (B, IMAGE_SIDE, IMAGE_SIDE), and labels (B,)."""
         pixels = np.frombuffer(bytearray().join(item["image"] for item in items), np.uint8).reshape(-1, IMAGE_SIDE, IMAGE_SIDE)
         return {"images": torch.as_tensor(pixels, device=self.device), "labels": self._labels(items)}
 

@@ -1,4 +1,4 @@
-"""Evaluate a model on a task: loss and metrics, each with its standard error over examples, and baselines that need no model."""
+"""Evaluate a model on a task: loss and metrics with their standard errors over examples, and baselines without a model."""
 
 from __future__ import annotations
 
@@ -24,7 +24,10 @@ RANDOM_GUESS_SEED = 20261121
 
 @dataclass(frozen=True)
 class Score:
-    """A mean over examples and its standard error, in nats for a loss (NaN for one example) and as a fraction for a metric (never 0)."""
+    """A mean over examples and its standard error.
+
+    A loss is in nats; its standard error is NaN for a single example. A metric is a fraction; its standard error is never 0.
+    """
 
     value: float
     stderr: float
@@ -32,12 +35,13 @@ class Score:
 
 @torch.no_grad()
 def evaluate(model: nn.Module, scorer: Scorer, examples: Sequence[Example], size: int = 64, decode: bool = False) -> dict[str, Score]:
-    """Return `loss`, and `accuracy` if the task has classes. With `decode` also scores of the model's greedy text:
-    `decoded_accuracy` (the text begins with the right label word), or the task's metrics (`exact_match` and `f1`, or `rouge_l`).
+    """Return the scores of a model: `loss`, and `accuracy` if the task has classes. `size` is the number of examples per batch.
 
-    The loss of a task that asks for text is a mean over tokens, with the standard error of a ratio.
+    With `decode` the result also has scores of the model's text, decoded greedily: `decoded_accuracy` (the share of texts that begin with
+    the right label word), or the task's metrics (`exact_match` and `f1`, or `rouge_l`). The loss of a generation task is a mean over
+    tokens, with the standard error of a ratio.
     """
-    examples = sorted_by_length(scorer.task, examples)  # less padding, the same mean
+    examples = sorted_by_length(scorer.task, examples)  # reduces padding and does not change the mean
     if scorer.task.generates:
         scores = {"loss": _ratio(*_text_losses(model, scorer, examples, size))}
     else:
@@ -49,7 +53,10 @@ def evaluate(model: nn.Module, scorer: Scorer, examples: Sequence[Example], size
 
 @torch.no_grad()
 def predictions(model: nn.Module, scorer: Scorer, examples: Sequence[Example], size: int = 64) -> tuple[Tensor, Tensor]:
-    """Return logits (n, C) and labels (n,) of all examples, float64, on the CPU; `size` at a time, fewer if memory runs out."""
+    """Return logits, float64 (n, C), and labels (n,) of all examples on the CPU.
+
+    A batch has `size` examples, or fewer if memory runs out.
+    """
 
     def work(items: Sequence[Item]) -> tuple[Tensor, Tensor]:
         batch = scorer.collate(items)
@@ -60,26 +67,30 @@ def predictions(model: nn.Module, scorer: Scorer, examples: Sequence[Example], s
 
 
 def sorted_by_length(task: Task, examples: Sequence[Example]) -> list[Example]:
-    """Return the examples from the shortest to the longest, in characters of the fields that the model reads."""
+    """Return the examples sorted by the number of characters in the task's fields, the shortest first."""
     return sorted(examples, key=lambda example: sum(len(example[name]) for name in task.fields))
 
 
 def metric_names(task: Task) -> tuple[str, ...]:
-    """Return the names of the task's metrics, the main one first."""
+    """Return the names of the task's metrics, the main metric first."""
     return tuple(METRICS[task.metric]) if task.generates else ("accuracy",)
 
 
 def model_free_scores(task: Task, train: Sequence[Example], heldout: Sequence[Example]) -> dict[str, Score]:
-    """Return the scores on `heldout` of two baselines by the task's main metric: `majority` always gives the most common answer of `train`,
-    `random_guess` any class with equal probability (or the answer of a training example drawn at random)."""
+    """Return the scores of two baselines on `heldout`, by the task's main metric.
+
+    `majority` always gives the most common answer of `train`. `random_guess` gives each class with equal probability, or, for a
+    generation task, the answer of a random training example.
+    """
     if task.generates:
         draws = generator(RANDOM_GUESS_SEED).integers(len(train), size=len(heldout))
         guesses = [first_answer(train[i], task) for i in draws]
         common = Counter(first_answer(example, task) for example in train).most_common(1)[0][0]
         metric = METRICS[task.metric][task.metric]
-        score = {"majority": [common] * len(heldout), "random_guess": guesses}
+        texts = {"majority": [common] * len(heldout), "random_guess": guesses}
         return {
-            name: _of_scores([metric(g, _answers(e, task)) for g, e in zip(given, heldout, strict=True)]) for name, given in score.items()
+            name: _of_scores([metric(g, _answers(e, task)) for g, e in zip(written, heldout, strict=True)])
+            for name, written in texts.items()
         }
     label = Counter(example["label"] for example in train).most_common(1)[0][0]
     share = 1 / task.classes
@@ -90,7 +101,7 @@ def model_free_scores(task: Task, train: Sequence[Example], heldout: Sequence[Ex
 
 
 def better_baseline(baselines: dict[str, Score]) -> Score:
-    """Return the better of the baselines that need no model."""
+    """Return the higher score of the baselines."""
     return max(baselines.values(), key=lambda score: score.value)
 
 
@@ -118,7 +129,7 @@ def _answers(example: Example, task: Task) -> list[str]:
 
 
 def _text_losses(model: nn.Module, scorer: Scorer, examples: Sequence[Example], size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return (sum of the tokens' losses, number of tokens) of every example."""
+    """Return the sum of the token losses (n,) and the number of tokens (n,) of every example."""
 
     def work(items: Sequence[Item]) -> tuple[np.ndarray, np.ndarray]:
         batch = scorer.collate(items)
@@ -141,5 +152,5 @@ def _mean(losses: np.ndarray) -> Score:
 
 
 def _of_scores(scores: Sequence[float] | np.ndarray) -> Score:
-    """Return the mean of scores in 0..1, one an example, with its standard error."""
+    """Return the mean and the standard error of scores in 0..1, one per example."""
     return Score(float(np.mean(scores)), float(stderr_of_mean(scores)))

@@ -1,7 +1,7 @@
-"""The training loss: cross-entropy over the labels that count.
+"""The training loss: cross-entropy over all labels except IGNORED.
 
-`landscape` has the same loss as a criterion with closed-form curvature (`landscape.curvature`'s CrossEntropy, whose `ignored` has the
-same default). The two packages do not import each other: training and evaluation use this function, curvature the criterion.
+`landscape.curvature.CrossEntropy` is the same loss as a criterion with closed-form curvature; its `ignored` has the same default. The two
+packages do not import each other. Training and evaluation use this function, curvature uses the criterion.
 """
 
 from __future__ import annotations
@@ -11,11 +11,15 @@ from torch import Tensor
 
 from apet.scoring.scorer import Batch
 
-IGNORED = -100  # a label that no loss counts
+IGNORED = -100  # a label that does not contribute to the loss
 
 
 def cross_entropy(logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Return (sum of losses, total weight), 0-d each; the weight counts examples, or tokens. Their sums give an exact mean over batches."""
+    """Return the sum of the losses and the total weight, both 0-d.
+
+    The weight is the number of examples, or of tokens for a generation task. The exact mean over several batches is the ratio of the two
+    totals.
+    """
     logits = logits.float() if logits.dtype.itemsize < 4 else logits
     labels = batch["labels"]
     loss_sum = F.cross_entropy(logits.flatten(0, -2), labels.flatten(), ignore_index=IGNORED, reduction="sum")

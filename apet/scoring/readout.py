@@ -1,7 +1,7 @@
-"""The output head at a few words and one place of each text, in place of the whole vocabulary everywhere.
+"""Compute the output head only for the label words at one position per text, instead of for the whole vocabulary at all positions.
 
-A classifier in words reads C numbers of a text. A language model computes B x T x V of them, which for a small model is most of
-the forward pass and of its memory.
+A classifier with label words needs C logits per text. A language model computes B x T x V logits for a batch, which for a small model
+take most of the forward pass's time and memory.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from apet.subspaces import Rows, rows_of
 
 
 def output_head(model: Any) -> nn.Linear | None:
-    """Return the model's output head where it is a linear layer that nothing wraps."""
+    """Return the model's output head if it is an unwrapped linear layer, else None."""
     base = getattr(model, "get_base_model", lambda: model)()
     head = getattr(base, "get_output_embeddings", lambda: None)()
     return head if type(head) is nn.Linear and "forward" not in vars(head) else None
@@ -25,9 +25,9 @@ def output_head(model: Any) -> nn.Linear | None:
 
 @contextmanager
 def restricted(head: nn.Linear | None, rows: Rows | None, select: Callable[[Tensor], Tensor]) -> Iterator[None]:
-    """While it lasts, `head` reads only the positions that `select` picks, and has only these `rows` (None: all).
+    """Restrict `head`, within the block, to the positions that `select` picks and to `rows` of its weight (None: all rows).
 
-    `select` maps hidden states (B, T, d) to (B, T', d), so that the head's output is (B, T', C). None in place of a head does nothing.
+    `select` maps hidden states (B, T, d) to (B, T', d), so the head's output has shape (B, T', C). If `head` is None, nothing changes.
     """
     if head is None:
         yield

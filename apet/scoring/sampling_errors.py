@@ -6,15 +6,15 @@ from typing import Any
 
 import numpy as np
 
-Z = 1.96  # of a 95 % interval, for which Agresti and Coull chose how many scores to add
+Z = 1.96  # normal quantile of a 95 % interval, for which Agresti and Coull chose the number of added scores
 
 
 def stderr_of_mean(scores: Any) -> Any:
-    """Return the standard error (...,) of the mean of scores (..., n) in 0..1, after adding Z^2 / 2 zeros and as many ones.
+    """Return the standard error (...,) of the mean of scores (..., n) in 0..1, after adding Z^2 / 2 zeros and Z^2 / 2 ones.
 
-    It is never 0: 6 right answers of 6 say less than 600 of 600. For right and wrong answers it is the standard error of Agresti and Coull
-    (1998, doi 10.1080/00031305.1998.10480550), sqrt(p~ (1 - p~) / n~). For a few scores close to each other it is larger than their spread
-    alone gives.
+    The result is never 0, because 6 right answers of 6 are weaker evidence than 600 of 600. For right and wrong answers it equals
+    sqrt(p~ (1 - p~) / n~), the standard error of Agresti and Coull (1998, doi 10.1080/00031305.1998.10480550). For a few similar scores
+    it is larger than the scores' own spread would give.
     """
     scores = np.asarray(scores, np.float64)
     total = scores.shape[-1] + Z**2
@@ -23,7 +23,10 @@ def stderr_of_mean(scores: Any) -> Any:
 
 
 def stderr_of_ratio(sums: np.ndarray, weights: np.ndarray) -> float:
-    """Return the standard error of sum(sums) / sum(weights), (n,) each, by linearisation; NaN for a single example."""
+    """Return the standard error of the ratio sum(sums) / sum(weights) by linearisation (NaN for a single example).
+
+    `sums` and `weights` have shape (n,).
+    """
     n = len(sums)
     if n < 2:
         return float("nan")

@@ -1,21 +1,23 @@
-"""Examples -> batches -> logits, for one task and one kind of model.
+"""Turn examples into batches, and batches into logits, for one task and one kind of model.
 
-Five forms, by how a model can be asked:
+There are five forms, one for each kind of model input:
 
-    encoder-decoder   "... it was <extra_id_0>." and the decoder goes on after <extra_id_0>: span corruption's own question
-    causal            "... it was" and the text goes on
+    encoder-decoder   "... it was <extra_id_0>."; the decoder continues after <extra_id_0>, as in span corruption
+    causal            "... it was"; the model continues the text
     masked            "... it was [MASK]."
-    head              [CLS] first [SEP] second [SEP] and a linear layer of its own, which is trained along
-    image             an image, and the network's own last layer
+    head              [CLS] first [SEP] second [SEP]; a new linear layer gives the logits and is trained as well
+    image             an image; the network's last layer gives the logits
 
-The first three (`apet.scoring.word_forms`) answer in words, so an untuned model is already a classifier, if a poor one. The logit of
-class c is the logit of one token of its label word: the first token that the label words do not share. The loss is the cross-entropy
-over the C label words alone, so its Gauss-Newton matrix has rank at most n (C - 1). A language model prefers some words to others
-whatever the input is. That prior, the untuned model's mean logits over unlabelled examples, is subtracted (calibration as in Zhao et al.
-2021, arXiv 2102.09690, with the task's own inputs). Otherwise the first tuned parameters would only unlearn the prior, and the quadratic
-at the pretrained point would describe little else. The last two forms are in `apet.scoring.class_heads`.
+Models of the first three forms (`apet.scoring.word_forms`) answer in words, so an untuned model is already a classifier, although a poor
+one. The logit of class c is the logit of one token of its label word: the first token that the label words do not share. The loss is
+the cross-entropy over the C label words alone, so its Gauss-Newton matrix has rank at most n (C - 1) for n examples.
 
-If a task asks for text (answers, summaries), the loss is over its tokens, the final </s> included, and the logits are (B, T, V).
+A language model prefers some words to others for any input. This prior, the mean of the untuned model's logits over unlabelled
+examples, is subtracted from the logits (calibration as in Zhao et al. 2021, arXiv 2102.09690, but on the inputs of the task).
+Otherwise the first tuned parameters would only unlearn the prior, and the quadratic model at the initial point would describe little else.
+
+The last two forms are in `apet.scoring.class_heads`. For generation tasks (answers, summaries), the loss is over all target tokens
+including the final </s>, and the logits have shape (B, T, V).
 """
 
 from __future__ import annotations
@@ -36,23 +38,23 @@ from apet.scoring.text_tokenizer import TextTokenizer
 from apet.subspaces import Rows
 from apet.tasks import Example, Task
 
-Item = dict[str, Any]  # one encoded example: input_ids, target (its label, or the tokens of its text), ...
+Item = dict[str, Any]  # one encoded example: input_ids, target (the label, or the tokens of the text), ...
 SelectPosition = Callable[[Tensor], Tensor]  # (B, T, d) -> (B, 1, d)
 Batch = dict[str, Any]  # input_ids and attention_mask (B, T), labels (B,) or (B, T'), ...
 MAX_TARGET = 64  # tokens of an answer, </s> included
 
 
 class Scorer(ABC):
-    """Turn examples into batches and batches into logits; `scorer_of` chooses the subclass.
+    """Turn examples into batches and batches into logits. `scorer_of` chooses the subclass.
 
-    `prior` (C,) is subtracted from label-word logits. `max_length` is in tokens; a longer example loses the end of its longest field,
-    never the question after it. All label words begin with the tokens `stem`, which the model is given; `label_ids` (C,) are the tokens
-    that follow.
+    `prior` (C,) is subtracted from the label-word logits. `max_length` is a number of tokens. A longer example loses the end of its
+    longest field, but never the question after this field. All label words begin with the tokens `stem`, which are part of the model's
+    input. `label_ids` (C,) are the tokens after the stem.
     """
 
     writes_text = True  # whether the model can generate text
     multi_token_answers = True  # whether an answer can have more than one token
-    reads_padding = False  # whether the logits depend on padding: then a batch holds texts of one length
+    reads_padding = False  # whether the logits depend on padding; if so, all texts of a batch have the same length
     whole_head = False  # whether the model's output head must be computed as a whole
 
     def __init__(self, task: Task, tokenizer: TextTokenizer, max_length: int = 128, device: str = "cpu"):
@@ -64,22 +66,22 @@ class Scorer(ABC):
 
     @abstractmethod
     def _tokenize(self, examples: Sequence[Example]) -> list[Item]:
-        """Return the inputs of every example, not yet shortened to `max_length`."""
+        """Return the inputs of every example before shortening to `max_length`."""
 
     @abstractmethod
     def collate(self, items: Sequence[Item]) -> Batch:
-        """Pad the items to the longest of them and return one batch."""
+        """Return one batch, with all items padded to the longest item."""
 
     @abstractmethod
     def logits(self, model: nn.Module, batch: Batch) -> Tensor:
-        """Return label-word logits minus their prior (B, C), or, if the task asks for text, the logits of its tokens (B, T', V)."""
+        """Return the label-word logits minus the prior (B, C), or, for a generation task, the logits of the target tokens (B, T', V)."""
 
     @abstractmethod
     def _write(self, model: Any, batch: Batch, tokens: int) -> Tensor:
-        """Return the ids that the model writes by greedy decoding, at most `tokens`: (B, tokens)."""
+        """Return the ids of greedy decoding, at most `tokens` per example: (B, tokens)."""
 
     def encode(self, examples: Sequence[Example]) -> list[Item]:
-        """Return one item an example: the inputs, shortened to `max_length`, and the target."""
+        """Return one item per example, with the inputs, shortened to `max_length`, and the target."""
         items = self._tokenize(examples)
         for i, item in enumerate(items):
             if len(item["input_ids"]) > self.max_length:
@@ -89,11 +91,11 @@ class Scorer(ABC):
         return items
 
     def length(self, item: Item) -> int:
-        """Return the number of tokens that the model reads; items of one length need no padding."""
+        """Return the number of tokens that the model reads. Items of equal length need no padding."""
         return len(item["input_ids"])
 
     def weight(self, item: Item) -> float:
-        """Return the item's weight in a mean: 1 for a label, the number of tokens for a text."""
+        """Return the item's weight in a mean: 1 for a label, or the number of target tokens for a text."""
         return float(len(item["target"])) if self.task.generates else 1.0
 
     def total_weight(self, examples: Sequence[Example]) -> float:
@@ -101,12 +103,12 @@ class Scorer(ABC):
         return sum(self.weight(item) for item in self.encode(examples))
 
     def batches(self, examples: Sequence[Example], size: int) -> Iterator[Batch]:
-        """Yield all examples in order as batches of at most `size`."""
+        """Yield all examples in order, in batches of at most `size`."""
         for items in self.groups(self.encode(examples), size):
             yield self.collate(items)
 
     def groups(self, items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
-        """Yield all items in order, in groups that make one batch each, of at most `size`."""
+        """Yield all items in order, in groups of at most `size`. Each group is one batch."""
         start = 0
         while start < len(items):
             stop = start + self.together(items[start : start + size])
@@ -114,7 +116,7 @@ class Scorer(ABC):
             start = stop
 
     def together(self, items: Sequence[Item]) -> int:
-        """Return how many of the first items make one batch. If the model reads padding, they must be of one length."""
+        """Return how many of the first items form one batch. If the model reads padding, the items of a batch have equal length."""
         if not self.reads_padding:
             return len(items)
         lengths = [(self.length(item), len(item["target"])) for item in items]
@@ -122,7 +124,7 @@ class Scorer(ABC):
 
     @torch.no_grad()
     def calibrate(self, model: nn.Module, examples: Sequence[Example]) -> None:
-        """Add to `prior` the mean label-word logits of `model`, the untuned model, on `examples`; their labels are not read."""
+        """Add the mean label-word logits of the untuned `model` on `examples` to `prior`. Labels are not used."""
         if not self.task.generates:
             encoded = self.encode(examples)
             parts = in_parts(lambda items: self.logits(model, self.collate(items)).double(), encoded, 64, self.together)
@@ -130,7 +132,7 @@ class Scorer(ABC):
 
     @torch.no_grad()
     def generate(self, model: nn.Module, examples: Sequence[Example], size: int = 64) -> list[str]:
-        """Return the model's answers by greedy decoding, as text; labels and targets are not read."""
+        """Return the model's answers as text, by greedy decoding. Labels and targets are not used."""
         longest = MAX_TARGET if self.task.generates else max(len(self._target_ids(word)) for word in self.task.words)
         items = [item | {"target": []} for item in self.encode(examples)]
         written = in_parts(lambda part: self._write(model, self.collate(part), longest).tolist(), items, size, self.together)
@@ -138,27 +140,32 @@ class Scorer(ABC):
         return [text.strip() for text in self.tokenizer.pretrained.batch_decode(ids, skip_special_tokens=True)]
 
     def spelling(self, label: int) -> str:
-        """Return the part of the label's word that the model can write: all of it, or at one [MASK] its first token."""
+        """Return the part of the label word that the model can write: the whole word, or only its first token for one [MASK]."""
         return self.task.words[label]
 
     def _label_tokens(self) -> tuple[list[int], list[int]]:
-        """Return (the tokens with which every label word begins, the next token of each word)."""
+        """Return the tokens with which all label words begin, and the next token of each word.
+
+        Raises UsageError if the tokenizer does not know a label word or the next tokens are not distinct.
+        """
         words = [self._answer_ids(word) for word in self.task.words]
         unknown = self.tokenizer.pretrained.unk_token_id
         for word, ids in zip(self.task.words, words, strict=True):
             if not ids or unknown in ids:
-                raise UsageError(f"the tokenizer does not know the label word {word!r}")
+                raise UsageError(f"the tokenizer does not know the label word {word!r}: choose another label word or model")
         same = 0
         while same < min(map(len, words), default=0) and len({ids[same] for ids in words}) == 1:
             same += 1
         stem, rest = words[0][:same] if words else [], [ids[same : same + 1] for ids in words]
         if [] in rest or len({ids[0] for ids in rest}) < len(rest) or (stem and not self.multi_token_answers):
-            raise UsageError(f"the label words {self.task.words} do not differ in their first token under this tokenizer")
+            raise UsageError(
+                f"the label words {self.task.words} do not differ in their first token under this tokenizer: choose other label words"
+            )
         return stem, [ids[0] for ids in rest]
 
     @property
     def lead(self) -> str:
-        """The text before an answer, with a letter for every field."""
+        """The text before an answer, with a letter in place of every field."""
         question = self.task.template.partition("{slot}")[0]
         return question.format(**dict.fromkeys(self.task.fields, "a")).rstrip()
 
@@ -167,7 +174,7 @@ class Scorer(ABC):
         return self.tokenizer.continuation(self.lead, answer)
 
     def _target_ids(self, answer: str) -> list[int]:
-        """Return the answer's tokens, at most MAX_TARGET with </s>."""
+        """Return the answer's tokens, at most MAX_TARGET including </s>."""
         return [*self._answer_ids(answer)[: MAX_TARGET - 1], *self._end_ids()]
 
     def _end_ids(self) -> list[int]:
@@ -175,13 +182,18 @@ class Scorer(ABC):
         return [] if end is None else [end]
 
     def _shortened(self, example: Example, length: int) -> Item:
-        """Return the item of the example after cutting the ends of its longest fields; cut text may gain a token, so cut until it fits."""
+        """Return the example's item after cutting the ends of its longest fields.
+
+        A cut text may gain a token, so cutting is repeated until the example fits. Raises UsageError if it cannot fit.
+        """
         while True:
-            # One character may be several tokens, so a text of fewer tokens need not be a shorter text.
+            # One character may have several tokens, so a cut to fewer tokens may leave the text unchanged.
             cuts = (self._cut(example, excess) for excess in range(length - self.max_length, length + 1))
             shorter = next((cut for cut in cuts if cut != example), example)
             if shorter == example:
-                raise UsageError(f"max_length {self.max_length} is too short for the template of {self.task.name}")
+                raise UsageError(
+                    f"max_length = {self.max_length} is too short for the template of {self.task.name}: use a larger max_length"
+                )
             example = shorter
             (item,) = self._tokenize([example])
             length = len(item["input_ids"])
@@ -198,7 +210,7 @@ class Scorer(ABC):
         return [template.format(**texts, slot=slot) for texts in fields]
 
     def _padded(self, rows: Sequence[Sequence[int]], fill: int, left: bool = False) -> Tensor:
-        """Return the rows padded with `fill`: int64 (B, longest row)."""
+        """Return the rows padded with `fill`, int64 (B, length of the longest row)."""
         width = max(map(len, rows))
         array = np.full((len(rows), width), fill)
         for i, row in enumerate(rows):
@@ -215,7 +227,10 @@ class Scorer(ABC):
         return torch.tensor([item["target"][0] if item["target"] else 0 for item in items], device=self.device)
 
     def _greedy(self, model: Any, inputs: Batch, tokens: int, **ids: int) -> Tensor:
-        """Return the ids of the likeliest text, at most `tokens` more; decoding defaults beside the checkpoint have no effect."""
+        """Return the inputs' ids continued by greedy decoding with at most `tokens` ids.
+
+        The decoding defaults of the checkpoint have no effect.
+        """
         from transformers import GenerationConfig
 
         tokenizer, wrapped = self.tokenizer.pretrained, getattr(model, "get_base_model", lambda: model)()
@@ -229,11 +244,11 @@ class Scorer(ABC):
             wrapped.generation_config = defaults
 
     def _label_word_logits(self, model: nn.Module, inputs: Batch, select: SelectPosition) -> Tensor:
-        """Return the logits of the label words minus their prior, at the position of each text that `select` picks: (B, C)."""
+        """Return the label-word logits minus the prior, at the position that `select` picks in each text: (B, C)."""
         return self._logits_at(model, inputs, self._label_rows, select) - self.prior
 
     def _logits_at(self, model: nn.Module, inputs: Batch, rows: Rows | None, select: SelectPosition) -> Tensor:
-        """Return the logits, at the position that `select` picks, of these rows of the output head (B, C), or of all (B, V)."""
+        """Return the logits at the position that `select` picks: of `rows` of the output head (B, C), or of all rows (B, V)."""
         head = None if self.whole_head else output_head(model)
         with restricted(head, rows, select):
             logits = model(**inputs).logits
@@ -242,7 +257,7 @@ class Scorer(ABC):
 
 
 def first_answer(example: Example, task: Task) -> str:
-    """Return the text to learn: the first of several right answers."""
+    """Return the target text: the only right answer or the first of several."""
     answer = example[task.target]
     return answer if isinstance(answer, str) else answer[0]
 
@@ -254,12 +269,12 @@ def last(states: Tensor) -> Tensor:
 
 def forward_arguments(model: nn.Module) -> set[str]:
     """Return the names that the model's forward pass accepts."""
-    base = getattr(model, "get_base_model", lambda: model)()  # a peft wrapper takes anything
+    base = getattr(model, "get_base_model", lambda: model)()  # the forward pass of a peft wrapper accepts any argument
     return set(inspect.signature(base.forward).parameters)
 
 
 def _level(lengths: dict[str, int], excess: int) -> dict[str, int]:
-    """Return the lengths after cutting `excess` from the longest, one by one, so that the rest is as even as possible."""
+    """Return the lengths after `excess` cuts by one, each at the longest length, so that the lengths stay as equal as possible."""
     keep = dict(lengths)
     for _ in range(excess):
         longest = max(keep, key=lambda name: keep[name])

@@ -1,4 +1,4 @@
-"""Choose the scorer of a model: by its form, by the positions that it has, and by what it shows of itself in a forward pass."""
+"""Choose the scorer of a model by its form, its number of positions, and the results of test forward passes."""
 
 from __future__ import annotations
 
@@ -19,22 +19,28 @@ FORMS = {"encoder-decoder": EncoderDecoder, "causal": Causal, "masked": Masked, 
 
 
 def scorer_of(loaded: Any, task: Task, max_length: int = 128, device: str = "cpu", reserve: int = 0) -> Scorer:
-    """Return the scorer of a loaded model (`apet.models.Loaded`), by the model's `form`.
+    """Return the scorer of a loaded model (`apet.models.Loaded`) for a task.
 
-    If the number of positions is limited, `max_length` is lowered to what remains beside `reserve` virtual tokens (of a prompt or prefix)
-    and the answer that a causal model writes after the text. Raises UsageError if nothing remains, if the task asks for text and the model
-    cannot write, if the model reads texts and the examples are images (or the reverse), if label words begin alike or the tokenizer does
-    not know one, and if nothing says what a decoder begins with.
+    If the number of positions is limited, `max_length` is lowered to the number of positions without the `reserve` virtual tokens (of a
+    prompt or prefix) and, for a causal model, without the answer.
+
+    Raises UsageError if
+
+    - no position remains for a text,
+    - the task asks for text and the model cannot generate text,
+    - the model reads texts and the examples are images, or the reverse,
+    - the label words do not differ in their first token, or the tokenizer does not know one of them,
+    - neither config nor tokenizer names a first token of the decoder.
     """
     form = loaded.form
     if task.images != (form == "image"):
-        reads, has = ("images", "texts") if form == "image" else ("texts", "images")
-        raise UsageError(f"{loaded.name} reads {reads}, and the examples of {task.name} are {has}")
+        inputs, examples = ("images", "texts") if form == "image" else ("texts", "images")
+        raise UsageError(f"{loaded.name} reads {inputs}, but the examples of {task.name} are {examples}: choose another model or task")
     if form == "image":
-        return Images(task, None, max_length, device)  # pyright: ignore[reportArgumentType] (it has no text)
+        return Images(task, None, max_length, device)  # pyright: ignore[reportArgumentType] (images need no tokenizer)
     model, config = loaded.model, loaded.model.config
     if task.generates and form in ("masked", "head"):
-        raise UsageError(f"{task.name} asks for text, which {loaded.name} cannot write: take a T5 or BLOOM model")
+        raise UsageError(f"{task.name} asks for text, which {loaded.name} cannot generate: choose a T5 or BLOOM model")
     tokenizer = TextTokenizer(loaded.tokenizer, _rows(model))
     room = _room(loaded, reserve + (MAX_TARGET if form == "causal" and task.generates else 0))
     max_length = max_length if room is None else min(max_length, room)
@@ -47,28 +53,35 @@ def scorer_of(loaded: Any, task: Task, max_length: int = 128, device: str = "cpu
 
 
 def _room(loaded: Any, taken: int) -> int | None:
-    """Return how many tokens of a text have a position beside `taken` others; None: no limit. UsageError if none has."""
+    """Return how many positions remain for a text beside `taken` other tokens (None: no limit). Raises UsageError if none remains."""
     positions = text_positions(loaded.model)
     if positions is None:
         return None
     room = min(positions, loaded.tokenizer.model_max_length) - taken
     if room < 1:
-        raise UsageError(f"{loaded.name} has {positions} positions: {taken} virtual tokens and tokens of an answer leave none for a text")
+        raise UsageError(
+            f"{loaded.name} has {positions} positions, but virtual tokens and answer take {taken}, which leaves none for a text: "
+            "use fewer virtual tokens or a model with more positions"
+        )
     return room
 
 
 def _rows(model: Any) -> int:
-    """Return how many ids have a row in both the input and the output table."""
+    """Return the number of rows that both the input and the output embedding have."""
     tables = (model.get_input_embeddings(), model.get_output_embeddings())
     return min(len(table.weight) for table in tables if table is not None)
 
 
 def _decoder_start(name: str, config: Any, tokenizer: Any) -> int:
-    """Return the id that the decoder begins with; if the config names none (a pair of BERTs), the id that texts begin with."""
+    """Return the id of the decoder's first token.
+
+    If the config does not have one (a pair of BERTs), return the id with which the tokenizer begins texts. Raises UsageError if there is
+    no such id either.
+    """
     known = (config.decoder_start_token_id, config.pad_token_id, tokenizer.cls_token_id, tokenizer.bos_token_id)
     start = next((id for id in known if id is not None), None)
     if start is None:
-        raise UsageError(f"{name} does not say what its decoder begins with: give decoder_start_token_id in its config.json")
+        raise UsageError(f"the config of {name} does not name the decoder's first token: set decoder_start_token_id in config.json")
     return start
 
 
@@ -76,15 +89,15 @@ _POSITIONS = re.compile(r"(position_embeddings|embed_positions|positions_embed|w
 
 
 def text_positions(model: Any) -> int | None:
-    """Return how many tokens have a position of their own; None if there is no limit.
+    """Return the number of positions for tokens of a text (None: no limit).
 
-    Rows of a table that no text can use do not count: RoBERTa's positions begin after the row of padding, OPT's and BART's after an
-    offset. Without a table (rotary positions) the config states the number.
+    Rows of a position table that no text can use do not count. RoBERTa's positions begin after the padding row, OPT's and BART's after an
+    offset. Without a table (rotary positions) the number is the config's `max_position_embeddings`.
     """
     tables = [module for name, module in model.named_modules() if isinstance(module, nn.Embedding) and _POSITIONS.search(name)]
     if tables:
         return min(table.num_embeddings - _unused(table) for table in tables)
-    stated = getattr(model.config, "max_position_embeddings", None)  # T5, BLOOM and XLNet have none
+    stated = getattr(model.config, "max_position_embeddings", None)  # T5, BLOOM and XLNet do not have this field
     return stated if stated is not None and stated > 0 else None
 
 
@@ -94,9 +107,10 @@ def _unused(table: Any) -> int:
 
 @torch.no_grad()
 def _probe(scorer: Scorer, model: nn.Module) -> None:
-    """Set `reads_padding` and `whole_head` by forward passes: whether logits depend on padding, and whether the head works in part.
+    """Set `reads_padding` and `whole_head` by test forward passes.
 
-    Some architectures ignore an attention mask, or add something to the head's output (BART), or scale it.
+    `reads_padding` is set if the logits depend on padding: some architectures ignore the attention mask. `whole_head` is set if the head
+    restricted to the label words gives other logits: some architectures add a term to the head's output (BART) or scale it.
     """
     fields = scorer.task.fields
     texts = [dict.fromkeys(fields, "a"), dict.fromkeys(fields, "a b a b a b a b")]
@@ -106,7 +120,7 @@ def _probe(scorer: Scorer, model: nn.Module) -> None:
     if scorer.writes_text and not scorer.task.generates:
         try:
             in_part = scorer.logits(model, scorer.collate(items[1:]))
-        except RuntimeError:  # shapes that do not fit
+        except RuntimeError:  # shapes that do not match
             in_part = None
         scorer.whole_head = True
         scorer.whole_head = in_part is None or not _close(in_part, scorer.logits(model, scorer.collate(items[1:])))
@@ -114,7 +128,7 @@ def _probe(scorer: Scorer, model: nn.Module) -> None:
     scorer.reads_padding = not _close(scorer.logits(model, scorer.collate(items)), alone)
 
 
-def _close(logits: Tensor, wanted: Tensor) -> bool:
+def _close(logits: Tensor, expected: Tensor) -> bool:
     """Return whether the logits are equal up to rounding."""
-    tolerance = 1e-4 if wanted.dtype.itemsize >= 4 else 3e-2
-    return bool((logits - wanted).abs().max() <= tolerance * wanted.abs().max())
+    tolerance = 1e-4 if expected.dtype.itemsize >= 4 else 3e-2
+    return bool((logits - expected).abs().max() <= tolerance * expected.abs().max())

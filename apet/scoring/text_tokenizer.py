@@ -1,7 +1,7 @@
-"""Text -> token ids, with control tokens only where the template puts them.
+"""Turn text into token ids, with control tokens only where the template has them.
 
-A tokenizer turns the name of a control token, such as `</s>` or `[MASK]`, into that token wherever a text quotes it. Here only the
-template's own slot becomes one: in the texts of an example such a name is read as ordinary characters.
+A tokenizer turns the name of a control token, such as `</s>` or `[MASK]`, into that token wherever a text quotes the name. TextTokenizer
+does so only for the template's slot. It reads the names in the texts of an example as ordinary characters.
 """
 
 from __future__ import annotations
@@ -14,14 +14,15 @@ from typing import Any
 
 from apet.errors import UsageError
 
-# Splits a text for the tokenizer and is removed from its ids: a code point that Unicode excludes from texts.
+# A code point that Unicode excludes from texts. It splits a text for the tokenizer and is removed from the ids.
 BREAK = "\ufdd0"
 
 
 class TextTokenizer:
-    """Encode texts with `pretrained`, transformers' tokenizer of a model whose embedding has `rows` rows (None: not known).
+    """Encode texts with `pretrained`, a transformers tokenizer.
 
-    `prefix` and `suffix` are the ids that the tokenizer itself puts before and after every text, such as a BOS.
+    `rows` is the number of rows of the model's embedding (None: unknown). `prefix` and `suffix` are the ids that the tokenizer adds before
+    and after every text, such as BOS.
     """
 
     def __init__(self, pretrained: Any, rows: int | None = None):
@@ -33,18 +34,18 @@ class TextTokenizer:
 
     @property
     def pad(self) -> int:
-        """The id that fills a batch where its mask is 0: any id, if the tokenizer has none for padding."""
+        """The id at positions whose attention mask is 0: the padding id, or any other id if the tokenizer does not have one."""
         known = (self.pretrained.pad_token_id, self.pretrained.eos_token_id)
         return next((id for id in known if id is not None), 0)
 
     def escaped(self, text: str) -> str:
-        """Return `text` with a break inside each name of a control token, so that the name is read as text."""
+        """Return `text` with a BREAK inside each name of a control token, so that the name is read as ordinary text."""
         return text if self._control_names is None else self._control_names.sub(lambda match: match[0][0] + BREAK + match[0][1:], text)
 
     def encode(self, texts: Sequence[str], seconds: Sequence[str] | None = None, framed: bool = True) -> list[dict[str, list[int]]]:
-        """Return `input_ids`, and `token_type_ids` if the tokenizer has them, of each text (with `seconds`: of each pair of texts).
+        """Return the `input_ids` of each text, or of each pair of texts if `seconds` are passed, and `token_type_ids` if available.
 
-        With `framed` they include the ids that the tokenizer itself puts around a text. Raises UsageError for an id without a row in the
+        With `framed` the result includes the ids that the tokenizer adds around a text. Raises UsageError for an id without a row in the
         model's embedding.
         """
         marked = any(BREAK in text for text in (*texts, *(seconds or ())))
@@ -60,9 +61,9 @@ class TextTokenizer:
         return rows
 
     def continuation(self, lead: str, text: str) -> list[int]:
-        """Return the ids of `text` after `lead` and a space, without the ids that the tokenizer puts around a text.
+        """Return the ids of `text` after `lead` and a space, without the ids that the tokenizer adds around a text.
 
-        A tokenizer may encode the first word of a text differently from the same word later on.
+        A tokenizer may encode a word differently at the beginning of a text.
         """
         text = self.escaped(text.strip())
         if not lead:
@@ -72,8 +73,8 @@ class TextTokenizer:
         return whole[same:]
 
     def cutter(self, text: str) -> tuple[int, Callable[[int], str]]:
-        """Return the number of tokens of `text`, and a function that cuts it to about a given number of tokens."""
-        if not self.pretrained.is_fast:  # it does not say where in the text a token ends
+        """Return the number of tokens of `text`, and a function that cuts the text to approximately a given number of tokens."""
+        if not self.pretrained.is_fast:  # slow tokenizers do not report where a token ends
             return self._count(text), lambda count: self._by_halves(text, count)
         offsets = self.pretrained(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)["offset_mapping"]
         return len(offsets), lambda count: text[: offsets[count - 1][1] if count else 0]
@@ -92,8 +93,8 @@ class TextTokenizer:
         if self.rows is not None and ids and max(ids) >= self.rows:
             token = self.pretrained.convert_ids_to_tokens(max(ids))
             raise UsageError(
-                f"the tokenizer gives {token!r} the id {max(ids)}, and the model's embedding has {self.rows} rows: "
-                f"the tokenizer is of another model, or the embedding was not resized when the token was added"
+                f"the tokenizer gives {token!r} the id {max(ids)}, but the model's embedding has only {self.rows} rows: "
+                f"use the model's own tokenizer, or resize the embedding after adding a token"
             )
 
     @cached_property
@@ -105,22 +106,22 @@ class TextTokenizer:
 
     @cached_property
     def _control_names(self) -> re.Pattern[str] | None:
-        """A pattern that matches the name of any control token, the longest of those that begin alike."""
+        """A pattern that matches the name of any control token. If several names match, the longest wins."""
         names = [str(self.pretrained.convert_ids_to_tokens(i)) for i in self.control]
         names = sorted((name for name in names if len(name) > 1), key=len, reverse=True)
         return re.compile("|".join(map(re.escape, names))) if names else None
 
     @cached_property
     def _breaking(self) -> Any:
-        """A copy of the tokenizer that splits a text at BREAK and reads other texts as the original does."""
+        """A copy of the tokenizer that also splits texts at BREAK."""
         from tokenizers import AddedToken
 
-        made = copy.deepcopy(self.pretrained)
-        made.add_tokens([AddedToken(BREAK, normalized=False, special=False)])
-        return made
+        tokenizer = copy.deepcopy(self.pretrained)
+        tokenizer.add_tokens([AddedToken(BREAK, normalized=False, special=False)])
+        return tokenizer
 
 
 def _without(row: dict[str, list[int]], id: int) -> dict[str, list[int]]:
-    """Return the row without the positions at which `id` stands."""
+    """Return the row without the positions whose input id is `id`."""
     positions = [i for i, token in enumerate(row["input_ids"]) if token != id]
     return {name: [values[i] for i in positions] for name, values in row.items()}

@@ -1,7 +1,7 @@
-"""How a tuned model is asked and how its answer is read, kept beside its weights so that its scores can be had again.
+"""Save a tuned model's template, label words and prior with its weights, so that its scores can be reproduced.
 
-Label-word logits are compared after the label words' prior is subtracted (`apet.scoring.scorer`). The prior is measured on the untuned
-model, so it cannot be measured again on the tuned one: it is a part of the tuned model, like its weights.
+The prior is subtracted from the label-word logits (`apet.scoring.scorer`). The prior is measured on the untuned model and
+cannot be measured on the tuned model, so it is part of the tuned model like the weights.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ VERBALISER_FILE = "apet.json"
 
 @dataclass(frozen=True)
 class Verbaliser:
-    """Template, label words (C) with their token ids (C) and prior (C), and the most tokens of a text (`max_length`).
+    """The template, the label words (C) with their token ids (C) and prior (C), and the largest number of tokens per text (`max_length`).
 
-    A classification head has a prior of zeros; a task that asks for text has no label words.
+    The prior of a classification head is zero. A generation task has no label words.
     """
 
     task: str
@@ -40,12 +40,12 @@ class Verbaliser:
 
     @classmethod
     def read(cls, values: dict[str, Any]) -> Verbaliser:
-        """Return the one that `asdict` made of it, after JSON. Raises TypeError where fields are missing or unknown."""
+        """Return the verbaliser with these fields, the output of `asdict` after JSON. Raises TypeError for missing or unknown fields."""
         fields: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
         return cls(**fields)
 
     def asks(self, task: Task) -> bool:
-        """Return whether `task` is asked and answered in the same words."""
+        """Return whether `task` has this verbaliser's name, template and label words."""
         return (self.task, self.template, self.label_words) == (task.name, task.template, tuple(task.words))
 
     def save(self, folder: Path) -> None:
@@ -55,7 +55,7 @@ class Verbaliser:
 
 
 def saved_verbaliser(folder: Path) -> Verbaliser | None:
-    """Return the verbaliser in a model's folder, None where there is none. Raises UsageError for a file that cannot be read."""
+    """Return the verbaliser in a model's folder, None if the folder does not have one. Raises UsageError if it cannot be read."""
     path = folder / VERBALISER_FILE
     if not path.is_file():
         return None
@@ -63,17 +63,19 @@ def saved_verbaliser(folder: Path) -> Verbaliser | None:
         verbaliser = Verbaliser.read(json.loads(path.read_text(encoding="utf-8")))
         numbers = [float(value) for value in verbaliser.prior]
     except (ValueError, TypeError, AttributeError) as error:
-        raise UsageError(f"{path} does not describe label words and their prior ({error}): export the run again, or remove it") from error
+        raise UsageError(
+            f"{path} does not describe label words and their prior ({error}): export the run again, or remove the file"
+        ) from error
     if not len(numbers) == len(verbaliser.label_ids):
-        raise UsageError(f"{path} has {len(verbaliser.label_ids)} label words and {len(numbers)} priors: export the run again")
+        raise UsageError(f"{path} has {len(verbaliser.label_ids)} label words but {len(numbers)} priors: export the run again")
     return verbaliser
 
 
 CARD = """# {name}, tuned on {task}
 
-This is an ordinary transformers checkpoint. Its label words' prior, measured on the untuned model, belongs to it: it is subtracted from
-the logits of the label words, and without it the scores are not those that were measured. It stands in `apet.json` together with the
-template, the label words and their token ids. Texts were cut to {max_length} tokens.
+This is a standard transformers checkpoint. The prior of its label words was measured on the untuned model. Subtract the prior from the
+logits of the label words; otherwise the scores differ from the measured scores. The file `apet.json` holds the prior, the template, the
+label words and their token ids. Texts were cut to {max_length} tokens.
 
 ```python
 {code}```
@@ -95,31 +97,34 @@ def logits(example):  # for instance {example}
 """
 _CODE = {
     "encoder-decoder": """    inputs = tokenizer(about["template"].format(**example, slot={slot!r}), return_tensors="pt")
-    found = model(**inputs, decoder_input_ids=torch.tensor([{prefix}])).logits[0, -1]
-    return found[about["label_ids"]] - torch.tensor(about["prior"])
+    scores = model(**inputs, decoder_input_ids=torch.tensor([{prefix}])).logits[0, -1]
+    return scores[about["label_ids"]] - torch.tensor(about["prior"])
 """,
     "causal": """    question = about["template"].partition("{{slot}}")[0].format(**example).rstrip()
     ids = [*{before}, *tokenizer(question, add_special_tokens=False).input_ids, *{stem}]
-    found = model(torch.tensor([ids])).logits[0, -1]
-    return found[about["label_ids"]] - torch.tensor(about["prior"])
+    scores = model(torch.tensor([ids])).logits[0, -1]
+    return scores[about["label_ids"]] - torch.tensor(about["prior"])
 """,
     "masked": """    inputs = tokenizer(about["template"].format(**example, slot=tokenizer.mask_token), return_tensors="pt")
     last = int((inputs.input_ids[0] == tokenizer.mask_token_id).nonzero()[-1])
-    found = model(input_ids=inputs.input_ids, attention_mask=inputs.attention_mask).logits[0, last]
-    return found[about["label_ids"]] - torch.tensor(about["prior"])
+    scores = model(input_ids=inputs.input_ids, attention_mask=inputs.attention_mask).logits[0, last]
+    return scores[about["label_ids"]] - torch.tensor(about["prior"])
 """,
     "head": """    return model(**tokenizer(*example.values(), return_tensors="pt")).logits[0]
 """,
 }
 _TEXT = """# {name}, tuned on {task}
 
-This is an ordinary transformers checkpoint. It answers in text, by greedy decoding. The template that it was asked with stands in
-`apet.json`; texts were cut to {max_length} tokens.
+This is a standard transformers checkpoint. It answers in text, by greedy decoding. The file `apet.json` holds the template of its inputs.
+Texts were cut to {max_length} tokens.
 """
 
 
 def model_card(name: str, scorer: Any, form: str, auto: str) -> str:
-    """Return the README of a checkpoint of this form (`apet.models.FORMS`), which the transformers class `auto` loads: how to ask it."""
+    """Return the README of a checkpoint, which shows how to compute its answers.
+
+    `form` is a key of `apet.models.FORMS`. `auto` is the name of the transformers class that loads the checkpoint.
+    """
     about = {"name": name, "task": scorer.task.name, "max_length": scorer.max_length}
     if scorer.task.generates:
         return _TEXT.format(**about)

@@ -1,4 +1,4 @@
-"""The three forms of a model that answers in words: encoder-decoder, causal and masked language models."""
+"""The scorers of models that answer in words: encoder-decoder, causal and masked language models."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from apet.tasks import Example, Task
 
 
 class EncoderDecoder(Scorer):
-    """T5, BART and similar models.
+    """Scorer of T5, BART and similar models.
 
-    `start` is the decoder's first token. The slot's token follows, or what the tokenizer puts before every text (BART's <s>).
+    `start` is the decoder's first token. The next tokens are the slot's token or, if the tokenizer has no <extra_id_0>, the tokens that
+    the tokenizer puts before every text (BART's <s>).
     """
 
     def __init__(self, task: Task, tokenizer: TextTokenizer, start: int, max_length: int = 128, device: str = "cpu"):
@@ -58,7 +59,10 @@ class EncoderDecoder(Scorer):
 
 
 class Causal(Scorer):
-    """BLOOM, GPT-2 and similar models. Padded on the left: the last positions are the answer's, and only those are scored."""
+    """Scorer of BLOOM, GPT-2 and similar models.
+
+    Inputs are padded on the left, so that the last positions belong to the answer. Only these positions are scored.
+    """
 
     def _tokenize(self, examples: Sequence[Example]) -> list[Item]:
         texts = [text.rstrip() for text in self._texts(examples, self.task.template.partition("{slot}")[0])]
@@ -84,7 +88,7 @@ class Causal(Scorer):
 
 
 class Masked(Scorer):
-    """BERT by the label words at [MASK]."""
+    """Scorer of BERT and similar models with label words at [MASK]."""
 
     multi_token_answers = False
 
@@ -102,11 +106,11 @@ class Masked(Scorer):
         return self._label_word_logits(model, inputs, select)
 
     def _call(self, batch: Batch) -> tuple[Batch, SelectPosition]:
-        """Return (the model's arguments, the function that selects the position of [MASK])."""
+        """Return the model's arguments, and the function that selects the position of [MASK]."""
         ids, slot = batch["input_ids"], batch["slot"]
 
         def at_slot(states: Tensor) -> Tensor:
-            virtual = states.shape[1] - ids.shape[1]  # tokens of a prompt
+            virtual = states.shape[1] - ids.shape[1]  # number of tokens of a soft prompt
             return states[torch.arange(len(states), device=states.device), virtual + slot][:, None]
 
         return {"input_ids": ids, "attention_mask": batch["attention_mask"]}, at_slot
@@ -123,7 +127,10 @@ class Masked(Scorer):
 
 
 def _positions(model: nn.Module, batch: Batch) -> Batch:
-    """Return positions that do not count the padding, for models that accept them (BLOOM's ALiBi reads the mask itself)."""
+    """Return position ids that do not count the padding, if the model accepts position ids, else {}.
+
+    BLOOM does not: its ALiBi uses the attention mask.
+    """
     if "position_ids" not in forward_arguments(model):
         return {}
     return {"position_ids": (batch["attention_mask"].cumsum(1) - 1).clamp(min=0)}

@@ -1,4 +1,4 @@
-"""The table of tasks and where their examples come from: files, the Hub, MNIST's own format, or a generator."""
+"""The table of tasks and the sources of their examples: JSON files, the Hub, MNIST's files, or a generator."""
 
 from typing import TYPE_CHECKING
 

@@ -1,9 +1,8 @@
-"""Tasks: where the examples come from, and how an example becomes text with a slot for its answer.
+"""The table of tasks: the source of the examples, and the template that turns an example into text with a slot for its answer.
 
-A template holds the fields and one `{slot}`: T5 puts <extra_id_0> there, BERT [MASK], and BLOOM stops before it. A
-classification task is scored by its label words at the slot, the question that pretraining has taught the model to
-answer; so an untuned model is already a classifier, if a poor one. What a row needs to be an example stands in
-`apet.tasks.examples`.
+A template contains the fields and one `{slot}`. T5 has <extra_id_0> at the slot, BERT has [MASK], and BLOOM's text ends before it. A
+classification task is scored by its label words at the slot. Pretraining has taught the model to fill this slot, so an untuned model
+is already a classifier, although a poor one. `apet.tasks.examples` checks the rows.
 """
 
 from __future__ import annotations
@@ -24,8 +23,10 @@ from apet.tasks.mnist_files import read_images
 
 @dataclass(frozen=True)
 class Hub:
-    """A data set of the Hugging Face Hub and what it calls the splits. Loading scripts are not run: where the data set's own
-    branch may still be one, `revision` is the Hub's parquet copy of it."""
+    """A data set of the Hugging Face Hub and the names of its splits.
+
+    Loading scripts are never run. If the main branch of a data set may still hold such a script, `revision` names the Hub's parquet copy.
+    """
 
     id: str
     configuration: str | None = None
@@ -36,17 +37,18 @@ class Hub:
 
     @property
     def download(self) -> str:
-        """The command that brings the data set to this machine."""
+        """The command that downloads the data set."""
         revision = f" --revision {self.revision}" if self.revision else ""
         return f"hf download --repo-type dataset {self.id}{revision}"
 
 
 @dataclass(frozen=True)
 class Task:
-    """`template` over the `fields` and {slot}; `words[label]` is what stands for the label, and no words make a generation task.
+    """A task: a `template` with the `fields` and {slot}, label words, and the source of its examples.
 
-    `target` is the field of the answer: an integer label, or one text or a list of texts that are all right.
-    `metric` is accuracy, exact_match (with F1) or rouge_l; without `hub` the examples are generated.
+    `words[label]` is the label word of a class. A task without label words is a generation task. `target` is the field of the answer: an
+    integer label, a text, or a list of texts that are all right. `metric` is accuracy, exact_match (with F1) or rouge_l. Without `hub`
+    the examples are generated.
     """
 
     name: str
@@ -57,7 +59,7 @@ class Task:
     metric: str = "accuracy"
     hub: Hub | None = None
     about: str = ""
-    images: bool = False  # the one field is an image; it has no template
+    images: bool = False  # the only field is an image, and there is no template
 
     @property
     def classes(self) -> int:
@@ -73,8 +75,7 @@ class Task:
 
     @property
     def source(self) -> str:
-        """Where the examples come from without a folder of one's own: an id of the Hub (and configuration), or `generated`;
-        images come from files alone."""
+        """The default source of the examples: a Hub id (with its configuration), `generated`, or `idx files` for images."""
         if self.images:
             return "idx files"
         return "generated" if self.hub is None else " ".join(filter(None, (self.hub.id, self.hub.configuration)))
@@ -87,45 +88,46 @@ TASKS = {
     for task in [
         # Sentiment: 0 negative, 1 positive
         Task("mini-review", "{sentence} it was {slot}.", ("sentence",), _REVIEW,
-             about="short plain opinions; all splits share their sentiment words, in other sentences"),
+             about="short plain opinions; all splits share their sentiment words, in different sentences"),
         Task("mini-sentiment", "{sentence} it was {slot}.", ("sentence",), _REVIEW,
-             about="negation, contrast, intensity; sentiment words of the test split unseen in training"),
+             about="negation, contrast and intensity; the sentiment words of the test split are unseen in training"),
         Task("sst2", "{sentence} it was {slot}.", ("sentence",), _REVIEW, hub=Hub(_GLUE, "sst2"), about="Stanford Sentiment Treebank"),
         Task("rotten_tomatoes", "{text} it was {slot}.", ("text",), _REVIEW, hub=Hub("cornell-movie-review-data/rotten_tomatoes"),
              about="sentences of movie reviews"),
         Task("imdb", "{text} it was {slot}.", ("text",), _REVIEW, hub=Hub("stanfordnlp/imdb", validation="test", test=None),
-             about="whole movie reviews; the Hub has no validation split, so its test split is one"),
-        # Inference: does the second text follow from the first
+             about="whole movie reviews; the Hub has no validation split, so the test split takes its place"),
+        # Inference: does the second text follow from the first?
         Task("mini-nli", "{premise} {hypothesis} {slot}.", ("premise", "hypothesis"), ("yes", "no"),
-             about="is a word of the kind claimed; the words of the test split unseen in training; 0 entailment, 1 contradiction"),
+             about="is a word of the claimed kind? The words of the test split are unseen in training; 0 entailment, 1 contradiction"),
         Task("mnli", "{premise} {hypothesis} true, false or neither? {slot}.", ("premise", "hypothesis"), ("true", "neither", "false"),
              hub=Hub(_GLUE, "mnli", validation="validation_matched", test="test_matched"),
              about="MultiNLI, matched genres; 0 entailment, 1 neutral, 2 contradiction"),
         Task("cb", "{premise} {hypothesis} true, false or neither? {slot}.", ("premise", "hypothesis"), ("true", "false", "neither"),
              hub=Hub(_SUPERGLUE, "cb"), about="CommitmentBank; 0 entailment, 1 contradiction, 2 neutral"),
         Task("rte", "{sentence1} {sentence2} true or false? {slot}.", ("sentence1", "sentence2"), ("true", "false"),
-             hub=Hub(_GLUE, "rte"), about="Recognizing Textual Entailment; 0 entailment, 1 not"),
+             hub=Hub(_GLUE, "rte"), about="Recognizing Textual Entailment; 0 entailment, 1 not entailment"),
         Task("wnli", "{sentence1} {sentence2} true or false? {slot}.", ("sentence1", "sentence2"), ("false", "true"),
-             hub=Hub(_GLUE, "wnli"), about="Winograd sentences, what a pronoun stands for; 0 not, 1 entailment"),
+             hub=Hub(_GLUE, "wnli"), about="Winograd sentences: the noun behind a pronoun; 0 not entailment, 1 entailment"),
         # Questions about a text
         Task("qnli", "{sentence} {question} is it answered, yes or no? {slot}.", ("sentence", "question"), ("yes", "no"),
-             hub=Hub(_GLUE, "qnli"), about="SQuAD's questions; 0 the sentence holds the answer, 1 not"),
+             hub=Hub(_GLUE, "qnli"), about="questions of SQuAD; 0 the sentence contains the answer, 1 it does not"),
         Task("boolq", "{passage} {question}, yes or no? {slot}.", ("passage", "question"), ("no", "yes"),
              hub=Hub(_SUPERGLUE, "boolq"), about="questions that people asked a search engine; 0 no, 1 yes"),
-        # Paraphrase: do both texts mean the same
+        # Paraphrase: do the two texts have the same meaning?
         Task("mini-paraphrase", "{sentence1} {sentence2} {slot}.", ("sentence1", "sentence2"), ("no", "yes"),
-             about="synonyms and roles in turned sentences; nouns of the test split unseen in training; 0 different, 1 the same"),
+             about="synonyms and roles in rearranged sentences; the nouns of the test split are unseen in training; 0 different, 1 same"),
         Task("mrpc", "{sentence1} {sentence2} the same or different? {slot}.", ("sentence1", "sentence2"), ("different", "same"),
-             hub=Hub(_GLUE, "mrpc"), about="sentences of the news; 0 different, 1 the same"),
+             hub=Hub(_GLUE, "mrpc"), about="sentences from the news; 0 different, 1 same"),
         Task("qqp", "{question1} {question2} the same or different? {slot}.", ("question1", "question2"), ("different", "same"),
-             hub=Hub(_GLUE, "qqp"), about="questions of Quora; 0 different, 1 the same"),
+             hub=Hub(_GLUE, "qqp"), about="questions from Quora; 0 different, 1 same"),
         # Generation
         Task("mini-qa", "{context} question: {question} answer: {slot}", ("context", "question"), target="answer", metric="exact_match",
-             about="who, where and when in short stories; names and places of the test split unseen in training"),
+             about="who, where and when in short stories; the names and places of the test split are unseen in training"),
         Task("mini-summary", "{document} in short: {slot}", ("document",), target="summary", metric="rouge_l",
-             about="stories of three to five sentences, said in one; the persons of the test split unseen in training"),
+             about="stories of three to five sentences, summarised in one; the persons of the test split are unseen in training"),
         Task("nq_open", "question: {question}? answer: {slot}", ("question",), target="answer", metric="exact_match",
-             hub=Hub("google-research-datasets/nq_open", test=None), about="short answers without a context; any in the list is right"),
+             hub=Hub("google-research-datasets/nq_open", test=None),
+             about="questions without a context, with short answers; any answer in the list is right"),
         Task("samsum", "{dialogue} in short: {slot}", ("dialogue",), target="summary", metric="rouge_l",
              hub=Hub("knkarthick/samsum"), about="summaries of chats"),
         Task("xsum", "{document} in short: {slot}", ("document",), target="summary", metric="rouge_l",
@@ -133,7 +135,8 @@ TASKS = {
         Task("multi_news", "{document} in short: {slot}", ("document",), target="summary", metric="rouge_l",
              hub=Hub("alexfabbri/multi_news", revision=_PARQUET), about="long summaries of several articles at once"),
         # Images
-        Task("mnist", "", ("image",), tuple("0123456789"), images=True, about="written digits; its test images are the validation split"),
+        Task("mnist", "", ("image",), tuple("0123456789"), images=True,
+             about="handwritten digits; the test images are the validation split"),
     ]
 }  # fmt: skip
 
@@ -142,30 +145,31 @@ GENERATED = {"train": 4000, "validation": 1000, "test": 1000}
 
 @dataclass(frozen=True)
 class TaskData:
-    """The examples of a task by split, and a sha256 of them (`fingerprint`)."""
+    """The examples of a task by split."""
 
     task: Task
     splits: dict[str, list[Example]]
 
     @cached_property
     def fingerprint(self) -> str:
+        """sha256 of all splits."""
         return _fingerprint(self.splits)
 
     @cached_property
     def fingerprint_without_test(self) -> str:
-        """sha256 of the splits that every run reads, train and validation: the same whether a test split was loaded or not."""
+        """sha256 of the splits that every run reads: train and validation, whether a test split was loaded or not."""
         return _fingerprint({split: examples for split, examples in self.splits.items() if split != "test"})
 
     @property
     def repeated(self) -> dict[str, int]:
-        """By split, how many examples have inputs that stand earlier in it or in a split before it; public data hold some."""
+        """The number of examples of each split whose inputs occur earlier in the split or in an earlier split (common in public data)."""
         seen: set[tuple[str | bytes, ...]] = set()
-        found = {}
+        counts = {}
         for split, examples in self.splits.items():
             before = len(seen)
             seen.update(tuple(example[field] for field in self.task.fields) for example in examples)
-            found[split] = len(examples) - (len(seen) - before)
-        return found
+            counts[split] = len(examples) - (len(seen) - before)
+        return counts
 
 
 def _fingerprint(splits: dict[str, list[Example]]) -> str:
@@ -173,16 +177,18 @@ def _fingerprint(splits: dict[str, list[Example]]) -> str:
 
 
 def _digest(image: bytes) -> str:
-    """What stands for an image in a fingerprint."""
+    """Return the hash that represents an image in a fingerprint."""
     return hashlib.sha256(image).hexdigest()
 
 
 def load_task(name: str, folder: Path | None = None, test: bool = False) -> TaskData:
-    """Examples of the named task: from `folder` (train.jsonl and validation.jsonl, one object a line in the task's field
-    names; images: see `apet.tasks.mnist_files`), generated, or of the local copy of its data set of the Hub; nothing is ever downloaded.
+    """Load the examples of the task `name` from `folder`, from a generator, or from the local copy of a Hub data set.
 
-    With `test` there is a test split as well, where the source has one with labels (all -1: hidden by a benchmark).
-    Raises UsageError for an unknown name or a bad row (file and line are named), MissingInput where the data are not here.
+    `folder` holds train.jsonl and validation.jsonl, with one object per line that has the task's fields (for images, see
+    `apet.tasks.mnist_files`). Nothing is ever downloaded. With `test` the result also has the test split, if the source has one with
+    labels (a benchmark that hides them sets all to -1).
+
+    Raises UsageError for an unknown name or an invalid row (with its file and line), and MissingInput if the data are not on this machine.
     """
     task = lookup(TASKS, name, "task")
     wanted = ("train", "validation", "test") if test else ("train", "validation")
@@ -202,9 +208,9 @@ def _from_folder(task: Task, folder: Path, wanted: tuple[str, ...]) -> dict[str,
 
 
 def _splits(task: Task, rows: dict[str, Iterator[Placed]]) -> dict[str, list[Example]]:
-    found = {split: checked(rows[split], task) for split in ("train", "validation")}
+    examples = {split: checked(rows[split], task) for split in ("train", "validation")}
     test = list(rows.get("test", ()))
-    return found | ({"test": checked(test, task)} if test and not hidden(test, task) else {})
+    return examples | ({"test": checked(test, task)} if test and not hidden(test, task) else {})
 
 
 def _from_hub(task: Task, hub: Hub, wanted: tuple[str, ...]) -> dict[str, list[Example]]:
@@ -212,32 +218,32 @@ def _from_hub(task: Task, hub: Hub, wanted: tuple[str, ...]) -> dict[str, list[E
     names = {split: getattr(hub, split) for split in wanted if getattr(hub, split) is not None}
     absent = [name for name in names.values() if name not in data]
     if absent:
-        raise MissingInput(f"{hub.id} on this machine has no split {absent[0]}, only {', '.join(data)}: '{hub.download}'")
+        raise MissingInput(f"{hub.id} on this machine has no split {absent[0]}, only {', '.join(data)}: run '{hub.download}'")
     return _splits(task, {split: _placed(data[name], task, f"{hub.id} {name}") for split, name in names.items()})
 
 
 def _local_copy(task: Task, hub: Hub) -> Any:
-    """Return the data set as `hf download` (or an earlier load_dataset) left it here: {split: rows}."""
-    remedy = f"'{hub.download}' downloads it, and a folder with train.jsonl and validation.jsonl replaces it"
+    """Return the data set that `hf download` (or an earlier load_dataset) stored on this machine: {split: rows}."""
+    remedy = f"download the data set with '{hub.download}', or provide a folder with train.jsonl and validation.jsonl"
     try:
         from datasets import load_dataset
         from huggingface_hub import snapshot_download
     except ImportError as error:
         raise MissingInput(f"{task.name} needs the package datasets (pip install datasets); {remedy}", data=...) from error
     try:
-        # load_dataset would ask the Hub for the id, and offline it does not look where `hf download` puts the files
+        # With an id, load_dataset would query the Hub. Offline it would not find the files of `hf download`.
         folder = snapshot_download(hub.id, repo_type="dataset", revision=hub.revision, local_files_only=True)
     except (OSError, ValueError) as error:
         raise MissingInput(f"{task.name} is not on this machine; {remedy}", data=...) from error
     try:
         return load_dataset(folder, hub.configuration)
-    except Exception as error:  # half a download, a loading script, files of another kind: each has its own class
+    except Exception as error:  # partial downloads, loading scripts and foreign files each raise another class
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise MissingInput(f"the copy of {hub.id} in {folder} cannot be read ({reason}); {remedy}", data=...) from error
 
 
 def _placed(rows: Any, task: Task, source: str) -> Iterator[Placed]:
-    """Yield (where, row) of the rows that have all their texts: published sets hold a few empty ones that no user can mend."""
+    """Yield (location, row) for every row without empty fields. Published data sets have a few empty texts, which users cannot correct."""
     known = [name for name in (*task.fields, task.target) if name in rows.column_names]
     for number, row in enumerate(rows.select_columns(known).to_list()):
         if isinstance(row.get(task.target), bool):
@@ -247,7 +253,7 @@ def _placed(rows: Any, task: Task, source: str) -> Iterator[Placed]:
 
 
 def tasks_table() -> list[dict[str, Any]]:
-    """All tasks with what a listing shows: template, label words, metric and where the data come from."""
+    """Return one row per task with the columns of a listing: template, label words, metric, source of the data and so on."""
     names = ("name", "type", "classes", "metric", "template", "target", "source", "about")
     return [
         {name: getattr(task, name) for name in names}

@@ -1,4 +1,4 @@
-"""The training loop: one step, learning-rate search, L-BFGS, checkpoints, batches."""
+"""The training loop: batches, steps, learning-rate search, L-BFGS and checkpoints."""
 
 from typing import TYPE_CHECKING
 

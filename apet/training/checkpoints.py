@@ -1,7 +1,7 @@
-"""Checkpoints of a training run: one small file with a checksum, and the one before it.
+"""Checkpoints of a training run: one small file with a checksum, and the previous such file.
 
-`checkpoint.safetensors` is the newest, `checkpoint.previous.safetensors` the one before. A newest one that is cut short or
-altered is refused and the one before it used; what is lost is computed again, bitwise the same.
+`checkpoint.safetensors` is the newest checkpoint and `checkpoint.previous.safetensors` the previous one. If the newest file is truncated
+or altered, it is refused and the previous checkpoint is used. The lost steps are then computed again with bitwise equal results.
 """
 
 from __future__ import annotations
@@ -26,59 +26,59 @@ from apet.methods import TunableModel
 from apet.training.options import Progress
 
 log = logging.getLogger(__name__)
-Content = tuple[dict[str, Tensor], dict[str, Any]]  # tensors by name, and a JSON object
+Content = tuple[dict[str, Tensor], dict[str, Any]]  # tensors by name, and the state as a JSON object
 
 
 class Refused(ApetError):
-    """The file is not a whole checkpoint."""
+    """The file is not a complete checkpoint."""
 
 
 def previous(path: Path) -> Path:
+    """Return the path of the previous checkpoint."""
     return path.with_name(f"{path.stem}.previous{path.suffix}")
 
 
 def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
-    """Write `tensors` and `state` (JSON) to `path`; what stood there becomes the previous checkpoint."""
+    """Write `tensors` and `state` (JSON) to `path`. An existing file there becomes the previous checkpoint."""
     path.parent.mkdir(parents=True, exist_ok=True)
     tensors = {name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in tensors.items()}
     text = json.dumps(state)
     with atomic_path(path) as temporary:
         save_file(tensors, temporary, {"state": text, "sha256": _digest(tensors, text)})
         with temporary.open("rb") as file:
-            os.fsync(file.fileno())  # else a power cut after the renaming could take both
+            os.fsync(file.fileno())  # otherwise a power cut after the renaming could destroy both files
         if path.exists():
             os.replace(path, previous(path))
 
 
 def load_checkpoint(path: Path) -> Content | None:
-    """What was saved last and is whole; None if nothing was saved.
+    """Return the content of the newest complete checkpoint, None if nothing was saved.
 
-    A newest checkpoint that is refused is put aside with a warning. Raises ApetError if there are checkpoints and
-    none is whole.
+    If the newest checkpoint is refused, it is renamed with a warning. Raises ApetError if there are checkpoints but none is complete.
     """
     existing = [candidate for candidate in (path, previous(path)) if candidate.exists()]
     for candidate in existing:
         try:
             content = read(candidate)
         except Refused as error:
-            log.warning("refused %s: %s", candidate, error)
+            log.warning("the checkpoint %s is refused: %s", candidate, error)
             continue
         if candidate != path and path.exists():
-            os.replace(path, path.with_name(f"{path.stem}.refused{path.suffix}"))  # else it would become the previous one
+            os.replace(path, path.with_name(f"{path.stem}.refused{path.suffix}"))  # otherwise it would become the previous checkpoint
         return content
     if existing:
-        raise ApetError(f"no whole checkpoint in {' and '.join(map(str, existing))}", force=True)
+        raise ApetError(f"no complete checkpoint in {' and '.join(map(str, existing))}", force=True)
     return None
 
 
 def read(path: Path) -> Content:
-    """Return the content of one file. Raises Refused if it is not what `save_checkpoint` wrote."""
+    """Return the content of one file. Raises Refused if the file is not an intact checkpoint of `save_checkpoint`."""
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (a safetensors file is no mapping)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (a safetensors file is not a mapping)
     except (SafetensorError, OSError, ValueError) as error:
-        raise Refused(f"cut short or no checkpoint ({str(error).splitlines()[0]})") from error
+        raise Refused(f"truncated, or not a checkpoint ({str(error).splitlines()[0]})") from error
     text = metadata.get("state", "")
     if metadata.get("sha256") != _digest(tensors, text):
         raise Refused("its content does not match its checksum")
@@ -96,7 +96,7 @@ def _digest(tensors: Mapping[str, Tensor], text: str) -> str:
 def packed(
     tunable: TunableModel, optimizer: torch.optim.Optimizer, best: Mapping[str, Tensor], progress: Progress, run: dict, scaler: Any = None
 ) -> Content:
-    """Return all that decides how a run goes on; `run` says which one it is (JSON)."""
+    """Return the complete state of a run, from which it can resume. `run` (JSON) identifies the run."""
     tensors = {f"trainable.{name}": p for name, p in tunable.trainable.items()}
     tensors |= {f"best.{name}": value for name, value in best.items()}
     if tunable.trajectory:
@@ -113,11 +113,11 @@ def packed(
 def unpack(
     content: Content, tunable: TunableModel, optimizer: torch.optim.Optimizer, best: dict[str, Tensor], run: dict, scaler: Any = None
 ) -> Progress:
-    """Put what `packed` gave where it came from. Raises ApetError if it is another run's; then nothing has changed."""
+    """Restore the state that `packed` returned. Raises ApetError, before any change, if it belongs to another run."""
     tensors, state = content
     _check_run(state["run"], run)
-    for kind, places in (("trainable", tunable.trainable), ("best", best)):
-        _check_shapes({n.removeprefix(f"{kind}."): t for n, t in tensors.items() if n.startswith(f"{kind}.")}, places, kind)
+    for kind, expected in (("trainable", tunable.trainable), ("best", best)):
+        _check_shapes({n.removeprefix(f"{kind}."): t for n, t in tensors.items() if n.startswith(f"{kind}.")}, expected, kind)
     slots: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         kind, _, name = key.partition(".")
@@ -137,7 +137,7 @@ def unpack(
         scaler.load_state_dict(state["scaler"])
     tunable.write()
     progress = Progress(**state["progress"])
-    progress.history = [(step, loss) for step, loss in progress.history]  # JSON knows no tuples
+    progress.history = [(step, loss) for step, loss in progress.history]  # JSON turns tuples into lists
     progress.pilot = [(rate, loss) for rate, loss in progress.pilot]
     return progress
 
@@ -145,8 +145,8 @@ def unpack(
 def _check_run(saved: dict, run: dict) -> None:
     differ = [name for name in {**saved, **run} if saved.get(name) != run.get(name)]
     if differ:
-        said = ", ".join(f"{name} is {saved.get(name)} there and {run.get(name)} here" for name in differ)
-        raise ApetError(f"the checkpoint is another run's: {said}", force=True)
+        differences = ", ".join(f"{name} was {saved.get(name)} and is now {run.get(name)}" for name in differ)
+        raise ApetError(f"the checkpoint belongs to another run: {differences}", force=True)
 
 
 def _check_shapes(saved: Mapping[str, Tensor], expected: Mapping[str, Tensor], kind: str) -> None:
@@ -154,5 +154,5 @@ def _check_shapes(saved: Mapping[str, Tensor], expected: Mapping[str, Tensor], k
     differ = sorted(name for name in {**saved_shapes, **expected_shapes} if saved_shapes.get(name) != expected_shapes.get(name))
     if differ:
         name = differ[0]
-        said = f"{kind} tensor {name} has shape {saved_shapes.get(name)} there and {expected_shapes.get(name)} here"
-        raise ApetError(f"the checkpoint is another run's: {said}", force=True)
+        difference = f"{kind} tensor {name} had shape {saved_shapes.get(name)} and now has {expected_shapes.get(name)}"
+        raise ApetError(f"the checkpoint belongs to another run: {difference}", force=True)

@@ -1,8 +1,8 @@
-"""The minimum of the training loss over what is tuned: L-BFGS on all examples at once.
+"""Minimise the training loss over the tuned parameters by L-BFGS on all examples at once.
 
-Predictions speak of the minimum, and AdamW's plateau need not be one: with few entries, which must move far, it often stalls above
-it. On a small fixed set of examples L-BFGS goes further in less time. It is deterministic and takes minutes, so it keeps no
-checkpoint: a run that was killed begins again and ends the same.
+Predictions refer to the minimum, and AdamW's plateau need not be a minimum: with few tuned entries, which must move far, AdamW often
+stalls above it. On a small fixed set of examples L-BFGS reaches lower losses in less time. A run is deterministic and takes minutes, so
+it does not keep a checkpoint. A killed run starts again and ends with the same result.
 """
 
 from __future__ import annotations
@@ -22,21 +22,26 @@ from apet.scoring import Batch, Scorer, cross_entropy, sorted_by_length
 from apet.tasks import Example
 from apet.training.options import REDUCTIONS, Progress
 
-PAIRS, FEWEST = 100, 20  # of steps and gradients that L-BFGS keeps: few entries lie in long curved valleys, which few pairs do not see;
-ROOM = 2**30  # bytes for them, where that leaves more than the fewest
-LOOK, GAIN = 100, 0.01  # it is over where so many iterations gained less than this part of the loss,
-EVALUATIONS, LINE = 3, 20  # at most: of an iteration, on average; of a line search
-FLOOR = 0.01  # and where this part of the first loss is left: of label words that are told apart there is no minimum
+# L-BFGS keeps PAIRS pairs of steps and gradients in at most ROOM bytes, but never fewer than FEWEST. With few tuned entries the loss has
+# long curved valleys, which a few pairs do not resolve.
+PAIRS, FEWEST = 100, 20
+ROOM = 2**30
+EVALUATIONS, LINE = 3, 20  # most evaluations of the loss: per iteration on average, and per line search
+# A run ends when LOOK iterations have lowered the loss by less than the share GAIN, or when the loss is below the share FLOOR of its
+# initial value: if the model classifies all examples correctly, the loss may not have a minimum.
+LOOK, GAIN = 100, 0.01
+FLOOR = 0.01
 
 
 def minimise(
     model: nn.Module, tunable: TunableModel, scorer: Scorer, examples: Sequence[Example], steps: int, batch: int, trajectory: bool = False,
     report: Callable[[Progress], None] = lambda progress: None, stopped: Callable[[], bool] = lambda: False,
 ) -> Progress:  # fmt: skip
-    """Take at most `steps` iterations in `tunable.trainable`, `batch` examples at a time in memory; the loss is their exact mean.
+    """Minimise the loss over `tunable.trainable` in at most `steps` iterations, and return the progress.
 
-    `Progress.history` has (iteration, loss) of each, `Progress.step` counts gradients of all examples. Raises Interrupted where
-    `stopped()` turns true.
+    The loss is the exact mean over all examples, computed in batches of `batch` examples. `Progress.history` has (iteration, loss) of
+    every iteration. `Progress.step` counts gradients over all examples. With `trajectory`, `tunable.trajectory` receives z of every
+    iteration. Raises Interrupted when `stopped()` returns True.
     """
     started, parameters = time.perf_counter(), list(tunable.trainable.values())
     batches = list(scorer.batches(sorted_by_length(scorer.task, examples), batch))
@@ -60,7 +65,7 @@ def minimise(
         note(float(intermediate_result.fun))
         report(progress)
         if stopped():
-            raise Interrupted("interrupted: a run of L-BFGS is not saved half-way; the same command begins it again")
+            raise Interrupted("interrupted: an L-BFGS run is not saved before its end; run the same command to start it again")
         losses = [loss for _, loss in progress.history]
         if losses[-1] < FLOOR * losses[0] or (len(losses) > LOOK and losses[-1] > (1 - GAIN) * losses[-1 - LOOK]):
             raise StopIteration
@@ -69,26 +74,29 @@ def minimise(
     note(loss_at(x)[0])
     options = {"maxiter": steps, "maxfun": EVALUATIONS * steps, "maxls": LINE, "ftol": 0.0, "gtol": 0.0}
     options |= {"maxcor": max(FEWEST, min(PAIRS, ROOM // (16 * len(x))))}
-    found = scipy.optimize.minimize(loss_at, x, jac=True, method="L-BFGS-B", callback=look, options=options)
-    _put(found.x, parameters)
+    result = scipy.optimize.minimize(loss_at, x, jac=True, method="L-BFGS-B", callback=look, options=options)
+    _put(result.x, parameters)
     tunable.write()
-    # Out of iterations is no minimum; a line search that finds nothing lower in float32 is one.
-    progress.reductions = 0 if found.status == 1 else REDUCTIONS + 1
+    # Status 1 means that the iterations ran out before the minimum. A line search that finds no lower loss in float32 is at the minimum.
+    progress.reductions = 0 if result.status == 1 else REDUCTIONS + 1
     progress.seconds = time.perf_counter() - started
     return progress
 
 
 def most_gradients(steps: int) -> int:
-    """Return an upper bound on the gradients over all examples that `minimise` takes in `steps` iterations.
+    """Return an upper bound on the number of gradients over all examples that `minimise` computes in `steps` iterations.
 
-    scipy looks at its limit only after an iteration, which may hold two line searches (the second along the gradient, where the first
-    finds nothing); the first gradient is taken before.
+    scipy checks its limit only after an iteration. An iteration has up to two line searches, the second along the gradient if the first
+    fails. One gradient is computed before the first iteration.
     """
     return EVALUATIONS * steps + 2 * LINE + 1
 
 
 def mean_loss(model: nn.Module, scorer: Scorer, batches: Iterable[Batch], weight: float, parameters: Iterable[nn.Parameter]) -> float:
-    """Return the sum of all batches' losses over `weight`, the examples' total weight; the parameters keep its gradient alone."""
+    """Return the mean loss: the sum over all batches divided by `weight`, the total weight of the examples.
+
+    The gradient of the mean loss replaces the parameters' earlier gradients.
+    """
     for parameter in parameters:
         parameter.grad = None
     losses = []

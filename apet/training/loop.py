@@ -1,9 +1,11 @@
-"""The training loop: AdamW until the watched loss stops falling, resumable bitwise, on accelerate.
+"""The training loop: AdamW, on accelerate, until the monitored loss stops falling. A resumed run has bitwise equal results.
 
-Batches are a function of (train seed, step). By default the learning rate warms up, then falls by a factor each time the
-watched loss has stalled, and the run ends at its plateau: after the last reduction stalls too. What is watched is a
-part of the training data that is never reported (early stop; the best state is kept), or the training loss itself
-(for runs compared with predictions, which speak of the minimum). A run whose loss grows out of bounds ends there and says so.
+Batches are a function of (train seed, step). By default the learning rate warms up, then falls by a factor each time the monitored loss
+stalls. The run ends at the plateau, when the loss stalls after the last reduction.
+
+There are two monitored losses. For early stopping it is the loss on a part of the training data that is never reported, and the best
+state is kept. For comparison with predictions, which refer to the minimum, it is the training loss. A run whose loss exceeds its bound
+has diverged: it ends at this step, and `Progress.diverged` is set.
 """
 
 from __future__ import annotations
@@ -48,14 +50,15 @@ def train(
     track: str | None = None,
     logs: Path | None = None,
 ) -> Progress:
-    """Train `tunable` in place on `examples`; stop when the loss on `watched` has stalled, or after `options.steps`.
+    """Train `tunable` in place on `examples` until the loss on `watched` stalls or `options.steps` are done.
 
-    With `keep_best` the state of the lowest watched loss is put back at the end. Resumes from `checkpoint` if it
-    exists, which is written every `checkpoint_every` seconds (0: after each step). `track` names one of accelerate's
-    trackers, which writes below `logs` (by default beside the checkpoint). Under `accelerate launch` each process takes
-    its share of every batch; the main one alone writes. A run that diverges ends with `Progress.diverged` set. Raises
-    Interrupted on Ctrl-C (state saved), UsageError for options that do not fit, and ApetError for a checkpoint that is
-    another run's or for too little memory.
+    With `keep_best` the state of the lowest monitored loss is restored at the end. The run resumes from `checkpoint` if the file exists,
+    and writes it every `checkpoint_every` seconds (0: after each step). `track` names one of accelerate's trackers, which writes to the
+    folder `logs` (by default next to the checkpoint). Under `accelerate launch` each process computes its share of every batch, and only
+    the main process writes. A run that diverges ends with `Progress.diverged` set.
+
+    Raises Interrupted on Ctrl-C (the state is saved), UsageError for incompatible options, and ApetError if memory does not suffice or
+    the checkpoint belongs to another run.
     """
     accelerator = accelerator_for(scorer.device, options.precision, track, logs or checkpoint.parent / "logs")
     run = _Run(Stepper(accelerator, model, tunable, scorer, examples, options), watched, checkpoint, keep_best)
@@ -66,7 +69,7 @@ def train(
             if not run.stepper.step(progress):
                 progress.diverged = progress.step
                 break
-            if progress.step % options.check == 0 or progress.step >= options.steps:  # the last steps count, too
+            if progress.step % options.check == 0 or progress.step >= options.steps:  # the loss is also checked after the last step
                 run.look(progress)
                 report(progress)
             stop = any_process(accelerator, stopped())
@@ -74,13 +77,13 @@ def train(
                 run.save(progress)
                 saved = time.monotonic()
             if stop:
-                raise Interrupted(f"interrupted at step {progress.step}, which is saved", resume=True)
+                raise Interrupted(f"interrupted at step {progress.step}; the state is saved", resume=True)
     run.put_back_best()
     return progress
 
 
 class _Run:
-    """What a run holds beside its progress: the best state so far, and where and as whose it is saved."""
+    """The parts of a run outside its progress: the stepper, the best state so far, the checkpoint's path, and the run's identity."""
 
     def __init__(self, stepper: Stepper, watched: Sequence[Example], checkpoint: Path, keep_best: bool):
         self.stepper, self.watched, self.checkpoint, self.tunable = stepper, watched, checkpoint, stepper.tunable
@@ -88,7 +91,10 @@ class _Run:
         self.name = {**asdict(stepper.options), "keep_best": keep_best, "entries": _entries(stepper.tunable)}
 
     def begin(self) -> Progress:
-        """Go on from the checkpoint, or look for a rate if asked to and take the first look."""
+        """Return the progress: from the checkpoint if it exists, else a new one.
+
+        A new run searches a learning rate with `options.find_lr`, and checks the monitored loss at step 0.
+        """
         accelerator, options = self.stepper.accelerator, self.stepper.options
         if accelerator.is_main_process:
             self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
@@ -102,6 +108,7 @@ class _Run:
         return progress
 
     def look(self, progress: Progress) -> None:
+        """Check the monitored loss, log it, and keep the state if it is the best so far."""
         loss = self._loss()
         if self.best and loss < progress.best:
             self.best = self._state()
@@ -139,7 +146,10 @@ class _Run:
 
 
 def _entries(tunable: TunableModel) -> str | None:
-    """Return which entries are tuned, as a short sha256 (two placements have tensors of the same shape), or the projection's name."""
+    """Return a short sha256 of the tuned entries' positions, or the projection's name.
+
+    Shapes do not identify a placement: two placements may have tensors of the same shape.
+    """
     if isinstance(tunable.attached, Projected):
         return tunable.attached.projection.name
     return tunable.placement and tunable.placement.coordinates.digest[:16]
@@ -147,19 +157,22 @@ def _entries(tunable: TunableModel) -> str | None:
 
 @contextmanager
 def interruptible() -> Iterator[Callable[[], bool]]:
-    """Ctrl-C asks for a stop after the step in hand; a second one stops at once."""
-    seen: list[int] = []
+    """Yield a function that returns whether Ctrl-C was pressed, so that a run can stop after its current step.
+
+    A second Ctrl-C stops at once.
+    """
+    signals: list[int] = []
 
     def handler(number: int, frame: Any) -> None:
-        seen.append(number)
+        signals.append(number)
         signal.signal(signal.SIGINT, previous)
 
     try:
         previous = signal.signal(signal.SIGINT, handler)
-    except ValueError:  # not the main thread: Ctrl-C is someone else's
+    except ValueError:  # only the main thread can handle Ctrl-C
         yield lambda: False
         return
     try:
-        yield lambda: bool(seen)
+        yield lambda: bool(signals)
     finally:
         signal.signal(signal.SIGINT, previous)

@@ -1,4 +1,4 @@
-"""What decides a training run, and where one stands."""
+"""The options of a training run and its progress."""
 
 from __future__ import annotations
 
@@ -8,34 +8,37 @@ from dataclasses import dataclass, field
 
 from apet.errors import UsageError, lookup
 
-STALL, FACTOR, REDUCTIONS = 0.005, 0.3, 2  # a stall: `patience` checks without a gain of this part of the first loss
-DIVERGED, CHECKS = 3.0, 2  # a run diverges where the watched loss is over this multiple of its start, at so many checks in a row
+# The monitored loss stalls when `patience` checks in a row lower it by less than the share STALL of the first loss. Each stall multiplies
+# the learning rate by FACTOR; after REDUCTIONS reductions the next stall is the plateau.
+STALL, FACTOR, REDUCTIONS = 0.005, 0.3, 2
+# A run diverges when the monitored loss is not finite, or above DIVERGED times its first value at CHECKS checks in a row.
+DIVERGED, CHECKS = 3.0, 2
 
-# (part of the steps after the warm-up that is done, rate reductions so far) -> factor on the learning rate
+# (share of the steps after the warm-up that are done, number of rate reductions) -> factor of the learning rate
 SCHEDULES: dict[str, Callable[[float, int], float]] = {
     "plateau": lambda done, reductions: FACTOR**reductions,
     "constant": lambda done, reductions: 1.0,
     "linear": lambda done, reductions: 1.0 - done,
     "cosine": lambda done, reductions: (1.0 + math.cos(math.pi * done)) / 2,
 }
-OPEN_ENDED = ("plateau", "constant")  # end when the watched loss has stalled often enough; the others take all their steps
-PRECISIONS = {"no": "float32", "bf16": "bfloat16", "fp16": "float16"}  # accelerate's name -> torch's
+OPEN_ENDED = ("plateau", "constant")  # schedules that end at the plateau; the others take all their steps
+PRECISIONS = {"no": "float32", "bf16": "bfloat16", "fp16": "float16"}  # accelerate's name -> torch's name
 
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """All that decides a run beside model, data and method. `steps` is the most; `check` is steps between looks.
+    """The options that determine a run in addition to model, data and method.
 
-    `weight_decay` is AdamW's, decoupled: it draws apet's displacements towards the pretrained values and the other
-    methods' parameters towards zero. The effective batch of `batch` examples is worked off in `accumulate` parts.
-    Raises UsageError for a value outside its range.
+    `steps` is the largest number of steps. `check` is the number of steps between checks of the monitored loss. `weight_decay` is the
+    decoupled decay of AdamW, which pulls the entries tuned by apet towards their pretrained values and the parameters of other methods
+    towards zero. A batch of `batch` examples is processed in `accumulate` parts. Raises UsageError for a value outside its range.
     """
 
     lr: float
     steps: int = 2000
     batch: int = 32
     warmup: int = 20
-    clip: float = 1.0  # the largest norm of a gradient
+    clip: float = 1.0  # largest norm of the gradient
     weight_decay: float = 0.0
     check: int = 50
     patience: int = 3
@@ -43,9 +46,9 @@ class TrainOptions:
     precision: str = "no"  # accelerate's mixed precision: no, bf16, fp16
     schedule: str = "plateau"
     accumulate: int = 1
-    gradient_checkpointing: bool = False  # activations are computed again in the backward pass instead of being kept
-    trajectory: bool = False  # keep z at every look (`TunableModel.trajectory`); for tuned entries alone
-    find_lr: bool = False  # short pilots around `lr` choose the rate, see `apet.training.rate_search`
+    gradient_checkpointing: bool = False  # compute activations again in the backward pass instead of keeping them
+    trajectory: bool = False  # keep z at every check in `TunableModel.trajectory`; for tuned entries only
+    find_lr: bool = False  # choose the rate by short pilot runs around `lr`, see `apet.training.rate_search`
 
     def __post_init__(self) -> None:
         lookup(SCHEDULES, self.schedule, "schedule")
@@ -57,33 +60,34 @@ class TrainOptions:
             if not getattr(self, name) >= 0:
                 raise UsageError(f"{name} = {getattr(self, name)} must be at least 0")
         if self.accumulate > self.batch:
-            raise UsageError(f"a batch of {self.batch} cannot be split in {self.accumulate} parts: accumulate at most {self.batch}")
+            raise UsageError(f"accumulate = {self.accumulate} must be at most batch = {self.batch}: each part needs at least one example")
 
 
 @dataclass
 class Progress:
-    """The loop's own state: what a checkpoint must hold beside the tensors."""
+    """The state of the loop, which a checkpoint holds in addition to the tensors."""
 
     step: int = 0
     reductions: int = 0
     stalled: int = 0
-    best: float = math.inf  # of the watched loss, at any check
-    anchor: float = math.inf  # the watched loss that the next check must beat by a stall's width
-    history: list[tuple[int, float]] = field(default_factory=list)  # (step, watched loss), from step 0
-    lr: float = 0.0  # the rate that the schedule multiplies
-    pilot: list[tuple[float, float]] = field(default_factory=list)  # (rate, watched loss) of each pilot, if there were any
-    accumulate: int = 1  # parts of a batch; more than the options' after memory ran out
-    diverged: int | None = None  # the step at which the run was given up
-    seconds: float = field(default=0.0, compare=False)  # spent in steps: a timing, never in rows
+    best: float = math.inf  # lowest monitored loss of all checks
+    anchor: float = math.inf  # monitored loss that a later check must undercut by STALL times the first loss
+    history: list[tuple[int, float]] = field(default_factory=list)  # (step, monitored loss) of every check, from step 0
+    lr: float = 0.0  # learning rate before the factor of the schedule
+    pilot: list[tuple[float, float]] = field(default_factory=list)  # (rate, monitored loss) of each pilot run
+    accumulate: int = 1  # parts of a batch; more than in the options after memory ran out
+    diverged: int | None = None  # the step at which the run diverged
+    seconds: float = field(default=0.0, compare=False)  # time spent in steps; never part of rows
 
     @property
     def plateau(self) -> bool:
+        """Whether the monitored loss has stalled after the last reduction of the learning rate."""
         return self.reductions > REDUCTIONS
 
     def check(self, watched: float, patience: int) -> None:
-        """Take note of the watched loss at this step."""
+        """Record the monitored loss at this step, and update the counts of stalls and rate reductions."""
         self.history.append((self.step, watched))
-        self.best = min(self.best, watched)  # never a nan, which is smaller than nothing
+        self.best = min(self.best, watched)  # min ignores a NaN here, because a comparison with NaN is false
         start = self.history[0][1]
         if not math.isfinite(watched) or all(loss > DIVERGED * start for _, loss in self.history[-CHECKS:]):
             self.diverged = self.step
@@ -96,13 +100,13 @@ class Progress:
 
 
 def over(options: TrainOptions, progress: Progress) -> bool:
-    """Return whether there is nothing more to do: all steps taken, at the plateau, or diverged."""
+    """Return whether the run has ended: all steps are done, the loss is at the plateau, or the run has diverged."""
     stalled = progress.plateau and options.schedule in OPEN_ENDED
     return progress.step >= options.steps or stalled or progress.diverged is not None
 
 
 def rate_factor(options: TrainOptions, progress: Progress) -> float:
-    """What the next step's learning rates are multiplied by: a linear warm-up, times the schedule's factor."""
+    """Return the factor of the next step's learning rates: the linear warm-up times the schedule's factor."""
     warm = min(1.0, (progress.step + 1) / max(1, options.warmup))
     done = max(0, progress.step - options.warmup) / max(1, options.steps - options.warmup)
     return warm * SCHEDULES[options.schedule](done, progress.reductions)

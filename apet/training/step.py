@@ -1,4 +1,4 @@
-"""One optimizer step on the exact mean over the effective batch, however it is split over processes and in time."""
+"""One optimizer step on the exact mean loss of a batch, for any division of the batch into parts and among processes."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 
-HEAD_RATE = 3e-3  # AdamW's learning rate for a classification head, whatever else is tuned
+HEAD_RATE = 3e-3  # AdamW's learning rate for a classification head, for all methods
 
 
 class Stepper:
-    """Takes the steps of a run. The loss of a step is sum of losses / sum of weights over its `options.batch` examples.
+    """Take the steps of a run. The loss of a step is (sum of losses) / (sum of weights) over its `options.batch` examples.
 
-    The weights are known beforehand, so each part of a batch is divided by the whole batch's weight and nothing is
-    averaged afterwards.
+    The weights are known in advance, so the loss of each part of a batch is divided by the whole batch's weight. The gradients of the
+    parts then only need to be added.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class Stepper:
         tuned = [p for name, p in tunable.trainable.items() if name not in tunable.head]
         head = [p for name, p in tunable.trainable.items() if name in tunable.head]
         self.parameters = [*tuned, *head]
-        groups = [{"params": each} for each in (tuned, head) if each]
+        groups = [{"params": parameters} for parameters in (tuned, head) if parameters]
         optimizer = torch.optim.AdamW(groups, lr=options.lr, weight_decay=options.weight_decay)
         self.optimizer: Any = accelerator.prepare(optimizer)
         self.encoded = scorer.encode(examples)
@@ -50,10 +50,10 @@ class Stepper:
         self.weights = np.array([scorer.weight(item) for item in self.encoded])
 
     def step(self, progress: Progress) -> bool:
-        """Take the step that `progress` is at; False, and the parameters as they were, if loss or gradient is not finite.
+        """Take the next step of `progress`. Return False, without a change of the parameters, if loss or gradient is not finite.
 
-        Where memory runs out the batch is worked off in twice as many parts, from now on (`progress.accumulate`).
-        Raises ApetError if it does so for a single example.
+        If memory runs out, this step and all later steps split the batch into twice as many parts (`progress.accumulate`). Raises
+        ApetError if memory runs out for a single example.
         """
         started = time.perf_counter()
         chosen = self.batches.at(progress.step)
@@ -72,36 +72,39 @@ class Stepper:
         return scaler is None or scaler.get_scale() >= 1  # fp16 skips a step that overflows and halves its scale
 
     def forget(self) -> None:
-        """Drop the gradients and the optimizer's memory of earlier ones."""
+        """Delete the gradients and the optimizer's state."""
         self.optimizer.zero_grad()
         self.optimizer.optimizer.state.clear()
 
     def gradient(self, chosen: np.ndarray, progress: Progress) -> float:
-        """Return the mean loss over the `chosen` examples; its gradient in the parameters."""
-        most = -(-len(chosen) // self.accelerator.num_processes)  # examples of a process
+        """Return the mean loss over the `chosen` examples, and set its gradient in the parameters.
+
+        `progress.accumulate` grows if memory runs out. Raises ApetError if memory runs out for a single example.
+        """
+        most = -(-len(chosen) // self.accelerator.num_processes)  # examples per process
         while True:
             loss, short = self._attempt(chosen, progress.accumulate)
             if not short:
                 self._sum_gradients()
                 return loss
             if progress.accumulate >= most:
-                raise ApetError(f"out of memory with one example at a time: checkpoint gradients, {SMALLER}")
+                raise ApetError(f"out of memory with one example at a time: use gradient checkpointing, {SMALLER}")
             progress.accumulate = min(2 * progress.accumulate, most)
 
     def _attempt(self, chosen: np.ndarray, count: int) -> tuple[float, bool]:
-        """Return (mean loss over `chosen`, whether memory ran out in any process), its gradient worked off in `count` parts."""
+        """Return the mean loss over `chosen`, and whether memory ran out in any process. Compute the gradient in `count` parts."""
         self.optimizer.zero_grad()
-        mine = chosen[self.accelerator.process_index :: self.accelerator.num_processes]
+        local = chosen[self.accelerator.process_index :: self.accelerator.num_processes]
         weight, losses, short = float(self.weights[chosen].sum()), [], False
         try:
-            for part in parts(mine, count):
+            for part in parts(local, count):
                 losses.append(self._backward(part, weight))
         except RuntimeError as error:
             if not out_of_memory(error):
                 raise
             short = True
-        if short:  # after the handler: until then the traceback holds the activations
-            self.model.zero_grad()  # of frozen tensors too: those of a projected subspace hold a gradient until it is pulled back
+        if short:  # not in the handler, where the traceback still holds the activations
+            self.model.zero_grad()  # also of frozen tensors: in a projected subspace they hold a gradient until it is pulled back
             release_memory()
         loss = torch.stack(losses).sum() if losses else torch.zeros((), device=self.accelerator.device)
         loss, shorts = sum_over_processes(self.accelerator, torch.stack([loss, torch.full_like(loss, short)])).tolist()
@@ -120,7 +123,7 @@ class Stepper:
         return loss.detach()
 
     def _sum_gradients(self) -> None:
-        """Every process's gradients become those of all; a parameter that nothing depends on gets zeros, with one process too."""
+        """Replace the gradients by their sums over all processes. A parameter without influence on the loss gets a zero gradient."""
         for parameter in self.parameters:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Collection
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 

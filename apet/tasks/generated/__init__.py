@@ -1,4 +1,4 @@
-"""Generated tasks, one or more of each type, so that a demonstration needs no data files: name -> `generate(split, count, seed=0)`."""
+"""Generated tasks of each type, for use without data files. GENERATORS maps a name to `generate(split, count, seed=0)`."""
 
 from apet.tasks.generated import nli, paraphrase, qa, review, sentiment, summary
 

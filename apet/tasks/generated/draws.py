@@ -1,4 +1,4 @@
-"""What the generated tasks share: splits, frames that validation and test do not share, and draws without repeats."""
+"""Tools of the generated tasks: splits, separate frames for validation and test, and draws without repeats."""
 
 from __future__ import annotations
 
@@ -11,30 +11,33 @@ import numpy as np
 from apet import random_numbers
 
 SPLITS = ("train", "validation", "test")
-CAPACITY = 8000  # of a task whose texts are too many to count
+CAPACITY = 8000  # largest number of examples of a task that has far more possible texts
 F = TypeVar("F")
 T = TypeVar("T")
 
 
 def generator(split: str, count: int, seed: int, capacity: Callable[[str], int]) -> np.random.Generator:
-    """Return the random generator that (split, count, seed) name.
+    """Return the random generator for (split, count, seed).
 
-    ValueError: an unknown split, or a `count` outside 0 to `capacity(split)`.
+    Raises ValueError for an unknown split or a `count` outside 0 to `capacity(split)`.
     """
     if split not in SPLITS:
-        raise ValueError(f"unknown split '{split}': one of {', '.join(SPLITS)}")
+        raise ValueError(f"unknown split '{split}': use one of {', '.join(SPLITS)}")
     if not 0 <= count <= capacity(split):
-        raise ValueError(f"{count} examples asked of '{split}': the grammar can give 0 to {capacity(split)}")
+        raise ValueError(f"count = {count} is out of range: the split '{split}' can have 0 to {capacity(split)} examples")
     return random_numbers.generator(seed, SPLITS.index(split), count)
 
 
 def open_to(split: str, text: str) -> bool:
-    """Return whether `split` may use `text`: train any, validation and test disjoint halves, the same on every machine."""
+    """Return whether `split` may use `text`.
+
+    The training split may use every text. Validation and test use disjoint halves, which are the same on every machine.
+    """
     return split == "train" or zlib.crc32(text.encode()) % 2 == SPLITS.index(split) - 1
 
 
 def pick(options: Sequence[T], rng: np.random.Generator) -> T:
-    """One of `options`, each as likely."""
+    """Return a random element of `options`. All elements are equally likely."""
     return options[int(rng.integers(len(options)))]
 
 
@@ -42,10 +45,10 @@ def pairs(
     turns: Sequence[str], frames: Callable[[str, str], Sequence[F]], fill: Callable[[F, str, np.random.Generator], list[T]],
     split: str, count: int, seed: int,
 ) -> list[T]:  # fmt: skip
-    """`count` rows, shuffled: two from each of different frames, whose families take turns; an odd count leaves one unpaired.
+    """Return `count` shuffled rows, two from each drawn frame. An odd count leaves one row unpaired. No frame is drawn twice.
 
-    `turns` names the families (one may stand in it more than once), `frames(split, family)` all there are, `fill` makes of a
-    frame its two rows.
+    `turns` lists the families in the order in which they take turns (a family may occur more than once). `frames(split, family)` returns
+    all frames of a family. `fill(frame, split, rng)` returns the two rows of a frame.
     """
     rng = generator(split, count, seed, lambda split: most_pairs(turns, frames, split))
     drawn = {family: iter(rng.permutation(len(frames(split, family)))) for family in dict.fromkeys(turns)}
@@ -56,20 +59,23 @@ def pairs(
 
 
 def most_pairs(turns: Sequence[str], frames: Callable[[str, str], Sequence], split: str) -> int:
-    """Return the most rows that `pairs` can give in whole rounds."""
+    """Return the largest number of rows that `pairs` can return in whole rounds of `turns`."""
     return 2 * len(turns) * min(len(frames(split, family)) // turns.count(family) for family in set(turns))
 
 
 def distinct(
     turns: Sequence[str], make: Callable[[str, str, np.random.Generator], T], text: Callable[[T], str], split: str, count: int, seed: int
 ) -> list[tuple[str, T]]:
-    """`count` rows (turn, `make(turn, split, rng)`), shuffled, each tried again until its text is open to `split` and new."""
+    """Return `count` shuffled pairs (turn, `make(turn, split, rng)`).
+
+    A row is drawn again if its text is repeated or not open to `split`.
+    """
     rng = generator(split, count, seed, lambda split: CAPACITY)
-    found: dict[str, tuple[str, T]] = {}
-    while len(found) < count:
-        turn = turns[len(found) % len(turns)]
+    by_text: dict[str, tuple[str, T]] = {}
+    while len(by_text) < count:
+        turn = turns[len(by_text) % len(turns)]
         row = make(turn, split, rng)
         if open_to(split, text(row)):
-            found.setdefault(text(row), (turn, row))
-    rows = list(found.values())
+            by_text.setdefault(text(row), (turn, row))
+    rows = list(by_text.values())
     return [rows[i] for i in rng.permutation(count)]

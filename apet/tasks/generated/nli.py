@@ -1,10 +1,12 @@
-"""A generated entailment task: does a word that a first sentence names belong to the kind that a second one claims?
+"""A generated entailment task: does the word in the premise belong to the kind that the hypothesis claims?
 
-"the word on the wall was not july but grief. it named a feeling." One rule gives every label: the hypothesis is
-entailed if the word that the premise settles on is of the kind named, and a negation reverses that. Kinds exclude each
-other, so what is not entailed is contradicted. Training premises use other words than those of validation and test: a
-model can only be right on those if its pretraining taught it that grief is a feeling. Examples come in pairs with
-the same hypothesis and opposite labels; over many, a word is as often in entailed premises as in contradicted ones.
+Example: "the word on the wall was not july but grief. it named a feeling." One rule gives every label. The hypothesis is entailed if
+the word that the premise affirms is of the claimed kind; a negation reverses the label. Kinds exclude each other, so a hypothesis that
+is not entailed is contradicted.
+
+Validation and test premises use words that training premises do not contain. A model can only be right on them if its pretraining has
+taught it that grief is a feeling. Examples come in pairs with the same hypothesis and opposite labels. On average a word occurs
+equally often in entailed and in contradicted premises.
 """
 
 from __future__ import annotations
@@ -19,8 +21,8 @@ from apet.tasks.generated.draws import most_pairs, open_to, pairs, pick
 
 ENTAILMENT, CONTRADICTION = 0, 1
 
-# kind -> (words of training, words of validation and test). Every word is one or two tokens of the ladder's tokenizer
-# and occurs 150 times in 8 million words of Wikipedia or of novels; none belongs to a second kind ("may", "rose").
+# kind -> (training words, validation and test words). Every word has one or two tokens under the ladder's tokenizer and occurs at
+# least 150 times in 8 million words of Wikipedia or of novels. Words of two kinds ("may", "rose") are left out.
 KINDS = {
     "a month": ("january february april june september october november", "july december august"),
     "a number": ("two three four six seven ten twelve twenty thirty fifty", "five eight nine fifteen hundred"),
@@ -49,7 +51,7 @@ SUBJECTS = (
     *("the word he forgot", "the word they sent", "the title of the poem"),
 )
 
-# {w} is the word that {s} is, {x} one of a third kind that it is not.
+# {s} is a subject, {w} the word that it is, {x} a word of a third kind that it is not.
 PREMISES = {
     "plain": ("{s} was {w}.", "everyone saw that {s} was {w}.", "as he told us, {s} was {w}.", "we knew that {s} was {w}."),
     "correction": (
@@ -63,12 +65,13 @@ PREMISES["negation"] = PREMISES["plain"]
 AFFIRMED = ("it named {c}.", "it was a word for {c}.", "that is a word for {c}.")
 DENIED = ("it did not name {c}.", "it was not a word for {c}.", "that is not a word for {c}.")
 
-# Negations are few: were they half, knowing the kind alone would not pay, and the first steps of tuning would have nothing to gain.
+# Negations are rare. If half of the examples were negated, knowledge of the kind alone would not predict the label, and the first tuning
+# steps could not lower the loss.
 TURNS = ("plain", "correction", "plain", "correction", "plain", "correction", "plain", "negation")
 
 
 class Frame(NamedTuple):
-    """A pair of sentences but for the premise's words; `kind` is what the hypothesis claims or denies."""
+    """A pair of sentences with blanks for the premise's words. `kind` is the kind that the hypothesis claims or denies."""
 
     family: str
     premise: str
@@ -77,22 +80,24 @@ class Frame(NamedTuple):
 
 
 def generate(split: str, count: int, seed: int = 0) -> list[dict]:
-    """`count` rows {"premise": str, "hypothesis": str, "label": 0 entailment or 1 contradiction} of "train", "validation" or "test".
+    """Return `count` rows {"premise": str, "hypothesis": str, "label": 0 (entailment) or 1 (contradiction)} of a split.
 
-    The same on every machine. Labels differ by at most one; the families take turns. No pair of sentences comes twice,
-    nor in two splits, whatever the seeds. A smaller `count` is another sample, not the beginning of a larger one.
-    ValueError: an unknown split, or more than `capacity(split)`.
+    `split` is "train", "validation" or "test". The rows are the same on every machine. The numbers of the two labels differ by at most
+    one, and the families take turns. No pair of sentences occurs twice or in two splits, for any seeds. A smaller `count` gives another
+    sample, not the beginning of a larger one.
+
+    Raises ValueError for an unknown split or a count outside 0 to `capacity(split)`.
     """
     return [row for _, row in draw(split, count, seed)]
 
 
 def capacity(split: str) -> int:
-    """Return the most examples that `generate` can give: two from each frame."""
+    """Return the largest `count` of `generate`, which draws two examples from each frame."""
     return most_pairs(TURNS, frames, split)
 
 
 def draw(split: str, count: int, seed: int = 0) -> list[tuple[str, dict]]:
-    """Return the rows of `generate` with their families."""
+    """Return the rows of `generate` as (family, row)."""
     return pairs(TURNS, frames, _pair, split, count, seed)
 
 
@@ -103,7 +108,7 @@ def words(split: str, kind: str) -> list[str]:
 
 @cache
 def frames(split: str, family: str) -> list[Frame]:
-    """Return every frame of `family` open to `split`."""
+    """Return all frames of `family` that `split` may use."""
     claims = DENIED if family == "negation" else AFFIRMED
     every = [
         Frame(family, premise.replace("{s}", subject), claim.format(c=kind), kind)
@@ -113,7 +118,7 @@ def frames(split: str, family: str) -> list[Frame]:
 
 
 def _pair(frame: Frame, split: str, rng: np.random.Generator) -> list[tuple[str, dict]]:
-    """Return the frame with a word of its kind and with one of another kind, in random order."""
+    """Return two rows of the frame in random order: with a word of its kind, and with a word of another kind."""
     others = [kind for kind in KINDS if kind != frame.kind]
     wrong, third = (others[i] for i in rng.permutation(len(others))[:2])
     rows = []

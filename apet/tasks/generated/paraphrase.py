@@ -1,11 +1,12 @@
-"""A generated paraphrase task: does the second sentence, always built another way, still say the same?
+"""A generated paraphrase task: does the second sentence, whose construction always differs, have the same meaning as the first?
 
-"the route was remembered by her brother. her brother remembered the road." Every second sentence is turned round
-(passive, fronting, dative, cleft). In the family "noun" one noun is exchanged as well, for a near-synonym or for a noun of
-another meaning that fits the sentence as well; in "roles" the two persons keep their parts or swap them. Both labels of
-a pair share the first sentence and as many words with it, so overlap tells nothing. In validation and test the noun of
-the first sentence, and both persons, are words that training never shows: a model can only be right on those if its
-pretraining taught it that a route is a road.
+Example: "the route was remembered by her brother. her brother remembered the road." Every second sentence has another construction
+(passive, fronting, dative, cleft). In the family "noun" a noun is also replaced, by a near-synonym or by a noun of another meaning
+that fits the sentence equally well. In the family "roles" the two persons keep or swap their roles. The two rows of a pair share the
+first sentence, and their second sentences have equally many words in common with it, so word overlap does not predict the label.
+
+In validation and test the noun of the first sentence and both persons are words that training never shows. A model can only be right
+on them if its pretraining has taught it that a route is a road.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from apet.tasks.generated.draws import most_pairs, open_to, pairs, pick
 
 DIFFERENT, PARAPHRASE = 0, 1
 
-# Near-synonyms: words of training (and of every second sentence) | words of validation's and test's first sentences. Every
-# word is one or two tokens of the ladder's tokenizer and occurs 150 times in 8 million words of Wikipedia or of novels.
+# Near-synonyms: (words of training and of all second sentences, words of the first sentences of validation and test). Every word has one
+# or two tokens under the ladder's tokenizer and occurs at least 150 times in 8 million words of Wikipedia or of novels.
 SYNONYMS = tuple(
     (train.split(), heldout.split())
     for train, heldout in (
@@ -48,7 +49,7 @@ PEOPLE = {
     "held out": "physician maid professor soldier farmer actor clerk gentleman",
 }
 
-# The two ways to say each thing; {p} is a person.
+# (first sentence, second sentence) of equal meaning; {w} is the noun and {p} a person.
 ALTERNATIONS = (
     ("the {w} was remembered by {p}.", "{p} remembered the {w}."),
     ("the {w} had never been forgotten by {p}.", "{p} had never forgotten the {w}."),
@@ -71,14 +72,14 @@ ROLE_VERBS = "thanked followed blamed praised helped accused watched admired"
 ROLE_TIMES = ("", " that evening", " in the garden", " at last")
 TURNED = ("the {b} was {v} by the {a}{t}.", "it was the {a} who {v} the {b}{t}.", "it was the {b} that the {a} {v}{t}.")
 
-# Roles are few: their rule hangs on word order alone, and a model must be able to start with what its words mean.
+# The family "roles" is rare: its label depends on word order alone, and a model must be able to begin with the meanings of words.
 TURNS = ("noun",) * 7 + ("roles",)
 
 
 class Frame(NamedTuple):
-    """A first and a second sentence but for their nouns or persons.
+    """A first and a second sentence with blanks for their nouns or persons.
 
-    `key` is the first one's meaning, an index of SYNONYMS, or its first person.
+    `key` is the meaning of the first sentence's noun (an index of SYNONYMS) or the first sentence's first person.
     """
 
     family: str
@@ -88,34 +89,36 @@ class Frame(NamedTuple):
 
 
 def generate(split: str, count: int, seed: int = 0) -> list[dict]:
-    """`count` rows {"sentence1": str, "sentence2": str, "label": 0 different or 1 paraphrase} of "train", "validation" or "test".
+    """Return `count` rows {"sentence1": str, "sentence2": str, "label": 0 (different) or 1 (paraphrase)} of a split.
 
-    The same on every machine. Labels differ by at most one; the families take turns. No pair of sentences comes twice,
-    nor in two splits, whatever the seeds. A smaller `count` is another sample, not the beginning of a larger one.
-    ValueError: an unknown split, or more than `capacity(split)`.
+    `split` is "train", "validation" or "test". The rows are the same on every machine. The numbers of the two labels differ by at most
+    one, and the families take turns. No pair of sentences occurs twice or in two splits, for any seeds. A smaller `count` gives another
+    sample, not the beginning of a larger one.
+
+    Raises ValueError for an unknown split or a count outside 0 to `capacity(split)`.
     """
     return [row for _, row in draw(split, count, seed)]
 
 
 def capacity(split: str) -> int:
-    """Return the most examples that `generate` can give: two from each frame."""
+    """Return the largest `count` of `generate`, which draws two examples from each frame."""
     return most_pairs(TURNS, frames, split)
 
 
 def draw(split: str, count: int, seed: int = 0) -> list[tuple[str, dict]]:
-    """Return the rows of `generate` with their families."""
+    """Return the rows of `generate` as (family, row)."""
     return pairs(TURNS, frames, _pair, split, count, seed)
 
 
 @cache
 def frames(split: str, family: str) -> list[Frame]:
-    """Return every frame of `family` open to `split`."""
+    """Return all frames of `family` that `split` may use."""
     every = _noun_frames() if family == "noun" else _role_frames(people(split))
     return [frame for frame in every if open_to(split, f"{frame.first} {frame.second} {frame.key}")]
 
 
 def people(split: str) -> list[str]:
-    """Return the split's persons of the family "roles"."""
+    """Return the persons that `split` uses in the family "roles"."""
     return PEOPLE["train" if split == "train" else "held out"].split()
 
 
@@ -134,7 +137,7 @@ def _role_frames(persons: list[str]) -> list[Frame]:
 
 
 def _pair(frame: Frame, split: str, rng: np.random.Generator) -> list[tuple[str, dict]]:
-    """Return the frame's first sentence with a different second sentence and with a paraphrase, in random order."""
+    """Return two rows of the frame in random order: its first sentence with a different second sentence, and with a paraphrase."""
     first, seconds = (_nouns if frame.family == "noun" else _roles)(frame, split, rng)
     rows = [(frame.family, {"sentence1": first, "sentence2": second, "label": label}) for label, second in enumerate(seconds)]
     return rows if rng.integers(2) else rows[::-1]

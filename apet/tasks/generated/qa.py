@@ -1,9 +1,14 @@
-"""A generated question task: short stories of who went where, who has what and what was when; the answer is in the story.
+"""A generated question task: short stories about people, places, things and dates. The answer is in the story.
 
-Four families take turns. "place": where a person is now, who may have moved twice. "thing": where a thing is that its
-bearer carried along or left behind. "owner": who has a thing that may have been passed on. "month": when something
-happened, beside something else in another month. Stories of validation and test have other people, things and places than
-those of training. The sentence with the answer is not always the last, and the answer not always the last of its sort.
+Four families of questions take turns:
+
+place  where a person is now; the person may have moved twice
+thing  where a thing is; a person carried it along or left it behind
+owner  who has a thing; it may have been passed on
+month  when an event happened; another event happened in another month
+
+Stories of validation and test use people, things and places that training does not contain. The sentence with the answer is not always
+the last sentence. The answer is not always the last word of its kind (for instance the last place).
 """
 
 from __future__ import annotations
@@ -12,7 +17,7 @@ import numpy as np
 
 from apet.tasks.generated.draws import CAPACITY, distinct, pick
 
-# Words of training | of validation and test, one or two tokens of the ladder's tokenizer each, common in its corpora.
+# Words of training, and of validation and test. All are common in the ladder's corpora and have one or two tokens under its tokenizer.
 PEOPLE = {
     "train": "john, mary, william, elizabeth, george, anne, charles, jane, thomas, margaret, edward, helen, robert, alice",
     "held out": "james, sarah, henry, catherine, richard, rachel, david, lucy, arthur, ellen",
@@ -39,23 +44,24 @@ FAMILIES = ("place", "thing", "owner", "month")
 
 
 def generate(split: str, count: int, seed: int = 0) -> list[dict]:
-    """`count` rows {"context": str, "question": str, "answer": [str, ...]} of "train", "validation" or "test".
+    """Return `count` rows {"context": str, "question": str, "answer": [str, ...]} of "train", "validation" or "test".
 
-    `answer` lists what counts as right, the shortest first, each a text of one or two words in the context. The same on every
-    machine. The families take turns. No story with its question comes twice, nor in two splits, whatever the seeds. A smaller
-    `count` is another sample, not the beginning of a larger one.
-    ValueError: an unknown split, or more than `capacity(split)`.
+    `answer` lists the right answers, the shortest first. Each is a text of one or two words that occurs in the context. The rows are the
+    same on every machine. The families take turns. No story occurs with the same question twice or in two splits, for any seeds. A smaller
+    `count` gives another sample, not the beginning of a larger one.
+
+    Raises ValueError for an unknown split or a count outside 0 to `capacity(split)`.
     """
     return [row for _, row in draw(split, count, seed)]
 
 
 def capacity(split: str) -> int:
-    """Return the most examples that `generate` gives; far fewer than there are."""
+    """Return the largest `count` of `generate`, which is far below the number of possible examples."""
     return CAPACITY
 
 
 def draw(split: str, count: int, seed: int = 0) -> list[tuple[str, dict]]:
-    """Return the rows of `generate` with their families."""
+    """Return the rows of `generate` as (family, row)."""
     return distinct(FAMILIES, _story, lambda row: f"{row['context']} {row['question']}", split, count, seed)
 
 
@@ -64,19 +70,19 @@ def _story(family: str, split: str, rng: np.random.Generator) -> dict:
 
 
 def _some(table: dict[str, str], split: str, count: int, rng: np.random.Generator) -> list[str]:
-    """`count` different entries of the split's list."""
-    entries = table["train" if split == "train" else "held out"].split(", ")
-    return [entries[i] for i in rng.permutation(len(entries))[:count]]
+    """Return `count` different words of the split's list."""
+    words = table["train" if split == "train" else "held out"].split(", ")
+    return [words[i] for i in rng.permutation(len(words))[:count]]
 
 
 def _row(sentences: list[str], question: str, answer: list[str], rng: np.random.Generator) -> dict:
-    """Return the story with one sentence of no concern somewhere in it."""
+    """Return the row, with an irrelevant sentence at a random position of the story."""
     sentences.insert(int(rng.integers(len(sentences) + 1)), pick(FILLERS, rng))
     return {"context": " ".join(sentences), "question": question, "answer": answer}
 
 
 def _mixed(first: list[str], second: list[str], rng: np.random.Generator) -> list[str]:
-    """Both lists in one, each in its own order."""
+    """Return a random interleaving of two lists that keeps the order of each."""
     turns = rng.permutation([0] * len(first) + [1] * len(second))
     rest = [iter(first), iter(second)]
     return [next(rest[turn]) for turn in turns]
@@ -93,12 +99,12 @@ def _place(split: str, rng: np.random.Generator) -> dict:
 def _thing(split: str, rng: np.random.Generator) -> dict:
     a, b = _some(PEOPLE, split, 2, rng)
     thing, other = _some(THINGS, split, 2, rng)
-    here, there, elsewhere = _some(PLACES, split, 3, rng)
+    start, end, elsewhere = _some(PLACES, split, 3, rng)
     left = bool(rng.integers(2))
-    carried = f"{a} left the {thing} in the {here}." if left else f"{a} took the {thing} from the {here}."
-    moved = f"then {a} {pick(WENT, rng)} the {there}." if left else f"{a} carried it to the {there}."
+    carried = f"{a} left the {thing} in the {start}." if left else f"{a} took the {thing} from the {start}."
+    moved = f"then {a} {pick(WENT, rng)} the {end}." if left else f"{a} carried it to the {end}."
     sentences = _mixed([f"{carried} {moved}"], [f"{b} put the {other} in the {elsewhere}."], rng)
-    place = here if left else there
+    place = start if left else end
     return _row(sentences, f"where is the {thing}?", [place, f"the {place}"], rng)
 
 
@@ -114,11 +120,11 @@ def _month(split: str, rng: np.random.Generator) -> dict:
     a, b = _some(PEOPLE, split, 2, rng)
     event, other = _some(EVENTS, split, 2, rng)
     month, wrong = _some(MONTHS, split, 2, rng)
-    who = a if rng.integers(2) else b  # the other event may be the same person's
-    told = [f"{a} {event} in {month}.", f"in {wrong} {who} {other}."]
+    who = a if rng.integers(2) else b  # the same person may have both events
+    events = [f"{a} {event} in {month}.", f"in {wrong} {who} {other}."]
     if rng.integers(2):
-        told = [f"in {month} {a} {event}.", f"{who} {other} in {wrong}."]
-    sentences = [told[i] for i in rng.permutation(2)]
+        events = [f"in {month} {a} {event}.", f"{who} {other} in {wrong}."]
+    sentences = [events[i] for i in rng.permutation(2)]
     return _row(sentences, f"when was it that {a} {event}?", [month, f"in {month}"], rng)
 
 

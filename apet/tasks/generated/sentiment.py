@@ -1,9 +1,10 @@
-"""A generated binary sentiment task, so that a demonstration needs no data files.
+"""A generated binary sentiment task, for use without data files.
 
-One rule gives every label: a word has a polarity, a negation reverses it, an intensifier keeps it, and of two
-opposed words the one that carries the claim wins (after "but", outside "although", "though" and "in spite of").
-Training sentences use other sentiment words than validation and test do: a model can only be right on those if
-its pretraining taught it that "splendid" is good. Validation and test share their words, never a sentence frame.
+One rule gives every label. Each sentiment word has a polarity, a negation reverses it, and an intensifier keeps it. If a sentence has
+two opposed words, the label is the polarity of the word in the main claim (after "but", outside "although", "though" and "in spite of").
+
+Validation and test use sentiment words that training does not contain. A model can only be right on them if its pretraining has taught
+it that "splendid" is good. Validation and test share their sentiment words, but never a sentence frame.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ from apet.tasks.generated.draws import most_pairs, open_to, pairs, pick
 
 NEGATIVE, POSITIVE = 0, 1
 
-# Which kinds of noun a word can qualify (w work, p place, e event, h human) -> words. A "!" marks the strong
-# words: they take "utterly" instead of "very", and are kept out of negations because "not perfect" is no blame
-# and "not awful" no praise. Every word occurs 150 times in 8 million words of Wikipedia or 10 million of novels.
-# A word and its opposite by prefix (kind, unkind) stand in the same half, else one would give the other away.
+# Kinds of noun that a word can qualify (w work, p place, e event, h human) -> words. A "!" marks strong words. They take "utterly"
+# instead of "very" and do not occur in negations, because "not perfect" does not blame and "not awful" does not praise. Every word occurs
+# at least 150 times in 8 million words of Wikipedia or in 10 million words of novels. A word and its opposite by prefix (kind, unkind)
+# belong to the same table; otherwise one would reveal the polarity of the other.
 TRAIN_WORDS = {
     POSITIVE: {
         "wpeh!": "delightful wonderful excellent outstanding admirable",
@@ -96,7 +97,7 @@ PARTS = {"w": ("opening", "ending", "first half"), "p": ("north side", "older pa
 OPENERS = ("", "that summer, ", "as my aunt said, ", "to tell the truth, ", "indeed, ")
 DEGREES = {"mild": "very rather extremely", "strong": "utterly absolutely simply", "any": "really truly quite"}
 
-# {main} carries the claim, {also} agrees with it, {other} is its opposite.
+# {main} is the sentiment word of the main claim, {also} has the same polarity, {other} has the opposite polarity.
 FAMILIES = {
     "plain": (
         "the {np} was {main}.",
@@ -135,7 +136,7 @@ FAMILIES = {
 
 
 class Frame(NamedTuple):
-    """A sentence but for its sentiment words, its part and its intensifier."""
+    """A sentence with blanks for its sentiment words, its part and its intensifier. `kind` is the kind of its noun."""
 
     family: str
     text: str
@@ -143,19 +144,20 @@ class Frame(NamedTuple):
 
 
 def generate(split: str, count: int, seed: int = 0) -> list[dict]:
-    """`count` rows {"sentence": str, "label": 0 negative or 1 positive} of "train", "validation" or "test".
+    """Return `count` rows {"sentence": str, "label": 0 (negative) or 1 (positive)} of "train", "validation" or "test".
 
-    The same on every machine. Labels differ by at most one; the families take turns. No sentence comes twice,
-    nor in two splits, whatever the seeds. Sentences are drawn in pairs that differ in their sentiment words
-    alone, so that nothing else predicts the label, then shuffled; an odd `count` leaves one unpaired.
-    A smaller `count` is another sample, not the beginning of a larger one.
-    ValueError: an unknown split, or more than `capacity(split)`.
+    The rows are the same on every machine. The numbers of the two labels differ by at most one, and the families take turns. No sentence
+    occurs twice or in two splits, for any seeds. Sentences are drawn in pairs that differ only in their sentiment words, so that nothing
+    else predicts the label, then shuffled. An odd `count` leaves one sentence unpaired. A smaller `count` gives another sample, not the
+    beginning of a larger one.
+
+    Raises ValueError for an unknown split or a count outside 0 to `capacity(split)`.
     """
     return [{"sentence": sentence, "label": label} for _, sentence, label in draw(split, count, seed)]
 
 
 def capacity(split: str) -> int:
-    """Return the most sentences that `generate` can give: two from each frame, as many frames from every family."""
+    """Return the largest `count` of `generate`: two sentences from each frame, with the same number of frames from every family."""
     return most_pairs(tuple(FAMILIES), frames, split)
 
 
@@ -165,7 +167,7 @@ def draw(split: str, count: int, seed: int = 0) -> list[tuple[str, str, int]]:
 
 
 def words(split: str, label: int, kind: str, grade: str = "any") -> list[str]:
-    """Return the split's words of polarity `label` for nouns of `kind`; `grade` is "mild", "strong" or "any"."""
+    """Return the sentiment words of `split` with polarity `label` for nouns of `kind`. `grade` is "mild", "strong" or "any"."""
     table = TRAIN_WORDS if split == "train" else HELD_OUT_WORDS
     grades = {"mild": (False,), "strong": (True,), "any": (False, True)}[grade]
     fitting = [listed for key, listed in table[label].items() if kind in key and ("!" in key) in grades]
@@ -174,7 +176,7 @@ def words(split: str, label: int, kind: str, grade: str = "any") -> list[str]:
 
 @cache
 def frames(split: str, family: str) -> list[Frame]:
-    """Return every frame of `family` open to `split`: all for train, disjoint halves for validation and test."""
+    """Return all frames of `family` that `split` may use: all for training, disjoint halves for validation and test."""
     every = [
         Frame(family, opener + template.replace("{np}", noun + modifier), kind)
         for template, opener, kind in itertools.product(FAMILIES[family], OPENERS, NOUNS)
@@ -185,7 +187,10 @@ def frames(split: str, family: str) -> list[Frame]:
 
 
 def pair(frame: Frame, split: str, rng: np.random.Generator) -> list[tuple[str, str, int]]:
-    """Return the frame with a negative and with a positive label, in random order; part and intensifier are shared."""
+    """Return (family, sentence, label) of the frame with a negative and a positive label, in random order.
+
+    Both sentences have the same part and intensifier.
+    """
     grade = "mild" if frame.family == "negation" else "any"
     shared = {"part": pick(PARTS.get(frame.kind, ("",)), rng)}
     if frame.family == "intensity":
@@ -204,5 +209,5 @@ def _fill(frame: Frame, split: str, label: int, grade: str, shared: dict, rng: n
 
 
 def _articles(text: str) -> str:
-    """ "a" becomes "an" by sound: "an honest host", "a useless book"."""
+    """Return the text with "an" for "a" before a vowel sound: "an honest host", "a useless book"."""
     return re.sub(r"\ba (?=hon|(?!use)[aeiou])", "an ", text)

@@ -1,9 +1,11 @@
-"""A generated summary task: someone wants something, and one sentence says what came of it.
+"""A generated summary task: a person has an aim, and the summary states the outcome.
 
-"it rained all day. the sailor hoped to find the island. after a long time he gave up." -> "the sailor did not find the island."
-The summary takes the person and the aim from one sentence, the outcome from another (it was done, it was not, or another
-person did it), and nothing from the rest. So no sentence of the document is its summary, the first one least of all. The
-people and things of validation and test are other words than those of training.
+Document: "it rained all day. the sailor hoped to find the island. after a long time he gave up."
+Summary: "the sailor did not find the island."
+
+The summary combines the person and the aim of one sentence with the outcome of another (success, failure, or success of another
+person). The remaining sentences are irrelevant. Thus no single sentence of the document is the summary, in particular not the first.
+Validation and test use people and things that training does not contain.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import numpy as np
 
 from apet.tasks.generated.draws import CAPACITY, distinct, pick
 
-# person -> he or she; words of training | of validation and test, common in the ladder's corpora.
+# split -> pronoun -> persons, all of them common words in the ladder's corpora.
 PEOPLE = {
     "train": {
         "he": "sailor doctor captain merchant king teacher bishop painter engineer farmer",
@@ -23,7 +25,7 @@ PEOPLE = {
         "she": "girl aunt sister maid",
     },
 }
-# aim -> (base, past, things of training, things of validation and test)
+# Aims: (base form, past form, things of training, things of validation and test).
 AIMS = (
     ("find", "found", "island key road letter gold child", "river ring path money"),
     ("buy", "bought", "house horse farm picture boat", "cottage ship book land"),
@@ -40,7 +42,7 @@ FILLERS = (
     *("the newspapers said nothing.", "many years had passed since the war.", "the road was full of snow.", "friends came to help."),
     *("a letter arrived from london.", "the work was hard."),
 )
-# {he} is the person, {other} another one.
+# {he} and {him} are the pronouns of the person with the aim, {other} is another person.
 OUTCOMES = {
     "done": ("after a month {he} did it.", "in the end {he} succeeded.", "to everyone's surprise it went well for {him}."),
     "not done": ("after a month {he} gave up.", "in the end {he} failed.", "to everyone's surprise it came to nothing."),
@@ -54,23 +56,24 @@ SUMMARIES = {
 
 
 def generate(split: str, count: int, seed: int = 0) -> list[dict]:
-    """`count` rows {"document": str, "summary": str} of "train", "validation" or "test".
+    """Return `count` rows {"document": str, "summary": str} of "train", "validation" or "test".
 
-    Documents have three to five sentences, summaries five to seven words. The same on every machine. The three
-    outcomes take turns. No document comes twice, nor in two splits, whatever the seeds. A smaller `count` is another sample,
-    not the beginning of a larger one.
-    ValueError: an unknown split, or more than `capacity(split)`.
+    Documents have three to five sentences, summaries five to seven words. The rows are the same on every machine. The three outcomes take
+    turns. No document occurs twice or in two splits, for any seeds. A smaller `count` gives another sample, not the beginning of a
+    larger one.
+
+    Raises ValueError for an unknown split or a count outside 0 to `capacity(split)`.
     """
     return [row for _, row in draw(split, count, seed)]
 
 
 def capacity(split: str) -> int:
-    """Return the most examples that `generate` gives; far fewer than there are."""
+    """Return the largest `count` of `generate`, which is far below the number of possible examples."""
     return CAPACITY
 
 
 def draw(split: str, count: int, seed: int = 0) -> list[tuple[str, dict]]:
-    """Return the rows of `generate` with their outcomes."""
+    """Return the rows of `generate` as (outcome, row)."""
     return distinct(tuple(OUTCOMES), _report, lambda row: row["document"], split, count, seed)
 
 

@@ -1,4 +1,4 @@
-"""Names -> models: the table's counts, checkpoints loaded by id from a cache, the forms of each family, and what is refused."""
+"""Models by name: the table's counts, checkpoints loaded by id from a cache, the forms of each family, and refused inputs."""
 
 import copy
 import json
@@ -34,7 +34,7 @@ SPECIAL = {
     "bloom": {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"},
 }
 WORDS = ["the", "film", "was", "great", "terrible", "a", "lovely", "story"]
-# As published: T5 v1.1 and BLOOM whole, BERT without a head but with its pooler.
+# Published counts: T5 v1.1 and BLOOM complete, BERT without a head but with its pooler.
 PUBLISHED = {
     "t5-small": 76_961_152, "t5-base": 247_577_856, "t5-large": 783_150_080, "t5-xl": 2_849_757_184, "t5-xxl": 11_135_332_352,
     "bert-base": 109_482_240, "bert-large": 335_141_888, "bloom-560m": 559_214_592, "bloom-1b1": 1_065_314_304,
@@ -43,7 +43,7 @@ PUBLISHED = {
 
 
 def small_config(alias: str) -> Any:
-    """The alias's configuration, every field but the sizes as published."""
+    """Return the alias's configuration with small sizes. All other fields are as published."""
     sizes = {
         "t5": {"vocab_size": 128, "d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_decoder_layers": 2, "num_heads": 4},
         "bert": {"vocab_size": 128, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64},
@@ -66,7 +66,7 @@ def small_tokenizer(family: str) -> PreTrainedTokenizerFast:
 
 
 def original(alias: str, kind: str | None = None) -> Any:
-    """A small model as a checkpoint would hold it: T5 tied, BERT with both of its pretraining heads."""
+    """Return a small model as in a checkpoint: T5 with tied embeddings, BERT with both of its pretraining heads."""
     config = small_config(alias)
     config.dtype = torch.float32
     config._attn_implementation = "eager"
@@ -77,7 +77,7 @@ def original(alias: str, kind: str | None = None) -> Any:
 
 
 def put_in_cache(cache: Path, hub_id: str, model: Any, tokenizer: Any, shard: str = "20KB", revision: str = "main") -> Path:
-    """The layout of the Hugging Face cache: blobs by hash, snapshots of links to them, and references. Returns the snapshot."""
+    """Write a model in the layout of the Hugging Face cache (blobs, snapshots of links to them, references). Return the snapshot."""
     commit = f"{len(revision):040x}"
     repository = cache / f"models--{hub_id.replace('/', '--')}"
     made, snapshot = repository / "made", repository / "snapshots" / commit
@@ -161,7 +161,7 @@ def test_a_sharded_checkpoint_is_loaded_by_id_and_computes_the_same(hub_id: str,
     loaded = load_model(hub_id)
     assert loaded.form == FORMS[family] and len(loaded.fingerprint) == 64
     assert loaded.model.config._commit_hash == snapshot.name
-    tolerance = 2e-6 if family == "bloom" else 0.0  # BLOOM's GELU is written in another way
+    tolerance = 2e-6 if family == "bloom" else 0.0  # BLOOM's own GELU has other rounding
     torch.testing.assert_close(logits(loaded.model, loaded), logits(saved, loaded), rtol=tolerance, atol=tolerance / 10)
     names = {"t5": "<extra_id_0>", "bert": "[MASK]", "bloom": "</s>"}
     assert loaded.tokenizer.convert_tokens_to_ids(names[family]) != loaded.tokenizer.unk_token_id
@@ -185,7 +185,7 @@ def test_a_cached_model_is_found_by_the_environment_alone(tmp_path: Path) -> Non
 
 
 def test_checkpoints_of_bare_models_get_their_tied_head(cache: Path) -> None:
-    bare = original("bloom-560m", "BloomModel")  # BLOOM's on the Hub hold no head and no prefix
+    bare = original("bloom-560m", "BloomModel")  # BLOOM's checkpoints on the Hub have neither a head nor a prefix in their names
     put_in_cache(cache, "bigscience/bloom-560m", bare, small_tokenizer("bloom"))
     model: Any = load_model("bloom-560m").model
     assert model.lm_head.weight is model.transformer.word_embeddings.weight
@@ -204,7 +204,7 @@ def test_the_head_of_t5_v1_1_stays_untied(cache: Path) -> None:
 
 
 def test_old_names_of_norms_are_read(cache: Path) -> None:
-    saved = original("bert-base")  # bert-base-uncased says gamma and beta
+    saved = original("bert-base")  # bert-base-uncased has the names gamma and beta
     snapshot = put_in_cache(cache, "google-bert/bert-base-uncased", saved, small_tokenizer("bert"), shard="1GB")
     old = {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"}
 
@@ -232,7 +232,7 @@ def test_an_alias_is_read_without_the_type_in_its_config(cache: Path) -> None:
 def test_another_cached_revision_serves_where_only_it_has_safetensors(cache: Path) -> None:
     snapshot = put_in_cache(cache, "google-t5/t5-small", original("t5-small"), small_tokenizer("t5"), shard="1GB")
     (snapshot / "model.safetensors").rename(snapshot / "pytorch_model.bin")
-    with pytest.raises(MissingInput, match=r"pytorch_model.bin, which is not read; safetensors are needed.*refs/pr"):
+    with pytest.raises(MissingInput, match=r"pytorch_model.bin, which is not a safetensors file: .*refs/pr"):
         load_model("google-t5/t5-small")
     other = put_in_cache(cache, "google-t5/t5-small", original("t5-small"), small_tokenizer("t5"), revision="refs/pr/4")
     loaded: Any = load_model("google-t5/t5-small").model
@@ -243,7 +243,7 @@ def test_another_cached_revision_serves_where_only_it_has_safetensors(cache: Pat
 
 
 def ladder_bert(folder: Path) -> Any:
-    """A ladder's BERT as it is exported: both heads, tied tensors once, half precision."""
+    """Write a ladder's BERT as an export does: both heads, tied tensors once, half precision."""
     with torch.random.fork_rng():
         torch.manual_seed(1)
         model: Any = build_ladder_model("bert", "120k")
@@ -330,7 +330,7 @@ def test_other_families_are_loaded_from_folders(kind: str, form: str, tmp_path: 
         assert load_model(str(tmp_path), classes=2).form == "head"
 
 
-# What is loaded
+# Loaded models
 
 
 def test_blooms_gelu_is_the_same_function_and_can_be_taken_apart(cache: Path) -> None:
@@ -347,7 +347,7 @@ def test_blooms_gelu_is_the_same_function_and_can_be_taken_apart(cache: Path) ->
 def test_weights_have_the_asked_type(dtype: str) -> None:
     for random_init in (False, True):
         model = load_model("mini-t5-240k", random_init, dtype=dtype).model
-        # transformers keeps the last projection of T5's feed-forward part in float32 where the rest is float16
+        # transformers keeps the last projection of T5's feed-forward layers in float32 if the other weights are float16
         assert {str(p.dtype) for name, p in model.named_parameters() if ".wo." not in name} == {f"torch.{dtype}"}
 
 
@@ -383,7 +383,7 @@ def test_shapes_of_every_ladder_model_are_known_before_it_is_trained() -> None:
         assert loaded.parameters == count_parameters(config_of(family, size).to_dict()).total
 
 
-# What is refused
+# Refused names and options
 
 
 def test_unknown_names_are_usage_errors_and_missing_ids_name_the_download(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -405,9 +405,9 @@ def test_wrong_options_are_usage_errors() -> None:
         load_model("mini-t5-240k", dtype="float23")
     with pytest.raises(UsageError, match="unknown attention 'flash'"):
         load_model("mini-t5-240k", attention="flash")
-    with pytest.raises(UsageError, match="1 classes"):
+    with pytest.raises(UsageError, match="classes = 1 must be at least 2"):
         load_model("bert-tiny", classes=1, random_init=True)
-    with pytest.raises(UsageError, match="bloom model, which has no sdpa attention"):
+    with pytest.raises(UsageError, match="bloom model, which does not support sdpa attention"):
         load_model("bloom-560m", shapes_only=True, attention="sdpa")
 
 
@@ -419,7 +419,7 @@ def test_models_of_another_kind_are_usage_errors(tmp_path: Path) -> None:
 
 
 def broken(tmp_path: Path, change: str) -> Path:
-    """A folder with a small BERT, spoiled in one way."""
+    """Return a folder with a small BERT that has one defect."""
     original("bert-base", "BertForMaskedLM").save_pretrained(tmp_path, max_shard_size="20KB" if "shard" in change else "1GB")
     small_tokenizer("bert").save_pretrained(tmp_path)
     weights, config = tmp_path / "model.safetensors", tmp_path / "config.json"
@@ -459,14 +459,14 @@ def broken(tmp_path: Path, change: str) -> Path:
         ("config with a wrong field", "config.json of .* cannot be read: .*hidden_size"),
         (
             "config of another size",
-            r"does not fit its config: bert.encoder.layer.0.intermediate.dense.bias is \(64,\), .* asks for \(48,\)",
+            r"do not fit its config: bert.encoder.layer.0.intermediate.dense.bias has shape \(64,\), .* requires \(48,\)",
         ),
         ("weights cut", "the weights of .* cannot be read"),
         ("weights are text", "the weights of .* cannot be read"),
         ("a shard lacks", r"model-00002-of-(\d+).safetensors \(1 of \d+ shards\) is missing"),
-        ("the shards' index is cut", "a whole model.safetensors.index.json is missing"),
+        ("the shards' index is cut", "a readable model.safetensors.index.json is missing"),
         ("tokenizer cut", "the tokenizer of .* cannot be read"),
-        ("no tokenizer", "holds no tokenizer"),
+        ("no tokenizer", "has no tokenizer"),
         ("no config", "config.json is missing"),
         ("no weights", "model.safetensors is missing"),
     ],
@@ -478,7 +478,7 @@ def test_a_broken_folder_is_one_clear_line(change: str, said: str, tmp_path: Pat
 
 
 def test_a_vocabulary_file_alone_is_a_tokenizer(tmp_path: Path) -> None:
-    folder = broken(tmp_path, "no tokenizer")  # Google's small BERTs come with vocab.txt only
+    folder = broken(tmp_path, "no tokenizer")  # Google's small BERTs have only vocab.txt
     (folder / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "film", "##s"]))
     assert load_model(str(folder)).tokenizer("The films xx").input_ids == [2, 5, 6, 7, 1, 3]
 
@@ -513,7 +513,7 @@ def test_code_that_comes_with_a_checkpoint_is_not_run(tmp_path: Path) -> None:
     assert not (tmp_path / "ran").exists()
 
 
-# What lies in a folder beside the model
+# Other files in a model's folder
 
 
 def test_an_adapter_beside_a_model_is_refused(tmp_path: Path) -> None:
@@ -531,7 +531,7 @@ def test_weights_of_a_method_that_was_not_merged_are_refused(name: str, tmp_path
     folder = saved("llama", tmp_path)
     weights = load_file(folder / "model.safetensors") | {f"model.{name}": torch.ones(4, 32)}
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
-    with pytest.raises(UsageError, match=f"holds model.{name} beside the model's own weights: merge what was tuned"):
+    with pytest.raises(UsageError, match=f"holds model.{name} in addition to the model's weights: merge the tuned parameters"):
         load_model(str(folder))
 
 
@@ -539,7 +539,7 @@ def test_a_tokenizer_of_bytes_needs_no_vocabulary_file(tmp_path: Path) -> None:
     folder = saved("t5", tmp_path, ByT5Tokenizer(), vocab_size=384)
     assert load_model(str(folder)).tokenizer("ab")["input_ids"] == [100, 101, 1]
     (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "T5Tokenizer"}))
-    with pytest.raises(MissingInput, match="holds no tokenizer here"):
+    with pytest.raises(MissingInput, match="has no tokenizer on this machine"):
         load_model(str(folder))
 
 

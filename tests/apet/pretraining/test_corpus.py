@@ -1,4 +1,4 @@
-"""Text -> tokens -> windows."""
+"""From text to tokens and windows."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""What pretraining asks: nothing is lost, nothing leaks, and the losses are the models' own."""
+"""Pretext tasks: no token is lost, no target leaks, and the losses equal the models' own losses."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from apet.pretraining.pretext import PRETEXTS, masked_pairs, span_corruption
 
 
 def tokens(rows: int = 40, length: int = 128) -> np.ndarray:
-    """Every id says its row and column."""
+    """Return ids that encode their row and column."""
     return 100 + np.arange(rows)[:, None] * 97 % 3900 + np.arange(length)
 
 

@@ -1,4 +1,4 @@
-"""Pretraining resumes bitwise, and the shipped ladder is what its cards say."""
+"""Pretraining resumes bitwise, and the shipped ladder agrees with its cards."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -67,7 +67,7 @@ def test_a_schedule_has_the_asked_number_of_steps(steps):
 @pytest.mark.parametrize("name", ladder_names())
 def test_the_cards_of_the_ladder_hold_what_the_weights_are(name):
     about, model = ladder_card(name), load_model(name).model
-    stored = load_file(LADDER / name / "model.safetensors")  # with the heads that BERT was pretrained with
+    stored = load_file(LADDER / name / "model.safetensors")  # with the heads of BERT's pretraining
     assert about["parameters"] == sum(tensor.numel() for tensor in stored.values())
     assert {key for key, _ in model.named_parameters()} <= set(stored)
     assert about["curve"][-1]["heldout_loss"] == about["heldout_loss"]

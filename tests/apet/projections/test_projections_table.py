@@ -334,5 +334,5 @@ def test_a_run_that_is_cut_short_ends_bitwise_like_one_that_is_not(tmp_path):
         ends.append(mounted.trainable["z"].detach().clone())
     assert torch.equal(*ends)
     other = make_tunable("apet", load_model("mini-t5-240k", random_init=True).model, PlacementConfig(20, subspace="countsketch"))
-    with pytest.raises(ApetError, match="another run's: entries is fastfood 0 20"):
+    with pytest.raises(ApetError, match="belongs to another run: entries was fastfood 0 20"):
         train(other.model, other, scorer, ROWS, ROWS[:8], options, path, True)

@@ -1,4 +1,4 @@
-"""Losses and metrics with their standard errors, and what answers without a model reach."""
+"""Losses and metrics with their standard errors, and the scores of answers without a model."""
 
 from dataclasses import replace
 
@@ -19,12 +19,12 @@ every_writer = pytest.mark.parametrize("name", WRITING)
 
 
 def says(monkeypatch: pytest.MonkeyPatch, answer: dict[str, str], field: str) -> None:
-    """Let every scorer find `answer` of the example's `field` instead of asking the model."""
+    """Make every scorer return `answer` of the example's `field` instead of the model's answer."""
     monkeypatch.setattr(Scorer, "generate", lambda self, model, examples, size=64: [answer[example[field]] for example in examples])
 
 
 def memory_for(most: int, scorer: Scorer, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Let the memory suffice for `most` examples at a time; the sizes that were tried."""
+    """Make memory run out above `most` examples per batch. Return the list of the batch sizes that are tried."""
     tried, collate = [], scorer.collate
 
     def limited(items):
@@ -119,7 +119,7 @@ def test_a_single_example_has_no_standard_error_of_its_loss_and_one_of_its_accur
 
 
 def test_decoded_accuracy_counts_texts_that_begin_with_the_label_word(monkeypatch):
-    texts = ["Great!", "greatly good", "a terrible film", "terrible"]  # the third begins with it after normalisation
+    texts = ["Great!", "greatly good", "a terrible film", "terrible"]  # the third text begins with the label word after normalisation
     rows = [{"sentence": f"review {i}", "label": label} for i, label in enumerate((1, 1, 0, 1))]
     says(monkeypatch, {row["sentence"]: text for row, text in zip(rows, texts, strict=True)}, "sentence")
     loaded = ready("t5")
@@ -229,7 +229,7 @@ def test_texts_without_a_model_are_the_most_common_and_drawn_ones_of_the_trainin
     train = [{"question": str(i), "answer": [answer, "other"]} for i, answer in enumerate(["yes"] * 3 + ["no"])]
     heldout = [{"question": str(i), "answer": ["Yes!" if i % 4 else "no"]} for i in range(400)]
     found = model_free_scores(TASKS["nq_open"], train, heldout)
-    assert found == model_free_scores(TASKS["nq_open"], train, heldout)  # its draws are its own
+    assert found == model_free_scores(TASKS["nq_open"], train, heldout)  # the guesses do not depend on other random draws
     assert found["majority"].value == 0.75
     expected = 0.75**2 + 0.25**2
     assert abs(found["random_guess"].value - expected) < 4 * (expected * (1 - expected) / 400) ** 0.5

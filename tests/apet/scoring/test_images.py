@@ -1,4 +1,4 @@
-"""Images through the ordinary machinery: the two networks, their scorer, training in a subspace, curvature."""
+"""Image classification: the two networks, their scorer, training in a subspace, and curvature."""
 
 import numpy as np
 import pytest
@@ -68,9 +68,9 @@ def test_batches_hold_the_examples_in_order_and_change_nothing(name: str, data: 
 
 def test_what_does_not_fit_is_refused_in_one_line() -> None:
     net, text = load_model("mnist-fc", random_init=True), load_model("mini-t5-240k", random_init=True)
-    with pytest.raises(UsageError, match="mnist-fc reads images, and the examples of sst2 are texts"):
+    with pytest.raises(UsageError, match="mnist-fc reads images, but the examples of sst2 are texts"):
         scorer_of(net, TASKS["sst2"])
-    with pytest.raises(UsageError, match="mini-t5-240k reads texts, and the examples of mnist are images"):
+    with pytest.raises(UsageError, match="mini-t5-240k reads texts, but the examples of mnist are images"):
         scorer_of(text, TASKS["mnist"])
     with pytest.raises(UsageError, match="mnist-fc has no trained weights"):
         load_model("mnist-fc")

@@ -1,4 +1,4 @@
-"""Scores of free text against values worked out by hand and the library that defined them."""
+"""Scores of free text, compared with values computed by hand and with reference implementations."""
 
 import numpy as np
 import pytest
@@ -16,10 +16,10 @@ from apet.scoring.sampling_errors import Z
         ("The Eiffel Tower!", "eiffel tower"),
         ("an  apple,\ta pear\nand the rest", "apple pear and rest"),
         ("U.S.A.", "usa"),
-        ("a.b the-end", "ab theend"),  # punctuation goes first, and joins what it stood between
-        ("theatre another", "theatre another"),  # articles are whole words
+        ("a.b the-end", "ab theend"),  # punctuation is removed first, which joins its neighbours
+        ("theatre another", "theatre another"),  # only whole words are articles
         ("the", ""),
-        ("«été» 3.5 %", "«été» 35"),  # ASCII's punctuation only
+        ("«été» 3.5 %", "«été» 35"),  # only ASCII punctuation is removed
         ("", ""),
     ],
 )
@@ -46,7 +46,7 @@ def test_exact_match_is_with_any_answer_after_normalisation(found, answers, expe
     [
         ("in Paris", ["Paris"], 2 * (1 / 2) * 1 / (1 / 2 + 1)),
         ("the city of Paris, France", ["Paris", "Paris France"], 2 * (2 / 4) * 1 / (2 / 4 + 1)),
-        ("no no no", ["no"], 2 * (1 / 3) * 1 / (1 / 3 + 1)),  # each word of the answer is found once
+        ("no no no", ["no"], 2 * (1 / 3) * 1 / (1 / 3 + 1)),  # each word of the answer counts once
         ("no", ["no no no"], 0.5),
         ("Rome", ["Paris"], 0.0),
         ("", ["a"], 1.0),
@@ -62,8 +62,8 @@ def test_f1_is_the_best_harmonic_mean_of_precision_and_recall(found, answers, ex
     ("found", "answer", "expected"),
     [
         ("the cat sat on the mat", "the cat was on the mat", 5 / 6),
-        ("mat the on", "on the mat", 1 / 3),  # order counts
-        ("she walks", "She walked home!", 2 * 1 * (2 / 3) / (1 + 2 / 3)),  # stems
+        ("mat the on", "on the mat", 1 / 3),  # order matters
+        ("she walks", "She walked home!", 2 * 1 * (2 / 3) / (1 + 2 / 3)),  # words are stemmed
         ("", "something", 0.0),
     ],
 )

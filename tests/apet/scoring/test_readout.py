@@ -1,4 +1,4 @@
-"""The output head at the label words and the slot alone: the same numbers, without the rest of the vocabulary."""
+"""The output head at the label words and the slot alone: the same logits, without the rest of the vocabulary."""
 
 import copy
 
@@ -24,7 +24,7 @@ every_model = pytest.mark.parametrize("name", LOADERS)
 
 
 def both_ways(name: str):
-    """(a copy of the model, a scorer that reads the label words' rows alone, one that computes all)."""
+    """Return a copy of the model, a scorer that computes only the label words' rows, and a scorer that computes all rows."""
     loaded = LOADERS[name]()
     parts, whole = scorer_of(loaded, TASK), scorer_of(loaded, TASK)
     assert not parts.whole_head
@@ -33,7 +33,7 @@ def both_ways(name: str):
 
 
 class Widest(TorchDispatchMode):
-    """The largest number of elements of any tensor that an operation makes with this many columns, beside a layer's own gradient."""
+    """Record the largest result of an operation with this many columns, in elements, except for a layer's own gradient."""
 
     def __init__(self, columns: int):
         super().__init__()
@@ -75,7 +75,7 @@ def test_entries_of_an_untied_head_keep_a_gradient_for_each_example():
     space = ParameterSpace.of(model, "head")
     great = int(parts.label_ids[1])
     width = dict(space.tensors)[space.names[0]][1]
-    index = torch.cat([torch.arange(width) + great * width, torch.tensor([0, 5])]).numpy()  # all of one word's row, and others
+    index = torch.cat([torch.arange(width) + great * width, torch.tensor([0, 5])]).numpy()  # one word's row completely, and other entries
     with Coordinates(space, index).attach(model) as attached:
         rows = attached.z.detach().expand(4, -1).clone().requires_grad_()
         gradients = []

@@ -1,4 +1,4 @@
-"""Examples as batches and logits: every form of model against the same question asked by hand."""
+"""Batches and logits of every form of model, compared with inputs built by hand."""
 
 import copy
 import json
@@ -109,7 +109,7 @@ def test_a_head_reads_two_fields_as_a_pair_and_three_not_at_all():
     assert item["input_ids"] == loaded.tokenizer("a film", "the story")["input_ids"]
     assert len(item["token_type_ids"]) == len(item["input_ids"])
     three = Task("three", "{a} {b} {c} {slot}", ("a", "b", "c"), ("no", "yes"))
-    with pytest.raises(UsageError, match="three has 3 fields: a classification head reads at most two"):
+    with pytest.raises(UsageError, match="three has 3 fields, but a classification head reads at most two"):
         scorer_of(loaded, three).encode([{"a": "x", "b": "y", "c": "z", "label": 0}])
 
 
@@ -144,7 +144,7 @@ def test_two_long_fields_are_cut_to_the_same_length_and_a_short_one_is_not_cut(n
 def test_a_document_of_a_hundred_thousand_words_is_cut_in_seconds(name):
     scorer = scorer_of(ready(name), TASKS["imdb"])
     document = " ".join(f"word{i % 97} is" for i in range(50_000))
-    start = time.process_time()  # other programs' work does not count
+    start = time.process_time()  # does not include the work of other programs
     (item,) = scorer.encode([{"text": document, "label": 0}])
     assert time.process_time() - start < 2
     assert 126 <= len(item["input_ids"]) <= 128
@@ -152,7 +152,7 @@ def test_a_document_of_a_hundred_thousand_words_is_cut_in_seconds(name):
 
 @every_form
 def test_a_text_whose_last_character_is_many_pieces_is_cut_before_it(name):
-    """Compatibility characters come apart in the tokenizer: seven eighths are a 7, a stroke and an 8."""
+    """The tokenizer decomposes compatibility characters: seven eighths become a 7, a slash and an 8."""
     scorer = scorer_of(ready(name), TASKS["sst2"], 64)
     for words in range(30, 60):
         (item,) = scorer.encode([{"sentence": "red " * words + "\u215e" * 9, "label": 0}])
@@ -162,7 +162,7 @@ def test_a_text_whose_last_character_is_many_pieces_is_cut_before_it(name):
 @every_form
 def test_a_length_below_the_templates_own_is_one_line(name):
     scorer = scorer_of(ready(name), TASKS["sst2"], 1)
-    with pytest.raises(UsageError, match="^max_length 1 is too short for the template of sst2$"):
+    with pytest.raises(UsageError, match="^max_length = 1 is too short for the template of sst2: use a larger max_length$"):
         scorer.encode([{"sentence": "a long enough text", "label": 0}])
 
 
@@ -273,9 +273,9 @@ def test_a_masked_model_writes_the_one_likeliest_piece():
 
 def test_what_cannot_write_is_not_asked_for_texts():
     for name in ("bert", "classifier"):
-        with pytest.raises(UsageError, match="samsum asks for text, which mini-bert-120k cannot write"):
+        with pytest.raises(UsageError, match="samsum asks for text, which mini-bert-120k cannot generate"):
             scorer_of(ready(name), TASKS["samsum"])
-    with pytest.raises(UsageError, match="a classification head writes no text"):
+    with pytest.raises(UsageError, match="a classification head cannot generate text"):
         scorer_of(ready("classifier"), TASKS["sst2"]).generate(ready("classifier").model, REVIEWS)
 
 
@@ -344,10 +344,10 @@ def test_texts_leave_room_for_virtual_tokens_and_for_an_answer(method):
 
 
 def test_no_room_for_a_text_is_one_line():
-    with pytest.raises(UsageError, match="^tiny has 100 positions: 100 virtual tokens and tokens of an answer leave none for a text$"):
+    with pytest.raises(UsageError, match="^tiny has 100 positions, but virtual tokens and answer take 100, which leaves none"):
         scorer_of(masked_with(100), TASKS["sst2"], reserve=100)
     assert scorer_of(masked_with(101), TASKS["sst2"], reserve=100).max_length == 1
-    for name in ("t5", "bloom"):  # relative positions: any length
+    for name in ("t5", "bloom"):  # relative positions have no limit
         assert scorer_of(ready(name), TASKS["samsum"], max_length=5000, reserve=100).max_length == 5000
 
 
@@ -392,7 +392,7 @@ def test_what_all_label_words_begin_with_is_given_and_bytes_are_pieces(tmp_path)
 
 
 def test_a_label_word_that_the_tokenizer_does_not_know_is_refused():
-    with pytest.raises(UsageError, match="^the tokenizer does not know the label word 'ы'$"):
+    with pytest.raises(UsageError, match="^the tokenizer does not know the label word 'ы': choose another label word or model$"):
         scorer_of(ready("bloom"), replace(TASKS["sst2"], words=("great", "ы")))
 
 
@@ -435,7 +435,7 @@ def test_the_longest_text_that_a_table_of_positions_takes_is_known(kind, most):
     assert text_positions(loaded.model) == most
     scorer = scorer_of(loaded, TASKS["sst2"], 400)
     assert scorer.max_length == min(most or 400, 400)
-    assert logits(loaded.model, scorer, [{"sentence": "red " * 500, "label": 0}]).isfinite().all()  # the last position is there
+    assert logits(loaded.model, scorer, [{"sentence": "red " * 500, "label": 0}]).isfinite().all()  # the last position is used
     if most and most < 400:
         longer = torch.full((1, most + 1), 9)
         with pytest.raises((IndexError, RuntimeError)):
@@ -452,7 +452,7 @@ def test_decoding_is_greedy_whatever_defaults_lie_beside_the_checkpoint(tmp_path
         (folder / "generation_config.json").write_text(json.dumps(defaults))
         other = load_model(str(folder))
         assert scorer_of(other, TASKS[task]).generate(other.model, [example]) == written
-        assert other.model.generation_config.num_beams == 3  # and what is exported keeps them
+        assert other.model.generation_config.num_beams == 3  # an export keeps the defaults
 
 
 def test_a_pair_of_berts_begins_with_cls_and_one_without_any_start_is_refused():
@@ -462,7 +462,7 @@ def test_a_pair_of_berts_begins_with_cls_and_one_without_any_start_is_refused():
     scorer = scorer_of(loaded, TASKS["sst2"])
     assert scorer.prefix[0] == loaded.tokenizer.cls_token_id
     assert logits(loaded.model, scorer, REVIEWS).isfinite().all() and scorer.generate(loaded.model, REVIEWS)
-    with pytest.raises(UsageError, match="^pair does not say what its decoder begins with: give decoder_start_token_id in its config"):
+    with pytest.raises(UsageError, match="^the config of pair does not name the decoder's first token: set decoder_start_token_id in"):
         scorer_of(replace(loaded, tokenizer=wrapped(loaded.tokenizer.backend_tokenizer, unk_token="<unk>")), TASKS["samsum"])
 
 

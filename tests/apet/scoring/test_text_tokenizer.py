@@ -1,4 +1,4 @@
-"""Texts as the ids that the model was trained to read, whatever the texts quote."""
+"""Texts become the ids that the model was trained to read, even if the texts quote control tokens."""
 
 import pytest
 from tiny_cases import with_bos, with_mark_before, wrapped
@@ -72,7 +72,7 @@ def test_the_beginning_of_a_text_is_as_long_as_asked(tokenizer):
 def test_an_id_without_a_row_is_named_with_both_sizes():
     tokenizer = TextTokenizer(ladder_tokenizer("bert"), rows=4000)
     name = tokenizer.pretrained.convert_ids_to_tokens(4095)
-    with pytest.raises(UsageError, match=r"the id \d{4}, and the model's embedding has 4000 rows"):
+    with pytest.raises(UsageError, match=r"the id \d{4}, but the model's embedding has only 4000 rows"):
         tokenizer.encode([name.replace("▁", " ")])
 
 

@@ -1,4 +1,4 @@
-"""How a merged checkpoint says that it is asked, in plain transformers."""
+"""The card of a merged checkpoint shows how to compute its answers with transformers alone."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""What every generated task promises: sizes, repeatability, splits that share nothing, short texts of known words."""
+"""Properties of every generated task: sizes, reproducibility, disjoint splits, and short texts of known words."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The generated entailment and paraphrase tasks: exact labels, held-out words, and nothing that a bag of words could use."""
+"""The generated entailment and paraphrase tasks: exact labels, held-out words, and no information in a bag of words."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def tokens(text: str) -> list[str]:
 
 
 def entails(premise: str, hypothesis: str) -> bool:
-    """By a reader's rule, from the surface alone."""
+    """Return the label by a reader's rule that uses the text alone."""
     found = [word for word in tokens(premise) if word in KIND]
     if re.search(r"though he had guessed|instead of", premise):
         found = found[:1]
@@ -33,7 +33,7 @@ def entails(premise: str, hypothesis: str) -> bool:
 
 
 def means_the_same(first: str, second: str) -> bool:
-    """By a reader's rule: who does it to whom in either sentence, or what either is about."""
+    """Return the label by a reader's rule: compare subject, verb and object, or the topic, of the two sentences."""
     nouns = [[word for word in tokens(sentence) if word in MEANING] for sentence in (first, second)]
     if all(nouns):
         return MEANING[nouns[0][0]] == MEANING[nouns[1][0]]
@@ -93,7 +93,7 @@ def test_both_sentences_have_as_many_words_in_common_under_both_labels(split):
 
 
 def ridge_accuracy(train: list[str], labels: list[int], test: list[str], truth: list[int]) -> float:
-    """Accuracy on `test` of a ridge classifier on which pieces are present."""
+    """Return the accuracy on `test` of a ridge classifier on the presence of tokens."""
     tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(TOKENIZER))
 
     def bag(texts: list[str]) -> np.ndarray:

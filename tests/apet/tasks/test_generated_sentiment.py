@@ -1,4 +1,4 @@
-"""The generated sentiment task: exact labels, exact balance, held-out words, nothing else to learn from."""
+"""The generated sentiment task: exact labels, exact balance, held-out words, and no other information about the label."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def polarities(sentence: str) -> list[int]:
 
 
 def read(sentence: str) -> int:
-    """The label by a reader's rule, from the surface alone: written without a look at the generator's code."""
+    """Return the label by a reader's rule that uses the text alone. The rule is independent of the generator's code."""
     found = polarities(sentence)
     if len(set(found)) == 2:
         main_first = re.search(r"even though|\S+ in spite of being", sentence)
@@ -154,7 +154,7 @@ def test_other_words_are_equally_frequent_under_both_labels(split):
 
 
 def bag(rows: list[dict], vocabulary: list[str]) -> np.ndarray:
-    """Word presence, (rows, words + 1), the last column the intercept."""
+    """Return word presence (rows, words + 1). The last column is the intercept."""
     sets = [set(tokens(row["sentence"])) for row in rows]
     return np.array([[word in present for word in vocabulary] + [True] for present in sets], dtype=float)
 
@@ -168,7 +168,7 @@ def ridge_accuracy(train: list[dict], test: list[dict], vocabulary: list[str]) -
 def test_a_bag_of_the_other_words_is_at_chance():
     train, test = generate("train", 4000), generate("test", 1000)
     others = sorted({w for row in train for w in tokens(row["sentence"])} - set(POLARITY))
-    assert abs(ridge_accuracy(train, test, others) - 0.5) < 0.05  # three standard errors; "a" or "an" is left in
+    assert abs(ridge_accuracy(train, test, others) - 0.5) < 0.05  # three standard errors; "a" and "an" are kept
 
 
 def test_a_bag_of_all_words_cannot_do_the_composition():

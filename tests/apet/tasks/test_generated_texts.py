@@ -1,4 +1,4 @@
-"""The generated question and summary tasks: answers that a reader finds, and that the easy guesses miss."""
+"""The generated question and summary tasks: a reader finds the answers, and simple guesses do not."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PAST = {aim[0]: aim[1] for aim in summary.AIMS}
 
 
 def state(context: str) -> tuple[dict[str, str], dict[str, str]]:
-    """(where everyone and everything is, who has what) at the end, sentence by sentence."""
+    """Return the places of all persons and things, and the owners of things, after reading the story sentence by sentence."""
     where: dict[str, str] = {}
     holder: dict[str, str] = {}
     last = ""
@@ -81,7 +81,7 @@ def test_people_things_and_places_of_training_do_not_come_back():
 
 
 def concluded(document: str) -> str:
-    """A reader's summary, from the surface alone."""
+    """Return a reader's summary, which uses the text alone."""
     wish = re.search(r"the (\w+) (?:wanted to|hoped to|had decided to|tried to) (\w+) the (\w+)\.", document)
     assert wish is not None
     who, verb, thing = wish.groups()
@@ -113,7 +113,7 @@ def test_people_and_the_things_of_an_aim_differ_between_training_and_the_rest():
 
 
 def rouge_l(candidate: str, reference: str) -> float:
-    """F1 of the longest common subsequence of words (Lin 2004)."""
+    """Return the F1 of the longest common subsequence of words (Lin 2004)."""
     a, b = candidate.split(), reference.split()
     table = np.zeros((len(a) + 1, len(b) + 1), dtype=int)
     for i, x in enumerate(a):

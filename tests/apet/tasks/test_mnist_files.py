@@ -1,4 +1,4 @@
-"""Reading MNIST's files: every byte where it belongs, and one line for what is wrong."""
+"""Reading MNIST's files: every byte at its position, and errors of one line."""
 
 import gzip
 import re
@@ -50,17 +50,17 @@ def test_repeated_images_are_counted(tmp_path: Path) -> None:
 
 ZEROS = np.zeros((60, 28, 28))
 WRONG: list[tuple[str, str, Callable[[bytes], bytes]]] = [
-    (IMAGES, "is no whole gzip file", lambda old: b"no gzip"),
-    (IMAGES, "is no whole gzip file", lambda old: old[:-20]),
-    (IMAGES, "is no whole gzip file", lambda old: old[:60] + b"\xff" * 20 + old[80:]),
+    (IMAGES, "is not a complete gzip file", lambda old: b"no gzip"),
+    (IMAGES, "is not a complete gzip file", lambda old: old[:-20]),
+    (IMAGES, "is not a complete gzip file", lambda old: old[:60] + b"\xff" * 20 + old[80:]),
     (IMAGES, "ends within its header", lambda old: gzip.compress(b"\0\0\x08\x03")),
-    (IMAGES, "begins with the magic number 0x801, not 0x803", lambda old: idx(ZEROS, 0x801)),
-    (IMAGES, "holds images of 14 x 56, not 28 x 28", lambda old: idx(ZEROS.reshape(60, 14, 56), 0x803)),
-    (IMAGES, "announces 47,040 bytes and holds 47,039", lambda old: gzip.compress(gzip.decompress(old)[:-1])),
-    (IMAGES, "announces 47,040 bytes and holds 47,041", lambda old: gzip.compress(gzip.decompress(old) + b"\0")),
+    (IMAGES, "begins with the magic number 0x801 instead of 0x803", lambda old: idx(ZEROS, 0x801)),
+    (IMAGES, "holds images of 14 x 56 pixels: 28 x 28 are needed", lambda old: idx(ZEROS.reshape(60, 14, 56), 0x803)),
+    (IMAGES, "holds 47,039 bytes, but its header announces 47,040", lambda old: gzip.compress(gzip.decompress(old)[:-1])),
+    (IMAGES, "holds 47,041 bytes, but its header announces 47,040", lambda old: gzip.compress(gzip.decompress(old) + b"\0")),
     (IMAGES, "holds 59 images, .* 60 labels", lambda old: idx(ZEROS[:59], 0x803)),
     (LABELS, "label 10 is not in 0..9", lambda old: idx(np.arange(60) % 11, 0x801)),
-    (LABELS, "begins with the magic number 0x803, not 0x801", lambda old: idx(ZEROS, 0x803)),
+    (LABELS, "begins with the magic number 0x803 instead of 0x801", lambda old: idx(ZEROS, 0x803)),
 ]
 
 

@@ -1,4 +1,4 @@
-"""Data sets of the Hub, from a made-up copy on disk as `hf download` would leave it."""
+"""Data sets of the Hub, from an artificial copy on disk in the layout of `hf download`."""
 
 import sys
 from pathlib import Path
@@ -20,7 +20,7 @@ def cache(tmp_path, monkeypatch) -> Path:
 
 
 def place(cache: Path, name: str, splits: dict, card: str = "", features=None) -> Path:
-    """Write the snapshot of task `name`'s data set; `splits` maps files' paths to columns."""
+    """Write the snapshot of the data set of the task `name`. `splits` maps file paths to columns."""
     hub = TASKS[name].hub
     assert hub is not None
     base, commit = cache / f"datasets--{hub.id.replace('/', '--')}", "a" * 40

@@ -1,4 +1,4 @@
-"""The table of tasks, and reading rows: what is taken, what is refused, and that a refusal names its place."""
+"""The table of tasks, and the reading of rows: accepted rows, refused rows, and errors with the row's location."""
 
 import json
 import string
@@ -66,7 +66,7 @@ def test_public_data_are_read_whole(name):
     assert set(splits) == {path.stem for path in (SHARED / name).iterdir()}
 
 
-# what is taken
+# accepted rows
 
 
 def test_only_the_tasks_fields_are_kept(tmp_path):
@@ -137,7 +137,7 @@ def test_one_hidden_label_among_others_is_an_error(tmp_path):
         load_task("sst2", tmp_path, test=True)
 
 
-# what is refused
+# refused rows
 
 
 @pytest.mark.parametrize(
@@ -145,12 +145,12 @@ def test_one_hidden_label_among_others_is_an_error(tmp_path):
     [
         ("not json", "not JSON"),
         ('{"sentence": "x", "label": 1', "not JSON"),
-        ("[" * 100_000, "not JSON that can be read"),
-        ('{"sentence": "x", "label": ' + "1" * 5000 + "}", "not JSON that can be read"),
+        ("[" * 100_000, "this JSON cannot be read"),
+        ('{"sentence": "x", "label": ' + "1" * 5000 + "}", "this JSON cannot be read"),
         ("[1]", "needs an object with the fields sentence, label, not a list"),
         ('"text"', 'needs an object with the fields sentence, label, not "text"'),
-        ('{"sentence": "x"}', "no field label: sst2 needs an object with the fields sentence, label"),
-        ('{"label": 1}', "no field sentence: "),
+        ('{"sentence": "x"}', "the field label is missing: sst2 needs an object with the fields sentence, label"),
+        ('{"label": 1}', "the field sentence is missing: "),
         ('{"sentence": 3, "label": 1}', "field sentence must be text, not 3"),
         ('{"sentence": null, "label": 1}', "field sentence must be text, not null"),
         ('{"sentence": ["x"], "label": 1}', "field sentence must be text, not a list"),
@@ -208,7 +208,7 @@ def test_one_file_under_two_names_is_refused(tmp_path):
 def test_two_files_of_one_split_are_refused(tmp_path):
     write(tmp_path, lines(GOOD))
     (tmp_path / "train.jsonl.gz").write_bytes(b"packed")
-    with pytest.raises(UsageError, match=r"train\.jsonl and .*train\.jsonl\.gz are both there"):
+    with pytest.raises(UsageError, match=r"train\.jsonl and .*train\.jsonl\.gz both exist"):
         load_task("sst2", tmp_path)
     (tmp_path / "train.jsonl").unlink()
     with pytest.raises(MissingInput, match=r"no file .*train\.jsonl: .*train\.jsonl\.gz is not read"):

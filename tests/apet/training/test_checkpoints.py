@@ -1,4 +1,4 @@
-"""Checkpoints: small, whole or refused, and the one before still there."""
+"""Checkpoints are small, complete or refused, and the previous checkpoint is kept."""
 
 import logging
 from pathlib import Path
@@ -23,7 +23,7 @@ STATE = {"progress": {"step": 7, "best": float("inf"), "history": [[0, 0.5]]}, "
 
 
 def checkpoint(folder: Path, steps: int) -> Path:
-    """`steps` saved one after the other; each holds its own number."""
+    """Save checkpoints of `steps` one after the other. Each holds its own step number."""
     path = folder / "checkpoint.safetensors"
     for step in range(steps):
         save_checkpoint(path, TENSORS, {**STATE, "step": step})
@@ -87,7 +87,7 @@ def test_a_broken_newest_one_is_refused_with_one_line_and_the_one_before_is_used
     assert found is not None and found[1]["step"] == 1
     (record,) = caplog.records
     assert str(path) in record.message and "\n" not in record.message
-    save_checkpoint(path, TENSORS, {**STATE, "step": 2})  # the broken one must not become the previous one
+    save_checkpoint(path, TENSORS, {**STATE, "step": 2})  # the broken checkpoint must not become the previous one
     assert read(previous(path))[1]["step"] == 1
 
 
@@ -142,7 +142,7 @@ def test_a_checkpoint_of_another_method_or_size_is_said_to_be(method, tmp_path):
     path = tmp_path / "c.safetensors"
     train(*ready(k=50), ROWS, ROWS[:8], OPTIONS, path, False, checkpoint_every=0)
     model, mounted, scorer = ready(method, k=60)
-    with pytest.raises(ApetError, match="another run's: .*force: true"):
+    with pytest.raises(ApetError, match="belongs to another run: .*force: true"):
         train(model, mounted, scorer, ROWS, ROWS[:8], OPTIONS, path, False)
     assert not any(p.any() for name, p in mounted.trainable.items() if method == "apet")
 

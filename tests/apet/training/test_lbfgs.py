@@ -1,4 +1,4 @@
-"""L-BFGS on all examples: further down than AdamW's plateau, the same twice, and stopped when asked to."""
+"""L-BFGS on all examples: lower losses than AdamW's plateau, reproducible, and interruptible."""
 
 import copy
 
@@ -30,7 +30,7 @@ def test_the_loss_falls_to_what_evaluation_finds_there() -> None:
     losses = [loss for _, loss in progress.history]
     assert losses[-1] < 0.7 * losses[0]
     assert evaluate(model, scorer, EXAMPLES)["loss"].value == pytest.approx(losses[-1], rel=1e-4)
-    assert progress.step >= len(losses)  # a line search may ask more than once
+    assert progress.step >= len(losses)  # a line search may evaluate the loss several times
     assert mounted.attached.z.abs().max() > 0
 
 
@@ -48,7 +48,7 @@ def test_enough_entries_reach_the_floor_and_stop_there() -> None:
 
 @pytest.mark.long
 def test_it_goes_on_through_a_valley_in_which_it_gains_little_for_a_while() -> None:
-    *_, progress = minimised(12, steps=200, position_seed=0)  # which has such a valley
+    *_, progress = minimised(12, steps=200, position_seed=0)  # a loss with a long curved valley
     losses = [loss for _, loss in progress.history]
     slow = next(i for i in range(20, len(losses)) if losses[i] > 0.99 * losses[i - 20])
     assert losses[-1] < 0.85 * losses[slow]
@@ -63,7 +63,7 @@ def test_a_trajectory_has_a_place_for_every_look_and_few_steps_are_no_plateau() 
 
 @pytest.mark.parametrize("steps", [1, 2])
 def test_no_run_takes_more_gradients_than_are_foreseen(steps, monkeypatch) -> None:
-    """A loss that a line search finds nothing lower in makes L-BFGS ask as often as it can."""
+    """If line searches find no lower loss, L-BFGS takes its largest number of evaluations."""
     from apet.training import lbfgs as module
 
     honest, calls = module.mean_loss, []
@@ -79,5 +79,5 @@ def test_no_run_takes_more_gradients_than_are_foreseen(steps, monkeypatch) -> No
 
 
 def test_a_stop_is_an_interruption() -> None:
-    with pytest.raises(Interrupted, match="begins it again"):
+    with pytest.raises(Interrupted, match="run the same command to start it again"):
         minimised(8, stopped=lambda: True)

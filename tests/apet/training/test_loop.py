@@ -1,4 +1,4 @@
-"""The loop: every method learns, k = all follows full fine-tuning, a stop and resume is bitwise invisible."""
+"""The loop: every method learns, k = all equals full fine-tuning, and resuming does not change the result bitwise."""
 
 import math
 import signal
@@ -115,7 +115,7 @@ def test_a_checkpoint_of_other_options_is_not_gone_on_from(change, tmp_path):
     model, mounted, scorer = ready()
     train(model, mounted, scorer, ROWS, ROWS[:8], OPTIONS, path, True, checkpoint_every=0)
     before = state(mounted)
-    with pytest.raises(ApetError, match=f"another run's: {next(iter(change))} is .* there .*force: true"):
+    with pytest.raises(ApetError, match=f"belongs to another run: {next(iter(change))} was .* and is now .*force: true"):
         train(model, mounted, scorer, ROWS, ROWS[:8], replace(OPTIONS, **change), path, True)
     assert same(before, state(mounted))
 
@@ -128,7 +128,7 @@ def test_a_checkpoint_of_other_entries_is_not_gone_on_from(tmp_path):
         if seed == 0:
             train(*run, checkpoint_every=0)
         else:
-            with pytest.raises(ApetError, match="another run's: entries"):
+            with pytest.raises(ApetError, match="belongs to another run: entries"):
                 train(*run)
 
 
@@ -139,7 +139,7 @@ def test_all_coordinates_follow_full_fine_tuning(tmp_path):
         loaded = load_model("mini-t5-240k", random_init=True)
         space = ParameterSpace.of(loaded.model)
         mounted = make_tunable(method, loaded.model, PlacementConfig(space.size))
-        if method == "full":  # the same scope: without the token table
+        if method == "full":  # the same scope, which excludes the token table
             mounted.trainable = {name: mounted.trainable[name] for name in space.names}
         scorer = scorer_of(loaded, TASKS["mini-sentiment"])
         history = train(loaded.model, mounted, scorer, ROWS, ROWS, options, tmp_path / method, keep_best=False).history
@@ -244,7 +244,7 @@ def test_weight_decay_draws_tuned_entries_to_their_pretrained_values(tmp_path):
         ({"schedule": "cosin"}, "unknown schedule 'cosin': did you mean cosine"),
         ({"precision": "float32"}, "unknown precision 'float32'"),
         ({"accumulate": 0}, "accumulate = 0 must be positive"),
-        ({"accumulate": 9}, "a batch of 8 cannot be split in 9 parts"),
+        ({"accumulate": 9}, "accumulate = 9 must be at most batch = 8"),
         ({"lr": float("nan")}, "lr = nan must be positive"),
         ({"warmup": -1}, "warmup = -1 must be at least 0"),
         ({"weight_decay": -0.1}, "weight_decay = -0.1 must be at least 0"),
@@ -286,6 +286,6 @@ def test_the_parts_of_a_batch_are_the_batch(count):
 
 
 def test_orders_that_saved_runs_depend_on_are_those_of_the_pinned_numpy():
-    """numpy does not promise these streams: a version that changes them would give runs of one name other batches and examples."""
+    """numpy does not guarantee these streams. A version that changes them would give runs of one name other batches and examples."""
     assert [Batches(np.arange(10), 3, seed).at(0).tolist() for seed in (0, 1)] == [[3, 4, 5], [7, 8, 9]]
     assert np.random.default_rng(20261120).permutation(8).tolist() == [5, 2, 3, 0, 7, 4, 6, 1]  # analyses.runs.run_inputs.shuffled

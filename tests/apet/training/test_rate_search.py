@@ -1,4 +1,4 @@
-"""The search for a learning rate: it leaves no trace but its result."""
+"""The search for a learning rate changes nothing except its result."""
 
 import math
 from dataclasses import replace

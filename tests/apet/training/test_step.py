@@ -1,4 +1,4 @@
-"""One step: the exact mean gradient however a batch is split, with less memory the same."""
+"""One step: the exact mean gradient for any division of a batch, also when memory runs out."""
 
 import subprocess
 import sys
@@ -35,7 +35,7 @@ def test_the_gradient_is_that_of_the_mean_over_the_batch_however_it_is_split(tas
     encoded = scorer.encode(rows)
     examples = Batches([len(item["input_ids"]) for item in encoded], OPTIONS.batch, OPTIONS.train_seed).at(0)
     sums, pieces = torch.zeros(mounted.k), 0
-    for i in examples:  # one example at a time, the loss written out
+    for i in examples:  # one example at a time, with an explicit formula for the loss
         batch = scorer.collate([encoded[i]])
         logits, labels = scorer.logits(model, batch).flatten(0, -2), batch["labels"].flatten()
         kept = labels >= 0
@@ -62,7 +62,7 @@ def test_checkpointed_gradients_are_the_same_and_keep_less(method, task, rows):
     run = stepper(model, mounted, scorer, rows)
 
     def measured() -> tuple[torch.Tensor, int]:
-        """(gradient, bytes that autograd keeps)."""
+        """Return the gradient and the number of bytes that autograd keeps."""
         kept = {}
 
         def pack(tensor: torch.Tensor) -> torch.Tensor:
@@ -87,7 +87,7 @@ def test_checkpointed_gradients_are_the_same_and_keep_less(method, task, rows):
 
 
 def scaled(scale: float):
-    """A stepper in float16 on the CPU, which accelerate does not give: the loss is scaled as on a GPU."""
+    """Return a stepper in float16 on the CPU, which accelerate does not offer. The loss is scaled as on a GPU."""
     model, mounted, scorer = ready()
     accelerator = accelerator_for("cpu", "no")
     accelerator.state._mixed_precision, accelerator.native_amp = "fp16", True
@@ -137,7 +137,7 @@ def test_models_that_cannot_be_checkpointed_are_refused():
 
 
 def fails_above(most: int, error: Exception, scorer, monkeypatch) -> list[int]:
-    """Make `scorer` run out of memory over `most` examples, after it has done some of the work; sizes that fitted."""
+    """Make `scorer` run out of memory above `most` examples, after part of the work. Return the batch sizes that succeeded."""
     fitted, logits = [], scorer.logits
 
     def limited(model, batch):
@@ -183,7 +183,7 @@ def test_part_of_a_batch_that_was_done_before_memory_ran_out_is_not_counted_twic
 
 @pytest.mark.parametrize("kind", ["fastfood", "said"])
 def test_a_gradient_that_memory_did_not_suffice_to_pull_back_is_not_counted_twice(kind, monkeypatch):
-    """Memory runs out after a tensor's gradient is there and before it is in z: the next attempt begins with none."""
+    """Memory runs out when a tensor has a gradient that is not yet part of z's. The next attempt begins without gradients."""
     model, mounted, scorer = ready(k=60, subspace=kind)
     whole = gradient(stepper(model, mounted, scorer), 4)
     projection, calls = mounted.attached.projection, []
@@ -201,7 +201,7 @@ def test_a_gradient_that_memory_did_not_suffice_to_pull_back_is_not_counted_twic
 
 
 def test_a_failed_attempt_leaves_no_gradient_on_frozen_tensors(monkeypatch):
-    """Whatever fails within the hook, even before it takes the gradient off."""
+    """No gradient remains after a failure within the hook, even before the hook removes the gradient."""
     model, mounted, scorer = ready(k=60, subspace="fastfood")
     whole = gradient(stepper(model, mounted, scorer), 4)
     hook = next(p for p in model.parameters() if p.requires_grad).register_post_accumulate_grad_hook(lambda p: fail(p))
