@@ -206,7 +206,7 @@ def test_a_broken_line_of_data_is_named(train, folder, tmp_path):
 
 def test_help_shows_the_defaults_that_a_run_fills_in():
     out = " ".join(call("train", "--help")[1].replace("│", " ").split())
-    assert all(default in out for default in ("[default: mini-t5-790k]", "[default: apet]", "[default: all but token tables]"))
+    assert all(default in out for default in ("[default: mini-t5-790k]", "[default: apet]", "[default: all except token tables]"))
 
 
 def test_models_and_tasks_are_listed():

@@ -1,4 +1,4 @@
-"""The reference page of all fields: `python -m analyses.specs.reference` prints docs/reference/options.md."""
+"""Reference page of all fields: `python -m analyses.specs.reference` prints docs/reference/options.md."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from analyses.specs.option import PANELS, defaults_of, options_of, types_of
 
 HEAD = """# Options and study fields
 
-Every field of a run, by what it describes. A study file and `--set` use the field's name; a command has it as an option of the same name, with
-dashes. A field that a kind of run does not have, or that a run does not use, is an error.
+This page lists every field of every kind of run, by topic. A study file and `--set` use the field's name. A command has an option of the
+same name, with dashes in place of underscores. Setting a field that a run does not have or does not use is an error.
 """
 
 
 def reference() -> str:
-    """The page, in Markdown: a table for each panel."""
+    """Return the page in Markdown, with one table per panel."""
     kinds: dict[str, list[str]] = {}
     for kind, spec in KINDS.items():
         for name in options_of(spec):
@@ -24,7 +24,7 @@ def reference() -> str:
     parts = [HEAD]
     for panel in PANELS:
         names = [name for name, owners in kinds.items() if options_of(KINDS[owners[0]])[name].panel == panel]
-        lines = ["| field | of | type | default | meaning |", "| --- | --- | --- | --- | --- |"]
+        lines = ["| field | kinds of run | type | default | meaning |", "| --- | --- | --- | --- | --- |"]
         parts.append("\n".join([f"## {panel}\n", *lines, *(_line(name, kinds[name]) for name in names)]) + "\n")
     return "\n".join(parts)
 
