@@ -52,7 +52,7 @@ def path_arrays(spec: SpectrumSpec, inputs: Inputs, context: Context) -> dict[st
 
 
 def linear_arrays(initial: Point, spec: SpectrumSpec, steps: int, context: Context) -> dict[str, np.ndarray]:
-    """Return the arrays of the linearised model's path from `initial`, with the prefix `LINEAR`: path, path_nodes, path_weights, path_along.
+    """Return the arrays of the linearised model's path from `initial`, with prefix `LINEAR`: path, path_nodes, path_weights, path_along.
 
     path_along (P, 2, points) holds nodes and weights of the measure of d at each point, all zero if d = 0.
     """

@@ -231,7 +231,7 @@ def _numbers(curved: Curved, make: Callable[..., Row]) -> list[Row]:
 
 
 def _known(estimate: Any, curved: Curved, name: str) -> Any:
-    """Return the estimate with an error that includes label sampling: known for the trace, NaN for all other quantities."""
+    """Return the estimate with an error that includes label sampling: known for the trace, NaN for quantities other than means."""
     if curved.drawn is None:
         return estimate
     error = math.hypot(estimate.stderr, curved.drawn) if name == "trace" else math.nan

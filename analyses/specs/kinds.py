@@ -32,7 +32,7 @@ class TrainSpec(WeightsPart, Spec):
     # fmt: off
     attention: str = option("Model", "eager", "Attention implementation. sdpa is faster, but has no second derivatives.", choices=("eager", "sdpa"))
     readout: str = option("Data", "auto", "Readout of a BERT model: a classification head, which is trained too and counted separately (auto, head), or label words at [MASK] (words).", choices=("auto", "words", "head"))
-    method: str = option(TUNED, "apet", "Tuning method: k parameters at any positions (apet), all parameters (full), or a parameter-efficient method.", choices=METHODS)
+    method: str = option(TUNED, "apet", "Tuning method: apet (k parameters at any positions), full (all parameters), or a parameter-efficient method (lora, adapter, prompt, prefix, bitfit).", choices=METHODS)
     early_stop: bool = option(TRAINING, True, "Hold out part of the training data, monitor its loss and keep the best state. Without early stopping the run monitors the training loss and continues to its plateau.")
     test: bool = option(TRAINING, False, "Also evaluate on the test split, which must have labels.")
     steps: int = option(TRAINING, 1000, "Maximum number of steps. A run ends earlier if it reaches its plateau.", least=1)
@@ -41,12 +41,12 @@ class TrainSpec(WeightsPart, Spec):
     optimizer: str = option(TRAINING, "adamw", "adamw, or lbfgs: full-batch steps to the minimum of the training loss.", choices=("adamw", "lbfgs"))
     schedule: str = option(TRAINING, "plateau", "Learning-rate schedule. plateau: the rate falls each time the monitored loss stalls, until the run ends.", choices=tuple(SCHEDULES))
     accumulate: int = option(TRAINING, 1, "Process each batch in this many parts. The number of parts increases if memory runs out.", least=1)
-    warmup: int = option(TRAINING, 20, "Number of steps in which the learning rate rises.", least=0)
-    clip: float = option(TRAINING, 1.0, "Maximum norm of a gradient; a larger gradient is scaled down.", positive=True)
+    warmup: int = option(TRAINING, 20, "Number of steps with a rising learning rate.", least=0)
+    clip: float = option(TRAINING, 1.0, "Maximum norm to which gradients are clipped.", positive=True)
     weight_decay: float = option(TRAINING, 0.0, "Decoupled weight decay of AdamW.", least=0)
-    gradient_checkpointing: bool = option(TRAINING, False, "Recompute activations in the backward pass instead of storing them.")
+    gradient_checkpointing: bool = option(TRAINING, False, "Recompute activations instead of storing them.")
     trajectory: bool = option(TRAINING, False, "Record the tuned values at every evaluation of the monitored loss, for 'spectrum --along'.")
-    keep_end: bool = option(TRAINING, False, "full, bitfit, lora: save the final point as a displacement of the base model's tensors (4 bytes per entry), for 'slice --at' and 'slice --to'.")
+    keep_end: bool = option(TRAINING, False, "full, bitfit, lora: save the final displacement of the base model's tensors (4 bytes per entry), for slices.")
     dtype: str = option(TRAINING, "float32", "Data type of the computation (autocast). Tuned values stay float32.", choices=DTYPES)
     # fmt: on
 

@@ -15,7 +15,7 @@ from typing import Any, get_args, get_type_hints
 
 from apet.errors import UsageError, one_of
 
-PANELS = ("Model", "Data", "Tuned parameters", "Training", "Where", "Curvature", "Slice", "Prediction")
+PANELS = ("Model", "Data", "Tuned parameters", "Training", "Evaluation point", "Curvature", "Slice", "Prediction")
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from apet.projections import SUBSPACE_NAMES
 from apet.subspaces import ORDER_NAMES, UNIT_NAMES
 
 DTYPES = ("float32", "bfloat16", "float16")
-MODEL, DATA, TUNED, TRAINING, WHERE, CURVATURE = "Model", "Data", "Tuned parameters", "Training", "Where", "Curvature"
+MODEL, DATA, TUNED, TRAINING, WHERE, CURVATURE = "Model", "Data", "Tuned parameters", "Training", "Evaluation point", "Curvature"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +35,7 @@ class DataPart:
     # fmt: off
     task: str = option(DATA, "sst2", "Name of a task (see 'tasks').")
     examples: int | None = option(DATA, None, "Use a fixed subset of this many training examples.", means="all", least=1)
-    max_length: int = option(DATA, 128, "Maximum number of tokens per example. The longest field of a longer example is truncated at its end.", least=1)
+    max_length: int = option(DATA, 128, "Maximum tokens per example; the longest field is truncated at its end.", least=1)
     # fmt: on
 
 
@@ -44,14 +44,14 @@ class TunedPart:
     """Choice of k tuned parameters: entries of the model's tensors, or coordinates of a random projection."""
 
     # fmt: off
-    k: int | None = option(TUNED, None, "Number of tuned parameters: entries of the model, or dimensions of a random projection.", least=1)
+    k: int | None = option(TUNED, None, "Number of tuned parameters: entries, or dimensions of a projection.", least=1)
     matched: str | None = option(TUNED, None, "Tune as many parameters as this method.", choices=BASELINES, metavar="METHOD")
-    operations: str = option(TUNED, "add", "Kinds of parameter that APET may tune, joined by +. add: existing parameters. New parameters: bias (zero biases in linear layers without one), prefix (extra keys and values in every self-attention), prompt (extra input rows of every self-attention), plug (bottleneck adapters).", choices=OPERATION_NAMES, metavar="A+B")
-    subspace: str = option(TUNED, "coordinates", "coordinates: k entries of the model. All others are random projections to all parameters in scope: fastfood, fastfood-tensor (one per tensor), said (with a learned scale per layer), countsketch, gaussian (slow), fastfood-legacy (with the defects of public code).", choices=SUBSPACE_NAMES)
-    scope: str = option(TUNED, "", "Entries that may be tuned: the entries that match every one of these terms. Terms: attention, feed-forward, encoder, decoder, layers:0-3, weights, biases, norms, positions, embeddings, token-tables, head, all, or a pattern such as *.q.weight. a|b means a or b; !a means not a.", means="all except token tables")
+    operations: str = option(TUNED, "add", "Parameters that APET may tune, joined by +. add: existing ones. New ones: bias (zero biases in linear layers without one), prefix (keys and values in every self-attention), prompt (input rows of every self-attention), plug (bottleneck adapters).", choices=OPERATION_NAMES, metavar="A+B")
+    subspace: str = option(TUNED, "coordinates", "coordinates: k entries of the model. Random projections to all parameters in scope: fastfood, fastfood-tensor (one per tensor), said (with a learned scale per layer), countsketch, gaussian (slow), fastfood-legacy (with the defects of public code).", choices=SUBSPACE_NAMES)
+    scope: str = option(TUNED, "", "Entries that may be tuned: entries that match all given terms. Terms: attention, feed-forward, encoder, decoder, layers:0-3, weights, biases, norms, positions, embeddings, token-tables, head, all, or a pattern such as *.q.weight. a|b: a or b. !a: not a.", means="all except token tables")
     unit: str = option(TUNED, "entry", "Group of entries that is chosen together. A block has 16 x 16 entries.", choices=UNIT_NAMES)
-    order: str = option(TUNED, "random", "Rule that ranks the units; the first k entries are tuned. The orders layer and kind alternate between layers or kinds of tensor. The orders magnitude, gradient and fisher rank large values first. The order reference is the paper's code (whole tensors).", choices=ORDER_NAMES)
-    position_seed: int = option(TUNED, 0, "Seed of a random placement or projection: it decides which k parameters are tuned.", least=0)
+    order: str = option(TUNED, "random", "Ranking of the units; the first k entries are tuned. random; layer or kind (alternating between layers or kinds of tensor); magnitude, gradient or fisher (largest first); reference (the paper's code: whole tensors).", choices=ORDER_NAMES)
+    position_seed: int = option(TUNED, 0, "Seed of a random placement or projection: which k are tuned.", least=0)
     # fmt: on
 
     method = "apet"  # for kinds without this field

@@ -75,7 +75,7 @@ def test_sampled_labels_come_with_their_error(folder, tmp_path):
     assert abs(top - exact["eigenvalue", 1.0, ""].value) < 4 * error
     assert drawn["trace", None, ""].stderr > 0
     assert math.isnan(drawn["effective_rank", None, ""].stderr)
-    with pytest.raises(UsageError, match="samples = 1 has no error"):
+    with pytest.raises(UsageError, match="samples = 1 must be at least 2"):
         replace(SMALL, matrix="ggn", samples=1).resolved()
 
 
@@ -210,20 +210,20 @@ def test_dropout_left_on_is_refused(folder, tmp_path):
 def test_a_run_on_other_weights_or_other_entries_is_refused(folder, tmp_path):
     store = Store(tmp_path)
     random = run(spec_of(k=40, steps=5, train_seed=3), store, folder)
-    with pytest.raises(UsageError, match="has train_seed 3, this spectrum 0"):
+    with pytest.raises(UsageError, match="has train_seed 3, but this spectrum has 0"):
         run(replace(SMALL, at=random), store, folder)
     at = spec_from({**spec_dict(SMALL), **fields_at(store, random), "at": random}, shared={"weights"})
     assert single(rows_of(at, folder, tmp_path), "loss") == pytest.approx(store.arrays(random)["history"][-1, 1], rel=1e-5)
     scored = run(spec_of(k=40, steps=5, order="gradient"), store, folder)
-    with pytest.raises(UsageError, match="placed its entries by gradient on other examples"):
+    with pytest.raises(UsageError, match="ranked its entries by gradient on other examples"):
         run(replace(SMALL, at=scored, order="gradient", examples=4), store, folder)
     full = run(spec_of(method="full", steps=5), store, folder)
     with pytest.raises(UsageError, match="train run of method full"):
         fields_at(store, full)
     curved = run(replace(SMALL, algorithm="exact", lanczos_steps=40, probes=4, k=3), store, folder)
-    with pytest.raises(UsageError, match=f"{curved} is a spectrum run: only runs of apet"):
+    with pytest.raises(UsageError, match=f"{curved} is a spectrum run: only training runs of method apet"):
         fields_at(store, curved)
-    with pytest.raises(UsageError, match=f"{curved} is no run of apet in words"):
+    with pytest.raises(UsageError, match=f"{curved} is not an apet run with label words"):
         run(spec_of(kind="slice", k=40, directions="optima", points=3, to=curved), store, folder)
 
 
@@ -245,7 +245,7 @@ def test_spectra_along_a_trajectory_begin_and_end_where_the_run_did(folder, tmp_
     assert list(losses.values()) == pytest.approx(history[:, 1], rel=1e-5)
     assert single(rows_of(at, folder, tmp_path), "loss") == losses[45]
     assert single(rows_of(SMALL, folder, tmp_path), "loss") == losses[0]
-    with pytest.raises(UsageError, match=r"step 7 is no look of .*: there are 0, 20, 40, 45"):
+    with pytest.raises(UsageError, match=r"at_step = 7 is not a recorded step of .*: recorded steps are 0, 20, 40, 45"):
         run(replace(at, at_step=7), store, folder)
 
 
