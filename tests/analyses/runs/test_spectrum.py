@@ -1,4 +1,4 @@
-"""Spectra: every route finds the same, a stopped one goes on, what cannot be trusted is refused."""
+"""Spectra: all algorithms agree, a stopped spectrum resumes, and unreliable curvature is refused."""
 
 import math
 import subprocess
@@ -26,7 +26,7 @@ SMALL = spec_of(kind="spectrum", k=40, lanczos_steps=40, probes=6)
 
 
 def rows_of(spec: Spec, folder, root) -> dict:
-    """(quantity, x, "series: group" of a block) -> row."""
+    """Return {(quantity, x, "series: group" of a block): row}."""
     store = Store(root)
     rows = store.rows(run(spec, store, folder))
     return {(row.quantity, None if math.isnan(row.x) else row.x, f"{row.series}: {row.group}" if row.group else ""): row for row in rows}
@@ -114,7 +114,7 @@ def test_a_spectrum_that_was_stopped_goes_on_and_ends_bitwise_the_same(folder, t
     made = sum(products)
     products.clear()
     run(spec, part, folder)
-    assert sum(products[:12]) == 0  # what was kept is not made again
+    assert sum(products[:12]) == 0  # saved products are not computed again
     assert made > 0
     assert (part.folder(name) / "rows.jsonl").read_bytes() == (whole.folder(name) / "rows.jsonl").read_bytes()
     assert not list(part.folder(name).glob("checkpoint*"))
@@ -132,18 +132,18 @@ def test_kept_products_are_those_of_the_operator_and_others_are_dropped(tmp_path
         assert again.made == 0
         eigenpairs(again, 1, 5, rounds=1)
         assert again.made == 6
-    with start() as third:  # both parts are kept
+    with start() as third:  # both parts are saved
         slq(third, 3, 10)
         eigenpairs(third, 1, 5, rounds=1)
         assert third.made == 0
-    for name in ("other weights", ""):  # what was kept under another name is not used, and gone
+    for name in ("other weights", ""):  # products saved under another name are not used and are deleted
         with start(name) as other:
             slq(other, 3, 10)
             assert other.made == 30
 
 
 def test_rounding_of_another_start_does_not_drop_what_was_kept_and_other_vectors_do(tmp_path):
-    """On a GPU the vectors of two starts differ in their last bits; those of a changed run differ."""
+    """Vectors of two starts on a GPU differ only in their last bits; vectors of a changed run differ more."""
 
     def products(vectors: torch.Tensor) -> Recorded:
         with Recorded(_Counted(torch.diag(torch.arange(1.0, 31))), tmp_path, seconds=0) as operator:
@@ -172,7 +172,7 @@ def test_a_damaged_file_costs_what_comes_after_it_once(tmp_path):
     assert products(6) == 4
     assert products(6) == 0
     assert products(2) == 0
-    with Recorded(_Counted(torch.eye(30)), tmp_path, seconds=0) as operator:  # another order from the third on
+    with Recorded(_Counted(torch.eye(30)), tmp_path, seconds=0) as operator:  # another order from the third vector on
         for i in (0, 1, 9):
             operator.matvec(torch.eye(30)[i])
         assert operator.made == 1

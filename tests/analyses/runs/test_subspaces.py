@@ -1,4 +1,4 @@
-"""Projected subspaces as a run has them: trained, resumed, inside other methods, curved, and kept apart where k is measured."""
+"""Runs in projected subspaces: training, resuming, other methods, curvature, and separate thresholds per subspace."""
 
 from dataclasses import replace
 
@@ -89,7 +89,7 @@ def test_curvature_in_a_subspace_by_every_route_and_where_a_run_ended(folder, tm
 def test_thresholds_are_of_one_subspace_each(folder, tmp_path):
     store = Store(tmp_path)
     run(replace(SMALL, method="full", subspace="coordinates", k=None, lr=None).resolved(), store, folder)
-    for subspace in ("fastfood", "coordinates"):  # a few steps: what is measured does not matter
+    for subspace in ("fastfood", "coordinates"):  # a few steps: the measured values do not matter
         for k in (4, 8, 16, 32):
             run(replace(SMALL, subspace=subspace, k=k, lr=None, steps=2).resolved(), store, folder)
     rows = thresholds(store, finished(store), Target("fraction", 0.3))
