@@ -137,7 +137,7 @@ def test_what_ends_at_no_point_of_the_model_says_so_before_it_is_trained(runs, f
         check(spec, inputs(spec, folder))
     messages = {
         "forgot": "did not save its final point: .*'train --method full --keep-end'",
-        "adapter": "adapter, which tunes new parameters",
+        "adapter": "which tunes new parameters",
     }
     for name, message in messages.items():
         with pytest.raises(UsageError, match=message):

@@ -199,7 +199,7 @@ def test_sides_of_other_examples_or_other_data_have_a_threshold_of_their_own(tmp
 
 
 def test_errors_over_probes_are_the_jackknifes_of_all_at_once() -> None:
-    """The error of gm by the delta method: log gm is the mean of log m0 and log m1, which are correlated over probes."""
+    """Compare the error of gm with the delta method: log gm is the mean of log m0 and log m1, which are correlated over probes."""
     random = np.random.default_rng(0)
     probes, nodes = 400, np.geomspace(1e-2, 10, 5)
     scale = 1 + 0.1 * random.standard_normal((probes, 1))

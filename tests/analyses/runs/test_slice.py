@@ -78,9 +78,7 @@ def test_looks_of_a_trajectory_keep_the_loss_they_had_in_training_and_say_how_fa
 
 
 SOUGHT = [each for each in DIRECTIONS if each not in ("filter", "optima")]
-PLACED = [
-    (each, 1 + number % 2) for number, each in enumerate(SOUGHT)
-]  # each direction in one number of dimensions; the other number takes long
+PLACED = [(each, 1 + number % 2) for number, each in enumerate(SOUGHT)]  # one number of dimensions per direction; the other is marked long
 PLACED_TOO = [pytest.param(each, 2 - number % 2, marks=pytest.mark.long) for number, each in enumerate(SOUGHT)]
 
 
