@@ -201,7 +201,7 @@ def explain(
     out: Annotated[Path | None, Option(help="Folder for the figure's PDF and PNG. \\[default: RESULTS/figures]")] = None,
     target: ui.Aim = None, fraction: ui.Fraction = None, json_: ui.Json = False, dry_run: ui.DryRun = False,
 ) -> None:  # fmt: skip
-    """Explain why k* changes with scale: split the predicted change over spectrum, alignment, loss gap and active entries.
+    """Explain how k* changes with scale: the measured change, and the predicted one split over spectrum, alignment, gap and active entries.
 
     The command compares neighbouring sizes of a family, and the smallest with the largest. Both models of a pair need predictions and full
     fine-tuning on the same examples. The verdict is 'not explained' if the predicted and the measured change differ in sign or have
