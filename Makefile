@@ -8,10 +8,10 @@ export TOKENIZERS_PARALLELISM := false
 .PHONY: demo docs test test-long check-gpu lint bench bench-peers clean
 
 demo: .venv/ready
-	@echo "demo: short runs of three built-in models, then tables and figures; 4 to 12 minutes on two cores"
+	@echo "demo: short runs of three built-in models, then tables and figures (4 to 12 minutes on two cores)"
 	@HF_HUB_OFFLINE=1 $(PY) cli.py study studies/demo.yaml --jobs $(JOBS)
 	@HF_HUB_OFFLINE=1 $(PY) cli.py report results/demo
-	@echo "next, for instance:"
+	@echo "next steps, for instance:"
 	@echo "  $(PY) cli.py explain results/demo                                 # why k* changes with scale"
 	@echo "  $(PY) cli.py intrinsic-dim --model mini-t5-790k --task mini-nli   # k* of another model and task"
 	@echo "  $(PY) cli.py train --model mini-bert-1m --task sst2 --k 1000 --data FOLDER   # your train.jsonl and validation.jsonl"
@@ -77,7 +77,7 @@ PIP_PROGRESS := /^Collecting/ {n += 1; printf "\r  %d packages found: %-40.40s",
 
 # The pinned torch comes as a CPU build where pip's index offers one (a local wheel "2.13.0+cpu" wins over "2.13.0").
 .venv/ready: setup.cfg pyproject.toml constraints.txt
-	@echo "set-up: installing torch, transformers and the like into .venv; 2 to 6 minutes, 2 GB on disk"
+	@echo "set-up: installing torch, transformers and other packages into .venv (2 to 6 minutes, 2 GB on disk)"
 	@test -x $(PY) || $(PYTHON) -m venv .venv
 	@$(PY) -m pip install --disable-pip-version-check -c constraints.txt -e '.[test,docs]' | awk '$(PIP_PROGRESS)'
 	@touch $@

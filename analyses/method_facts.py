@@ -1,4 +1,4 @@
-"""What figures and reports show of each method: figures import this table, and neither apet nor torch."""
+"""Names and markers of methods for figures and reports. Figures import this table instead of apet and torch."""
 
 from apet.methods import METHODS
 

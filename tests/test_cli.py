@@ -206,7 +206,7 @@ def test_a_broken_line_of_data_is_named(train, folder, tmp_path):
 
 def test_help_shows_the_defaults_that_a_run_fills_in():
     out = " ".join(call("train", "--help")[1].replace("│", " ").split())
-    assert all(default in out for default in ("[default: mini-t5-790k]", "[default: apet]", "[default: all but token tables]"))
+    assert all(default in out for default in ("[default: mini-t5-790k]", "[default: apet]", "[default: all except token tables]"))
 
 
 def test_models_and_tasks_are_listed():
@@ -272,10 +272,10 @@ def test_slice_says_where_it_is_and_its_rows_can_be_drawn_and_kept(line, tmp_pat
         (["--directions", "filter"], 2, "use --unit row or --directions tensor"),
         (["--directions", "optima"], 2, "use --to RUN"),
         (["--reach", "0"], 2, "reach = 0.0 must be positive"),
-        (["--dims", "2", "--points", "999"], 2, "points is over 100,000"),
+        (["--dims", "2", "--points", "999"], 2, "points is over the limit of 100,000"),
         (["--at", "nowhere"], 3, "no finished run in"),
-        (["--at", "a/b", "--to", "c/d", "--directions", "optima"], 2, "lie in one folder of results"),
-        (["--k", "1", "--dims", "2"], 2, "no 2 dimensions in one coordinate"),
+        (["--at", "a/b", "--to", "c/d", "--directions", "optima"], 2, "must be in one folder of results"),
+        (["--k", "1", "--dims", "2"], 2, "dims = 2 is over the number of tuned parameters, 1"),
     ],
 )
 def test_what_makes_no_slice_is_one_line_with_its_exit_code(line, change, code, message, tmp_path):

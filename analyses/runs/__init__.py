@@ -1,4 +1,4 @@
-"""One function runs one spec: train, spectrum, slice or predict, from inputs to rows and arrays."""
+"""Runs of the four kinds: each takes a spec and its inputs and returns rows and arrays. `run` is the entry point for all kinds."""
 
 from typing import TYPE_CHECKING
 

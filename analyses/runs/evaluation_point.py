@@ -1,8 +1,8 @@
-"""Where in a tuned subspace something is asked of the loss: at the pretrained point, where a run ended, or on its way there.
+"""Points of a tuned subspace at which the loss is evaluated: the initial point, a run's final point, or a point of its trajectory.
 
-A subspace is spanned by entries of the model, and z says how far each is from its pretrained value. Runs that tuned other entries
-(another position seed, another k) are points of the space that all of their entries span together: there they can be compared. So are
-runs of methods that displace whole tensors, where they kept it (`Spec.keep_end`).
+Entries of the model span the subspace, and z holds the displacement of each entry from its pretrained value. Runs that tuned different
+entries (another position seed, another k) can be compared in the space that the entries of all runs span together. Runs of methods that
+displace whole tensors can be compared there too if they saved their displacement (`TrainSpec.keep_end`).
 """
 
 from __future__ import annotations
@@ -22,45 +22,55 @@ from analyses.store import Row, Store
 from apet.errors import MissingInput, UsageError
 
 PointSpec = SpectrumSpec | SliceSpec
-METHODS_FIELDS = ("model", "random_init", "task", "method", "max_length", "weights")  # what a slice shares with a method's run
+METHODS_FIELDS = (
+    "model",
+    "random_init",
+    "task",
+    "method",
+    "max_length",
+    "weights",
+)  # fields in which a slice must agree with the run of another method
 SUBSPACE = ("model", "random_init", "task", "k", "matched", "subspace", "operations", "scope", "unit", "order", "position_seed")
-PLACED = ("k", "matched", "unit", "order", "position_seed")  # which of the entries that the rest names are tuned
+PLACED = ("k", "matched", "unit", "order", "position_seed")  # fields that select entries within the space of the other fields
 
 
 @dataclass(frozen=True)
 class Point:
-    """The subspace, and the place in it where something is asked for."""
+    """A subspace, and the point in it at which the loss is evaluated."""
 
     objective: Any  # landscape.Objective, the training loss
     z: Any  # Tensor (k,)
     processes: Any  # accelerate's Accelerator
     subspace: Any  # apet.subspaces.Coordinates, or a projection
-    theta: Any  # Tensor (k,), the entries' pretrained values
-    objective_on: Callable[[list], Any]  # the loss on other examples
-    others: list[Any] = field(default_factory=list)  # Tensor (k,) each: where the runs `spec.to` ended
-    many: Callable[[Any, Any], Any] | None = None  # the outputs at several points at once, where that pays
-    methods: bool = False  # whether other methods than apet ended here or there, of whose entries most hardly move
-    trajectory: Callable[[], tuple[list[int], np.ndarray]] | None = None  # steps, and z (steps, k), that the run `spec.at` kept
+    theta: Any  # Tensor (k,), pretrained values of the entries
+    objective_on: Callable[[list], Any]  # examples -> their loss as an Objective
+    others: list[Any] = field(default_factory=list)  # Tensor (k,) each: final points of the runs `spec.to`
+    many: Callable[[Any, Any], Any] | None = None  # outputs at several points at once, if faster
+    methods: bool = False  # whether a run of another method than apet is involved; most of its entries barely move
+    trajectory: Callable[[], tuple[list[int], np.ndarray]] | None = None  # -> steps and z (steps, k) recorded by the run `spec.at`
 
 
 @contextmanager
-def point(spec: PointSpec, found: Inputs, context: Context) -> Iterator[Point]:
-    """Mount the subspace; the model is as it was when the block ends. Several processes take every so-many-th batch each."""
+def point(spec: PointSpec, inputs: Inputs, context: Context) -> Iterator[Point]:
+    """Mount the subspace for the duration of the block and yield the point; the model is then restored. Processes share the batches."""
     import torch
 
     from apet.machine import accelerator_for, sum_over_processes
     from apet.subspaces import Coordinates, StackedForward, all_names, plain, stacked_is_faster
     from landscape.curvature import CrossEntropy, Objective
 
-    model, scorer = found.loaded.model, scorer_for(spec, found)
-    if spec.operations != "add":  # new parameters stay
+    model, scorer = inputs.loaded.model, scorer_for(spec, inputs)
+    if spec.operations != "add":  # new parameters cannot be removed from a model
         model = copy.deepcopy(model)
-    examples, _ = subsets(spec, found)
-    processes = accelerator_for(found.device, "no")
+    examples, _ = subsets(spec, inputs)
+    processes = accelerator_for(inputs.device, "no")
     if spec.samples is not None and processes.num_processes > 1:
-        raise UsageError("samples are drawn batch by batch: take one process")
-    ends = _ends(spec, found, model, scorer, examples, context)
-    subspace, theta = ends.here[0], torch.zeros(ends.here[0].k)
+        raise UsageError(
+            f"samples = {spec.samples}: labels are sampled batch by batch, which needs a single process, "
+            f"but {processes.num_processes} were started"
+        )
+    ends = _ends(spec, inputs, model, scorer, examples, context)
+    subspace, theta = ends.point[0], torch.zeros(ends.point[0].k)
     if isinstance(subspace, Coordinates):  # a projection's coordinates are not entries of a tensor
         subspace = subspace.union([entries for entries, _ in ends.others])
         theta = subspace.pull({name: plain(p).detach() for name, p in all_names(model).items()})
@@ -72,22 +82,24 @@ def point(spec: PointSpec, found: Inputs, context: Context) -> Iterator[Point]:
             attached.bind(z)
             return scorer.logits(model, batch)
 
-        def objective_on(these: list) -> Objective:
-            batches = list(scorer.batches(these, spec.batch))[processes.process_index :: processes.num_processes]
+        def objective_on(subset: list) -> Objective:
+            batches = list(scorer.batches(subset, spec.batch))[processes.process_index :: processes.num_processes]
             if not batches:
-                raise UsageError(f"{processes.num_processes} processes share {len(these)} examples in batches of {spec.batch}: lower batch")
+                raise UsageError(
+                    f"{processes.num_processes} processes cannot share {len(subset)} examples in batches of {spec.batch}: lower batch"
+                )
             return Objective(
-                outputs, CrossEntropy(), batches, subspace.k, device=found.device, total=lambda each: sum_over_processes(processes, each)
+                outputs, CrossEntropy(), batches, subspace.k, device=inputs.device, total=lambda value: sum_over_processes(processes, value)
             )
 
         def embedded(z: Any, entries: Any) -> torch.Tensor:
-            whole = torch.zeros(subspace.k)
-            whole[slice(None) if entries is subspace else subspace.positions_of(entries)] = torch.as_tensor(z)
-            return objective.vector(whole, "z")
+            union = torch.zeros(subspace.k)
+            union[slice(None) if entries is subspace else subspace.positions_of(entries)] = torch.as_tensor(z)
+            return objective.vector(union, "z")
 
         objective = objective_on(examples)
         others = [embedded(z, entries) for entries, z in ends.others]
-        entries, z = ends.here
+        entries, z = ends.point
         yield Point(
             objective, embedded(z, entries), processes, subspace, theta, objective_on, others, many, ends.methods,
             None if spec.at is None else partial(_trajectory, Store(context.folder.parent), spec.at),
@@ -96,14 +108,14 @@ def point(spec: PointSpec, found: Inputs, context: Context) -> Iterator[Point]:
 
 @dataclass(frozen=True)
 class _Ends:
-    """(subspace, z in it) of the point itself and of each of the runs `spec.to`; all subspaces are of one space."""
+    """(subspace, z) of the point itself and of each run in `spec.to`. All subspaces belong to one parameter space."""
 
-    here: tuple[Any, np.ndarray]  # apet.subspaces.Coordinates, or a projection
+    point: tuple[Any, np.ndarray]  # apet.subspaces.Coordinates, or a projection
     others: list[tuple[Any, np.ndarray]]
-    methods: bool = False  # whether a run of another method than apet is among them
+    methods: bool = False  # whether any of the runs used another method than apet
 
 
-def _ends(spec: PointSpec, found: Inputs, model: Any, scorer: Any, examples: list, context: Context) -> _Ends:
+def _ends(spec: PointSpec, inputs: Inputs, model: Any, scorer: Any, examples: list, context: Context) -> _Ends:
     from apet.methods import tunable_space
     from apet.subspaces import Coordinates
 
@@ -112,37 +124,39 @@ def _ends(spec: PointSpec, found: Inputs, model: Any, scorer: Any, examples: lis
     whole = tunable_space(model, scope="all") if methods != {"apet"} else None
     if spec.method != "apet":
         assert whole is not None
-        here = Coordinates.of_tensors(whole, {}), np.zeros(0, np.float32)
+        centre = Coordinates.of_tensors(whole, {}), np.zeros(0, np.float32)
         if spec.at is not None:
-            here = _end_of(spec.at, spec, found, context, model, None, whole)
-        return _Ends(here, [_end_of(run_id, spec, found, context, model, None, whole) for run_id in spec.to_runs], True)
+            centre = _end_of(spec.at, spec, inputs, context, model, None, whole)
+        return _Ends(centre, [_end_of(run_id, spec, inputs, context, model, None, whole) for run_id in spec.to_runs], True)
     mounted = mounted_for(spec, model, scorer, examples)
     with mounted.attached:
-        own = mounted.attached.projection if mounted.placement is None else mounted.placement.coordinates
-        z = np.zeros(mounted.k, np.float32) if spec.at is None else found_by(spec, found, context, own)
-    others = [_end_of(run_id, spec, found, context, model, mounted.space, whole) for run_id in spec.to_runs]
-    return _Ends((own if whole is None else own.within(whole), z), others, whole is not None)
+        subspace = mounted.attached.projection if mounted.placement is None else mounted.placement.coordinates
+        z = np.zeros(mounted.k, np.float32) if spec.at is None else found_by(spec, inputs, context, subspace)
+    others = [_end_of(run_id, spec, inputs, context, model, mounted.space, whole) for run_id in spec.to_runs]
+    return _Ends((subspace if whole is None else subspace.within(whole), z), others, whole is not None)
 
 
-def found_by(spec: PointSpec, found: Inputs, context: Context, subspace: Any) -> np.ndarray:
-    """z (k,) at the end of the run `spec.at`, or at the look at `spec.at_step`; it must have tuned the same entries."""
+def found_by(spec: PointSpec, inputs: Inputs, context: Context, subspace: Any) -> np.ndarray:
+    """Return z (k,) of the run `spec.at` at its end, or at `spec.at_step` of its trajectory. The run must have tuned the same entries."""
     assert spec.at is not None
-    store, _, arrays = _tuned(spec.at, spec, found, context, SUBSPACE)
+    store, _, arrays = _tuned(spec.at, spec, inputs, context, SUBSPACE)
     if "index" in arrays and not np.array_equal(arrays["index"], subspace.index):
-        raise UsageError(f"{spec.at} placed its entries by {spec.order} on other examples: their order cannot be made again here")
+        raise UsageError(f"{spec.at} ranked its entries by {spec.order} on other examples: that order cannot be reproduced here")
     _check_positions(spec.at, arrays, subspace, spec.subspace)
     if spec.at_step is None:
         return arrays["z"]
     steps = trajectory_steps(store, spec.at)
     if spec.at_step not in steps:
-        raise UsageError(f"step {spec.at_step} is no look of {spec.at}: there are {', '.join(map(str, steps)) or 'none'}")
+        raise UsageError(
+            f"at_step = {spec.at_step} is not a recorded step of {spec.at}: recorded steps are {', '.join(map(str, steps)) or 'none'}"
+        )
     return arrays["trajectory"][steps.index(spec.at_step)]
 
 
 def _tuned(
-    run_id: str, spec: PointSpec, found: Inputs, context: Context, same: tuple[str, ...]
+    run_id: str, spec: PointSpec, inputs: Inputs, context: Context, same: tuple[str, ...]
 ) -> tuple[Store, dict, dict[str, np.ndarray]]:  # fmt: skip
-    """(store, spec, arrays) of a finished run of apet that agrees with `spec` in the fields `same`, in base model and in data."""
+    """Return (store, spec, arrays) of a finished run. Raise UsageError unless the fields `same`, base model and data agree with `spec`."""
     store = Store(context.folder.parent)
     if not store.done(run_id):
         raise MissingInput(f"no finished run {run_id} in {store.root}")
@@ -150,58 +164,64 @@ def _tuned(
     if spec.many_points and _of_method(other):
         _check_kept(run_id, other, arrays)
     elif other["kind"] != "train" or "z" not in arrays or any(name.startswith("head.") for name in arrays):
-        raise UsageError(f"{run_id} is no run of apet in words: only of those the optimum is a point of this subspace")
+        raise UsageError(f"{run_id} is not an apet run with label words: only such a run ends at a point of this subspace")
     same = (*same, *(["weights"] if spec.in_float32 else []))
-    for name in (*same, *(["train_seed"] if spec.random_init else [])):  # which draws the weights
+    for name in (*same, *(["train_seed"] if spec.random_init else [])):  # the seed of the weights
         if other[name] != getattr(spec, name):
             raise UsageError(
-                f"{run_id} has {name} {other[name]}, this {spec.kind} {getattr(spec, name)}: they are not of the same subspace"
+                f"{run_id} has {name} {other[name]}, but this {spec.kind} has {getattr(spec, name)}: the two are not in the same subspace"
             )
-    _check_origin(run_id, store.rows(run_id)[0], spec, found, other["weights"])
+    _check_origin(run_id, store.rows(run_id)[0], spec, inputs, other["weights"])
     return store, other, arrays
 
 
 def _check_positions(run_id: str, arrays: dict[str, np.ndarray], coordinates: Any, subspace: str) -> None:
-    """UsageError unless the run's entries, which follow from its spec, are still those that it tuned."""
+    """Raise UsageError unless the run's spec still selects the entries that the run tuned."""
     if subspace != "coordinates":
         return
     if "positions" not in arrays or arrays["positions"].tobytes().hex() != coordinates.digest:
-        raise UsageError(f"{run_id} tuned other entries than its seed names now: it was made by another version, run it again")
+        raise UsageError(f"{run_id} tuned other entries than its position seed selects in this version of the program: run it again")
 
 
-def _check_origin(run_id: str, row: Row, spec: PointSpec, found: Inputs, dtype: str) -> None:
-    """UsageError unless the run, which has rows like `row`, was made of the base model (in `dtype`) and the data that are here now."""
-    here = origin(spec, found, dtype)
-    if row.weights != here["weights"]:
-        raise UsageError(f"{run_id} tuned {spec.model} with the weights {row.weights}, this model's weights are {here['weights']}")
-    if row.data != here["data"]:
-        raise UsageError(f"{run_id} was made of {spec.task} data {row.data}, the data here are {here['data']}: give the run's own --data")
+def _check_origin(run_id: str, row: Row, spec: PointSpec, inputs: Inputs, dtype: str) -> None:
+    """Raise UsageError unless the run with rows like `row` used the present base model (in `dtype`) and the present data."""
+    present = origin(spec, inputs, dtype)
+    if row.weights != present["weights"]:
+        raise UsageError(f"{run_id} tuned {spec.model} with weights {row.weights}, but this model has weights {present['weights']}")
+    if row.data != present["data"]:
+        raise UsageError(
+            f"{run_id} used {spec.task} data {row.data}, but the present data are {present['data']}: give the run's own --data"
+        )
 
 
 def _of_method(spec: dict[str, Any]) -> bool:
-    """Whether a run trained a whole method, not apet or a subspace of one."""
+    """Return whether a run trained all parameters of another method than apet, not a random projection of them."""
     return spec["kind"] == "train" and spec["method"] != "apet" and spec["subspace"] == "coordinates"
 
 
 def _check_kept(run_id: str, other: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
-    """UsageError unless a run of another method than apet kept a displacement of the model's own tensors."""
+    """Raise UsageError unless a run of another method than apet saved a displacement of the model's own tensors."""
     from apet.methods import MERGEABLE
 
     method = other["method"]
     if method not in MERGEABLE:
-        raise UsageError(f"{run_id} is a run of {method}, whose entries the model itself has not: it ended at no point of the model")
+        raise UsageError(
+            f"{run_id} is a run of {method}, which tunes new parameters: its final point is not a point of the base model's own entries"
+        )
     if not any(name.startswith("end.") for name in arrays):
-        raise UsageError(f"{run_id} is a run of {method} that did not keep where it ended: 'train --method {method} --keep-end' does")
+        raise UsageError(
+            f"{run_id} is a run of {method} that did not save its final point: train it again with 'train --method {method} --keep-end'"
+        )
 
 
-def _end_of(run_id: str, spec: PointSpec, found: Inputs, context: Context, model: Any, space: Any, whole: Any) -> tuple[Any, np.ndarray]:
-    """(coordinates, z) where another run ended, which may have tuned other entries of the same `space`, or else of the `whole` model."""
+def _end_of(run_id: str, spec: PointSpec, inputs: Inputs, context: Context, model: Any, space: Any, whole: Any) -> tuple[Any, np.ndarray]:
+    """Return (coordinates, z) of a run's final point. The run may have tuned other entries of the same `space`, or of the `whole` model."""
     from apet.methods import tunable_space
     from apet.subspaces import Coordinates, place
 
     shared = (*PLACED, *(["scope"] if whole else []))
     same = tuple(name for name in SUBSPACE if name not in shared)
-    store, other, arrays = _tuned(run_id, spec, found, context, ("method", *same) if run_id == spec.at else same)
+    store, other, arrays = _tuned(run_id, spec, inputs, context, ("method", *same) if run_id == spec.at else same)
     if other["method"] != "apet":
         moved = [name for name in whole.names if f"end.{name}" in arrays]
         return Coordinates.of_tensors(whole, dict.fromkeys(moved)), np.concatenate([arrays[f"end.{name}"].ravel() for name in moved])
@@ -216,7 +236,7 @@ def _end_of(run_id: str, spec: PointSpec, found: Inputs, context: Context, model
 
 
 def fields_at(store: Store, run_id: str, methods: bool = False) -> dict[str, Any]:
-    """The fields that whatever is asked for at the run must share with it; with `methods` not only of runs of apet."""
+    """Return the fields that a spectrum or slice at the run must share with it. `methods` permits other methods than apet."""
     if not store.done(run_id):
         raise MissingInput(f"no finished run in {store.folder(run_id)}")
     spec = store.spec(run_id)
@@ -224,45 +244,47 @@ def fields_at(store: Store, run_id: str, methods: bool = False) -> dict[str, Any
         _check_kept(run_id, spec, store.arrays(run_id))
         return {name: spec[name] for name in METHODS_FIELDS} | _drawn_from(spec)
     if spec["kind"] != "train" or spec["method"] != "apet":
-        what = f"a {spec['kind']} run" + (f" of method {spec['method']}" if "method" in spec else "")
-        raise UsageError(f"{run_id} is {what}: only runs of apet end at a point of the subspace")
+        kind = f"a {spec['kind']} run" + (f" of method {spec['method']}" if "method" in spec else "")
+        raise UsageError(f"{run_id} is {kind}: only training runs of method apet end at a point of a tuned subspace")
     return {name: spec[name] for name in (*SUBSPACE, "max_length", "weights")} | _drawn_from(spec)
 
 
 def _drawn_from(spec: dict[str, Any]) -> dict[str, Any]:
-    """The examples that a run was trained on, and the seed of weights that it drew."""
-    examples = {} if spec["examples"] is None else {"examples": spec["examples"]}  # those that it was trained on
+    """Return the number of examples of a run, and its train seed if the seed drew the weights."""
+    examples = {} if spec["examples"] is None else {"examples": spec["examples"]}
     return examples | ({"train_seed": spec["train_seed"]} if spec["random_init"] else {})
 
 
 def trajectory_steps(store: Store, run_id: str) -> list[int]:
-    """The steps at which the run kept what it tuned; none unless it was made with `trajectory`."""
+    """Return the steps at which the run recorded its tuned values; [] unless it was trained with `trajectory`."""
     arrays = store.arrays(run_id)
     return [int(step) for step in arrays["history"][:, 0]] if "trajectory" in arrays else []
 
 
 def _trajectory(store: Store, run_id: str) -> tuple[list[int], np.ndarray]:
-    """Return the steps at which the run kept what it tuned, and z (steps, k) there; no steps unless it was trained with `trajectory`."""
+    """Return the recorded steps of the run and z (steps, k) at them. Both are empty unless the run was trained with `trajectory`."""
     steps = trajectory_steps(store, run_id)
     return steps, store.arrays(run_id)["trajectory"] if steps else np.empty((0, 0))
 
 
 def along_trajectory(spec: SpectrumSpec, store: Store) -> list[SpectrumSpec]:
-    """The spec at every step of its run's trajectory. UsageError where it names no run or one step, or the run kept none."""
+    """Return one spec per step of the run's trajectory. Raise UsageError without a run or a trajectory, and for a spec with a step."""
     if spec.at is None:
-        raise UsageError("spectra along a trajectory need the run that kept it", at=...)
+        raise UsageError("spectra along a trajectory need the run that recorded it", at=...)
     if spec.at_step is not None:
-        raise UsageError(f"at_step = {spec.at_step} is one step of the trajectory, and spectra along it take every step")
+        raise UsageError(
+            f"at_step = {spec.at_step} selects one step, but spectra along a trajectory use every step: leave out one of the two"
+        )
     if not (steps := trajectory_steps(store, spec.at)):
-        raise UsageError(f"{spec.at} kept no trajectory, which a run does with trajectory: true")
+        raise UsageError(f"{spec.at} recorded no trajectory: train it again", trajectory=True)
     return [replace(spec, at_step=step) for step in steps]
 
 
 def named(spec: PointSpec) -> str:
-    """Where it is, for the note of a row; "" for the pretrained point."""
+    """Return the run and step of the point for a row's note; "" for the initial point."""
     return "" if spec.at is None else f" at {spec.at}" + ("" if spec.at_step is None else f" step {spec.at_step}")
 
 
 def columns_at(spec: PointSpec) -> dict[str, Any]:
-    """Return the columns of a row that say where the point was taken from."""
+    """Return the columns of a row that identify the run and step of the point."""
     return {"at_run": spec.at or "", "at_step": spec.at_step}

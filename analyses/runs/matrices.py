@@ -1,7 +1,7 @@
-"""The curvature matrices that a user can name, and how one is built at a point of the subspace.
+"""Curvature matrices that a user can select, and the functions that build them at a point of the subspace.
 
-One record holds every fact about a matrix: its operator, its exact rows, what figures call it and how they draw it. To add a matrix, write
-its operator in landscape/curvature, a function here that builds the operator, and one entry of MATRICES.
+A record holds every fact about a matrix: its operator, its exact rows, and its name and line style in figures. To add a matrix, write its
+operator in landscape/curvature, a function in this file that builds the operator, and one entry of MATRICES.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 class Matrix:
     """A curvature matrix (k, k) of the training loss."""
 
-    name: str  # what a user types
-    words: str  # what figures and help call it
+    name: str  # name on the command line
+    words: str  # name in figures and help
     dashes: str  # matplotlib's line style
-    build: Callable[..., Any]  # (objective, z (k,), memory=bytes, and samples, seed if `sampled`) -> a LinearOperator
+    build: Callable[..., Any]  # (objective, z (k,), memory=bytes; samples, seed if `sampled`) -> a LinearOperator
     rows: Callable[..., Any] | None = None  # (point, progress) -> A (n (C - 1), k) with A'A the matrix, for a task with classes
-    sampled: bool = False  # whether it can be estimated from labels that are drawn from the model
+    sampled: bool = False  # whether it can be estimated from labels that are sampled from the model
     semidefinite: bool = False  # whether no eigenvalue can be negative
 
 
@@ -54,16 +54,16 @@ def _empirical_fisher(objective: Any, z: Tensor, *, memory: float) -> LinearOper
 
 
 def gauss_newton_rows_of(point: Point, progress: Callable[[int, int], None] | None = None) -> Tensor:
-    """Return rows (n (C - 1), k) whose Gram matrix is the Gauss-Newton matrix of the label words, those of all processes."""
+    """Return rows A (n (C - 1), k) with A'A the Gauss-Newton matrix of the label words, for the examples of all processes."""
     from apet.machine import gather_rows
     from apet.subspaces import NotPerExample
     from landscape.spectra import gauss_newton_rows
 
     try:
         rows = gauss_newton_rows(point.objective, point.z, per_example=True, progress=progress)
-    except NotPerExample:  # all examples share a tuned entry of a table
+    except NotPerExample:  # a tuned table entry is shared by all examples
         rows = gauss_newton_rows(point.objective, point.z, per_example=False, progress=progress)
-    return gather_rows(point.processes, rows)  # padding rows are zero and add nothing
+    return gather_rows(point.processes, rows)  # padding rows are zero and contribute nothing
 
 
 # Figures list and style matrices in this order; a figure with one matrix draws it with solid lines.
@@ -80,7 +80,7 @@ MATRICES = by_name(
 def matrix_at(point: Point, name: str, samples: int | None = None, seed: int = 0) -> Any:
     """Return the matrix called `name` at the point, as an operator on vectors (k,).
 
-    A matrix with `sampled` takes the number of labels drawn per example (`samples`; None: exact) and the seed of the draw.
+    For a matrix with `sampled`, `samples` is the number of labels drawn per example (None: exact) and `seed` is the seed of the draw.
     """
     matrix = MATRICES[name]
     sampling = {"samples": samples, "seed": seed} if matrix.sampled else {}
@@ -88,7 +88,7 @@ def matrix_at(point: Point, name: str, samples: int | None = None, seed: int = 0
 
 
 def graph_memory(point: Point) -> float:
-    """Return how many bytes of graphs may be kept: a quarter of the free memory, which processes on one CPU share."""
+    """Return the memory for saved graphs in bytes: a quarter of the free memory, divided among the processes on a CPU."""
     from apet.machine import free_memory
 
     device = point.objective.device
@@ -96,10 +96,10 @@ def graph_memory(point: Point) -> float:
 
 
 def settings(point: Point) -> str:
-    """Return what the numbers at the point depend on beyond rounding and what may change between two starts of the run.
+    """Return a text that identifies settings which affect the numbers at the point and may change between two starts of the run.
 
-    The run's folder names all the rest. The runs that the point lies between may have been trained again, hence the checksums of their z,
-    which are read from the disk with the same bytes at each start.
+    The run's folder name identifies everything else. The text contains checksums of the point and of the other runs' final points, because
+    those runs may have been trained again. Each start reads the points from disk with the same bytes.
     """
     import torch
 
@@ -108,7 +108,7 @@ def settings(point: Point) -> str:
 
 
 def recorded(matrix: Any, point: Point, context: Context) -> Any:
-    """Return the operator with its products kept on disk by the main process; every process begins with the products found there."""
+    """Return the operator with its products saved to disk by the main process. All processes start with the products saved before."""
     from analyses.runs.checkpointed_operator import Recorded, kept
     from apet.machine import broadcast
 

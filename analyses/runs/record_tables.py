@@ -1,4 +1,4 @@
-"""Tables of records: one record holds every fact about a thing that a user can name, and a table checks its records when it is made."""
+"""Tables of records. A record holds every fact about something that users select by name; a table checks its records when it is built."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Protocol, TypeVar
 
 
 class Named(Protocol):
-    """A frozen dataclass with the name that a user types."""
+    """A frozen dataclass with the field `name`, which users type."""
 
     @property
     def name(self) -> str: ...
@@ -18,9 +18,9 @@ Record = TypeVar("Record", bound=Named)
 
 
 def by_name(records: Iterable[Record], unique: tuple[str, ...] = ()) -> dict[str, Record]:
-    """Return name -> record, in the order given.
+    """Return name -> record, in the order of `records`.
 
-    Raises ValueError for an empty text, for a name that two records share, and for a value of the fields `unique` that two records share.
+    Raise ValueError for an empty text, and for records that share a name or a value of one of the fields `unique`.
     """
     records = list(records)
     for record in records:
@@ -29,7 +29,7 @@ def by_name(records: Iterable[Record], unique: tuple[str, ...] = ()) -> dict[str
                 raise ValueError(f"{type(record).__name__} '{record.name}' has an empty {field.name}")
     for name in ("name", *unique):
         values = [getattr(record, name) for record in records]
-        twice = [value for value in values if values.count(value) > 1]
-        if twice:
-            raise ValueError(f"two records have the {name} {twice[0]!r}")
+        repeated = [value for value in values if values.count(value) > 1]
+        if repeated:
+            raise ValueError(f"two records have the {name} {repeated[0]!r}")
     return {record.name: record for record in records}

@@ -1,6 +1,6 @@
-"""What a training run will take, by rehearsal: its own first steps, its longest batch and a look, then nothing is kept.
+"""Estimate the time and memory of a training run by rehearsal: some first steps, the longest batch and an evaluation. Nothing is saved.
 
-The memory peak is that of this process since it began (on a GPU: of its tensors), so rehearse in a process of its own.
+The memory peak covers the whole process since its start (on a GPU: its tensors), so rehearse each run in a separate process.
 """
 
 from __future__ import annotations
@@ -17,55 +17,58 @@ from analyses.specs import TrainSpec
 from apet.machine import peak_bytes
 from apet.models import ALIASES, count_parameters
 
-WARM_UP, LEAST, MOST, ENOUGH, LOOKED_AT = 5, 10, 100, 3.0, 128  # steps, steps, steps, seconds, examples
+WARM_UP, LEAST, MOST = 5, 10, 100  # untimed steps; minimum and maximum number of timed steps
+ENOUGH, EVALUATED = 3.0, 128  # seconds of timed steps; monitored examples that are timed
 
 
 def too_large(spec: TrainSpec) -> bool:
-    """Whether the spec's model, an alias, would take more than half of the memory that is free here: then its shapes must do."""
+    """Return whether the spec's model is an alias that needs more than half of the free memory, so that only its shapes can be loaded."""
     import psutil
 
     alias = ALIASES.get(spec.model)
-    return alias is not None and 8 * count_parameters(alias.config).total > psutil.virtual_memory().available  # 4 bytes each, and a copy
+    return alias is not None and 8 * count_parameters(alias.config).total > psutil.virtual_memory().available  # 4 bytes, twice
 
 
-def rehearse(spec: TrainSpec, found: Inputs) -> dict[str, float]:
-    """{"step_seconds", "seconds" of the whole run at most, "peak_gb"} of a spec of kind train on this machine as busy as it is."""
+def rehearse(spec: TrainSpec, inputs: Inputs) -> dict[str, float]:
+    """Return {"step_seconds", "seconds" (upper bound for the whole run), "peak_gb"} of a training run at this machine's present load."""
     from apet.machine import accelerator_for, checkpointed
     from apet.scoring import evaluate, sorted_by_length
     from apet.training import FACTORS, Progress, Stepper
 
-    scorer = scorer_for(spec, found)
-    examples, watched = subsets(spec, found)
-    with tuned(spec, found.loaded.model, scorer, examples[:SEEN]) as mounted:
+    scorer = scorer_for(spec, inputs)
+    examples, watched = subsets(spec, inputs)
+    with tuned(spec, inputs.loaded.model, scorer, examples[:SEEN]) as mounted:
         options = train_options(spec, mounted.k, len(examples))
-        stepper = Stepper(accelerator_for(found.device, options.precision), mounted.model, mounted, scorer, examples, options)
+        stepper = Stepper(accelerator_for(inputs.device, options.precision), mounted.model, mounted, scorer, examples, options)
         progress = Progress(lr=options.lr, accumulate=options.accumulate)
         with checkpointed(mounted.model, options.gradient_checkpointing):
-            stepper.gradient(np.argsort(stepper.lengths, kind="stable")[-options.batch :], progress)  # the longest: what memory must hold
+            stepper.gradient(
+                np.argsort(stepper.lengths, kind="stable")[-options.batch :], progress
+            )  # the longest batch: it determines the memory peak
             for _ in range(WARM_UP):
                 stepper.step(progress)
-            once = _seconds(lambda: stepper.step(progress), LEAST, found.device)
-            step_seconds = _seconds(lambda: stepper.step(progress), min(MOST, max(LEAST, int(ENOUGH / once))), found.device)
-        heldout = sorted_by_length(scorer.task, found.data.splits["validation"])
-        decode = _seconds(lambda: evaluate(mounted.model, scorer, heldout[-64:], decode=True), 1, found.device) / len(heldout[-64:])
-        look = watched[:LOOKED_AT]
-        glance = _seconds(lambda: evaluate(mounted.model, scorer, look), 1, found.device) / len(look)  # an example
-    looks = 0 if spec.optimizer == "lbfgs" else 1 - (-spec.steps // options.check)  # whose steps have the loss
+            once = _seconds(lambda: stepper.step(progress), LEAST, inputs.device)
+            step_seconds = _seconds(lambda: stepper.step(progress), min(MOST, max(LEAST, int(ENOUGH / once))), inputs.device)
+        heldout = sorted_by_length(scorer.task, inputs.data.splits["validation"])
+        decode = _seconds(lambda: evaluate(mounted.model, scorer, heldout[-64:], decode=True), 1, inputs.device) / len(heldout[-64:])
+        monitored = watched[:EVALUATED]
+        example_seconds = _seconds(lambda: evaluate(mounted.model, scorer, monitored), 1, inputs.device) / len(monitored)
+    checks = 0 if spec.optimizer == "lbfgs" else 1 - (-spec.steps // options.check)  # L-BFGS steps compute the loss themselves
     pilots = len(FACTORS) if spec.find_lr else 0
-    parts = examples_a_step(spec, len(examples)) / min(spec.batch, len(examples))  # of a step, as large as the one that was rehearsed
+    parts = examples_a_step(spec, len(examples)) / min(spec.batch, len(examples))  # of a step, each as large as the rehearsed one
     seen = min(SEEN, len(examples)) if spec.early_stop else len(examples)
-    reported = len(heldout) + len(found.data.splits.get("test", ()))
+    reported = len(heldout) + len(inputs.data.splits.get("test", ()))
     return {
         "step_seconds": step_seconds,
         "seconds": step_seconds * most_steps(spec) * parts
-        + glance * ((looks + pilots) * len(watched) + 3 * seen + len(heldout))
+        + example_seconds * ((checks + pilots) * len(watched) + 3 * seen + len(heldout))
         + decode * reported,
-        "peak_gb": peak_bytes(found.device) / 1e9,
+        "peak_gb": peak_bytes(inputs.device) / 1e9,
     }
 
 
 def _seconds(work: Callable[[], Any], times: int, device: str) -> float:
-    """Mean wall-clock seconds of `work`."""
+    """Return the mean wall-clock seconds of `times` calls of `work`."""
     import torch
 
     def wait() -> None:

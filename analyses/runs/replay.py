@@ -1,8 +1,9 @@
-"""What was computed at vectors, one after another, and is on the disk: used again where a run that was stopped asks the same in order.
+"""Recognise vectors whose results are on disk: a resumed run requests results at the same vectors in the same order.
 
-On a GPU sums are not bitwise the same from one start to the next, so a vector is known by its number and a sketch: its length, and its
-product with a fixed random vector. It is the same one where the two agree to TOLERANCE of its length. Whatever decides the vectors
-beyond rounding (spec, weights and data by the run's id, which is the folder; torch's version, the kind of device) must be in `name`.
+Sums on a GPU are not bitwise reproducible between starts. A vector is therefore identified by its position in the sequence and by a sketch:
+its length and its inner product with a fixed random vector. Two vectors count as equal if their sketches agree to TOLERANCE times the
+length. `name` must contain everything that determines the vectors beyond rounding: torch's version and the kind of device. Spec, weights
+and data need not be in `name`, because the run's folder is named by them.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ TOLERANCE = 1e-3
 
 
 def sketch(vectors: Any) -> np.ndarray:
-    """(2, columns): the length of each column of a tensor (k, columns), and its product with a random vector of about that length."""
+    """Return the lengths of the columns of a tensor (k, columns) and their products with a random normal vector, (2, columns)."""
     import torch
 
     from landscape.numerics import normal
@@ -27,12 +28,12 @@ def sketch(vectors: Any) -> np.ndarray:
 
 
 def same(one: np.ndarray, other: np.ndarray) -> bool:
-    """Whether two sketches are of the same vectors but for rounding."""
+    """Return whether two sketches describe equal vectors up to rounding."""
     return one.shape == other.shape and bool((np.abs(one - other) <= TOLERANCE * other[0]).all())
 
 
 def named_tensors(path: Path, name: str) -> dict[str, np.ndarray]:
-    """The tensors of a safetensors file that was written under `name`; none where there is no such file, or a damaged one."""
+    """Return the tensors of a safetensors file whose metadata has this `name`; {} if the file is missing, damaged or has another name."""
     from safetensors import SafetensorError, safe_open
 
     try:

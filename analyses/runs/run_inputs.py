@@ -1,4 +1,4 @@
-"""What a spec's names stand for on this machine: its model, its data, and what every kind of run makes of them."""
+"""Load the model and the data of a spec, and prepare them for a run: subsets, scorer, tuned model, row maker."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from apet.subspaces import SCORE_NAMES
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a spec's names stand for on this machine."""
+    """Loaded model and data of a spec, and the device of the run."""
 
     loaded: Any  # apet.models.loading.Loaded
     data: Any  # apet.tasks.task_table.TaskData
     device: str
 
 
-DIGITS = 8  # of a fingerprint, in rows
-Report = Callable[[str, float, float], None]  # what is being done, done so far, of how much
+DIGITS = 8  # hex digits of a fingerprint in rows
+Report = Callable[[str, float, float], None]  # (task, amount done, total amount)
 
 
 @dataclass(frozen=True)
 class Context:
-    """Where a run keeps its checkpoint, who is told how far it is, and what it took (seconds; kept out of the rows)."""
+    """Folder of a run's checkpoint, receiver of its progress, tracker, and timings in seconds, which are not in the rows."""
 
     folder: Path
     report: Report
@@ -44,7 +44,7 @@ class Context:
 
 @dataclass(frozen=True)
 class Planned:
-    """What is known of a run before it starts: its inputs, its training examples, its k (None: not chosen), and the layers in scope."""
+    """Properties of a run before it starts: its inputs, training examples, k (None if not chosen) and number of layers in scope."""
 
     inputs: Inputs
     examples: list
@@ -53,15 +53,15 @@ class Planned:
 
 
 def inputs(spec: Spec, data: Path | None, device: str = "cpu", shapes_only: bool = False) -> Inputs:
-    """Load the spec's model and data (cached in this process; a run leaves the model as it found it, or drops it)."""
+    """Load the spec's model and data. Both are cached in this process: a run restores the model or works on a copy."""
     return Inputs(model_of(spec, device, shapes_only), task_data(spec.task, data, spec.test), device)
 
 
 def model_of(spec: Spec, device: str = "cpu", shapes_only: bool = False) -> Any:
-    """The spec's base model (apet.models.loading.Loaded), before anything is tuned; where it reads out by a head, with a fresh one.
+    """Return the spec's base model before tuning (apet.models.loading.Loaded), with a new head if the readout is a head.
 
-    With `shapes_only` it has no weights and takes no memory. Slices have the spec's weights in float32, which holds every one of
-    them exactly: in less a small displacement would be rounded away.
+    With `shapes_only` the model has no weights and takes no memory. A slice converts the spec's weights to float32. The conversion is
+    exact, and a lower precision would round small displacements away.
     """
     from apet.tasks import TASKS
 
@@ -72,14 +72,12 @@ def model_of(spec: Spec, device: str = "cpu", shapes_only: bool = False) -> Any:
     if _takes_head(spec, loaded.form):
         loaded = load(TASKS[spec.task].classes)
     if spec.readout == "head" and loaded.form not in ("head", "image"):
-        raise UsageError(
-            f"{spec.model} answers {spec.task} in words: only BERT's kin take a classification head, and only where there are classes"
-        )
+        raise UsageError(f"{spec.model} answers {spec.task} in words: a classification head needs a BERT model and a task with classes")
     return loaded
 
 
 def fingerprints(spec: Spec, data: Path | None) -> tuple[str, str]:
-    """(of the spec's model, of its data); each model and each task is loaded for it once a process."""
+    """Return the fingerprints of the spec's model and data. Each model and task is loaded at most once per process for this purpose."""
     from apet.tasks import TASKS
 
     classes = lookup(TASKS, spec.task, "task").classes
@@ -89,19 +87,19 @@ def fingerprints(spec: Spec, data: Path | None) -> tuple[str, str]:
     return identity_of_model(spec, form, weights), _of_data(spec.task, data, spec.test)
 
 
-def origin(spec: Spec, found: Inputs, dtype: str | None = None) -> dict[str, str]:
-    """The columns `weights` and `data` of a run's rows: what else than its spec it was made of.
+def origin(spec: Spec, inputs: Inputs, dtype: str | None = None) -> dict[str, str]:
+    """Return the columns `weights` and `data` of a run's rows, which identify the inputs that the spec does not determine.
 
-    They are the first hex digits of the fingerprints of the base model, in `dtype` (the spec's if None) and without a new classification
-    head, and of the training and validation examples.
+    `weights` holds the first DIGITS hex digits of the fingerprint of the base model in `dtype` (default: the spec's), without a new
+    classification head. `data` holds the first digits of the fingerprint of the training and validation examples.
     """
     _, weights = _of_weights(*_drawn_as(spec), dtype or spec.weights, None)
-    return {"weights": weights[:DIGITS], "data": found.data.fingerprint_without_test[:DIGITS]}
+    return {"weights": weights[:DIGITS], "data": inputs.data.fingerprint_without_test[:DIGITS]}
 
 
 @cache
 def _of_weights(name: str, random_init: bool, seed: int, dtype: str, classes: int | None) -> tuple[str, str]:
-    """(form, fingerprint); neither the device nor the attention changes them."""
+    """Return (form, fingerprint) of a model. Neither depends on the device or the attention implementation."""
     loaded = _model(name, random_init, seed, "cpu", dtype, "eager", False, classes)
     return loaded.form, loaded.fingerprint
 
@@ -116,7 +114,7 @@ def _drawn_as(spec: Spec) -> tuple[str, bool, int]:
 
 
 def _takes_head(spec: Spec, form: str) -> bool:
-    """Whether a BERT answers by a classification head: where it is trained, unless it shall answer in words or has no classes."""
+    """Return whether a model answers by a classification head: a masked model does if the task has classes, unless readout is words."""
     from apet.tasks import TASKS
 
     return spec.readout != "words" and form == "masked" and bool(TASKS[spec.task].classes)
@@ -124,7 +122,7 @@ def _takes_head(spec: Spec, form: str) -> bool:
 
 @lru_cache(maxsize=4)
 def task_data(name: str, folder: Path | None, test: bool) -> Any:
-    """A task's data (apet.tasks.task_table.TaskData) on this machine."""
+    """Load a task's data (apet.tasks.task_table.TaskData) from this machine."""
     from apet.tasks import load_task
 
     return load_task(name, folder, test)
@@ -143,47 +141,47 @@ def _model(
     return loaded
 
 
-WATCHED_SHARE, WATCHED_MOST = 0.1, 500
+WATCHED_SHARE, WATCHED_MOST = 0.1, 500  # of the training split: share and maximum number of monitored examples
 CALIBRATION = 256  # examples on which the label words' prior is measured
 
 
-def subsets(spec: Spec, found: Inputs) -> tuple[list, list]:
-    """(examples trained on, examples watched). Drawn by a seed of the data, the same for every run of the task.
+def subsets(spec: Spec, inputs: Inputs) -> tuple[list, list]:
+    """Return (examples to train on, monitored examples). All runs of a task draw them with one fixed seed.
 
-    With early stop the two are disjoint parts of the training split; without, the watched are the trained.
+    With early stopping the two lists are disjoint parts of the training split. Otherwise both lists are equal.
     """
-    examples = shuffled(found)
+    examples = shuffled(inputs)
     if not spec.early_stop:
         return examples[: spec.examples], examples[: spec.examples]
     watched = min(WATCHED_MOST, max(1, int(WATCHED_SHARE * len(examples))))
     return examples[watched:][: spec.examples], examples[:watched]
 
 
-def shuffled(found: Inputs) -> list:
-    """The training split in the one order from which every subset of the task is cut."""
-    examples = found.data.splits["train"]
+def shuffled(inputs: Inputs) -> list:
+    """Return the training split in the fixed random order from which all subsets are taken."""
+    examples = inputs.data.splits["train"]
     return [examples[i] for i in np.random.default_rng(20261120).permutation(len(examples))]
 
 
-def scorer_for(spec: Spec, found: Inputs) -> Any:
-    """The task's scorer for the model, with the label words' prior: the one that the model's folder keeps, or else measured."""
+def scorer_for(spec: Spec, inputs: Inputs) -> Any:
+    """Return the task's scorer for the model. The label words' prior is read from the model's folder, or measured if not stored there."""
     import torch
 
-    scorer = plain_scorer(spec, found.loaded, found.device)
-    known = kept_verbaliser(spec, found.loaded.form)
+    scorer = plain_scorer(spec, inputs.loaded, inputs.device)
+    known = kept_verbaliser(spec, inputs.loaded.form)
     if known is None:
-        scorer.calibrate(found.loaded.model, shuffled(found)[:CALIBRATION])
+        scorer.calibrate(inputs.loaded.model, shuffled(inputs)[:CALIBRATION])
     elif list(known.label_ids) != scorer.label_ids.tolist():
         raise UsageError(
-            f"{VERBALISER_FILE} in {spec.model} gives the label words other ids than the tokenizer there: they do not belong together"
+            f"{VERBALISER_FILE} and the tokenizer in {spec.model} give the label words different ids: the files do not belong together"
         )
     else:
-        scorer.prior = torch.tensor(known.prior, device=found.device)
+        scorer.prior = torch.tensor(known.prior, device=inputs.device)
     return scorer
 
 
 def plain_scorer(spec: Spec, loaded: Any, device: str = "cpu") -> Any:
-    """The task's scorer for the model, without a prior."""
+    """Return the task's scorer for the model, without a prior."""
     from apet.methods import METHODS
     from apet.scoring import scorer_of
     from apet.tasks import TASKS
@@ -192,7 +190,7 @@ def plain_scorer(spec: Spec, loaded: Any, device: str = "cpu") -> Any:
 
 
 def kept_verbaliser(spec: Spec, form: str) -> Any:
-    """The `apet.scoring.verbaliser.Verbaliser` that the folder of a merged model keeps for the spec's task, else None."""
+    """Return the `apet.scoring.verbaliser.Verbaliser` that a merged model's folder stores for the spec's task, or None."""
     from apet.models import locate
     from apet.tasks import TASKS
 
@@ -204,13 +202,13 @@ def kept_verbaliser(spec: Spec, form: str) -> Any:
 
 
 def identity_of_model(spec: Spec, form: str, weights: str) -> str:
-    """What names the model in a run's identity: the fingerprint of its weights, and the prior that its folder keeps."""
+    """Return the model's part of a run's identity: the fingerprint of its weights and the prior that its folder stores, if any."""
     known = kept_verbaliser(spec, form)
     return weights if known is None else f"{weights} prior {list(known.prior)}"
 
 
 def mounted_for(spec: Spec, model: Any, scorer: Any, examples: list) -> Any:
-    """The spec's method on `model`; where entries are placed by a score, it is measured on `examples`."""
+    """Mount the spec's method on `model`. If the order is a score of the entries, `examples` determine the scores."""
     from apet.methods import PlacementConfig, make_tunable
     from apet.subspaces import score_entries
 
@@ -226,10 +224,10 @@ def mounted_for(spec: Spec, model: Any, scorer: Any, examples: list) -> Any:
 
 @contextmanager
 def tuned(spec: Spec, model: Any, scorer: Any, examples: list) -> Iterator[Any]:
-    """The spec's method mounted (`mounted_for`) for as long as the block lasts; afterwards `model` is bitwise what it was.
+    """Mount the spec's method (`mounted_for`) for the duration of the block. Afterwards `model` is bitwise unchanged.
 
-    Entries and projections of apet are tuned in the model itself and a classification head with them; all else changes what the model is
-    made of, and is mounted on a copy.
+    Existing entries, projections and a classification head are tuned in `model` itself and restored. All other methods change the
+    model's modules or tensors and are mounted on a copy.
     """
     import torch
 
@@ -247,13 +245,13 @@ def tuned(spec: Spec, model: Any, scorer: Any, examples: list) -> Iterator[Any]:
             mounted.attached.detach()
 
 
-def row_maker(spec: Spec, found: Inputs) -> Callable[..., Row]:
-    """Return a maker of this run's rows, which fills in the columns that name the run's kind and setting."""
+def row_maker(spec: Spec, inputs: Inputs) -> Callable[..., Row]:
+    """Return a function that makes rows of this run and fills in the columns for the run's kind and setting."""
     name = f"{spec.model} (random init)" if spec.random_init else spec.model
-    protocol = f"{spec.protocol}, head" if found.loaded.form == "head" else spec.protocol
-    common = {"kind": spec.kind, "protocol": protocol, **spec.tuned, **origin(spec, found)}
+    protocol = f"{spec.protocol}, head" if inputs.loaded.form == "head" else spec.protocol
+    common = {"kind": spec.kind, "protocol": protocol, **spec.tuned, **origin(spec, inputs)}
 
     def make(quantity: str, value: float, **columns: Any) -> Row:
-        return Row(name, found.loaded.parameters, spec.task, quantity, float(value), **{**common, **columns})
+        return Row(name, inputs.loaded.parameters, spec.task, quantity, float(value), **{**common, **columns})
 
     return make

@@ -1,4 +1,4 @@
-"""The kinds of run, a record each: everything that differs between them beside the fields of their specs."""
+"""Table of the kinds of run. A record holds everything that differs between kinds except the fields of their specs."""
 
 from __future__ import annotations
 
@@ -21,11 +21,12 @@ Result = tuple[list[Row], dict[str, np.ndarray]]
 
 @dataclass(frozen=True)
 class Kind:
-    """How runs of a kind are computed.
+    """Functions of one kind of run.
 
-    run: (spec, inputs, context) -> rows and arrays. gradients: (spec, examples) -> at most how many example-gradients that takes, where a
-    curvature product counts two. plan: what --dry-run says beside the sizes; UsageError for what the model or the data do not allow.
-    alone: what of a spec cannot be shared among processes, in words, "" where all can.
+    run: (spec, inputs, context) -> rows and arrays.
+    gradients: (spec, examples) -> upper bound on the number of example-gradients; a curvature product counts as two.
+    plan: (spec, planned) -> additional output of --dry-run. It raises UsageError if the model or the data do not permit the run.
+    alone: spec -> description of the part that several processes cannot share, or "" if they can share the run.
     """
 
     run: Callable[[Any, Inputs, Context], Result]

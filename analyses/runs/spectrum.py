@@ -1,4 +1,4 @@
-"""A run of kind spectrum: curvature in the tuned subspace, exact where that costs less, with errors where it is estimated."""
+"""A run of kind spectrum: curvature in the tuned subspace, computed exactly if that is cheaper, otherwise estimated with errors."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from analyses.store import Row
 from apet.errors import ApetError
 from apet.tasks import TASKS
 
-TOP = 10  # eigenpairs that are reported one by one
-BLOCK_STEPS = 10  # of Lanczos, for the top eigenvalue of a layer
-ROUNDS = 3  # of Lanczos for clustered eigenvalues, at most
-RIDGE = 1e-4  # of the largest eigenvalue, for log det(A + ridge I); the ridge is the row's target
-POINTS, DECADES = 25, 4  # of N_eff(kappa), below the largest eigenvalue
+TOP = 10  # eigenpairs with separate rows
+BLOCK_STEPS = 10  # Lanczos steps for the top eigenvalue of a layer
+ROUNDS = 3  # maximum number of Lanczos rounds for clustered eigenvalues
+RIDGE = 1e-4  # relative to the largest eigenvalue, for log det(A + ridge I); the row's target holds the ridge
+POINTS, DECADES = 25, 4  # grid of kappa for N_eff(kappa): points, and decades below the largest eigenvalue
 
 
 def route(spec: SpectrumSpec, k: int, layers: int = 12) -> tuple[str, int]:
-    """How the spectrum of k coordinates in so many layers is computed, and with at most how many products.
+    """Return the algorithm for the spectrum of k coordinates in `layers` layers, and an upper bound on its products.
 
-    rows: exact from one backward pass a class but one; columns: exact from k products; lanczos: top pairs and quadrature.
+    rows: exact, from C - 1 backward passes for C classes. columns: exact, from k products. lanczos: top eigenpairs and quadrature.
     """
     classes = TASKS[spec.task].classes if spec.task in TASKS else 0
-    # Rounds of the top pairs, probes, the gradient's measure; then the diagonal, and the top pair of each layer. Without self-checks.
+    # Rounds for top pairs, probes, the gradient's measure, the diagonal, and the top pair of each layer. Self-checks are not counted.
     lanczos = spec.lanczos_steps * (ROUNDS + spec.probes + 1) + TOP + spec.probes + layers * (BLOCK_STEPS + 1)
     if spec.algorithm != "lanczos" and spec.samples is None:
         if MATRICES[spec.matrix].rows and classes:
@@ -43,14 +43,16 @@ def route(spec: SpectrumSpec, k: int, layers: int = 12) -> tuple[str, int]:
 
 @dataclass(frozen=True)
 class Curved:
-    """What every route finds."""
+    """The results of every algorithm."""
 
-    top: Any  # landscape.Eigenpairs, of the largest magnitudes
-    errors: np.ndarray  # (count,) of the eigenvalues
+    top: Any  # landscape.Eigenpairs with the largest magnitudes
+    errors: np.ndarray  # (count,) errors of the top eigenvalues
     measure: Any  # landscape.SpectralMeasure
     along: tuple[np.ndarray, np.ndarray]  # eigenvalues, and the gradient's squared share of each
-    parts: list[tuple[str, str, int, Any, tuple[float, float] | None]]  # by, label, entries, Estimate of trace, top eigenvalue and error
-    drawn: float | None = None  # of the trace: the standard error that it owes to sampled labels
+    parts: list[
+        tuple[str, str, int, Any, tuple[float, float] | None]
+    ]  # (by, label, entries, Estimate of trace, (top eigenvalue, error)) per group
+    drawn: float | None = None  # standard error of the trace from sampled labels
 
 
 def spectrum_gradients(spec: SpectrumSpec, examples: int) -> int:
@@ -59,23 +61,23 @@ def spectrum_gradients(spec: SpectrumSpec, examples: int) -> int:
 
 
 def spectrum_plan(spec: SpectrumSpec, planned: Planned) -> dict[str, Any]:
-    """How the spectrum is found, and at most how many products with the matrix that takes."""
+    """Return the algorithm and an upper bound on its products with the matrix."""
     return {} if planned.k is None else dict(zip(("algorithm", "products"), route(spec, planned.k, planned.layers), strict=True))
 
 
-def spectrum_run(spec: SpectrumSpec, found: Inputs, context: Context) -> tuple[list[Row], dict[str, np.ndarray]]:
-    with point(spec, found, context) as here:
-        loss = here.objective.loss(here.z)
+def spectrum_run(spec: SpectrumSpec, inputs: Inputs, context: Context) -> tuple[list[Row], dict[str, np.ndarray]]:
+    with point(spec, inputs, context) as base:
+        loss = base.objective.loss(base.z)
         if not math.isfinite(loss):
-            raise ApetError(f"the loss at this point is {loss}: there is no curvature to speak of")
-        gradient = here.objective.gradient(here.z)
-        how, products = route(spec, len(gradient), len(here.subspace.groups("layer")[1]))
+            raise ApetError(f"the loss at this point is {loss}, which is not finite, so the curvature is undefined: use another point")
+        gradient = base.objective.gradient(base.z)
+        how, products = route(spec, len(gradient), len(base.subspace.groups("layer")[1]))
         context.report(f"{how}: at most {products:,} products with {spec.matrix}", 0, products)
-        matrix = matrix_at(here, spec.matrix, spec.samples, spec.train_seed)
+        matrix = matrix_at(base, spec.matrix, spec.samples, spec.train_seed)
         check = _checked(matrix, spec.train_seed)
-        with recorded(matrix, here, context) as operator:
-            curved = _ROUTES[how](spec, here, operator, gradient, context, products)
-    make = _maker(spec, found, len(gradient))
+        with recorded(matrix, base, context) as operator:
+            curved = _ROUTES[how](spec, base, operator, gradient, context, products)
+    make = _maker(spec, inputs, len(gradient))
     rows = [
         make("loss", loss),
         make("gradient_norm", float(gradient.norm())),
@@ -88,7 +90,7 @@ def spectrum_run(spec: SpectrumSpec, found: Inputs, context: Context) -> tuple[l
     ]
     return rows, {
         "nodes": curved.measure.nodes, "weights": curved.measure.weights, "eigenvalues": curved.top.eigenvalues,
-        "eigenvectors": curved.top.eigenvectors.cpu().numpy(), "gradient": gradient.cpu().numpy(), "z": here.z.cpu().numpy(),
+        "eigenvectors": curved.top.eigenvectors.cpu().numpy(), "gradient": gradient.cpu().numpy(), "z": base.z.cpu().numpy(),
     }  # fmt: skip
 
 
@@ -98,7 +100,7 @@ def _checked(operator: Any, seed: int) -> Any:
     try:
         return check_operator(operator, seed)
     except ValueError as error:
-        raise ApetError(f"this curvature is not to be trusted: {error}") from error
+        raise ApetError(f"the check of this curvature failed: {error}") from error
 
 
 def _by_rows(spec: SpectrumSpec, point: Point, operator: Any, gradient: Any, context: Context, products: int) -> Curved:
@@ -133,7 +135,7 @@ def _exact(spectrum: Any, point: Point, gradient: Any, block: Callable[[Any], An
 
 
 def _groups(point: Point) -> Iterator[tuple[str, str, Any]]:
-    """Yield (layer or kind, its label, its coordinates int64 (n,)) of every group of tensors."""
+    """Yield (`layer` or `kind`, label, coordinates int64 (n,)) for every group of tensors."""
     import torch
 
     for by in ("layer", "kind"):
@@ -155,8 +157,8 @@ def _by_lanczos(spec: SpectrumSpec, point: Point, operator: Any, gradient: Any, 
     errors, drawn = top.residuals, None
     if spec.samples is not None:
         forms = operator.operator.forms(top.eigenvectors).cpu().numpy()
-        errors = np.hypot(errors, [mean_of(each).stderr for each in forms.T])
-        drawn = mean_of(forms.sum(1)).stderr  # the rest of the spectrum adds little
+        errors = np.hypot(errors, [mean_of(samples).stderr for samples in forms.T])
+        drawn = mean_of(forms.sum(1)).stderr  # the other eigenvalues contribute little
     measure = slq(operator, spec.probes, spec.lanczos_steps, seed, known=top, progress=report)
     along = np.empty(0), np.empty(0)
     if float(gradient.norm()) > 0:
@@ -175,10 +177,10 @@ def _by_lanczos(spec: SpectrumSpec, point: Point, operator: Any, gradient: Any, 
 _ROUTES = {"rows": _by_rows, "columns": _by_columns, "lanczos": _by_lanczos}
 
 
-def _maker(spec: SpectrumSpec, found: Inputs, k: int) -> Callable[..., Row]:
-    """Rows of this spectrum, with the matrix and where it was taken; the note says both in words."""
+def _maker(spec: SpectrumSpec, inputs: Inputs, k: int) -> Callable[..., Row]:
+    """Return a function that makes rows of this spectrum. The note names the matrix and the point."""
     matrix = spec.matrix if spec.samples is None else f"{spec.matrix} of {spec.samples} sampled labels"
-    make = row_maker(spec, found)
+    make = row_maker(spec, inputs)
     common = {"k": k, "train_seed": spec.train_seed, "matrix": spec.matrix, "samples": spec.samples, **columns_at(spec)}
 
     def row(quantity: str, value: float, note_too: str = "", **columns: Any) -> Row:
@@ -190,7 +192,7 @@ def _maker(spec: SpectrumSpec, found: Inputs, k: int) -> Callable[..., Row]:
 
 
 def _numbers(curved: Curved, make: Callable[..., Row]) -> list[Row]:
-    """One number each, estimates with standard error and 95 % t-interval."""
+    """Return rows with one number each; estimates have a standard error and a 95 % t-interval."""
     from landscape.spectra import (
         NOISE,
         decay_exponent,
@@ -207,7 +209,7 @@ def _numbers(curved: Curved, make: Callable[..., Row]) -> list[Row]:
     largest = float(np.abs(measure.nodes).max(initial=0.0))
     edge, count = outliers(measure)
     numbers: dict[str, Callable[[Any], Any]] = {
-        "trace": trace, "squared_frobenius": lambda each: trace(each, np.square), "negative_mass": negative_mass,
+        "trace": trace, "squared_frobenius": lambda rule: trace(rule, np.square), "negative_mass": negative_mass,
         "effective_rank": effective_rank, "participation_ratio": participation_ratio,
     }  # fmt: skip
     estimates = {name: _known(with_quadrature_error(measure, f), curved, name) for name, f in numbers.items()}
@@ -219,17 +221,17 @@ def _numbers(curved: Curved, make: Callable[..., Row]) -> list[Row]:
     rows += [] if math.isnan(edge) else [make("bulk_edge", edge)]
     if largest > 0:
         ridge = RIDGE * largest
-        found = with_quadrature_error(measure, lambda each: log_determinant(each, ridge))
-        rows.append(_estimate(make, "log_determinant", _known(found, curved, "log_determinant"), target=ridge))
-    for place, (by, label, coordinates, part, top) in enumerate(curved.parts):
-        block = {"series": by, "group": label, "x": place, "note_too": f"{by}: {label}"}
+        estimate = with_quadrature_error(measure, lambda rule: log_determinant(rule, ridge))
+        rows.append(_estimate(make, "log_determinant", _known(estimate, curved, "log_determinant"), target=ridge))
+    for number, (by, label, coordinates, part, top) in enumerate(curved.parts):
+        block = {"series": by, "group": label, "x": number, "note_too": f"{by}: {label}"}
         rows += [make("block_size", coordinates, **block), _estimate(make, "block_trace", part, **block)]
         rows += [] if top is None else [make("block_eigenvalue", top[0], stderr=top[1], **block)]
     return rows
 
 
 def _known(estimate: Any, curved: Curved, name: str) -> Any:
-    """The estimate with the error of sampled labels: known for the trace, unknown for what is no mean over them."""
+    """Return the estimate with an error that includes label sampling: known for the trace, NaN for quantities other than means."""
     if curved.drawn is None:
         return estimate
     error = math.hypot(estimate.stderr, curved.drawn) if name == "trace" else math.nan
@@ -242,7 +244,7 @@ def _estimate(make: Callable[..., Row], name: str, estimate: Any, **columns: Any
 
 
 def _aligned(curved: Curved, gradient: Any, make: Callable[..., Row]) -> list[Row]:
-    """The gradient's cumulative share of |g|^2: along the top eigenvectors by rank, and down to each eigenvalue."""
+    """Return rows with the cumulative share of |g|^2: over the top eigenvectors by rank, and over all eigenvalues down to each one."""
     square = float(gradient.double() @ gradient.double())
     if not square > 0:
         return []
@@ -256,7 +258,7 @@ def _aligned(curved: Curved, gradient: Any, make: Callable[..., Row]) -> list[Ro
 
 
 def _curves(curved: Curved, make: Callable[..., Row]) -> list[Row]:
-    """Top eigenvalues, density, N_eff(kappa)."""
+    """Return rows of the top eigenvalues, the density and N_eff(kappa)."""
     from landscape.spectra import effective_dimension, spectral_density, with_quadrature_error
 
     measure = curved.measure
@@ -266,15 +268,15 @@ def _curves(curved: Curved, make: Callable[..., Row]) -> list[Row]:
         return rows
     grid = _grid(measure.nodes, largest)
     values, errors = spectral_density(measure, grid, sigma=largest / 50)
-    rows += [make("density", v, x=at, stderr=e) for at, v, e in zip(grid, values, errors, strict=True)]
+    rows += [make("density", v, x=node, stderr=e) for node, v, e in zip(grid, values, errors, strict=True)]
     for kappa in np.geomspace(largest * 10.0**-DECADES, largest, POINTS):
-        found = with_quadrature_error(measure, lambda each, kappa=float(kappa): effective_dimension(each, kappa))
-        rows.append(_estimate(make, "n_eff", _known(found, curved, "n_eff"), x=kappa))
+        estimate = with_quadrature_error(measure, lambda rule, kappa=float(kappa): effective_dimension(rule, kappa))
+        rows.append(_estimate(make, "n_eff", _known(estimate, curved, "n_eff"), x=kappa))
     return rows
 
 
 def _grid(nodes: np.ndarray, largest: float) -> np.ndarray:
-    """Places for the density that are close enough on a linear and on a symmetric-log axis."""
+    """Return points for the density that are dense enough for a linear and for a symmetric-log axis."""
     side = np.geomspace(largest * 10.0**-DECADES, 1.2 * largest, 60)
     linear = np.linspace(min(0.0, float(nodes.min())) - largest / 10, 1.1 * largest, 100)
     both = np.concatenate([side, [0.0], linear, -side if nodes.min() < 0 else []])

@@ -1,4 +1,4 @@
-"""A run of kind train: tune, then evaluate on what was not trained on."""
+"""A run of kind train: tune a model, then evaluate it on held-out examples."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from apet.errors import UsageError
 from apet.methods import METHODS, default_rate
 from apet.subspaces import SCORE_NAMES
 
-SEEN = 500  # training examples evaluated in a run with early stop
+SEEN = 500  # training examples that a run with early stopping evaluates
 
 
-def train_run(spec: TrainSpec, found: Inputs, context: Context) -> tuple[list[Row], dict[str, np.ndarray]]:
+def train_run(spec: TrainSpec, inputs: Inputs, context: Context) -> tuple[list[Row], dict[str, np.ndarray]]:
     import torch
 
     from apet.machine import checkpointed
     from apet.scoring import evaluate
     from apet.training import interruptible, minimise, train
 
-    torch.manual_seed(spec.train_seed)  # LoRA draws its first factor from it
-    model, scorer = found.loaded.model, scorer_for(spec, found)
-    examples, watched = subsets(spec, found)
-    # Where a training loss is compared with a prediction it is exact; else a sample of the training set tells enough.
+    torch.manual_seed(spec.train_seed)  # LoRA draws its first factor from this generator
+    model, scorer = inputs.loaded.model, scorer_for(spec, inputs)
+    examples, watched = subsets(spec, inputs)
+    # Without early stopping the training loss is compared with predictions, so it covers all examples; otherwise a sample suffices.
     seen = examples[:SEEN] if spec.early_stop else examples
-    reported = {split: found.data.splits[split] for split in ("validation", *(["test"] if spec.test else []))}
+    reported = {split: inputs.data.splits[split] for split in ("validation", *(["test"] if spec.test else []))}
     before = {"train": evaluate(model, scorer, seen), "validation": evaluate(model, scorer, reported["validation"])}
     with tuned(spec, model, scorer, seen) as mounted:
         model, options = mounted.model, train_options(spec, mounted.k, len(examples))
 
         def report(p: Any) -> None:
-            done = p.history[-1][0] if spec.optimizer == "lbfgs" else p.step  # whose steps are its gradients, more than its iterations
-            context.report(f"{spec.method} {mounted.k}: watched loss {p.history[-1][1]:.3f}", done, spec.steps)
+            done = p.history[-1][0] if spec.optimizer == "lbfgs" else p.step  # step of L-BFGS counts gradients, not iterations
+            context.report(f"{spec.method} {mounted.k}: monitored loss {p.history[-1][1]:.3f}", done, spec.steps)
 
         if spec.optimizer == "lbfgs":
             with interruptible() as stopped, checkpointed(model, spec.gradient_checkpointing):
@@ -48,10 +48,10 @@ def train_run(spec: TrainSpec, found: Inputs, context: Context) -> tuple[list[Ro
             )  # fmt: skip
         context.timings["step_seconds"] = progress.seconds / max(1, progress.step)
         after = {"train": evaluate(model, scorer, seen)}
-        after |= {split: evaluate(model, scorer, there, decode=True) for split, there in reported.items()}
-        make = _maker(spec, found, mounted)
+        after |= {split: evaluate(model, scorer, subset, decode=True) for split, subset in reported.items()}
+        make = _maker(spec, inputs, mounted)
         rows = [
-            *(row for split, there in reported.items() for row in _chance_rows(found.data, there, split, make)),
+            *(row for split, subset in reported.items() for row in _chance_rows(inputs.data, subset, split, make)),
             *(row for prefix, scores in (("initial_", before), ("", after)) for row in _score_rows(prefix, scores, make)),
             *_loop_rows(spec, progress, examples_a_step(spec, len(examples)), make),
             make("residual_gradient", _residual_gradient(model, mounted, scorer, seen, spec.batch // progress.accumulate), split="train"),
@@ -59,7 +59,7 @@ def train_run(spec: TrainSpec, found: Inputs, context: Context) -> tuple[list[Ro
             *_placement_rows(mounted, make),
         ]
         arrays = _arrays(spec, mounted, progress) | {"prior": scorer.prior.cpu().numpy()}
-        return rows, arrays | (_end(found.loaded.model, model) if spec.keep_end else {})
+        return rows, arrays | (_end(inputs.loaded.model, model) if spec.keep_end else {})
 
 
 def train_options(spec: TrainSpec, k: int, examples: int) -> Any:
@@ -76,12 +76,12 @@ def train_options(spec: TrainSpec, k: int, examples: int) -> Any:
 
 
 def examples_a_step(spec: TrainSpec, examples: int) -> int:
-    """How many of the examples a step takes the gradient of."""
+    """Return the number of examples in the gradient of one step."""
     return examples if spec.optimizer == "lbfgs" else min(spec.batch, examples)
 
 
 def most_steps(spec: TrainSpec) -> int:
-    """At most how many gradients of `examples_a_step` examples the run takes."""
+    """Return an upper bound on the number of gradients of `examples_a_step` examples in the run."""
     from apet.training import FACTORS, PILOT_STEPS, most_gradients
 
     if spec.optimizer == "lbfgs":
@@ -95,35 +95,35 @@ def train_gradients(spec: TrainSpec, examples: int) -> int:
 
 
 def train_plan(spec: TrainSpec, planned: Planned) -> dict[str, Any]:
-    """Nothing more to tell; UsageError for what this model, these data and this type of weights do not allow."""
+    """Return {}. Raise UsageError if the model, the data or the data type of the weights do not permit the run."""
     from apet.methods import check_mergeable
 
     if spec.weights != "float32" and not spec.projected and not METHODS[spec.method].low_precision:
         raise UsageError(
-            f"{spec.method} updates the base model's own tensors, where {spec.weights} rounds small updates away", weights="float32"
+            f"{spec.method} updates the base model's own tensors, and weights in {spec.weights} round small updates away", weights="float32"
         )
     if spec.keep_end:
         check_mergeable(spec.method, planned.inputs.loaded.model)
     if not planned.examples:
-        raise UsageError(f"{spec.task} has too few training examples to set some aside", early_stop=False)
+        raise UsageError(f"{spec.task} has too few training examples to hold out some for early stopping", early_stop=False)
     if spec.test and "test" not in planned.inputs.data.splits:
-        raise UsageError(f"{spec.task} has no labelled test split here: leave out test")
+        raise UsageError(f"{spec.task} has no labelled test split in these data: leave out test")
     return {}
 
 
 def _check_every(examples: int, batch: int) -> int:
-    """Steps between looks at the watched loss: four epochs of a small subset, at most 100."""
+    """Return the number of steps between evaluations of the monitored loss: four epochs, but from 20 to 100 steps."""
     return int(min(100, max(20, 4 * examples // batch)))
 
 
-def _maker(spec: TrainSpec, found: Inputs, mounted: Any) -> Callable[..., Row]:
-    """Rows of this run, how many parameters it tuned filled in."""
-    make = row_maker(spec, found)
+def _maker(spec: TrainSpec, inputs: Inputs, mounted: Any) -> Callable[..., Row]:
+    """Return a function that makes rows of this run and fills in the number of tuned parameters."""
+    make = row_maker(spec, inputs)
     return lambda quantity, value, **columns: make(quantity, value, k=mounted.k, train_seed=spec.train_seed, **columns)
 
 
 def _chance_rows(data: Any, heldout: list, split: str, make: Callable[..., Row]) -> list[Row]:
-    """What needs no model: always the most common answer, a random one, and `chance`, the better of the two."""
+    """Return rows of the scores without a model: the most common answer, a random answer, and `chance`, the better of the two."""
     from apet.scoring import better_baseline, model_free_scores
 
     scores = model_free_scores(data.task, data.splits["train"], heldout)
@@ -134,12 +134,14 @@ def _chance_rows(data: Any, heldout: list, split: str, make: Callable[..., Row])
 
 def _score_rows(prefix: str, scores: dict[str, dict], make: Callable[..., Row]) -> list[Row]:
     return [
-        make(prefix + name, score.value, stderr=score.stderr, split=split) for split, each in scores.items() for name, score in each.items()
+        make(prefix + name, score.value, stderr=score.stderr, split=split)
+        for split, split_scores in scores.items()
+        for name, score in split_scores.items()
     ]
 
 
 def _loop_rows(spec: TrainSpec, progress: Any, batch: int, make: Callable[..., Row]) -> list[Row]:
-    """Where the loop ended and at what cost, and what it had to change on the way."""
+    """Return rows on the training loop: its end, its cost, and settings that changed during training."""
     return [
         make("plateau", progress.plateau),
         make("steps", progress.step),
@@ -147,34 +149,34 @@ def _loop_rows(spec: TrainSpec, progress: Any, batch: int, make: Callable[..., R
         *([make("learning_rate", progress.lr)] if spec.optimizer == "adamw" else []),
         *[make("pilot_loss", loss, x=rate) for rate, loss in progress.pilot],
         *([make("accumulate", progress.accumulate, note="memory ran out")] if progress.accumulate > spec.accumulate else []),
-        *([make("diverged", progress.diverged, note="the step at which it did")] if progress.diverged is not None else []),
+        *([make("diverged", progress.diverged, note="the step at which the run diverged")] if progress.diverged is not None else []),
     ]
 
 
 def _arrays(spec: TrainSpec, mounted: Any, progress: Any) -> dict[str, np.ndarray]:
-    """The loop's history, and what an artefact is made of."""
+    """Return the loop's history and the arrays from which an artefact is exported."""
     arrays = {"history": np.array(progress.history)}
     if mounted.attached is not None:
         arrays["z"] = mounted.attached.z.detach().cpu().numpy()
         arrays |= {f"head.{name}": mounted.trainable[name].detach().cpu().numpy().copy() for name in sorted(mounted.head)}
-        if spec.trajectory:  # one z for every line of the history
+        if spec.trajectory:  # one z per line of the history
             arrays["trajectory"] = np.stack([z.numpy() for z in mounted.trajectory])
         if mounted.placement is not None:
             arrays["positions"] = np.frombuffer(bytes.fromhex(mounted.placement.digest), np.uint8)
-            if spec.order in SCORE_NAMES:  # elsewhere the positions follow from the spec
+            if spec.order in SCORE_NAMES:  # for other orders the positions follow from the spec
                 arrays["index"] = mounted.placement.index
     return arrays
 
 
 def _end(base: Any, tuned: Any) -> dict[str, np.ndarray]:
-    """Where a method that changes the model itself ended, tensor by tensor."""
+    """Return the final displacement of each of the base model's tensors, as `end.NAME`."""
     from apet.methods import displacement
 
     return {f"end.{name}": change.numpy() for name, change in displacement(base, tuned).items()}
 
 
 def _placement_rows(mounted: Any, make: Callable[..., Row]) -> list[Row]:
-    """The requested k (whole units may not fill it), and how many of the entries fall in each layer and kind of tensor."""
+    """Return rows of the requested k, which whole units may not fill, and of the number of entries per layer and kind of tensor."""
     if mounted.placement is None:
         return []
     histogram = mounted.placement.coordinates.histogram()
@@ -185,9 +187,9 @@ def _placement_rows(mounted: Any, make: Callable[..., Row]) -> list[Row]:
 
 
 def _residual_gradient(model: Any, mounted: Any, scorer: Any, examples: list, size: int) -> float:
-    """|gradient| of the mean training loss in the trainable coordinates at the end: how far from the minimum.
+    """Return |gradient| of the mean training loss in the trainable coordinates at the end: 0 at a minimum.
 
-    `size` examples at a time, as many as training held.
+    Batches have `size` examples, as in training.
     """
     import torch
 

@@ -1,6 +1,7 @@
-"""Specs: the frozen description of one run, a dataclass for each kind, from which the run's identity follows.
+"""Specs: the frozen description of one run. Each kind of run has one dataclass, and the run's identity follows from its fields.
 
-Each field is declared once (`option`): type, default, meaning, choices and range. The command line and study files are made from that.
+Each field is declared once (`option`) with its type, default, meaning, choices and range. The command line and study files are generated
+from the declarations.
 """
 
 from typing import TYPE_CHECKING

@@ -1,6 +1,6 @@
-"""What the specs of all kinds share: common fields, validation, and identity.
+"""Base class of all specs: common fields, validation and identity.
 
-`resolved` makes a spec canonical; the hash of its fields, with the fingerprints of weights and data, is the run's identity.
+A run's identity is a hash of its canonical spec (`Spec.resolved`) and of the fingerprints of weights and data.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from analyses.specs.parts import DataPart, ModelPart, TunedPart, WorkPart, reads
 from apet.errors import UsageError
 from apet.subspaces import SCORE_NAMES
 
-Use = tuple[str, Callable[[Any], bool]]  # which runs of a kind use a field, in words and as a test
+Use = tuple[str, Callable[[Any], bool]]  # the runs of a kind that use a field: a description and a test
 
-PLACED: Use = ("k tuned parameters (method apet, or a projected subspace)", lambda s: s.placed)
+PLACED: Use = ("runs that tune k parameters (method apet or a random projection)", lambda s: s.placed)
 _ENTRIES: Use = ("tuned entries", lambda s: s.places_entries)
 _APET: Use = ("method apet", lambda s: s.placed and s.method == "apet")
-_UNITS: Use = ("tuned entries in any order but reference (whole tensors)", lambda s: s.places_entries and s.order != "reference")
-_DRAWN: Use = ("positions that are drawn", lambda s: s.placed and (s.projected or s.order not in SCORE_NAMES))
-_TEXTS: Use = ("texts", lambda s: not reads_images(s.task))
+_UNITS: Use = ("tuned entries in any order except reference (whole tensors)", lambda s: s.places_entries and s.order != "reference")
+_DRAWN: Use = ("random placements and projections", lambda s: s.placed and (s.projected or s.order not in SCORE_NAMES))
+_TEXTS: Use = ("tasks with texts", lambda s: not reads_images(s.task))
 TUNED_USES: dict[str, Use] = {
     "max_length": _TEXTS, "k": PLACED, "matched": PLACED, "subspace": PLACED, "scope": PLACED, "operations": _APET, "order": _ENTRIES,
     "unit": _UNITS, "position_seed": _DRAWN,
@@ -32,43 +32,45 @@ TUNED_USES: dict[str, Use] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Spec(WorkPart, TunedPart, DataPart, ModelPart):
-    """What all kinds share. `version` is raised when the same spec would give other rows or arrays."""
+    """Base of the specs of all kinds. `version` is raised when an unchanged spec would give different rows or arrays."""
 
     kind: ClassVar[str]
-    words: ClassVar[str]  # its runs, in the plural
+    words: ClassVar[str]  # plural noun for the runs of this kind, for messages
     version: ClassVar[int]
-    uses: ClassVar[Mapping[str, Use]]  # of fields that not all runs of the kind use
+    uses: ClassVar[Mapping[str, Use]]  # for each field that only some runs of the kind use
     in_float32: ClassVar[bool] = False  # whether weights of another type are loaded as float32
-    many_points: ClassVar[bool] = False  # whether the loss is asked at many points, the ends of other methods' runs among them
-    # What kinds without such a field do.
+    many_points: ClassVar[bool] = (
+        False  # whether the loss is evaluated at many points, which may include final points of other methods' runs
+    )
+    # Values for kinds without these fields.
     weights, attention, readout, early_stop, test, samples = "float32", "eager", "words", False, False, None
 
     def __post_init__(self) -> None:
-        for each in fields(self):
-            check_value(each, getattr(self, each.name))
+        for field in fields(self):
+            check_value(field, getattr(self, field.name))
 
     def check(self) -> None:
-        """Raise UsageError for fields that contradict each other."""
+        """Raise UsageError for contradictory fields."""
 
     def derived(self) -> Self:
-        """The spec with what follows from other fields made explicit."""
+        """Return the spec with explicit values for fields that follow from other fields."""
         return self
 
     @property
     def changed(self) -> dict[str, Any]:
-        """The fields that are not at their defaults, in their order."""
+        """Fields that differ from their defaults, in the order of declaration."""
         return {name: vars(self)[name] for name, default in defaults_of(type(self)).items() if vars(self)[name] != default}
 
     def unused(self) -> str | None:
-        """The first field that is set to no effect."""
+        """Return the first field that is set although the run does not use it, or None."""
         return next((name for name in self.changed if not self.reads(name)), None)
 
     def reads(self, name: str) -> bool:
-        """Whether the run uses its field `name`."""
+        """Return whether the run uses its field `name`."""
         return name not in self.uses or self.uses[name][1](self)
 
     def resolved(self) -> Self:
-        """The canonical spec. Raises UsageError for a field without effect, and for fields that contradict each other."""
+        """Return the canonical spec. Raise UsageError for a field without effect and for contradictory fields."""
         if (name := self.unused()) is not None:
             raise UsageError(self.no_effect(name))
         self.check()
@@ -79,22 +81,22 @@ class Spec(WorkPart, TunedPart, DataPart, ModelPart):
 
     @property
     def title(self) -> str:
-        """The run in a few words."""
-        return f"{self.model} {self.task} {self._what()}"
+        """Short description of the run."""
+        return f"{self.model} {self.task} {self._summary()}"
 
-    def _what(self) -> str:
+    def _summary(self) -> str:
         k = vars(self).get("k")
         return self.kind if k is None else f"{self.kind} k = {k:,}"
 
     @property
     def protocol(self) -> str:
-        """What runs must share to be compared, beside the model, the task and what is tuned: examples, their length, early stop."""
+        """Examples, their length and early stopping: runs are comparable if these agree, as well as the model, the task and the tuned parameters."""
         parts = ["all examples" if self.examples is None else f"{self.examples:,} examples"]
         parts += [f"{self.max_length} tokens"] if self.max_length != defaults_of(type(self))["max_length"] else []
         return ", ".join(parts + ["early stop"] * self.early_stop)
 
     def run_id(self, weights: str, data: str) -> str:
-        """16 hex digits over the kind, its version, the fields that differ from their defaults, and two fingerprints."""
+        """Return 16 hex digits: a hash of the kind, its version, the fields that differ from their defaults, and both fingerprints."""
         spec = self.resolved()
         identity = {"kind": self.kind, "version": self.version, "spec": spec.changed, "weights": weights, "data": data}
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""The kinds of run: a frozen dataclass each, whose fields are those that such a run can use."""
+"""Specs of the four kinds of run: train, predict, spectrum and slice."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from apet.errors import UsageError
 from apet.methods import MERGEABLE, METHODS, default_rate
 from apet.training import SCHEDULES
 
-TUNED, TRAINING, CURVATURE, SLICE, PREDICTION = "What is tuned", "Training", "Curvature", "Slice", "Prediction"
-MOST_POINTS = 100_000  # of a slice's grid: a row each, and a forward pass of all examples
-MOST_DIMS = 10  # of a slice: beyond, three points a side are too many
+TUNED, TRAINING, CURVATURE, SLICE, PREDICTION = "Tuned parameters", "Training", "Curvature", "Slice", "Prediction"
+MOST_POINTS = 100_000  # in the grid of a slice; each point costs one row and one forward pass of all examples
+MOST_DIMS = 10  # of a slice: in 11 dimensions even three points per axis exceed MOST_POINTS
 
 _ADAMW: Use = ("training by adamw", lambda s: s.optimizer == "adamw")
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainSpec(WeightsPart, Spec):
-    """Tune a model, then evaluate it. Without `early_stop` the run goes to the plateau of its training loss, as predictions need."""
+    """Tune a model, then evaluate it. Without `early_stop` the run continues to the plateau of its training loss, as predictions assume."""
 
     kind, words, version = "train", "training runs", 1
     uses = TUNED_USES | dict.fromkeys(("lr", "schedule", "warmup", "clip", "weight_decay", "find_lr", "accumulate"), _ADAMW) | {
@@ -31,41 +31,41 @@ class TrainSpec(WeightsPart, Spec):
 
     # fmt: off
     attention: str = option("Model", "eager", "Attention implementation. sdpa is faster, but has no second derivatives.", choices=("eager", "sdpa"))
-    readout: str = option("Data", "auto", "How a BERT answers: by a classification head, trained along and counted apart (auto, head), or by label words at [MASK].", choices=("auto", "words", "head"))
-    method: str = option(TUNED, "apet", "What is tuned.", choices=METHODS)
-    early_stop: bool = option(TRAINING, True, "Watch a part of the training data and keep the best state; or go to the plateau of the training loss.")
-    test: bool = option(TRAINING, False, "Evaluate on the test split as well, where its labels are there.")
-    steps: int = option(TRAINING, 1000, "At most this many steps; a run ends earlier at its plateau.", least=1)
-    lr: float | None = option(TRAINING, None, "Learning rate.", means="by method and k", positive=True)
-    find_lr: bool = option(TRAINING, False, "First try five rates around the learning rate for 40 steps each, and take the best.", flag="--find-lr/--no-find-lr")
-    optimizer: str = option(TRAINING, "adamw", "lbfgs takes all examples at once, to the minimum of the training loss.", choices=("adamw", "lbfgs"))
-    schedule: str = option(TRAINING, "plateau", "The learning rate over the steps. plateau: it falls, and the run ends, as the watched loss stalls.", choices=tuple(SCHEDULES))
-    accumulate: int = option(TRAINING, 1, "Work off a batch in this many parts; more if memory runs out.", least=1)
-    warmup: int = option(TRAINING, 20, "Steps in which the learning rate rises.", least=0)
-    clip: float = option(TRAINING, 1.0, "The largest norm of a gradient.", positive=True)
-    weight_decay: float = option(TRAINING, 0.0, "AdamW's decoupled weight decay.", least=0)
-    gradient_checkpointing: bool = option(TRAINING, False, "Recompute activations instead of keeping them.")
-    trajectory: bool = option(TRAINING, False, "Keep the tuned values at every look, for 'spectrum --along'.")
-    keep_end: bool = option(TRAINING, False, "full, bitfit, lora: keep where the run ended as a displacement of the base model's tensors (4 bytes an entry), for 'slice --at' and '--to'.")
-    dtype: str = option(TRAINING, "float32", "Type of the computation (autocast); tuned values stay float32.", choices=DTYPES)
+    readout: str = option("Data", "auto", "Readout of a BERT model: a classification head, which is trained too and counted separately (auto, head), or label words at [MASK] (words).", choices=("auto", "words", "head"))
+    method: str = option(TUNED, "apet", "Tuning method: apet (k parameters at any positions), full (all parameters), or a parameter-efficient method (lora, adapter, prompt, prefix, bitfit).", choices=METHODS)
+    early_stop: bool = option(TRAINING, True, "Hold out part of the training data, monitor its loss and keep the best state. Without early stopping the run monitors the training loss and continues to its plateau.")
+    test: bool = option(TRAINING, False, "Also evaluate on the test split, which must have labels.")
+    steps: int = option(TRAINING, 1000, "Maximum number of steps. A run ends earlier if it reaches its plateau.", least=1)
+    lr: float | None = option(TRAINING, None, "Learning rate.", means="depends on the method and k", positive=True)
+    find_lr: bool = option(TRAINING, False, "First train for 40 steps at each of five rates around the learning rate, then use the best rate.", flag="--find-lr/--no-find-lr")
+    optimizer: str = option(TRAINING, "adamw", "adamw, or lbfgs: full-batch steps to the minimum of the training loss.", choices=("adamw", "lbfgs"))
+    schedule: str = option(TRAINING, "plateau", "Learning-rate schedule. plateau: the rate falls each time the monitored loss stalls, until the run ends.", choices=tuple(SCHEDULES))
+    accumulate: int = option(TRAINING, 1, "Process each batch in this many parts. The number of parts increases if memory runs out.", least=1)
+    warmup: int = option(TRAINING, 20, "Number of steps with a rising learning rate.", least=0)
+    clip: float = option(TRAINING, 1.0, "Maximum norm to which gradients are clipped.", positive=True)
+    weight_decay: float = option(TRAINING, 0.0, "Decoupled weight decay of AdamW.", least=0)
+    gradient_checkpointing: bool = option(TRAINING, False, "Recompute activations instead of storing them.")
+    trajectory: bool = option(TRAINING, False, "Record the tuned values at every evaluation of the monitored loss, for 'spectrum --along'.")
+    keep_end: bool = option(TRAINING, False, "full, bitfit, lora: save the final displacement of the base model's tensors (4 bytes per entry), for slices.")
+    dtype: str = option(TRAINING, "float32", "Data type of the computation (autocast). Tuned values stay float32.", choices=DTYPES)
     # fmt: on
 
     @property
     def placed(self) -> bool:
         return self.method == "apet" or self.projected
 
-    def _what(self) -> str:
-        return super()._what().replace(self.kind, self.method, 1) + f", seed {self.position_seed}/{self.train_seed}"
+    def _summary(self) -> str:
+        return super()._summary().replace(self.kind, self.method, 1) + f", seed {self.position_seed}/{self.train_seed}"
 
     def check(self) -> None:
         self.check_tuned()
         if self.optimizer == "lbfgs" and self.early_stop:
-            raise UsageError("optimizer lbfgs minimises the training loss and watches no other", early_stop=False)
+            raise UsageError("optimizer lbfgs minimises the training loss and does not support early stopping", early_stop=False)
         if self.optimizer == "lbfgs" and self.dtype != "float32":
-            raise UsageError(f"optimizer lbfgs searches along lines, for which {self.dtype} is too coarse", dtype="float32")
+            raise UsageError(f"dtype = {self.dtype} is too coarse for the line searches of optimizer lbfgs", dtype="float32")
         if self.keep_end and (self.method not in MERGEABLE or self.projected) and not self._keeps_anyway:
-            what = f"subspace {self.subspace}" if self.projected else f"method {self.method}"
-            raise UsageError(f"keep_end is not available for {what}: only {', '.join(MERGEABLE)} end at a displacement of the base model")
+            choice = f"subspace {self.subspace}" if self.projected else f"method {self.method}"
+            raise UsageError(f"keep_end is not available for {choice}: only {', '.join(MERGEABLE)} end at a displacement of the base model")
 
     @property
     def _keeps_anyway(self) -> bool:
@@ -80,21 +80,23 @@ class TrainSpec(WeightsPart, Spec):
 
 @dataclass(frozen=True, kw_only=True)
 class SpectrumSpec(ProductsPart, PointPart, Spec):
-    """Curvature in the tuned subspace: eigenvalues and what follows from them. An exact spectrum takes no Lanczos steps and no probes."""
+    """Curvature in the tuned subspace: eigenvalues and quantities derived from them. An exact spectrum uses neither Lanczos steps nor probes."""
 
     kind, words, version = "spectrum", "spectra", 1
-    uses = TUNED_USES | dict.fromkeys(("lanczos_steps", "probes"), ("spectra that are not exact", lambda s: s.algorithm != "exact"))
+    uses = TUNED_USES | dict.fromkeys(
+        ("lanczos_steps", "probes"), ("spectra with another algorithm than exact", lambda s: s.algorithm != "exact")
+    )
 
     # fmt: off
-    matrix: str = option(CURVATURE, "hessian", ", ".join(f"{each.name} ({each.words})" for each in MATRICES.values()), choices=MATRICES)
-    samples: int | None = option(CURVATURE, None, "ggn: estimate it from this many labels sampled from the model per example; the Monte Carlo error is reported.", means="the exact mean over labels", least=1)
+    matrix: str = option(CURVATURE, "hessian", "Curvature matrix: " + ", ".join(f"{matrix.name} ({matrix.words})" for matrix in MATRICES.values()) + ".", choices=MATRICES)
+    samples: int | None = option(CURVATURE, None, "ggn: estimate the matrix from this many labels per example, which are sampled from the model. The Monte Carlo error is reported.", means="the exact mean over labels", least=1)
     # fmt: on
 
     def check(self) -> None:
         self.check_tuned()
         self.check_step()
         if self.samples == 1:
-            raise UsageError("samples = 1 leaves no error to estimate", samples=2)
+            raise UsageError("samples = 1 must be at least 2 (a single sample has no standard error)", samples=2)
         if self.samples is not None and (not MATRICES[self.matrix].sampled or self.algorithm == "exact"):
             raise UsageError(
                 f"samples = {self.samples} has no effect on matrix {self.matrix} with algorithm {self.algorithm}", matrix="ggn"
@@ -103,24 +105,24 @@ class SpectrumSpec(ProductsPart, PointPart, Spec):
 
 @dataclass(frozen=True, kw_only=True)
 class SliceSpec(PointPart, WeightsPart, Spec):
-    """The loss along a line, over a plane or in more dimensions. With a method other than apet it lies in the space of all entries."""
+    """The loss along a line, over a plane or in more dimensions. A slice with another method than apet lies in the space of all entries."""
 
     kind, words, version = "slice", "slices", 1
     in_float32 = many_points = True
     uses = TUNED_USES
 
     # fmt: off
-    method: str = option(SLICE, "apet", "The method of the run that the slice goes through.", choices=METHODS, flag="")
-    to: str | None = option(SLICE, None, "The other runs that directions optima go through.", flag="", metavar="RUN")
-    dims: int = option(SLICE, 1, f"1: a line; 2: a plane; 3 to {MOST_DIMS}: as many axes. The arrays hold the whole grid.")
-    directions: str = option(SLICE, "random", "; ".join(f"{each.name}: {each.help}" for each in DIRECTIONS.values()), choices=DIRECTIONS)
-    reach: float | None = option(SLICE, None, "How far each way, in units of |theta|, the norm of the tuned entries' values at the point; for trajectory and optima, of the farthest place along the axis.", means="1; 1.25 for trajectory and optima", positive=True)
-    points: int | None = option(SLICE, None, "Points a side, an odd number.", means="41 on a line, 25 in a plane, 11 in three dimensions, 5 in more", least=1)
-    refine: int = option(SLICE, 0, "This many more places on each axis, where the loss bends most.", least=0)
-    metric: bool = option(SLICE, False, "Accuracies as well, at no cost.")
-    numbers: bool = option(SLICE, False, "Sharpness, basin width, Hessian ratio and angular dimensions at the point as well, with their errors.")
-    curve: bool = option(SLICE, False, "optima on a line: train a curve of low loss between the two as well.")
-    ratio_map: int = option(SLICE, 0, "In a plane: |lowest / highest eigenvalue| of the Hessian at this many points a side, an odd number; 60 gradients of all examples each, so 9 are plenty.", means="0, none", least=0, metavar="POINTS")
+    method: str = option(SLICE, "apet", "Method of the run at the centre of the slice.", choices=METHODS, flag="")
+    to: str | None = option(SLICE, None, "Other runs whose final points the slice contains, for directions optima.", flag="", metavar="RUN")
+    dims: int = option(SLICE, 1, f"Number of dimensions: 1 is a line, 2 is a plane, at most {MOST_DIMS}. The arrays of the run hold the whole grid.")
+    directions: str = option(SLICE, "random", "; ".join(f"{direction.name}: {direction.help}" for direction in DIRECTIONS.values()) + ".", choices=DIRECTIONS)
+    reach: float | None = option(SLICE, None, "Distance from the centre to each end of an axis, in units of |theta|, the norm of the tuned entries at the centre. For trajectory and optima, the unit is the distance of the farthest run point along the axis.", means="1; 1.25 for trajectory and optima", positive=True)
+    points: int | None = option(SLICE, None, "Number of points per axis, odd.", means="41 on a line, 25 in a plane, 11 in three dimensions, 5 in more", least=1)
+    refine: int = option(SLICE, 0, "Add this many points to each axis, where the loss bends most.", least=0)
+    metric: bool = option(SLICE, False, "Also measure accuracies, at no extra cost.")
+    numbers: bool = option(SLICE, False, "Also measure sharpness, basin width, Hessian ratio and angular dimensions at the centre, with standard errors.")
+    curve: bool = option(SLICE, False, "optima on a line: also train a curve of low loss between the two final points.")
+    ratio_map: int = option(SLICE, 0, "In a plane: also measure |lowest / highest eigenvalue| of the Hessian at this many points per axis, an odd number. Each point costs 60 gradients of all examples; 9 points per axis usually suffice.", means="0: no map", least=0, metavar="POINTS")
     # fmt: on
 
     @property
@@ -129,7 +131,7 @@ class SliceSpec(PointPart, WeightsPart, Spec):
 
     @property
     def to_runs(self) -> tuple[str, ...]:
-        """The ids of the runs whose ends the slice goes to."""
+        """Ids of the runs whose final points the slice contains."""
         return tuple(self.to.split("+")) if self.to else ()
 
     def derived(self) -> Self:
@@ -143,52 +145,53 @@ class SliceSpec(PointPart, WeightsPart, Spec):
         self._check_grid(self.derived().points or 1)
         self._check_directions()
         if self.method != "apet" and not (self.at or self.to):
-            raise UsageError(f"a slice in the space of {self.method} goes through a run of it", at=..., to=...)
+            raise UsageError(f"a slice with method {self.method} needs a run of {self.method} at its centre", at=..., to=...)
 
     def _check_grid(self, points: int) -> None:
         if not 1 <= self.dims <= MOST_DIMS:
-            raise UsageError(f"dims = {self.dims}: a slice is a line (1), a plane (2) or of up to {MOST_DIMS} dimensions")
+            raise UsageError(f"dims = {self.dims} must be from 1 (a line) to {MOST_DIMS}")
         if points % 2 == 0:
-            raise UsageError(f"points = {points} is even: an odd number has the centre among them, for instance {points + 1}")
+            raise UsageError(f"points = {points} is even, so the grid would miss the centre: give an odd number, for instance {points + 1}")
         if (count := (points + self.refine) ** self.dims) > MOST_POINTS:
             most = 2 * ((int(MOST_POINTS ** (1 / self.dims)) - 1) // 2) + 1
-            raise UsageError(f"a grid of {count:,} points is over {MOST_POINTS:,}: at most {most:,} a side")
+            raise UsageError(f"a grid of {count:,} points is over the limit of {MOST_POINTS:,}: give at most {most:,} points per axis")
         if self.ratio_map and self.dims != 2:
-            raise UsageError("a map of the Hessian ratio is over a plane", dims=2)
+            raise UsageError(f"ratio_map = {self.ratio_map} needs a plane, but dims is {self.dims}", dims=2)
         if self.ratio_map and (self.ratio_map % 2 == 0 or not 3 <= self.ratio_map <= points):
-            raise UsageError(f"ratio_map = {self.ratio_map} must be an odd number from 3 to the slice's points, {points}")
+            raise UsageError(f"ratio_map = {self.ratio_map} must be an odd number from 3 to {points}, the number of points per axis")
 
     def _check_directions(self) -> None:
         if self.projected:
-            raise UsageError(f"slices are of tuned entries, not of a projection ({self.subspace})", subspace="coordinates")
+            raise UsageError(f"slices need tuned entries; subspace {self.subspace} is a projection", subspace="coordinates")
         directions, name = DIRECTIONS[self.directions], self.directions
         if directions.needs_run and self.at is None:
-            raise UsageError(f"directions {name} are those of a run, and no run is given", at=...)
+            raise UsageError(f"directions {name} are computed from a run, but no run is given", at=...)
         if directions.needs_to and len(self.to_runs) != self.dims:
-            given = f"{self.dims} other run(s), and {len(self.to_runs)} are given"
-            raise UsageError(f"directions {name} in {self.dims} dimension(s) take {given}", to=...)
+            numbers = f"{self.dims} other run(s), but {len(self.to_runs)} are given"
+            raise UsageError(f"directions {name} in {self.dims} dimension(s) need {numbers}", to=...)
         if not directions.needs_to and (self.to or self.curve):
-            what = "to" if self.to else "curve"
-            raise UsageError(f"{what} is for directions optima, and these are {self.directions}", directions="optima")
+            field = "to" if self.to else "curve"
+            raise UsageError(f"{field} is for directions optima, but directions is {self.directions}", directions="optima")
         if self.curve and self.dims != 1:
-            raise UsageError(f"a curve joins two optima, and dims is {self.dims}", dims=1)
+            raise UsageError(f"a curve joins two optima on a line, but dims is {self.dims}", dims=1)
         if directions.needs_filters and self.method == "apet" and self.unit not in ("row", "tensor"):
-            raise UsageError(f"directions {name} need whole rows to be tuned, and unit is {self.unit}", unit="row", directions="tensor")
+            raise UsageError(f"directions {name} need whole tuned rows, but unit is {self.unit}", unit="row", directions="tensor")
 
 
 _WITHOUT_K: Use = ("predictions of all placements", lambda s: not s.placed)
-_PRODUCTS: Use = ("predictions by products with a matrix", lambda s: s.takes_products)
-_WORK: Use = ("predictions by products, and along the model's own path", lambda s: s.takes_products or s.path)
+_PRODUCTS: Use = ("predictions by matrix products", lambda s: s.takes_products)
+_WORK: Use = ("predictions by matrix products, and predictions with --path", lambda s: s.takes_products or s.path)
 _LANCZOS: Use = ("predictions by Lanczos", lambda s: s.takes_products and not s.placed)
 _SEEDED: Use = ("predictions by Lanczos, and models with random weights", lambda s: s.random_init or _LANCZOS[1](s))
 
 
 @dataclass(frozen=True, kw_only=True)
 class PredictSpec(ProductsPart, Spec):
-    """What is needed to predict thresholds without training.
+    """The quantities that predict thresholds without training.
 
-    From a Gram matrix where the task has classes; else, or with algorithm lanczos, from products with the Gauss-Newton matrix of all that
-    is in scope and along the linearised model's proximal path. With `k` or `matched`, of that one placement.
+    For a task with classes they come from a Gram matrix. For other tasks, or with algorithm lanczos, they come from products with the
+    Gauss-Newton matrix of everything in scope, also along the linearised model's proximal path. `k` or `matched` restricts the
+    prediction to one placement.
     """
 
     kind, words, version = "predict", "predictions", 4
@@ -198,8 +201,8 @@ class PredictSpec(ProductsPart, Spec):
     }  # fmt: skip
 
     # fmt: off
-    steps: int = option(PREDICTION, 1000, "L-BFGS steps at each point of the linearised model's path, at most.", least=1)
-    path: bool = option(PREDICTION, False, "Predict along the proximal path of the model itself too: gradients of all parameters, as many as a few training runs take.")
+    steps: int = option(PREDICTION, 1000, "Maximum number of L-BFGS steps at each point of the linearised model's path.", least=1)
+    path: bool = option(PREDICTION, False, "Also predict along the proximal path of the model itself. The path costs as many gradients of all parameters as a few training runs.")
     # fmt: on
 
     @property
@@ -208,18 +211,20 @@ class PredictSpec(ProductsPart, Spec):
 
     @property
     def takes_products(self) -> bool:
-        """Whether the prediction is made by products with a matrix, not from a Gram matrix."""
+        """Whether the prediction uses products with a matrix instead of a Gram matrix."""
         return self.placed or self.algorithm == "lanczos" or asks_for_text(self.task)
 
     @property
     def tuned(self) -> dict[str, Any]:
-        """A prediction over all placements names none: it only has a scope."""
+        """Columns of rows that describe the tuned parameters. A prediction for all placements has only a scope."""
         return super().tuned if self.placed else {"placement": self.scope or None}
 
     def check(self) -> None:
         self.check_tuned()
         if self.algorithm == "exact" and asks_for_text(self.task):
-            raise UsageError(f"{self.task} asks for text, which has no Gram matrix of classes for an exact prediction", algorithm="lanczos")
+            raise UsageError(
+                f"{self.task} asks for text, but an exact prediction needs classes (a Gram matrix of label words)", algorithm="lanczos"
+            )
 
 
-KINDS: dict[str, type[Spec]] = {each.kind: each for each in (TrainSpec, PredictSpec, SpectrumSpec, SliceSpec)}
+KINDS: dict[str, type[Spec]] = {spec.kind: spec for spec in (TrainSpec, PredictSpec, SpectrumSpec, SliceSpec)}

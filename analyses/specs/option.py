@@ -1,6 +1,6 @@
-"""One field of a spec, declared once: its type and default, what it means, and which values it can have.
+"""Declaration of a spec's field: its type, default, meaning and permitted values.
 
-The command line, study files, validation, messages and the reference page are all made from this.
+The command line, study files, validation, messages and the reference page are generated from the declarations.
 """
 
 from __future__ import annotations
@@ -15,14 +15,15 @@ from typing import Any, get_args, get_type_hints
 
 from apet.errors import UsageError, one_of
 
-PANELS = ("Model", "Data", "What is tuned", "Training", "Where", "Curvature", "Slice", "Prediction")
+PANELS = ("Model", "Data", "Tuned parameters", "Training", "Evaluation point", "Curvature", "Slice", "Prediction")
 
 
 @dataclass(frozen=True)
 class Option:
-    """What a field means (`help`) and may hold: one of `choices`, a number of at least `least`, or a `positive` one.
+    """Meaning (`help`) and permitted values of a field: one of `choices`, a number of at least `least`, or a `positive` number.
 
-    `flag` is its name on the command line, "" for one that no command takes as it is; `default` says what None stands for.
+    `flag` is the field's name on the command line, or "" if no command has an option for the field. `default` describes the meaning of
+    None.
     """
 
     help: str
@@ -39,31 +40,31 @@ def option(
     panel: str, default: Any, help: str, *, means: str = "", choices: Collection[str] = (), least: float | None = None,
     positive: bool = False, flag: str | None = None, metavar: str | None = None,
 ) -> Any:  # fmt: skip
-    """A dataclass field with the `Option` that describes it."""
+    """Return a dataclass field with the `Option` that describes it."""
     assert panel in PANELS, panel
     return field(default=default, metadata={"option": Option(help, panel, means, choices, least, positive, flag, metavar)})
 
 
 @cache
 def options_of(spec: type) -> dict[str, Option]:
-    """The options of a kind's fields, in their order."""
-    return {each.name: each.metadata["option"] for each in fields(spec)}
+    """Return field name -> option of a kind, in the order of declaration."""
+    return {field.name: field.metadata["option"] for field in fields(spec)}
 
 
 @cache
 def types_of(spec: type) -> dict[str, tuple[type, ...]]:
-    """The types that each field can have."""
+    """Return field name -> permitted types."""
     hints = get_type_hints(spec)
-    return {each.name: get_args(hint) if isinstance(hint := hints[each.name], UnionType) else (hint,) for each in fields(spec)}
+    return {field.name: get_args(hint) if isinstance(hint := hints[field.name], UnionType) else (hint,) for field in fields(spec)}
 
 
 @cache
 def defaults_of(spec: type) -> dict[str, Any]:
-    return {each.name: each.default for each in fields(spec)}
+    return {field.name: field.default for field in fields(spec)}
 
 
 def check_value(declared: Field, value: Any) -> None:
-    """Raise UsageError for a value that the field cannot have."""
+    """Raise UsageError for a value that the field does not permit."""
     name, about = declared.name, declared.metadata["option"]
     if value is None:
         return
@@ -79,7 +80,7 @@ def check_value(declared: Field, value: Any) -> None:
 
 
 def typed(value: Any, allowed: tuple[type, ...], where: str) -> Any:
-    """`value` in one of the types `allowed`; UsageError that begins with `where` for a value of another type."""
+    """Return `value` in one of the types `allowed`. Raise UsageError, beginning with `where`, for a value of another type."""
     if isinstance(value, int) and not isinstance(value, bool) and float in allowed:
         return float(value)
     if not any(type(value) is kind for kind in allowed):
@@ -89,7 +90,7 @@ def typed(value: Any, allowed: tuple[type, ...], where: str) -> Any:
 
 
 def _written(value: Any, allowed: tuple[type, ...]) -> str:
-    """How to write `value` as one of the types, if it looks like one of them."""
+    """Return advice on how to write `value` in one of the types, or "" if the value resembles none."""
     if int in allowed and isinstance(value, float) and value.is_integer():
         return f": write {int(value)}"
     if bool in allowed and str(value).lower() in ("yes", "on", "no", "off", "0", "1"):

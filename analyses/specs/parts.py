@@ -1,4 +1,4 @@
-"""The parts that specs are composed of. Every field is declared here or in its kind (`analyses.specs.kinds`), once."""
+"""Groups of fields from which specs are composed. Every field is declared once, here or in its kind (`analyses.specs.kinds`)."""
 
 from __future__ import annotations
 
@@ -12,53 +12,53 @@ from apet.projections import SUBSPACE_NAMES
 from apet.subspaces import ORDER_NAMES, UNIT_NAMES
 
 DTYPES = ("float32", "bfloat16", "float16")
-MODEL, DATA, TUNED, TRAINING, WHERE, CURVATURE = "Model", "Data", "What is tuned", "Training", "Where", "Curvature"
+MODEL, DATA, TUNED, TRAINING, WHERE, CURVATURE = "Model", "Data", "Tuned parameters", "Training", "Evaluation point", "Curvature"
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelPart:
     # fmt: off
-    model: str = option(MODEL, "mini-t5-790k", "A ladder model (see 'models'), an alias such as t5-xl, a Hugging Face id, or a folder.")
-    random_init: bool = option(MODEL, False, "Keep the architecture, draw fresh weights: the model's untrained twin.")
+    model: str = option(MODEL, "mini-t5-790k", "Base model: a built-in ladder model (see 'models'), an alias such as t5-xl, a Hugging Face id, or a folder.")
+    random_init: bool = option(MODEL, False, "Keep the architecture but draw new weights: the model's random-init twin.")
     # fmt: on
 
 
 @dataclass(frozen=True, kw_only=True)
 class WeightsPart:
     # fmt: off
-    weights: str = option(MODEL, "float32", "Type of the base model's weights while it is trained; a slice loads the same values as float32.", choices=DTYPES)
+    weights: str = option(MODEL, "float32", "Data type of the base model's weights during training. A slice loads the same values as float32.", choices=DTYPES)
     # fmt: on
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataPart:
     # fmt: off
-    task: str = option(DATA, "sst2", "A task (see 'tasks').")
+    task: str = option(DATA, "sst2", "Name of a task (see 'tasks').")
     examples: int | None = option(DATA, None, "Use a fixed subset of this many training examples.", means="all", least=1)
-    max_length: int = option(DATA, 128, "Tokens of an example; the longest field loses its end.", least=1)
+    max_length: int = option(DATA, 128, "Maximum tokens per example; the longest field is truncated at its end.", least=1)
     # fmt: on
 
 
 @dataclass(frozen=True, kw_only=True)
 class TunedPart:
-    """k tuned parameters: entries of the model's tensors, or the coordinates of a random projection."""
+    """Choice of k tuned parameters: entries of the model's tensors, or coordinates of a random projection."""
 
     # fmt: off
-    k: int | None = option(TUNED, None, "Number of tuned parameters: entries of the model, or dimensions of a projected subspace.", least=1)
-    matched: str | None = option(TUNED, None, "Tune as many parameters as this method does.", choices=BASELINES, metavar="METHOD")
-    operations: str = option(TUNED, "add", "Which parameters APET may tune. add: existing ones. New ones: bias (zero biases where there are none), prefix (keys and values beside every self-attention's), prompt (rows beside the inputs), plug (bottleneck adapters).", choices=OPERATION_NAMES, metavar="A+B")
-    subspace: str = option(TUNED, "coordinates", "coordinates: single entries. Or a random projection to all parameters in scope: fastfood, fastfood-tensor (one per tensor), said (with a learned scale per layer), countsketch, gaussian (slow), fastfood-legacy (with the defects of public code).", choices=SUBSPACE_NAMES)
-    scope: str = option(TUNED, "", "Terms that must all hold: attention, feed-forward, encoder, decoder, layers:0-3, weights, biases, norms, positions, embeddings, token-tables, head, all, a pattern such as *.q.weight; a|b is either, !a is not.", means="all but token tables")
-    unit: str = option(TUNED, "entry", "What is chosen at once; a block is 16 x 16.", choices=UNIT_NAMES)
-    order: str = option(TUNED, "random", "Which entries come first. layer and kind take turns; magnitude, gradient and fisher take the largest first; reference is the paper's code (whole tensors).", choices=ORDER_NAMES)
-    position_seed: int = option(TUNED, 0, "Names the order of entries: which k are tuned.", least=0)
+    k: int | None = option(TUNED, None, "Number of tuned parameters: entries, or dimensions of a projection.", least=1)
+    matched: str | None = option(TUNED, None, "Tune as many parameters as this method.", choices=BASELINES, metavar="METHOD")
+    operations: str = option(TUNED, "add", "Parameters that APET may tune, joined by +. add: existing ones. New ones: bias (zero biases in linear layers without one), prefix (keys and values in every self-attention), prompt (input rows of every self-attention), plug (bottleneck adapters).", choices=OPERATION_NAMES, metavar="A+B")
+    subspace: str = option(TUNED, "coordinates", "coordinates: k entries of the model. Random projections to all parameters in scope: fastfood, fastfood-tensor (one per tensor), said (with a learned scale per layer), countsketch, gaussian (slow), fastfood-legacy (with the defects of public code).", choices=SUBSPACE_NAMES)
+    scope: str = option(TUNED, "", "Entries that may be tuned: entries that match all given terms. Terms: attention, feed-forward, encoder, decoder, layers:0-3, weights, biases, norms, positions, embeddings, token-tables, head, all, or a pattern such as *.q.weight. a|b: a or b. !a: not a.", means="all except token tables")
+    unit: str = option(TUNED, "entry", "Group of entries that is chosen together. A block has 16 x 16 entries.", choices=UNIT_NAMES)
+    order: str = option(TUNED, "random", "Ranking of the units; the first k entries are tuned. random; layer or kind (alternating between layers or kinds of tensor); magnitude, gradient or fisher (largest first); reference (the paper's code: whole tensors).", choices=ORDER_NAMES)
+    position_seed: int = option(TUNED, 0, "Seed of a random placement or projection: which k are tuned.", least=0)
     # fmt: on
 
-    method = "apet"  # of kinds that have no such field
+    method = "apet"  # for kinds without this field
 
     @property
     def placed(self) -> bool:
-        """Whether k parameters are chosen."""
+        """Whether the run chooses k parameters."""
         return True
 
     @property
@@ -67,7 +67,7 @@ class TunedPart:
 
     @property
     def places_entries(self) -> bool:
-        """Whether k entries of the model are chosen, the coordinates of its subspace."""
+        """Whether the run chooses k entries of the model as the coordinates of its subspace."""
         return self.placed and not self.projected
 
     @property
@@ -76,13 +76,13 @@ class TunedPart:
 
     @property
     def placement(self) -> str:
-        """What of the model is tuned, and which of it, as rows say it; of a projection nothing is placed."""
-        placed = () if self.projected else (self.order, self.unit)
-        return " ".join(filter(None, (self.operations, *placed, self.scope)))
+        """Operations, order, unit and scope for the column `placement`. A projection has neither order nor unit."""
+        ranking = () if self.projected else (self.order, self.unit)
+        return " ".join(filter(None, (self.operations, *ranking, self.scope)))
 
     @property
     def tuned(self) -> dict[str, Any]:
-        """The columns of rows that say what the run tunes: method, subspace, placement and the seed of the placement."""
+        """Columns of rows that describe the tuned parameters: method, subspace, placement and position seed."""
         apet = self.method == "apet"
         return {
             "method": self.method,
@@ -96,52 +96,52 @@ class TunedPart:
 
         parse_scope(self.scope)
         if self.placed and (self.k is None) == (self.matched is None):
-            what = "method apet" if self.method == "apet" else f"subspace {self.subspace}"
-            raise UsageError(f"{what} needs the number of tuned parameters, or a method whose number to match", k=..., matched=...)
+            choice = "method apet" if self.method == "apet" else f"subspace {self.subspace}"
+            raise UsageError(f"{choice} needs either the number of tuned parameters or a method whose number to match", k=..., matched=...)
 
 
 @dataclass(frozen=True, kw_only=True)
 class WorkPart:
-    """How much is computed at once, and what draws at random."""
+    """Batch size and the seed of all random draws except the placement."""
 
     # fmt: off
-    batch: int = option(TRAINING, 32, "Batch size: examples per step, or per curvature product at once.", least=1)
-    train_seed: int = option(TRAINING, 0, "Names the order of batches, new weights and random probes.", least=0)
+    batch: int = option(TRAINING, 32, "Batch size: number of examples per training step, or per pass of a curvature product.", least=1)
+    train_seed: int = option(TRAINING, 0, "Seed of batches, new weights and random probes.", least=0)
     # fmt: on
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProductsPart:
-    """How a spectrum is found."""
+    """Algorithm for spectra."""
 
     # fmt: off
-    algorithm: str = option(CURVATURE, "auto", "exact (all eigenvalues), lanczos (top eigenpairs, density by quadrature), or auto: the cheaper one.", choices=("auto", "exact", "lanczos"))
-    lanczos_steps: int = option(CURVATURE, 40, "Curvature products per Lanczos run.", least=1)
-    probes: int = option(CURVATURE, 4, "Random probes of the density.", least=1)
+    algorithm: str = option(CURVATURE, "auto", "exact computes all eigenvalues. lanczos computes the top eigenpairs, and the density by quadrature. auto chooses the cheaper of the two.", choices=("auto", "exact", "lanczos"))
+    lanczos_steps: int = option(CURVATURE, 40, "Number of curvature products per Lanczos run.", least=1)
+    probes: int = option(CURVATURE, 4, "Number of random probe vectors for the density.", least=1)
     # fmt: on
 
 
 @dataclass(frozen=True, kw_only=True)
 class PointPart:
-    """Where in the subspace the loss is asked."""
+    """Point of the subspace at which the loss is evaluated."""
 
     # fmt: off
-    at: str | None = option(WHERE, None, "The run at whose end the loss is asked.", means="the pretrained point", flag="", metavar="RUN")
-    at_step: int | None = option(WHERE, None, "At this step of the run's trajectory, which 'train --trajectory' keeps.", means="its end", least=0, flag="--step")
+    at: str | None = option(WHERE, None, "Training run whose final point is evaluated.", means="the initial point", flag="", metavar="RUN")
+    at_step: int | None = option(WHERE, None, "Step of the run's trajectory to evaluate. 'train --trajectory' records a trajectory.", means="the final point", least=0, flag="--step")
     # fmt: on
 
     @property
     def to_runs(self) -> tuple[str, ...]:
-        """The ids of other runs whose ends lie in the same subspace."""
+        """Ids of other runs whose final points lie in the same subspace."""
         return ()
 
     def check_step(self) -> None:
         if self.at_step is not None and self.at is None:
-            raise UsageError(f"at_step = {self.at_step} is a step of a run's trajectory, and no run is given", at=...)
+            raise UsageError(f"at_step = {self.at_step} is a step of a run's trajectory, but no run is given", at=...)
 
 
 def asks_for_text(task: str) -> bool:
-    """Whether the task is one of the table's and its answers are text."""
+    """Return whether the task is in the task table and has texts as answers."""
     from apet.tasks import TASKS
 
     return task in TASKS and not TASKS[task].classes

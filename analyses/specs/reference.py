@@ -1,4 +1,4 @@
-"""The reference page of all fields, docs/reference/options.md."""
+"""Make the reference page of all fields, docs/reference/options.md."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What the command line needs beside its commands: options from specs, registration, printing, progress, signals.
+"""Support for the command line: options from specs, registration of commands, printing, progress and signals.
 
-Nothing else imports it.
+Only cli.py imports this package.
 """
 
 from typing import TYPE_CHECKING

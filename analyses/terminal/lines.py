@@ -1,4 +1,4 @@
-"""Long results as tables and sentences of a terminal's width."""
+"""Format long results as tables and sentences for the width of a terminal."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from analyses.terminal.printing import cell, listing
 
 
 def short_table_line(line: dict[str, Any], settings: bool) -> dict[str, Any]:
-    """A line of the table of training runs for a terminal's width: errors beside values, the head beside k."""
+    """Return a short line of the table of training runs: values with standard errors, and k with the head's parameters."""
     return {
         "task": line["task"],
         "model": line["model"],
@@ -25,7 +25,7 @@ def short_table_line(line: dict[str, Any], settings: bool) -> dict[str, Any]:
 
 
 def short_explanation(summary: dict[str, Any]) -> dict[str, str]:
-    """A pair of models on a line: changes of log k* from the small to the large one, with their intervals."""
+    """Return a short line for a pair of models: changes of log k* from the small to the large model, with intervals."""
 
     def part(name: str) -> str:
         if name not in summary:
@@ -39,7 +39,7 @@ def short_explanation(summary: dict[str, Any]) -> dict[str, str]:
 
 
 def short_threshold_line(row: dict[str, Any], settings: bool) -> dict[str, str]:
-    """A line of the summary for a terminal's width, with intervals and standard errors beside their values."""
+    """Return a short line of the table of thresholds: values with intervals or standard errors."""
 
     def interval(name: str) -> str:
         low, high = (cell(row[f"{name}_{end}"]) for end in ("low", "high"))
@@ -62,31 +62,32 @@ def short_threshold_line(row: dict[str, Any], settings: bool) -> dict[str, str]:
 
 
 def short_model_line(row: dict[str, Any]) -> dict[str, Any]:
-    """A model for a terminal's width: the family is in its name, and ids want the room."""
+    """Return a short line for a model. The family is left out, because the model's name contains it and ids are long."""
     heads = {"without_embeddings": "in blocks", "heldout_loss": "loss"}
     return {heads.get(name, name): value for name, value in row.items() if name != "family"}
 
 
 def short_task_line(row: dict[str, Any]) -> dict[str, Any]:
-    """A task on two lines of a terminal's width."""
+    """Return a task as cells of two lines each."""
     row = row | {"label words": " / ".join(row["label_words"]) or "-"}
     pairs = (("name", "metric"), ("template", "source"), ("label words", "about"))
     return {f"{over}\n{under}": f"{row[over]}\n{row[under]}" for over, under in pairs} | {"type": row["type"]}
 
 
 def print_explanation(summaries: list[dict[str, Any]], figure: Sequence[str]) -> None:
-    """Print a table of the pairs of models, the verdict on each, and where the figure is (or why there is none)."""
-    listing("pairs", [short_explanation(each) for each in summaries])
-    for each in summaries:
-        print(f"{each['small']} -> {each['large']} on {each['task']}, {each['subspace']}: {each['verdict']}: {each['why']}")
+    """Print a table of the pairs of models, the verdict on each pair, and the paths in `figure`, or reasons for no figure."""
+    listing("pairs", [short_explanation(summary) for summary in summaries])
+    for pair in summaries:
+        print(f"{pair['small']} -> {pair['large']} on {pair['task']}, {pair['subspace']}: {pair['verdict']}: {pair['why']}")
     for path in figure:
         print(f"figure: {path}")
 
 
 def print_report(table: list[dict[str, Any]], answers: Sequence[Any], page: Path) -> None:
-    """Print the table of thresholds, why an interval is open, the answers to the study's questions, and where the page is."""
+    """Print the table of thresholds, reasons for open intervals, answers to the study's questions, and the path of the page."""
     if table:
-        listing("table", [short_threshold_line(row, len({each["setting"] for each in table}) > 1) for row in table])
+        several = len({row["setting"] for row in table}) > 1
+        listing("table", [short_threshold_line(row, several) for row in table])
     for row in table:
         if row["why_open"]:
             print(f"{row['model']} on {row['setting']}: {row['why_open']}")

@@ -1,4 +1,4 @@
-"""The options of a command, made from the fields of the kinds of run that it starts."""
+"""Build a command's options from the fields of the kinds of run that it starts."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import typer
 
 from analyses.specs import PANELS, Spec, defaults_of, options_of, types_of
 
-COMMON = ("method", "k", "steps", "lr", "batch")  # fields that come first in their panel
+COMMON = ("method", "k", "steps", "lr", "batch")  # these fields come first in their panel
 
 
 def parameters(kinds: tuple[type[Spec], ...], without: Collection[str] = ()) -> list[inspect.Parameter]:
-    """A typer parameter for each field of `kinds` but those of `without`, panel by panel; None where it is not given."""
+    """Return one typer parameter per field of `kinds`, except the fields in `without`, by panel. The default is None."""
     fields = {
         name: kind for kind in reversed(kinds) for name, about in options_of(kind).items() if about.flag != "" and name not in without
     }
@@ -29,24 +29,26 @@ def _rank(name: str) -> int:
 
 def _parameter(name: str, kind: type[Spec]) -> inspect.Parameter:
     about, default = options_of(kind)[name], defaults_of(kind)[name]
-    (hint,) = (each for each in types_of(kind)[name] if each is not NoneType)
+    (hint,) = (option_type for option_type in types_of(kind)[name] if option_type is not NoneType)
     shown = about.default or ("" if default in (None, "") or isinstance(default, bool) else str(default))
     choices = f"{', '.join(about.choices)}. " if not all(choice in about.help for choice in about.choices) else ""
     text = f"{choices}{about.help}" + (f" \\[default: {shown}]" if shown else "")
-    given = typer.Option(flag(name, about.flag, default), help=text, rich_help_panel=about.panel, metavar=about.metavar, show_default=False)
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[hint | None, given])
+    option = typer.Option(
+        flag(name, about.flag, default), help=text, rich_help_panel=about.panel, metavar=about.metavar, show_default=False
+    )
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[hint | None, option])
 
 
-def flag(name: str, given: str | None, default: Any) -> str:
-    """The field's name on the command line: a switch where its default is a truth value, with its opposite where that is true."""
-    plain = given or f"--{name.replace('_', '-')}"
+def flag(name: str, declared: str | None, default: Any) -> str:
+    """Return the field's option: `declared` or --NAME. A field with the default True also has the opposite, --NAME/--no-NAME."""
+    plain = declared or f"--{name.replace('_', '-')}"
     if "/" in plain:
         return plain
     return f"{plain}/--no-{plain[2:]}" if default is True else plain
 
 
 def as_flag(name: str, value: Any, kinds: Collection[type[Spec]]) -> str:
-    """How a command line sets a field (or another option of the same name) to `value`, `...` for a value of the user's choice."""
+    """Return the option that sets a field to `value`, for instance "--k K" for k = `...` (a value of the user's choice)."""
     about = next((options_of(kind)[name] for kind in kinds if name in options_of(kind)), None)
     plain = ((about and about.flag) or f"--{name.replace('_', '-')}").partition("/")[0]
     if isinstance(value, bool):

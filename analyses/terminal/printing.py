@@ -1,4 +1,4 @@
-"""What commands print: JSON, lists and tables on stdout; progress and errors on stderr."""
+"""Print JSON, lists and tables to stdout, and progress and errors to stderr."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-log = Console(stderr=True, markup=False)  # names and texts of users are printed as they are
+log = Console(stderr=True, markup=False)  # users' names and texts may contain brackets, which must not count as markup
 
 
 @contextmanager
 def bar() -> Iterator[Callable[[str, float, float], None]]:
-    """A progress bar on stderr: call it with what is done, how much, of how much."""
+    """Show a progress bar on stderr and yield its update function (task, amount done, total amount)."""
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),
@@ -29,16 +29,16 @@ def bar() -> Iterator[Callable[[str, float, float], None]]:
     )
     with Progress(*columns, console=log, transient=True) as progress:
         bar = progress.add_task("loading", total=None)
-        yield lambda what, done, total: progress.update(bar, description=what, completed=done, total=total)
+        yield lambda task, done, total: progress.update(bar, description=task, completed=done, total=total)
 
 
-def say(what: str, text: str) -> None:
-    """A line on stderr, its first word in red; the text is no markup."""
-    log.print(Text.assemble((what, "red"), f" {text}" if what else text), highlight=False, soft_wrap=True)
+def say(label: str, text: str) -> None:
+    """Print a line to stderr: `label` in red, then `text` without markup."""
+    log.print(Text.assemble((label, "red"), f" {text}" if label else text), highlight=False, soft_wrap=True)
 
 
 def print_result(result: dict[str, Any], as_json: bool) -> None:
-    """One JSON object, or a line for each name and value."""
+    """Print one JSON object, or one line per name and value."""
     if as_json:
         print(json.dumps(_finite(result), allow_nan=False))
         return
@@ -47,16 +47,16 @@ def print_result(result: dict[str, Any], as_json: bool) -> None:
 
 
 def _finite(value: Any) -> Any:
-    """Return `value` with None in place of NaN and infinity, which JSON lacks."""
+    """Return `value` with None in place of NaN and infinity, which JSON cannot represent."""
     if isinstance(value, dict):
-        return {name: _finite(each) for name, each in value.items()}
+        return {name: _finite(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(each) for each in value]
+        return [_finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def listing(title: str, rows: list[dict[str, Any]], as_json: bool = False) -> None:
-    """A table of the rows, or {title: rows} as JSON."""
+    """Print the rows as a table, or {title: rows} as JSON."""
     if as_json:
         return print_result({title: rows}, True)
     table = Table(*rows[0], box=None)
@@ -65,14 +65,14 @@ def listing(title: str, rows: list[dict[str, Any]], as_json: bool = False) -> No
     Console(width=None if sys.stdout.isatty() else 120, markup=False).print(table)
 
 
-def print_plan(found: dict[str, Any], as_json: bool) -> None:
-    """A study's plan (`analyses.studies.plan`), its models as a table."""
+def print_plan(plan: dict[str, Any], as_json: bool) -> None:
+    """Print a study's plan (`analyses.studies.plan`), with its models as a table."""
     if as_json:
-        return print_result(found, True)
-    notes = {line["model"]: line.pop("note") for line in found["models"] if "note" in line}
-    print_result({name: value for name, value in found.items() if name != "models"}, False)
-    if found["models"]:
-        listing("models", found["models"])
+        return print_result(plan, True)
+    notes = {line["model"]: line.pop("note") for line in plan["models"] if "note" in line}
+    print_result({name: value for name, value in plan.items() if name != "models"}, False)
+    if plan["models"]:
+        listing("models", plan["models"])
     for model, note in notes.items():
         log.print(f"{model}: {note}", highlight=False, soft_wrap=True)
 

@@ -1,4 +1,4 @@
-"""The live table of a study: what is done, what runs and how far it is, what failed, and about when all is done."""
+"""Live table of a study: finished, running and failed runs, their progress, and the estimated time left."""
 
 from __future__ import annotations
 
@@ -19,32 +19,32 @@ from analyses.terminal.printing import log, say
 
 
 def run_watched(study: Study, store: Store, jobs: int, options: Options) -> Outcome:
-    """Run the study while a live table on stderr shows where it stands, and say which runs failed."""
+    """Run the study with a live table of its progress on stderr, then print the failed runs."""
     board = Board(jobs)
 
-    def tell(event: Event) -> None:
+    def receive(event: Event) -> None:
         board.take(event)
-        if not log.is_terminal and event.kind in ("done", "failed") and event.spec:  # a scheduler's log
+        if not log.is_terminal and event.kind in ("done", "failed") and event.spec:  # the log of a scheduler
             log.print(f"{event.kind} {event.spec.title}: {board.headline}", highlight=False, soft_wrap=True)
 
     log.print(f"study {study.name}: {jobs} runs at a time, results in {store.root}", highlight=False, soft_wrap=True)
     with Live(board, console=log, transient=True, refresh_per_second=2):
-        outcome = run_study(study, store, jobs, options, tell)
+        outcome = run_study(study, store, jobs, options, receive)
     for spec, error in outcome.failed:
         say("failed:", f"{spec.title}: {error}")
     return outcome
 
 
 class Board:
-    """Takes the events of a study and shows where it stands; a renderable of rich."""
+    """Progress of a study, updated by its events and displayed by rich."""
 
     def __init__(self, jobs: int, clock: Callable[[], float] = time.monotonic):
         self.jobs, self.clock = jobs, clock
         self.known = self.done = self.failed = 0
         self.begun: dict[Spec, float] = {}
         self.progress: dict[Spec, tuple[str, float, float]] = {}
-        self.work = self.over = 0.0  # what the known runs weigh (analyses.studies.walk.weight), and those that are over
-        self.made = self.seconds = 0.0  # what the runs that were made here weigh, and how long they took
+        self.work = self.over = 0.0  # weight (analyses.studies.walk.weight) of all known runs, and of all ended runs
+        self.made = self.seconds = 0.0  # weight and duration of the runs that this process computed
         self.started = clock()
 
     def take(self, event: Event) -> None:
@@ -69,9 +69,9 @@ class Board:
                 self.seconds += self.clock() - begun
 
     def left(self) -> float | None:
-        """Seconds until all known runs are over, if they go on as those made here and begun so far; None before there is anything to see.
+        """Return the estimated seconds until all known runs have ended, or None before any progress.
 
-        Runs are taken to last as long as they weigh.
+        The estimate assumes that durations are proportional to weights, with the ratio of the runs that this process computed or began.
         """
         if self.known == self.done + self.failed:
             return 0.0
@@ -86,7 +86,7 @@ class Board:
 
     @property
     def headline(self) -> str:
-        """What is done, what runs, and about how long the rest will take."""
+        """Numbers of finished, running and failed runs, the time so far and the estimated time left."""
         left = self.left()
         counts = f"{self.done} of {self.known} done, {len(self.begun)} running, {self.failed} failed, {_clock(self.clock() - self.started)}"
         return f"{counts} so far, " + ("time left not known yet" if left is None else f"about {_clock(left)} left")
@@ -94,9 +94,9 @@ class Board:
     def __rich__(self) -> Any:
         table = Table(box=None, show_header=False, padding=(0, 2))
         for spec, begun in list(self.begun.items()):
-            what, done, total = self.progress.get(spec, ("begins", 0, 0))
+            task, done, total = self.progress.get(spec, ("starting", 0, 0))
             share = f"{done:g} of {total:g}" if total else ""
-            table.add_row(spec.title, what, share, _clock(self.clock() - begun))
+            table.add_row(spec.title, task, share, _clock(self.clock() - begun))
         return Group(Text(self.headline), table)
 
 

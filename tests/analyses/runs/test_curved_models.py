@@ -1,4 +1,4 @@
-"""Curvature of real models over single entries: against plain double backward, dense eigenvalues and another library."""
+"""Curvature of real models in single entries agrees with plain double backward, dense eigenvalues and another library."""
 
 import copy
 
@@ -30,7 +30,7 @@ def logits_of(model: nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
 
 
 def entries_of(model: nn.Module, k: int) -> Coordinates:
-    """Half of the entries are of norms, whose second derivatives nested transforms get wrong."""
+    """Half of the entries belong to norms, whose second derivatives are wrong under nested transforms."""
     space = ParameterSpace.of(model)
     norms = np.concatenate([
         np.arange(space.offsets[i], space.offsets[i + 1]) for i, (name, _) in enumerate(space.tensors) if "norm" in name.lower()
@@ -51,7 +51,7 @@ def objective_of(model: nn.Module, batch: dict[str, torch.Tensor], coordinates: 
 
 
 def dense_product(model: nn.Module, batch: dict[str, torch.Tensor], coordinates: Coordinates, v: torch.Tensor) -> torch.Tensor:
-    """H v by double backward through whole tensors."""
+    """Return H v by double backward through whole tensors."""
     tensors, lifted = dict(model.named_parameters()), coordinates.lift(v)
     touched = [tensors[name] for name in lifted]
     with sdpa_kernel(SDPBackend.MATH):
@@ -88,7 +88,7 @@ def test_top_eigenvalues_are_those_of_the_dense_matrix(family: str, matrix: type
 
 
 class Plain(nn.Module):
-    """Without any norm."""
+    """A model without norms."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -103,7 +103,7 @@ def test_eigenvalues_agree_with_another_library_on_a_net_without_norms() -> None
     model, x, y = Plain(), torch.randn(20, 6), torch.randint(3, (20,))
     theirs = HessianOperator(model, [(x, y)], lambda model, batch: nn.functional.cross_entropy(model(batch[0]), batch[1]))
     space = ParameterSpace.of(model, "all")
-    # They go through the parameters in the model's order, we by name.
+    # The other library orders parameters as the model does; this one orders them by name.
     attached = Coordinates(space, np.arange(space.size)).attach(twin := copy.deepcopy(model))
 
     def outputs(z: torch.Tensor, batch: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Runs on images: the same spec, rows, curvature and search as on text."""
+"""Runs on images have the same spec, rows, curvature and search as runs on text."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Where full fine-tuning, BitFit and LoRA ended are points of the model's own entries, beside those of apet's runs."""
+"""Final points of full fine-tuning, BitFit, LoRA and apet are points of one space, the model's own entries."""
 
 from dataclasses import replace
 
@@ -22,7 +22,7 @@ TRAIN = {**BASE, "steps": 30, "keep_end": True}
 
 @pytest.fixture(scope="module")
 def runs(folder, tmp_path_factory) -> tuple[Store, dict[str, str]]:
-    """Runs of one model and task by different methods, and one that kept nothing."""
+    """Return runs of one model and task by different methods, and a run that did not save its final point."""
     store = Store(tmp_path_factory.mktemp("runs"))
     specs = {
         "full": TrainSpec(**TRAIN, method="full"), "lora": TrainSpec(**TRAIN, method="lora"), "apet": TrainSpec(**TRAIN, k=40),
@@ -70,7 +70,7 @@ def test_runs_of_three_methods_lie_in_one_plane_and_have_the_losses_that_they_re
 def test_a_line_ends_at_the_loss_of_the_run_that_it_goes_to(at, to, runs, folder):
     store, names = runs
     spec = through(store, names[at], names[to])
-    if at == to:  # from the pretrained point
+    if at == to:  # from the initial point
         spec = replace(spec, at=None, to=names["lora"], method="lora", k=None)
         to = "lora"
     arrays = store.arrays(run(spec, store, folder))
@@ -105,7 +105,7 @@ def test_a_curve_between_methods_has_no_higher_barrier_than_the_line(at, to, run
 def test_adding_the_displacement_makes_the_tuned_model_in_float64(name, method):
     model = load_model(name, random_init=True).model.double()
     if method == "bitfit" and name.startswith("mini-t5"):
-        return  # it has no biases
+        return  # the model has no biases
     tuned = load_model(name, random_init=True).model.double()
     mounted = make_tunable(method, tuned)
     generator = torch.Generator().manual_seed(0)
@@ -135,17 +135,20 @@ def test_what_ends_at_no_point_of_the_model_says_so_before_it_is_trained(runs, f
     spec = TrainSpec(**{**TRAIN, "model": "mini-bert-120k"}, method="full")
     with pytest.raises(UsageError, match='readout: "words"'):
         check(spec, inputs(spec, folder))
-    messages = {"forgot": "did not keep where it ended: 'train --method full --keep-end'", "adapter": "the model itself has not"}
+    messages = {
+        "forgot": "did not save its final point: .*'train --method full --keep-end'",
+        "adapter": "which tunes new parameters",
+    }
     for name, message in messages.items():
         with pytest.raises(UsageError, match=message):
             fields_at(store, names[name], methods=True)
         with pytest.raises(UsageError, match=message):
             run(replace(through(store, names["apet"], names["full"]), to=names[name]), store, folder)
-    with pytest.raises(UsageError, match="only runs of apet end at a point"):
+    with pytest.raises(UsageError, match="only training runs of method apet end at a point"):
         fields_at(store, names["full"])
-    with pytest.raises(UsageError, match="goes through a run of it: use at"):
+    with pytest.raises(UsageError, match="method full needs a run of full at its centre: use at"):
         SliceSpec(method="full").resolved()
-    with pytest.raises(UsageError, match="has method full, this slice lora"):
+    with pytest.raises(UsageError, match="has method full, but this slice has lora"):
         run(replace(through(store, names["full"], names["apet"]), method="lora"), store, folder)
 
 

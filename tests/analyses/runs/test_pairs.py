@@ -1,4 +1,4 @@
-"""A stage of pairs joins the runs of another that differ in one field, each with the next."""
+"""A stage of pairs joins runs of another stage that differ in one field, each run with the next."""
 
 import math
 from pathlib import Path
@@ -34,7 +34,7 @@ def written(tmp_path: Path, tuned: str, by: str = "position_seed", grid: str = S
 
 
 def joined(path: Path) -> list[Spec]:
-    """The slices that the study asks for once its training runs are over."""
+    """Return the slices of the study after its training runs have ended."""
     over: dict[Spec, Run] = {}
     walk = batches(read_study(path), over.get)
     over |= {spec: Run(f"{spec.method}-{spec.k}-{spec.position_seed}-{spec.train_seed}", spec_dict(spec), []) for spec in next(walk)}
@@ -51,7 +51,7 @@ def test_runs_that_differ_in_the_field_alone_are_joined_each_with_the_next(tmp_p
     assert ends(by_seed) == [(f"apet-{k}-{i}-0", f"apet-{k}-{i + 1}-0") for k in (4, 16) for i in (0, 1)]
     assert {(spec.kind, spec.directions, spec.dims, spec.reach) for spec in by_seed} == {("slice", "optima", 1, 1.25)}
     assert [spec.position_seed for spec in by_seed] == [0, 1, 0, 1]
-    # Rates that follow from k do not keep runs apart, a rate that was asked for does.
+    # Default rates, which depend on k, do not prevent a pair; explicit rates do.
     assert ends(joined(written(tmp_path, tuned, "k"))) == [(f"apet-4-{i}-0", f"apet-16-{i}-0") for i in range(3)]
     rates = "{method: apet, k: 4, position_seed: [0, 1], lr: 0.5}, {method: apet, k: 4, position_seed: 2}"
     assert ends(joined(written(tmp_path, rates))) == [("apet-4-0-0", "apet-4-1-0")]

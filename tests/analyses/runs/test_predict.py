@@ -1,4 +1,4 @@
-"""Predictions on the smallest model: by Lanczos as from the Gram matrix, of one placement, of a task that asks for text; explain."""
+"""Predictions on the smallest model: by Lanczos and from the Gram matrix, for one placement, for a text task; and explain."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_a_placement_reaches_what_its_dense_quadratic_does(store: Store) -> None
     from analyses.runs.evaluation_point import point
     from analyses.runs.run_inputs import Context
 
-    spec = replace(BASE, k=12, position_seed=2).resolved()  # well conditioned: these few steps go to the end
+    spec = replace(BASE, k=12, position_seed=2).resolved()  # well conditioned, so a few steps converge
     found = {row.quantity: row for row in store.rows(run(spec, store))}
     at = as_kind(spec, SpectrumSpec, matrix="ggn")
     with point(at, inputs(at, None), Context(Path("."), lambda *_: None)) as here:
@@ -131,7 +131,7 @@ def test_rows_of_a_gram_matrix_hold_the_path_and_censored_ones_no_number(store: 
 
 
 def invented(store: Store, model: str, parameters: int, seed: int) -> list[Run]:
-    """A prediction and a full fine-tuning run that never ran, of 12 examples."""
+    """Return a made-up prediction and full fine-tuning run of 12 examples."""
     random = np.random.default_rng(seed)
     features = random.standard_normal((12, 60)) * np.arange(1, 61) ** -0.5
     arrays = {"gram": features @ features.T, "logits": np.zeros((12, 2)), "labels": np.arange(12) % 2}
@@ -168,7 +168,7 @@ def test_explain_compares_neighbours_and_the_ends_and_says_so(tmp_path: Path, mo
         assert pair["live_by_rank"][0] > 0
     assert {row.quantity for row in rows} >= {"explained_total", "explained_gap", "measured_change", "explain_verdict"}
     total = pairs[0]["total_by_rank"][0]
-    # A measured change of the other sign, one far beyond the interval, one like the predicted, none.
+    # Measured changes: of the other sign, far beyond the interval, equal to the predicted change, and none.
     for log_change, verdict in ((-total, "not explained"), (total * 1e3, "not explained"), (total, "explained")):
         found = measured((4 * math.exp(min(max(log_change, -300), 300)), 4.0, 4.0))
         assert explain(store, runs, Target("fraction", 0.1), found)[1][0]["verdict"] == verdict
@@ -199,7 +199,7 @@ def test_sides_of_other_examples_or_other_data_have_a_threshold_of_their_own(tmp
 
 
 def test_errors_over_probes_are_the_jackknifes_of_all_at_once() -> None:
-    """gm's against delta's method: its log is half of log m0 and half of log m1, which move together over probes."""
+    """Compare the error of gm with the delta method: log gm is the mean of log m0 and log m1, which are correlated over probes."""
     random = np.random.default_rng(0)
     probes, nodes = 400, np.geomspace(1e-2, 10, 5)
     scale = 1 + 0.1 * random.standard_normal((probes, 1))
@@ -270,7 +270,7 @@ def test_the_path_of_the_linearised_model_is_that_of_its_gram_matrix(store: Stor
         for name in ("k_m0", "k_m1", "k_gm"):
             found = both[1].get(name + "_over_rank", both[1][name])
             expected = both[0].get(name + "_over_rank", both[0][name]).value
-            assert found.value == pytest.approx(expected, rel=0.05)  # what interpolating costs
+            assert found.value == pytest.approx(expected, rel=0.05)  # the error of interpolation
 
 
 @pytest.mark.long

@@ -1,4 +1,4 @@
-"""Maps of the Hessian ratio: right on a function whose Hessian is known everywhere, resumed point by point, rows of a slice."""
+"""Maps of the Hessian ratio: correct for a function with a known Hessian, resumed point by point, and written as rows of a slice."""
 
 import math
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""One record and one line of a table add a matrix or a kind of directions, and a table refuses records that contradict each other."""
+"""One record in a table adds a matrix or a kind of directions, and a table refuses contradictory records."""
 
 import math
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Slices: the centre is the loss that was reported, axes are true displacements, a killed one goes on, wrong input is refused."""
+"""Slices: the centre has the reported loss, axes are displacements, a killed slice resumes, wrong input is refused."""
 
 import math
 from dataclasses import replace
@@ -35,7 +35,7 @@ SEEDS = {"position_seed": 3, "k": 30}
 
 @pytest.fixture(autouse=True)
 def brief(monkeypatch) -> None:
-    """Fewer products and rays than a real slice takes."""
+    """Reduce the numbers of products and rays of a slice."""
     brief = {"slice_directions.LANCZOS_STEPS": 8, "slice_directions.PROBES": 4, "point_statistics.LANCZOS_STEPS": 8}
     brief |= {"point_statistics.RAYS": 3, "point_statistics.DRAWS": 2, "point_statistics.SEARCH": 8}
     for name, value in brief.items():
@@ -46,7 +46,7 @@ def brief(monkeypatch) -> None:
 
 @pytest.fixture(scope="module")
 def runs(folder, tmp_path_factory) -> tuple[Store, dict[str, str]]:
-    """Three runs of other entries, one with its trajectory."""
+    """Return three runs that tuned different entries, one with a trajectory."""
     store = Store(tmp_path_factory.mktemp("runs"))
     train = {**BASE, "k": 40, "steps": 45, "trajectory": True}
     names = {"a": run(TrainSpec(**train), store, folder), "b": run(spec_from({**train, **SEEDS}), store, folder)}
@@ -69,16 +69,16 @@ def test_looks_of_a_trajectory_keep_the_loss_they_had_in_training_and_say_how_fa
     steps, losses = store.arrays(names["a"])["history"][:, :2].T
     places = {(row.x, row.y): row.value for row in rows if row.quantity == "slice_place"}
     own = {places[row.x, row.y]: row for row in rows if row.quantity == "slice_place_loss"}
-    assert [own[step].value for step in steps] == pytest.approx(losses, rel=1e-4)  # without early stop the loss that was watched
+    assert [own[step].value for step in steps] == pytest.approx(losses, rel=1e-4)  # without early stopping, the training loss was monitored
     assert all(row.stderr > 0 for row in own.values())
     off = next(row for row in rows if row.quantity == "off_plane")
     assert off.value != 0 and off.stderr > 0 and "the largest difference" in off.note
-    # Where the run ended the plane touches the path: there both losses are one.
+    # The plane contains the final point, so both losses agree there.
     assert own[steps[-1]].value == pytest.approx(single(rows, "centre_loss"), rel=1e-6)
 
 
 SOUGHT = [each for each in DIRECTIONS if each not in ("filter", "optima")]
-PLACED = [(each, 1 + number % 2) for number, each in enumerate(SOUGHT)]  # each direction in one number of dimensions, the other is long
+PLACED = [(each, 1 + number % 2) for number, each in enumerate(SOUGHT)]  # one number of dimensions per direction; the other is marked long
 PLACED_TOO = [pytest.param(each, 2 - number % 2, marks=pytest.mark.long) for number, each in enumerate(SOUGHT)]
 
 
@@ -107,7 +107,7 @@ def test_in_three_dimensions_arrays_hold_the_grid_and_rows_say_the_place_on_ever
     losses = arrays["loss.train"]
     assert losses.shape == arrays["quadratic"].shape == arrays["loss.validation"].shape == (3, 3, 3)
     np.testing.assert_allclose(arrays["directions"].T @ arrays["directions"], np.eye(3), atol=1e-5)
-    _, plane = sliced(replace(spec, dims=2), store, folder)  # the first directions of the same seed
+    _, plane = sliced(replace(spec, dims=2), store, folder)  # the first directions of one seed
     np.testing.assert_array_equal(losses[:, :, 1], plane["loss.train"])
     table = {}
     for row in rows:
@@ -153,8 +153,8 @@ def test_directions_scaled_by_curvature_are_so_by_a_diagonal_that_is_known(direc
         drawn = random_directions(len(here.z), 1, spec.train_seed)[:, 0]
         operator = matrix_at(here, {"fisher": "ggn", "jacobi": "hessian"}[directions])
         diagonal = to_dense(operator).diagonal().abs()
-        estimates = diagonal_estimates(operator, 4, spec.train_seed)  # as many as `brief` allows
-    factors = (torch.as_tensor(arrays["directions"][:, 0]) / drawn).double() ** -2  # the sizes that were used, but for a factor
+        estimates = diagonal_estimates(operator, 4, spec.train_seed)  # the number of probes that `brief` permits
+    factors = (torch.as_tensor(arrays["directions"][:, 0]) / drawn).double() ** -2  # the sizes, up to a factor
     if directions == "fisher":  # exact, from the rows of the label words
         wanted = diagonal.clamp(min=1e-4 * float(diagonal.max())).double()
     else:  # estimated: no entry's size is below its own standard error
@@ -179,8 +179,8 @@ def test_roughness_leaves_out_losses_and_models_of_the_same_examples(folder, tmp
     ((values, model, weights),) = seen
     assert values.shape == model.shape == (5, 5)
     assert sorted(weights) == [3, 3, 3, 3, 4]
-    np.testing.assert_allclose(values[2], model[2], rtol=1e-5)  # every group's loss at the centre
-    assert np.ptp(values[2] / weights) > 1e-3  # they differ
+    np.testing.assert_allclose(values[2], model[2], rtol=1e-5)  # the loss of every group at the centre
+    assert np.ptp(values[2] / weights) > 1e-3  # the groups differ
     np.testing.assert_allclose(values.sum(-1) / weights.sum(), arrays["loss.train"], rtol=1e-9)
     np.testing.assert_allclose(model.sum(-1) / weights.sum(), arrays["quadratic"], rtol=1e-4)
     assert single(rows, "roughness") >= 0
@@ -200,7 +200,7 @@ def test_runs_of_other_entries_are_points_of_the_span_of_all(runs, folder):
     plane = replace(spec, dims=2, to=f"{names['b']}+{names['c']}", points=3)
     _, arrays = sliced(plane, store, folder)
     assert arrays["places"].shape == (3, 2)
-    here = {**spec_dict(plane), "at": None, "dims": 1, "to": names["a"]}  # from the pretrained point
+    here = {**spec_dict(plane), "at": None, "dims": 1, "to": names["a"]}  # from the initial point
     _, arrays = sliced(spec_from(here), store, folder)
     assert arrays["loss.train"][1] == pytest.approx(store.arrays(names["a"])["history"][0, 1], rel=1e-5)
 
@@ -228,15 +228,15 @@ def test_a_slice_of_a_run_in_bfloat16_is_of_its_weights_in_float32_and_its_displ
             own = upcast[each].flatten()[torch.as_tensor(flat)]
             assert torch.equal(plain(touched[each]).detach().flatten()[torch.as_tensor(flat)], own + z[where])
     assert losses == pytest.approx(arrays["loss.train"][2], rel=1e-4)
-    # Runs in other weights start from other points.
+    # Runs with weights of another type have another initial point.
     other = run(replace(trained, weights="float32", position_seed=1), store, folder)
-    with pytest.raises(UsageError, match="has weights float32, this slice bfloat16"):
+    with pytest.raises(UsageError, match="has weights float32, but this slice has bfloat16"):
         run(replace(spec, directions="optima", to=other, reach=None), store, folder)
 
 
 def test_a_reach_that_float32_rounds_away_is_refused_and_one_that_it_holds_is_not(runs, folder):
     store, names = runs
-    refusal = r"reach = 1e-07 is too small for 5 points: .* on axis 1, .* [89]\d % of the entries move less than 8 units"
+    refusal = r"reach = 1e-07 is too small for 5 points: .* on axis 1 .* [89]\d % of entries move under 8 units"
     with pytest.raises(UsageError, match=refusal):
         run(replace(LINE, at=names["a"], reach=1e-7), store, folder)
     _, arrays = sliced(replace(LINE, at=names["a"], reach=1e-3), store, folder)
@@ -302,20 +302,20 @@ def test_a_grid_of_one_point_is_the_centre_and_refinement_keeps_the_old_places(f
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"points": 4}, "points = 4 is even: .* for instance 5"),
-        ({"dims": 0}, "a line .1., a plane .2. or of up to 10 dimensions"),
-        ({"dims": 11}, "dims = 11: a slice is .* up to 10 dimensions"),
-        ({"dims": 3, "points": 47}, "103,823 points is over 100,000: at most 45 a side"),
-        ({"dims": 2, "points": 1001}, "1,002,001 points is over 100,000: at most 315 a side"),
-        ({"ratio_map": 3}, "is over a plane: use dims: 2"),
-        ({"dims": 2, "ratio_map": 4}, "an odd number from 3 to the slice's points, 5"),
-        ({"dims": 2, "ratio_map": 7}, "an odd number from 3 to the slice's points, 5"),
+        ({"points": 4}, "points = 4 is even, .* for instance 5"),
+        ({"dims": 0}, "dims = 0 must be from 1 .a line. to 10"),
+        ({"dims": 11}, "dims = 11 must be from 1 .a line. to 10"),
+        ({"dims": 3, "points": 47}, "103,823 points is over the limit of 100,000: give at most 45 points per axis"),
+        ({"dims": 2, "points": 1001}, "1,002,001 points is over the limit of 100,000: give at most 315 points per axis"),
+        ({"ratio_map": 3}, "ratio_map = 3 needs a plane, but dims is 1: use dims: 2"),
+        ({"dims": 2, "ratio_map": 4}, "an odd number from 3 to 5, the number of points per axis"),
+        ({"dims": 2, "ratio_map": 7}, "an odd number from 3 to 5, the number of points per axis"),
         ({"reach": 0.0}, "reach = 0.0 must be positive"),
         ({"reach": math.nan}, "reach = nan must be positive"),
-        ({"directions": "filter"}, "filter need whole rows to be tuned, and unit is entry"),
+        ({"directions": "filter"}, "filter need whole tuned rows, but unit is entry"),
         ({"directions": "trajectory"}, "no run is given: use at"),
-        ({"directions": "optima"}, r"take 1 other run\(s\), and 0 are given: use to"),
-        ({"to": "x"}, "to is for directions optima, and these are random"),
+        ({"directions": "optima"}, r"need 1 other run\(s\), but 0 are given: use to"),
+        ({"to": "x"}, "to is for directions optima, but directions is random"),
         ({"directions": "eigen"}, "unknown direction"),
         ({"at_step": 3}, "no run is given: use at"),
     ],
@@ -327,26 +327,26 @@ def test_what_makes_no_slice_is_refused(change, message):
 
 def test_what_cannot_be_sliced_says_why(runs, folder, tmp_path, monkeypatch):
     store, names = runs
-    with pytest.raises(UsageError, match="k = 1: there are no 2 dimensions in one coordinate"):
+    with pytest.raises(UsageError, match="dims = 2 is over the number of tuned parameters, 1"):
         run(replace(LINE, k=1, dims=2), store, folder)
-    with pytest.raises(UsageError, match="no 3 dimensions in 2 coordinates"):
+    with pytest.raises(UsageError, match="dims = 3 is over the number of tuned parameters, 2"):
         run(replace(LINE, k=2, dims=3), store, folder)
-    with pytest.raises(ApetError, match="span no line"):
+    with pytest.raises(ApetError, match="do not span a line"):
         run(replace(LINE, directions="optima", at=names["a"], to=names["a"]), store, folder)
     monkeypatch.setattr("landscape.curvature.objective.Objective.gradient", lambda self, z: torch.zeros_like(z))
     with pytest.raises(ApetError, match="direction 0 has length 0"):
         run(replace(LINE, directions="gradient"), store, folder)
     monkeypatch.setattr("analyses.runs.slice.MOST_LOSSES", 100)
-    assert 100 < MOST_LOSSES <= MAX_BYTES / 8  # so the library has no other word on a grid that passes
-    with pytest.raises(UsageError, match="fewer points, or fewer examples"):
+    assert 100 < MOST_LOSSES <= MAX_BYTES / 8  # so the library accepts every grid that passes this check
+    with pytest.raises(UsageError, match="use fewer points or fewer examples"):
         check(LINE, inputs(LINE, folder))
     monkeypatch.setattr("analyses.runs.slice.MOST_LOSSES", 5 * 2 * 16)
     check(LINE, inputs(LINE, folder))
-    with pytest.raises(UsageError, match="losses and hits, at most"):
+    with pytest.raises(UsageError, match="losses and hits, but the limit is"):
         check(replace(LINE, metric=True), inputs(LINE, folder))
     monkeypatch.setattr("analyses.runs.slice.MOST_LOSSES", 100)
     monkeypatch.setattr("landscape.surfaces.evaluate_slice", None)
-    with pytest.raises(UsageError, match="fewer points, or fewer examples"):
+    with pytest.raises(UsageError, match="use fewer points or fewer examples"):
         run(LINE, store, folder)
 
 
@@ -373,7 +373,7 @@ def test_a_slices_fields_split_no_other_runs_identity():
     assert LINE.run_id("w", "d") == "eaad854654e6157b"
     assert replace(line, dims=2, ratio_map=3).run_id("w", "d") != replace(line, dims=2).run_id("w", "d")
     assert replace(line, points=None).run_id("w", "d") == replace(line, points=41).run_id("w", "d")
-    # The names of runs that stores hold already.
+    # Existing stores hold runs with these names.
     known = {
         SliceSpec(k=40): "4da2080efcbbc972",
         SliceSpec(k=40, dims=2, at="a", directions="trajectory"): "174bad356d93086d",
@@ -401,7 +401,7 @@ def test_numbers_of_a_point_come_with_their_errors_and_a_level_that_is_not_met_i
     rows, _ = sliced(replace(LINE, numbers=True, at=names["a"], points=3), store, folder)
     (width,) = [row for row in rows if row.quantity == "basin_width"]
     assert math.isnan(width.value) and width.low == 4.0
-    assert width.status == "above" and "no ray met it" in width.note
+    assert width.status == "above" and "no ray reached the level" in width.note
 
 
 @pytest.mark.long

@@ -1,4 +1,4 @@
-"""A slice whose process is killed at any moment and started again ends bitwise as one that was left alone."""
+"""A slice that is killed at any moment and started again has bitwise the result of an undisturbed slice."""
 
 import random
 import subprocess
@@ -18,7 +18,7 @@ def started(folder: Path, out: Path) -> subprocess.Popen:
 
 
 def kept(out: Path) -> int:
-    """How many bytes of losses an unfinished slice has written."""
+    """Return the number of bytes of losses that an unfinished slice has written."""
     return sum(path.stat().st_size for path in out.glob("slice/*/checkpoint.losses.safetensors"))
 
 
@@ -29,11 +29,11 @@ def test_a_slice_killed_at_random_moments_and_started_again_is_bitwise_one_left_
     killed, draws = 0, random.Random(0)
     for _ in range(2):
         before, process = kept(part), started(folder, part)
-        while kept(part) <= before and process.poll() is None:  # what it has found is written every few seconds
+        while kept(part) <= before and process.poll() is None:  # losses are written every few seconds
             time.sleep(0.01)
         time.sleep(2 * draws.random())
         process.kill()
-        killed += process.wait() < 0  # 0: it was done already
+        killed += process.wait() < 0  # 0: the run was done already
     assert killed
     assert started(folder, part).wait(timeout=300) == 0
     (name,) = (each.parent.name for each in whole.glob("slice/*/DONE"))

@@ -1,4 +1,4 @@
-"""Spectra: every route finds the same, a stopped one goes on, what cannot be trusted is refused."""
+"""Spectra: all algorithms agree, a stopped spectrum resumes, and unreliable curvature is refused."""
 
 import math
 import subprocess
@@ -26,7 +26,7 @@ SMALL = spec_of(kind="spectrum", k=40, lanczos_steps=40, probes=6)
 
 
 def rows_of(spec: Spec, folder, root) -> dict:
-    """(quantity, x, "series: group" of a block) -> row."""
+    """Return {(quantity, x, "series: group" of a block): row}."""
     store = Store(root)
     rows = store.rows(run(spec, store, folder))
     return {(row.quantity, None if math.isnan(row.x) else row.x, f"{row.series}: {row.group}" if row.group else ""): row for row in rows}
@@ -75,7 +75,7 @@ def test_sampled_labels_come_with_their_error(folder, tmp_path):
     assert abs(top - exact["eigenvalue", 1.0, ""].value) < 4 * error
     assert drawn["trace", None, ""].stderr > 0
     assert math.isnan(drawn["effective_rank", None, ""].stderr)
-    with pytest.raises(UsageError, match="samples = 1 has no error"):
+    with pytest.raises(UsageError, match="samples = 1 must be at least 2"):
         replace(SMALL, matrix="ggn", samples=1).resolved()
 
 
@@ -114,7 +114,7 @@ def test_a_spectrum_that_was_stopped_goes_on_and_ends_bitwise_the_same(folder, t
     made = sum(products)
     products.clear()
     run(spec, part, folder)
-    assert sum(products[:12]) == 0  # what was kept is not made again
+    assert sum(products[:12]) == 0  # saved products are not computed again
     assert made > 0
     assert (part.folder(name) / "rows.jsonl").read_bytes() == (whole.folder(name) / "rows.jsonl").read_bytes()
     assert not list(part.folder(name).glob("checkpoint*"))
@@ -132,18 +132,18 @@ def test_kept_products_are_those_of_the_operator_and_others_are_dropped(tmp_path
         assert again.made == 0
         eigenpairs(again, 1, 5, rounds=1)
         assert again.made == 6
-    with start() as third:  # both parts are kept
+    with start() as third:  # both parts are saved
         slq(third, 3, 10)
         eigenpairs(third, 1, 5, rounds=1)
         assert third.made == 0
-    for name in ("other weights", ""):  # what was kept under another name is not used, and gone
+    for name in ("other weights", ""):  # products saved under another name are not used and are deleted
         with start(name) as other:
             slq(other, 3, 10)
             assert other.made == 30
 
 
 def test_rounding_of_another_start_does_not_drop_what_was_kept_and_other_vectors_do(tmp_path):
-    """On a GPU the vectors of two starts differ in their last bits; those of a changed run differ."""
+    """Vectors of two starts on a GPU differ only in their last bits; vectors of a changed run differ more."""
 
     def products(vectors: torch.Tensor) -> Recorded:
         with Recorded(_Counted(torch.diag(torch.arange(1.0, 31))), tmp_path, seconds=0) as operator:
@@ -172,7 +172,7 @@ def test_a_damaged_file_costs_what_comes_after_it_once(tmp_path):
     assert products(6) == 4
     assert products(6) == 0
     assert products(2) == 0
-    with Recorded(_Counted(torch.eye(30)), tmp_path, seconds=0) as operator:  # another order from the third on
+    with Recorded(_Counted(torch.eye(30)), tmp_path, seconds=0) as operator:  # another order from the third vector on
         for i in (0, 1, 9):
             operator.matvec(torch.eye(30)[i])
         assert operator.made == 1
@@ -210,20 +210,20 @@ def test_dropout_left_on_is_refused(folder, tmp_path):
 def test_a_run_on_other_weights_or_other_entries_is_refused(folder, tmp_path):
     store = Store(tmp_path)
     random = run(spec_of(k=40, steps=5, train_seed=3), store, folder)
-    with pytest.raises(UsageError, match="has train_seed 3, this spectrum 0"):
+    with pytest.raises(UsageError, match="has train_seed 3, but this spectrum has 0"):
         run(replace(SMALL, at=random), store, folder)
     at = spec_from({**spec_dict(SMALL), **fields_at(store, random), "at": random}, shared={"weights"})
     assert single(rows_of(at, folder, tmp_path), "loss") == pytest.approx(store.arrays(random)["history"][-1, 1], rel=1e-5)
     scored = run(spec_of(k=40, steps=5, order="gradient"), store, folder)
-    with pytest.raises(UsageError, match="placed its entries by gradient on other examples"):
+    with pytest.raises(UsageError, match="ranked its entries by gradient on other examples"):
         run(replace(SMALL, at=scored, order="gradient", examples=4), store, folder)
     full = run(spec_of(method="full", steps=5), store, folder)
     with pytest.raises(UsageError, match="train run of method full"):
         fields_at(store, full)
     curved = run(replace(SMALL, algorithm="exact", lanczos_steps=40, probes=4, k=3), store, folder)
-    with pytest.raises(UsageError, match=f"{curved} is a spectrum run: only runs of apet"):
+    with pytest.raises(UsageError, match=f"{curved} is a spectrum run: only training runs of method apet"):
         fields_at(store, curved)
-    with pytest.raises(UsageError, match=f"{curved} is no run of apet in words"):
+    with pytest.raises(UsageError, match=f"{curved} is not an apet run with label words"):
         run(spec_of(kind="slice", k=40, directions="optima", points=3, to=curved), store, folder)
 
 
@@ -245,7 +245,7 @@ def test_spectra_along_a_trajectory_begin_and_end_where_the_run_did(folder, tmp_
     assert list(losses.values()) == pytest.approx(history[:, 1], rel=1e-5)
     assert single(rows_of(at, folder, tmp_path), "loss") == losses[45]
     assert single(rows_of(SMALL, folder, tmp_path), "loss") == losses[0]
-    with pytest.raises(UsageError, match=r"step 7 is no look of .*: there are 0, 20, 40, 45"):
+    with pytest.raises(UsageError, match=r"at_step = 7 is not a recorded step of .*: recorded steps are 0, 20, 40, 45"):
         run(replace(at, at_step=7), store, folder)
 
 

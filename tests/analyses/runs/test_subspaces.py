@@ -1,4 +1,4 @@
-"""Projected subspaces as a run has them: trained, resumed, inside other methods, curved, and kept apart where k is measured."""
+"""Runs in projected subspaces: training, resuming, other methods, curvature, and separate thresholds per subspace."""
 
 from dataclasses import replace
 
@@ -57,7 +57,7 @@ def test_the_dimension_inside_a_method_is_of_its_own_parameters(method, folder, 
 
 
 def test_a_subspace_needs_its_size_and_splits_the_identity():
-    with pytest.raises(UsageError, match="subspace fastfood needs the number of tuned parameters"):
+    with pytest.raises(UsageError, match="subspace fastfood needs either the number of tuned parameters"):
         replace(SMALL, method="lora", k=None).resolved()
     with pytest.raises(UsageError, match="did you mean fastfood"):
         replace(SMALL, subspace="fastfod")
@@ -81,7 +81,7 @@ def test_curvature_in_a_subspace_by_every_route_and_where_a_run_ended(folder, tm
     assert at.value == pytest.approx(row_of(store, ended, "loss", "train").value, rel=1e-4)
     gauss_newton = run(replace(spec, matrix="ggn"), store, folder)
     assert row_of(store, gauss_newton, "negative_mass", "train").value < 1e-6
-    with pytest.raises(UsageError, match="not of the same subspace"):
+    with pytest.raises(UsageError, match="not in the same subspace"):
         run(replace(spec, subspace="countsketch"), store, folder)
 
 
@@ -89,7 +89,7 @@ def test_curvature_in_a_subspace_by_every_route_and_where_a_run_ended(folder, tm
 def test_thresholds_are_of_one_subspace_each(folder, tmp_path):
     store = Store(tmp_path)
     run(replace(SMALL, method="full", subspace="coordinates", k=None, lr=None).resolved(), store, folder)
-    for subspace in ("fastfood", "coordinates"):  # a few steps: what is measured does not matter
+    for subspace in ("fastfood", "coordinates"):  # a few steps: the measured values do not matter
         for k in (4, 8, 16, 32):
             run(replace(SMALL, subspace=subspace, k=k, lr=None, steps=2).resolved(), store, folder)
     rows = thresholds(store, finished(store), Target("fraction", 0.3))

@@ -1,4 +1,4 @@
-"""Training runs of every form: what their rows hold, and the table that is made of them."""
+"""Training runs of every form: their rows, and the table of training runs."""
 
 import copy
 import json
@@ -34,7 +34,7 @@ def rows_of(spec: Spec, folder, tmp_path) -> dict[tuple[str, str | None], Row]:
 
 @pytest.fixture(scope="module")
 def answers(tmp_path_factory):
-    """A folder for nq_open."""
+    """Return a data folder for nq_open."""
     root = tmp_path_factory.mktemp("nq_open")
     for split, count in (("train", 16), ("validation", 6)):
         lines = [json.dumps({"question": f"what is {split} {i}", "answer": [f"number {i}", "it"]}) for i in range(count)]
@@ -105,7 +105,7 @@ def test_predictions_speak_of_the_random_weights_that_are_trained(folder):
 def test_half_precision_weights_are_for_methods_whose_values_are_their_own(folder, tmp_path):
     rows = rows_of(replace(BASE, weights="bfloat16"), folder, tmp_path)
     assert rows["loss", "validation"].value > 0
-    with pytest.raises(UsageError, match="rounds small updates away"):
+    with pytest.raises(UsageError, match="round small updates away"):
         run(replace(BASE, weights="bfloat16", method="full", k=None), Store(tmp_path), folder)
 
 
@@ -138,7 +138,7 @@ def test_a_finished_run_leaves_no_checkpoint_behind(folder, tmp_path):
     assert not list(store.folder(name).glob("checkpoint*"))
     env = json.loads((store.folder(name) / "env.json").read_text())
     assert env["step_seconds"] > 0
-    assert env["peak_gb"] is None or env["peak_gb"] > 0.05  # None where the system cannot set it back for each run
+    assert env["peak_gb"] is None or env["peak_gb"] > 0.05  # None if the system cannot reset the peak for each run
 
 
 @pytest.mark.parametrize(
@@ -210,7 +210,7 @@ def test_runs_that_differ_in_more_than_their_seeds_are_not_averaged(folder, tmp_
         run(replace(BASE, **change), store, folder)
     lines = {line["settings"]: line for line in table(store)}
     assert {settings: line["seeds"] for settings, line in lines.items()} == {"scope ": 2, "scope decoder": 1}
-    assert math.isnan(lines["scope decoder"]["stderr_seeds"]) and lines["scope decoder"]["stderr"] > 0  # over examples alone
+    assert math.isnan(lines["scope decoder"]["stderr_seeds"]) and lines["scope decoder"]["stderr"] > 0  # over examples only
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet", ".tex", ".md"])

@@ -103,7 +103,7 @@ def test_a_spectrum_at_an_optimum_is_taken_there(folder, tmp_path):
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"k": 51}, "has k 50, this spectrum 51"), ({"at": "f" * 16}, "no finished run f"), ({"position_seed": 3}, "position_seed")],
+    [({"k": 51}, "has k 50, but this spectrum has 51"), ({"at": "f" * 16}, "no finished run f"), ({"position_seed": 3}, "position_seed")],
 )
 def test_a_spectrum_at_another_subspaces_optimum_is_refused(folder, tmp_path, change, message):
     store = Store(tmp_path)

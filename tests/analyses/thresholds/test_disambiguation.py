@@ -95,7 +95,7 @@ def of_kind(spec: Spec, kind: str, **fields) -> Spec:
     return as_kind(spec, KINDS[kind], **fields)
 
 
-@pytest.mark.parametrize(("which", "message"), [(0, "this model's weights are"), (2, None)])
+@pytest.mark.parametrize(("which", "message"), [(0, "but this model has weights"), (2, None)])
 @pytest.mark.parametrize("kind", ["spectrum", "slice"])
 def test_where_a_run_ended_on_other_weights_is_no_point_of_this_model(kind: str, which: int, message: str | None, changing) -> None:
     store, spec, data, ids = changing
@@ -111,7 +111,7 @@ def test_where_a_run_ended_on_other_weights_is_no_point_of_this_model(kind: str,
 def test_a_run_on_other_data_is_refused_as_a_point_and_as_an_end_of_a_line(changing, folder: Path) -> None:
     store, spec, data, ids = changing
     forget()
-    with pytest.raises(UsageError, match=r"was made of sst2 data \w{8}, the data here are \w{8}"):
+    with pytest.raises(UsageError, match=r"used sst2 data \w{8}, but the present data are \w{8}"):
         run(of_kind(spec, kind="spectrum", at=ids[2], matrix="ggn"), store, folder)
     line = of_kind(spec, kind="slice", directions="optima", points=3, at=ids[2], to=ids[0])
     with pytest.raises(UsageError, match=f"{ids[0]} tuned"):
