@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+STDERR = "_stderr"
 log = Console(stderr=True, markup=False)  # users' names and texts may contain brackets, which must not count as markup
 
 
@@ -38,12 +39,31 @@ def say(label: str, text: str) -> None:
 
 
 def print_result(result: dict[str, Any], as_json: bool) -> None:
-    """Print one JSON object, or one line per name and value."""
+    """Print one JSON object with every digit, or one line per name and rounded value, with its standard error if there is one."""
     if as_json:
         print(json.dumps(_finite(result), allow_nan=False))
         return
     for name, value in result.items():
-        print(f"{name}: {json.dumps(value) if isinstance(value, (dict, list)) else value}")
+        if name.removesuffix(STDERR) not in result or not name.endswith(STDERR):
+            stderr = result.get(name + STDERR)
+            print(f"{name}: {_shown(value)}" + ("" if stderr is None else f" ± {stderr:.2g}"))
+
+
+def _shown(value: Any) -> str:
+    """Return a value of a result for people: four digits, thousands separated."""
+    if isinstance(value, dict):
+        return ", ".join(f"{name} ({_shown(item)})" if isinstance(item, dict) else f"{name} {_shown(item)}" for name, item in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_shown, value))
+    if isinstance(value, float):
+        return f"{value:,.1f}" if 1e4 <= abs(value) < 1e9 else f"{value:.4g}"
+    return (
+        {None: "none", True: "yes", False: "no"}[value]
+        if value is None or isinstance(value, bool)
+        else f"{value:,}"
+        if isinstance(value, int)
+        else str(value)
+    )
 
 
 def _finite(value: Any) -> Any:
