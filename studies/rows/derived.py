@@ -1,8 +1,13 @@
 """Compute the numbers that pages derive from committed rows: `python studies/rows/derived.py [SECTION]` prints them as JSON.
 
 The pages under docs/ quote medians, ratios and differences of several rows. `derived()` returns all of them, and a test compares the
-pages with it. Sections are `cells` (how well thresholds are predicted), `twins` (pretrained models against their random-init twins) and
-`spectra` (curvature over the ladder).
+pages with it. The sections:
+
+- `thresholds`: measured and predicted thresholds of the ladder by task, subspace, share of the improvement and model
+- `cells`: how well each predictor agrees with the measured thresholds
+- `costs`: the cost of predictions in training runs
+- `twins`: pretrained models against their random-init twins
+- `spectra`: curvature over the ladder
 """
 
 from __future__ import annotations
@@ -22,7 +27,7 @@ sys.path.insert(0, str(ROWS.parents[1]))
 from analyses.findings import Cell  # noqa: E402
 from analyses.findings import cells as cells_of  # noqa: E402
 from analyses.store import quantities  # noqa: E402
-from benchmarks.cells import SHOWN, TARGETS, scored  # noqa: E402
+from benchmarks.cells import BUDGET, CHOSEN_ON, SHOWN, SPENT, TARGETS, scored  # noqa: E402
 from figures.rows import tidy  # noqa: E402
 
 SIZES = {"sst2": (872, 1821)}  # examples of the validation and test split
@@ -33,9 +38,40 @@ SMALL = ("mini-t5-130k", "mini-t5-240k", "mini-t5-790k")  # eleven k per subspac
 Tree = dict[str, Any]
 
 
+def _read(name: str) -> Any:
+    """Return a committed table. pandas' own types say little about what indexing returns, so it is typed as anything."""
+    return pd.read_parquet(ROWS / f"{name}.parquet")
+
+
+def _ladder() -> Any:
+    return tidy(_read("predict-ladder"))
+
+
+def thresholds() -> Tree:
+    """Return the measured and predicted thresholds: task, subspace, share of the improvement, model, quantity."""
+    tree: Tree = {}
+    for cell in cells_of(_ladder()):
+        models = tree.setdefault(cell.task, {}).setdefault(cell.subspace, {}).setdefault(str(cell.target), {})
+        star = {"value": cell.measured, "low": cell.low, "high": cell.high}
+        models[cell.model] = {quantities.K_STAR: star, **{name: cell.value(name) for name in SHOWN}}
+    return tree
+
+
+def costs() -> Tree:
+    """Return the example-gradients of each prediction over the example-gradients of one training run of the study, by task and model."""
+    rows = _ladder()
+    rows = rows[(rows["kind"] == "predict") & rows["quantity"].isin(SPENT.values())]
+    most = rows.groupby(["task", "model", "quantity"])["value"].max() / BUDGET
+    names = {quantity: name for name, quantity in SPENT.items()}
+    tree: Tree = {}
+    for (task, model, quantity), value in most.items():
+        tree.setdefault(task, {}).setdefault(model, {})[names[quantity]] = float(value)
+    return tree
+
+
 def cells() -> Tree:
     """Return the errors of every predictor: `overall` as `benchmarks/cells.py` scores them, then by task, subspace and target."""
-    found = [each for each in cells_of(tidy(pd.read_parquet(ROWS / "predict-ladder.parquet"))) if each.target in TARGETS]
+    found = [each for each in cells_of(_ladder()) if each.target in TARGETS]
     known = [each for each in found if math.isfinite(each.error())]
     tree: Tree = {"overall": scored(False)}
     for task, subspace, target in sorted({(each.task, each.subspace, each.target) for each in known}):
@@ -47,7 +83,15 @@ def cells() -> Tree:
     small = [each for each in known if not each.over_rank and each.model in SMALL]
     tree["text_of_small_models"] = {"cells": len(small), "median": _median([abs(each.error()) for each in small])}
     tree["touching_quadratic"] = _touching(known)
+    tree["bracket"] = _bracket(found)
     return tree
+
+
+def _bracket(found: list[Cell]) -> Tree:
+    """Return how many measured thresholds of random directions have a bracket, how many are held out, and how many it covers."""
+    own = [each for each in found if each.subspace == "fastfood" and math.isfinite(each.bracket[0] + each.measured)]
+    held_out = sum(each.task not in CHOSEN_ON[0] or each.model not in CHOSEN_ON[1] for each in own)
+    return {"cells": len(own), "held_out": held_out, "covered": sum(each.bracket[0] <= each.measured <= each.bracket[1] for each in own)}
 
 
 def _signed(own: list[Cell]) -> Tree:
@@ -70,7 +114,7 @@ def _median(values: list[float]) -> float | None:
 
 def twins() -> Tree:
     """Return accuracy over validation and test split together, by task and model, and how many standard errors twins lie apart."""
-    tables = [pd.read_parquet(ROWS / f"{name}.parquet").set_index(["task", "model"]) for name in ("twins", "twins-test")]
+    tables = [_read(name).set_index(["task", "model"]) for name in ("twins", "twins-test")]
     tree: Tree = {}
     for task, model in sorted(set(tables[0].index)):
         if not model.endswith(TWIN):
@@ -81,12 +125,12 @@ def twins() -> Tree:
     return tree
 
 
-def _split(table: pd.DataFrame, task: str, model: str) -> Tree:
+def _split(table: Any, task: str, model: str) -> Tree:
     row = table.loc[(task, model)]
     return {"value": float(row["value"]), "stderr": float(row["stderr"])}
 
 
-def _both(tables: list[pd.DataFrame], task: str, model: str) -> Tree:
+def _both(tables: list[Any], task: str, model: str) -> Tree:
     sizes = np.array(SIZES.get(task, GENERATED))
     splits = [_split(table, task, model) for table in tables]
     value = float(sizes @ np.array([each["value"] for each in splits]) / sizes.sum())
@@ -99,7 +143,7 @@ def _apart(one: Tree, other: Tree) -> float:
 
 def spectra() -> Tree:
     """Return, by family, how far traces fall, and over models the ranges of effective ranks, negative mass and norms' curvature."""
-    rows = pd.read_parquet(ROWS / "spectra-ladder.parquet")
+    rows = _read("spectra-ladder")
     means = rows[rows["x"].isna()].groupby(["matrix", "quantity", "task", "parameters", "model"])["value"].mean()
     tree: Tree = {}
     for task in ("sst2", "mini-nli"):
@@ -113,11 +157,11 @@ def spectra() -> Tree:
     return tree
 
 
-def _range(values: pd.Series) -> Tree:
+def _range(values: Any) -> Tree:
     return {"lowest": float(values.min()), "highest": float(values.max())}
 
 
-def _norms(rows: pd.DataFrame, family: str) -> pd.Series:
+def _norms(rows: Any, family: str) -> Any:
     """Return the mean curvature of a norm's entry over the mean curvature of an entry of other kinds, by matrix, task and model."""
     own = rows[rows["model"].str.startswith(f"mini-{family}-") & (rows["series"] == "kind") & (rows["matrix"] == "ggn")]
     blocks = own.pivot_table(index=["task", "model", "run_id", "group"], columns="quantity", values="value").reset_index()
@@ -127,7 +171,13 @@ def _norms(rows: pd.DataFrame, family: str) -> pd.Series:
     return mean["norms"] / mean["others"]
 
 
-SECTIONS: dict[str, Callable[[], Tree]] = {"cells": cells, "twins": twins, "spectra": spectra}
+SECTIONS: dict[str, Callable[[], Tree]] = {
+    "thresholds": thresholds,
+    "cells": cells,
+    "costs": costs,
+    "twins": twins,
+    "spectra": spectra,
+}
 
 
 def derived() -> Tree:

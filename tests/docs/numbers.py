@@ -16,7 +16,7 @@ A line without `show` sets `from`, `where` and `column` for the lines below it i
 - `where`: column -> value (null for a missing one). It must pick one row. `take: min` (max, mean, median, count) reduces several rows.
 - `column`: the column of the value, `value` by default.
 - `over`: other conditions; the value is divided by the row that they pick. `minus`: likewise, subtracted.
-- `at`: the path of a value in a JSON or Python file, joined by dots.
+- `at`: the path of a value in a JSON or Python file, joined by dots; `over` and `minus` are then paths as well.
 - `show`: a number (thousands separated by commas, `%` for a share), alone or with ` +- stderr` or ` [low, high]`.
 """
 
@@ -142,14 +142,19 @@ def number(fields: dict[str, Any]) -> Number:
     path = ROOT / str(fields["from"])
     if not path.is_file():
         raise WrongNumber(f"{fields['from']}: no such file")
-    if path.suffix != ".parquet":
-        return _at(path, fields)
-    found = _row(path, fields, fields["where"])
+    found = _one(path, fields, None)
     if "over" in fields:
-        found = {"value": found["value"] / _row(path, fields, {**fields["where"], **fields["over"]})["value"]}
+        found = {"value": found["value"] / _one(path, fields, fields["over"])["value"]}
     if "minus" in fields:
-        found = {"value": found["value"] - _row(path, fields, {**fields["where"], **fields["minus"]})["value"]}
+        found = {"value": found["value"] - _one(path, fields, fields["minus"])["value"]}
     return found
+
+
+def _one(path: Path, fields: dict[str, Any], other: Any) -> Number:
+    """Return the number that the fields name, or the `other` one that it is compared with."""
+    if path.suffix == ".parquet":
+        return _row(path, fields, {**fields["where"], **(other or {})})
+    return _at(path, str(other or fields.get("at", "")))
 
 
 def _row(path: Path, fields: dict[str, Any], conditions: dict[str, Any]) -> Number:
@@ -182,13 +187,13 @@ def _matches(value: Any, wanted: Any) -> bool:
     return bool(value == wanted)
 
 
-def _at(path: Path, fields: dict[str, Any]) -> Number:
-    found = _follow(_python(path) if path.suffix == ".py" else json.loads(path.read_text()), str(fields.get("at", "")))
+def _at(path: Path, at: str) -> Number:
+    found = _follow(_python(path) if path.suffix == ".py" else json.loads(path.read_text()), at)
     if isinstance(found, int | float):
         return {"value": float(found)}
     if isinstance(found, dict) and "value" in found:
         return {name: math.nan if value is None else float(value) for name, value in cast(dict[str, Any], found).items()}
-    raise WrongNumber(f"{path.name}: no number at {fields.get('at')}")
+    raise WrongNumber(f"{path.name}: no number at {at}")
 
 
 def _follow(tree: Any, at: str) -> Any:

@@ -53,6 +53,7 @@ def test_numbers_of_the_pages_agree_with_their_sources(path: Path) -> None:
         ('{from: rows.parquet, where: {quantity: loss, x: 2}, minus: {x: 1}, show: "+.50"}', "Rises by +.50."),
         ('{from: result.json, at: figures.error 0.03, show: "1e-7"}', "```text\n1e-7\n\n```\n"),
         ('{from: result.json, at: figures.list.0.median, show: "1.04"}', "- one\n- 1.04"),
+        ('{from: derived.py, at: cells.k 0.5.high, over: cells.k 0.5.low, show: "1.6"}', "A factor of 1.6."),
         ('{from: derived.py, at: cells.k 0.5, show: "1.5 [1.25, 2.0]"}', "1.5 [1.25,\n  2.0]"),
     ],
 )
