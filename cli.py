@@ -197,7 +197,7 @@ def figures(
 
 @ui.command("explain")
 def explain(
-    results: ui.Results,
+    results: ui.Runs,
     out: Annotated[Path | None, Option(help="Folder for the figure's PDF and PNG. \\[default: RESULTS/figures]")] = None,
     target: ui.Aim = None, fraction: ui.Fraction = None, json_: ui.Json = False, dry_run: ui.DryRun = False,
 ) -> None:  # fmt: skip

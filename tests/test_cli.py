@@ -358,6 +358,10 @@ def test_an_option_that_a_table_or_a_figure_of_kept_rows_cannot_use_is_an_error(
     for command in ("figures", "report"):
         code, _, err = call(command, tmp_path / "r.parquet", "--target", "fraction:0.5")
         assert code == 2 and "a target has no effect on" in err
+    (tmp_path / "r.parquet").touch()
+    for command in ("table", "explain"):  # of runs, whose folder is missing
+        code, _, err = call(command, tmp_path / "r.parquet")
+        assert code == 2 and "r.parquet is a file, and runs are stored in a folder" in err
 
 
 @pytest.mark.parametrize(

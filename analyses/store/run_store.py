@@ -156,6 +156,8 @@ class Store:
                 names = sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
         except FileNotFoundError:
             return []
+        except NotADirectoryError:
+            raise UsageError(f"{self.root} is a file, and runs are stored in a folder") from None
         self._refuse_older()
         self._journal.refresh()
         return [name for name in names if self.state(name) == state]

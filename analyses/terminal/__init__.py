@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         Json,
         Out,
         Results,
+        Runs,
         Resume,
         aim_of,
         app,

@@ -44,6 +44,7 @@ Aim = Annotated[
     ),
 ]
 Fraction = Annotated[float | None, typer.Option(help="Short for --target fraction:AMOUNT.", min=0.01, max=0.99)]
+Runs = Annotated[Path, typer.Argument(help="Folder of a study's results, for instance results/demo.")]
 Results = Annotated[Path, typer.Argument(help="Folder of a study's results, for instance results/demo, or a .parquet file of its rows.")]
 At = Annotated[
     Path | None,
