@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import html
 import subprocess
 import sys
@@ -42,6 +43,21 @@ def quantities() -> str:
     return "\n".join(parts)
 
 
+def rooms() -> str:
+    """Return the purpose of each room, from the first sentence of its `__init__`."""
+    root = Path(__file__).parents[1]
+    parts = ["# Rooms\n", "Each package consists of rooms (subpackages). A room's `__init__.py` lists its public names.\n"]
+    for package in ("apet", "landscape", "analyses", "figures"):
+        inits = sorted((root / package).glob("*/__init__.py"))
+        cells = ((f"`{package}/{init.parent.name}`", _first_sentence(init)) for init in inits)
+        parts += [f"## {package}\n", table(("room", "purpose"), cells)]
+    return "\n".join(parts)
+
+
+def _first_sentence(path: Path) -> str:
+    return (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").split("\n\n")[0].replace("\n", " ")
+
+
 def models() -> str:
     from apet.models import models_table
 
@@ -70,7 +86,7 @@ def _shown(value: object) -> str:
     return "" if value is None else f"{value:,}" if isinstance(value, int) else str(value)
 
 
-PAGES: dict[str, Callable[[], str]] = {each.__name__: each for each in (options, commands, quantities, models, tasks)}
+PAGES: dict[str, Callable[[], str]] = {each.__name__: each for each in (options, commands, quantities, models, tasks, rooms)}
 
 if __name__ == "__main__":
     for name, page in PAGES.items():

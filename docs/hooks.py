@@ -1,7 +1,7 @@
 """Hooks of MkDocs.
 
 Formulas become MathML when the pages are built, so that the documentation needs no script and no network. The words after a language,
-which tell the tests how to run a block, are left out.
+which tell the tests how to treat a block, are left out.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from analyses.results.exporting import export
 from analyses.runs.evaluation_point import fields_at
 from analyses.runs.execute import check, run
 from analyses.runs.run_inputs import inputs
-from analyses.specs import SpectrumSpec
+from analyses.specs import spec_from
 from analyses.store import Row, Store
 from analyses.thresholds.measured import finished, thresholds
 from analyses.thresholds.targets import Target
@@ -71,7 +71,8 @@ def test_a_subspace_needs_its_size_and_splits_the_identity():
 def test_curvature_in_a_subspace_by_every_route_and_where_a_run_ended(folder, tmp_path):
     store = Store(tmp_path)
     ended = run(replace(SMALL, k=12), store, folder)
-    spec = SpectrumSpec(at=ended, **fields_at(store, ended))
+    fields = fields_at(store, ended)  # those of a slice as well, such as the type of the weights
+    spec = spec_from({"kind": "spectrum", "at": ended, **fields}, shared=fields)
     by_lanczos = replace(spec, algorithm="lanczos", lanczos_steps=12, probes=2)
     exact, estimated = (run(each, store, folder) for each in (replace(spec, algorithm="exact"), by_lanczos))
     top = [[row.value for row in store.rows(name) if row.quantity == "eigenvalue"][:5] for name in (exact, estimated)]
