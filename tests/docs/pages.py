@@ -152,7 +152,7 @@ def rewritten(page: Path) -> str:
         reader = Reader(Path(folder))
         done = [(block, reader.output(block)) for block in blocks_of(source) if "data" not in block.words]
     for block, printed in reversed(done):
-        if block.shown.strip() and "..." not in block.shown:
+        if "..." not in block.shown and (block.language == "console" or block.shown):
             lines[slice(*block.lines)] = _tidy(printed).splitlines()
     return "\n".join(lines) + "\n"
 
