@@ -16,7 +16,7 @@ dashes. A field that a kind of run does not have, or that a run does not use, is
 
 
 def reference() -> str:
-    """The page, in Markdown: a table for each panel."""
+    """Return the page in Markdown, with a table for each panel."""
     kinds: dict[str, list[str]] = {}
     for kind, spec in KINDS.items():
         for name in options_of(spec):

@@ -1,4 +1,4 @@
-"""Compare the numbers that a page quotes with the committed files they come from: `python -m tests.docs.numbers [PAGE ...]`.
+"""Compare the numbers that a page quotes with the committed files they come from: `python -m tests.docs.quoted_numbers [PAGE ...]`.
 
 A comment directly before a paragraph, list, table or code block holds one line of YAML per number:
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tests.docs import numbers
-from tests.docs.numbers import ROOT, agrees, faults, pages
+from tests.docs import quoted_numbers
+from tests.docs.quoted_numbers import ROOT, agrees, faults, pages
 
 ROWS = [
     {"model": "small", "quantity": "k_star", "value": 503.4, "stderr": 9.1, "low": 487.2, "high": 522.4, "x": float("nan")},
@@ -22,7 +22,7 @@ SMALL = "from: rows.parquet, where: {model: small}"
 @pytest.fixture
 def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return the path of a page in a folder with one file of each sort."""
-    monkeypatch.setattr(numbers, "ROOT", tmp_path)
+    monkeypatch.setattr(quoted_numbers, "ROOT", tmp_path)
     pd.DataFrame(ROWS).to_parquet(tmp_path / "rows.parquet")
     (tmp_path / "result.json").write_text(json.dumps({"figures": {"error 0.03": 1.23e-7, "list": [{"median": 1.036}]}}))
     (tmp_path / "derived.py").write_text(PYTHON)
