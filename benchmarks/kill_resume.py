@@ -136,11 +136,13 @@ def measure(kills: int, folder: Path, say: Any) -> dict[str, int]:
     file.write_text(STUDY)
     seconds = finish(file, folder / "whole", 1)
     whole = rows(folder / "whole")
-    say(f"uninterrupted: {len(whole)} runs, thresholds among them, {seconds:.1f} s")
+    say(f"uninterrupted: {len(whole)} runs, including thresholds, {seconds:.1f} s")
     total: Counter[str] = Counter()
     for jobs, until in ((1, kills // 2), (2, kills)):
         while total["kills"] < until:
-            say(f"{jobs} at a time, a new study\n{'before':>6} {'after':>6} {'checkpoints':>12}   (whole runs at a kill's start and end)")
+            say(
+                f"new study, {jobs} jobs at a time\n{'before':>6} {'after':>6} {'checkpoints':>12}  (finished runs before and after a kill)"
+            )
             root = folder / f"{jobs}-{total['kills']}"
             # Within a third of the time that the whole study needs, so that it takes several starts.
             total.update(torture(until - total["kills"], whole, seconds / 3, random, say, file, root, jobs))

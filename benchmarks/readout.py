@@ -88,7 +88,7 @@ def _peak_over_rest(step: Any) -> float:
 
 def measure(steps: int, rounds: int, say: Any) -> dict[str, float]:
     figures: dict[str, float] = {}
-    say(f"{'model':6} {'head':6} {'s a step':>9} {'peak MB':>8} {'logits MB':>10}")
+    say(f"{'model':6} {'head':6} {'s / step':>9} {'peak MB':>8} {'logits MB':>10}")
     for name in ("bert", "llama"):
         results: dict[str, list[dict[str, Any]]] = {"whole": [], "rows": []}
         for way in [*results] * rounds:

@@ -33,7 +33,7 @@ def command(*arguments: str) -> dict[str, Any]:
 
 def measure(steps: int, say) -> dict[str, float]:
     figures: dict[str, float] = {}
-    say(f"{'model':14} {'GB rehearsed':>13} {'measured':>9} {'s/step rehearsed':>17} {'measured':>9}")
+    say(f"{'model':14} {'GB estimated':>13} {'measured':>9} {'s/step estimated':>17} {'measured':>9}")
     with tempfile.TemporaryDirectory() as out:
         for model in SIZES:
             arguments = ("--model", model, "--steps", str(steps), "--out", out)

@@ -120,7 +120,7 @@ def main() -> None:
             say(f"{question:8} {answers[question]['seconds']:7.2f} s {answers[question]['gb']:6.2f} GB")
         (root / "journal.jsonl").unlink()
         rebuild = asked("list", root, count)
-        say(f"without the journal, once: {rebuild['seconds']:.2f} s")
+        say(f"listing without the journal: {rebuild['seconds']:.2f} s")
     figures = {f"{question}_s": round(answer["seconds"], 3) for question, answer in answers.items()}
     peak = round(max(answer["gb"] for answer in answers.values()), 3)
     print(json.dumps({"figures": {**figures, "peak_gb": peak, "rebuild_s": round(rebuild["seconds"], 2), "runs": count}, **describe()}))

@@ -65,8 +65,8 @@ CAPTIONS = {
         "Difference log k*(small) - log k*(large) between two models of a family. The first two bars are the measured and the predicted "
         "(m1) difference. The other bars are the Shapley split of the prediction into the shape of the spectrum, the alignment of the "
         "gradient with the spectrum, the gap to the target, and the share of active entries. Full colours match the alignment by "
-        "eigenvalue rank, pale colours by l / l_1. Bars have 95 % intervals from resampled examples or probes. The verdict in each title "
-        "is taken from the rows."
+        "eigenvalue rank, pale colours by l / l_1. Bars have 95 % intervals from resampled examples or probes; unknown bars are left out. "
+        "The verdict in each title is taken from the rows."
     ),
     "placements": (
         "Effect of the choice of tuned entries. (a) Loss of each placement of k entries, as a share of the untuned model's training "
@@ -100,13 +100,15 @@ CAPTIONS = {
     "layers": (
         "Distribution of the curvature over the model at the pretrained point. Each column is a model. The upper lines are layers and the "
         "lower lines kinds of tensors. Colour is the trace of a block divided by its number of tuned entries (log scale), as a mean over "
-        "position seeds. Hatched: the trace is not positive. White: the model has no such entries."
+        'position seeds. "outside" is the group of entries outside all layers. Hatched: the trace is not positive. White: the model has no '
+        "such entries."
     ),
     "slices": (
         "Loss along lines through a point of the tuned subspace, one panel per model and kind of direction. Each line is one run, whose "
         "seed determines the direction. Solid: training loss; dashed: validation loss; dotted: the quadratic model with the gradient and "
         "the curvature at zero, which leaves the axes where it no longer holds. Displacements are true Euclidean distances of the tuned "
-        "entries, and zero is the point itself. Bands are one standard error over examples."
+        'entries, and zero is the point itself: the initial point ("pretrained") or the final point of a run ("tuned"). Bands are one '
+        "standard error over examples."
     ),
     "ratios": (
         "Absolute ratio of the Hessian's lowest to its highest eigenvalue, over planes through a point of the tuned subspace. The ratio is "
@@ -120,7 +122,7 @@ CAPTIONS = {
         "components, whose shares of the variance are on the axes. Its points are recorded states of the run, joined in order. These "
         "states lie off the plane. The colour of a state shows the loss of the state itself. The title states the largest difference "
         "(Δloss) between this loss and the loss of the plane below it. For other planes, points are final points of runs. Grey: the loss "
-        "is not a number. A slice in more than two dimensions is shown in the plane of its first two."
+        "is not a number. A slice in more than two dimensions is shown in the plane of its first two directions."
     ),
     "surfaces": (
         "Slices of models of different sizes on common axes. Displacements are in units of |theta|, the Euclidean norm of the tuned "

@@ -17,7 +17,7 @@ from figures import style
 from figures.plots.predictions import band
 from figures.rows import CannotDraw, models, tidy
 
-HEIGHT = 3.9  # inches
+HEIGHT = 4.2  # inches: the titles fit above panels of equal axes
 MARKERS = ("o", "s", "^", "D", "v", "P")
 
 

@@ -34,7 +34,7 @@ def draw(rows: pd.DataFrame) -> Figure:
         places(axes, grid, norm)
         axes.set(xlabel=grid.label(0, len(slices) > 1), ylabel=grid.label(1, len(slices) > 1))
         title = f"{grid.title}, {grid.taken}" if len({grid.taken for grid in slices}) > 1 else grid.title
-        style.letter(axes, index, title if math.isnan(grid.off) else f"{title}\noff-plane Δloss ≤ {number_label(grid.off)}")
+        style.letter(axes, index, title if math.isnan(grid.off) else f"{title}\nΔloss ≤ {number_label(grid.off)}")
     loss_bar(figure, cells, norm)
     return style.finish(figure)
 

@@ -34,7 +34,7 @@ def draw(rows: pd.DataFrame) -> Figure:
     for index, (axes, (setting, model, chosen)) in enumerate(zip(grid, cells, strict=False)):
         _panel(axes, chosen, colours[model])
         name = style.short_name(model)
-        style.letter(axes, index, name if len({setting for setting, _, _ in cells}) == 1 else f"{name}\n{setting.label}")
+        style.letter(axes, index, name if len({setting for setting, _, _ in cells}) == 1 else "\n".join((name, *setting.label.split(", "))))
         axes.set_xlabel("tuned parameters k")
         if index % columns == 0:
             axes.set_ylabel("training loss")

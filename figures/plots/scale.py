@@ -26,7 +26,7 @@ PANELS = {
     "trace": (QUANTITIES["trace"].label, True),
     "effective_rank": (QUANTITIES["effective_rank"].label, True),
     "decay_exponent": (QUANTITIES["decay_exponent"].label, False),
-    "top_alignment": ("gradient share, top 10 directions", False),
+    "top_alignment": ("gradient share, top ten", False),
     "negative_mass": (QUANTITIES["negative_mass"].label, False),
 }
 LINES = {matrix.name: matrix.dashes for matrix in runs.MATRICES.values()}

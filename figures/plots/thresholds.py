@@ -50,7 +50,7 @@ def draw(rows: pd.DataFrame) -> Figure:
     style.outside_legend(figure, _legend(thresholds, both, colours, markers))
     if both:
         style.letter(axes[0], 0, "predicted against measured")
-        style.letter(axes[1], 1, "over model size")
+        style.letter(axes[1], 1, "against model size")
     return style.finish(figure)
 
 

@@ -78,10 +78,10 @@ def _prediction(thresholds: list[Pair]) -> Answer:
     within = [ratio.is_within(FACTOR) for ratio in ratios.values()]
     word = "yes" if all(within) else "no" if False in within else "undecided"
     close = sum(1 / FACTOR <= ratio.value <= FACTOR for ratio in ratios.values())
-    listing = ", ".join(f"{model} {_ratio(ratio)}" for model, ratio in ratios.items())
+    listing = ", ".join(f"{_ratio(ratio)} for {model}" for model, ratio in ratios.items())
     censored = len(thresholds) - len(ratios)
     rest = f" {censored} more {'model is' if censored == 1 else 'models are'} censored." if censored else ""
-    sentence = f"{on_setting}, predicted over measured k* is {listing}: {close} of {len(ratios)} within a factor of {FACTOR:g}."
+    sentence = f"{on_setting}, predicted k / measured k* is {listing}: {close} of {len(ratios)} within a factor of {FACTOR:g}."
     reason = "" if word != "undecided" else " Not every interval lies within this factor."
     return Answer(question, word, sentence + reason + rest)
 
@@ -92,9 +92,10 @@ def _learned(best: list[Best]) -> Iterator[Answer]:
         candidates = [candidate for candidate in best if candidate.setting == setting and math.isfinite(candidate.above)]
         if candidates:
             top = max(candidates, key=lambda candidate: candidate.above)
-            result = f"{method_name(top.method)} of {top.model} (k = {top.k:,}) reaches {with_error(top.accuracy, top.error)} on validation"
+            accuracy = with_error(top.accuracy, top.error)
+            result = f"{method_name(top.method)} of {top.model} (k = {top.k:,}) reaches a validation accuracy of {accuracy}"
             word = "yes" if top.above >= SURE else "undecided"
-            sentence = f"On {setting.label}, {result}, {top.above:.1f} standard errors above chance, {number(top.chance)}."
+            sentence = f"On {setting.label}, {result}, {top.above:.1f} standard errors above chance ({number(top.chance)})."
             yield Answer("Is the task learned?", word, sentence)
 
 
@@ -141,7 +142,7 @@ def _thresholds(rows: pd.DataFrame) -> Iterator[str]:
             elif threshold and threshold.censored:
                 yield f"{_name(pair)}: {name} is {interval(threshold)}."
         if pair.ratio and not 1 / FACTOR <= pair.ratio.value <= FACTOR:
-            yield f"{_name(pair)}: predicted over measured k is {number(pair.ratio.value)}, outside a factor of {FACTOR:g}."
+            yield f"{_name(pair)}: predicted k / measured k* is {number(pair.ratio.value)}, outside a factor of {FACTOR:g}."
         if measured and predicted and measured.is_disjoint(predicted):
             yield f"{_name(pair)}: measured {interval(measured)} and predicted {interval(predicted)} are disjoint."
 
