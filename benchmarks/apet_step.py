@@ -1,9 +1,10 @@
-"""One training step of k tuned entries beside full fine-tuning, a dense mask, SHiRA, LoRA and the frozen floor.
+"""One training step of k tuned entries, compared with full fine-tuning, a dense mask, SHiRA, LoRA and the frozen floor.
 
-T5 of 60.5 M parameters with random weights, batch 8, source 128, target 8, one thread. The floor is the frozen model's
-forward pass and the gradient of its input embeddings. Time: interleaved rounds in one process, the median of the
-ratios to the floor of the same round, with a bootstrap interval. Memory: each method in a process of its own, the
-kernel's peak resident size during a step over the size before anything was tuned.
+The model is a T5 of 60.5 M parameters with random weights: batch 8, source 128, target 8, one thread. The floor is the frozen model's
+forward pass and the gradient of its input embeddings.
+
+- Time: interleaved rounds in one process; the median of the ratios to the floor in the same round, with a bootstrap interval.
+- Memory: one process per method; the kernel's peak resident size during a step, less the size before anything was tuned.
 """
 
 from __future__ import annotations
@@ -82,7 +83,9 @@ def floor(model, batch: dict) -> Callable[[], None]:
 
 
 def mask(model, k: int) -> list:
-    """Dense gradients masked in hooks, the way most code tunes a subset: every matrix outside the embeddings is adapted."""
+    """Return the trainable tensors, whose dense gradients are masked in hooks, as most code tunes a subset: every matrix outside the
+    embeddings.
+    """
     import torch
 
     model.requires_grad_(False)
@@ -112,26 +115,26 @@ def lora(model) -> list:
 
 
 def times(rounds: int, methods: tuple[str, ...]) -> dict[str, list[float]]:
-    """Seconds of each method's step in each round; the order is rotated from round to round."""
+    """Return the seconds of each method's step in each round. The order is rotated from round to round."""
     model, batch = build()
     steps = {method: step_of(method, copy.deepcopy(model), batch) for method in methods}
     for step in steps.values():
         step()
-    found: dict[str, list[float]] = {method: [] for method in methods}
+    timings: dict[str, list[float]] = {method: [] for method in methods}
     for number in range(rounds):
         turn = number % len(methods)
         for method in methods[turn:] + methods[:turn]:
             start = time.perf_counter()
             steps[method]()
-            found[method].append(time.perf_counter() - start)
-    return found
+            timings[method].append(time.perf_counter() - start)
+    return timings
 
 
-def ratio(found: dict[str, list[float]], a: str, b: str) -> tuple[float, float, float]:
-    """Median over rounds of a / b and its 95 % bootstrap interval."""
+def ratio(timings: dict[str, list[float]], a: str, b: str) -> tuple[float, float, float]:
+    """Return the median over rounds of a / b and its 95 % bootstrap interval."""
     import numpy as np
 
-    ratios = np.array(found[a]) / np.array(found[b])
+    ratios = np.array(timings[a]) / np.array(timings[b])
     random = np.random.default_rng(0)
     medians = np.median(random.choice(ratios, (2000, len(ratios))), axis=1)
     low, high = np.quantile(medians, [0.025, 0.975])
@@ -139,8 +142,8 @@ def ratio(found: dict[str, list[float]], a: str, b: str) -> tuple[float, float, 
 
 
 def peak_mb(method: str) -> float:
-    """Peak of a step over the bare model, MB, in a fresh process."""
-    # Without this, freed tensors stay with the allocator and hide what a step needs.
+    """Return the peak memory of a step above the bare model, in MB, measured in a new process."""
+    # Otherwise the allocator keeps freed tensors, which hides the memory that a step needs.
     env = os.environ | {"MALLOC_MMAP_THRESHOLD_": "4096", "MALLOC_TRIM_THRESHOLD_": "0"}
     out = subprocess.run([sys.executable, __file__, "--peak", method], env=env, check=True, capture_output=True, text=True)
     return json.loads(out.stdout.splitlines()[-1])
@@ -150,7 +153,7 @@ def measure_peak(method: str) -> float:
     import gc
 
     model, batch = build()
-    # The floor's graph must exist once before, so that libraries' own buffers are not counted.
+    # Build the floor's graph once before, so that buffers of libraries are not counted.
     embedded = model.shared(batch["input_ids"]).detach().requires_grad_()
     model.requires_grad_(False)
     model(inputs_embeds=embedded, labels=batch["labels"]).loss.backward()
@@ -173,7 +176,7 @@ def resident(field: str) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="few rounds, under 50 s on two cores")
+    parser.add_argument("--quick", action="store_true", help="few rounds, less than 50 s on two cores")
     parser.add_argument("--json", action="store_true", help="print only the last line")
     parser.add_argument("--peak", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -184,26 +187,26 @@ def main() -> None:
 
     from apet.subspaces import costs_for_machine, using_costs
 
-    with using_costs(costs_for_machine()[0]):  # as runs choose their kernels
-        found = times(1 if options.quick else 24, METHODS)
+    with using_costs(costs_for_machine()[0]):  # the choice of kernels that runs make
+        timings = times(1 if options.quick else 24, METHODS)
     peaked = ("floor", "k1e6") if options.quick else METHODS
     peaks = {method: peak_mb(method) for method in peaked}
     figures = {
-        "step_ratio_k1e2": ratio(found, "k1e2", "floor")[0],
-        "step_ratio_k1e4": ratio(found, "k1e4", "floor")[0],
-        "step_ratio_k1e6": ratio(found, "k1e6", "floor")[0],
-        "shira_over_ours": ratio(found, "shira_k1e6", "k1e6")[0],
-        "mask_over_ours": ratio(found, "mask_k1e6", "k1e6")[0],
-        "mask_over_ours_k1e4": ratio(found, "mask_k1e4", "k1e4")[0],
-        "lora_ratio": ratio(found, "lora", "floor")[0],
+        "step_ratio_k1e2": ratio(timings, "k1e2", "floor")[0],
+        "step_ratio_k1e4": ratio(timings, "k1e4", "floor")[0],
+        "step_ratio_k1e6": ratio(timings, "k1e6", "floor")[0],
+        "shira_over_ours": ratio(timings, "shira_k1e6", "k1e6")[0],
+        "mask_over_ours": ratio(timings, "mask_k1e6", "k1e6")[0],
+        "mask_over_ours_k1e4": ratio(timings, "mask_k1e4", "k1e4")[0],
+        "lora_ratio": ratio(timings, "lora", "floor")[0],
         "peak_ratio_k1e6": (peaks["k1e6"] - 16e6 / 2**20) / peaks["floor"],
     }
     if not options.json:
         print(f"{'method':12} {'seconds':>8} {'/ floor':>8}  95 % interval   peak MB over base")
         for method in METHODS:
-            middle, low, high = ratio(found, method, "floor")
+            middle, low, high = ratio(timings, method, "floor")
             peak = f"{peaks[method]:.0f}" if method in peaks else "-"
-            print(f"{method:12} {statistics.median(found[method]):8.3f} {middle:8.3f}  [{low:.3f}, {high:.3f}]  {peak}")
+            print(f"{method:12} {statistics.median(timings[method]):8.3f} {middle:8.3f}  [{low:.3f}, {high:.3f}]  {peak}")
     print(json.dumps({"figures": {k: round(v, 3) for k, v in figures.items()}, **describe()}))
 
 

@@ -1,4 +1,4 @@
-"""The models and losses on which curvature products are timed, here and by peers: BERT 4x256 and T5 4+4x256, 8 x 64 tokens."""
+"""Models and losses for timing curvature products, of this project and of peers: BERT 4x256 and T5 4+4x256, 8 x 64 tokens."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ MODELS = ("bert", "t5")
 
 
 def build(name: str, attention: str = "eager") -> tuple[Any, dict]:
-    """(model with random weights, in evaluation mode; a batch with labels)."""
+    """Return a model with random weights in evaluation mode, and a batch with labels."""
     import torch
     from transformers import BertConfig, BertForSequenceClassification, T5Config, T5ForConditionalGeneration
 
@@ -30,7 +30,7 @@ def build(name: str, attention: str = "eager") -> tuple[Any, dict]:
 
 
 def objective_of(model: Any, batch: dict, coordinates: Any) -> tuple[Any, Any]:
-    """(landscape Objective over the k coordinates, attached to `model`; the attachment, to be detached)."""
+    """Return the landscape Objective over the k coordinates, attached to `model`, and the attachment, which must be detached later."""
     from landscape import CrossEntropy, Objective
 
     attached = coordinates.attach(model)
@@ -43,7 +43,7 @@ def objective_of(model: Any, batch: dict, coordinates: Any) -> tuple[Any, Any]:
 
 
 def coordinates_of(model: Any, k: int, seed: int = 0) -> Any:
-    """k random entries of all weights, biases and norms, embeddings apart."""
+    """Return k random entries of all weights, biases and norms, without embeddings."""
     from apet.subspaces import Coordinates, ParameterSpace, random_entries
 
     space = ParameterSpace.of(model)
@@ -57,23 +57,23 @@ def seconds(work: Callable[[], Any]) -> float:
 
 
 def interleaved(works: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each in each round, after one that is not counted; the order is rotated from round to round."""
+    """Return the seconds of each work in each round, after one warm-up. The order is rotated from round to round."""
     names = list(works)
     for work in works.values():
         work()
-    found: dict[str, list[float]] = {name: [] for name in names}
+    timings: dict[str, list[float]] = {name: [] for name in names}
     for number in range(rounds):
         turn = number % len(names)
         for name in names[turn:] + names[:turn]:
-            found[name].append(seconds(works[name]))
-    return found
+            timings[name].append(seconds(works[name]))
+    return timings
 
 
-def ratio(found: dict[str, list[float]], a: str, b: str) -> tuple[float, float, float]:
-    """Median over rounds of a / b and its 95 % bootstrap interval."""
+def ratio(timings: dict[str, list[float]], a: str, b: str) -> tuple[float, float, float]:
+    """Return the median over rounds of a / b and its 95 % bootstrap interval."""
     import numpy as np
 
-    ratios = np.array(found[a]) / np.array(found[b])
+    ratios = np.array(timings[a]) / np.array(timings[b])
     random = np.random.default_rng(0)
     medians = np.median(random.choice(ratios, (2000, len(ratios))), axis=1)
     low, high = np.quantile(medians, [0.025, 0.975])

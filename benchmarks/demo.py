@@ -1,9 +1,9 @@
-"""How long `make demo` takes once it is set up, and how much memory, beside the demo of another checkout.
+"""Time and memory of `make demo` after its setup, compared with the demo of another checkout.
 
-    python benchmarks/demo.py --beside FOLDER     # a clone at the commit to compare with; its demo runs in this one's environment
+    python benchmarks/demo.py --beside FOLDER     # a clone at the commit to compare with; its demo runs in this environment
 
-Both are run as a user runs them, two jobs, one after the other, each into an empty folder of results. Last line: {"figures": {...}}.
-`--quick` takes the studies demo-quick.
+Both demos run as a user runs them: two jobs, one demo after the other, each into an empty results folder. `--quick` takes the study
+demo-quick. The last line is {"figures": {...}}.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from pathlib import Path
 import psutil
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-LOOK = 0.5  # seconds between looks at the memory
+LOOK = 0.5  # seconds between measurements of the memory
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--beside", type=Path, help="a checkout of the project whose demo is timed as well")
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--json", action="store_true", help="only the last line")
+    parser.add_argument("--beside", type=Path, help="another checkout of the project, whose demo is also timed")
+    parser.add_argument("--quick", action="store_true", help="the study demo-quick")
+    parser.add_argument("--json", action="store_true", help="print only the last line")
     options = parser.parse_args()
     from benchmarks.machine import describe
 
@@ -41,7 +41,7 @@ def main() -> None:
 
 
 def demo(root: Path, study: str, quiet: bool) -> tuple[float, float]:
-    """(seconds, most GB of all its processes together) of a study and its report."""
+    """Return the seconds that a study and its report take, and the largest total memory of all its processes in GB."""
     started, most = time.perf_counter(), 0.0
     with tempfile.TemporaryDirectory() as out:
         for arguments in (["study", f"studies/{study}.yaml", "--jobs", "2", "--out", out], ["report", f"{out}/{study}"]):
@@ -57,13 +57,13 @@ def demo(root: Path, study: str, quiet: bool) -> tuple[float, float]:
 
 
 def resident(pid: int) -> float:
-    """GB that a process and its children hold; memory that they share counts for each."""
+    """Return the GB that a process and its children hold. Shared memory counts once per process."""
     total = 0
     try:
         parent = psutil.Process(pid)
         for process in (parent, *parent.children(recursive=True)):
             total += process.memory_info().rss
-    except psutil.Error:  # one of them has just ended
+    except psutil.Error:  # a process has just ended
         pass
     return total / 1e9
 

@@ -1,8 +1,8 @@
-"""How often the estimators' 95 % t-intervals cover the truth, and how wide they are.
+"""Coverage and width of the 95 % t-intervals of the trace estimators.
 
-Matrices of size 200 with Haar eigenvectors and four spectra: flat (eigenvalues .5 to 2), 1/i, 1/i^2, and a bulk with three outliers.
-Each estimator gets the same products in every one of 400 seeded trials. Quadrature runs to the full number of steps, so that
-its only error is that of the probes; "deflated" takes the ten largest pairs out first, as `cli.py spectrum` does.
+The matrices have size 200, Haar eigenvectors and four spectra: flat (eigenvalues .5 to 2), 1/i, 1/i^2, and a bulk with three outliers.
+Each estimator runs in 400 seeded trials. Quadrature runs the full number of steps, so its only error
+comes from the probes. "deflated" first takes out the ten largest eigenpairs, as `cli.py spectrum` does.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def operators() -> dict[str, Any]:
 
 
 def estimators(operator: Any) -> dict[str, tuple[Any, float]]:
-    """Name -> (seed -> Estimate, the truth)."""
+    """Return a dictionary from name to (function from seed to Estimate, true value)."""
     import numpy as np
 
     from landscape import eigenpairs, hutch_plus_plus, hutchinson, slq, squared_frobenius, trace, xtrace
@@ -56,7 +56,7 @@ def estimators(operator: Any) -> dict[str, tuple[Any, float]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="40 trials, under 50 s on two cores")
+    parser.add_argument("--quick", action="store_true", help="40 trials, less than 50 s on two cores")
     parser.add_argument("--json", action="store_true", help="print only the last line")
     options = parser.parse_args()
     import numpy as np
@@ -67,7 +67,7 @@ def main() -> None:
     trials = 40 if options.quick else TRIALS
     figures: dict[str, float] = {}
     if not options.json:
-        print(f"{'estimator, probes or products':30} {'spectrum':9} {'covered':>8} {'half width / truth':>19}")
+        print(f"{'estimator, probes or products':30} {'spectrum':9} {'covered':>8} {'half width / true value':>23}")
     for spectrum, operator in operators().items():
         for name, (estimate, truth) in estimators(operator).items():
             intervals = np.array([estimate(seed).interval() for seed in range(trials)])
@@ -75,7 +75,7 @@ def main() -> None:
             width = float(np.median(intervals[:, 1] - intervals[:, 0]) / 2 / truth)
             figures[f"coverage {name} {spectrum}"] = covered
             if not options.json:
-                print(f"{name:30} {spectrum:9} {covered:8.3f} {width:19.3f}")
+                print(f"{name:30} {spectrum:9} {covered:8.3f} {width:23.3f}")
     print(json.dumps({"figures": figures, **describe()}))
 
 

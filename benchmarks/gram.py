@@ -1,7 +1,8 @@
-"""The Gram matrix of 16 sentences against their 16 backward passes, side by side in one process.
+"""The Gram matrix of 16 sentences compared with their 16 backward passes, in one process.
 
-A backward pass is that of one sentence's logit difference in all parameters in scope, with its forward pass: what one row of the
-Jacobian costs. `ratio` is the Gram matrix's time over that of all 16; the bar is 3. The Llama of 135 M parameters has random weights.
+A backward pass gives one row of the Jacobian: the gradient of one sentence's logit difference in all parameters in scope, with its forward
+pass. `ratio` is the time of the Gram matrix over the time of all 16 passes; it should be at most 3. The Llama of 135 M parameters has
+random weights.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ def llama() -> Any:
 
 
 def measure(loaded: Any, device: str) -> dict[str, float]:
-    """Seconds of the passes and of the Gram matrix, their ratio, and the peak of memory that the second adds, in GB."""
+    """Return the seconds of the passes and of the Gram matrix, their ratio, and the peak memory that the Gram matrix adds, in GB."""
     import torch
 
     from apet.gram import gram_matrix
@@ -60,12 +61,12 @@ def measure(loaded: Any, device: str) -> dict[str, float]:
             torch.cuda.synchronize()
         return time.perf_counter() - started
 
-    passes(2)  # to warm up
+    passes(2)  # warm-up
     before, first = peak_gb(device), seconds(passes)
-    found = seconds(lambda: gram_matrix(model, space, scorer, examples))
+    gram_seconds = seconds(lambda: gram_matrix(model, space, scorer, examples))
     grown, second = peak_gb(device) - before, seconds(passes)
     both = (first + second) / 2
-    return {"in_scope": space.size, "passes_s": both, "gram_s": found, "ratio": found / both, "more_gb": grown}
+    return {"in_scope": space.size, "passes_s": both, "gram_s": gram_seconds, "ratio": gram_seconds / both, "more_gb": grown}
 
 
 def peak_gb(device: str) -> float:
@@ -77,7 +78,7 @@ def peak_gb(device: str) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="built-in models only, under 20 s on two cores")
+    parser.add_argument("--quick", action="store_true", help="built-in models only, less than 20 s on two cores")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--json", action="store_true", help="print only the last line")
     options = parser.parse_args()
@@ -90,10 +91,10 @@ def main() -> None:
     figures: dict[str, float] = {}
     for make in (lambda: load_model("mini-t5-790k"), lambda: load_model("mini-bert-1m"), *(() if options.quick else (llama,))):
         loaded = make()
-        found = measure(loaded, options.device)
-        figures |= {f"{loaded.name} {name}": value for name, value in found.items()}
+        numbers = measure(loaded, options.device)
+        figures |= {f"{loaded.name} {name}": value for name, value in numbers.items()}
         if not options.json:
-            print(f"{loaded.name:14} " + "  ".join(f"{name} {value:.3g}" for name, value in found.items()), flush=True)
+            print(f"{loaded.name:14} " + "  ".join(f"{name} {value:.3g}" for name, value in numbers.items()), flush=True)
     print(json.dumps({"figures": figures, **describe()}))
 
 

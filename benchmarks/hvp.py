@@ -1,8 +1,10 @@
-"""One Hessian-vector product over k tuned entries beside one gradient of all parameters, and how exact it is.
+"""One Hessian-vector product over k tuned entries, compared with one gradient of all parameters, and its error.
 
-BERT 4x256 and T5 4+4x256 with random weights, 8 x 64 tokens, one batch, eager attention, one thread. The graph is retained, as
-it is from the second product on; interleaved rounds in one process, the median of the ratios of the same round with a
-bootstrap interval. Errors are relative to a double backward of all parameters, restricted to the same entries.
+BERT 4x256 and T5 4+4x256 have random weights: 8 x 64 tokens, one batch, eager attention, one thread. The graph is retained, as it is from
+the second product on. Rounds are interleaved in one process. Results are medians of the ratios in the same round, with a bootstrap
+interval.
+
+Errors are relative to a double backward of all parameters, restricted to the same entries.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ KS = (1000, 100_000)
 
 
 def works_of(name: str) -> tuple[dict, list]:
-    """What is timed, and what must be detached afterwards."""
+    """Return the works to be timed, and the attachments to be detached afterwards."""
     import torch
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -48,9 +50,9 @@ def works_of(name: str) -> tuple[dict, list]:
 
 
 def reference(model: Any, batch: dict, coordinates: Any, v: Any) -> Any:
-    """H v by double backward through all parameters: in float64, but of T5 in the model's own type.
+    """Return H v by double backward through all parameters, in float64, but for T5 in the model's own dtype.
 
-    T5's ReLUs sit on kinks: where an input of 1e-8 has another sign in float64, it is another function that is differentiated.
+    T5's ReLUs have kinks: if an input of 1e-8 changes its sign in float64, the differentiated function is a different one.
     """
     import torch
     from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -66,7 +68,7 @@ def reference(model: Any, batch: dict, coordinates: Any, v: Any) -> Any:
 
 
 def error(model: Any, batch: dict) -> float:
-    """Of the product over 1,000 entries in the model's dtype, relative."""
+    """Return the relative error of the product over 1,000 entries in the model's dtype."""
     import torch
 
     from landscape import Hessian
@@ -76,12 +78,15 @@ def error(model: Any, batch: dict) -> float:
     expected = reference(model, batch, coordinates, v)
     objective, attached = objective_of(model, batch, coordinates)
     with attached:
-        found = Hessian(objective, torch.zeros(1000)).matvec(v)
-    return float((found.double() - expected).norm() / expected.norm())
+        product = Hessian(objective, torch.zeros(1000)).matvec(v)
+    return float((product.double() - expected).norm() / expected.norm())
 
 
 def own_error() -> float:
-    """The same in float64 for a module of our own with embedding, LayerNorms (weights tuned) and attention, which casts nothing."""
+    """Return the relative error in float64 for a small module of this project, which casts nothing.
+
+    The module has an embedding, LayerNorms (whose weights are tuned) and attention.
+    """
     import torch
     from torch import nn
 
@@ -111,13 +116,13 @@ def own_error() -> float:
     expected = reference(model, batch, coordinates, v)
     objective, attached = objective_of(model, batch, coordinates)
     with attached:
-        found = Hessian(objective, torch.zeros(space.size)).matvec(v)
-    return float((found - expected).norm() / expected.norm())
+        product = Hessian(objective, torch.zeros(space.size)).matvec(v)
+    return float((product - expected).norm() / expected.norm())
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="few rounds, under 50 s on two cores")
+    parser.add_argument("--quick", action="store_true", help="few rounds, less than 50 s on two cores")
     parser.add_argument("--json", action="store_true", help="print only the last line")
     options = parser.parse_args()
     import torch
@@ -128,18 +133,18 @@ def main() -> None:
     torch.set_num_threads(1)
     figures: dict[str, float] = {}
     for name in MODELS:
-        with using_costs(costs_for_machine()[0]):  # as runs choose their kernels
+        with using_costs(costs_for_machine()[0]):  # the choice of kernels that runs make
             works, attachments = works_of(name)
-        found = interleaved(works, 3 if options.quick else 24)
+        timings = interleaved(works, 3 if options.quick else 24)
         for attached in attachments:
             attached.detach()
         for work in works:
-            middle, low, high = ratio(found, work, "gradient")
+            middle, low, high = ratio(timings, work, "gradient")
             if not options.json:
                 print(f"{name:5} {work:36} / gradient {middle:6.3f}  [{low:.3f}, {high:.3f}]")
         for k, label in zip(KS, ("k1000", "k1e5"), strict=True):
-            figures[f"hvp_over_grad_{name}_{label}"] = ratio(found, f"Hessian k={k}", "gradient")[0]
-            figures[f"ggnvp_over_grad_{name}_{label}"] = ratio(found, f"GaussNewton k={k}", "gradient")[0]
+            figures[f"hvp_over_grad_{name}_{label}"] = ratio(timings, f"Hessian k={k}", "gradient")[0]
+            figures[f"ggnvp_over_grad_{name}_{label}"] = ratio(timings, f"GaussNewton k={k}", "gradient")[0]
     errors = {f"hvp_error_{name}_fp32": error(*build(name)) for name in MODELS} | {"hvp_error_own_fp64": own_error()}
     rounded = {name: round(value, 3) for name, value in figures.items()}
     print(json.dumps({"figures": rounded | {name: float(f"{e:.2e}") for name, e in errors.items()}, **describe()}))

@@ -1,10 +1,12 @@
-"""Times the kernels of tunable entries beside each other, and the choice among them by measured and by shipped constants.
+"""Times of the kernels of tuned entries, and the choice among them by measured and by shipped constants.
 
-For matrices like those of a transformer, `sample` (the gradient of z) and `scatter` (the sparse product) with each
-kernel, one thread; the smallest of the repetitions. Last line: {"figures": {...}}: the nanoseconds that fit these times (ns_) and those
-that `apet.subspaces.kernel_calibration.calibrate` measures in some seconds, by which runs choose (calibrated_ns_); and how much slower the
-chosen kernel is than
-the best one, at the median and at worst, by the calibrated constants (chosen_over_best_) and by the shipped ones (shipped_over_best_).
+For matrices as in a transformer, each kernel computes `sample` (the gradient of z) and `scatter` (the sparse product) with one thread; the
+smallest time of the repetitions counts. The last line is {"figures": {...}}, with:
+
+- ns_*: the nanoseconds that fit these times;
+- calibrated_ns_*: the nanoseconds that `apet.subspaces.kernel_calibration.calibrate` measures within seconds and runs use for their choice;
+- chosen_over_best_*: the time of the kernel chosen by the calibrated constants over the best kernel's time, at the median and at worst;
+- shipped_over_best_*: the ratio for the shipped constants.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 SHAPES = [(2048, 512, 1024), (512, 512, 1024), (224, 224, 800), (1024, 512, 64)]  # (m, n, tokens)
 COUNTS = [10, 30, 100, 300, 1000, 3000, 10_000, 30_000, 100_000]
-MOST = 2e7  # tokens x entries that the gather kernel is tried on
+MOST = 2e7  # largest tokens x entries for which the gather kernel is tried
 
 
 def best(function, seconds: float) -> float:
@@ -58,16 +60,16 @@ def measure(seconds: float) -> list[dict]:
 
 
 def regret(rows: list[dict], costs: Any) -> list[float]:
-    """Time of the kernel that `costs` choose over the best one's, for every shape and count, ascending."""
+    """Return the time of the kernel that `costs` chooses over the best kernel's time, for every shape and count, ascending."""
     from apet.subspaces import KERNELS
 
-    found = []
+    ratios = []
     for key in dict.fromkeys((row["m"], row["n"], row["tokens"], row["k"]) for row in rows):
         times = {row["kernel"]: row["sample"] for row in rows if (row["m"], row["n"], row["tokens"], row["k"]) == key}
         chosen = min(KERNELS, key=lambda kernel: costs.of(kernel, key[:2], key[3]))
         if chosen in times:
-            found.append(times[chosen] / min(times.values()))
-    return sorted(found)
+            ratios.append(times[chosen] / min(times.values()))
+    return sorted(ratios)
 
 
 def main() -> None:
@@ -84,11 +86,11 @@ def main() -> None:
 
     calibrated, fitted, figures = costs.calibrate(), costs.fit(rows), {}
     if calibrated is None:
-        print("the machine is too busy to calibrate: chosen_over_best is by the shipped constants", file=sys.stderr)
-    for prefix, each in (("ns", fitted), ("calibrated_ns", calibrated)):
-        figures |= {f"{prefix}_{name}": value for name, value in (asdict(each) if each else {}).items()}
-    for prefix, each in (("chosen", calibrated or costs.SHIPPED), ("shipped", costs.SHIPPED)):
-        over = regret(rows, each)
+        print("the machine is too busy to calibrate: chosen_over_best uses the shipped constants", file=sys.stderr)
+    for prefix, constants in (("ns", fitted), ("calibrated_ns", calibrated)):
+        figures |= {f"{prefix}_{name}": value for name, value in (asdict(constants) if constants else {}).items()}
+    for prefix, constants in (("chosen", calibrated or costs.SHIPPED), ("shipped", costs.SHIPPED)):
+        over = regret(rows, constants)
         figures |= {f"{prefix}_over_best_median": over[len(over) // 2], f"{prefix}_over_best_worst": over[-1]}
     from machine import describe
 

@@ -1,10 +1,12 @@
-"""Is a study that was killed again and again, and started again each time, bitwise the study that was left alone?
+"""Test whether a study that is killed and restarted repeatedly is bitwise equal to an uninterrupted study.
 
-Eleven runs on generated sentences (full fine-tuning, a search in two rounds that follows from it, curvature at what the search
-found, a prediction), one thread a run, checkpoints four times a second. The study is killed (SIGKILL) at random moments, half of
-the times with its runs in this process, half with two jobs, every second time the parent alone, and started again from what is
-there. Last line: {"figures": {...}}: `rows_lost` and `rows_different` against the uninterrupted study, `runs_recomputed` that had
-been finished before a kill, and how many kills met a run with a checkpoint.
+The study has eleven runs on generated sentences: full fine-tuning, a search in two rounds that follows from it, curvature at the search's
+result, and a prediction. It uses one thread per run and checkpoints four times a second. The study is killed (SIGKILL) at random moments
+and restarted from its stored state. Half of the times its runs are in the parent process and half of the times in two jobs. Every second
+time only the parent is killed.
+
+The last line is {"figures": {...}}: `rows_lost` and `rows_different` against the uninterrupted study, `runs_recomputed` that had been
+finished before a kill, and the number of kills that met a run with a checkpoint.
 """
 
 from __future__ import annotations
@@ -38,7 +40,7 @@ stages:
 
 
 def run(file: Path, root: Path, jobs: int) -> None:
-    """The study to its end, going on from what is there; its processes have this one's imports."""
+    """Run the study to its end, resuming from its stored state. Its processes inherit this process's imports."""
     import torch
 
     import analyses.studies.workers
@@ -64,16 +66,16 @@ def start(*arguments: Any) -> Any:
 
 
 def finish(*arguments: Any) -> float:
-    """Run to the end; seconds."""
+    """Run to the end, and return the seconds."""
     began, process = time.monotonic(), start(*arguments)
     process.join()
     if process.exitcode:
-        raise SystemExit(f"the study ended with {process.exitcode}")
+        raise SystemExit(f"the study ended with exit code {process.exitcode}")
     return time.monotonic() - began
 
 
 def killed(seconds: float, alone: bool, *arguments: Any) -> bool:
-    """Start a study and kill it after `seconds`, all of its processes or (`alone`) the parent only; whether it was still at work."""
+    """Start a study and kill all its processes, or only the parent (`alone`), after `seconds`. Return whether it was still running."""
     import psutil
 
     process = start(*arguments)
@@ -82,7 +84,7 @@ def killed(seconds: float, alone: bool, *arguments: Any) -> bool:
     family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)] if alive else []
     for member in family[:1] if alone else family:
         member.kill()
-    psutil.wait_procs(family)  # orphans save what they have and end
+    psutil.wait_procs(family)  # orphans save their state and end
     process.join()
     return alive
 
@@ -99,7 +101,7 @@ def finished_at(root: Path) -> dict[str, int]:
 
 
 def torture(kills: int, whole: dict, seconds: float, random: Any, say: Any, *arguments: Any) -> dict[str, int]:
-    """Kill one study at most `kills` times, start it again each time until it is finished, and compare it with `whole`."""
+    """Kill one study at most `kills` times, restart it each time until it is finished, and compare it with `whole`."""
     root = arguments[1]
     figures = {"kills": 0, "runs_recomputed": 0, "kills_with_checkpoint": 0}
     while figures["kills"] < kills and len(finished_at(root)) < len(whole):
@@ -118,12 +120,12 @@ def torture(kills: int, whole: dict, seconds: float, random: Any, say: Any, *arg
     return figures | compared(whole, rows(root))
 
 
-def compared(whole: dict[str, list[str]], found: dict[str, list[str]]) -> dict[str, int]:
-    """Rows that are missing, and rows that are other ones or too many."""
-    lost = sum(len(lines) for name, lines in whole.items() if name not in found)
-    extra = sum(len(lines) for name, lines in found.items() if name not in whole)
-    both = whole.keys() & found.keys()
-    different = sum(a != b for name in both for a, b in itertools.zip_longest(whole[name], found[name]))
+def compared(whole: dict[str, list[str]], resumed: dict[str, list[str]]) -> dict[str, int]:
+    """Return the numbers of missing rows and of different or additional rows."""
+    lost = sum(len(lines) for name, lines in whole.items() if name not in resumed)
+    extra = sum(len(lines) for name, lines in resumed.items() if name not in whole)
+    both = whole.keys() & resumed.keys()
+    different = sum(a != b for name in both for a, b in itertools.zip_longest(whole[name], resumed[name]))
     return {"rows_lost": lost, "rows_different": different + extra}
 
 
@@ -134,26 +136,28 @@ def measure(kills: int, folder: Path, say: Any) -> dict[str, int]:
     file.write_text(STUDY)
     seconds = finish(file, folder / "whole", 1)
     whole = rows(folder / "whole")
-    say(f"uninterrupted: {len(whole)} runs, thresholds among them, {seconds:.1f} s")
+    say(f"uninterrupted: {len(whole)} runs, including thresholds, {seconds:.1f} s")
     total: Counter[str] = Counter()
     for jobs, until in ((1, kills // 2), (2, kills)):
         while total["kills"] < until:
-            say(f"{jobs} at a time, a new study\n{'before':>6} {'after':>6} {'checkpoints':>12}   (whole runs at a kill's start and end)")
+            say(
+                f"new study, {jobs} jobs at a time\n{'before':>6} {'after':>6} {'checkpoints':>12}  (finished runs before and after a kill)"
+            )
             root = folder / f"{jobs}-{total['kills']}"
-            # By a third of the time that the whole study needs, so that it takes several starts.
+            # Within a third of the time that the whole study needs, so that it takes several starts.
             total.update(torture(until - total["kills"], whole, seconds / 3, random, say, file, root, jobs))
     return dict(total)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="four kills, under 50 s on two cores")
+    parser.add_argument("--quick", action="store_true", help="four kills, less than 50 s on two cores")
     parser.add_argument("--json", action="store_true", help="print only the last line")
     options = parser.parse_args()
     import torch
 
     torch.set_num_threads(1)
-    import accelerate  # noqa: F401 (the processes get all imports from this one)
+    import accelerate  # noqa: F401 (the processes inherit all imports from this one)
     import peft  # noqa: F401
     from machine import describe
 

@@ -1,4 +1,4 @@
-"""What every benchmark says of where it ran."""
+"""Description of the machine, which every benchmark prints."""
 
 from __future__ import annotations
 

@@ -1,15 +1,15 @@
-"""Curvature over k tuned entries beside curvlinops, hessian-eigenthings and PyHessian, in one process.
+"""Curvature over k tuned entries, compared with curvlinops, hessian-eigenthings and PyHessian, in one process.
 
-Runs in an environment of its own (`make bench-peers`). BERT 4x256 and T5 4+4x256 of `curved.py`, one batch of 8 x 64 tokens, eager
-attention, one thread; interleaved rounds, the median of the ratios of the same round. A peer has no subspace of single
-entries: it multiplies a vector over all tensors in scope that is zero elsewhere, and k entries of the result are read off.
+The benchmark runs in a separate environment (`make bench-peers`). It takes BERT 4x256 and T5 4+4x256 of `curved.py`, one batch of 8 x 64
+tokens, eager attention, one thread. Rounds are interleaved; the result is the median of the ratios in the same round. A peer has no
+subspace of single entries: it multiplies a vector over all tensors in scope that is zero elsewhere, and k entries of the result are read.
 
     product     one Hessian-vector product at k = 1,000 (PyHessian and ours with the graph retained), and its error against float64
-    top ten     the ten largest eigenvalues at k = 256: ours in rounds of more steps until every residual is below 1e-3 of the largest,
-                eigenthings' Lanczos and scipy's eigsh on curvlinops with a tolerance of 1e-3; graphs are built within the time
-    density     the spectral measure at k = 256: ours from 4 probes of 20 steps (the top pairs included), and of eigenthings with
-                as many probes as its error asks for, from 4 to 8, until that is ours (Wasserstein distance to the exact eigenvalues, mean
-                over 3 seeds); where it is not reached the ratio is a lower bound, and `density_reached` is 0
+    top ten     the ten largest eigenvalues at k = 256. Ours: rounds of more steps until every residual is below 1e-3 of the largest.
+                Peers: eigenthings' Lanczos and scipy's eigsh on curvlinops, tolerance 1e-3. Graphs are built within the time.
+    density     the spectral measure at k = 256. Ours: 4 probes of 20 steps (the top pairs included). eigenthings: 4 to 8 probes,
+                until its error equals ours (Wasserstein distance to the exact eigenvalues, mean over 3 seeds). If it does not,
+                the ratio is a lower bound and `density_reached` is 0.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from curved import MODELS, build, coordinates_of, interleaved, objective_of, rat
 from hvp import reference
 
 K, SMALL_K, COUNT, TOLERANCE = 1000, 256, 10, 1e-3
-MOST_PROBES = 8  # that a peer's density may take
+MOST_PROBES = 8  # largest number of probes for a peer's density
 PEERS = ("curvlinops", "eigenthings", "pyhessian")
 Product = Callable[[Any], Any]  # v (k,) -> (k,)
 
 
 def ours(model: Any, batch: dict, coordinates: Any) -> Any:
-    """Our operator; the model stays attached."""
+    """Return our operator. The model stays attached."""
     import torch
 
     from landscape import Hessian
@@ -45,7 +45,7 @@ def ours(model: Any, batch: dict, coordinates: Any) -> Any:
 
 
 def in_scope(model: Any, coordinates: Any) -> dict[str, Any]:
-    """The tensors that peers differentiate: those of the space, in the model's order; the others are frozen."""
+    """Return the tensors that peers differentiate: the tensors of the space, in the model's order. All others are frozen."""
     names = set(coordinates.space.names)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name in names)
@@ -53,7 +53,7 @@ def in_scope(model: Any, coordinates: Any) -> dict[str, Any]:
 
 
 def through(coordinates: Any, tensors: dict[str, Any], product: Callable[[list], list]) -> Product:
-    """A product over whole tensors as one over the k entries."""
+    """Return a product over whole tensors as a product over the k entries."""
     import torch
 
     def matvec(v: Any) -> Any:
@@ -97,8 +97,8 @@ def eigenthings(model: Any, batch: dict, coordinates: Any) -> Product:
     sizes = [p.numel() for p in tensors.values()]
 
     def product(whole: list) -> list:
-        found = operator.matvec(torch.cat([v.flatten() for v in whole]))
-        return [part.view(p.shape) for part, p in zip(found.split(sizes), tensors.values(), strict=True)]
+        product = operator.matvec(torch.cat([v.flatten() for v in whole]))
+        return [part.view(p.shape) for part, p in zip(product.split(sizes), tensors.values(), strict=True)]
 
     return through(coordinates, tensors, product)
 
@@ -126,7 +126,7 @@ MAKERS: dict[str, Callable[[Any, dict, Any], Product]] = {"curvlinops": curvlino
 
 
 def products(name: str, rounds: int, say: Callable[[str], None]) -> dict[str, float]:
-    """Seconds of a peer's product over ours, and every product's relative error."""
+    """Return the seconds of a peer's product over ours, and the relative error of every product."""
     import torch
 
     model, batch = build(name)
@@ -135,16 +135,16 @@ def products(name: str, rounds: int, say: Callable[[str], None]) -> dict[str, fl
     coordinates = coordinates_of(model, K)
     expected = reference(model, batch, coordinates, v)
     made["ours"] = ours(model, batch, coordinates).matvec
-    found = interleaved({peer: lambda work=work: work(v) for peer, work in made.items()}, rounds)
+    timings = interleaved({peer: lambda work=work: work(v) for peer, work in made.items()}, rounds)
     for peer, work in made.items():
         error = float((work(v).double() - expected).norm() / expected.norm())
-        middle, low, high = ratio(found, peer, "ours")
+        middle, low, high = ratio(timings, peer, "ours")
         say(f"{name:5} {peer:12} / ours {middle:6.3f}  [{low:.3f}, {high:.3f}]   relative error {error:.1e}")
-    return {f"{peer}_over_ours_{name}": ratio(found, peer, "ours")[0] for peer in PEERS}
+    return {f"{peer}_over_ours_{name}": ratio(timings, peer, "ours")[0] for peer in PEERS}
 
 
 def spectra(name: str, say: Callable[[str], None]) -> dict[str, float]:
-    """Seconds to the ten largest eigenvalues and to a density, of peers over ours."""
+    """Return the seconds to the ten largest eigenvalues and to a density, of peers over ours."""
     import torch
     from hessian_eigenthings import LambdaOperator, lanczos
     from scipy.sparse.linalg import LinearOperator, eigsh
@@ -176,7 +176,7 @@ def spectra(name: str, say: Callable[[str], None]) -> dict[str, float]:
 
 
 def densities(name: str, operator: Any, theirs: Any, exact: Any, say: Callable[[str], None]) -> tuple[float, bool]:
-    """(seconds that eigenthings' quadrature takes over ours, whether it reached our error)."""
+    """Return the seconds of eigenthings' quadrature over ours, and whether it reached our error."""
     import numpy as np
     from hessian_eigenthings import spectral_density
     from scipy.stats import wasserstein_distance
@@ -187,32 +187,32 @@ def densities(name: str, operator: Any, theirs: Any, exact: Any, say: Callable[[
         kept = weights > 0
         return float(wasserstein_distance(nodes[kept], exact, weights[kept])) / float(exact[0])
 
-    def mine(seed: int) -> float:
+    def our_error(seed: int) -> float:
         operator.release()
         measure = slq(operator, 4, 20, seed, known=eigenpairs(operator, COUNT, 40, which="LM", seed=seed, rounds=1))
         return error(measure.nodes.ravel(), measure.weights.ravel())
 
     def other(seed: int, probes: int) -> float:
-        found = spectral_density(theirs, num_runs=probes, lanczos_steps=20, seed=1000 * seed)
-        return error(np.asarray(found.raw_eigenvalues).ravel(), np.clip(np.asarray(found.raw_weights), 0, None).ravel())
+        density = spectral_density(theirs, num_runs=probes, lanczos_steps=20, seed=1000 * seed)
+        return error(np.asarray(density.raw_eigenvalues).ravel(), np.clip(np.asarray(density.raw_weights), 0, None).ravel())
 
     errors: list[float] = []
-    own = seconds(lambda: errors.extend(mine(seed) for seed in range(3))) / 3
-    say(f"{name:5} density   ours         {own:7.1f} s   error {np.mean(errors):.1e}")
+    ours_took = seconds(lambda: errors.extend(our_error(seed) for seed in range(3))) / 3
+    say(f"{name:5} density   ours         {ours_took:7.1f} s   error {np.mean(errors):.1e}")
     probes = 4
     while True:
-        found: list[float] = []
-        took = seconds(lambda probes=probes, found=found: found.extend(other(seed, probes) for seed in range(3))) / 3
-        say(f"{name:5} density   eigenthings  {took:7.1f} s   error {np.mean(found):.1e} with {probes} probes")
-        short = float(np.mean(found) / np.mean(errors))
+        their_errors: list[float] = []
+        took = seconds(lambda probes=probes, their_errors=their_errors: their_errors.extend(other(seed, probes) for seed in range(3))) / 3
+        say(f"{name:5} density   eigenthings  {took:7.1f} s   error {np.mean(their_errors):.1e} with {probes} probes")
+        short = float(np.mean(their_errors) / np.mean(errors))
         if short <= 1 or probes >= MOST_PROBES:
-            return took / own, short <= 1
-        probes = min(MOST_PROBES, max(2 * probes, ceil(probes * short**2)))  # an error falls with the root of the number of probes
+            return took / ours_took, short <= 1
+        probes = min(MOST_PROBES, max(2 * probes, ceil(probes * short**2)))  # the error falls with the root of the number of probes
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="products alone, few rounds: under 50 s on two cores")
+    parser.add_argument("--quick", action="store_true", help="only products and few rounds, less than 50 s on two cores")
     parser.add_argument("--json", action="store_true", help="print only the last line")
     options = parser.parse_args()
     os.environ["HF_HUB_OFFLINE"] = "1"

@@ -1,10 +1,12 @@
-"""A plane of 5 x 5 points beside loss-landscapes and Landscaper, in one process.
+"""A plane of 5 x 5 points, compared with loss-landscapes and Landscaper, in one process.
 
-Runs in an environment of its own (`make bench-peers`). BERT 4x256 of `curved.py`, 8 x 64 tokens, eager attention, one thread; whole
-planes in interleaved rounds, the median of the ratios of the same round. Peers move all tensors along
-dense directions; ours moves 1,000 entries, or every parameter (`..._full`). loss-landscapes normalises by filters, its default, for
-which zero biases are set to .001 (it divides by their norm); `plain` is without. Its directions, drawn anew for each plane, are
-part of its time, as it offers no other way. All take the same loss of the same batch.
+The benchmark runs in a separate environment (`make bench-peers`). It takes BERT 4x256 of `curved.py`, 8 x 64 tokens, eager attention, one
+thread. Whole planes are timed in interleaved rounds; the result is the median of the ratios in the same round. Peers move all tensors along
+dense directions. Ours moves 1,000 entries, or every parameter (`..._full`).
+
+loss-landscapes normalises by filters by default. It divides by the norms of biases, so zero biases are set to .001. `plain` is without
+normalisation. Its directions are drawn again for each plane and are part of its time, since it offers no other way. All programs take the
+same loss of the same batch.
 """
 
 from __future__ import annotations
@@ -60,7 +62,7 @@ def landscaper(model: Any, batch: dict) -> Callable[[], Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="few rounds, under 50 s on two cores")
+    parser.add_argument("--quick", action="store_true", help="few rounds, less than 50 s on two cores")
     parser.add_argument("--json", action="store_true", help="print only the last line")
     options = parser.parse_args()
     import torch
@@ -81,13 +83,13 @@ def main() -> None:
         "losslandscapes_plain": losslandscapes(twins[4], batch, None),
         "landscaper": landscaper(twins[3], batch),
     }
-    found, figures = interleaved(works, 2 if options.quick else 8), {}
+    timings, figures = interleaved(works, 2 if options.quick else 8), {}
     for peer in ("losslandscapes", "losslandscapes_plain", "landscaper"):
-        for own in ("ours", "ours_full"):
-            middle, low, high = ratio(found, peer, own)
+        for ours in ("ours", "ours_full"):
+            middle, low, high = ratio(timings, peer, ours)
             if not options.json:
-                print(f"{peer:20} / {own:9}  {middle:6.3f}  [{low:.3f}, {high:.3f}]")
-            figures[f"{peer}_over_{own}"] = round(middle, 3)
+                print(f"{peer:20} / {ours:9}  {middle:6.3f}  [{low:.3f}, {high:.3f}]")
+            figures[f"{peer}_over_{ours}"] = round(middle, 3)
     print(json.dumps({"figures": figures, **describe()}))
 
 

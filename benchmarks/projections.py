@@ -1,9 +1,11 @@
-"""Times a projection's product with z on 2^24 floats beside a copy of as many, and beside the transform by chunks and concatenation.
+"""Times of a projection's product with z on 2^24 floats, compared with a copy of as many and with a transform by chunks and concatenation.
 
-One thread, d = 1000; repetitions are interleaved and the figures are ratios of their medians. The numbers of block Fastfood and
-of count-sketch are made again in every product, as at any size; the Fastfood of chunk and concatenation, which is how public code
-writes it, keeps its diagonals and its permutation (none of which is counted) and is one block. `state_mb_*`: how much the process
-grew at most, beside z and a tensor, while it lifted and pulled tensors of 2^22 at the beginning, the middle and the end of a space of 3e9.
+The benchmark uses one thread and d = 1000. Repetitions are interleaved, and the figures are ratios of their medians. Block Fastfood and
+count-sketch generate their numbers again in every product, as at any size. The Fastfood by chunk and concatenation, the usual form in
+public code, is one block. It keeps its diagonals and its permutation, which do not count.
+
+`state_mb_*` is the largest growth of the process beyond z and a tensor. The process lifts and pulls tensors of 2^22 entries at the
+beginning, the middle and the end of a space of 3e9.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ KINDS = ("fastfood", "countsketch")
 
 
 def chunk_and_cat(x):
-    """The Walsh-Hadamard transform of x (n,), one axis of 2 at a time."""
+    """Return the Walsh-Hadamard transform of x (n,), computed one axis of size 2 at a time."""
     import torch
 
     n = len(x)
@@ -36,7 +38,7 @@ def chunk_and_cat(x):
 
 
 def products(n: int) -> dict[str, Callable]:
-    """What is timed, by name."""
+    """Return the works to be timed, by name."""
     import torch
 
     from apet.projections import hadamard, project
@@ -48,15 +50,15 @@ def products(n: int) -> dict[str, Callable]:
     signs, gains = torch.randint(0, 2, (n,), generator=generator) * 2.0 - 1, torch.randn(n, generator=generator)
     order = torch.randperm(n, generator=generator)
     padded = torch.cat([z, torch.zeros(n - D)])
-    found: dict[str, Callable] = {"memcpy": lambda: out.copy_(w)}
+    works: dict[str, Callable] = {"memcpy": lambda: out.copy_(w)}
     for kind in KINDS:
         made = project(kind, space, D, 0)
-        found[f"{kind} lift"] = lambda made=made: made.lift_one(z, 0)
-        found[f"{kind} pull"] = lambda made=made: made.pull_one(w, 0, z)
-    found["transform"] = lambda: hadamard(w)
-    found["cat transform"] = lambda: chunk_and_cat(w)
-    found["cat fastfood"] = lambda: chunk_and_cat(chunk_and_cat(padded * signs)[order] * gains)
-    return found
+        works[f"{kind} lift"] = lambda made=made: made.lift_one(z, 0)
+        works[f"{kind} pull"] = lambda made=made: made.pull_one(w, 0, z)
+    works["transform"] = lambda: hadamard(w)
+    works["cat transform"] = lambda: chunk_and_cat(w)
+    works["cat fastfood"] = lambda: chunk_and_cat(chunk_and_cat(padded * signs)[order] * gains)
+    return works
 
 
 def medians(timed: dict[str, Callable], repetitions: int) -> dict[str, float]:
@@ -66,11 +68,11 @@ def medians(timed: dict[str, Callable], repetitions: int) -> dict[str, float]:
             start = time.perf_counter()
             function()
             seconds[name].append(time.perf_counter() - start)
-    return {name: statistics.median(each) for name, each in seconds.items()}
+    return {name: statistics.median(times) for name, times in seconds.items()}
 
 
 def state_mb(kind: str) -> float:
-    """In a process of its own: the growth of its peak over what a tensor of the same size and its gradient take."""
+    """Return the growth of a new process's peak memory beyond a tensor of the same size and its gradient, in MB."""
     import resource
 
     import psutil
@@ -84,19 +86,21 @@ def state_mb(kind: str) -> float:
     sizes = (TENSOR, gap, TENSOR, MOST - 3 * TENSOR - gap, TENSOR)
     space = ParameterSpace(tuple((f"t{i}", (n,)) for i, n in enumerate(sizes)), (frozenset(["weights"]),) * len(sizes))
     z = torch.randn(D)
-    small = project(kind, ParameterSpace((("w", (64,)),), (frozenset(["weights"]),)), 8, 0)  # what is loaded at first use
+    small = project(kind, ParameterSpace((("w", (64,)),), (frozenset(["weights"]),)), 8, 0)  # loads everything that is loaded at first use
     small.pull_one(small.lift_one(torch.randn(8), 0), 0, z)
     tensor = torch.randn(TENSOR)
     unit = 1 if sys.platform == "darwin" else 1024
     before = unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    ballast = torch.ones(max(0, before - psutil.Process().memory_info().rss) // 4)  # up to the peak of the start, so that growth shows
+    ballast = torch.ones(
+        max(0, before - psutil.Process().memory_info().rss) // 4
+    )  # fills the memory up to the peak of the start, so that growth is visible
     projection = project(kind, space, D, 0)
     for i in (0, 2, 4):
         tensor.copy_(projection.lift_one(z, i))
         projection.pull_one(tensor, i, z)
     grown = unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     del ballast
-    return (grown - 4 * TENSOR) / 1e6  # what is lifted is the tensor
+    return (grown - 4 * TENSOR) / 1e6  # without the lifted tensor
 
 
 def main() -> None:
@@ -117,8 +121,8 @@ def main() -> None:
     states = {kind: float(subprocess.run([*run, kind], capture_output=True, text=True, check=True).stdout) for kind in KINDS}
     if not options.json:
         print(f"{'2^' + str(n.bit_length() - 1) + ' floats':16} {'ms':>9} {'x memcpy':>9}")
-        for name, each in seconds.items():
-            print(f"{name:16} {1e3 * each:9.1f} {each / seconds['memcpy']:9.1f}")
+        for name, median in seconds.items():
+            print(f"{name:16} {1e3 * median:9.1f} {median / seconds['memcpy']:9.1f}")
         for kind, state in states.items():
             print(f"{kind}: {state:.0f} MB of state at D = {MOST:,}")
     figures = {

@@ -1,9 +1,11 @@
-"""What a training step saves where only the label words' rows of the output head are computed, at the slot alone.
+"""Savings of a training step that computes only the label words' rows of the output head, and only at the blank.
 
-Two models, mini-bert-3m (4,096 pieces, the head at every position) and a Llama of 2 layers and 49,152 pieces with random weights (the
-head at the last position), a batch of 32 sentences, k = 1,000, one thread; each measurement in a process of its own, in turns. Peak is
-that of the step above what rests before it. Last line: {"figures": {...}} with seconds, peak MB and the logits' own MB of both ways, and
-the relative difference of their gradients.
+Two models are measured. mini-bert-3m has 4,096 tokens in its vocabulary and its head at every position. A Llama of 2 layers has 49,152
+tokens, random weights and its head at the last position. The batch has 32 sentences, k = 1,000, one thread. Each measurement is a separate
+process; the processes alternate.
+
+Peak is the memory of the step above the memory before it. The last line is {"figures": {...}} with seconds, peak MB and the MB of the
+logits for both ways, and the relative difference of their gradients.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 os.environ["OMP_NUM_THREADS"] = "1"
-os.environ["MALLOC_MMAP_THRESHOLD_"] = os.environ["MALLOC_TRIM_THRESHOLD_"] = "65536"  # what is freed goes back at once
+os.environ["MALLOC_MMAP_THRESHOLD_"] = os.environ["MALLOC_TRIM_THRESHOLD_"] = "65536"  # freed memory returns to the system at once
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
@@ -72,7 +74,7 @@ def one(name: str, whole: bool, steps: int) -> dict[str, Any]:
 
 
 def _peak_over_rest(step: Any) -> float:
-    """MB that the process holds at most during a step, above what it holds before (Linux: the peak is reset)."""
+    """Return the peak memory of the process during a step above its memory before, in MB (Linux: the peak is reset)."""
 
     def held(name: str) -> float:
         line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(name))
@@ -86,17 +88,17 @@ def _peak_over_rest(step: Any) -> float:
 
 def measure(steps: int, rounds: int, say: Any) -> dict[str, float]:
     figures: dict[str, float] = {}
-    say(f"{'model':6} {'head':6} {'s a step':>9} {'peak MB':>8} {'logits MB':>10}")
+    say(f"{'model':6} {'head':6} {'s / step':>9} {'peak MB':>8} {'logits MB':>10}")
     for name in ("bert", "llama"):
-        found: dict[str, list[dict[str, Any]]] = {"whole": [], "rows": []}
-        for way in [*found] * rounds:
+        results: dict[str, list[dict[str, Any]]] = {"whole": [], "rows": []}
+        for way in [*results] * rounds:
             command = [sys.executable, __file__, "--one", name, way, "--steps", str(steps)]
-            found[way].append(json.loads(subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout))
-        for way, each in found.items():
-            own = {key: statistics.median(one[key] for one in each) for key in ("seconds", "peak_mb", "logits_mb")}
-            say(f"{name:6} {way:6} {own['seconds']:9.4f} {own['peak_mb']:8.1f} {own['logits_mb']:10.1f}")
-            figures |= {f"{key}_{name}_{way}": round(value, 4) for key, value in own.items() if key != "logits_mb" or way == "whole"}
-        pairs = list(zip(found["whole"][0]["gradient"], found["rows"][0]["gradient"], strict=True))
+            results[way].append(json.loads(subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout))
+        for way, repetitions in results.items():
+            medians = {key: statistics.median(repetition[key] for repetition in repetitions) for key in ("seconds", "peak_mb", "logits_mb")}
+            say(f"{name:6} {way:6} {medians['seconds']:9.4f} {medians['peak_mb']:8.1f} {medians['logits_mb']:10.1f}")
+            figures |= {f"{key}_{name}_{way}": round(value, 4) for key, value in medians.items() if key != "logits_mb" or way == "whole"}
+        pairs = list(zip(results["whole"][0]["gradient"], results["rows"][0]["gradient"], strict=True))
         apart, size = sum((a - b) ** 2 for a, b in pairs) ** 0.5, sum(a * a for a, _ in pairs) ** 0.5
         figures[f"gradient_difference_{name}"] = apart / size
         figures[f"time_{name}"] = round(figures[f"seconds_{name}_rows"] / figures[f"seconds_{name}_whole"], 3)

@@ -1,7 +1,7 @@
-"""Does `train --dry-run` foretell what a run takes? Peak memory and seconds a step, rehearsed and then measured, for three sizes.
+"""Accuracy of `train --dry-run`: peak memory and seconds per step, estimated and then measured, for three sizes.
 
-Both are commands of their own, one thread, one after the other; the run's figures are those in its env.json. Last line:
-{"figures": {...}} with `worst_memory` and `worst_step`, the largest of |rehearsed / measured - 1| over the sizes.
+Both are separate commands with one thread, one after the other. The measured values come from the run's env.json. The last line is
+{"figures": {...}} with `worst_memory` and `worst_step`, the largest of |estimated / measured - 1| over the sizes.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def command(*arguments: str) -> dict[str, Any]:
 
 def measure(steps: int, say) -> dict[str, float]:
     figures: dict[str, float] = {}
-    say(f"{'model':14} {'GB rehearsed':>13} {'measured':>9} {'s/step rehearsed':>17} {'measured':>9}")
+    say(f"{'model':14} {'GB estimated':>13} {'measured':>9} {'s/step estimated':>17} {'measured':>9}")
     with tempfile.TemporaryDirectory() as out:
         for model in SIZES:
             arguments = ("--model", model, "--steps", str(steps), "--out", out)
@@ -48,7 +48,7 @@ def measure(steps: int, say) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="shorter runs, under 50 s on two cores")
+    parser.add_argument("--quick", action="store_true", help="shorter runs, less than 50 s on two cores")
     parser.add_argument("--json", action="store_true", help="print only the last line")
     options = parser.parse_args()
     from machine import describe

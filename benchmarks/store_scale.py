@@ -1,10 +1,17 @@
-"""How long do 100,000 runs take to list, to find done again, and to tabulate?
+"""Times to list 100,000 runs, to find them finished when a study is repeated, and to tabulate them.
 
-The runs are synthetic, the store is real: each is committed as a training run is, with 30 scalar rows, 20 rows of a histogram
-and an array (only fsync is left out while they are made). Each question is then asked in a fresh process: the whole runs
-of the store; a study of as many runs, which finds that nothing is to be done; the table by model, task and k. Once more
-without the journal, as for a store that was copied without it. Last line: {"figures": {...}}: list_s, resume_s and table_s
-in seconds, peak_gb of the largest of the three processes, and rebuild_s, the listing that makes the journal anew.
+The runs are synthetic, and the store is real. Each run is committed like a training run, with 30 scalar rows, 20 rows of a histogram and an
+array; only fsync is left out. Each of three questions is then asked in a new process:
+
+- list the finished runs of the store;
+- repeat a study of as many runs, which are all finished;
+- make the table by model, task and k.
+
+The listing is repeated without the journal, as for a store that was copied without it. The last line is {"figures": {...}}:
+
+- list_s, resume_s and table_s: seconds per question;
+- peak_gb: peak memory of the largest of the three processes;
+- rebuild_s: seconds of the listing that writes the journal again.
 """
 
 from __future__ import annotations
@@ -25,7 +32,7 @@ SEEDS, SCALARS, BINS = 20, 30, 20
 
 
 def specs(count: int) -> list:
-    """`count` different runs: models x tasks x k x seeds."""
+    """Return `count` different runs: models x tasks x k x seeds."""
     from analyses.specs import TrainSpec
 
     ks = count // (len(MODELS) * len(TASKS) * SEEDS)
@@ -34,7 +41,7 @@ def specs(count: int) -> list:
 
 
 def identify(spec, data) -> str:
-    """The run's identity, were all models one and all data."""
+    """Return the run's identity as if all runs had one model and one data set."""
     return spec.run_id("weights", "data")
 
 
@@ -59,7 +66,7 @@ def fill(root: Path, count: int) -> None:
 
 
 def ask(question: str, root: Path, count: int) -> dict[str, float]:
-    """Seconds and peak memory of one question in this process, imports left out."""
+    """Return the seconds and the peak memory of one question in this process, without imports."""
     import resource
 
     import analyses.studies.walk
@@ -75,10 +82,10 @@ def ask(question: str, root: Path, count: int) -> dict[str, float]:
         "table": lambda: sum(line["seeds"] for line in table(store)),
     }
     started = time.perf_counter()
-    found = questions[question]()
+    answered = questions[question]()
     seconds = time.perf_counter() - started
-    if found != count:
-        raise SystemExit(f"{question} found {found} of {count} runs")
+    if answered != count:
+        raise SystemExit(f"{question} found {answered} of {count} runs")
     return {"seconds": seconds, "gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9}
 
 
@@ -89,11 +96,11 @@ def asked(question: str, root: Path, count: int) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="2,000 runs, under 50 s on two cores")
+    parser.add_argument("--quick", action="store_true", help="2,000 runs, less than 50 s on two cores")
     parser.add_argument("--json", action="store_true", help="print only the last line")
-    parser.add_argument("--runs", type=int, default=100_000, help="a multiple of 500")
+    parser.add_argument("--runs", type=int, default=100_000, help="number of runs, a multiple of 500")
     parser.add_argument("--ask", help=argparse.SUPPRESS)
-    parser.add_argument("--root", type=Path, help="keep the store in this folder, and use the one that is there")
+    parser.add_argument("--root", type=Path, help="keep the store in this folder, and use an existing one")
     options = parser.parse_args()
     count = 2000 if options.quick else options.runs
     if options.ask:
@@ -107,15 +114,15 @@ def main() -> None:
             started = time.perf_counter()
             fill(root, count)
             say(f"{count:,} runs made in {time.perf_counter() - started:.0f} s")
-        found = {}
+        answers = {}
         for question in ("list", "resume", "table"):
-            found[question] = asked(question, root, count)
-            say(f"{question:8} {found[question]['seconds']:7.2f} s {found[question]['gb']:6.2f} GB")
+            answers[question] = asked(question, root, count)
+            say(f"{question:8} {answers[question]['seconds']:7.2f} s {answers[question]['gb']:6.2f} GB")
         (root / "journal.jsonl").unlink()
         rebuild = asked("list", root, count)
-        say(f"without the journal, once: {rebuild['seconds']:.2f} s")
-    figures = {f"{question}_s": round(each["seconds"], 3) for question, each in found.items()}
-    peak = round(max(each["gb"] for each in found.values()), 3)
+        say(f"listing without the journal: {rebuild['seconds']:.2f} s")
+    figures = {f"{question}_s": round(answer["seconds"], 3) for question, answer in answers.items()}
+    peak = round(max(answer["gb"] for answer in answers.values()), 3)
     print(json.dumps({"figures": {**figures, "peak_gb": peak, "rebuild_s": round(rebuild["seconds"], 2), "runs": count}, **describe()}))
 
 

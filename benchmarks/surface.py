@@ -1,9 +1,10 @@
-"""What a point of a loss surface costs beyond a forward pass.
+"""Cost of a point of a loss surface beyond a forward pass.
 
-BERT 4x256 of `curved.py`, 8 x 64 tokens, eager attention, one thread; interleaved rounds in one process, the median of the ratios of the
-same round with a bootstrap interval. Planes of 5 x 5 points beside as many forward passes: the displacements are made from two
-directions, the entries rewritten, the loss taken. k = 1,000 random entries, and every parameter. Then eight points of the smallest
-ladder models one by one and in one forward pass (1,000 entries, 32 generated sentences), for each family.
+The benchmark takes BERT 4x256 of `curved.py`, 8 x 64 tokens, eager attention, one thread. Rounds are interleaved in one process; the result
+is the median of the ratios in the same round, with a bootstrap interval. Planes of 5 x 5 points are compared with as many forward passes. A
+point makes its displacement from two directions, writes the entries and computes the loss. k is 1,000 random entries, and every parameter.
+Then, for each family, eight points of the smallest ladder model are computed one by one and in one forward pass (1,000 entries, 32
+generated sentences).
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ SMALLEST = ("mini-t5-130k", "mini-bloom-120k", "mini-bert-120k")
 
 
 def bare(model: Any, batch: dict) -> Callable[[], None]:
-    """A forward pass and its loss, nothing more."""
+    """Return a function that computes a forward pass and its loss only."""
     import torch
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -36,7 +37,7 @@ def bare(model: Any, batch: dict) -> Callable[[], None]:
 
 
 def plane_of(model: Any, batch: dict, coordinates: Any) -> Callable[[], Any]:
-    """A plane of SIDE x SIDE points, the model stays attached."""
+    """Return a function that computes a plane of SIDE x SIDE points. The model stays attached."""
     import torch
 
     from landscape import evaluate_slice, random_directions, symmetric_axis
@@ -48,7 +49,7 @@ def plane_of(model: Any, batch: dict, coordinates: Any) -> Callable[[], Any]:
 
 
 def several(name: str) -> dict[str, Callable[[], Any]]:
-    """Eight points of a ladder model one by one, and at once."""
+    """Return eight points of a ladder model, one by one and all at once."""
     import torch
 
     from apet.models import load_model
@@ -76,7 +77,7 @@ def several(name: str) -> dict[str, Callable[[], Any]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="few rounds, under 50 s on two cores")
+    parser.add_argument("--quick", action="store_true", help="few rounds, less than 50 s on two cores")
     parser.add_argument("--json", action="store_true", help="print only the last line")
     options = parser.parse_args()
     import torch
@@ -95,10 +96,10 @@ def main() -> None:
         "k1000": plane_of(part, batch, coordinates_of(part, K)),
         "full": plane_of(whole, batch, Coordinates(space)),
     }
-    found = interleaved(works, 2 if options.quick else 12)
+    timings = interleaved(works, 2 if options.quick else 12)
     figures = {}
     for name in ("k1000", "full"):
-        middle, low, high = ratio(found, name, "forward")
+        middle, low, high = ratio(timings, name, "forward")
         say(f"BERT, a point in {name:6} / forward  {middle:6.3f}  [{low:.3f}, {high:.3f}]")
         figures[f"point_over_forward_{name}"] = round(middle, 3)
     for number, name in enumerate(SMALLEST):

@@ -1,13 +1,14 @@
-"""How often the search's intervals cover k*, and how far its answers lie from it, by simulation.
+"""Coverage of the search's intervals for k*, and errors of its answers, by simulation.
 
 400 seeded searches of 12 runs go through the functions that `study` and `intrinsic-dim` call (analyses.studies.stages.searching,
-analyses.thresholds.measured.measure); only training is made up. k* lies anywhere on log k from 3 times the smallest k to a third of the
-largest. A run sees a k* of its own, exp(.15 N(0, 1)) away, so its gap has a standard deviation of .15 slopes at the crossing; uneven
-noise grows from half of that at k*/e to twice at e k*. The gap's slope at the crossing is .3 to 3. Logistic gaps level off at +-1.5 (a
-loss 4.5 times the target, or as much below it), saturating ones above the crossing alone. 5 % of the runs are failed trainings, with a
-gap anywhere from -1.5 to -4.5.
+analyses.thresholds.measured.measure). Only the training is simulated. log k* is uniform between 3 times the smallest k and a third of the
+largest k. Each run has an individual k*, which differs by a factor exp(.15 N(0, 1)), so its gap has a standard deviation of .15 slopes at
+the crossing. Uneven noise grows from half of this value at k*/e to twice the value at e k*.
 
-A second table is of a saturated metric: accuracies of 0 or 1, of which only which runs reach the target says anything. A third scores
+The slope of the gap at the crossing is .3 to 3. Logistic gaps level off at +-1.5 (a loss 4.5 times the target, or 4.5 times smaller).
+Saturating gaps level off only above the crossing. 5 % of the runs are failed trainings, with a gap between -1.5 and -4.5.
+
+A second table simulates a saturated metric: accuracies are 0 or 1, so only hits and misses are informative. A third table scores
 predictions from committed rows (`benchmarks/cells.py`).
 """
 
@@ -33,7 +34,7 @@ LEVELS = (0.9, 0.95)
 
 @dataclass(frozen=True)
 class World:
-    """What training would do at every k, of the search named `seed`."""
+    """The simulated training results at every k, for the search with this `seed`."""
 
     seed: int
     slope: float
@@ -47,7 +48,7 @@ class World:
         return float(np.random.default_rng([self.seed, 0]).uniform(math.log(3 * LOWEST), math.log(HIGHEST / 3)))
 
     def gap(self, k: int, number: int) -> float:
-        """The gap of the run with this position seed."""
+        """Return the gap of the run with position seed `number`."""
         import numpy as np
 
         random = np.random.default_rng([self.seed, 1, number])
@@ -63,7 +64,7 @@ class World:
 
 
 def search(world: World, target: Any, score: Callable[[float], float]) -> list[tuple[float | None, float | None, float | None]]:
-    """(k*, low, high) at each of LEVELS, as the program answers; None for what it does not say. `score` turns a gap into a run's score."""
+    """Return (k*, low, high) at each of LEVELS, as the program answers; None if unknown. `score` turns a gap into a run's score."""
     from analyses.specs import Spec, TrainSpec, spec_dict
     from analyses.store import Row
     from analyses.studies import Search, searching
@@ -87,38 +88,40 @@ def search(world: World, target: Any, score: Callable[[float], float]) -> list[t
     answers = []
     for level in LEVELS:
         try:
-            found, _ = measure(runs, target, target.value(runs, "accuracy"), "accuracy", level=level)
-            answers.append((found.k_star, found.low, found.high))
+            crossing, _ = measure(runs, target, target.value(runs, "accuracy"), "accuracy", level=level)
+            answers.append((crossing.k_star, crossing.low, crossing.high))
         except ValueError:
             answers.append((None, None, None))
     return answers
 
 
 def simulate(searches: int, target: Any, score: Callable[[float], float]) -> dict[tuple, list[tuple[float, list[bool], float]]]:
-    """Condition -> (error in log k, covered at each level, width of the first interval) of its searches; infinite where not known."""
-    found = defaultdict(list)
+    """Return for each condition the results of its searches: error in log k, coverage at each level, and width at the first level; infinite
+    if unknown.
+    """
+    results_of = defaultdict(list)
     for seed in range(searches):
         world = World(seed, *CONDITIONS[seed % len(CONDITIONS)])
         truth = math.exp(world.log_k_star)
         answers = search(world, target, score)
         k_star = answers[0][0]
         error = math.inf if k_star is None else math.log(k_star / truth)
-        # An answer without a value covers nothing: the truth lies well within the range.
+        # An answer without a value does not cover k*, which lies well within the range.
         covered = [k is not None and (low or 0) <= truth <= (high or math.inf) for k, low, high in answers]
         low, high = answers[0][1:]
         width = math.log(high / low) if low and high else math.inf
-        found[CONDITIONS[seed % len(CONDITIONS)]].append((error, covered, width))
-    return found
+        results_of[CONDITIONS[seed % len(CONDITIONS)]].append((error, covered, width))
+    return results_of
 
 
-def table(found: dict[tuple, list], title: str, quiet: bool) -> dict[str, float]:
-    """Print a line a condition, and return what all searches together give."""
+def table(results_of: dict[tuple, list], title: str, quiet: bool) -> dict[str, float]:
+    """Print a line per condition, and return the results over all searches."""
     import numpy as np
 
     def numbers(results: list) -> dict[str, float]:
         errors, covered, widths = zip(*results, strict=True)
         return {
-            **{f"coverage_{100 * level:g}": float(np.mean([each[i] for each in covered])) for i, level in enumerate(LEVELS)},
+            **{f"coverage_{100 * level:g}": float(np.mean([of_search[i] for of_search in covered])) for i, level in enumerate(LEVELS)},
             "within_10pct": float(np.mean(np.abs(errors) <= 0.10)),
             "median_error": float(np.median(np.abs(errors))),
             "bias": float(np.median(errors)),
@@ -126,22 +129,22 @@ def table(found: dict[tuple, list], title: str, quiet: bool) -> dict[str, float]
             "median_width_90": float(np.median(widths)),
         }
 
-    every = numbers([result for results in found.values() for result in results])
+    overall = numbers([result for results in results_of.values() for result in results])
     if not quiet:
-        print(f"{title:34} {'searches':>8}", *(f"{name:>15}" for name in every))
-        groups: dict[str, list] = {"all": [result for results in found.values() for result in results]}
+        print(f"{title:34} {'searches':>8}", *(f"{name:>15}" for name in overall))
+        groups: dict[str, list] = {"all": [result for results in results_of.values() for result in results]}
         for part, values in enumerate((SLOPES, SHAPES, NOISES)):
             name = ("slope", "gap", "noise")[part]
-            groups |= {f"{name} {v}": [r for c, results in found.items() if c[part] == v for r in results] for v in values}
-        groups |= {" ".join(map(str, condition)): results for condition, results in found.items()}
+            groups |= {f"{name} {v}": [r for c, results in results_of.items() if c[part] == v for r in results] for v in values}
+        groups |= {" ".join(map(str, condition)): results for condition, results in results_of.items()}
         for name, results in groups.items():
             print(f"{name:34} {len(results):8}", *(f"{value:15.3f}" for value in numbers(results).values()))
-    return every
+    return overall
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="80 searches of each, under 50 s on two cores")
+    parser.add_argument("--quick", action="store_true", help="80 searches per table, less than 50 s on two cores")
     parser.add_argument("--json", action="store_true", help="print only the last line")
     options = parser.parse_args()
     import torch

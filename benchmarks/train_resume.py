@@ -1,9 +1,9 @@
-"""Is a training run that was killed and started again bitwise the run that was left alone?
+"""Test whether a training run that is killed and restarted is bitwise equal to an uninterrupted run.
 
-mini-t5-240k with 200 tuned entries on generated sentences: a search for the rate, batches in two parts, the best state
-kept, a checkpoint after every step, one thread. Each run is killed (SIGKILL) once at a random moment and started again;
-its final entries and its history must be those of the uninterrupted run. Last line: {"figures": {...}}, where
-`different` counts runs that ended otherwise, and `in_pilots` those killed before their first checkpoint.
+The run tunes 200 entries of mini-t5-240k on generated sentences: a learning-rate search, batches in two parts, the best state kept, a
+checkpoint after every step, one thread. Each run is killed (SIGKILL) once at a random moment and restarted. Its final entries and its
+history must equal the final entries and the history of the uninterrupted run. The last line is {"figures": {...}}: `different` counts runs
+that ended differently, and `in_pilots` runs that were killed before their first checkpoint.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ K, LAST = 200, "end.safetensors"
 
 
 def run(folder: Path) -> None:
-    """Train to the end in `folder`, going on from what is there, and write the result."""
+    """Train to the end in `folder`, resuming from its stored state, and write the result."""
     from safetensors.torch import save_file
     from torch import tensor
 
@@ -45,23 +45,23 @@ def run(folder: Path) -> None:
 
 
 def start(folder: Path) -> Any:
-    """`run` in a process of its own, which has the imports already."""
+    """Start `run` in a separate process that inherits the imports."""
     process = multiprocessing.get_context("fork").Process(target=run, args=(folder,))
     process.start()
     return process
 
 
 def finish(folder: Path) -> float:
-    """Run to the end; seconds."""
+    """Run to the end, and return the seconds."""
     began, process = time.monotonic(), start(folder)
     process.join()
     if process.exitcode:
-        raise SystemExit(f"the run in {folder} ended with {process.exitcode}")
+        raise SystemExit(f"the run in {folder} ended with exit code {process.exitcode}")
     return time.monotonic() - began
 
 
 def killed(folder: Path, seconds: float) -> bool:
-    """Start a run and kill it after `seconds`; whether it was still alive."""
+    """Start a run and kill it after `seconds`. Return whether it was still alive."""
     process = start(folder)
     process.join(seconds)
     alive = process.is_alive()
@@ -71,7 +71,7 @@ def killed(folder: Path, seconds: float) -> bool:
 
 
 def reached(folder: Path) -> int | None:
-    """The step of the newest checkpoint, None before the first."""
+    """Return the step of the newest checkpoint, None before the first checkpoint."""
     from apet.training import load_checkpoint
 
     content = load_checkpoint(folder / "checkpoint.safetensors")
@@ -96,7 +96,7 @@ def measure(kills: int, root: Path, say) -> dict[str, float]:
     while len(points) < kills:
         folder, after = root / str(len(points)), seconds * random.random()
         if not killed(folder, after):
-            continue  # it was faster than the uninterrupted one
+            continue  # the run was faster than the uninterrupted one
         points.append(reached(folder))
         finish(folder)
         equal = same(whole, folder)
@@ -108,20 +108,20 @@ def measure(kills: int, root: Path, say) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="three kills, under 50 s on two cores")
+    parser.add_argument("--quick", action="store_true", help="three kills, less than 50 s on two cores")
     parser.add_argument("--json", action="store_true", help="print only the last line")
     options = parser.parse_args()
     import torch
 
     torch.set_num_threads(1)
-    import accelerate  # noqa: F401 (the processes get all imports from this one)
+    import accelerate  # noqa: F401 (the processes inherit all imports from this one)
     import peft  # noqa: F401
     from machine import describe
 
     import apet.training.loop
     import apet.training.rate_search
 
-    apet.training.rate_search.PILOT_STEPS = 8  # else most kills would meet a pilot
+    apet.training.rate_search.PILOT_STEPS = 8  # otherwise most kills would meet a pilot run
 
     with tempfile.TemporaryDirectory() as root:
         figures = measure(3 if options.quick else 20, Path(root), (lambda line: None) if options.json else print)

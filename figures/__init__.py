@@ -1,4 +1,6 @@
-"""Rows -> figures and a report. Reads tidy rows only, computes nothing twice; matplotlib is imported on first use."""
+"""Figures and a report from tidy rows. The package only reads rows; the analyses have computed all numbers. matplotlib is imported on first
+use.
+"""
 
 from __future__ import annotations
 
@@ -40,26 +42,26 @@ NAMES = (
     "placements",
     "quadratics",
 )
-PAGES = ("relief",)  # figures that have an interactive page as well
-EVERY_TARGET = ("cells",)  # figures that take all targets of a store together
+PAGES = ("relief",)  # figures that also have an interactive page
+EVERY_TARGET = ("cells",)  # figures that show all targets of a store together
 FIGURES: dict[str, Callable[[pd.DataFrame], Figure]] = {name: partial(_draw, name) for name in NAMES}
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """What `draw_all` did."""
+    """The result of `draw_all`."""
 
-    written: dict[str, list[Path]] = field(default_factory=dict)  # figure -> its PDF and PNG, and the page of those that have one
-    skipped: dict[str, str] = field(default_factory=dict)  # figure -> why it was not drawn
+    written: dict[str, list[Path]] = field(default_factory=dict)  # figure -> its PDF and PNG, and its page if it has one
+    skipped: dict[str, str] = field(default_factory=dict)  # figure -> reason why it was not drawn
 
 
 def draw_all(
     rows: pd.DataFrame, out: Path, only: list[str] | None = None, report: Callable[[str, int, int], None] = lambda name, done, of: None
 ) -> Drawn:
-    """Draw the figures named in `only` (default: all) and write `out`/NAME.pdf and NAME.png (200 dpi), of some also NAME.html.
+    """Draw the figures named in `only` (default: all), write `out`/NAME.pdf and NAME.png (200 dpi), and for some figures NAME.html.
 
-    `report` is told each figure's name, how many are drawn and of how many. A figure whose rows are absent or ambiguous is skipped with
-    the reason. Raises ValueError on an unknown name.
+    report(name, done, total) is called before each figure. A figure is skipped, with a reason, if its rows are absent or ambiguous. Raises
+    ValueError for an unknown name.
     """
     from figures.rows import CannotDraw
     from figures.style import save, save_page

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Files that are written completely or not at all."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from pathlib import Path
 
 @contextmanager
 def replacing(target: Path) -> Iterator[Path]:
-    """A temporary path beside `target` with the same suffix; renamed onto it on success, removed on failure."""
+    """Yield a temporary path beside `target` with the same suffix. It replaces `target` on success and is removed on failure."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    # The suffix is kept because matplotlib chooses the format by it.
+    # Keep the suffix, because matplotlib chooses the format by it.
     temporary = target.with_name(f".{target.stem}.{os.getpid()}.tmp{target.suffix}")
     try:
         yield temporary

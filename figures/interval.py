@@ -1,4 +1,4 @@
-"""A threshold with its interval, possibly censored: what may be said of two of them without guessing."""
+"""Thresholds with intervals that may be censored or open, and comparisons of two of them."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ import pandas as pd
 from analyses.store import QUANTITIES, quantities, statuses
 from figures.rows import CannotDraw, Setting, in_setting, models, of_model, pick, settings, where
 
-PREDICTED = (quantities.K_GM, quantities.K_PRED)  # along the path of the linearised model; of the quadratic at the pretrained point
+PREDICTED = (quantities.K_GM, quantities.K_PRED)  # along the path of the linearised model; from the quadratic at the pretrained point
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A number of tunable parameters k: value (NaN where censored), interval ends (NaN where unknown), and its status (`statuses`).
+    """A number of tuned parameters k: value (NaN if censored), interval ends (NaN if unknown), and its status (`statuses`).
 
-    `why_open` says why an end or the value is not known and what would close it, "" where all are known or censoring says it.
+    `why_open` states why an end or the value is unknown and which runs would close the interval. It is "" if all numbers are known or
+    censoring explains the open end.
     """
 
     value: float
@@ -29,14 +30,14 @@ class Interval:
 
     @property
     def censored(self) -> str:
-        """The side it lies on: "above", "below", "yes" (no value, no reason given), or "" where it has a value."""
+        """The side on which k lies: "above", "below", "yes" (no value and no reason), or "" if k has a value."""
         if self.status in statuses.CENSORED:
             return self.status
         return "" if math.isfinite(self.value) else "yes"
 
     @property
     def ends(self) -> tuple[float, float]:
-        """The interval's ends; a censored one is open on its censored side. NaN where an end is not known."""
+        """The ends of the interval. A censored interval is open on its censored side. An unknown end is NaN."""
         if self.censored == statuses.ABOVE:
             return self.low, math.inf
         if self.censored == statuses.BELOW:
@@ -44,7 +45,7 @@ class Interval:
         return self.low, self.high
 
     def is_below(self, other: Interval) -> bool:
-        """Whether this whole interval lies below the other; False where an end is not known."""
+        """Return whether this whole interval lies below the other; False if an end is unknown."""
         return self.ends[1] < other.ends[0]
 
     def is_disjoint(self, other: Interval) -> bool:
@@ -52,14 +53,14 @@ class Interval:
 
     @property
     def is_closed(self) -> bool:
-        """Whether both ends are known (infinity counts: censoring says which side is open)."""
+        """Whether both ends are known. An infinite end of a censored interval counts as known."""
         return not any(math.isnan(end) for end in self.ends)
 
 
 def threshold(rows: pd.DataFrame, quantity: str) -> Interval | None:
-    """The one `quantity` (such as `quantities.K_STAR`) in rows of one model and setting; None where there is none.
+    """Return the single `quantity` (such as `quantities.K_STAR`) in rows of one model and setting, or None without such a row.
 
-    Raises CannotDraw where there are several: two targets must not be drawn as one.
+    Raises CannotDraw for several rows, since different targets must not be drawn as one.
     """
     candidates = pick(rows, quantity)
     candidates = where(candidates, candidates["x"].isna())
@@ -68,7 +69,7 @@ def threshold(rows: pd.DataFrame, quantity: str) -> Interval | None:
     if len(candidates) > 1:
         model, task = candidates["model"].iloc[0], candidates["task"].iloc[0]
         targets = ", ".join(f"{target:.4g}" for target in candidates["target"])
-        raise CannotDraw(f"{len(candidates)} rows of {quantity} for {model} on {task} (targets {targets}): select one")
+        raise CannotDraw(f"{len(candidates)} rows of {quantity} for {model} on {task} (targets {targets}): select one target")
     row = candidates.iloc[0]
     value, low, high, target = (float(row[name]) for name in ("value", "low", "high", "target"))
     reasons = pick(rows, quantity + quantities.OPEN)["note"]
@@ -77,13 +78,13 @@ def threshold(rows: pd.DataFrame, quantity: str) -> Interval | None:
 
 
 def prediction(rows: pd.DataFrame) -> Interval | None:
-    """The predicted k in rows of one model and setting: along the path where that was followed, else of the quadratic."""
+    """Return the predicted k in rows of one model and setting: along the path if it was followed, else from the quadratic."""
     return next((predicted for name in PREDICTED if (predicted := threshold(rows, name)) is not None), None)
 
 
 @dataclass(frozen=True)
 class Ratio:
-    """One k over another with its interval; NaN ends where an interval end is not known."""
+    """The ratio of two k with its interval. An end is NaN if an end of either interval is unknown."""
 
     value: float
     low: float
@@ -91,10 +92,10 @@ class Ratio:
 
     @classmethod
     def of(cls, one: Interval | None, other: Interval | None) -> Ratio | None:
-        """`one` over `other`; None unless both have a value.
+        """Return `one` / `other`; None unless both have a value.
 
-        The ends combine the distances of both intervals on the log scale as those of independent numbers (Zou and Donner 2008,
-        doi 10.1002/sim.3095).
+        The ends combine the distances of both intervals' ends on the log scale, as for independent numbers (Zou and Donner 2008, doi
+        10.1002/sim.3095).
         """
         if one is None or other is None or one.censored or other.censored:
             return None
@@ -104,54 +105,54 @@ class Ratio:
         return cls(value, value * math.exp(-below), value * math.exp(above))
 
     def is_within(self, factor: float) -> bool | None:
-        """Whether the whole interval lies in [1 / factor, factor]; None where part of it does, or an end is not known."""
+        """Return whether the whole interval lies in [1 / factor, factor]; None if only a part lies in it or an end is unknown."""
         if 1 / factor <= self.low and self.high <= factor:
             return True
         return False if self.high < 1 / factor or self.low > factor else None
 
 
 def _apart(value: float, end: float) -> float:
-    """|log(value / end)|: infinite where the end lies at zero or infinity, NaN where it is not known."""
+    """Return |log(value / end)|: infinite if the end is zero or infinite, NaN if it is unknown."""
     return abs(math.log(value / end)) if 0 < end < math.inf else math.nan if math.isnan(end) else math.inf
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A measured threshold of one model in one setting and the prediction of it; at least one of them is there."""
+    """The measured threshold of one model in one setting and its prediction. At least one of the two exists."""
 
     model: str
     parameters: int
     setting: Setting
-    quantity: str  # of the measured threshold
+    quantity: str  # quantity of the measured threshold
     measured: Interval | None
     predicted: Interval | None
 
     @property
     def question(self) -> str:
-        """The setting, and the kind of threshold where it is not of the training loss."""
+        """The setting, and the kind of threshold unless it refers to the training loss."""
         kind = "" if self.quantity == quantities.K_STAR else QUANTITIES[self.quantity].label
         return ", ".join(filter(None, (self.setting.label, kind)))
 
     @property
     def ratio(self) -> Ratio | None:
-        """Predicted over measured k; None unless both have a value."""
+        """Predicted k / measured k; None unless both have a value."""
         return Ratio.of(self.predicted, self.measured)
 
     @property
     def target(self) -> float:
-        """The score that the thresholds refer to; NaN if neither states it."""
+        """The loss or metric value that the thresholds refer to; NaN if neither states it."""
         targets = [i.target for i in (self.measured, self.predicted) if i and math.isfinite(i.target)]
         return targets[0] if targets else math.nan
 
 
 def pairs(rows: pd.DataFrame) -> list[Pair]:
-    """Thresholds by kind and setting, then by model size; models without any are left out. `rows` as from `tidy`."""
+    """Return the thresholds by kind, setting and model size. Models without thresholds are left out. `rows` come from `tidy`."""
     result = []
     for quantity in quantities.MEASURED:
         for setting in settings(rows):
             for model, parameters in models(rows).items():
                 chosen = in_setting(of_model(rows, model), setting)
-                # A prediction speaks of the threshold of a training loss.
+                # Only thresholds of a training loss have predictions.
                 of_loss = quantities.K_STAR if pick(chosen, quantities.K_LOSS).empty else quantities.K_LOSS
                 predicted = prediction(chosen) if quantity == of_loss else None
                 pair = Pair(model, parameters, setting, quantity, threshold(chosen, quantity), predicted)

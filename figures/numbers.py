@@ -1,4 +1,4 @@
-"""Numbers as text: rounded by their standard error, never without it where it is known."""
+"""Numbers as text, rounded according to their standard errors. A known standard error is always shown."""
 
 from __future__ import annotations
 
@@ -11,14 +11,17 @@ MISSING = "–"
 
 
 def number(value: float) -> str:
-    """Three significant digits; whole numbers from a thousand on with separators."""
+    """Return a value as text with three significant digits; whole numbers with separators from 1,000 on."""
     if math.isnan(value):
         return MISSING
     return f"{value:,.0f}" if 1e3 <= abs(value) < 1e12 else f"{value:.3g}"
 
 
 def with_error(value: float, stderr: float) -> str:
-    """As in "0.834 ± 0.012": both to the error's second significant digit; says so where it is not known."""
+    """Return a value and its standard error as text, as in "0.834 ± 0.012", both to the second significant digit of the error.
+
+    An unknown error is stated as "(no s.e.)", an unknown value as a dash.
+    """
     if math.isnan(value):
         return MISSING
     if not math.isfinite(stderr) or stderr < 0:
@@ -31,18 +34,18 @@ def with_error(value: float, stderr: float) -> str:
     return f"{value:,.{max(digits, 0)}f} ± {stderr:,.{max(digits, 0)}f}"
 
 
-def interval(found: Interval | None) -> str:
-    """As in "21 [18, 25]", or the censoring with the bound that is known."""
-    if found is None:
+def interval(threshold: Interval | None) -> str:
+    """Return a threshold as text, as in "21 [18, 25]", or its censoring with the known bound."""
+    if threshold is None:
         return MISSING
-    if not found.censored:
-        return f"{number(found.value)} [{number(found.low)}, {number(found.high)}]"
-    bound = {statuses.ABOVE: found.low, statuses.BELOW: found.high}.get(found.censored, math.nan)
-    side = found.censored if found.censored != "yes" else "no value"
+    if not threshold.censored:
+        return f"{number(threshold.value)} [{number(threshold.low)}, {number(threshold.high)}]"
+    bound = {statuses.ABOVE: threshold.low, statuses.BELOW: threshold.high}.get(threshold.censored, math.nan)
+    side = threshold.censored if threshold.censored != "yes" else "no value"
     return f"censored: {side} {number(bound)}" if math.isfinite(bound) else f"censored: {side}"
 
 
 def listed(values: list[float]) -> str:
-    """As in "4, 16 and 64": sorted, each once."""
+    """Return distinct values, sorted, as in "4, 16 and 64"."""
     words = [number(value) for value in sorted(set(values))]
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"

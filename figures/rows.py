@@ -1,6 +1,6 @@
-"""Reading tidy rows: which models and settings they hold, which runs, and the mean over a run's seeds.
+"""Functions that read tidy rows: their models, settings and runs, and means over a run's seeds.
 
-Nothing is estimated here beyond a mean and its standard error: the analyses have computed the rest.
+The module computes only means and their standard errors. The analyses have computed all other numbers.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import pandas as pd
 from analyses.store import completed
 
 IDENTITY = ("model", "parameters", "task", "protocol", "method", "subspace", "placement", "k", "position_seed", "train_seed")
-SETTING = ("protocol", "subspace", "placement")  # columns that tell the settings of a task apart
-ASKING = ("train", "threshold")  # kinds of rows that say which settings there are
+SETTING = ("protocol", "subspace", "placement")  # columns that distinguish the settings of a task
+ASKING = ("train", "threshold")  # kinds of rows that define the settings of a task
 ORDER = ["parameters", "model", "task", "method", "k", "run_id", "quantity", "split", "x", "y", "series", "group", "further", "status"]
-# What a training run reports: column of the wide table -> (quantity, split); split "" takes any.
+# Column of the wide table of training runs -> (quantity, split); split "" matches any split.
 RUN_QUANTITIES = {
     "accuracy": ("accuracy", "validation"),
     "train_loss": ("loss", "train"),
@@ -30,12 +30,12 @@ RUN_QUANTITIES = {
 
 
 class CannotDraw(ValueError):
-    """The rows do not hold what a figure or table needs; the message says what is missing or ambiguous."""
+    """The rows do not hold what a figure or table needs. The message names the missing or ambiguous part."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """A task, with protocol, subspace and placement where the rows hold several of them: what must not be pooled.
+    """A task, with protocol, subspace and placement if the rows hold several of them. Different settings must not be pooled.
 
     "" stands for a column that all rows of the task share.
     """
@@ -51,50 +51,50 @@ class Setting:
 
 
 def tidy(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return `rows` without exact duplicates, in an order of their own, with every column of `analyses.store.Row`.
+    """Return `rows` without exact duplicates, in a fixed order, with every column of `analyses.store.Row`.
 
-    The order makes every sum and every file independent of the order in which runs finished. Raises CannotDraw if a column without a
-    default is missing.
+    The fixed order makes sums and files independent of the order in which runs finished. Raises CannotDraw if a column without a default is
+    missing.
     """
     try:
         rows = completed(rows)
     except ValueError as error:
         raise CannotDraw(str(error)) from None
-    rows = rows.drop(columns=["weights", "data"]).drop_duplicates()  # digests tell nothing apart that names do not
+    rows = rows.drop(columns=["weights", "data"]).drop_duplicates()  # names already distinguish everything that digests do
     return rows.sort_values(ORDER, kind="stable", ignore_index=True)
 
 
 def where(rows: pd.DataFrame, mask: Any) -> pd.DataFrame:
-    """`rows[mask]`, which pandas types as anything at all."""
+    """Return `rows[mask]` with its type (pandas types it as Any)."""
     return cast(pd.DataFrame, rows.loc[mask])
 
 
 def models(rows: pd.DataFrame) -> dict[str, int]:
-    """Model name -> parameters, smallest first."""
+    """Return a dictionary from model name to number of parameters, smallest first."""
     sizes = sorted({(int(size), str(name)) for name, size in zip(rows["model"], rows["parameters"], strict=True)})
     return {name: size for size, name in sizes}
 
 
 def settings(rows: pd.DataFrame) -> list[Setting]:
-    """The settings in `rows`, sorted. Protocol, subspace and placement are named only where a task has several of them.
+    """Return the settings in `rows`, sorted. Protocol, subspace and placement are named only if a task has several of them.
 
-    Training runs and thresholds say which there are; a spectrum or a slice on other examples makes no further setting.
+    Training runs and thresholds define the settings. A spectrum or a slice on other examples does not add one.
     """
     asked = where(rows, rows["kind"].isin(ASKING))
-    found: list[Setting] = []
+    result: list[Setting] = []
     for task in sorted(set(rows["task"])):
-        own = where(asked, asked["task"] == task)
-        tuned = where(own, (own["method"] == "apet") & (own["subspace"] != ""))
+        of_task = where(asked, asked["task"] == task)
+        tuned = where(of_task, (of_task["method"] == "apet") & (of_task["subspace"] != ""))
         combined = {tuple(map(str, line)) for line in tuned[list(SETTING)].drop_duplicates().to_numpy()}
-        combined |= {(protocol, "", "") for protocol in set(own["protocol"]) - {protocol for protocol, *_ in combined}}
-        varies = [len({each[i] for each in combined} - {""}) > 1 for i in range(len(SETTING))]
-        named = {Setting(task, *(value if some else "" for value, some in zip(each, varies, strict=True))) for each in combined}
-        found += sorted(named, key=lambda setting: setting.label) or [Setting(task)]
-    return found
+        combined |= {(protocol, "", "") for protocol in set(of_task["protocol"]) - {protocol for protocol, *_ in combined}}
+        varies = [len({values[i] for values in combined} - {""}) > 1 for i in range(len(SETTING))]
+        named = {Setting(task, *(value if several else "" for value, several in zip(values, varies, strict=True))) for values in combined}
+        result += sorted(named, key=lambda setting: setting.label) or [Setting(task)]
+    return result
 
 
 def in_setting(rows: pd.DataFrame, setting: Setting) -> pd.DataFrame:
-    """Return the rows of the setting's task and protocol. APET rows must also have its subspace and placement, or name none."""
+    """Return the rows of the setting's task and protocol. APET rows must also have its subspace and placement, or leave them empty."""
     chosen = rows["task"] == setting.task
     if setting.protocol:
         chosen &= rows["protocol"].isin([setting.protocol, ""])
@@ -114,15 +114,15 @@ def of_model(rows: pd.DataFrame, model: str) -> pd.DataFrame:
 
 
 def pick(rows: pd.DataFrame, quantity: str, split: str = "") -> pd.DataFrame:
-    """Rows of one quantity (and split, if given)."""
+    """Return the rows of one quantity, and of one split if given."""
     chosen = rows["quantity"] == quantity
     return where(rows, chosen & (rows["split"] == split) if split else chosen)
 
 
 def runs(rows: pd.DataFrame) -> pd.DataFrame:
-    """One line per training run: its identity, the columns of RUN_QUANTITIES and `<column>_stderr`.
+    """Return a table with one line per training run: its identity, the columns of RUN_QUANTITIES and `<column>_stderr`.
 
-    Raises CannotDraw where one run id holds two values of the same quantity.
+    Raises CannotDraw if one run id holds several values of a quantity.
     """
     rows = where(rows, rows["kind"] == "train")
     parts = []
@@ -133,7 +133,7 @@ def runs(rows: pd.DataFrame) -> pd.DataFrame:
             raise CannotDraw(f"run {twice!r} has several rows of {quantity} {split}".rstrip())
         parts.append(part[["value", "stderr"]].set_axis([column, f"{column}_stderr"], axis=1))
     table = pd.concat(parts, axis=1)
-    # A run is what was evaluated: an id that only states a chance level is not one.
+    # Keep evaluated runs only: an id that only states a chance level is not a run.
     table = where(table, table[["accuracy", "train_loss", "validation_loss"]].notna().any(axis=1))
     stated = where(rows, rows["quantity"].isin([quantity for quantity, _ in RUN_QUANTITIES.values()]))
     identity = stated.drop_duplicates("run_id").set_index("run_id")[list(IDENTITY)]
@@ -142,9 +142,9 @@ def runs(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def means(table: pd.DataFrame, column: str) -> pd.DataFrame:
-    """Per k: mean of `column` over the runs in `table` (from `runs`), its standard error, and the number of runs n.
+    """Return a table by k: mean of `column` over the runs in `table` (from `runs`), its standard error, and the number of runs n.
 
-    The standard error is sd / sqrt(n) over runs (position and train seeds); a single run keeps its own.
+    The standard error is sd / sqrt(n) over runs (position and train seeds). A single run keeps its own standard error.
     """
     lines = []
     for k, group in table.dropna(subset=[column]).groupby("k"):
@@ -155,7 +155,7 @@ def means(table: pd.DataFrame, column: str) -> pd.DataFrame:
 
 
 def chance(table: pd.DataFrame) -> float:
-    """The chance level the runs in `table` state; NaN where none does. Raises CannotDraw where they disagree."""
+    """Return the chance level that the runs in `table` state, NaN if they state none. Raises CannotDraw for several levels."""
     levels = sorted(set(table["chance"].dropna()))
     if len(levels) > 1:
         raise CannotDraw(f"runs of one task state different chance levels: {levels}")

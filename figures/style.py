@@ -1,6 +1,6 @@
-"""How every figure looks: sizes in inches at print, fonts no smaller than 7 pt, colours by size, markers by method.
+"""The look of every figure: sizes in inches at print, fonts of at least 7 pt, colours by model size, markers by method.
 
-Figures are made without pyplot, so nothing global is left behind and no window system is needed.
+Figures are made without pyplot, so no global state remains and no window system is needed.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ TEXT_WIDTH = 6.9  # inches
 DPI = 200
 
 Colour = tuple[float, float, float]
-Key = Artist | tuple[Artist, ...]  # what stands beside a label in a legend
+Key = Artist | tuple[Artist, ...]  # the drawn sample beside a label in a legend
 INK = "#333333"
 GREY = "#8c8c8c"
 MEASURED = "#000000"
-PREDICTED = "#d55e00"  # vermilion of the Okabe-Ito palette: apart from every level of viridis and from black
+PREDICTED = "#d55e00"  # vermilion of the Okabe-Ito palette: distinct from every level of viridis and from black
 
 MARKERS = METHOD_MARKERS
 OTHER_MARKER = "X"
@@ -41,11 +41,11 @@ OTHER_MARKER = "X"
 
 @contextmanager
 def paper() -> Iterator[None]:
-    """Matplotlib settings of a figure that goes into a paper unscaled."""
+    """Set matplotlib up for figures that go into a paper unscaled."""
     small = dict.fromkeys(("xtick.labelsize", "ytick.labelsize", "legend.fontsize"), 7.0)
     large = dict.fromkeys(("font.size", "axes.labelsize", "axes.titlesize"), 7.5)
-    own: dict[Any, Any] = {
-        "font.family": "DejaVu Sans",  # comes with matplotlib: the same file on every machine
+    fixed: dict[Any, Any] = {
+        "font.family": "DejaVu Sans",  # part of matplotlib: the same file on every machine
         "pdf.fonttype": 42,  # TrueType: journals refuse Type 3
         "savefig.dpi": DPI,
         "axes.linewidth": 0.6,
@@ -58,12 +58,12 @@ def paper() -> Iterator[None]:
         **dict.fromkeys(("xtick.minor.size", "ytick.minor.size"), 1.8),
     }
     seaborn: dict[Any, Any] = {**sns.plotting_context("paper"), **sns.axes_style("ticks")}
-    with mpl.rc_context(seaborn | small | large | own):
+    with mpl.rc_context(seaborn | small | large | fixed):
         yield
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty figure whose panels and outside legend are laid out without overlap."""
+    """Return an empty figure whose panels and outside legend are laid out without overlap."""
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
@@ -72,9 +72,9 @@ def new_figure(width: float, height: float) -> Figure:
 def small_multiples(
     count: int, height: float, share: bool = False, projection: str | None = None, most: int = 5
 ) -> tuple[Figure, list[Axes]]:
-    """Return `count` panels, `height` inches each, on a grid with the fewest holes.
+    """Return a figure and `count` panels, `height` inches each, on the grid with the fewest empty cells.
 
-    Up to two panels, or two by two, are as wide as a column; more are as wide as a page, with at most `most` beside each other.
+    Grids of one or two columns are as wide as a text column. Wider grids are as wide as a page, with at most `most` panels per line.
     """
     columns = grid_columns(count, most)
     lines = -(-count // columns)
@@ -83,26 +83,26 @@ def small_multiples(
     grid = figure.subplots(lines, columns, **options).ravel()
     for axes in grid[count:]:
         axes.remove()
-    for axes in grid[max(0, count - columns) : count]:  # the lowest of their columns
+    for axes in grid[max(0, count - columns) : count]:  # the lowest panel of each column
         axes.tick_params(labelbottom=True)
     return figure, list(grid[:count])
 
 
 def grid_columns(count: int, most: int = 5) -> int:
-    """How many of `count` panels stand beside each other: up to 2, or 2 by 2, in a column's width, else 3 to `most`: the fewest holes."""
+    """Return the number of columns for `count` panels: at most 2 for 1, 2 or 4 panels, else 3 to `most`, with the fewest empty cells."""
     if count <= 2 or count == 4:
         return min(count, 2)
     return min(range(3, most + 1), key=lambda columns: (-count % columns, -columns))
 
 
 def columns_of(cells: list[Axes]) -> int:
-    """How many panels stand beside each other."""
+    """Return the number of columns of the grid that the panels belong to."""
     place = cells[0].get_subplotspec()
     return place.get_gridspec().ncols if place is not None else 1
 
 
 def model_colours(models: Iterable[str]) -> dict[str, Colour]:
-    """One colour a model, from dark (small) to light (large); viridis stops where yellow would fade on white."""
+    """Return one colour per model, from dark (first) to light (last). The scale, viridis, ends before yellow, which fades on white."""
     names = list(models)
     scale = mpl.colormaps["viridis"]
     levels = [0.82 * i / max(1, len(names) - 1) for i in range(len(names))]
@@ -110,12 +110,12 @@ def model_colours(models: Iterable[str]) -> dict[str, Colour]:
 
 
 def short_name(model: str) -> str:
-    """The model's name without its organisation or folder."""
+    """Return the model's name without its organisation or folder."""
     return model.rstrip("/").rsplit("/", 1)[-1]
 
 
 def count_label(value: float, _position: int | None = None) -> str:
-    """1, 20, 500, 1k, 20k, 1M, ...: a count as a tick label."""
+    """Return a count as a tick label: 1, 20, 500, 1k, 20k, 1M, ..."""
     for size, suffix in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
         if value >= size:
             return f"{value / size:g}{suffix}"
@@ -123,21 +123,21 @@ def count_label(value: float, _position: int | None = None) -> str:
 
 
 def number_label(value: float) -> str:
-    """Three digits, without an exponent where that is as short."""
+    """Return a number with three digits, without padding in its exponent."""
     return f"{value:.3g}".replace("e-0", "e-").replace("e+0", "e")
 
 
 def few_ticks(low: float, high: float, log: bool) -> list[float]:
-    """Three to five round places from `low` to `high`; both ends where there is nothing round."""
+    """Return three to five round numbers from `low` to `high`, or both ends if fewer than two are round."""
     locator = LogLocator(subs=(1.0, 2.0, 5.0), numticks=12) if log else MaxNLocator(4)
-    found = [float(tick) for tick in locator.tick_values(low, high) if low <= tick <= high]
-    if len(found) > 5:
-        found = found[:: -(-len(found) // 5)]
-    return found if len(found) > 1 else [low, high]
+    ticks = [float(tick) for tick in locator.tick_values(low, high) if low <= tick <= high]
+    if len(ticks) > 5:
+        ticks = ticks[:: -(-len(ticks) // 5)]
+    return ticks if len(ticks) > 1 else [low, high]
 
 
 def log_counts(axis: Axis, low: float, high: float, most: int = 5) -> None:
-    """Log scale for counts from `low` to `high`, with at most about `most` labels; minor ticks bear none."""
+    """Give an axis a log scale for counts from `low` to `high`, with about `most` labels at most. Minor ticks have no labels."""
     name = "x" if axis is axis.axes.xaxis else "y"
     axis.axes.set(**{f"{name}scale": "log", f"{name}lim": (low, high)})
     choices = [(1.0, 2.0, 5.0), (1.0, 3.0), (1.0,), (1.0, 2.0, 3.0, 5.0, 7.0), (1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0)]
@@ -148,10 +148,10 @@ def log_counts(axis: Axis, low: float, high: float, most: int = 5) -> None:
 
 
 def log_bars(axes: Axes, x: np.ndarray, y: np.ndarray, spread: np.ndarray, foot: float, **look: Any) -> None:
-    """Points with bars of +- spread on a logarithmic y axis that begins at `foot`, joined where a linestyle is given.
+    """Draw points with bars of +- spread on a logarithmic y axis that begins at `foot`, joined if a linestyle is given.
 
-    A bar that reaches below the foot, zero included, ends in an arrow there; a value that itself is not above it is an open arrow alone,
-    and the line is broken.
+    A bar that reaches below the foot (also below zero) ends in an arrow at the foot. A value that is not above the foot is an open arrow
+    alone, and breaks the line.
     """
     shown = y > foot
     axes.plot(x, np.where(shown, y, np.nan), **look)
@@ -166,9 +166,9 @@ def log_bars(axes: Axes, x: np.ndarray, y: np.ndarray, spread: np.ndarray, foot:
 
 
 def bar_along(axes: Axes, y: float, low: float, high: float, colour: Colour) -> None:
-    """A thin horizontal bar from low to high within the x limits as they are; an end beyond them, or not known, is an arrow at the edge.
+    """Draw a thin horizontal bar from low to high within the current x limits. An end beyond them, or unknown, is an arrow at the edge.
 
-    Nothing is drawn where neither end is known.
+    If both ends are unknown, nothing is drawn.
     """
     if math.isnan(low) and math.isnan(high):
         return
@@ -181,7 +181,7 @@ def bar_along(axes: Axes, y: float, low: float, high: float, colour: Colour) -> 
 
 
 def outside_legend(figure: Figure, handles: Mapping[str, Key]) -> None:
-    """One legend for all panels, below them, in as many columns as the figure is wide enough for."""
+    """Add one legend for all panels, below them, with as many columns as fit the width of the figure."""
     figure.legend(
         cast(list[Artist], list(handles.values())), list(handles), loc="outside lower center",
         ncols=_columns(list(handles), figure.get_figwidth()), columnspacing=1.2, handlelength=2.0, handletextpad=0.5,
@@ -190,37 +190,37 @@ def outside_legend(figure: Figure, handles: Mapping[str, Key]) -> None:
 
 
 def _columns(labels: list[str], width: float) -> int:
-    """The most columns of equal height whose labels, filled column by column, fit into `width` inches."""
+    """Return the largest number of equally high columns whose labels, filled column by column, fit into `width` inches."""
     for lines in range(1, len(labels) + 1):
         columns = [labels[start : start + lines] for start in range(0, len(labels), lines)]
-        # Inches: handle and gaps, then a character of 7 pt.
+        # Inches: 0.38 for the handle and gaps, 0.049 per character of 7 pt.
         if sum(0.38 + 0.049 * max(map(len, column)) for column in columns) <= width:
             return len(columns)
     return 1
 
 
 def used_labels(figure: Figure) -> set[str]:
-    """Labels of everything drawn in any panel."""
+    """Return the labels of all artists in all panels."""
     return {label for axes in figure.axes for label in axes.get_legend_handles_labels()[1]}
 
 
 def finish(figure: Figure) -> Figure:
-    """Lay the figure out now, while the settings of `paper` hold: ticks are made lazily and would miss them."""
+    """Lay the figure out while the settings of `paper` hold (ticks are made lazily and would miss them), and return it."""
     for axes in figure.axes:
         sns.despine(ax=axes)
     figure.draw_without_rendering()
-    figure.set_layout_engine("none")  # each file would lay it out again
+    figure.set_layout_engine("none")  # otherwise every file format would lay the figure out again
     return figure
 
 
 def letter(axes: Axes, index: int, title: str) -> None:
-    """Panel title "(a) title", flush left."""
+    """Set the panel title "(a) title", flush left."""
     axes.set_title(f"({'abcdefghijklmnopqrstuvwxyz'[index % 26]}) {title}", loc="left")
 
 
 @paper()
 def save(figure: Figure, folder: Path, name: str) -> list[Path]:
-    """Write NAME.pdf and NAME.png under `folder`, each whole or not at all, the same bytes for the same figure."""
+    """Write NAME.pdf and NAME.png under `folder`, each completely or not at all. Equal figures give equal bytes."""
     dates = {".pdf": {"CreationDate": None, "ModDate": None}, ".png": {}}  # a date would change the bytes
     paths = []
     for suffix, metadata in dates.items():
@@ -232,7 +232,7 @@ def save(figure: Figure, folder: Path, name: str) -> list[Path]:
 
 
 def save_page(text: str, folder: Path, name: str) -> Path:
-    """Write NAME.html under `folder`, whole or not at all."""
+    """Write NAME.html under `folder`, completely or not at all."""
     path = Path(folder) / f"{name}.html"
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")

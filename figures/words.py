@@ -8,12 +8,12 @@ from analyses.store import QUANTITIES, quantities
 
 
 def meaning(quantity: str) -> str:
-    """Return what a quantity means, in the words of the registry."""
+    """Return the meaning of a quantity, in the words of the registry."""
     return QUANTITIES[quantity].meaning
 
 
 def _listed(*names: str) -> str:
-    """Labels and meanings, as in "trace: sum of the eigenvalues; ..."."""
+    """Return labels and meanings, as in "trace: sum of the eigenvalues; ..."."""
     return "; ".join(f"{QUANTITIES[name].label}: {meaning(name)}" for name in names)
 
 
@@ -22,125 +22,139 @@ DIRECTIONS = {direction.name: direction.words for direction in runs.DIRECTIONS.v
 
 CAPTIONS = {
     "performance": (
-        "Performance against the number k of tuned parameters (log scale), one column a model, by size. Above: validation accuracy, "
-        "with the chance level dotted. Below: training loss, with the target dash-dotted. Small points are runs, large points their "
-        "mean; bars are the standard error over runs, or over examples where there is a single run. Full fine-tuning is a "
-        "horizontal line, since its k is the whole model; other methods stand at their own k. Vertical lines are the measured k* "
-        "(solid) and the predicted k (dashed) with their 95 % intervals; an arrowhead at the edge marks a censored one, on the side "
-        "where it lies. The thin curve is the training loss that the quadratic at the pretrained point expects (T1)."
+        "Performance against the number k of tuned parameters (log scale). Each column is one model, by size. The upper panels show the "
+        "validation accuracy, with the chance level dotted. The lower panels show the training loss, with the target dash-dotted. Small "
+        "points are runs and large points their mean. Bars are one standard error over runs, or over examples for a single run. Full "
+        "fine-tuning is a horizontal line, because its k is the size of the model. Other methods are shown at their own k. Vertical lines "
+        "are the measured k* (solid) and the predicted k (dashed), with their 95 % intervals as bands. An arrowhead at the edge of a panel "
+        "marks a censored threshold that lies beyond that side. The thin curve is the training loss that the quadratic at the pretrained "
+        "point predicts (T1)."
     ),
     "thresholds": (
-        "Predicted against measured k* (a), with the line of equality and the band of a factor 2, and both against the number of "
-        "parameters of the model (b), on log scales; sizes of one family are joined. Bars are 95 % intervals; open arrows at an "
-        "edge mark censored thresholds, on the side where they lie. In (b), predicted and measured stand a little apart to keep "
-        "bars legible."
+        "Measured and predicted thresholds of all models and settings, on log scales. (a) Predicted k against measured k*, with the line "
+        "of equality and the band of a factor of 2. (b) Both against the number of parameters of the model. Lines join the sizes of one "
+        "family; a censored threshold interrupts them. Bars are 95 % intervals. An open arrow at an edge marks a censored threshold that "
+        "lies beyond that side. In (b), measured and predicted points are shifted slightly apart, so that their bars do not overlap."
     ),
     "crossing": (
-        "How each threshold was measured: the gap of every run to its target over k (log scale), positive where the target is "
-        "reached, and the robust line through the runs near the crossing, as far as those reach. Its zero is k* (vertical line), "
-        "with its interval shaded, to the edge where an end is not known. Open points are runs too far away to be used, triangles at "
-        "an edge those beyond the axis, crosses failed trainings set aside; an arrow marks a censored threshold, on the side where it "
-        "lies. Without a line, k* is from which runs reached the target alone."
+        "Measurement of each threshold, one panel per model and target. Points show the gap of every run to its target against k (log "
+        "scale); the gap is positive if the run reaches the target. The line is a robust regression through the runs near the crossing, "
+        "drawn over their range. Its zero is k* (vertical line). The 95 % interval is shaded, up to the edge of the panel if an end is "
+        "unknown. Filled points are runs used in the fit. Open points are runs too far from the crossing, triangles at an edge are gaps "
+        "beyond the axis, and crosses are failed trainings, which are left out. An arrow marks a censored threshold that lies beyond that "
+        "side. A panel without a line takes k* only from which runs reached the target."
     ),
     "cells": (
-        "Predicted against measured k* of every target that is a share of full fine-tuning's improvement, with the line of equality "
-        "and the band of a factor 2. Horizontal bars are the measured 95 % intervals, with an arrow at the edge where an end lies "
-        "beyond the axis or is not known. Hollow marks are over 30 % of the rank n (C - 1), which bounds a prediction whatever the "
-        "model."
+        "Predicted against measured k* for every target that is a share of full fine-tuning's improvement, one panel per subspace, on log "
+        "scales. Colours are models and markers are tasks. The line marks equality and the band a factor of 2. Horizontal bars are the "
+        "95 % intervals of the measured k*; an arrow at the edge marks an end that lies beyond the axis or is unknown. Hollow markers are "
+        "predictions above 30 % of the rank ceiling n (C - 1), which limits a prediction for any model. Censored thresholds are left out."
     ),
     "predictions": (
-        "Predictors of k* against the measured k*, on log scales with the line of equality and the band of a factor 2, a colour a "
-        "model; predictors of one threshold stand a little apart. "
+        "Predictors of k* against the measured k*, on log scales, with the line of equality and the band of a factor of 2. Each model has "
+        "a colour and each predictor a marker. Predictors of one threshold are shifted slightly apart. The predictors are: "
         + _listed(quantities.K_PRED, quantities.K_GM, quantities.K_M0, quantities.K_M1, quantities.K_GORDON, quantities.K_LARSEN)
-        + f". Bars of T3 and gm: {QUANTITIES[quantities.K_GM].interval}."
+        + f". Bars of T3 and gm: {QUANTITIES[quantities.K_GM].interval}. Censored thresholds are left out."
     ),
     "paths": (
-        "Training loss against k: the Moreau envelope of the linearised model over gm, with the band from m0 to m1; what the quadratic at "
-        "the pretrained point expects (T1, dashed); and the training losses of APET's runs."
+        "Training loss against k (log scale), one panel per model and setting. The solid line is the Moreau envelope of the linearised "
+        "model against the predictor gm, and the band reaches from predictor m0 to predictor m1. The dashed line is the loss that the "
+        "quadratic at the pretrained point predicts (T1). Points are the final training losses of APET runs."
     ),
     "attribution": (
-        "log k*(small) - log k*(large) of two models of a family: measured, predicted (m1), and the prediction's Shapley split over the "
-        "spectrum's shape, the gradient's alignment with it and the gap to the target, with what single entries take for those that are "
-        "dead. Bars are 95 % intervals from resampled examples or probes. In the full colours alignment goes by eigenvalue rank, in the "
-        "pale ones by l / l_1. The verdict is that of the rows."
+        "Difference log k*(small) - log k*(large) between two models of a family. The first two bars are the measured and the predicted "
+        "(m1) difference. The other bars are the Shapley split of the prediction into the shape of the spectrum, the alignment of the "
+        "gradient with the spectrum, the gap to the target, and the share of active entries. Full colours match the alignment by "
+        "eigenvalue rank, pale colours by l / l_1. Bars have 95 % intervals from resampled examples or probes; unknown bars are left out. "
+        "The verdict in each title is taken from the rows."
     ),
     "placements": (
-        "How much it matters which entries are tuned. (a) The training loss that a placement of k entries ends at, as a share of the "
-        "untuned model's, measured against what the quadratic at the pretrained point reaches there (conjugate gradients), with the line "
-        "of equality. (b) The standard deviation over placements against the number of parameters; bars are jackknife errors."
+        "Effect of the choice of tuned entries. (a) Loss of each placement of k entries, as a share of the untuned model's training "
+        "loss. The loss after training is shown against the loss that the quadratic at the pretrained point reaches (conjugate "
+        "gradients), with the line of equality. (b) Standard deviation of these shares over placements against the number of "
+        "parameters, measured and predicted. Bars are jackknife standard errors."
     ),
     "quadratics": (
-        "Predicted against exact k* on quadratics, where one QR decomposition gives the best loss for every k. (a) T3 for Gaussian "
-        "subspaces and for coordinates; (b) |log error| of T3 and of T5's fixed point for coordinates of Hessians whose eigenvectors are "
-        "turned from the coordinates to a Haar rotation; lines are medians, dotted is 5 %, errors below .001 are drawn there."
+        "Predicted against exact k* on quadratics, whose best loss for every k follows from one QR decomposition. (a) k* predicted "
+        "by T3, for Gaussian subspaces and for coordinates, with the line of equality and the band of a factor of 2. (b) |log error| of T3 "
+        "and of T5's fixed point for coordinate subspaces. The eigenvectors of the Hessian are rotated from the coordinates (0) to a Haar "
+        "rotation (1). Points are quadratics, lines are medians, and the dotted line is an error of 5 %. Errors below 0.001 are drawn at "
+        "0.001."
     ),
     "spectra": (
-        "Curvature of the training loss at the pretrained point, one colour a model, one kind of dashes a matrix. Eigenvalues: |l| "
-        "by rank among those of one sign, filled where positive and open where negative, with the residual as bar. Density: "
-        "smoothed, so that it reaches beyond the eigenvalues by its kernel; once on a symmetric log axis, once linear in units of "
-        f"each spectrum's largest |l|. N_eff: the {meaning('n_eff')}, against the ridge kappa. Gradient: the {meaning('top_alignment')}, "
-        f"and the {meaning('alignment')}. Bands and bars are one standard error; a bar that reaches zero ends in an arrow. Several "
-        "spectra of one model are separate lines."
+        "Curvature of the training loss at the pretrained point. Each model has a colour and each matrix a line style. Eigenvalues: |l| "
+        "against rank, separately for positive (filled) and negative (open) eigenvalues; bars are residuals. Density: the eigenvalue "
+        "density, on a symmetric log axis and on a linear axis in units of each spectrum's largest |l|. The density is smoothed, so it "
+        f"extends beyond the eigenvalues by the width of its kernel. N_eff: the {meaning('n_eff')}, against the ridge kappa. Gradient "
+        f"share: the {meaning('top_alignment')}; and the {meaning('alignment')}. Bands and bars are one standard error. A bar that "
+        "reaches zero ends in an arrow. Several spectra of one model are separate lines."
     ),
     "scale": (
-        "Numbers of the spectrum at the pretrained point against the number of parameters, one line a family, by task. "
+        "Numbers of the spectrum at the pretrained point against the number of parameters, by task. Each family has a colour and a marker, "
+        "and each matrix a line style. The numbers are the largest eigenvalue, the share of |g|^2 along the top ten eigenvectors, and: "
         + _listed("trace", "effective_rank", "decay_exponent", "negative_mass")
-        + " (a Gauss-Newton matrix has none). Points are means over position seeds with one standard error. On a log axis an arrow at the "
-        "lower edge marks a bar that reaches zero; an open one, a value that is not positive, where the line is broken."
+        + " (Gauss-Newton matrices have no negative eigenvalues). Points are means over position seeds with one standard error. On a log "
+        "axis, an arrow at the lower edge marks a bar that reaches zero. An open arrow marks a value that is not positive; it interrupts "
+        "the line."
     ),
     "layers": (
-        "Where the curvature lies at the pretrained point: the trace of the block of each layer, and below of each kind of tensor, "
-        "over the number of its tuned entries, mean over position seeds. Hatched: the trace is not positive. White: the model has "
-        "no such entry."
+        "Distribution of the curvature over the model at the pretrained point. Each column is a model. The upper lines are layers and the "
+        "lower lines kinds of tensors. Colour is the trace of a block divided by its number of tuned entries (log scale), as a mean over "
+        'position seeds. "outside" is the group of entries outside all layers. Hatched: the trace is not positive. White: the model has no '
+        "such entries."
     ),
     "slices": (
-        "Loss along lines through a point of the tuned subspace, one panel a model, one colour a run (its seed names the direction). "
-        "Displacements are true Euclidean ones of the tuned entries; zero is the point itself. Bands are one standard error over "
-        "examples. The quadratic model has the gradient and the curvature at zero; it leaves the axes where it holds no more."
+        "Loss along lines through a point of the tuned subspace, one panel per model and kind of direction. Each line is one run, whose "
+        "seed determines the direction. Solid: training loss; dashed: validation loss; dotted: the quadratic model with the gradient and "
+        "the curvature at zero, which leaves the axes where it no longer holds. Displacements are true Euclidean distances of the tuned "
+        'entries, and zero is the point itself: the initial point ("pretrained") or the final point of a run ("tuned"). Bands are one '
+        "standard error over examples."
     ),
     "ratios": (
-        "The Hessian's lowest eigenvalue over its highest, without signs, over planes through a point of the subspace; 0 (dark) "
-        "where the loss is convex, above 1 where it bends down more than up. Lines: the loss, interpolated between the computed "
-        "places. Grey: not a number."
+        "Absolute ratio of the Hessian's lowest to its highest eigenvalue, over planes through a point of the tuned subspace. The ratio is "
+        "0 (dark) where the loss is convex, and above 1 where the strongest curvature is negative. Lines are contours of the training "
+        "loss, interpolated between the computed points. Grey: not a number."
     ),
     "contours": (
-        "Training loss over planes through a point of the tuned subspace, on one logarithmic scale of colours, interpolated between "
-        "the computed places by monotone cubics of the log loss. Displacements are true Euclidean "
-        "ones. In the plane of a trajectory's first principal components, with their share of its "
-        "variance on the axes, points are the looks of the run, joined in order. They lie off the plane: each has the colour of its "
-        "own loss, and the title says by how much these losses differ at most from the loss of the plane under them. Elsewhere points are "
-        "where runs ended. The cross is the point that the plane is laid through. Grey: the loss is not a number. Of a slice in more "
-        "dimensions it is the plane of the first two."
+        "Training loss over planes through a point of the tuned subspace, on one logarithmic colour scale. Losses are interpolated between "
+        "the computed points by monotone cubics of the log loss. Displacements are true Euclidean distances of the tuned entries. The "
+        "cross marks the point that the plane passes through. For a trajectory, the plane is spanned by its first two principal "
+        "components, whose shares of the variance are on the axes. Its points are recorded states of the run, joined in order. These "
+        "states lie off the plane. The colour of a state shows the loss of the state itself. The title states the largest difference "
+        "(Δloss) between this loss and the loss of the plane below it. For other planes, points are final points of runs. Grey: the loss "
+        "is not a number. A slice in more than two dimensions is shown in the plane of its first two directions."
     ),
     "surfaces": (
-        "Slices over scale on common axes: displacements in units of |theta|, the Euclidean norm of the tuned entries' values at "
-        "the point; one scale of colours (or of losses) for all models. Losses are interpolated between the computed places by "
-        "monotone cubics of the log loss. Grey: beyond the model's own slice."
+        "Slices of models of different sizes on common axes. Displacements are in units of |theta|, the Euclidean norm of the tuned "
+        "entries' values at the point. All models share one colour scale (planes) or one loss axis (lines). Losses of planes are "
+        "interpolated between the computed points by monotone cubics of the log loss. Grey: beyond the slice of this model."
     ),
     "relief": (
-        "Training loss over planes as surfaces; height and colour are the loss on a log scale. relief.html, beside the figures, shows the "
-        "same to be turned."
+        "Training loss over planes through a point of the tuned subspace, as surfaces. Height and colour are the loss on a log scale; all "
+        "panels share one colour scale. The file relief.html, beside the figures, shows the surfaces for rotation by mouse."
     ),
 }
 
 DEFINITIONS = {
-    "k": "number of tunable parameters of a run. APET places them at arbitrary positions of the model.",
+    "k": "number of tuned parameters of a run. APET chooses their positions in the model by a placement rule, for instance at random.",
     "k* (measured)": f"{meaning(quantities.K_STAR)}. The bracket [low, high] is its {QUANTITIES[quantities.K_STAR].interval}.",
     "k (predicted)": (
-        f"the k at which a random subspace is expected to reach the same target, without training: {meaning(quantities.K_GM)}, or, where "
-        f"that path is not there, {meaning(quantities.K_PRED)}. The bracket is its {QUANTITIES[quantities.K_GM].interval}."
+        "the k at which a random subspace is expected to reach the same target, predicted without training. The value shown is "
+        f"{meaning(quantities.K_GM)}. If this path was not followed, the value is {meaning(quantities.K_PRED)}. "
+        f"The bracket is its {QUANTITIES[quantities.K_GM].interval}."
     ),
     "target": f"{meaning('target_loss')}.",
-    "censored": "no value could be given: the threshold lies above (or below) what was tried or can be predicted.",
-    "ratio": "predicted over measured k; within a factor 2 means between 1/2 and 2.",
+    "censored": "known to lie only above (or below) a value: the largest (or smallest) k that was tried or can be predicted.",
+    "ratio": "predicted k / measured k*; within a factor of 2 means between 1/2 and 2.",
     "chance": f"{meaning('chance')}.",
-    "plateau": f"{meaning('plateau')}; the residual gradient says how far.",
+    "plateau": f"{meaning('plateau')}. The residual gradient measures the distance from it.",
     "±": (
-        "one standard error. Of an accuracy it combines the sampling error of the validation set with the spread over runs, where there "
-        "are several."
+        "one standard error. For an accuracy, it combines the sampling error of the validation set with the spread over runs, if there are "
+        "several runs."
     ),
 }  # fmt: skip
 
 
 def method_name(method: str) -> str:
+    """Return the name of a method in words."""
     return METHOD_WORDS.get(method, method)

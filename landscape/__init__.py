@@ -1,7 +1,7 @@
-"""Maths on a loss z -> L(z): curvature products, spectra, thresholds k* predicted or measured, and the surface around a point.
+"""Mathematics of a loss z -> L(z): curvature products, spectra, predicted and measured thresholds k*, and loss surfaces around a point.
 
-Needs torch, scipy and numpy, and nothing else of this project. Vectors of k entries (z, v, eigenvectors) are torch tensors on the
-objective's device; numbers on the spectrum (eigenvalues, weights, thresholds) are numpy float64.
+The package needs torch, scipy and numpy, and no other package of this project. Vectors of k entries (z, v, eigenvectors) are torch tensors
+on the objective's device. Numbers of a spectrum (eigenvalues, weights, thresholds) are numpy float64.
 
     objective = Objective(outputs, CrossEntropy(), batches, size=k)
     operator = GaussNewton(objective, z)
@@ -80,7 +80,7 @@ from landscape.prediction import (
     threshold_from_factors,
 )
 
-# Eigenvalues, spectral densities and what is computed from them
+# Eigenvalues, spectral densities and functions of them
 from landscape.spectra import (
     Eigenpairs,
     Estimate,
@@ -119,7 +119,7 @@ from landscape.spectra import (
     xtrace,
 )
 
-# Slices, curves, sharpness and width
+# Slices, curves, sharpness and basin width
 from landscape.surfaces import (
     AffineSpan,
     AngularWidth,

@@ -1,1 +1,1 @@
-"""One file a figure: `draw(rows)` returns it, under the name that the command line uses."""
+"""One module per figure. Its `draw(rows)` returns the figure; the command line uses the module's name."""

@@ -1,4 +1,4 @@
-"""Why k* changes between two models: the predicted change's parts as bars, beside the measured change."""
+"""The causes of a change of k* between two models: the parts of the predicted change as bars, beside the measured change."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from analyses.store import QUANTITIES
 from figures import style
 from figures.rows import CannotDraw, pick, tidy, where
 
-HEIGHT = 2.3  # inches a line of panels
+HEIGHT = 2.3  # inches per line of panels
 COLOURS = {
     "measured_change": style.MEASURED, "explained_total": style.PREDICTED, "explained_spectrum": "#0072b2",
     "explained_alignment": "#009e73", "explained_gap": "#cc79a7", "explained_live": "#e69f00",
@@ -23,16 +23,16 @@ COLOURS = {
 
 @style.paper()
 def draw(rows: pd.DataFrame) -> Figure:
-    """One panel a task, subspace and pair of models: log k*(small) - log k*(large), with 95 % intervals; pale bars are split by l / l_1.
+    """Return the figure: one panel per task, subspace and pair of models, with log k*(small) - log k*(large) and 95 % intervals.
 
-    Raises CannotDraw without an attribution in the rows.
+    Full colours show the split by eigenvalue rank, pale colours the split by l / l_1. Raises CannotDraw if the rows hold no attribution.
     """
     rows = tidy(rows)
     changes = where(rows, rows["quantity"].isin([*COLOURS, "explain_verdict"]))
     if pick(changes, "explained_total").empty:
-        raise CannotDraw("no explained_total in the rows: 'explain' makes them")
+        raise CannotDraw("no explained_total in the rows: 'explain' writes them")
     pairs = [pair for _, pair in changes.groupby(["task", "subspace", "x", "parameters", "run_id"])]
-    cells = [pair for pair in pairs if {"measured_change", "explained_total"} & set(pair["quantity"])]  # else there is nothing to draw
+    cells = [pair for pair in pairs if {"measured_change", "explained_total"} & set(pair["quantity"])]  # the others would be empty panels
     columns = style.grid_columns(len(cells))
     lines = -(-len(cells) // columns)
     figure = style.new_figure(style.TEXT_WIDTH if columns > 1 else style.COLUMN_WIDTH, HEIGHT * lines + 0.35)
@@ -44,10 +44,10 @@ def draw(rows: pd.DataFrame) -> Figure:
         setting = ", ".join(part for part in (str(pair[name].iloc[0]) for name in ("task", "subspace")) if part)
         style.letter(axes, index, f"{setting}: {verdict['status']}\n{names}")
         if index % columns == 0:
-            axes.set_ylabel("log k*(small) - log k*(large)")
+            axes.set_ylabel("log k*(small) − log k*(large)")
     for axes in grid[len(cells) :]:
         axes.remove()
-    for axes in grid[max(0, len(cells) - columns) : len(cells)]:  # the lowest of their columns
+    for axes in grid[max(0, len(cells) - columns) : len(cells)]:  # the lowest panel of each column
         axes.set_xticks(range(len(COLOURS)), [QUANTITIES[quantity].label for quantity in COLOURS], rotation=90)
     keys: dict[str, style.Key] = {"split by rank": Patch(color=style.GREY), "split by eigenvalue": Patch(color=style.GREY, alpha=0.4)}
     style.outside_legend(figure, keys)
@@ -71,4 +71,4 @@ def _bars(axes: Axes, rows: pd.DataFrame) -> None:
                 bar = np.array([[value - low], [high - value]])
                 axes.errorbar(at, value, yerr=bar, color=style.INK, elinewidth=0.7, capsize=1.5, ls="none")
     axes.set_xticks([])
-    axes.set_xlim(-0.6, len(COLOURS) - 0.4)  # also where the first or last bar is missing
+    axes.set_xlim(-0.6, len(COLOURS) - 0.4)  # the same limits if the first or last bar is missing

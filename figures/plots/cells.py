@@ -1,6 +1,6 @@
-"""Predicted against measured thresholds of a study with several targets, a panel a subspace: the cells that a predictor is scored on.
+"""Predicted against measured thresholds of a study with several targets, one panel per subspace. Predictors are scored on these cells.
 
-Predictions over 30 % of the rank are drawn hollow (`analyses.findings.Cell`).
+Predictions above 30 % of the rank ceiling are drawn hollow (`analyses.findings.Cell`).
 """
 
 from __future__ import annotations
@@ -17,20 +17,21 @@ from figures import style
 from figures.plots.predictions import band
 from figures.rows import CannotDraw, models, tidy
 
-HEIGHT = 4.05  # inches
+HEIGHT = 4.2  # inches: the titles fit above panels of equal axes
 MARKERS = ("o", "s", "^", "D", "v", "P")
 
 
 @style.paper()
 def draw(rows: pd.DataFrame) -> Figure:
-    """Predicted against measured k* on equal log axes with the band of a factor 2: a colour a model, a marker a task; hollow: over rank.
+    """Return the figure: predicted against measured k* on equal log axes, with the band of a factor of 2.
 
-    Horizontal bars are the measured intervals. Raises CannotDraw without a cell that has both numbers.
+    Colours are models, markers tasks; a hollow marker is a prediction above 30 % of the rank ceiling. Horizontal bars are the measured
+    intervals. Raises CannotDraw if no cell has both numbers.
     """
     rows = tidy(rows)
     known = [cell for cell in cells(rows) if math.isfinite(cell.error())]
     if not known:
-        raise CannotDraw("no k* of a share of the improvement with a prediction beside it in the rows")
+        raise CannotDraw("no k* for a share of the improvement that also has a prediction in the rows")
     subspaces, tasks = sorted({cell.subspace for cell in known}), sorted({cell.task for cell in known})
     colours, numbers = style.model_colours(models(rows)), [n for cell in known for n in (cell.measured, cell.value())] + _near_ends(known)
     figure = style.new_figure(style.TEXT_WIDTH if len(subspaces) > 1 else style.TEXT_WIDTH * 0.62, HEIGHT)
@@ -48,7 +49,7 @@ def draw(rows: pd.DataFrame) -> Figure:
 
 
 def _near_ends(known: list[Cell]) -> list[float]:
-    """The ends of intervals that lie within a factor 4 of their value: further ones end in an arrow at the edge."""
+    """Return the interval ends within a factor of 4 of their value. More distant ends are drawn as arrows at the edge."""
     return [end for cell in known for end in (cell.low, cell.high) if 0.25 <= end / cell.measured <= 4]
 
 
@@ -60,5 +61,5 @@ def _legend(known: list[Cell], tasks: list[str], colours: dict[str, style.Colour
     for number, task in enumerate(tasks):
         keys[task] = Line2D([], [], marker=MARKERS[number % len(MARKERS)], ls="none", color=style.INK)
     if any(cell.over_rank for cell in known):
-        keys["over 30 % of the rank"] = Line2D([], [], marker="o", ls="none", color=style.INK, fillstyle="none")
-    return keys | {"factor 2": Patch(color=style.GREY, alpha=0.18, linewidth=0)}
+        keys["prediction above 30 % of the rank ceiling"] = Line2D([], [], marker="o", ls="none", color=style.INK, fillstyle="none")
+    return keys | {"within a factor of 2": Patch(color=style.GREY, alpha=0.18, linewidth=0)}

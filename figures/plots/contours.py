@@ -1,4 +1,4 @@
-"""The loss over planes through a point of the subspace, with the trajectory or the optima that the plane was laid through."""
+"""The loss over planes through a point of the subspace, with the trajectory or the final points that define the plane."""
 
 from __future__ import annotations
 
@@ -16,35 +16,35 @@ from figures.plots.grids import Grid, grids
 from figures.rows import tidy
 from figures.style import number_label
 
-HEIGHT = 1.5  # inches a panel
-LINES = 9  # levels of contour lines, from the lowest to the highest loss of a figure
+HEIGHT = 1.5  # inches per panel
+LINES = 9  # number of contour lines, from the lowest to the highest loss of a figure
 COLOURS = "viridis"
-OUTSIDE = "#dddddd"  # where nothing was computed, or the loss is not a number
-FINER = 12  # times as many places a side, between which the computed losses are interpolated
+OUTSIDE = "#dddddd"  # colour of points that were not computed or whose loss is not a number
+FINER = 12  # refinement of the grid, per axis, on which the computed losses are interpolated
 
 
 @style.paper()
 def draw(rows: pd.DataFrame) -> Figure:
-    """One panel a slice over a plane, all on one scale of colours. Raises CannotDraw without slices over planes."""
-    found = grids(tidy(rows), 2)
-    figure, cells = style.small_multiples(len(found), HEIGHT if len(found) > 1 else 2.4)
-    norm = loss_norm(found)
-    for index, (axes, grid) in enumerate(zip(cells, found, strict=True)):
+    """Return the figure: one panel per plane, all on one colour scale. Raises CannotDraw without slices over planes."""
+    slices = grids(tidy(rows), 2)
+    figure, cells = style.small_multiples(len(slices), HEIGHT if len(slices) > 1 else 2.4)
+    norm = loss_norm(slices)
+    for index, (axes, grid) in enumerate(zip(cells, slices, strict=True)):
         filled(axes, grid, norm)
         places(axes, grid, norm)
-        axes.set(xlabel=grid.label(0, len(found) > 1), ylabel=grid.label(1, len(found) > 1))
-        title = f"{grid.title}, {grid.taken}" if len({each.taken for each in found}) > 1 else grid.title
-        style.letter(axes, index, title if math.isnan(grid.off) else f"{title}\noff the plane: ≤ {number_label(grid.off)}")
+        axes.set(xlabel=grid.label(0, len(slices) > 1), ylabel=grid.label(1, len(slices) > 1))
+        title = f"{grid.title}, {grid.taken}" if len({grid.taken for grid in slices}) > 1 else grid.title
+        style.letter(axes, index, title if math.isnan(grid.off) else f"{title}\nΔloss ≤ {number_label(grid.off)}")
     loss_bar(figure, cells, norm)
     return style.finish(figure)
 
 
-def loss_norm(found: list[Grid]) -> Normalize:
-    """One scale of colours for all: logarithmic, from the lowest to the highest finite loss, of the places as well."""
-    values = np.concatenate([np.append(grid.loss.ravel(), [place.loss for place in grid.places]) for grid in found])
+def loss_norm(slices: list[Grid]) -> Normalize:
+    """Return one colour scale for all slices: logarithmic, from the lowest to the highest finite loss, marked points included."""
+    values = np.concatenate([np.append(grid.loss.ravel(), [place.loss for place in grid.places]) for grid in slices])
     values = values[np.isfinite(values)]
     low, high = float(values.min()), float(values.max())
-    if high <= low:  # a flat plane has a colour, too
+    if high <= low:  # a flat plane also needs a colour
         return Normalize(low - 0.5, high + 0.5)
     return LogNorm(low, high) if low > 0 else Normalize(low, high)
 
@@ -57,7 +57,7 @@ def loss_bar(figure: Figure, cells: list, norm: Normalize, label: str = "trainin
 
 
 def filled(axes: Axes, grid: Grid, norm: Normalize, relative: bool = False) -> None:
-    """Shading between the computed losses, with contour lines at the same levels everywhere; grey where the loss is not a number."""
+    """Draw the interpolated loss as colours, with contour lines at the levels of the whole figure. Grey: the loss is not a number."""
     assert grid.y is not None
     unit = grid.norm if relative else 1.0
     axes.set_facecolor(OUTSIDE)
@@ -71,15 +71,15 @@ def filled(axes: Axes, grid: Grid, norm: Normalize, relative: bool = False) -> N
 
 
 def line_levels(norm: Normalize) -> np.ndarray:
-    """Return the losses that contour lines stand for, spaced as the scale of colours is."""
+    """Return the losses of the contour lines, spaced like the colour scale."""
     low, high = float(norm.vmin or 0.0), float(norm.vmax or 0.0)
     return np.geomspace(low, high, LINES) if isinstance(norm, LogNorm) else np.linspace(low, high, LINES)
 
 
 def smoothed(x: np.ndarray, y: np.ndarray, loss: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The losses (x, y) on a grid FINER times as fine, by monotone cubic interpolation (of the logarithm where all are positive).
+    """Return the losses (x, y) on a grid that is FINER times as fine, by monotone cubic interpolation (of log losses if all are positive).
 
-    It passes through every computed value and leaves none of their ranges. Losses that are not finite are left as they are, on the
+    The interpolation passes through every computed value and never exceeds their range. Losses that are not all finite are returned on the
     computed grid.
     """
     from scipy.interpolate import PchipInterpolator
@@ -94,7 +94,10 @@ def smoothed(x: np.ndarray, y: np.ndarray, loss: np.ndarray) -> tuple[np.ndarray
 
 
 def places(axes: Axes, grid: Grid, norm: Normalize | None = None, relative: bool = False) -> None:
-    """The trajectory as a line with a point a look, the centre as a cross; with `norm` a look whose own loss is known has its colour."""
+    """Draw the trajectory as a line with a point per recorded state, and the centre as a cross.
+
+    With `norm`, a state whose own loss is known has the colour of that loss.
+    """
     unit = grid.norm if relative else 1.0
     if grid.places:
         x, y = (np.array([getattr(place, name) for place in grid.places]) / unit for name in "xy")

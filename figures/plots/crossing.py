@@ -1,4 +1,4 @@
-"""The measured threshold as it was found: the gap of every run to the target over k, the line through those near the crossing, its zero."""
+"""The measurement of each threshold: the gap of every run to the target against k, the fitted line and its zero."""
 
 from __future__ import annotations
 
@@ -15,23 +15,24 @@ from analyses.store import quantities, statuses
 from figures import style
 from figures.rows import CannotDraw, models, pick, tidy, where
 
-HEIGHT = 2.1  # inches of a line of panels
-# Quantity of a threshold -> what a gap is the gap of.
+HEIGHT = 2.1  # inches per line of panels
+# Quantity of a threshold -> definition of the gap.
 LOSS, METRIC = "log target loss − log loss", "logit metric − logit target"
 THRESHOLDS = {name: LOSS if name in quantities.ON_LOSS else METRIC for name in quantities.MEASURED}
-# Status of a gap -> label, marker, filled.
-STATES = {statuses.USED: ("run in the fit", "o", True), statuses.FAR: ("run far from the crossing", "o", False),
+# Status of a gap -> label, marker, whether the marker is filled.
+STATES = {statuses.USED: ("run used in the fit", "o", True), statuses.FAR: ("run far from the crossing", "o", False),
           statuses.FAILED_TRAINING: ("failed training, set aside", "x", True)}  # fmt: skip
-ROOM = 1.6  # the axis goes so far beyond the gaps of the fit; what lies further stands at its edge
+ROOM = 1.6  # limit of the axis relative to the largest gap in the fit; larger gaps are drawn at the edge
 EDGE = 0.94
-LINE, ZERO, CENSORED, BEYOND = "robust line", "k*, interval", "censored, on this side", "far, beyond the axis"
+LINE, ZERO, CENSORED, BEYOND = "robust line", "k*, 95 % CI", "censored on this side", "gap beyond the axis"
 
 
 @style.paper()
 def draw(rows: pd.DataFrame) -> Figure:
-    """A panel a threshold, by target, task and model size. Raises CannotDraw where no threshold keeps its runs' gaps.
+    """Return the figure: one panel per threshold, by kind of threshold, task and model size.
 
-    The line reaches over the runs it was fitted to; the interval is shaded, and open where an end is not known.
+    The line covers the runs it was fitted to. The interval is shaded up to the edge of the panel if its end is unknown. Raises CannotDraw
+    if the rows hold no gaps.
     """
     rows = tidy(rows)
     thresholds = _thresholds(rows)
@@ -52,7 +53,7 @@ def draw(rows: pd.DataFrame) -> Figure:
         _panel(axes, measured, quantity, colours[str(measured["model"].iloc[0])])
         name, task = style.short_name(str(measured["model"].iloc[0])), str(measured["task"].iloc[0])
         axes.set_title(f"{name}\n{task}" if several else name, fontsize=7)
-        axes.set_xlabel("tunable parameters k")
+        axes.set_xlabel("tuned parameters k")
         if index % columns == 0 or THRESHOLDS[quantity] != THRESHOLDS[thresholds[index - 1][0]]:
             axes.set_ylabel(THRESHOLDS[quantity])
     style.outside_legend(figure, _legend(rows, thresholds))
@@ -60,7 +61,7 @@ def draw(rows: pd.DataFrame) -> Figure:
 
 
 def _thresholds(rows: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
-    """(quantity, its rows) of every threshold that keeps gaps: the rows of one target share a run id."""
+    """Return (quantity, its rows) of every threshold that has gaps. The rows of one target share a run id."""
     thresholds = []
     for run_id in dict.fromkeys(pick(rows, "gap")["run_id"]):
         of_run = where(rows, rows["run_id"] == run_id)
@@ -104,13 +105,13 @@ def _panel(axes: Axes, rows: pd.DataFrame, quantity: str, colour: style.Colour) 
 
 
 def _slope(rows: pd.DataFrame) -> pd.DataFrame:
-    """The slope of the line, none where k* is from which runs reached the target alone."""
+    """Return the row of the line's slope; empty if k* follows only from which runs reached the target."""
     slope = pick(rows, "slope")
     return where(slope, slope["series"] == "line")
 
 
 def _top(gaps: pd.DataFrame) -> float:
-    """The largest gap on the axis: what the runs of the fit need, so that one far run does not flatten them."""
+    """Return the largest gap on the axis. Only runs in the fit determine it, so that one distant run does not flatten them."""
     used = gaps["value"].to_numpy(float)[(gaps["status"] == statuses.USED).to_numpy()]
     widest = float(np.abs(used if len(used) else gaps["value"].to_numpy(float)).max())
     return ROOM * widest if widest > 0 else 1.0

@@ -1,4 +1,4 @@
-"""Reading the rows of slices: the loss over lines and planes, what lies on them, and the quadratic model."""
+"""Slices read from rows: the loss over lines and planes, the marked points on them, and the quadratic model."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from figures.style import short_name
 
 @dataclass(frozen=True)
 class Place:
-    """A point of a slice that means something: a look of a trajectory (`step`), or where a run ended.
+    """A marked point of a slice: a recorded state of a trajectory (`step`), or the final point of a run.
 
-    `loss` is that of the look itself, which lies off the slice; NaN where it is not known.
+    `loss` is the loss of that state itself, which lies off the slice; NaN if unknown.
     """
 
     x: float
@@ -28,10 +28,10 @@ class Place:
 
 @dataclass(frozen=True)
 class Grid:
-    """A slice of one run: `loss` (x,) or (x, y) over displacements `x`, `y`, NaN where it is not known.
+    """A slice of one run: `loss` (x,) or (x, y) over displacements `x`, `y`, NaN where unknown.
 
-    `norm` is |theta| of the tuned entries, `directions` the kind of directions, `at` the run that it goes through ("": the
-    pretrained point). `stderr`, `validation` and `quadratic` are shaped like `loss`, or None.
+    `norm` is |theta| of the tuned entries. `directions` is the kind of directions. `at` is the run whose final point the slice passes
+    through ("": the pretrained point). `stderr`, `validation` and `quadratic` are shaped like `loss`, or None.
     """
 
     run_id: str
@@ -48,16 +48,16 @@ class Grid:
     stderr: np.ndarray
     validation: np.ndarray | None
     quadratic: np.ndarray | None
-    explained: tuple[float, ...]  # of a trajectory's variance, by each direction
+    explained: tuple[float, ...]  # share of a trajectory's variance, by direction
     places: tuple[Place, ...]
-    off: float  # largest difference between the loss of a place itself and of its projection, NaN where none is known
+    off: float  # largest |loss of a marked state - loss of its projection|, NaN if unknown
 
     @property
     def taken(self) -> str:
         return "tuned" if self.at else "pretrained"
 
     def label(self, axis: int, short: bool = False) -> str:
-        """What is on the axis (0 or 1), and its share of the variance if the directions explain one."""
+        """Return the name of the direction on the axis (0 or 1), with its share of the variance if the directions explain one."""
         direction = runs.DIRECTIONS.get(self.directions)
         name = direction.axes[axis] if direction else ("first direction", "second direction")[axis]
         share = f" ({100 * self.explained[axis]:.0f} %{'' if short else ' of variance'})" if len(self.explained) > axis else ""
@@ -69,9 +69,9 @@ class Grid:
 
 
 def grids(rows: pd.DataFrame, dims: int) -> list[Grid]:
-    """The slices of so many dimensions in `rows` (from `tidy`), by task, size, directions and run. CannotDraw without any.
+    """Return the slices of `dims` (1 or 2) dimensions in `rows` (from `tidy`), by task, size, directions and run.
 
-    Of a slice in more than two dimensions it is the plane of its first two directions through the centre.
+    A slice in more than two dimensions gives the plane of its first two directions through the centre. Raises CannotDraw without slices.
     """
     rows = where(rows, ~_elsewhere(rows))
     losses = pick(rows, "slice_loss", "train")
@@ -84,7 +84,9 @@ def grids(rows: pd.DataFrame, dims: int) -> list[Grid]:
 
 
 def _elsewhere(rows: pd.DataFrame) -> np.ndarray:
-    """Which rows are of points that a further axis has off the plane of the first two; what a slice was laid through is projected."""
+    """Return a mask of the rows whose point a further axis moves off the plane of the first two. Marked points are projected, so they are
+    kept.
+    """
     off_plane = np.array([any(place) for place in rows["further"]], bool)
     return off_plane & ~rows["quantity"].isin(["slice_place", "slice_place_loss"]).to_numpy()
 
@@ -95,7 +97,7 @@ def _grid(run_id: str, rows: pd.DataFrame, dims: int) -> Grid:
     x, y = np.unique(train["x"].to_numpy(float)), np.unique(train["y"].to_numpy(float)) if dims == 2 else None
 
     def table(part: pd.DataFrame, column: str = "value") -> np.ndarray | None:
-        """A column over the grid; rows that were not finite are NaN."""
+        """Return a column as an array over the grid. Rows that were not finite are NaN."""
         if part.empty:
             return None
         values = np.full((len(x),) if y is None else (len(x), len(y)), np.nan)

@@ -1,4 +1,4 @@
-"""Where the curvature lies: mean curvature of a tuned entry in each layer and kind of tensor, a column a model."""
+"""The distribution of the curvature over the model: mean curvature per tuned entry in each layer and kind of tensor, by model."""
 
 from __future__ import annotations
 
@@ -14,18 +14,21 @@ from figures import style
 from figures.rows import CannotDraw, at_pretrained, models, pick, tidy, where
 from figures.words import MATRICES
 
-ROW = 0.135  # inches a line of the heat map
-SMALLEST = 1e-8  # of the largest: what lies below has the darkest colour
+ROW = 0.135  # inches per line of the heat map
+SMALLEST = 1e-8  # relative to the largest value; smaller values have the darkest colour
 
 
 @style.paper()
 def draw(rows: pd.DataFrame) -> Figure:
-    """One panel a task and matrix, layers above kinds of tensors; colour is the block's trace over its entries, on a log scale.
+    """Return the figure: one panel per task and matrix, with one column per model and lines for layers, then for kinds of tensors.
 
-    Means over position seeds at the pretrained point; a trace that is not positive is hatched. Raises CannotDraw without blocks.
+    Colour is the trace of the block divided by its number of tuned entries, on a log scale. Values are means over position seeds at the
+    pretrained point. A trace that is not positive is hatched. Raises CannotDraw if the rows hold no blocks.
     """
     blocks = _blocks(tidy(rows))
-    names = sorted(models(blocks), key=lambda name: (name.rpartition("-")[0], models(blocks)[name]))  # families side by side
+    names = sorted(
+        models(blocks), key=lambda name: (name.rpartition("-")[0], models(blocks)[name])
+    )  # keeps the models of a family together
     parts = sorted(set(zip(blocks["series"], blocks["group"], strict=True)), key=_order)
     cells = sorted(set(zip(blocks["task"], blocks["matrix"], strict=True)))
     figure = style.new_figure(style.TEXT_WIDTH, ROW * len(parts) + 1.3)
@@ -44,24 +47,24 @@ def draw(rows: pd.DataFrame) -> Figure:
         axes.imshow(shown, norm=norm, cmap="viridis", aspect="auto", interpolation="nearest")
         axes.set_xticks(range(len(names)), [style.short_name(name) for name in names], rotation=90 if len(names) * len(cells) > 6 else 0)
         axes.set_yticks(range(len(parts)), [group for _, group in parts])
-        axes.axhline(sum(by == "layer" for by, _ in parts) - 0.5, color="white", linewidth=2)
+        axes.axhline(sum(grouping == "layer" for grouping, _ in parts) - 0.5, color="white", linewidth=2)
         style.letter(axes, index, f"{task}\n{MATRICES[matrix]}")
-    figure.colorbar(grid[0].images[0], ax=list(grid), label="trace / entries", pad=0.01)
+    figure.colorbar(grid[0].images[0], ax=list(grid), label="trace / number of tuned entries", pad=0.01)
     return style.finish(figure)
 
 
 def _blocks(rows: pd.DataFrame) -> pd.DataFrame:
-    """Columns model, parameters, task, matrix, series, group, value: a block's trace over the number of its entries."""
+    """Return a table with columns model, parameters, task, matrix, series, group and value (trace of a block / its number of entries)."""
     traces = pick(at_pretrained(rows), "block_trace").dropna(subset=["value"])
     if not (traces["value"].to_numpy(float) > 0).any():
-        raise CannotDraw("no block_trace at a pretrained point in the rows")
+        raise CannotDraw("no positive block_trace at a pretrained point in the rows")
     trace, size = (part.set_index(["run_id", "x"]) for part in (traces, pick(rows, "block_size")))
     columns = trace[["model", "parameters", "task", "matrix", "series", "group"]]
     return columns.assign(value=trace["value"] / size["value"].reindex(trace.index)).reset_index()
 
 
 def _order(part: tuple[str, str]) -> tuple:
-    """Layers first, encoder before decoder and layer 2 before layer 10."""
-    by, name = part
+    """Return a sort key: layers before kinds of tensors, encoder before decoder, layer 2 before layer 10."""
+    grouping, name = part
     number = re.search(r"\d+", name)
-    return by != "layer", "decoder" in name, int(number[0]) if number else -1, name
+    return grouping != "layer", "decoder" in name, int(number[0]) if number else -1, name

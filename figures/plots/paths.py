@@ -1,4 +1,4 @@
-"""Loss against k along the Moreau path, over the measured runs: a panel a model and task."""
+"""Loss against k along the Moreau path, with the measured runs: one panel per model and setting."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from matplotlib.patches import Patch
 from figures import style
 from figures.rows import CannotDraw, in_setting, models, of_model, pick, runs, settings, tidy, where
 
-HEIGHT = 2.1  # inches a line of panels
+HEIGHT = 2.1  # inches per line of panels
 
 
 @style.paper()
 def draw(rows: pd.DataFrame) -> Figure:
-    """The envelope against gm, the band from m0 to m1, T1's curve, and the training losses of APET's runs.
+    """Return the figure: the envelope against gm, the band from m0 to m1, T1's curve, and the training losses of APET's runs.
 
-    Raises CannotDraw without a path in the rows.
+    Raises CannotDraw if the rows hold no path.
     """
     rows = tidy(rows)
     path = pick(rows, "path_envelope")
     if path.empty:
-        raise CannotDraw("no path_envelope in the rows: predictions from a Gram matrix have it")
+        raise CannotDraw("no path_envelope in the rows: run predictions from a Gram matrix, which store it")
     cells = [(setting, model, chosen) for setting in settings(rows) for model in models(path)
              if not pick(chosen := in_setting(of_model(rows, model), setting), "path_envelope").empty]  # fmt: skip
     columns = style.grid_columns(len(cells))
@@ -34,8 +34,8 @@ def draw(rows: pd.DataFrame) -> Figure:
     for index, (axes, (setting, model, chosen)) in enumerate(zip(grid, cells, strict=False)):
         _panel(axes, chosen, colours[model])
         name = style.short_name(model)
-        style.letter(axes, index, name if len({one for one, _, _ in cells}) == 1 else f"{name}\n{setting.label}")
-        axes.set_xlabel("tunable parameters k")
+        style.letter(axes, index, name if len({setting for setting, _, _ in cells}) == 1 else "\n".join((name, *setting.label.split(", "))))
+        axes.set_xlabel("tuned parameters k")
         if index % columns == 0:
             axes.set_ylabel("training loss")
     for axes in grid[len(cells) :]:
@@ -46,16 +46,16 @@ def draw(rows: pd.DataFrame) -> Figure:
 
 def _panel(axes: Axes, rows: pd.DataFrame, colour: style.Colour) -> None:
     path = pick(rows, "path_envelope")
-    by = {name: where(path, path["series"] == name).sort_values(by="value") for name in ("m0", "gm", "m1")}
-    axes.fill_betweenx(by["gm"]["value"], by["m1"]["x"], by["m0"]["x"], color=colour, alpha=0.2, linewidth=0)
-    axes.plot(by["gm"]["x"], by["gm"]["value"], color=colour)
+    levels = {name: where(path, path["series"] == name).sort_values(by="value") for name in ("m0", "gm", "m1")}
+    axes.fill_betweenx(levels["gm"]["value"], levels["m1"]["x"], levels["m0"]["x"], color=colour, alpha=0.2, linewidth=0)
+    axes.plot(levels["gm"]["x"], levels["gm"]["value"], color=colour)
     expected = pick(rows, "predicted_loss").sort_values(by="x")
     axes.plot(expected["x"], expected["value"], color=style.PREDICTED, linewidth=0.7, linestyle="--")
     measured = _measured(rows)
     axes.plot(measured["k"], measured["train_loss"], "o", color=style.MEASURED, markersize=2.5)
-    ks = [*by["gm"]["x"], *measured["k"]]
+    ks = [*levels["gm"]["x"], *measured["k"]]
     style.log_counts(axes.xaxis, max(0.5, min(ks) / 1.3), max(ks) * 1.3)
-    axes.set_ylim(bottom=-0.04 * float(by["gm"]["value"].to_numpy().max()))  # room for the points at zero
+    axes.set_ylim(bottom=-0.04 * float(levels["gm"]["value"].to_numpy().max()))  # space for the points at zero
 
 
 def _legend(rows: pd.DataFrame) -> dict[str, style.Key]:

@@ -1,4 +1,4 @@
-"""Performance against the number of tunable parameters: accuracy above, train loss below, a column a model."""
+"""Performance against the number of tuned parameters: accuracy above, training loss below, one column per model."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ from figures.interval import Interval, prediction, threshold
 from figures.rows import CannotDraw, Setting, chance, in_setting, means, models, of_model, pick, runs, settings, tidy
 from figures.words import method_name
 
-HEIGHTS = {"accuracy": "validation accuracy", "train_loss": "train loss"}
+HEIGHTS = {"accuracy": "validation accuracy", "train_loss": "training loss"}
 PANEL_HEIGHT = 1.55  # inches
-# Drawn elements in the legend's order; the two thresholds are a line with a band.
-RUN = "one APET run"
+# Drawn elements in the order of the legend. Each of the two thresholds is a line with a band.
+RUN = "single APET run"
 FULL = "full fine-tuning (mean ± s.e.)"
 CHANCE = "chance"
 TARGET = "target loss"
 THEORY = "predicted loss (T1)"
-CENSORED = "censored, on this side"
-# Label, colour, dashes and the height of an arrow where it is censored.
+CENSORED = "censored on this side"
+# Label, colour, dashes, and height of the arrow if censored.
 THRESHOLDS = {
-    "measured": ("measured k*, interval", style.MEASURED, "-", 0.9),
-    "predicted": ("predicted k, interval", style.PREDICTED, "--", 0.8),
+    "measured": ("measured k*, 95 % CI", style.MEASURED, "-", 0.9),
+    "predicted": ("predicted k, 95 % CI", style.PREDICTED, "--", 0.8),
 }
 
 
 @dataclass(frozen=True)
 class Panel:
-    """What one panel shows: rows of one model and setting, and a column of its runs."""
+    """The contents of one panel: rows of one model and setting, and a column of its runs."""
 
     model: str
     setting: Setting
@@ -48,14 +48,14 @@ class Panel:
 
 @style.paper()
 def draw(rows: pd.DataFrame) -> Figure:
-    """Accuracy and train loss against k (log), one column a model by size; several settings stack below each other.
+    """Return the figure: accuracy and training loss against k (log scale), one column per model, by size; settings are stacked.
 
     Points are runs, bars the standard error over runs. Raises CannotDraw if `rows` hold no APET run.
     """
     rows = tidy(rows)
     names = [name for name in models(rows) if _apet(runs(of_model(rows, name)))]
     if not names:
-        raise CannotDraw("no APET run with an accuracy or a train loss in the rows")
+        raise CannotDraw("no APET run with an accuracy or a training loss in the rows")
     lines = [(setting, column) for setting in settings(rows) for column in HEIGHTS]
     panels = [{p.model: p for p in _panels(rows, names, *line)} for line in lines]
     panels = [line for line in panels if line]
@@ -78,12 +78,12 @@ def _apet(table: pd.DataFrame) -> bool:
 
 
 def _panels(rows: pd.DataFrame, names: list[str], setting: Setting, column: str) -> Iterator[Panel]:
-    """The panels of one line of the grid; a model without APET runs there has none."""
+    """Yield the panels of one line of the grid. A model without APET runs in this setting is left out."""
     for name in names:
-        own = in_setting(of_model(rows, name), setting)
-        table = runs(own).dropna(subset=[column])
+        selected = in_setting(of_model(rows, name), setting)
+        table = runs(selected).dropna(subset=[column])
         if _apet(table):
-            yield Panel(name, setting, column, own, table)
+            yield Panel(name, setting, column, selected, table)
 
 
 def _fill(axes: Axes, panel: Panel, colour: style.Colour) -> None:
@@ -96,12 +96,12 @@ def _fill(axes: Axes, panel: Panel, colour: style.Colour) -> None:
         axes.axhline(level, color=style.GREY, linestyle=":", label=CHANCE, zorder=1)
     if panel.column == "train_loss":
         _theory(axes, panel.rows)
-    for name, found in _thresholds(panel.rows).items():
-        _threshold(axes, name, found)
+    for name, interval in _thresholds(panel.rows).items():
+        _threshold(axes, name, interval)
 
 
 def _series(axes: Axes, method: str, table: pd.DataFrame, column: str, colour: style.Colour) -> None:
-    """Runs as points and their mean at each k; the means of APET are joined."""
+    """Draw runs as points and their mean at each k. The means of APET are joined."""
     marker = style.MARKERS.get(method, style.OTHER_MARKER)
     if method == "apet":
         axes.plot(table["k"], table[column], "o", ms=2.2, mew=0, alpha=0.5, color=colour, label=RUN, zorder=3)
@@ -118,7 +118,7 @@ def _mean_label(method: str) -> str:
 
 
 def _full(axes: Axes, table: pd.DataFrame, column: str) -> None:
-    """Full fine-tuning as a level: at its own k it would squeeze all else into a corner."""
+    """Draw full fine-tuning as a horizontal line. A point at its k would squeeze everything else into a corner."""
     mean = means(table, column).iloc[-1]
     axes.axhline(mean["mean"], color=style.INK, linewidth=0.9, label=FULL, zorder=2)
     if math.isfinite(mean["stderr"]):
@@ -127,7 +127,7 @@ def _full(axes: Axes, table: pd.DataFrame, column: str) -> None:
 
 
 def _theory(axes: Axes, rows: pd.DataFrame) -> None:
-    """Target line and T1's curve. The curve is an artist, not a plot, so that it does not stretch the axes."""
+    """Draw the target line and T1's curve. The curve is an artist, not a plot, so that it does not stretch the axes."""
     if math.isfinite(target := target_loss(rows)):
         axes.axhline(target, color=style.GREY, linestyle="-.", linewidth=0.9, label=TARGET, zorder=1)
     curve = pick(rows, "predicted_loss").sort_values("x")
@@ -138,10 +138,10 @@ def _theory(axes: Axes, rows: pd.DataFrame) -> None:
 
 
 def target_loss(rows: pd.DataFrame) -> float:
-    """The train loss that k* refers to: of the measured threshold, else of the prediction, else `target_loss`."""
-    for found in _thresholds(rows).values():
-        if found is not None and math.isfinite(found.target):
-            return found.target
+    """Return the training loss that k* refers to: of the measured threshold, else of the prediction, else `target_loss`."""
+    for interval in _thresholds(rows).values():
+        if interval is not None and math.isfinite(interval.target):
+            return interval.target
     stated = pick(rows, "target_loss")["value"]
     return float(stated.iloc[-1]) if len(stated) else math.nan
 
@@ -150,27 +150,27 @@ def _thresholds(rows: pd.DataFrame) -> dict[str, Interval | None]:
     return {"measured": threshold(rows, quantities.K_STAR), "predicted": prediction(rows)}
 
 
-def _threshold(axes: Axes, name: str, found: Interval | None) -> None:
-    """A line with its interval; where censored, an arrowhead at the edge on the side where the threshold lies."""
-    if found is None:
+def _threshold(axes: Axes, name: str, interval: Interval | None) -> None:
+    """Draw a line with its interval, or an arrowhead at the edge on the side where a censored threshold lies."""
+    if interval is None:
         return
     label, colour, dashes, height = THRESHOLDS[name]
-    if found.censored:
-        x, marker = {statuses.ABOVE: (0.97, ">"), statuses.BELOW: (0.03, "<")}.get(found.censored, (math.nan, ""))
+    if interval.censored:
+        x, marker = {statuses.ABOVE: (0.97, ">"), statuses.BELOW: (0.03, "<")}.get(interval.censored, (math.nan, ""))
         axes.plot(x, height, marker, color=colour, transform=axes.transAxes, label=CENSORED, zorder=5)
         return
-    if all(map(math.isfinite, found.ends)):
-        axes.axvspan(*found.ends, color=colour, alpha=0.13, linewidth=0, zorder=0)
-    axes.axvline(found.value, color=colour, linestyle=dashes, linewidth=0.9, label=label, zorder=2)
+    if all(map(math.isfinite, interval.ends)):
+        axes.axvspan(*interval.ends, color=colour, alpha=0.13, linewidth=0, zorder=0)
+    axes.axvline(interval.value, color=colour, linestyle=dashes, linewidth=0.9, label=label, zorder=2)
 
 
 def _x_range(panels: list[dict[str, Panel]]) -> tuple[float, float]:
-    """All k that are drawn, with a margin; full fine-tuning is a level and has none."""
+    """Return the range of all drawn k with a margin. Full fine-tuning is a horizontal line and does not count."""
     values: list[float] = []
     for panel in (panel for line in panels for panel in line.values()):
         values += panel.runs.loc[panel.runs["method"] != "full", "k"].to_list()
-        for found in _thresholds(panel.rows).values():
-            values += [found.value, *found.ends] if found is not None and not found.censored else []
+        for interval in _thresholds(panel.rows).values():
+            values += [interval.value, *interval.ends] if interval is not None and not interval.censored else []
     values = [value for value in values if math.isfinite(value) and value > 0]
     return min(values) / 1.5, max(values) * 1.5
 
@@ -178,7 +178,7 @@ def _x_range(panels: list[dict[str, Panel]]) -> tuple[float, float]:
 def _label(
     grid: np.ndarray, panels: list[dict[str, Panel]], names: list[str], sizes: dict[str, int], *, one_task: bool
 ) -> None:  # fmt: skip
-    """Titles on top; axis labels on the outermost panels that exist; cells without a panel are taken out."""
+    """Set titles on top and axis labels on the outermost existing panels. Remove cells without a panel."""
     for line, row in zip(panels, grid, strict=True):
         first = next(axes for name, axes in zip(names, row, strict=True) if name in line)
         panel = next(iter(line.values()))
@@ -188,19 +188,19 @@ def _label(
         present = [axes for line, axes in zip(panels, column, strict=True) if name in line]
         present[0].set_title(f"{style.short_name(name)}\n{sizes[name]:,}{' parameters' if len(names) < 5 else ''}")
         present[-1].tick_params(labelbottom=True)
-        present[-1].set_xlabel("tunable parameters k" if len(names) < 5 else "k")
+        present[-1].set_xlabel("tuned parameters k" if len(names) < 5 else "k")
         for axes in set(column) - set(present):
             axes.remove()
 
 
 def _methods(panels: list[dict[str, Panel]]) -> list[str]:
-    """Methods with a series of their own, in the order of their markers, others after them."""
-    found = {method for line in panels for panel in line.values() for method in panel.runs["method"]} - {"full"}
-    return [method for method in style.MARKERS if method in found] + sorted(found - set(style.MARKERS))
+    """Return the methods that are drawn as series, in the order of their markers, then all others."""
+    methods = {method for line in panels for panel in line.values() for method in panel.runs["method"]} - {"full"}
+    return [method for method in style.MARKERS if method in methods] + sorted(methods - set(style.MARKERS))
 
 
 def _legend(used: set[str], methods: list[str]) -> dict[str, style.Key]:
-    """Neutral keys, since each panel has its model's colour."""
+    """Return the legend's keys in neutral colours, since each panel has the colour of its model."""
     ink, grey = style.INK, style.GREY
     keys: dict[str, style.Key] = {RUN: Line2D([], [], marker="o", ms=2.2, ls="none", color=ink)}
     for method in methods:

@@ -1,4 +1,4 @@
-"""Whether it matters which entries are tuned: what a placement reaches by the quadratic and by training, and both spreads over scale."""
+"""The effect of the choice of entries: the loss of each placement by the quadratic and by training, and the spread of both over scale."""
 
 from __future__ import annotations
 
@@ -17,24 +17,27 @@ SERIES = {"measured": ("o", style.MEASURED), "predicted": ("s", style.PREDICTED)
 
 @style.paper()
 def draw(rows: pd.DataFrame) -> Figure:
-    """(a) Training loss of a placement as a share of the untuned model's, measured against predicted, a colour a model; (b) its standard
-    deviation over placements against size, a line a task and k.
+    """Return the figure.
 
-    Raises CannotDraw without placements that were both predicted and trained.
+    (a) Training loss of each placement as a share of the untuned model's loss, measured against predicted, one colour per model. (b) Its
+    standard deviation over placements against model size, one line per task and k. Raises CannotDraw without placements that were both
+    predicted and trained.
     """
     rows = tidy(rows)
     both, spreads = _pairs(rows), pick(rows, "placement_spread")
     if both.empty or spreads.empty:
-        raise CannotDraw("no placements that were both predicted (predict with k) and trained (position seeds at one k) in the rows")
+        raise CannotDraw(
+            "no placements that were both predicted (predict with k) and trained (several position seeds at one k) in the rows"
+        )
     colours = style.model_colours(models(rows))
     figure = style.new_figure(style.TEXT_WIDTH, HEIGHT)
     left, right = figure.subplots(1, 2)
     for name, colour in colours.items():
-        own = where(both, both["model"] == name)
-        left.plot(own["predicted"], own["measured"], "o", color=colour, markersize=3)
+        of_model = where(both, both["model"] == name)
+        left.plot(of_model["predicted"], of_model["measured"], "o", color=colour, markersize=3)
     ends = [min(both[["predicted", "measured"]].min()), max(both[["predicted", "measured"]].max())]
     left.plot(ends, ends, color=style.GREY, linewidth=0.8)
-    left.set(xlabel="predicted loss / untuned", ylabel="measured loss / untuned")
+    left.set(xlabel="predicted loss / initial loss", ylabel="measured loss / initial loss")
     dashes = _spreads(right, spreads)
     style.letter(left, 0, "each placement")
     style.letter(right, 1, "spread over placements" + (f", {next(iter(dashes))}" if len(dashes) == 1 else ""))
@@ -50,13 +53,13 @@ def draw(rows: pd.DataFrame) -> Figure:
 
 
 def _pairs(rows: pd.DataFrame) -> pd.DataFrame:
-    """Placements with both losses, as shares of the untuned model's."""
+    """Return the placements with both losses, as shares of the untuned model's loss."""
     table = pick(rows, "placement_loss").pivot_table("value", index=PLACE, columns="series")
     return table.dropna().reset_index() if set(SERIES) <= set(table.columns) else pd.DataFrame()
 
 
 def _spreads(axes: Axes, spreads: pd.DataFrame) -> dict[str, str]:
-    """Draw the lines; returns the dashes of each task and k."""
+    """Draw the lines, and return the dashes of each task and k."""
     dashes: dict[str, str] = {}
     for (task, k), spread in spreads.groupby(["task", "k"]):  # pyright: ignore[reportGeneralTypeIssues]
         name = f"{task}, k = {k:g}"
@@ -66,5 +69,5 @@ def _spreads(axes: Axes, spreads: pd.DataFrame) -> dict[str, str]:
             axes.errorbar(line["parameters"], line["value"], line["stderr"], color=colour, marker=marker, ls=dashes[name], elinewidth=0.6)
     sizes = [float(size) for size in spreads["parameters"]]
     style.log_counts(axes.xaxis, min(sizes) / 1.4, max(sizes) * 1.4)
-    axes.set(xlabel="parameters", ylabel="standard deviation of loss / untuned", ylim=(0, None))
+    axes.set(xlabel="parameters", ylabel="standard deviation of loss / initial loss", ylim=(0, None))
     return dashes

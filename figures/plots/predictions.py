@@ -1,4 +1,4 @@
-"""Every predictor of k* against the measured k*: T3, the path's m0, m1 and gm, Gordon's bound, Larsen's number."""
+"""Every predictor of k* against the measured k*: T3, the path's m0, m1 and gm, Gordon's bound, and the formula of Larsen et al."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from figures.rows import CannotDraw, in_setting, models, of_model, settings, tid
 
 HEIGHT = 3.1  # inches
 MARGIN = 1.4
-APART = 1.03  # predictors of one threshold stand beside each other by this factor, so that their bars can be told apart
-# Quantity -> marker, and what of it is filled.
+APART = 1.03  # factor between predictors of one threshold on the x axis, so that their bars do not overlap
+# Quantity -> marker, fill style.
 PREDICTORS = {
     quantities.K_PRED: ("o", "full"),
     quantities.K_GM: ("s", "full"),
@@ -32,14 +32,15 @@ PREDICTORS = {
 
 @style.paper()
 def draw(rows: pd.DataFrame) -> Figure:
-    """Predicted against measured k* on log scales with the line of equality and the band of a factor 2; a colour a model.
+    """Return the figure: predicted against measured k* on log scales, with the line of equality and the band of a factor of 2.
 
-    Censored ones are left out; bars are recorded intervals or standard errors. Raises CannotDraw without a pair of numbers.
+    Each model has a colour. Censored thresholds are left out. Bars are the recorded intervals or standard errors. Raises CannotDraw if no
+    model has a measured and a predicted number.
     """
     rows = tidy(rows)
     points = _points(rows)
     if not points:
-        raise CannotDraw("no measured k* with a predictor of the Moreau path in the rows")
+        raise CannotDraw("no measured k* that also has a prediction on the Moreau path in the rows")
     colours = style.model_colours(models(rows))
     figure = style.new_figure(style.TEXT_WIDTH * 0.62, HEIGHT)
     axes = figure.subplots()
@@ -55,7 +56,7 @@ def draw(rows: pd.DataFrame) -> Figure:
 
 
 def band(axes: Axes, numbers: list[float]) -> None:
-    """Equal log axes that hold the numbers, the line of equality, and the band of a factor 2 around it."""
+    """Draw equal log axes that contain the numbers, the line of equality, and the band of a factor of 2 around it."""
     known = [number for number in numbers if math.isfinite(number) and number > 0]
     limits = min(known) / MARGIN, max(known) * MARGIN
     style.log_counts(axes.xaxis, *limits)
@@ -66,19 +67,19 @@ def band(axes: Axes, numbers: list[float]) -> None:
 
 
 def _points(rows: pd.DataFrame) -> list[tuple[str, str, float, float, float, float]]:
-    """(model, predictor, measured k*, predicted k, its ends) wherever both are numbers and the path was followed."""
-    found = []
+    """Return (model, predictor, measured k*, predicted k, its two ends) wherever both k are known and the path was followed."""
+    points = []
     for setting in settings(rows):
         for model in models(rows):
-            own = in_setting(of_model(rows, model), setting)
-            measured, followed = threshold(own, quantities.K_STAR), threshold(own, quantities.K_GM)
+            selected = in_setting(of_model(rows, model), setting)
+            measured, followed = threshold(selected, quantities.K_STAR), threshold(selected, quantities.K_GM)
             if measured is None or measured.censored or followed is None:
                 continue
             for name in PREDICTORS:
-                one = threshold(own, name)
-                if one is not None and not one.censored:
-                    found.append((model, name, measured.value, one.value, one.low, one.high))
-    return found
+                predicted = threshold(selected, name)
+                if predicted is not None and not predicted.censored:
+                    points.append((model, name, measured.value, predicted.value, predicted.low, predicted.high))
+    return points
 
 
 def _legend(drawn: set[str], names: set[str], colours: dict[str, style.Colour]) -> dict[str, style.Key]:
@@ -89,4 +90,4 @@ def _legend(drawn: set[str], names: set[str], colours: dict[str, style.Colour]) 
         if name in names:
             label = QUANTITIES[name].label
             keys[label] = Line2D([], [], marker=marker, ls="none", color=style.INK, fillstyle=fill)  # pyright: ignore[reportArgumentType]
-    return keys | {"factor 2": Patch(color=style.GREY, alpha=0.18, linewidth=0)}
+    return keys | {"within a factor of 2": Patch(color=style.GREY, alpha=0.18, linewidth=0)}

@@ -1,4 +1,4 @@
-"""How well k* is predicted where it is known exactly, on quadratics: T3 by kind of subspace, and T5 between its limits."""
+"""Accuracy of predictions on quadratics, where k* is known exactly: T3 by kind of subspace, and T5 between its limits."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from figures.plots.predictions import band
 from figures.rows import CannotDraw, pick, tidy, where
 
 HEIGHT = 3.2  # inches
-FEWEST = 8.0  # k* below it are left out, and those above half of the size
-LEAST = 1e-3  # what errors below it are drawn at
+FEWEST = 8.0  # smallest k* that is shown; the largest is half of the size
+LEAST = 1e-3  # smaller errors are drawn at this value
 KINDS = {
     ("Gaussian", None): ("Gaussian", "o", "#0072b2"),
     ("coordinates", 1.0): ("coordinates, Haar eigenvectors", "s", "#009e73"),
@@ -25,15 +25,16 @@ METHODS = {"T3": ("--", "#0072b2"), "T5": ("-", "#cc79a7")}
 
 @style.paper()
 def draw(rows: pd.DataFrame) -> Figure:
-    """(a) T3 against the exact k*; (b) |log error| of T3 and T5 for eigenvectors turned from the coordinates to a Haar rotation.
+    """Return the figure.
 
-    Reads the rows of benchmarks/prediction.py; a point is one spectrum, alignment and target. Raises CannotDraw without them.
+    (a) T3 against the exact k*. (b) |log error| of T3 and T5 for eigenvectors rotated from the coordinates to a Haar rotation. The rows
+    come from benchmarks/prediction.py; a point is one spectrum, alignment and target. Raises CannotDraw without these rows.
     """
     rows = tidy(rows)
     exact = pick(rows, "quadratic_k_star").set_index("run_id")
     exact = where(exact, (exact["value"] >= FEWEST) & (exact["value"] <= exact["parameters"] / 2))
     if exact.empty:
-        raise CannotDraw("no quadratic_k_star in the rows: benchmarks/prediction.py --rows FILE makes them")
+        raise CannotDraw("no quadratic_k_star in the rows: benchmarks/prediction.py --rows FILE writes them")
     figure = style.new_figure(style.TEXT_WIDTH, HEIGHT)
     left, right = figure.subplots(1, 2)
     labels = _against_exact(left, exact, _predicted(rows, "T3"))
@@ -50,7 +51,7 @@ def _predicted(rows: pd.DataFrame, method: str) -> pd.DataFrame:
 
 
 def _joined(exact: pd.DataFrame, predicted: pd.DataFrame) -> pd.DataFrame:
-    """subspace, x (how far turned), exact and predicted k of every quadratic that has both."""
+    """Return a table of every quadratic with both numbers: subspace, x (degree of rotation), exact k* (value) and predicted k."""
     other = predicted.set_index("run_id")[["value"]].set_axis(["k"], axis=1)
     return exact[["subspace", "x", "value"]].join(other, how="inner").dropna(subset=["k"])
 
@@ -61,12 +62,12 @@ def _against_exact(axes: Axes, exact: pd.DataFrame, predicted: pd.DataFrame) -> 
     band(axes, [*both["value"], *both["k"]])
     drawn = set()
     for (subspace, turn), (label, marker, colour) in KINDS.items():
-        own = where(both, both["subspace"] == subspace)
-        own = own if turn is None else where(own, own["x"] == turn)
-        if len(own):
-            axes.plot(own["value"], own["k"], marker, color=colour, markersize=3, fillstyle="none")
+        of_kind = where(both, both["subspace"] == subspace)
+        of_kind = of_kind if turn is None else where(of_kind, of_kind["x"] == turn)
+        if len(of_kind):
+            axes.plot(of_kind["value"], of_kind["k"], marker, color=colour, markersize=3, fillstyle="none")
             drawn.add(label)
-    axes.set(xlabel="exact k*", ylabel="k by T3", aspect="equal")
+    axes.set(xlabel="exact k*", ylabel="k predicted by T3", aspect="equal")
     return drawn
 
 
@@ -81,5 +82,5 @@ def _between_limits(axes: Axes, exact: pd.DataFrame, rows: pd.DataFrame) -> None
         axes.plot(places + aside, errors, ".", color=colour, alpha=0.45, markersize=3)
         axes.plot(range(len(turns)), [float(np.median(errors[places == place])) for place in range(len(turns))], dashes, color=colour)
     axes.axhline(0.05, color=style.GREY, linewidth=0.7, linestyle=":")
-    axes.set(yscale="log", xlabel="turned from the coordinates to Haar", ylabel="|log error| of k*")
+    axes.set(yscale="log", xlabel="rotation of eigenvectors (0: none, 1: Haar)", ylabel="|log error| of predicted k")
     axes.set_xticks(range(len(turns)), [f"{turn:g}" for turn in turns])

@@ -1,4 +1,4 @@
-"""The Hessian ratio over planes: how far from convex the loss is, with its contours on top."""
+"""The Hessian ratio over planes, which shows how far the loss is from convex, with contour lines of the loss on top."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from figures.plots.contours import HEIGHT, OUTSIDE, line_levels, loss_norm, plac
 from figures.plots.grids import Grid, grids
 from figures.rows import CannotDraw, pick, tidy, where
 
-COLOURS = "magma"  # convex is dark
-MOST = 20.0  # the scale's end: there are points without any positive curvature to speak of
+COLOURS = "magma"  # dark where the loss is convex
+MOST = 20.0  # end of the scale, since some points have almost no positive curvature
 TICKS = (0.0, 0.1, 0.3, 1.0, 3.0, MOST)
 
 
 @style.paper()
 def draw(rows: pd.DataFrame) -> Figure:
-    """One panel a plane that has a map, all on one scale of colours, r / (1 + r). Raises CannotDraw without such planes."""
+    """Return the figure: one panel per plane with a ratio map, on one colour scale r / (1 + r). Raises CannotDraw without such planes."""
     rows = tidy(rows)
     maps = {str(run): _table(part) for run, part in pick(rows, "slice_hessian_ratio").groupby("run_id", sort=False)}
-    found = [grid for grid in grids(rows, 2) if grid.run_id in maps] if maps else []
-    if not found:
+    slices = [grid for grid in grids(rows, 2) if grid.run_id in maps] if maps else []
+    if not slices:
         raise CannotDraw("no slice_hessian_ratio over a plane in the rows")
-    figure, cells = style.small_multiples(len(found), HEIGHT if len(found) > 1 else 2.4)
+    figure, cells = style.small_multiples(len(slices), HEIGHT if len(slices) > 1 else 2.4)
     norm = FuncNorm((lambda r: r / (1 + r), lambda share: share / (1 - share)), 0.0, MOST)
-    for index, (axes, grid) in enumerate(zip(cells, found, strict=True)):
+    for index, (axes, grid) in enumerate(zip(cells, slices, strict=True)):
         x, y, ratios = maps[grid.run_id]
         axes.set_facecolor(OUTSIDE)
         axes.pcolormesh(x, y, np.ma.masked_invalid(ratios.T), norm=norm, cmap=COLOURS, shading="nearest", rasterized=True)
         _lines(axes, grid)
         places(axes, grid)
-        axes.set(xlabel=grid.label(0, len(found) > 1), ylabel=grid.label(1, len(found) > 1))
+        axes.set(xlabel=grid.label(0, len(slices) > 1), ylabel=grid.label(1, len(slices) > 1))
         axes.set(xlim=(grid.x.min(), grid.x.max()), ylim=(grid.y.min(), grid.y.max()) if grid.y is not None else None)
         style.letter(axes, index, grid.title)
     label = "$|\\lambda_\\min / \\lambda_\\max|$, 0 where convex"
@@ -46,7 +46,7 @@ def draw(rows: pd.DataFrame) -> Figure:
 
 
 def _table(rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(x, y, ratios (x, y)), NaN where it is not known."""
+    """Return x, y and the ratios (x, y), NaN where unknown."""
     rows = where(rows, rows["x"].notna() & rows["y"].notna())
     x, y = np.unique(rows["x"].to_numpy(float)), np.unique(rows["y"].to_numpy(float))
     ratios = np.full((len(x), len(y)), np.nan)
@@ -55,7 +55,7 @@ def _table(rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _lines(axes: Axes, grid: Grid) -> None:
-    """The loss's contours, at the levels that its own figure has."""
+    """Draw contour lines of the loss, at the levels of the plane's own contour figure."""
     assert grid.y is not None
     if min(grid.loss.shape) > 1:
         x, y, loss = smoothed(grid.x, grid.y, grid.loss)

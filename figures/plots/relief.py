@@ -1,4 +1,4 @@
-"""The loss over planes as surfaces in three dimensions: a still for paper, and a page to turn them in that needs no network."""
+"""The loss over planes as surfaces in three dimensions: a still picture, and a page with rotatable surfaces that works offline."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from figures.plots.grids import Grid, Place, grids
 from figures.rows import tidy
 from figures.style import number_label
 
-HEIGHT = 1.45  # inches a panel
+HEIGHT = 1.45  # inches per panel
 
 
 @style.paper()
 def draw(rows: pd.DataFrame) -> Figure:
-    """One panel a slice over a plane; height is the loss, on a log scale. Raises CannotDraw without slices over planes."""
-    found = grids(tidy(rows), 2)
-    figure, cells = style.small_multiples(len(found), HEIGHT if len(found) > 1 else 2.6, projection="3d")
-    norm = loss_norm(found)
-    for index, (axes, grid) in enumerate(zip(cells, found, strict=True)):
+    """Return the figure: one panel per plane; height is the loss, on a log scale. Raises CannotDraw without slices over planes."""
+    slices = grids(tidy(rows), 2)
+    figure, cells = style.small_multiples(len(slices), HEIGHT if len(slices) > 1 else 2.6, projection="3d")
+    norm = loss_norm(slices)
+    for index, (axes, grid) in enumerate(zip(cells, slices, strict=True)):
         _surface(cast(Any, axes), grid, norm)
-        if len(found) == 1:  # beside others there is no room
+        if len(slices) == 1:  # smaller panels have no space for labels
             for axis, number in ((cast(Any, axes).xaxis, 0), (cast(Any, axes).yaxis, 1)):
                 axis.set_rotate_label(False)
                 axis.set_label_text(grid.label(number, short=True), rotation=0)
@@ -48,38 +48,41 @@ def _surface(axes: Any, grid: Grid, norm: Any) -> None:
     axes.view_init(elev=32, azim=-58)
     axes.set_box_aspect((1, 1, 0.7), zoom=0.88)
     for axis, values in ((axes.xaxis, grid.x), (axes.yaxis, grid.y)):
-        end = float(f"{0.65 * float(np.abs(values).max()):.1g}")  # clear of the corners
+        end = float(f"{0.65 * float(np.abs(values).max()):.1g}")  # keeps the labels away from the corners
         axis.set_ticks([-end, end], labels=[number_label(-end), number_label(end)])
     finite = height[np.isfinite(height)]
-    axes.set_zticks(np.linspace(finite.min(), finite.max(), 3), labels=[])  # the scale of colours says how high
+    axes.set_zticks(np.linspace(finite.min(), finite.max(), 3), labels=[])  # the colour scale states the values
     axes.tick_params(pad=-3)
     for pane in (axes.xaxis, axes.yaxis, axes.zaxis):
         pane.pane.set_visible(False)
 
 
 def heights(grid: Grid) -> np.ndarray:
-    """log10 of the loss where all of it is positive, else the loss; NaN stays."""
+    """Return log10 of the loss if all finite losses are positive, else the loss. NaN stays NaN."""
     values = np.where(np.isfinite(grid.loss), grid.loss, np.nan)
     return np.log10(values) if np.nanmin(values) > 0 else values
 
 
 def page(rows: pd.DataFrame) -> str:
-    """All planes in one HTML page with a menu; plotly's program is part of it, so it opens offline. CannotDraw as `draw`."""
+    """Return an HTML page of all planes with a menu. It contains plotly's script, so it opens offline.
+
+    Raises CannotDraw as `draw` does.
+    """
     import plotly.graph_objects as go
 
-    found = grids(tidy(rows), 2)
+    slices = grids(tidy(rows), 2)
     figure, owners = go.Figure(), []
-    for number, grid in enumerate(found):
+    for number, grid in enumerate(slices):
         for trace in _traces(go, grid, visible=number == 0):
             figure.add_trace(trace)
             owners.append(number)
-    names = [f"{grid.title}, {grid.task}, {grid.directions}, {grid.taken}" for grid in found]
+    names = [f"{grid.title}, {grid.task}, {grid.directions}, {grid.taken}" for grid in slices]
     buttons = [
-        {"label": name, "method": "update", "args": [{"visible": [owner == number for owner in owners]}, {"scene": _scene(found[number])}]}
+        {"label": name, "method": "update", "args": [{"visible": [owner == number for owner in owners]}, {"scene": _scene(slices[number])}]}
         for number, name in enumerate(names)
     ]
     menu = {"buttons": buttons, "x": 0.0, "xanchor": "left", "y": 1.0, "yanchor": "top"}
-    figure.update_layout(scene=_scene(found[0]), updatemenus=[menu], margin={"l": 0, "r": 0, "t": 10, "b": 0})
+    figure.update_layout(scene=_scene(slices[0]), updatemenus=[menu], margin={"l": 0, "r": 0, "t": 10, "b": 0})
     return figure.to_html(include_plotlyjs=True, full_html=True, div_id="relief")
 
 
@@ -98,13 +101,13 @@ def _traces(go: Any, grid: Grid, visible: bool) -> list[Any]:
     path = go.Scatter3d(
         x=at_x, y=at_y, z=z, visible=visible, mode="lines+markers" if grid.directions == "trajectory" else "markers",
         marker={"size": 3, "color": style.PREDICTED}, line={"color": style.PREDICTED, "width": 4},
-        text=[_said(place) for place in grid.places], hoverinfo="text", showlegend=False,
+        text=[_hover_text(place) for place in grid.places], hoverinfo="text", showlegend=False,
     )  # fmt: skip
     return [surface, path]
 
 
-def _said(place: Place) -> str:
-    return f"step {place.step:g}" + ("" if math.isnan(place.loss) else f", its own loss {place.loss:.4g}")
+def _hover_text(place: Place) -> str:
+    return f"step {place.step:g}" + ("" if math.isnan(place.loss) else f", loss off the plane {place.loss:.4g}")
 
 
 def _scene(grid: Grid) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The loss along lines through a point of the subspace: a fan over seeds, with its standard error and the quadratic model."""
+"""The loss along lines through a point of the subspace: one line per seed, with its standard error and the quadratic model."""
 
 from __future__ import annotations
 
@@ -16,30 +16,32 @@ from figures.plots.grids import Grid, grids
 from figures.rows import tidy
 from figures.words import DIRECTIONS
 
-HEIGHT = 1.45  # inches a panel
-LOG_FROM = 30.0  # highest over lowest loss, above which the axis is logarithmic
+HEIGHT = 1.45  # inches per panel
+LOG_FROM = 30.0  # ratio of the highest to the lowest loss above which the axis is logarithmic
 
 
 @style.paper()
 def draw(rows: pd.DataFrame) -> Figure:
-    """One panel a model, kind of direction and point; a line a run. Raises CannotDraw without slices along lines."""
-    found = grids(tidy(rows), 1)
+    """Return the figure: one panel per model, kind of direction and point, with one line per run. Raises CannotDraw without slices along
+    lines.
+    """
+    slices = grids(tidy(rows), 1)
     panels: dict[tuple, list[Grid]] = defaultdict(list)
-    for grid in found:
+    for grid in slices:
         panels[grid.task, grid.parameters, grid.model, grid.directions, grid.taken].append(grid)
-    figure, cells = style.small_multiples(len(panels), HEIGHT, most=3)  # titles are long
+    figure, cells = style.small_multiples(len(panels), HEIGHT, most=3)  # at most 3 columns, because titles are long
     for index, (axes, group) in enumerate(zip(cells, panels.values(), strict=True)):
         fan(axes, group, group)
         axes.set_xlabel("displacement $|\\delta|$")
         if index % style.columns_of(cells) == 0:
             axes.set_ylabel("loss")
-        style.letter(axes, index, _title(group[0], found))
-    style.outside_legend(figure, legend(found))
+        style.letter(axes, index, _title(group[0], slices))
+    style.outside_legend(figure, legend(slices))
     return style.finish(figure)
 
 
 def fan(axes: Axes, group: list[Grid], within: list[Grid], relative: bool = False) -> None:
-    """Lines of one panel, whose loss axis holds all of `within`; `relative`: displacements in units of |theta|."""
+    """Draw the lines of one panel. Its loss axis holds all of `within`. `relative` gives displacements in units of |theta|."""
     colours = style.model_colours([grid.run_id for grid in group])
     for grid in group:
         x, colour = grid.x / grid.norm if relative else grid.x, colours[grid.run_id]
@@ -47,7 +49,7 @@ def fan(axes: Axes, group: list[Grid], within: list[Grid], relative: bool = Fals
         axes.fill_between(x, grid.loss - grid.stderr, grid.loss + grid.stderr, color=colour, alpha=0.2, linewidth=0)
         if grid.validation is not None:
             axes.plot(x, grid.validation, color=colour, linestyle="--", linewidth=0.8)
-    values = np.concatenate([each.ravel() for grid in within for each in (grid.loss, grid.validation) if each is not None])
+    values = np.concatenate([losses.ravel() for grid in within for losses in (grid.loss, grid.validation) if losses is not None])
     values = values[np.isfinite(values)]
     low, high = float(values.min()), float(values.max())
     if low > 0 and high / low > LOG_FROM:
@@ -57,7 +59,7 @@ def fan(axes: Axes, group: list[Grid], within: list[Grid], relative: bool = Fals
         room = 0.06 * (high - low) or 0.1
         axes.set_ylim(low - room, high + room)
     for grid in group:
-        if grid.quadratic is not None:  # it leaves the axes where it is no model any more
+        if grid.quadratic is not None:  # an artist, not a plot: it may leave the axes without stretching them
             line = Line2D(
                 grid.x / grid.norm if relative else grid.x, grid.quadratic, color=colours[grid.run_id], linestyle=":", linewidth=0.9
             )
@@ -66,19 +68,19 @@ def fan(axes: Axes, group: list[Grid], within: list[Grid], relative: bool = Fals
     axes.axvline(0.0, color=style.GREY, linewidth=0.5, zorder=0)
 
 
-def _title(grid: Grid, found: list[Grid]) -> str:
-    """The model, and on a second line what tells panels of it apart."""
-    parts = [grid.task] if len({each.task for each in found}) > 1 else []
-    parts += [DIRECTIONS.get(grid.directions, grid.directions)] if len({each.directions for each in found}) > 1 else []
-    parts += [grid.taken] if len({each.taken for each in found}) > 1 else []
+def _title(grid: Grid, slices: list[Grid]) -> str:
+    """Return the model's name, with a second line for whatever distinguishes its panels."""
+    parts = [grid.task] if len({grid.task for grid in slices}) > 1 else []
+    parts += [DIRECTIONS.get(grid.directions, grid.directions)] if len({grid.directions for grid in slices}) > 1 else []
+    parts += [grid.taken] if len({grid.taken for grid in slices}) > 1 else []
     return "\n".join(filter(None, (grid.title, ", ".join(parts))))
 
 
-def legend(found: list[Grid]) -> dict[str, style.Key]:
+def legend(slices: list[Grid]) -> dict[str, style.Key]:
     ink = style.INK
     keys: dict[str, style.Key] = {"training loss ± s.e.": (Patch(color=ink, alpha=0.2, lw=0), Line2D([], [], color=ink))}
-    if any(grid.validation is not None for grid in found):
+    if any(grid.validation is not None for grid in slices):
         keys["validation loss"] = Line2D([], [], color=ink, ls="--", lw=0.8)
-    if any(grid.quadratic is not None for grid in found):
+    if any(grid.quadratic is not None for grid in slices):
         keys["quadratic model"] = Line2D([], [], color=ink, ls=":", lw=0.9)
     return keys

@@ -1,4 +1,4 @@
-"""Curvature over scale: top eigenvalues, spectral density, effective dimension N_eff(kappa), where the gradient lies."""
+"""The curvature over scale: top eigenvalues, spectral density, effective dimension N_eff(kappa), and alignment of the gradient."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from figures import style
 from figures.rows import CannotDraw, models, pick, tidy, where
 from figures.words import MATRICES
 
-HEIGHT, LOW = 1.9, 1.5  # inches a line of panels; of several families
+HEIGHT, LOW = 1.9, 1.5  # inches per line of panels: for one family, for several
 COLUMNS = 3
-SMALLEST = 1e-7  # of the highest density: what lies below is left out
+SMALLEST = 1e-7  # relative to the highest value; smaller values are left out
 DASHES = {matrix.name: matrix.dashes for matrix in runs.MATRICES.values()}
 
 
@@ -36,10 +36,10 @@ class Look:
 
 @style.paper()
 def draw(rows: pd.DataFrame) -> Figure:
-    """Panels by task, models overlaid by colour, matrices by dashes; a panel is drawn if it has rows.
+    """Return the figure: panels by task, models by colour, matrices by dashes. A panel is drawn if it has rows.
 
-    Several families have a line of panels each, without densities. Bars and bands are the recorded residuals and standard errors.
-    Raises CannotDraw without spectra.
+    With several families, each has its own line of panels, without densities. Bars and bands are the recorded residuals and standard
+    errors. Raises CannotDraw if the rows hold no spectra.
     """
     rows = tidy(rows)
     rows = where(rows, rows["matrix"].isin(list(MATRICES)))
@@ -55,7 +55,7 @@ def draw(rows: pd.DataFrame) -> Figure:
     look = _look(curves, style.model_colours(models(rows)))
     columns = min(COLUMNS, len(names))
     height = HEIGHT if panels is PANELS else LOW
-    depth = ceil(len(names) / COLUMNS)  # lines of panels of a task and family
+    depth = ceil(len(names) / COLUMNS)  # lines of panels per task and family
     figure = style.new_figure(style.TEXT_WIDTH if columns > 1 else style.COLUMN_WIDTH, height * depth * len(lines) + 0.45)
     grid = figure.subplots(depth * len(lines), columns, squeeze=False).reshape(len(lines), -1)
     index = 0
@@ -77,7 +77,7 @@ def draw(rows: pd.DataFrame) -> Figure:
 
 
 def _largest(rows: pd.DataFrame) -> dict[str, float]:
-    """run id -> its largest |eigenvalue|, or how far its density reaches."""
+    """Return a dictionary from run id to its largest |eigenvalue|, or the largest |eigenvalue| of its density's grid."""
     reach = pick(rows, "density").groupby("run_id")["x"].agg(lambda x: float(np.abs(x).max()))
     known = pick(rows, "eigenvalue").groupby("run_id")["value"].agg(lambda value: float(np.abs(value).max()))
     return {**reach.to_dict(), **known.to_dict()}
@@ -94,23 +94,23 @@ def _look(rows: pd.DataFrame, colours: dict[str, style.Colour]) -> Look:
 
 
 def _curves(rows: pd.DataFrame, look: Look) -> list[tuple[style.Colour, str, pd.DataFrame]]:
-    """(colour, dashes, rows by x) for every spectrum; a model may have several, of other k or seeds."""
+    """Return (colour, dashes, rows sorted by x) for every spectrum. A model may have several spectra, with other k or seeds."""
     curves = []
     for model, colour in look.colours.items():
         for matrix, dashes in look.dashes.items():
-            own = where(rows, (rows["model"] == model) & (rows["matrix"] == matrix))
-            curves += [(colour, dashes, one.sort_values(by="x")) for _, one in own.groupby("run_id")]
+            spectra = where(rows, (rows["model"] == model) & (rows["matrix"] == matrix))
+            curves += [(colour, dashes, of_run.sort_values(by="x")) for _, of_run in spectra.groupby("run_id")]
     return curves
 
 
 def _eigenvalues(axes: Axes, rows: pd.DataFrame, look: Look) -> None:
-    """Draw |l| by rank in two branches: positive eigenvalues with filled marks, negative ones with open marks."""
+    """Draw |l| by rank in two branches: positive eigenvalues with filled markers, negative ones with open markers."""
     sizes = np.abs(rows["value"].to_numpy(float))
     foot = max(float(sizes[sizes > 0].min()) / 2, float(sizes.max()) * SMALLEST) if (sizes > 0).any() else 0.5
     highest = 1
-    for colour, dashes, own in _curves(rows, look):
+    for colour, dashes, spectrum in _curves(rows, look):
         for sign, filled in ((1, colour), (-1, "white")):
-            branch = where(own, sign * own["value"] > 0)
+            branch = where(spectrum, sign * spectrum["value"] > 0)
             order = np.argsort(-np.abs(branch["value"].to_numpy(float)), kind="stable")
             value, error = (branch[name].to_numpy(float)[order] for name in ("value", "stderr"))
             highest = max(highest, len(value))
@@ -119,7 +119,7 @@ def _eigenvalues(axes: Axes, rows: pd.DataFrame, look: Look) -> None:
                 marker="o", markersize=2.4, mfc=filled, mew=0.7, linewidth=0.8,
             )  # fmt: skip
     style.log_counts(axes.xaxis, 0.8, 1.3 * highest)
-    axes.set(yscale="log", xlabel="rank among one sign", ylabel="$|\\lambda|$")
+    axes.set(yscale="log", xlabel="rank (separately by sign)", ylabel="$|\\lambda|$")
     axes.set_ylim(foot, 2 * float(sizes.max()) or 1.0)
 
 
@@ -131,13 +131,13 @@ def _density(axes: Axes, rows: pd.DataFrame, look: Look) -> None:
 
 
 def _with_room(values: np.ndarray) -> tuple[float, float]:
-    """The values' range, and a twentieth of it more on each side; below a smallest value above zero a little of it."""
+    """Return the range of the values with a margin of 5 % on each side. A positive lower limit is divided by 1.2 instead."""
     low, high = float(values.min()), float(values.max())
     return (low / 1.2 if low > 0 else low - 0.05 * (high - low)), high + 0.05 * (high - low)
 
 
 def _density_linear(axes: Axes, rows: pd.DataFrame, look: Look) -> None:
-    """The same on a linear axis in units of each spectrum's largest |l|, where outliers of all sizes stand apart."""
+    """Draw the density on a linear axis in units of each spectrum's largest |l|, which shows the outliers of all sizes."""
     unit = rows["largest"]
     rows = rows.assign(x=rows["x"] / unit, value=rows["value"] * unit, stderr=rows["stderr"] * unit)
     _banded(axes, rows, look)
@@ -154,46 +154,46 @@ def _n_eff(axes: Axes, rows: pd.DataFrame, look: Look) -> None:
 
 
 def _alignment(axes: Axes, rows: pd.DataFrame, look: Look) -> None:
-    """The share of |g|^2 along the top eigenvectors up to a rank."""
-    for colour, dashes, own in _curves(rows, look):
-        axes.plot(own["x"], own["value"], color=colour, linestyle=dashes, marker="o", markersize=2, linewidth=0.8)
+    """Draw the share of |g|^2 along the top eigenvectors up to a rank."""
+    for colour, dashes, spectrum in _curves(rows, look):
+        axes.plot(spectrum["x"], spectrum["value"], color=colour, linestyle=dashes, marker="o", markersize=2, linewidth=0.8)
     style.log_counts(axes.xaxis, 0.8, 1.3 * float(rows["x"].to_numpy().max()))
-    axes.set(ylim=(0, 1.03), xlabel="rank", ylabel="share of $|g|^2$")
+    axes.set(ylim=(0, 1.03), xlabel="number of top eigenvectors", ylabel="share of $|g|^2$")
 
 
 def _gradient(axes: Axes, rows: pd.DataFrame, look: Look) -> None:
-    """The share of |g|^2 in the directions whose eigenvalue is at least l, over l from large to small."""
+    """Draw the share of |g|^2 in the directions whose eigenvalue is at least l, with l from large to small."""
     rows = where(rows, rows["x"] > rows["x"].max() * SMALLEST)
-    for colour, dashes, own in _curves(rows, look):
-        axes.step(own["x"], own["value"], where="pre", color=colour, linestyle=dashes, linewidth=0.8)
-    axes.set(xscale="log", ylim=(0, 1.03), xlabel="$\\lambda$", ylabel="share of $|g|^2$ above $\\lambda$")
+    for colour, dashes, spectrum in _curves(rows, look):
+        axes.step(spectrum["x"], spectrum["value"], where="pre", color=colour, linestyle=dashes, linewidth=0.8)
+    axes.set(xscale="log", ylim=(0, 1.03), xlabel="smallest $\\lambda$ included", ylabel="share of $|g|^2$")
     axes.invert_xaxis()
     axes.xaxis.set_major_locator(LogLocator(numticks=5))
 
 
 def _banded(axes: Axes, rows: pd.DataFrame, look: Look) -> None:
-    """Values as lines with a band of one standard error, on a log axis that ends where nothing is left to see.
+    """Draw values as lines with a band of one standard error, on a log axis that ends below the smallest visible value.
 
-    A smoothed density has tails of 1e-300, and its band may reach below zero: both go out of the axis at its foot.
+    A smoothed density has tails of 1e-300, and its band may reach below zero; both leave the axis at its foot.
     """
     highest = rows["value"].to_numpy().max()
     foot = highest * SMALLEST
-    for colour, dashes, own in _curves(rows, look):
-        value, error = own["value"], own["stderr"].fillna(0.0)
-        axes.plot(own["x"], value.clip(lower=foot / 10), color=colour, linestyle=dashes)
+    for colour, dashes, spectrum in _curves(rows, look):
+        value, error = spectrum["value"], spectrum["stderr"].fillna(0.0)
+        axes.plot(spectrum["x"], value.clip(lower=foot / 10), color=colour, linestyle=dashes)
         low, high = (value - error).clip(lower=foot / 10), (value + error).clip(lower=foot / 10)
-        axes.fill_between(own["x"], low, high, color=colour, alpha=0.2, linewidth=0)
+        axes.fill_between(spectrum["x"], low, high, color=colour, alpha=0.2, linewidth=0)
     lowest = where(rows, rows["value"] > foot)["value"].min()
     axes.set(yscale="log", ylim=(max(foot, lowest / 2), highest * 2))
 
 
 def _signed_log(axes: Axes, axis: str, values: np.ndarray) -> None:
-    """Log axis if all values are positive, else symlog that is linear around zero."""
+    """Set a log axis if all values are positive, else a symmetric log axis that is linear around zero."""
     if (values > 0).all():
         axes.set(**{f"{axis}scale": "log"})
         return
     sizes = np.abs(values[values != 0])
-    # At most four decades stay logarithmic: more would leave no room for the labels.
+    # At most four decades are logarithmic: more would leave too little space for the labels.
     linear = max(float(sizes.min()), float(sizes.max()) * 1e-4) if len(sizes) else 1.0
     {"x": axes.set_xscale, "y": axes.set_yscale}[axis]("symlog", linthresh=linear, linscale=0.5)
     negative = [-tick for tick in _decades(linear, -float(values.min()))]
@@ -201,7 +201,7 @@ def _signed_log(axes: Axes, axis: str, values: np.ndarray) -> None:
 
 
 def _decades(linear: float, top: float) -> list[float]:
-    """Every second power of ten up to `top` that stands clear of the linear part."""
+    """Return every second power of ten up to `top` that is at least three times the linear part."""
     if top <= linear:
         return []
     powers = range(floor(log10(top)), ceil(log10(linear)) - 1, -2)
@@ -217,14 +217,14 @@ def _legend(look: Look, negative: bool) -> dict[str, style.Key]:
     return keys | {MATRICES[name]: Line2D([], [], color=style.INK, ls=dashes) for name, dashes in look.dashes.items()}
 
 
-# Panel -> the rows' quantity, title, curve.
+# Panel -> quantity of its rows, title, function that draws it.
 PANELS: dict[str, tuple[str, str, Callable[[Axes, pd.DataFrame, Look], None]]] = {
     "eigenvalue": ("eigenvalue", "eigenvalues", _eigenvalues),
     "density": ("density", "density", _density),
     "density_linear": ("density", "density, linear axis", _density_linear),
     "n_eff": ("n_eff", "$N_{eff}$", _n_eff),
-    "top_alignment": ("top_alignment", "gradient by rank", _alignment),
-    "alignment": ("alignment", "gradient by $\\lambda$", _gradient),
+    "top_alignment": ("top_alignment", "gradient share by rank", _alignment),
+    "alignment": ("alignment", "gradient share by $\\lambda$", _gradient),
 }
-OF_FAMILIES = ("eigenvalue", "n_eff", "top_alignment")  # panels where there are several families
+OF_FAMILIES = ("eigenvalue", "n_eff", "top_alignment")  # panels for several families
 QUANTITIES = list(dict.fromkeys(quantity for quantity, _, _ in PANELS.values()))

@@ -1,4 +1,4 @@
-"""The whole report of a study: its figures drawn, its page written, its table and answers returned."""
+"""The complete report of a study: draws its figures, writes its page, and returns its table and answers."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ from figures.rows import tidy
 def drawn_report(
     rows: pd.DataFrame, page: Path, title: str, report: Callable[[str, int, int], None]
 ) -> tuple[list[dict[str, Any]], list[Answer]]:  # fmt: skip
-    """Draw what the rows allow beside `page`, write the page, and return (the table of thresholds, the answers).
+    """Draw all possible figures into a folder beside `page`, write the page, and return the table of thresholds and the answers.
 
-    Raises CannotDraw where the rows are ambiguous, such as two thresholds of one model and setting.
+    report(name, done, total) is called before each figure. Raises CannotDraw for ambiguous rows, such as two thresholds of one model and
+    setting.
     """
     drawn = draw_all(rows, page.parent / "figures", report=report)
     images = {name: next(path for path in paths if path.suffix == ".png") for name, paths in drawn.written.items()}

@@ -1,4 +1,4 @@
-"""One self-contained HTML page of a study: the answers, the figures, the tables, what does not fit, and what was run.
+"""One self-contained HTML page of a study: answers, figures, tables, misfits, and a summary of the runs.
 
 Every sentence and number is made from the rows. The page loads nothing and needs no script.
 """
@@ -31,10 +31,10 @@ CURVATURES = ("task", "model", "matrix", "k", "top eigenvalue ± residual",
 def write_report(
     rows: pd.DataFrame, out: Path, title: str, figures: dict[str, Path], *, skipped: dict[str, str] | None = None
 ) -> Path:  # fmt: skip
-    """Write `out` (or `out`/report.html if `out` has no .html ending) and return its path.
+    """Write `out` (or `out`/report.html if `out` does not end in .html) and return its path.
 
-    `figures` maps a figure's name to its PNG, which is embedded; `skipped` gives the reasons of those not drawn.
-    Raises CannotDraw where the rows are ambiguous, such as two thresholds of one model and setting.
+    `figures` maps the name of a figure to its PNG, which is embedded. `skipped` maps the name of a figure that was not drawn to the reason.
+    Raises CannotDraw for ambiguous rows, such as two thresholds of one model and setting.
     """
     rows = tidy(rows)
     out = Path(out)
@@ -60,31 +60,31 @@ def write_report(
 
 
 def _template():
-    # Autoescape, because names, notes and the title come from files that users write.
+    # Autoescape, because names, notes and the title come from the user's files.
     loader = FileSystemLoader(Path(__file__).parent)
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     return environment.get_template("report.html.j2")
 
 
-def _by_question(found: list[Answer]) -> dict[str, list[Answer]]:
+def _by_question(all_answers: list[Answer]) -> dict[str, list[Answer]]:
     groups: dict[str, list[Answer]] = {}
-    for answer in found:
+    for answer in all_answers:
         groups.setdefault(answer.question, []).append(answer)
     return groups
 
 
 def what_was_run(rows: pd.DataFrame) -> list[str]:
-    """A few sentences on models, runs and cost. `rows` as from `tidy`."""
+    """Return a few sentences on models, runs and cost. `rows` come from `tidy`."""
     table, sizes = runs(rows), models(rows)
     names = ", ".join(f"{name} ({size:,} parameters)" for name, size in sizes.items())
     tasks = ", ".join(sorted(set(rows["task"]) - {""})) or "no task"
     sentences = [f"{_count(len(sizes), 'model')} on {tasks}: {names}."]
     if len(table):
-        counts = [f"{len(own)} {method_name(str(method))}" for method, own in table.groupby("method")]
+        counts = [f"{len(of_method)} {method_name(str(method))}" for method, of_method in table.groupby("method")]
         sentences.append(f"{_count(len(table), 'training run')}: {', '.join(counts)}.")
     others = {noun: len(set(where(rows, rows["kind"] == kind)["run_id"])) for kind, noun in OTHER_KINDS.items()}
     if any(others.values()):
-        sentences.append(f"Beside them {', '.join(_counted(count, noun) for noun, count in others.items() if count)}.")
+        sentences.append(f"Other runs: {', '.join(_counted(count, noun) for noun, count in others.items() if count)}.")
     apet = where(table, table["method"] == "apet")
     if len(apet):
         counts = {kind: len(set(apet[f"{kind}_seed"].dropna())) for kind in ("position", "train")}
@@ -93,7 +93,7 @@ def what_was_run(rows: pd.DataFrame) -> list[str]:
         sentences.append(f"APET tuned k = {number(k[0])} to {number(k[-1])} parameters, with {seeds}.")
     cost = table["example_gradients"].dropna().to_numpy().sum()
     if cost:
-        sentences.append(f"The training runs took {cost:,.0f} gradients of single examples together.")
+        sentences.append(f"All training runs together computed {cost:,.0f} gradients of single examples.")
     return sentences
 
 
@@ -102,7 +102,7 @@ def _count(n: int, noun: str) -> str:
 
 
 def _counted(n: int, nouns: str) -> str:
-    """ "1 spectrum" or "3 spectra" from "spectrum/spectra"."""
+    """Return "1 spectrum" or "3 spectra" from "spectrum/spectra"."""
     one, several = nouns.split("/")
     return f"{n} {one if n == 1 else several}"
 
@@ -122,7 +122,7 @@ def _accuracy_line(best: Best) -> list[str]:
 
 
 def _curvatures(rows: pd.DataFrame) -> list[list[str]]:
-    """Scalars of each spectrum, with standard errors, and the top eigenvalue with its residual."""
+    """Return the scalars of each spectrum with standard errors, and its top eigenvalue with the residual."""
     spectra = where(rows, rows["quantity"].isin([*SCALARS, "eigenvalue"]))
     lines = []
     for name in models(spectra):
@@ -136,7 +136,7 @@ def _curvatures(rows: pd.DataFrame) -> list[list[str]]:
 
 
 def _matrix(row: Any) -> str:
-    """The matrix in words, with the sampled labels and the point where there are any."""
+    """Return the matrix in words, with the number of sampled labels and the point if the row states them."""
     samples = "" if math.isnan(row.samples) else f" of {row.samples:.0f} sampled labels"
     step = "" if math.isnan(row.at_step) else f" step {row.at_step:.0f}"
     return MATRICES.get(row.matrix, "") + samples + (f" at {row.at_run}{step}" if row.at_run else "")
@@ -155,6 +155,6 @@ def _figure(name: str, png: Path) -> dict[str, str]:
 
 
 def _targets(rows: pd.DataFrame) -> list[str]:
-    """How the targets were defined, in the words of the rows."""
+    """Return the definitions of the targets, in the words of the rows."""
     stated = where(rows, rows["quantity"].isin(["target_loss", "target_metric"]))
     return [note for note in dict.fromkeys(stated["note"]) if note]

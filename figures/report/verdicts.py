@@ -1,4 +1,4 @@
-"""What the rows say in sentences: the answers to the study's questions, what does not fit, and what could not be checked."""
+"""Sentences made from the rows: answers to the study's questions, misfits, and checks that could not be made."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from figures.report.summary_table import Best, best_accuracies
 from figures.rows import in_setting, models, of_model, runs, settings
 from figures.words import method_name
 
-FACTOR = 2.0  # within which a prediction of k* is said to hold
-SURE = 5.0  # standard errors above chance from which a task is said to be learned
+FACTOR = 2.0  # a prediction of k* holds within this factor
+SURE = 5.0  # number of standard errors above chance from which a task counts as learned
 
 
 @dataclass(frozen=True)
 class Answer:
-    """The answer to a question in one word, and the sentence with its numbers."""
+    """The answer to a question in a word or two, and a sentence with its numbers."""
 
     question: str
     word: str
@@ -30,8 +30,11 @@ class Answer:
 
 
 def answers(rows: pd.DataFrame) -> list[Answer]:
-    """Whether k* changes with scale, is predicted, and the task is learned: one answer a setting to each. `rows` as from `tidy`."""
-    measured: dict[tuple[str, str], list[Pair]] = {}  # by family: sizes of two are in no order
+    """Return answers to three questions per setting: does k* change with scale, is k* predicted, and is the task learned?
+
+    `rows` come from `tidy`.
+    """
+    measured: dict[tuple[str, str], list[Pair]] = {}  # by question and family, since sizes are compared within a family only
     predicted: dict[str, list[Pair]] = {}
     for pair in pairs(rows):
         if pair.measured:
@@ -41,55 +44,58 @@ def answers(rows: pd.DataFrame) -> list[Answer]:
     return [*map(_scale, measured.values()), *map(_prediction, predicted.values()), *_learned(best_accuracies(rows))]
 
 
-def _scale(found: list[Pair]) -> Answer:
-    """From the smallest to the largest model: the interval of the ratio of their k* decides, or a bound where one is censored."""
-    small, large = found[0], found[-1]
+def _scale(thresholds: list[Pair]) -> Answer:
+    """Compare the smallest with the largest model, by the interval of the ratio of their k*, or by known bounds if one is censored."""
+    small, large = thresholds[0], thresholds[-1]
     assert small.measured
     assert large.measured
-    question, where = "Does k* change with scale?", f"On {small.question}"
+    question, on_setting = "Does k* change with scale?", f"On {small.question}"
     if small.parameters == large.parameters:
-        return Answer(question, "undecided", f"{where}, k* was measured for one size only: {_described(small)}.")
+        return Answer(question, "undecided", f"{on_setting}, k* was measured for one size only: {_described(small)}.")
     ends = f"from {_described(small)} to {_described(large)}"
     ratio = Ratio.of(large.measured, small.measured)
     if ratio is not None:
         word = "it falls" if ratio.high < 1 else "it rises" if ratio.low > 1 else "undecided"
-        what = f"measured k* changes by a factor of {_ratio(ratio)}, {ends}"
+        change = f"measured k* changes by a factor of {_ratio(ratio)}, {ends}"
         if word != "undecided":
-            return Answer(question, word, f"{where}, {what}.")
-        why = "an interval end is not known" if math.isnan(ratio.low + ratio.high) else "the interval of the factor includes 1"
-        return Answer(question, word, f"{where}, {what}: {why}.")
-    for verb, apart in (("falls", large.measured.is_below(small.measured)), ("rises", small.measured.is_below(large.measured))):
-        if apart:
-            return Answer(question, f"it {verb}", f"{where}, measured k* {verb} {ends}: the bounds are disjoint.")
-    return Answer(question, "undecided", f"{where}, measured k* goes {ends}: what is known of a censored k* does not tell them apart.")
+            return Answer(question, word, f"{on_setting}, {change}.")
+        reason = "an interval end is unknown" if math.isnan(ratio.low + ratio.high) else "the interval of the factor includes 1"
+        return Answer(question, word, f"{on_setting}, {change}: {reason}.")
+    for verb, disjoint in (("falls", large.measured.is_below(small.measured)), ("rises", small.measured.is_below(large.measured))):
+        if disjoint:
+            return Answer(question, f"it {verb}", f"{on_setting}, measured k* {verb} {ends}: the known bounds are disjoint.")
+    return Answer(question, "undecided", f"{on_setting}, measured k* goes {ends}: the known bounds do not separate these values.")
 
 
-def _prediction(found: list[Pair]) -> Answer:
-    """A prediction holds where the whole interval of predicted over measured k lies within FACTOR at every size."""
-    question, where = "Is k* predicted without training?", f"On {found[0].question}"
-    known = {pair.model: ratio for pair in found if (ratio := pair.ratio) is not None}
-    if not known:
-        return Answer(question, "undecided", f"{where}, no model has both numbers: one of them is censored.")
-    held = [ratio.is_within(FACTOR) for ratio in known.values()]
-    word = "yes" if all(held) else "no" if False in held else "undecided"
-    close = sum(1 / FACTOR <= ratio.value <= FACTOR for ratio in known.values())
-    listing = ", ".join(f"{model} {_ratio(ratio)}" for model, ratio in known.items())
-    left = len(found) - len(known)
-    more = f" {left} more {'is' if left == 1 else 'are'} censored." if left else ""
-    sentence = f"{where}, predicted over measured k* is {listing}: {close} of {len(known)} within a factor of {FACTOR:g}."
-    reason = "" if word != "undecided" else " Not every interval lies within it."
-    return Answer(question, word, sentence + reason + more)
+def _prediction(thresholds: list[Pair]) -> Answer:
+    """Judge the predictions. They hold if the whole interval of predicted / measured k* lies within FACTOR at every size."""
+    question, on_setting = "Is k* predicted without training?", f"On {thresholds[0].question}"
+    ratios = {pair.model: ratio for pair in thresholds if (ratio := pair.ratio) is not None}
+    if not ratios:
+        return Answer(
+            question, "undecided", f"{on_setting}, no model has both a measured and a predicted value: one of the two is censored."
+        )
+    within = [ratio.is_within(FACTOR) for ratio in ratios.values()]
+    word = "yes" if all(within) else "no" if False in within else "undecided"
+    close = sum(1 / FACTOR <= ratio.value <= FACTOR for ratio in ratios.values())
+    listing = ", ".join(f"{_ratio(ratio)} for {model}" for model, ratio in ratios.items())
+    censored = len(thresholds) - len(ratios)
+    rest = f" {censored} more {'model is' if censored == 1 else 'models are'} censored." if censored else ""
+    sentence = f"{on_setting}, predicted k / measured k* is {listing}: {close} of {len(ratios)} within a factor of {FACTOR:g}."
+    reason = "" if word != "undecided" else " Not every interval lies within this factor."
+    return Answer(question, word, sentence + reason + rest)
 
 
 def _learned(best: list[Best]) -> Iterator[Answer]:
-    """One answer a setting: the model and method that lie the most standard errors above chance."""
-    for setting in dict.fromkeys(found.setting for found in best):
-        own = [found for found in best if found.setting == setting and math.isfinite(found.above)]
-        if own:
-            top = max(own, key=lambda found: found.above)
-            what = f"{method_name(top.method)} of {top.model} (k = {top.k:,}) reaches {with_error(top.accuracy, top.error)} on validation"
+    """Yield one answer per setting, for the model and method with the most standard errors above chance."""
+    for setting in dict.fromkeys(candidate.setting for candidate in best):
+        candidates = [candidate for candidate in best if candidate.setting == setting and math.isfinite(candidate.above)]
+        if candidates:
+            top = max(candidates, key=lambda candidate: candidate.above)
+            accuracy = with_error(top.accuracy, top.error)
+            result = f"{method_name(top.method)} of {top.model} (k = {top.k:,}) reaches a validation accuracy of {accuracy}"
             word = "yes" if top.above >= SURE else "undecided"
-            sentence = f"On {setting.label}, {what}, {top.above:.1f} standard errors above chance, {number(top.chance)}."
+            sentence = f"On {setting.label}, {result}, {top.above:.1f} standard errors above chance ({number(top.chance)})."
             yield Answer("Is the task learned?", word, sentence)
 
 
@@ -102,41 +108,41 @@ def _ratio(ratio: Ratio) -> str:
 
 
 def misfits(rows: pd.DataFrame) -> list[str]:
-    """A sentence for everything that speaks against the predictions or the runs. `rows` as from `tidy`."""
+    """Return a sentence for every number that contradicts the predictions or casts doubt on the runs. `rows` come from `tidy`."""
     return [*_thresholds(rows), *_training(rows)]
 
 
 def unchecked(rows: pd.DataFrame) -> list[str]:
-    """A sentence for everything that could not be checked because rows are absent. `rows` as from `tidy`."""
-    table, found = runs(rows), pairs(rows)
+    """Return a sentence for every check that was impossible because rows are missing. `rows` come from `tidy`."""
+    table, thresholds = runs(rows), pairs(rows)
     sentences = []
-    alone = [_name(pair) for pair in found if not pair.measured or not pair.predicted]
-    if not found:
-        sentences.append("There are no thresholds, so no prediction could be compared.")
-    if alone:
-        sentences.append(f"Only one of measured and predicted k is there for {'; '.join(alone)}.")
+    incomplete = [_name(pair) for pair in thresholds if not pair.measured or not pair.predicted]
+    if not thresholds:
+        sentences.append("The rows hold no threshold, so no prediction could be compared.")
+    if incomplete:
+        sentences.append(f"The rows hold only one of measured and predicted k for {'; '.join(incomplete)}.")
     missing = {
         "whether they reached their plateau": table["plateau"].isna(),
-        "whether they are above chance (accuracy, standard error or chance is absent)": (
+        "whether they are above chance (accuracy, standard error or chance is missing)": (
             table[["accuracy", "accuracy_stderr", "chance"]].isna().any(axis=1)
         ),
     }
     for question, mask in missing.items():
         if count := int(mask.sum()):
-            sentences.append(f"{count} of {len(table)} runs do not say {question}.")
+            sentences.append(f"{count} of {len(table)} runs do not state {question}.")
     return sentences
 
 
 def _thresholds(rows: pd.DataFrame) -> Iterator[str]:
     for pair in pairs(rows):
         measured, predicted = pair.measured, pair.predicted
-        for what, found in (("measured k*", measured), ("predicted k", predicted)):
-            if found and found.why_open:
-                yield f"{_name(pair)}: {what} has {found.why_open}."
-            elif found and found.censored:
-                yield f"{_name(pair)}: {what} is {interval(found)}."
+        for name, threshold in (("measured k*", measured), ("predicted k", predicted)):
+            if threshold and threshold.why_open:
+                yield f"{_name(pair)}: {name} has {threshold.why_open}."
+            elif threshold and threshold.censored:
+                yield f"{_name(pair)}: {name} is {interval(threshold)}."
         if pair.ratio and not 1 / FACTOR <= pair.ratio.value <= FACTOR:
-            yield f"{_name(pair)}: predicted over measured k is {number(pair.ratio.value)}, outside a factor of {FACTOR:g}."
+            yield f"{_name(pair)}: predicted k / measured k* is {number(pair.ratio.value)}, outside a factor of {FACTOR:g}."
         if measured and predicted and measured.is_disjoint(predicted):
             yield f"{_name(pair)}: measured {interval(measured)} and predicted {interval(predicted)} are disjoint."
 
@@ -153,7 +159,7 @@ def _training(rows: pd.DataFrame) -> Iterator[str]:
 
 
 def _runs(name: str, table: pd.DataFrame) -> Iterator[str]:
-    """Runs of one method on one model: those off their plateau, and those not above chance."""
+    """Yield sentences on runs of one method on one model that did not reach their plateau or are not above chance."""
     moving = (table["plateau"] == 0).to_numpy()
     if moving.any():
         gradient = float(table["residual_gradient"].to_numpy()[moving].max())

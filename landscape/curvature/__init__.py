@@ -1,6 +1,7 @@
 """A loss as a function of z, and its curvature matrices as linear operators.
 
-`Objective` gives loss and gradient; `Hessian`, `GaussNewton` and `EmpiricalFisher` multiply vectors; `check_operator` tests any operator.
+`Objective` computes the loss and its gradient. `Hessian`, `GaussNewton` and `EmpiricalFisher` multiply vectors by a curvature matrix.
+`check_operator` tests an operator for symmetry and determinism.
 """
 
 # pyright: reportUnusedImport=false

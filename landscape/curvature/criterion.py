@@ -1,7 +1,12 @@
-"""Criteria: the loss of a model's outputs, and the matrix M in the middle of a curvature matrix J' M J.
+"""Criteria: the loss of a model's outputs, and its Hessian M in the outputs, the middle of a curvature matrix J' M J.
 
-J is the outputs' Jacobian in z. Any callable (outputs, batch) -> (loss sum, weight) is a criterion. One that has `curvature` saves a double
-backward through the loss; Fisher matrices need `losses`, sampled labels `sampled_curvature`, exact Gauss-Newton spectra `roots`.
+J is the Jacobian of the outputs in z. Any callable (outputs, batch) -> (sum of losses, weight) is a criterion. Further methods are
+optional:
+
+- `curvature` saves a double backward through the loss;
+- `losses` is required for empirical Fisher matrices;
+- `sampled_curvature` and `sampled_forms` are required for Monte Carlo Fisher matrices;
+- `roots` is required for exact Gauss-Newton spectra.
 """
 
 from collections.abc import Callable
@@ -13,7 +18,7 @@ from torch import Tensor
 
 from landscape.numerics import Stream, eigh
 
-OutputProduct = Callable[[Tensor], Tensor]  # u, shaped like the outputs -> M u
+OutputProduct = Callable[[Tensor], Tensor]  # u -> M u, both shaped like the outputs
 
 
 @runtime_checkable
@@ -25,7 +30,7 @@ class HasCurvature(Protocol):
 
 @runtime_checkable
 class HasSampledCurvature(Protocol):
-    """A criterion whose Hessian M can be estimated from labels that are drawn from the model."""
+    """A criterion whose Hessian M can be estimated from labels drawn from the model."""
 
     def sampled_curvature(self, outputs: Tensor, batch: Any, samples: int, random: Stream) -> OutputProduct: ...
     def sampled_forms(self, outputs: Tensor, batch: Any, samples: int, random: Stream) -> OutputProduct: ...
@@ -33,7 +38,7 @@ class HasSampledCurvature(Protocol):
 
 @runtime_checkable
 class HasLosses(Protocol):
-    """A criterion that gives each example's loss."""
+    """A criterion that returns the loss of each example."""
 
     def losses(self, outputs: Tensor, batch: Any) -> Tensor: ...
 
@@ -48,8 +53,8 @@ class HasRoots(Protocol):
 class CrossEntropy:
     """Softmax cross-entropy over the last dimension of the outputs.
 
-    labels(batch) returns (B,) for outputs (B, C), or (B, T) for (B, T, V). Labels equal to `ignored` do not count. The weight is the number
-    of labels that count, so the mean loss is per example, or per token of a text.
+    labels(batch) returns labels (B,) for outputs (B, C), or (B, T) for outputs (B, T, V). Labels equal to `ignored` do not count. The
+    weight is the number of labels that count, so the mean loss is per example, or per token of a text.
     """
 
     def __init__(self, labels: Callable[[Any], Tensor] = lambda batch: batch["labels"], ignored: int = -100) -> None:
@@ -62,17 +67,17 @@ class CrossEntropy:
         return loss_sum, (labels != self.ignored).sum()
 
     def losses(self, outputs: Tensor, batch: Any) -> Tensor:
-        """Return each example's summed loss, (B,)."""
+        """Return the loss of each example, (B,), summed over the example's labels."""
         labels = self.labels(batch)
         token_losses = F.cross_entropy(_rows(outputs), labels.reshape(-1), ignore_index=self.ignored, reduction="none")
         return token_losses.view(len(labels), -1).sum(1)
 
     def curvature(self, outputs: Tensor, batch: Any) -> OutputProduct:
-        """Return u -> (diag(p) - p p') u at every label that counts, p = softmax(outputs); u is shaped like the outputs.
+        """Return u -> (diag(p) - p p') u at every label that counts, with p = softmax(outputs) and u shaped like the outputs.
 
-        This differs from the textbook product in one step: it takes w = u less its value at the likeliest class in place of u. Adding a
-        constant to u changes nothing, and then the likeliest class, whose p may be 1 up to rounding, does not enter p'w: p (w - p'w) keeps
-        all the digits that p has.
+        The computation differs from the textbook product in one step: it replaces u by w, which is u less its value at the likeliest class.
+        The product is unchanged, because it is zero for a constant u. The likeliest class, whose p may be 1 up to rounding, then does not
+        enter p'w, and p (w - p'w) keeps all digits of p.
         """
         p = self._counted(outputs, batch).softmax(-1) * self._mask(batch)
         likeliest = p.argmax(-1, keepdim=True)
@@ -84,7 +89,7 @@ class CrossEntropy:
         return middle
 
     def sampled_curvature(self, outputs: Tensor, batch: Any, samples: int, random: Stream) -> OutputProduct:
-        """Return an unbiased draw of `curvature`: u -> mean over `samples` labels y drawn from p of (p - e_y)(p - e_y)' u."""
+        """Return an unbiased estimate of `curvature`: u -> the mean of (p - e_y)(p - e_y)' u over `samples` labels y drawn from p."""
         p, drawn = self._drawn(outputs, batch, samples, random)
         mask = self._mask(batch)
 
@@ -95,21 +100,23 @@ class CrossEntropy:
         return middle
 
     def sampled_forms(self, outputs: Tensor, batch: Any, samples: int, random: Stream) -> OutputProduct:
-        """Return u -> the sum over labels of ((p - e_y)'u)^2 for each of the same draws, (samples,)."""
+        """Return u -> quadratic forms (samples,): for each draw of `sampled_curvature`, the sum over labels of ((p - e_y)'u)^2."""
         p, drawn = self._drawn(outputs, batch, samples, random)
         mask = self._mask(batch)
         return lambda u: ((_along(u, p, drawn) * mask) ** 2).reshape(-1, samples).sum(0)
 
     def _drawn(self, outputs: Tensor, batch: Any, samples: int, random: Stream) -> tuple[Tensor, Tensor]:
-        """Return p and labels (..., samples) drawn from it, by inversion of its distribution function: no device changes a draw."""
+        """Return p and labels (..., samples) drawn from p, by inversion of its distribution function, so every device draws the same
+        labels.
+        """
         p = self._counted(outputs, batch).double().softmax(-1)
         uniform = torch.as_tensor(random.random((*p.shape[:-1], samples))).to(p)
         return p, torch.searchsorted(p.cumsum(-1), uniform).clamp_(max=p.shape[-1] - 1)
 
     def roots(self, outputs: Tensor, batch: Any) -> list[Tensor]:
-        """Return C - 1 tensors shaped like the outputs (B, C), whose outer products sum to each example's curvature diag(p) - p p'.
+        """Return C - 1 tensors (B, C) whose outer products sum, for each example, to the curvature diag(p) - p p'.
 
-        Raises ValueError for outputs of another shape (texts have one label per token).
+        Raises ValueError unless the outputs have shape (B, C) (texts have one label per token).
         """
         if outputs.dim() != 2:
             raise ValueError(f"outputs must have shape (B, C), one label per example, got {tuple(outputs.shape)}")
@@ -119,7 +126,7 @@ class CrossEntropy:
         return [roots[..., i].to(outputs) for i in range(1, outputs.shape[1])]  # the smallest eigenvalue is zero
 
     def _counted(self, outputs: Tensor, batch: Any) -> Tensor:
-        """Return the outputs in the shape of the labels with one more dimension."""
+        """Return the outputs in the shape of the labels with one more dimension for the classes."""
         return outputs.detach().view(*self.labels(batch).shape, outputs.shape[-1])
 
     def _mask(self, batch: Any) -> Tensor:
@@ -133,6 +140,6 @@ def _along(u: Tensor, p: Tensor, drawn: Tensor) -> Tensor:
 
 
 def _rows(outputs: Tensor) -> Tensor:
-    """Return outputs (..., C) as rows (N, C), in float32 at least."""
+    """Return outputs (..., C) as rows (N, C), in float32 or wider."""
     wide = outputs.float() if outputs.dtype.itemsize < 4 else outputs
     return wide.flatten(0, -2)

@@ -1,11 +1,14 @@
 """Curvature matrices of an objective at one z as linear operators: Hessian, Gauss-Newton matrix, empirical Fisher matrix.
 
-Which one: `Hessian` for sharpness and negative curvature; `GaussNewton` for effective dimensions and predictions, which need a positive
-semidefinite matrix (it equals the Fisher matrix for cross-entropy); `EmpiricalFisher` for comparison with work that uses it.
+- `Hessian` measures sharpness and negative curvature.
+- `GaussNewton` serves effective dimensions and predictions, which need a positive semidefinite matrix. It equals the Fisher matrix for
+  cross-entropy.
+- `EmpiricalFisher` allows comparison with work that uses it.
 
-A product differentiates the graph of a first derivative. The graph of a batch is built once and serves any number of vectors: batches are
-the outer loop, vectors the inner one. As many graphs as fit in `memory` bytes stay for later products, which then cost about one gradient
-each in place of two or three. A graph refers to the model's weights: call `release` (or leave the `with` block) before they change.
+A product differentiates the graph of a first derivative. The graph of a batch is built once and serves any number of vectors: the outer
+loop is over batches, the inner loop over vectors. As many graphs as fit in `memory` bytes are kept for later products, which then cost
+about one gradient each instead of two or three. A graph refers to the model's weights: call `release` (or leave the `with` block) before
+the weights change.
 """
 
 from abc import ABC, abstractmethod
@@ -20,13 +23,14 @@ from landscape.curvature.kept_graphs import GRAPH_MEMORY, KeptGraphs
 from landscape.curvature.objective import Objective, Term, jvp, leaf, vjp
 from landscape.numerics import Stream
 
-Product = Callable[[Tensor], Tensor]  # v (k,) -> a batch's sum (k,)
+Product = Callable[[Tensor], Tensor]  # v (k,) -> matrix of a batch, summed over its examples, times v (k,)
 
 
 class CurvatureOperator(ABC):
-    """A symmetric matrix (k, k), the weighted mean over an objective's batches; see Hessian, GaussNewton and EmpiricalFisher.
+    """Base class of the curvature matrices: a symmetric matrix (k, k) of an objective at z (k,).
 
-    z is (k,); `memory` is the number of bytes of graphs to keep between products, 0 for none.
+    The matrix is the sum over the objective's batches, divided by the sum of the batches' weights. `memory` is the number of bytes for
+    graphs that are kept between products (0: none is kept). Products have the objective's dtype and device.
     """
 
     def __init__(self, objective: Objective[Any], z: Tensor, *, memory: float = GRAPH_MEMORY) -> None:
@@ -36,14 +40,14 @@ class CurvatureOperator(ABC):
 
     @abstractmethod
     def _graph(self, z: Tensor, number: int) -> tuple[Product, Tensor | float]:
-        """Return v -> (matrix of batch `number`, summed over it) v, computed from the leaf z, and the batch's weight."""
+        """Return v -> A v and the weight of batch `number`, where A is the batch's matrix at the leaf z, summed over its examples."""
 
     def matvec(self, v: Tensor) -> Tensor:
-        """Return the matrix times v, both (k,). Raises ValueError for another shape."""
+        """Return the matrix times v (k,), (k,). Raises ValueError unless v has shape (k,)."""
         return self.matmat(self.objective.vector(v, "v")[:, None])[:, 0]
 
     def matmat(self, vectors: Tensor) -> Tensor:
-        """Return the matrix times `vectors`, both (k, columns). Raises ValueError for another shape."""
+        """Return the matrix times `vectors` (k, columns), (k, columns). Raises ValueError for another shape."""
         if vectors.dim() != 2 or len(vectors) != self.size:
             raise ValueError(f"vectors must have shape ({self.size}, columns), got {tuple(vectors.shape)}")
         columns = vectors.detach().to(device=self.device, dtype=self.dtype).T.contiguous()
@@ -53,7 +57,7 @@ class CurvatureOperator(ABC):
         return self.matvec(vectors) if vectors.dim() == 1 else self.matmat(vectors)
 
     def release(self) -> None:
-        """Drop the kept graphs; the next product builds them again."""
+        """Drop the kept graphs. The next product builds them again."""
         self._graphs.release()
 
     def __enter__(self) -> "CurvatureOperator":
@@ -68,7 +72,12 @@ class CurvatureOperator(ABC):
 
 
 class Hessian(CurvatureOperator):
-    """The Hessian d^2 L / dz^2 of an objective at z (k,), by double backward. It may be indefinite."""
+    """The Hessian matrix of an objective at z (k,), computed by double backward (Pearlmutter 1994, doi 10.1162/neco.1994.6.1.147).
+
+        H = d^2 L / dz^2 = sum_i d^2 loss_i / dz^2 / sum of weights, shape (k, k)
+
+    H may be indefinite.
+    """
 
     def _graph(self, z: Tensor, number: int) -> tuple[Product, Tensor | float]:
         batch = self.objective.batches[number]
@@ -78,13 +87,17 @@ class Hessian(CurvatureOperator):
 
 
 class GaussNewton(CurvatureOperator):
-    """The Gauss-Newton matrix J' M J of an objective at z (k,) (Schraudolph 2002, doi 10.1162/08997660260028683).
+    """The Gauss-Newton matrix of an objective at z (k,) (Schraudolph 2002, doi 10.1162/08997660260028683).
 
-    J is the Jacobian of the outputs in z, M the criterion's Hessian in the outputs; the matrix is positive semidefinite if the criterion is
-    convex. M has a closed form if the criterion has `curvature` (`CrossEntropy` has), else it costs a double backward through the
-    criterion. With `samples` >= 1, M is an unbiased estimate from that many labels per example drawn from the model, named by `seed`: the
-    Monte Carlo Fisher matrix. Operators of several seeds give the standard error of any number computed from them. Raises ValueError if
-    the criterion has no `sampled_curvature`.
+        G = sum_i J_i' M_i J_i / sum of weights, shape (k, k)
+        J_i = d outputs_i / dz,  M_i = d^2 loss_i / d outputs_i^2
+
+    G is positive semidefinite if the loss is convex in the outputs. For cross-entropy it equals the Fisher matrix. The product with M comes
+    from the criterion's `curvature`, or without that method from a double backward through the criterion.
+
+    With `samples` >= 1, M is an unbiased estimate from `samples` labels per example, drawn from the model with `seed`: G is then the Monte
+    Carlo Fisher matrix. Operators with several seeds give the standard error of any number computed from them. Raises ValueError for
+    `samples` with a criterion without `sampled_curvature`.
     """
 
     def __init__(
@@ -93,7 +106,7 @@ class GaussNewton(CurvatureOperator):
         super().__init__(objective, z, memory=memory)
         self.samples, self.seed = samples, seed
         if samples is not None and not isinstance(objective.criterion, HasSampledCurvature):
-            raise ValueError("samples need a criterion with `sampled_curvature`, such as landscape.CrossEntropy")
+            raise ValueError("`samples` needs a criterion with `sampled_curvature`, such as landscape.CrossEntropy")
 
     def _graph(self, z: Tensor, number: int) -> tuple[Product, Tensor | float]:
         batch = self.objective.batches[number]
@@ -103,13 +116,13 @@ class GaussNewton(CurvatureOperator):
         return _sandwich(outputs, z, self._middle(outputs.detach(), number)), weight
 
     def forms(self, vectors: Tensor) -> Tensor:
-        """Return v'Gv of each of the `samples` draws for each column v of `vectors` (k, columns), (samples, columns) float64.
+        """Return v'Gv of each of the `samples` draws, (samples, columns) float64, for each column v of `vectors` (k, columns).
 
-        The mean over draws is the operator's v'Gv. The draws are independent, so their spread is the Monte Carlo standard error of v'Gv; if
-        v is an eigenvector, it is that of the eigenvalue to first order. Raises ValueError without `samples`.
+        The mean over draws is the operator's v'Gv. The draws are independent, so their spread gives the Monte Carlo standard error of v'Gv.
+        If v is an eigenvector, this is to first order the standard error of its eigenvalue. Raises ValueError without `samples`.
         """
         if self.samples is None:
-            raise ValueError("forms need a Gauss-Newton matrix with `samples`")
+            raise ValueError("forms needs a Gauss-Newton matrix with `samples`: pass samples=... to GaussNewton")
         columns = vectors.detach().to(device=self.device, dtype=self.dtype).T.contiguous()
         return self.objective.mean(self._forms(number, columns, self.samples) for number in range(len(self.objective.batches)))
 
@@ -139,10 +152,12 @@ class GaussNewton(CurvatureOperator):
 
 
 class EmpiricalFisher(CurvatureOperator):
-    """The empirical Fisher matrix sum_i g_i g_i' / weight, g_i the gradient of example i's loss (a text's loss is the sum over its tokens).
+    """The empirical Fisher matrix of an objective at z (k,): the mean outer product of the gradients of single examples.
 
-    The Fisher matrix itself takes labels drawn from the model (Kunstner et al. 2019, arXiv 1905.12558): that is `GaussNewton`. Raises
-    ValueError if the criterion has no `losses`.
+        E = sum_i g_i g_i' / sum of weights, shape (k, k);  g_i = d loss_i / dz
+
+    The loss of a text is the sum over its tokens. E uses the labels of the data. The Fisher matrix draws labels from the model instead
+    (Kunstner et al. 2019, arXiv 1905.12558); use `GaussNewton` for it. Raises ValueError if the criterion has no `losses`.
     """
 
     def __init__(self, objective: Objective[Any], z: Tensor, *, memory: float = GRAPH_MEMORY) -> None:
@@ -160,6 +175,6 @@ class EmpiricalFisher(CurvatureOperator):
 
 
 def _sandwich(outputs: Tensor, z: Tensor, middle: Product) -> Product:
-    """Return v -> J' M J v, J the Jacobian of `outputs` in z and `middle` the product with M."""
+    """Return v -> J' M J v, where J is the Jacobian of `outputs` in z and `middle` multiplies by M."""
     jacobian_times = jvp(outputs, z)
     return lambda v: vjp(outputs, z, middle(jacobian_times(v)), keep=True)

@@ -1,4 +1,4 @@
-"""Keep the graphs of a model's outputs for any number of derivatives, one graph per batch, as far as memory allows."""
+"""Keep the autograd graphs of a model's outputs, one per batch, for any number of derivatives, as far as memory allows."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Generic, TypeVar, cast
@@ -13,26 +13,27 @@ Graph = TypeVar("Graph")
 
 
 class KeptGraphs(Generic[Graph]):
-    """The results of `build(number)`, each of which holds the graph of batch `number`; as many as fit in `memory` bytes are kept.
+    """A cache of the results of `build(number)`. Each result holds the graph of batch `number`.
 
-    Every graph is assumed to be as large as that of the largest batch (by number of elements), which is measured once. A graph refers to
-    the model's weights: call `release` before they change. Autograd refuses derivatives through weights that changed.
+    As many results as fit in `memory` bytes are kept. The memory of the largest batch's graph (the batch with the most elements) is
+    measured once, and every graph is assumed to take as much. A graph refers to the model's weights: call `release` before they change.
+    Autograd refuses derivatives through weights that have changed.
     """
 
     def __init__(self, build: Callable[[int], Graph], memory: float, batches: Sequence[Any]) -> None:
         self.build, self.memory, self.batches = build, memory, batches
         self._kept: dict[int, Graph] = {}
-        self._capacity: int | None = None  # number of graphs to keep, once measured
+        self._capacity: int | None = None  # number of graphs to keep; None before it is measured
 
     def of(self, number: int) -> Graph:
-        """Return the graph of batch `number`, kept or newly built."""
+        """Return the graph of batch `number`, from the cache or newly built."""
         capacity = self._fitting()
         if number not in self._kept and len(self._kept) < capacity:
             self._kept[number] = self.build(number)
         return self._kept[number] if number in self._kept else self.build(number)
 
     def release(self) -> None:
-        """Drop the kept graphs; a graph is built again when it is needed."""
+        """Drop the kept graphs. A graph is built again when it is needed."""
         self._kept.clear()
 
     def _fitting(self) -> int:
@@ -52,7 +53,9 @@ class KeptGraphs(Generic[Graph]):
 
 
 class AllocationTracker(TorchDispatchMode):
-    """A context that records the memory of every tensor made within it; `held()` returns how many bytes are still in use."""
+    """A context manager that records the memory of every tensor made in its block. `held()` returns how many of these bytes are still in
+    use.
+    """
 
     def __init__(self) -> None:
         super().__init__()  # pyright: ignore[reportUnknownMemberType]
@@ -60,7 +63,8 @@ class AllocationTracker(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        inputs = {_identity(tensor) for tensor in _tensors([args, kwargs])}  # a result in their memory is a view, or changed in place
+        # A result that shares memory with an input is a view, or was changed in place.
+        inputs = {_identity(tensor) for tensor in _tensors([args, kwargs])}
         for tensor in _tensors(result):
             if _identity(tensor) not in inputs:
                 storage = tensor.untyped_storage()
@@ -68,17 +72,19 @@ class AllocationTracker(TorchDispatchMode):
         return result
 
     def held(self) -> int:
-        """Return the bytes still in use: of a graph, all that autograd and the derivatives keep, without the model's weights."""
+        """Return the number of bytes still in use. For a graph, this is all that autograd and the derivatives keep, without the model's
+        weights.
+        """
         return sum(size for reference, size in self._allocated.values() if not reference.expired())
 
 
 def _identity(tensor: torch.Tensor) -> int:
-    """Return an identity of the tensor's memory while it lives; its address would be 0 on the meta device."""
+    """Return an identity of the tensor's memory that is valid while the tensor lives. (The address would be 0 on the meta device.)"""
     return tensor.untyped_storage()._cdata  # pyright: ignore[reportPrivateUsage]
 
 
 def _tensors(value: Any) -> Iterable[torch.Tensor]:
-    """Yield the tensors in a nest of lists, tuples and dictionaries; a sparse CSR tensor gives its three parts."""
+    """Yield the tensors in nested lists, tuples and dictionaries. A sparse CSR tensor yields its three parts."""
     if isinstance(value, torch.Tensor):
         yield from (value.crow_indices(), value.col_indices(), value.values()) if value.layout == torch.sparse_csr else (value,)
     elif isinstance(value, Mapping):

@@ -1,9 +1,11 @@
-"""A loss as a function of the k tunable coordinates z, and its gradient.
+"""A loss as a function of the k tuned coordinates z, and its gradient.
 
-The loss is sum(loss sums) / sum(weights) over fixed batches, so batch size, order, a ragged last batch and the number of processes change
-it by rounding only. Derivatives are plain reverse mode, one vector at a time: the nested torch.func routes (jvp of jacrev, hessian, ...)
-are silently wrong on LayerNorm when its input and its weight both depend on z (pytorch issue 196700), and fused attention has no double
-backward, hence the MATH back end around every call.
+The loss is sum(loss sums) / sum(weights) over fixed batches. Batch size, order, an incomplete last batch and the number of processes
+therefore change the loss only by rounding.
+
+Derivatives use plain reverse mode, one vector at a time. The nested torch.func transforms (jvp of jacrev, hessian, ...) give silently wrong
+results for LayerNorm when its input and its weight both depend on z (pytorch issue 196700). Fused attention has no double backward, so
+every call uses the MATH attention backend.
 """
 
 from collections.abc import Callable, Generator, Iterable, Sequence
@@ -15,17 +17,19 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 Batch = TypeVar("Batch")
-Term = tuple[Tensor, Tensor | float]  # a sum over a batch, and its weight
+Term = tuple[Tensor, Tensor | float]  # a sum over a batch, and the batch's weight
 
 
 class Objective(Generic[Batch]):
-    """L(z) = sum over batches of loss sums / sum of weights, an exact weighted mean over fixed batches.
+    """The mean loss L(z) = sum of the batches' loss sums / sum of their weights, over fixed batches.
 
-    outputs(z, batch) returns the model's outputs, a tensor of any shape; criterion(outputs, batch) returns (loss_sum, weight): the 0-d sum
-    of the losses and the number of terms (examples, tokens), see `landscape.curvature.criterion`. Both must be deterministic (no dropout).
-    `size` is k, the length of z. Vectors are cast to `dtype` and `device` and come back in them; sums over batches are kept in float64. If
-    several processes hold a part of the batches each, total(tensor) must return the sum over the processes
-    (torch.distributed.all_reduce); then all processes get the same results. Raises ValueError without batches.
+    The callable outputs(z, batch) returns the model's outputs, a tensor of any shape. The callable criterion(outputs, batch) returns
+    (loss_sum, weight): the 0-d sum of the losses and the number of terms (examples or tokens), see `landscape.curvature.criterion`. Both
+    must be deterministic (no dropout). `size` is k, the length of z. Vectors are cast to `dtype` and `device` and are returned in them.
+    Sums over batches are kept in float64.
+
+    If each of several processes holds a part of the batches, total(tensor) must return the sum over the processes
+    (torch.distributed.all_reduce). All processes then get equal results. Raises ValueError for an empty list of batches.
     """
 
     def __init__(
@@ -47,7 +51,7 @@ class Objective(Generic[Batch]):
         self.dtype = dtype
         self.device = torch.device(device)
         self.total = total
-        self._weights_checked = False  # whether the weights were found to sum to a positive number
+        self._weights_checked = False  # True once the weights are known to sum to a positive number
 
     def loss(self, z: Tensor) -> float:
         """Return the mean loss at z (k,)."""
@@ -55,8 +59,9 @@ class Objective(Generic[Batch]):
         return float(self.mean(self._loss(z, batch) for batch in self.batches))
 
     def batch_losses(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Return loss sums and weights of this process's batches at z (k,), both (batches,) float64; loss(z) is the ratio of
-        their totals.
+        """Return the loss sums and the weights of this process's batches at z (k,), both (batches,) float64.
+
+        loss(z) is the ratio of their totals.
         """
         z = self.vector(z, "z")
         with twice_differentiable():
@@ -83,10 +88,10 @@ class Objective(Generic[Batch]):
         return vector.detach().to(device=self.device, dtype=self.dtype)
 
     def mean(self, terms: Iterable[Term]) -> Tensor:
-        """Return sum(values) / sum(weights) over the batches of all processes, in float64; `terms` has one item per batch.
+        """Return sum(values) / sum(weights) over the batches of all processes, in float64; `terms` has one (value, weight) per batch.
 
-        The result stays on the device. The first call raises ValueError unless the weights sum to a positive number; later calls do not
-        synchronise with the device to check, and return NaN.
+        The result stays on the device. The first call raises ValueError unless the weights sum to a positive number. Later calls do not
+        check, because the check synchronises with the device; they return NaN.
         """
         value = total_weight = torch.zeros((), dtype=torch.float64, device=self.device)
         with twice_differentiable():
@@ -120,14 +125,14 @@ def twice_differentiable() -> Generator[None]:
 
 
 def leaf(z: Tensor) -> Tensor:
-    """Return z in the same memory as a leaf of autograd; every batch takes a fresh leaf, so its graph is independent of the others."""
+    """Return z as a leaf of autograd that shares z's memory. Every batch takes a new leaf, so the graphs of batches are independent."""
     return z.detach().requires_grad_()
 
 
 def vjp(outputs: Tensor, inputs: Tensor, vector: Tensor | None = None, *, differentiable: bool = False, keep: bool = False) -> Tensor:
     """Return (d outputs / d inputs)' vector, shaped like `inputs`; zero if the outputs do not depend on the inputs.
 
-    `keep` keeps the graph for the next vector; `differentiable` makes the result part of a graph.
+    `keep` keeps the graph for the next vector. `differentiable` makes the result part of a graph.
     """
     if not outputs.requires_grad:
         return torch.zeros_like(inputs)
@@ -138,7 +143,7 @@ def vjp(outputs: Tensor, inputs: Tensor, vector: Tensor | None = None, *, differ
 
 
 def jvp(outputs: Tensor, inputs: Tensor) -> Callable[[Tensor], Tensor]:
-    """Return v -> J v, J = d outputs / d inputs, in reverse mode only: u -> J'u is linear, and the transpose of its derivative is J."""
+    """Return v -> J v with J = d outputs / d inputs, in reverse mode only: u -> J'u is linear, and J is the transpose of its derivative."""
     dummy = torch.zeros_like(outputs).requires_grad_()
     back = vjp(outputs, inputs, dummy, differentiable=True)
     return lambda v: vjp(back, dummy, v, keep=True)

@@ -1,6 +1,6 @@
-"""The measured threshold k*: where runs over k pass from missing a target to reaching it, with a confidence interval.
+"""The measured threshold k*: the k at which runs pass from missing a target to reaching it, with a confidence interval.
 
-By robust regression of the gap on log k, or by a probit posterior if only hits and misses are informative.
+The estimate is a robust regression of the gap on log k, or a probit posterior if only hits and misses are informative.
 """
 
 # pyright: reportUnusedImport=false

@@ -1,12 +1,13 @@
 """The measured threshold k*: where the signed gap to a target, regressed on log k, crosses zero.
 
-A grid of k and its first success, the usual report, errs by .4 in log k and is biased by about +30 %. A robust line through the continuous
-gaps near the crossing uses every run there: 8 to 12 runs give 10 %. A saturated metric has no informative gaps; then the threshold follows
-from which runs reach the target (`landscape.measurement.probit`).
+The usual report, the first success on a grid of k, errs by .4 in log k and is biased by about +30 %. A robust line through the continuous
+gaps near the crossing uses every run there: 8 to 12 runs give 10 %. The gaps of a saturated metric are not informative. The threshold then
+follows from which runs reach the target (`landscape.measurement.probit`).
 
-This differs from ordinary regression with its zero as the estimate in:
-1. Only runs near the crossing count, with tricube weights as in LOESS (Cleveland 1979); the window is centred anew at each line's zero.
-2. Runs far below the repeated-median line are set aside as failed trainings; runs far above never are.
+The method differs from ordinary regression with the line's zero as the estimate in:
+
+1. Only runs near the crossing count, with tricube weights as in LOESS (Cleveland 1979). The window is centred again at each line's zero.
+2. Runs far below the repeated-median line are set aside as failed trainings. Runs far above it are always kept.
 3. The line is Huber's, and the interval is a residual bootstrap widened to Student's quantiles.
 """
 
@@ -23,22 +24,22 @@ from landscape.numerics import FloatArray, Stream
 
 Positions = npt.NDArray[np.intp]
 
-BANDWIDTH = 1.3  # half-width of the window in log k, at least
-NEAREST = 7  # runs that the window covers, at least
-WIDENING = 1.3  # factor by which the window exceeds those runs, and grows if its line has no zero
-MAX_CENTRINGS = 5  # how often the window is centred anew
-SIGNIFICANT_SLOPE = 2.5  # slope over its standard error that suffices for a closed interval, with a margin
-MIN_NEW_RUNS = 3
+BANDWIDTH = 1.3  # smallest half-width of the window in log k
+NEAREST = 7  # smallest number of runs that the window covers
+WIDENING = 1.3  # factor by which the window exceeds the nearest runs, and by which it grows if its line has no zero
+MAX_CENTRINGS = 5  # number of times that the window is centred again
+SIGNIFICANT_SLOPE = 2.5  # slope over its standard error that closes an interval, with a margin
+MIN_NEW_RUNS = 3  # closes a probit's interval in at least 70 % of cases (simulated with 10 and more runs, slopes of 2 and 4 in log k)
 SATURATED = 0.5  # share of equal gaps among the nearest runs above which the metric is saturated
 
 
 @dataclass(frozen=True)
 class Crossing:
-    """A measured threshold. Fields are None where the runs do not determine them."""
+    """A measured threshold. Fields are None if the runs do not determine them."""
 
     k_star: float | None
-    low: float | None  # also None if the slope is too uncertain for a finite interval; if k* is above the window, the window's upper end
-    high: float | None  # if k* is below the window, the window's lower end
+    low: float | None  # None also if the slope is too uncertain for a finite interval; the window's upper end if censored "above"
+    high: float | None  # None as for `low`; the window's lower end if censored "below"
     slope: float | None  # d gap / d log k at the crossing; for a probit, d probit / d log k
     slope_stderr: float | None
     censored: Literal["above", "below"] | None  # on which side of the window k* lies
@@ -47,12 +48,12 @@ class Crossing:
     level: float  # of the interval
     method: Literal["line", "probit"]
     used: tuple[int, ...] = ()  # positions of the runs used
-    lapses: tuple[int, ...] = ()  # positions of runs near the crossing that are set aside as failed trainings
+    lapses: tuple[int, ...] = ()  # positions of runs near the crossing that were set aside as failed trainings
 
 
 @dataclass(frozen=True)
 class RunsNeeded:
-    """About `runs` more runs, at k from `low` to `high`, that would close the open interval of a threshold."""
+    """An estimate: about `runs` more runs, at k from `low` to `high`, close the open interval of a threshold."""
 
     runs: int
     low: float
@@ -62,9 +63,9 @@ class RunsNeeded:
 def runs_needed(crossing: Crossing, ks: npt.ArrayLike) -> RunsNeeded | None:
     """Return the runs that would close the interval of `crossing`, fitted to runs at ks (runs,); None if it is closed or censored.
 
-    A line's interval is open if its slope is not significant. The slope's variance falls with sum (log k - mean)^2, so runs are added at k*
-    / 2 and 2 k* until slope / stderr would be 2.5. A probit's interval is open on a side where it lies beyond the runs: 3 runs there close
-    it in at least 70 % of cases (measured for 10 and more runs, slopes of 2 and 4 in log k).
+    The interval of a line is open if its slope is not significant. The variance of the slope falls with sum (log k - mean)^2, so runs are
+    added at k* / 2 and 2 k* until slope / stderr would be 2.5. The interval of a probit is open on a side if it extends beyond the runs.
+    Three runs on that side usually close it.
     """
     if crossing.censored or crossing.k_star is None or (crossing.low is not None and crossing.high is not None):
         return None
@@ -79,10 +80,9 @@ def runs_needed(crossing: Crossing, ks: npt.ArrayLike) -> RunsNeeded | None:
 
 
 def loss_gap(loss: float, target: float, clip: float = 1e-6) -> float:
-    """Return log target - log loss, positive where the target is reached.
+    """Return log target - log loss, which is positive if the target is reached.
 
-    A loss below clip * target, 0 included, counts as clip * target, so the gap is finite. Raises ValueError unless loss >= 0 and target >
-    0.
+    A loss below clip * target (also 0) counts as clip * target, so the gap is finite. Raises ValueError unless loss >= 0 and target > 0.
     """
     if not (loss >= 0 and target > 0):
         raise ValueError(f"a loss must be at least 0 and a target positive, got {loss} and {target}")
@@ -90,9 +90,9 @@ def loss_gap(loss: float, target: float, clip: float = 1e-6) -> float:
 
 
 def accuracy_gap(accuracy: float, target: float, clip: float = 1e-3) -> float:
-    """Return logit accuracy - logit target, positive where the target is reached.
+    """Return logit accuracy - logit target, which is positive if the target is reached.
 
-    Both are in 0..1 (or ValueError) and are clipped to clip..1 - clip, so the gap is finite.
+    Both are clipped to clip..1 - clip, so the gap is finite. Raises ValueError unless both are in 0..1.
     """
     if not (0 <= accuracy <= 1 and 0 <= target <= 1):
         raise ValueError(f"accuracy and target must be in 0..1, got {accuracy} and {target}")
@@ -103,15 +103,17 @@ def accuracy_gap(accuracy: float, target: float, clip: float = 1e-3) -> float:
 def fit_crossing(ks: npt.ArrayLike, gaps: npt.ArrayLike, seed: int = 0, bootstraps: int = 2000, level: float = 0.95) -> Crossing:
     """Return k*, where a robust line of gap on log k crosses zero, with a bootstrap interval at `level`.
 
-    ks (runs,) > 0 and gaps (runs,), positive where the target is reached, have one entry per run, in any order. The result is censored
-    "above" if k* lies above the largest k, "below" if it lies below the smallest; the interval is then open on that side. If most gaps near
-    the crossing are equal (a saturated metric), or no line rises through zero there, `method` is "probit". `seed` names the bootstrap
-    draws. Raises ValueError for shapes that differ, k <= 0, gaps that are not finite, fewer than 3 runs near the crossing, or runs that do
-    not determine a side.
+    ks (runs,) > 0 and gaps (runs,), positive if the target is reached, have one entry per run, in any order. The result is censored "above"
+    if k* lies above the largest k, and "below" if it lies below the smallest k. The interval is then open on that side. `method` is
+    "probit" if most gaps near the crossing are equal (a saturated metric), or if no line rises through zero there. `seed` determines the
+    bootstrap draws.
+
+    Raises ValueError for shapes that differ, k <= 0, gaps that are not finite, fewer than 3 runs near the crossing, or runs that do not
+    determine a side.
     """
     k, gap = np.asarray(ks, np.float64), np.asarray(gaps, np.float64)
     if k.ndim != 1 or k.shape != gap.shape or not (k > 0).all() or not np.isfinite(gap).all() or len(k) == 0:
-        raise ValueError(f"ks and gaps must be (runs,), k > 0, gaps finite; got shapes {k.shape} and {gap.shape}")
+        raise ValueError(f"ks and gaps must be (runs,) with k > 0 and finite gaps, at least one run; got shapes {k.shape} and {gap.shape}")
     start = probit_posterior(k, gap >= 0).quantile(0.5)
     x = np.log(k)
     if not x.min() <= start <= x.max() or (gap >= 0).all() or (gap < 0).all():
@@ -124,7 +126,7 @@ def fit_crossing(ks: npt.ArrayLike, gaps: npt.ArrayLike, seed: int = 0, bootstra
 
 
 def _saturated(gap: FloatArray) -> bool:
-    """Return whether most gaps are equal, as those of a metric at an end of its range."""
+    """Return whether most gaps are equal, as for a metric at an end of its range."""
     return float(np.unique(gap, return_counts=True)[1].max()) > SATURATED * len(gap)
 
 
@@ -168,7 +170,9 @@ def _by_line(k: FloatArray, gap: FloatArray, start: float, random: Stream, boots
 
 
 def _line_about(centre: float, x: FloatArray, gap: FloatArray) -> _Line | None:
-    """Return the local line about `centre`, with a window widened until the line rises through zero among its runs; None if none does."""
+    """Return the local line about `centre`. The window is widened until the line rises through zero among its runs; None if no window
+    suffices.
+    """
     distance = np.abs(x - centre)
     half_width = max(BANDWIDTH, WIDENING * float(np.sort(distance)[min(NEAREST, len(x)) - 1]))
     while True:
@@ -190,7 +194,7 @@ def _line_about(centre: float, x: FloatArray, gap: FloatArray) -> _Line | None:
 def _by_signs(k: FloatArray, gap: FloatArray, level: float) -> Crossing:
     """Return the probit posterior's median and central interval.
 
-    An end of the interval beyond the runs is open; the crossing is censored if the median lies beyond them.
+    An end of the interval that lies beyond the runs is open. The crossing is censored if the median lies beyond the runs.
     """
     posterior, window = probit_posterior(k, gap >= 0, WIDE), (float(k.min()), float(k.max()))
     low, median, high = (math.exp(posterior.quantile(q)) for q in ((1 - level) / 2, 0.5, (1 + level) / 2))

@@ -1,8 +1,14 @@
 """The posterior of log k* from hits and misses alone, on a grid.
 
-It needs no size of a gap, so it holds for a saturated metric. A run at k reaches the target with probability g + (1 - g - l) Phi((log k -
-log k*) / s): s is the standard deviation of log k* over seeds, l the share of runs far above k* that miss the target (lapses: failed
-trainings), g the share far below k* that reach it by luck (guesses). None of the three is known; the prior states their possible values.
+The method does not use the size of a gap, so it holds for a saturated metric. A run at k reaches the target with probability
+
+    g + (1 - g - l) Phi((log k - log k*) / s)
+
+- s: standard deviation of log k* over seeds;
+- l: share of runs far above k* that miss the target (lapses: failed trainings);
+- g: share of runs far below k* that reach the target by luck (guesses).
+
+All three are unknown; the prior states their possible values.
 """
 
 from dataclasses import dataclass
@@ -18,18 +24,18 @@ MARGIN, POINTS = 1.0, 1201  # the grid's margin beyond the runs' log k, and its 
 
 @dataclass(frozen=True)
 class Prior:
-    """A uniform prior over the spreads s and over the pairs (g, l) of guesses and lapses; log k* is flat."""
+    """A uniform prior over the spreads s and over the pairs (g, l) of guesses and lapses. The prior of log k* is flat."""
 
     spreads: FloatArray
     errors: tuple[tuple[float, float], ...]
 
 
-# To choose the next k, and for runs whose gaps are known. No run reaches a target on the loss by luck, so hits at small k alone mean failed
+# SHARP chooses the next k and serves runs whose gaps are known. No run reaches a target loss by luck, so hits at small k alone mean failed
 # trainings at large k.
 SHARP = Prior(np.geomspace(0.05, 0.8, 7), ((0.0, 0.05),))
-# For an interval, which must hold if seeds spread widely and if a few examples are answered by luck. Simulated with k uniform over 4.2 in
-# log k and a logistic curve of slope 2 or 4, with and without 5 % guesses and lapses, its 95 % interval covers k* in 95 to 98 % of cases
-# with 10 runs and in 94 % with 24 (600 trials each); that of SHARP in 78 to 93 % and 84 to 93 %.
+# WIDE gives intervals, which must hold if k* varies widely over seeds and if a few examples are answered by luck. In simulations its 95 %
+# interval covers k* in 94 to 98 % of cases, and the interval of SHARP in 78 to 93 % (k uniform over 4.2 in log k, a logistic curve of slope
+# 2 or 4, with and without 5 % guesses and lapses, 10 or 24 runs, 600 trials each).
 WIDE = Prior(np.geomspace(0.1, 3.0, 8), tuple((guesses, lapses) for guesses in (0.0, 0.05, 0.1) for lapses in (0.0, 0.05, 0.1)))
 
 

@@ -11,15 +11,16 @@ from landscape.numerics import FloatArray, Stream
 
 Mask = npt.NDArray[np.bool_]
 
-HUBER = 1.345  # residuals beyond this many robust standard deviations count less; 95 % efficient on Gaussian noise
-FAILED = 5.0  # robust standard deviations below the line, beyond which a run is a failed training
+HUBER = 1.345  # number of robust standard deviations beyond which residuals count less; 95 % efficient for Gaussian noise
+FAILED = 5.0  # number of robust standard deviations below the line beyond which a run is a failed training
 
 
 def failed(x: FloatArray, y: FloatArray) -> Mask:
-    """Return which runs (runs,) are failed trainings: far below the repeated-median line, and below a run of no larger x.
+    """Return a mask (runs,) of the failed trainings: runs far below the repeated-median line, and below a run of no larger x.
 
-    The repeated-median line (Siegel 1982) tolerates up to half of the runs failing. Only runs below the line can have failed: a run may
-    fail to learn, but does not learn by chance; and a curve that only rises cannot explain a run below another of no larger x.
+    The repeated-median line (Siegel 1982) tolerates failures of up to half of the runs. Only runs below the line can have failed, because a
+    run may fail to learn but does not learn by chance. The second condition holds because a rising curve cannot explain a run that lies
+    below another run of no larger x.
     """
     differences = x - x[:, None]
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -36,12 +37,12 @@ def failed(x: FloatArray, y: FloatArray) -> Mask:
 def huber_lines(x: FloatArray, y: FloatArray, base: FloatArray, iterations: int = 20) -> tuple[FloatArray, FloatArray]:
     """Return intercepts and slopes (lines,) of Huber regressions of y (lines, runs) on x (runs,), by iterative reweighting.
 
-    `base` (runs,) > 0 are weights that multiply those from the residuals.
+    `base` (runs,) > 0 are weights that multiply the weights from the residuals.
     """
     intercept, slope = _weighted_lines(x, y, np.broadcast_to(base, y.shape))
     for _ in range(iterations):
         residuals = np.abs(y - intercept[:, None] - slope[:, None] * x)
-        # A scale of zero beside larger residuals would leave no line through runs that happen to agree at one k.
+        # Without this floor, runs that happen to agree at one k would give a scale of zero and leave no line.
         least = 1e-6 * residuals.max(axis=1, keepdims=True)
         limit = np.maximum(HUBER * 1.4826 * np.median(residuals, axis=1, keepdims=True), least)
         weights = np.where(residuals <= limit, 1.0, limit / np.maximum(residuals, np.finfo(float).tiny))
@@ -50,7 +51,7 @@ def huber_lines(x: FloatArray, y: FloatArray, base: FloatArray, iterations: int 
 
 
 def _weighted_lines(x: FloatArray, y: FloatArray, weights: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Return intercepts and slopes (lines,) of least squares with weights (lines, runs)."""
+    """Return intercepts and slopes (lines,) of least-squares fits of y (lines, runs) on x (runs,) with weights (lines, runs)."""
     share = weights / weights.sum(axis=1, keepdims=True)
     mean_x, mean_y = (share * x).sum(axis=1), (share * y).sum(axis=1)
     centred = x - mean_x[:, None]
@@ -61,10 +62,10 @@ def _weighted_lines(x: FloatArray, y: FloatArray, weights: FloatArray) -> tuple[
 def residual_bootstrap(
     x: FloatArray, y: FloatArray, base: FloatArray, intercept: float, slope: float, random: Stream, bootstraps: int
 ) -> tuple[FloatArray, float]:
-    """Return zeros (bootstraps,) of lines refitted to resampled residuals, NaN where the slope is not positive, and the slope's stderr.
+    """Return the zeros (bootstraps,) of lines refitted to resampled residuals, and the standard error of the slope.
 
-    A residual is drawn in proportion to its run's weight, and divided by sqrt(1 - leverage), since a least-squares line shrinks it.
-    Resampling the runs themselves fails with one run per k.
+    A zero is NaN if the slope is not positive. A residual is drawn with a probability proportional to its run's weight, and is divided by
+    sqrt(1 - leverage), because a least-squares line shrinks it. Resampling the runs themselves fails with one run per k.
     """
     share = base / base.sum()
     centred = x - (share * x).sum()
@@ -78,9 +79,10 @@ def residual_bootstrap(
 
 
 def interval(zeros: FloatArray, zero: float, runs: float, level: float) -> tuple[float | None, float | None]:
-    """Return (low, high) in k of a zero in log k, from its bootstrap replicates (bootstraps,) over `runs` (effective number of) runs.
+    """Return (low, high) in k for a zero in log k, from its bootstrap replicates (bootstraps,).
 
-    The deviations are widened from the normal's quantile to Student's. An end is None if more slopes than a tail holds were not positive.
+    `runs` is the effective number of runs. The deviations are widened from the normal quantile to Student's. An end is None if the share of
+    slopes that are not positive exceeds the tail probability.
     """
     tail = (1 - level) / 2
     widening = float(stdtrit(max(runs - 2, 1.0), 1 - tail)) / NormalDist().inv_cdf(1 - tail)

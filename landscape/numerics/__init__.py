@@ -1,6 +1,6 @@
-"""Numerical tools that every other room uses: named random streams, roots, L-BFGS, dense factorisations, standard errors.
+"""Numerical tools that the other packages share: random streams, roots, L-BFGS, dense factorisations, standard errors.
 
-Nothing here knows of a loss.
+The package does not depend on any loss.
 """
 
 # pyright: reportUnusedImport=false

@@ -1,4 +1,4 @@
-"""Inner products in float64, and factorisations of small dense matrices with the types that torch leaves out."""
+"""Inner products in float64, and factorisations of small dense matrices with the type annotations that torch lacks."""
 
 import math
 from typing import Any, cast
@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def dot(a: Tensor, b: Tensor) -> float:
-    """Return a'b of vectors (k,), summed in float64 whatever their dtype."""
+    """Return a'b of two vectors (k,), summed in float64 for any dtype."""
     return float(a.double() @ b.double())
 
 
@@ -18,12 +18,12 @@ def norm(v: Tensor) -> float:
 
 
 def eigh(matrix: Tensor) -> tuple[Tensor, Tensor]:
-    """Return eigenvalues (..., n), ascending, and eigenvectors (..., n, n) by columns of symmetric matrices (..., n, n)."""
+    """Return the eigenvalues (..., n), ascending, and the eigenvectors (columns of (..., n, n)) of symmetric matrices (..., n, n)."""
     values, vectors = cast(Any, torch.linalg).eigh(matrix)
     return values, vectors
 
 
 def qr(vectors: Tensor) -> tuple[Tensor, Tensor]:
-    """Return Q (k, n) with orthonormal columns and R (n, n) of vectors (k, n), n <= k."""
+    """Return Q (k, n) with orthonormal columns and R (n, n) of vectors (k, n), for n <= k."""
     q, r = cast(Any, torch.linalg).qr(vectors)
     return q, r

@@ -1,4 +1,4 @@
-"""Minimise a smooth function of many variables by scipy's L-BFGS-B (Liu & Nocedal 1989, doi 10.1007/BF01589116), without bounds."""
+"""Minimisation of a smooth function of many variables by scipy's L-BFGS-B without bounds (Liu & Nocedal 1989, doi 10.1007/BF01589116)."""
 
 from collections.abc import Callable
 from typing import Any, cast
@@ -7,12 +7,12 @@ from scipy.optimize import minimize  # pyright: ignore[reportMissingTypeStubs, r
 
 from landscape.numerics.arrays import FloatArray
 
-MOST_PAIRS, FEWEST_PAIRS = 100, 20  # with few pairs, far minima take 3 times as many iterations
-HISTORY_BYTES = 2**30  # memory for the pairs, where it leaves room for more than the fewest
+MOST_PAIRS, FEWEST_PAIRS = 100, 20  # with few pairs, a distant minimum takes about 3 times as many iterations
+HISTORY_BYTES = 2**30  # memory for the pairs, if it holds more than the fewest
 
 
 def lbfgs_history(size: int) -> int:
-    """Return how many pairs of steps and gradients (size,) to keep: 20 to 100, as many as 1 GiB holds."""
+    """Return how many pairs of steps and gradients, (size,) each, to keep: as many as 1 GiB holds, but 20 to 100."""
     return max(FEWEST_PAIRS, min(MOST_PAIRS, HISTORY_BYTES // (16 * size)))
 
 
@@ -27,7 +27,7 @@ def lbfgs(
     """Return the point (k,) where the search from `start` (k,) ends.
 
     f(x) returns the value and the gradient (k,). `history` is the number of pairs kept. After each iteration stop(x) may end the search.
-    `options` are scipy's for L-BFGS-B: maxiter, maxfun, ftol, gtol.
+    `options` are scipy's options for L-BFGS-B: maxiter, maxfun, ftol, gtol.
     """
 
     def callback(intermediate_result: Any) -> None:

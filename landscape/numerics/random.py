@@ -1,9 +1,9 @@
-"""Random numbers named by (seed, role), so that drawing one more vector never changes another.
+"""Random numbers that depend only on (seed, role), so that drawing one more vector never changes another.
 
-A stream uses the raw bits of numpy's Philox generator, which no version of numpy changes; the methods of numpy's `Generator` (normal,
-permutation and others) may change between versions (NEP 19). Philox takes a 128-bit key, so a hash of the name is the key; torch's CPU
-generator keeps 32 bits of its seed. All numbers are drawn on the CPU in float64 and cast afterwards: device and dtype do not change a
-probe.
+A stream uses the raw bits of numpy's Philox generator, which are equal in all versions of numpy. The methods of numpy's `Generator`
+(normal, permutation and others) may change between versions (NEP 19). The key of Philox has 128 bits, so it is a hash of seed and role;
+torch's CPU generator keeps only 32 bits of its seed. All numbers are drawn on the CPU in float64 and cast afterwards, so device and dtype
+do not change a draw.
 """
 
 import hashlib
@@ -18,9 +18,9 @@ Size = int | tuple[int, ...]
 
 
 class Stream:
-    """The random numbers called `role` (any text) under `seed` (any integer), drawn one after the other.
+    """A stream of random numbers that `seed` (any integer) and `role` (any text) determine.
 
-    Equal names give equal streams. `size` is the shape of the array to draw.
+    Equal seeds and roles give equal streams. In all methods, `size` is the shape of the array to draw.
     """
 
     def __init__(self, seed: int, role: str):
@@ -32,7 +32,7 @@ class Stream:
         return self._bits.random_raw(math.prod(shape)).reshape(shape)
 
     def random(self, size: Size = ()) -> np.ndarray:
-        """Draw uniformly from (0, 1): midpoints of 2^52 equal intervals, so neither end is drawn."""
+        """Draw uniformly from (0, 1). The values are midpoints of 2^52 equal intervals, so neither end is drawn."""
         return ((self._words(size) >> np.uint64(12)) + 0.5) * 2.0**-52
 
     def standard_normal(self, size: Size) -> np.ndarray:
@@ -40,7 +40,7 @@ class Stream:
         return ndtri(self.random(size))
 
     def signs(self, count: int) -> np.ndarray:
-        """Draw +1 or -1 with equal odds, int8 (count,)."""
+        """Draw +1 or -1 with equal probability, int8 (count,)."""
         words = self._words(-(-count // 64)).astype("<u8", copy=False)
         return 1 - 2 * np.unpackbits(words.view(np.uint8), count=count).astype(np.int8)
 
@@ -55,10 +55,10 @@ class Stream:
 
 
 def normal(seed: int, role: str, size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Return a standard normal vector (size,), named by (seed, role)."""
+    """Return a standard normal vector (size,), determined by (seed, role)."""
     return torch.as_tensor(Stream(seed, role).standard_normal(size)).to(device=device, dtype=dtype)
 
 
 def rademacher(seed: int, role: str, size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Return a vector (size,) of independent random signs, named by (seed, role)."""
+    """Return a vector (size,) of independent random signs, determined by (seed, role)."""
     return torch.as_tensor(Stream(seed, role).signs(size)).to(device=device, dtype=dtype)

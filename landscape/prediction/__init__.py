@@ -1,6 +1,7 @@
 """Predicted thresholds: the k at which a random subspace reaches a target loss, from curvature and gradient, without training.
 
-The quadratic model (T1, T3), Moreau paths (T2), Gordon's bound (T4), coordinate subspaces (T5), and the causes of a change of k*.
+The package holds the quadratic model (T1, T3), Moreau paths (T2), Gordon's bound (T4), coordinate subspaces (T5), and the attribution of a
+change of k* to its causes.
 """
 
 # pyright: reportUnusedImport=false

@@ -1,8 +1,8 @@
-"""Predictions from matrix-vector products alone, where no Gram matrix fits in memory: text losses, many examples.
+"""Predictions from matrix-vector products alone, for problems whose Gram matrix does not fit in memory: text losses, many examples.
 
-T3 (`landscape.prediction.quadratic`) needs the ridge kappa* with g'(H + kappa)^-1 g = 2 (L0 - target), and N_eff(kappa*). One Lanczos run
-started from the gradient gives the gradient-weighted measure and with it the ridge; stochastic Lanczos quadrature gives N_eff with a
-standard error. For one given set of coordinates, conjugate gradients give the loss that the quadratic reaches.
+T3 (`landscape.prediction.quadratic`) needs the ridge kappa* with g'(H + kappa*)^-1 g = 2 (L0 - target), and N_eff(kappa*). One Lanczos run
+from the gradient gives the gradient-weighted measure and with it the ridge. Stochastic Lanczos quadrature gives N_eff with a standard
+error. For one fixed set of coordinates, conjugate gradients give the loss that the quadratic reaches.
 """
 
 import math
@@ -18,22 +18,22 @@ from landscape.curvature import LinearOperator, to_scipy
 from landscape.prediction.quadratic import Prediction, threshold_by
 from landscape.spectra import Estimate, GradientSpectrum, SpectralMeasure, effective_dimension, with_quadrature_error
 
-RESIDUAL = 1e-3  # |g - Hx| / |g| at which conjugate gradients stop; the drop's error is of second order in it
+RESIDUAL = 1e-3  # |g - Hx| / |g| at which conjugate gradients stop; the error of the drop is of second order in this residual
 
 
 @dataclass(frozen=True)
 class SampledPrediction:
-    """T3's threshold with the error of N_eff: from the random probes, and from the Lanczos resolution."""
+    """T3's threshold with the error of N_eff from the random probes and from the Lanczos resolution."""
 
     prediction: Prediction
     dimension: Estimate | None  # N_eff at the ridge; None without a ridge
 
 
 def predict_from_measures(along: SpectralMeasure, counting: SpectralMeasure, loss: float, target: float, ceiling: int) -> SampledPrediction:
-    """Return T3's threshold from the gradient's measure (`spectral_measure`) and the eigenvalues' measure (`slq`).
+    """Return T3's threshold from the gradient's measure `along` (`spectral_measure`) and the eigenvalues' measure `counting` (`slq`).
 
-    loss is L0, target an absolute loss, `ceiling` an upper bound on the matrix's rank. Negative nodes, which rounding makes of a
-    semidefinite matrix's zeros, count as zeros. Censored as by `predict_threshold`.
+    `loss` is L0, `target` an absolute loss, `ceiling` an upper bound on the rank of the matrix. Negative nodes count as zeros: rounding
+    turns zeros of a semidefinite matrix into them. The result is censored as by `predict_threshold`.
     """
     spectrum = gradient_spectrum_of(along, loss, ceiling)
     prediction = threshold_by(lambda kappa: effective_dimension(counting, kappa).value, spectrum, target)
@@ -52,10 +52,10 @@ def gradient_spectrum_of(along: SpectralMeasure, loss: float, ceiling: int) -> G
 
 
 def tangent_quadratic(along: SpectralMeasure, kappa: float, loss: float, ceiling: int) -> GradientSpectrum:
-    """Return the quadratic tangent to a loss at its proximal point d, as seen from d = 0: T3's ridge for its envelope is `kappa` again.
+    """Return the quadratic tangent to a loss at its proximal point d, expanded about d = 0. T3's ridge for its envelope is `kappa` again.
 
-    `along` is the measure of d (`spectral_measure` with the matrix at d), `loss` the loss at d. Since the loss's gradient at d is -kappa d,
-    the quadratic's gradient at d = 0 is -(H + kappa) d, and its value there loss + kappa |d|^2 + d'Hd / 2.
+    `along` is the measure of d (`spectral_measure` with the matrix at d), and `loss` the loss at d. The gradient of the loss at d is -kappa
+    d. Therefore the quadratic's gradient at d = 0 is -(H + kappa) d, and its value there is loss + kappa |d|^2 + d'Hd / 2.
     """
     of_d = gradient_spectrum_of(along, loss, ceiling)
     lam, squares = of_d.eigenvalues, of_d.projections
@@ -64,9 +64,9 @@ def tangent_quadratic(along: SpectralMeasure, kappa: float, loss: float, ceiling
 
 @dataclass(frozen=True)
 class SubspaceDrop:
-    """The quadratic's drop of loss in one given subspace."""
+    """The quadratic's drop of loss in one fixed subspace."""
 
-    drop: float  # a lower bound; the exact drop is larger by about residual^2 of it
+    drop: float  # a lower bound; the exact drop is larger by a fraction of about residual^2
     residual: float  # |g - Hx| / |g|
     products: int
 
@@ -74,8 +74,9 @@ class SubspaceDrop:
 def subspace_drop(operator: LinearOperator, gradient: Tensor, max_iter: int) -> SubspaceDrop:
     """Return g_S'(H_SS)^-1 g_S / 2 by at most `max_iter` >= 1 conjugate-gradient steps, from H_SS as an operator and g_S (k,).
 
-    The result is exact for the quadratic in the subspace S of this placement. H_SS may be singular if H is semidefinite and g in its range,
-    as for a Gauss-Newton matrix. A step costs one product, the final check one more. Raises ValueError for max_iter < 1.
+    When converged, the result is exact for the quadratic in the subspace S of one placement. H_SS may be singular if H is semidefinite and
+    g lies in its range, as for a Gauss-Newton matrix. A step costs one product; the final check costs one more. Raises ValueError for
+    max_iter < 1.
     """
     if max_iter < 1:
         raise ValueError(f"conjugate gradients need max_iter >= 1, got {max_iter}")

@@ -1,8 +1,8 @@
 """A lower bound on the threshold from Gordon's escape theorem (T4) for the linearised classifier, without a Hessian.
 
-A uniformly random k-dimensional subspace meets the set {L <= target} as soon as it meets the cone C over it, and it does so with even odds
-at k = E dist(h, C)^2 of a standard normal h, within its square root (Amelunxen et al. 2014, arXiv 1303.6672). Directions that J does not
-see lie in the cone, so h has only the r coordinates of `LinearisedClassifier`.
+A uniformly random k-dimensional subspace meets the set {L <= target} as soon as it meets the cone C over the set. It meets C with
+probability 1/2 at k = E dist(h, C)^2, up to the square root of this number, for a standard normal h (Amelunxen et al. 2014, arXiv
+1303.6672). Directions that J maps to zero lie in the cone, so h has only the r coordinates of `LinearisedClassifier`.
 """
 
 import math
@@ -15,17 +15,17 @@ from landscape.prediction.linearised_classifier import LinearisedClassifier
 from landscape.prediction.moreau import MoreauPoint, predict_on_path
 from landscape.spectra import Estimate, mean_of
 
-TOLERANCE = 1e-2  # of the log scale: the distance is flat around its minimum
-MAX_SCALE = 2.0**12  # relative scale beyond which the nearest point is the cone's tip
+TOLERANCE = 1e-2  # in log scale; it may be coarse, since the distance is flat around its minimum
+MAX_SCALE = 2.0**12  # relative scale beyond which the tip of the cone is the nearest point
 
 
 def gordon_threshold(
     gram: npt.ArrayLike, logits: npt.ArrayLike, labels: npt.ArrayLike, target: float, *, draws: int = 16, seed: int = 0
 ) -> Estimate | None:
-    """Return E dist(h, cone{L <= target})^2 over `draws` normal h of the linearised classifier; None if it has no threshold.
+    """Return the mean of dist(h, cone{L <= target})^2 over `draws` normal h, for the linearised classifier; None without a threshold.
 
-    Arguments as for `gradient_spectrum`; target is an absolute loss, `seed` names the draws. It holds for uniformly random subspaces
-    (Gaussian, Fastfood), not for coordinates.
+    Gram, logits and labels are as for `gradient_spectrum`. `target` is an absolute loss; `seed` determines the draws. The bound holds for
+    uniformly random subspaces (Gaussian, Fastfood), not for coordinates.
     """
     prediction = predict_on_path(gram, logits, labels, target)
     if prediction.point is None:
@@ -38,8 +38,8 @@ def gordon_threshold(
 def _squared_distance(h: FloatArray, start: MoreauPoint, target: float) -> float:
     """Return min over t >= 0 and L(w) <= target of |h - t w|^2.
 
-    At a scale c = 1/t the nearest w is the projection of c h on the set {L <= target}. The best c is where the ray through w is tangent to
-    the set: where the gradient at w is orthogonal to w.
+    At a scale c = 1/t the nearest w is the projection of c h on the set {L <= target}. At the best c the ray through w is tangent to the
+    set, so the gradient at w is orthogonal to w.
     """
     nearest = _Projection(start.model, h, target, start)
     scale = float(np.linalg.norm(start.w)) / math.sqrt(len(h))
@@ -56,7 +56,7 @@ def _squared_distance(h: FloatArray, start: MoreauPoint, target: float) -> float
 
 
 class _Projection:
-    """The nearest point of {L <= target} to c h; each search starts from the last result."""
+    """The nearest point of {L <= target} to c h. Each search starts from the last result."""
 
     def __init__(self, model: LinearisedClassifier, h: FloatArray, target: float, start: MoreauPoint) -> None:
         self.model, self.h, self.target = model, h, target

@@ -1,8 +1,8 @@
 """The linearised classifier: the mean cross-entropy of logits f0 + J d as a convex function of d, minimised with a ridge.
 
-Only the Gram matrix K = J J' is needed: d = J'u moves the logit differences by K u and has squared length u'K u. With K = B B' and w = B'u
-the problem has r <= n (C - 1) unknowns w, |d| = |w|, and is as well conditioned as the ridge makes it. Use it up to some thousands of logit
-differences: a Newton step costs r^3.
+Only the Gram matrix K = J J' is needed: d = J'u moves the logit differences by K u and has squared length u'K u. With K = B B' and w = B'u,
+the problem has r <= n (C - 1) unknowns w with |d| = |w|, and the ridge determines its conditioning. A Newton step costs r^3, so use this
+module for up to some thousands of logit differences.
 """
 
 from dataclasses import dataclass
@@ -15,9 +15,9 @@ import scipy.linalg  # pyright: ignore[reportMissingTypeStubs]
 from landscape.numerics import FloatArray
 from landscape.spectra import validated
 
-TOLERANCE = 1e-13  # half the squared Newton decrement, relative to the loss, at a minimum
+TOLERANCE = 1e-13  # half the squared Newton decrement, relative to the loss, at which the search has converged
 MAX_ITER = 200
-SHORTEST_STEP = 2.0**-40  # share of a Newton step at which backtracking ends
+SHORTEST_STEP = 2.0**-40  # smallest share of a Newton step that backtracking tries
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,10 @@ class Value:
 
 
 class LinearisedClassifier:
-    """The mean cross-entropy L(w) of logits f0 + B w, with B B' the Gram matrix.
+    """The mean cross-entropy L(w) of logits f0 + B w, where B B' is the Gram matrix.
 
-    gram (m, m), logits (n, C) and labels (n,) as for `gradient_spectrum`; w has `size` = r entries, the rank of the Gram matrix.
+    gram (m, m), logits (n, C) and labels (n,) are as for `gradient_spectrum`. w has `size` = r entries, where r is the rank of the Gram
+    matrix.
     """
 
     def __init__(self, gram: npt.ArrayLike, logits: npt.ArrayLike, labels: npt.ArrayLike) -> None:
@@ -66,9 +67,9 @@ class LinearisedClassifier:
         return Value(self.loss(w), gradient, (hessian + hessian.T) / 2)
 
     def proximal(self, kappa: float, centre: FloatArray | None = None, start: FloatArray | None = None) -> FloatArray:
-        """Return argmin of L(w) + kappa |w - centre|^2 / 2, kappa > 0, by Newton's method with backtracking from `start`.
+        """Return the argmin of L(w) + kappa |w - centre|^2 / 2, kappa > 0, by Newton's method with backtracking from `start`.
 
-        centre and start are (r,), zero by default. The search ends where rounding ends the descent.
+        `centre` and `start` are (r,), zero by default (`start`: `centre`). The search ends where rounding error prevents further descent.
         """
         centre = np.zeros(self.size) if centre is None else centre
         w: FloatArray = centre if start is None else start

@@ -1,8 +1,8 @@
-"""The loss of a linearised model, whatever the criterion: outputs f(z0) + J (z - z0).
+"""The loss of a linearised model, for any criterion: its outputs are f(z0) + J (z - z0).
 
-It is convex in z if the criterion is convex in the outputs, so its proximal path is easier to follow than the model's own, and the best
-loss in a random subspace is its Moreau envelope. `landscape.prediction.linearised_classifier` does the same from a Gram matrix, if there
-is one.
+If the criterion is convex in the outputs, this loss is convex in z. Its proximal path is then easier to follow than the path of the model
+itself, and the best loss in a random subspace is its Moreau envelope. Use `landscape.prediction.linearised_classifier` instead if the Gram
+matrix is known.
 """
 
 from collections.abc import Callable
@@ -18,10 +18,11 @@ Graph = tuple[Tensor, LinearMap, LinearMap]  # outputs at z0, v -> J v, u -> J' 
 
 
 class LinearisedObjective(Objective[Batch]):
-    """The objective whose outputs are those of `objective` linearised at z0 (k,); its Gauss-Newton matrix is J' M J with J at z0.
+    """The objective whose outputs are the outputs of `objective`, linearised at z0 (k,).
 
-    Loss and gradient take one product with J and one with J', on graphs that are kept in up to `memory` bytes (the last one always). The
-    model's weights must not change meanwhile: call `release` (or leave the `with` block) before they do.
+    Its Gauss-Newton matrix is J' M J with J at z0. Loss and gradient take one product with J and one with J', on graphs that are kept in up
+    to `memory` bytes (the last graph is always kept). The graphs refer to the model's weights: call `release` (or leave the `with` block)
+    before the weights change.
     """
 
     def __init__(self, objective: Objective[Batch], z0: Tensor, *, memory: float = GRAPH_MEMORY) -> None:
@@ -40,7 +41,7 @@ class LinearisedObjective(Objective[Batch]):
         self.release()
 
     def release(self) -> None:
-        """Drop the kept graphs; the next call builds them again."""
+        """Drop the kept graphs. The next call builds them again."""
         self._graphs.release()
         self._recent = None
 
@@ -48,7 +49,7 @@ class LinearisedObjective(Objective[Batch]):
         number = self._numbers[id(batch)]
         outputs, _, _ = self._graph_of(number)
 
-        # Each map asks for the graph by its number, so the result does not keep alive a graph that memory did not allow to keep.
+        # Each map looks the graph up by its number, so that the result does not keep alive a graph that does not fit in memory.
         def jacobian(v: Tensor) -> Tensor:
             return self._graph_of(number)[1](v)
 
@@ -58,7 +59,7 @@ class LinearisedObjective(Objective[Batch]):
         return outputs + _product(z - self.z0, jacobian, transposed)
 
     def _graph_of(self, number: int) -> Graph:
-        """Return the graph of a batch. The last graph stays until another is needed: a gradient needs it three times."""
+        """Return the graph of a batch. The last graph is kept until another is needed, because a gradient uses it three times."""
         if self._recent is None or self._recent[0] != number:
             self._recent = None  # freed before the next is built
             self._recent = number, self._graphs.of(number)
@@ -72,7 +73,9 @@ class LinearisedObjective(Objective[Batch]):
 
 
 class _Product(torch.autograd.Function):
-    """v -> A v with derivative u -> A' u, which is again a `_Product`: it can be differentiated any number of times."""
+    """The linear map v -> A v with derivative u -> A' u. The derivative is again a `_Product`, so it can be differentiated any number of
+    times.
+    """
 
     @staticmethod
     def forward(ctx: Any, v: Tensor, forward_map: LinearMap, adjoint: LinearMap) -> Tensor:

@@ -1,10 +1,13 @@
 """The Moreau path of the linearised classifier, and the threshold k* on it (T2), for losses that are not quadratic.
 
-The best loss in a random k-dimensional subspace is the Moreau envelope M(kappa) = min over d of L(d) + kappa |d|^2 / 2 at the ridge
-kappa(k) with N_eff(kappa) = k; for a quadratic this is T1 exactly. The curvature in N_eff is a choice for other losses: m0 takes the
-Gauss-Newton matrix at d = 0, m1 that at the proximal point, and gm = sqrt(m0 m1). The target is compared with the envelope, penalty
-included, not with the loss at the proximal point. Use it for label words, where the Gram matrix fits in memory (n (C - 1) up to some
-thousands); the path of the model itself is `landscape.prediction.proximal`.
+The best loss in a random k-dimensional subspace is the Moreau envelope at the ridge kappa(k), which solves N_eff(kappa) = k:
+
+    M(kappa) = min over d of L(d) + kappa |d|^2 / 2
+
+For a quadratic this is exactly T1. For other losses the curvature in N_eff is a choice: m0 takes the Gauss-Newton matrix at d = 0, m1 takes
+it at the proximal point, and gm = sqrt(m0 m1). The target is compared with the envelope, penalty included, not with the loss at the
+proximal point. Use this module for label words, where the Gram matrix fits in memory (n (C - 1) up to some thousands). For the path of the
+model itself use `landscape.prediction.proximal`.
 """
 
 import math
@@ -21,7 +24,7 @@ from landscape.prediction.linearised_classifier import LinearisedClassifier
 from landscape.prediction.quadratic import CEILING_SHARE, SMALLEST_RIDGE, ExampleInterval, example_interval, n_eff
 from landscape.spectra import GradientSpectrum, gradient_spectrum, subset_of_examples
 
-RIDGE_FACTOR = 4.0  # by which kappa falls from one proximal point to the next, which starts from it
+RIDGE_FACTOR = 4.0  # factor by which kappa falls from one proximal point to the next
 
 
 @dataclass(frozen=True)
@@ -51,35 +54,36 @@ class MoreauPoint:
 
     @property
     def gm(self) -> float:
-        """sqrt(m0 m1)."""
+        """The geometric mean sqrt(m0 m1)."""
         return math.sqrt(self.m0 * self.m1)
 
     @cached_property
     def quadratic(self) -> GradientSpectrum:
-        """The quadratic tangent to the loss at the proximal point: T3's ridge on it is `kappa` again, and its threshold m1."""
+        """The quadratic tangent to the loss at the proximal point. T3's ridge on it is `kappa` again, and T3's threshold is m1."""
         model = self.model
         return gradient_spectrum(model.gram, model.logits, model.labels, model.logits_at(self.w))
 
 
 @dataclass(frozen=True)
 class MoreauPrediction:
-    """A threshold predicted along the path. `point` is None if there is no solution; k is a bound if censored."""
+    """A threshold predicted along the path. `point` is None if there is no solution; k is a bound if it is censored."""
 
     point: MoreauPoint | None
     censored: Literal["above", "below"] | None
     rank_ceiling: int
-    reason: str  # of the censoring, with its numbers; empty if there is none
+    reason: str  # reason of the censoring, with numbers; empty without censoring
 
     @property
     def k(self) -> float | None:
-        """The point's gm, None without a point."""
+        """The point's gm; None without a point."""
         return self.point.gm if self.point else None
 
 
 def predict_on_path(gram: npt.ArrayLike, logits: npt.ArrayLike, labels: npt.ArrayLike, target: float) -> MoreauPrediction:
-    """Return the point of the path whose envelope is the absolute loss `target`; arguments as for `gradient_spectrum`.
+    """Return the point of the path whose envelope is the absolute loss `target`; the other arguments are as for `gradient_spectrum`.
 
-    Censored "below" at target >= L0; "above" if no ridge above rounding reaches the target (no point), and if k > 0.3 rank_ceiling.
+    Censored "below" if target >= L0. Censored "above" if no ridge above rounding error reaches the target (then without a point), or if k >
+    0.3 rank_ceiling.
     """
     model = LinearisedClassifier(gram, logits, labels)
     ceiling, initial = len(model.gram), model.loss(np.zeros(model.size))
@@ -94,7 +98,7 @@ def predict_on_path(gram: npt.ArrayLike, logits: npt.ArrayLike, labels: npt.Arra
         above = point
     if lowest is None or lowest.envelope > target:
         reached = initial if lowest is None else lowest.envelope
-        return MoreauPrediction(None, "above", ceiling, f"target {target:.6g} < {reached:.6g}, what the linearised model reaches")
+        return MoreauPrediction(None, "above", ceiling, f"target {target:.6g} < {reached:.6g}, the lowest loss of the linearised model")
     point = _between(above, lowest, target) if above else lowest
     if point.gm > CEILING_SHARE * ceiling:
         reason = f"k = {point.gm:.4g} > {CEILING_SHARE} x rank ceiling {ceiling}: more examples are needed"
@@ -103,7 +107,9 @@ def predict_on_path(gram: npt.ArrayLike, logits: npt.ArrayLike, labels: npt.Arra
 
 
 def moreau_path(gram: npt.ArrayLike, logits: npt.ArrayLike, labels: npt.ArrayLike, lowest: float) -> list[MoreauPoint]:
-    """Return points of falling kappa, a factor 2 apart, from just below the initial loss until the envelope is below `lowest` > 0."""
+    """Return points whose kappa falls by a factor 2 per point, starting just below the initial loss, until the envelope is below `lowest` >
+    0.
+    """
     model = LinearisedClassifier(gram, logits, labels)
     initial, points = model.loss(np.zeros(model.size)), list[MoreauPoint]()
     for point in _descend(model, 0.02 * initial, 2.0):
@@ -116,7 +122,10 @@ def moreau_path(gram: npt.ArrayLike, logits: npt.ArrayLike, labels: npt.ArrayLik
 def predict_on_path_with_interval(
     gram: npt.ArrayLike, logits: npt.ArrayLike, labels: npt.ArrayLike, target: float, *, resamples: int = 40, seed: int = 0
 ) -> tuple[MoreauPrediction, ExampleInterval]:
-    """Return `predict_on_path` with the 95 % jackknife interval over examples of `predict_with_interval`, for n >= 4 examples."""
+    """Return `predict_on_path` with a 95 % jackknife interval over examples, as in `predict_with_interval`.
+
+    Raises ValueError for fewer than 4 examples or 2 resamples.
+    """
     prediction, n = predict_on_path(gram, logits, labels, target), len(np.asarray(labels))
     if n < 4 or resamples < 2:
         raise ValueError(f"an interval needs at least 4 examples and 2 resamples, got {n} and {resamples}")
@@ -132,8 +141,9 @@ def predict_on_path_with_interval(
 
 
 def _descend(model: LinearisedClassifier, gap: float, factor: float = RIDGE_FACTOR) -> Iterator[MoreauPoint]:
-    """Yield proximal points of falling ridge, the first with an envelope at most `gap` below the initial loss; each starts from
-    the last.
+    """Yield proximal points of falling ridge. Each search starts from the last point.
+
+    The envelope of the first point is at most `gap` below the initial loss.
     """
     if model.size == 0:
         return
@@ -149,7 +159,7 @@ def _descend(model: LinearisedClassifier, gap: float, factor: float = RIDGE_FACT
 
 
 def _between(above: MoreauPoint, below: MoreauPoint, target: float) -> MoreauPoint:
-    """Return the point between two whose envelope is `target`; the envelope rises with kappa."""
+    """Return the point between two others whose envelope is `target`. The envelope rises with kappa."""
     last = below
 
     def at(kappa: float) -> MoreauPoint:

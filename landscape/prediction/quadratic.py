@@ -6,7 +6,7 @@ ridge kappa(k) with N_eff(kappa) = sum l_i / (l_i + kappa) = k (Derezinski et al
     T1: E[min of L over the subspace] = L0 - sum c_i / (l_i + kappa(k)) / 2.
     T3: kappa* solves sum c_i / (l_i + kappa) = 2 (L0 - target); then k* = N_eff(kappa*).
 
-So the k that reaches a target loss needs no training.
+Both need no training.
 """
 
 import math
@@ -21,22 +21,22 @@ import numpy.typing as npt
 from landscape.numerics import FloatArray, IntArray, Stream, find_root
 from landscape.spectra import GradientSpectrum, gradient_spectrum, subset_spectrum
 
-# Above this share of the rank ceiling a prediction depends on the number of examples, not on the model.
+# Above this share of the rank ceiling, a prediction depends on the number of examples, not on the model.
 CEILING_SHARE = 0.3
-# A ridge below this share of the top eigenvalue is rounding: the quadratic cannot reach a target that needs one.
+# A ridge below this share of the top eigenvalue is rounding error. The quadratic cannot reach a target that needs a smaller ridge.
 SMALLEST_RIDGE = 1e-12
-HALVES = 15  # half-samples behind k_half, a median that need not be precise
+HALVES = 15  # number of half-samples for k_half, a median that need not be precise
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """A predicted threshold. k is None if the quadratic has no solution, and a bound if censored."""
+    """A predicted threshold. k is None if the quadratic has no solution, and a bound if it is censored."""
 
     k: float | None  # N_eff(kappa)
     kappa: float | None
     censored: Literal["above", "below"] | None  # on which side of k the true threshold lies
     rank_ceiling: int
-    reason: str  # of the censoring, with its numbers; empty if there is none
+    reason: str  # reason of the censoring, with numbers; empty without censoring
 
 
 @dataclass(frozen=True)
@@ -44,9 +44,9 @@ class PredictionInterval:
     """A prediction with its confidence interval over the choice of examples."""
 
     prediction: Prediction
-    low: float | None  # None if no bound can be given
+    low: float | None  # None if there is no bound
     high: float | None
-    k_half: float | None  # median prediction from half of the examples: far from k means the ceiling binds
+    k_half: float | None  # median prediction from half of the examples; far from k if the rank ceiling limits k
 
 
 @dataclass(frozen=True)
@@ -61,16 +61,16 @@ class ExampleInterval:
 def predict_threshold(spectrum: GradientSpectrum, target: float) -> Prediction:
     """Return k* = N_eff(kappa*), where kappa* solves sum c_i / (l_i + kappa) = 2 (L0 - target) (T3).
 
-    target is an absolute loss. Censored "below" at target >= L0, where nothing need be tuned; "above" at a target below the quadratic's
-    minimum (k is None), and if k* > 0.3 rank_ceiling (k is a lower bound).
+    `target` is an absolute loss. Censored "below" if target >= L0, where no tuning is needed. Censored "above" if the target lies below the
+    quadratic's minimum (k is None), or if k* > 0.3 rank_ceiling (k is a lower bound).
     """
     return threshold_by(lambda kappa: n_eff(spectrum.eigenvalues, kappa), spectrum, target)
 
 
 def threshold_by(dimension: Callable[[float], float], spectrum: GradientSpectrum, target: float) -> Prediction:
-    """Return T3's threshold where N_eff(kappa) is `dimension`.
+    """Return T3's threshold with `dimension` as the function N_eff(kappa).
 
-    `spectrum` holds the gradient-weighted measure alone, from whatever quadrature; censored as by `predict_threshold`.
+    `spectrum` holds only the gradient-weighted measure, from any quadrature. The result is censored as by `predict_threshold`.
     """
     ceiling = spectrum.rank_ceiling
     if not target < spectrum.loss:
@@ -94,7 +94,7 @@ def threshold_by(dimension: Callable[[float], float], spectrum: GradientSpectrum
 def expected_loss(spectrum: GradientSpectrum, k: float) -> float:
     """Return the expected minimum over a random k-dimensional subspace, k >= 0: L0 - sum c_i / (l_i + kappa(k)) / 2 (T1).
 
-    kappa(k) solves N_eff(kappa) = k; at k = 0 the result is L0, at k >= rank the quadratic's minimum.
+    kappa(k) solves N_eff(kappa) = k. The result is L0 at k = 0 and the quadratic's minimum at k >= rank. Raises ValueError for k < 0.
     """
     if not k >= 0:
         raise ValueError(f"k must be at least 0, got {k}")
@@ -119,16 +119,15 @@ def predict_with_interval(
     seed: int = 0,
     level: float = 0.95,
 ) -> PredictionInterval:
-    """Return T3's threshold from a Gram matrix, with a confidence interval at `level` over the draw of the n examples, n >= 4.
+    """Return T3's threshold from a Gram matrix, with a confidence interval at `level` over the draw of the n >= 4 examples.
 
-    gram (m, m), logits (n, C) and labels (n,) as for `gradient_spectrum`; target is an absolute loss on all examples. A resample keeps the
-    same fraction of its own initial loss. `high` is None if a resample has no solution. `seed` names the resamples. Raises what
-    `gradient_spectrum` raises, and ValueError for n < 4 or resamples < 2.
+    gram (m, m), logits (n, C) and labels (n,) are as for `gradient_spectrum`; `target` is an absolute loss on all examples. Each resample
+    aims at the same fraction of its initial loss. `high` is None if a resample has no solution. `seed` determines the resamples. Raises
+    ValueError for n < 4, for resamples < 2, and for all inputs that `gradient_spectrum` refuses.
 
-    This differs from a bootstrap over examples: resamples leave out n / 8 examples (the delete-d jackknife, Shao & Wu 1989, doi
-    10.1214/aos/1176347263). A repeated example adds no rank, so bootstrapped log k lay .3-.6 too low; half-samples are too far from n. In 5
-    simulated designs (32-128 examples, k* 4-23, true standard error .07-.44 of log k) 95 % intervals from half-samples covered 80-95 %;
-    those with n / 8 left out 89-99 %, like leave-one-out, whose cost grows with n.
+    The interval differs from a bootstrap over examples: resamples leave out n / 8 examples (the delete-d jackknife, Shao & Wu 1989, doi
+    10.1214/aos/1176347263). A repeated example adds no rank, so bootstrapped log k would be too low. Half-samples are too small to
+    represent n examples, and the cost of leave-one-out grows with n.
     """
     full = gradient_spectrum(gram, logits, labels)
     n = len(np.asarray(labels))
@@ -151,7 +150,7 @@ def example_interval(
 ) -> ExampleInterval:
     """Return the delete-d jackknife interval of a prediction k from n examples.
 
-    k_of(examples) is the prediction from some of the examples, integers in 0..n - 1, None if it has no solution. See
+    k_of(examples) returns the prediction from some of the examples (integers in 0..n - 1), or None without a solution. See
     `predict_with_interval`.
     """
 
@@ -159,6 +158,7 @@ def example_interval(
         resampled = k_of(Stream(seed, f"predict/{role}/{number}").permutation(n)[:size])
         return math.inf if resampled is None else math.log(resampled)
 
+    # In simulations, 95 % intervals covered 89-99 % with n / 8 left out, like leave-one-out, and 80-95 % from half-samples.
     left_out = max(n // 8, 1)
     logs = np.array([log_k("jackknife", number, n - left_out) for number in range(resamples)])
     low, high = _jackknife_bounds(k, logs, math.sqrt((n - left_out) / left_out), level)
@@ -167,7 +167,7 @@ def example_interval(
 
 
 def _jackknife_bounds(k: float, logs: FloatArray, inflation: float, level: float) -> tuple[float | None, float | None]:
-    """Return k over and times exp(quantile x standard error), from resampled log k (inf if there is no solution)."""
+    """Return k divided by and multiplied by exp(quantile * standard error), from resampled log k (inf without a solution)."""
     solved = logs[np.isfinite(logs)]
     if len(solved) < 2:
         return None, None
@@ -178,8 +178,8 @@ def _jackknife_bounds(k: float, logs: FloatArray, inflation: float, level: float
 def larsen_threshold(spectrum: GradientSpectrum, target: float) -> float | None:
     """Return D - sum r_i^2 / (R^2 + r_i^2), r_i^2 = 2 eps / l_i (Larsen et al. 2021, arXiv 2107.05802), for comparison with T3.
 
-    It equals N_eff(2 eps / R^2): eps = target - L* is the slack above the quadratic's minimum L*, R the distance to that minimum. It is
-    never less than T3's k. None if the target is not above L*, or not below L0.
+    The result equals N_eff(2 eps / R^2), where eps = target - L* is the slack above the quadratic's minimum L*, and R the distance to that
+    minimum. The result is never less than T3's k. Returns None unless L* < target < L0.
     """
     positive = spectrum.eigenvalues > SMALLEST_RIDGE * float(spectrum.eigenvalues.max())
     lam, c = spectrum.eigenvalues[positive], spectrum.projections[positive]
@@ -195,12 +195,12 @@ def _explained(lam: FloatArray, c: FloatArray, kappa: float) -> float:
 
 
 def n_eff(eigenvalues: FloatArray, kappa: float) -> float:
-    """Return sum l / (l + kappa), kappa > 0, over all eigenvalues (m,)."""
+    """Return N_eff(kappa) = sum l / (l + kappa) over all eigenvalues (m,), kappa > 0."""
     return float((eigenvalues / (eigenvalues + kappa)).sum())
 
 
 def _solve(f: Callable[[float], float], low: float, high: float) -> float:
-    """Return the root of a falling function of kappa, or an end if rounding hides the change of sign."""
+    """Return the root of a decreasing function of kappa, or an end of the interval if rounding hides the change of sign."""
     if f(low) <= 0:
         return low
     if f(high) >= 0:

@@ -1,4 +1,4 @@
-"""Eigenvalues and numbers computed from them: by Lanczos, by stochastic quadrature, from random probes, or exactly.
+"""Eigenvalues and functions of them: by Lanczos, by stochastic quadrature, from random probes, or exactly.
 
 Algorithms take a `LinearOperator`, or the Gram matrix of a classifier's Jacobian.
 """

@@ -1,9 +1,10 @@
-"""Traces, diagonals and norms from random probes, each with its standard error.
+"""Traces, diagonals and norms of operators from random probes, each with its standard error.
 
-Hutchinson's estimator averages v'Av over random signs v; its terms are independent, so its t-interval is as good as the central limit
-theorem. Hutch++ (Meyer et al. 2021, arXiv 2010.09649) and XTrace (Epperly, Tropp & Webber 2024, arXiv 2301.07825) remove a low-rank part
-first: they are far more precise if the spectrum decays, but their errors are estimated from few or dependent terms. For the trace of a
-function of the matrix, or many numbers at once, use `landscape.spectra.quadrature.slq`.
+- Hutchinson's estimator averages v'Av over random signs v. Its terms are independent, so its t-interval is as accurate as the central limit
+  theorem.
+- Hutch++ (Meyer et al. 2021, arXiv 2010.09649) and XTrace (Epperly, Tropp & Webber 2024, arXiv 2301.07825) remove a low-rank part first.
+  Both are far more precise if the spectrum decays, but their errors are estimated from few or dependent terms.
+- `landscape.spectra.quadrature.slq` estimates the trace of a function of the matrix, or many numbers at once.
 """
 
 import numpy as np
@@ -16,13 +17,17 @@ from landscape.spectra.quadrature import Estimate, mean_of
 
 
 def hutchinson(operator: LinearOperator, probes: int, seed: int = 0) -> Estimate:
-    """Return the trace from `probes` >= 1 products: the mean of v'Av over random signs v named by `seed`."""
+    """Return the trace from `probes` >= 1 products: the mean of v'Av over random signs v, drawn with `seed`."""
     v = _signs(operator, probes, seed, "hutchinson")
     return mean_of(_quadratic_forms(v, matmat(operator, v)))
 
 
 def hutch_plus_plus(operator: LinearOperator, products: int, seed: int = 0) -> Estimate:
-    """Return the trace from `products` >= 6: a third each for a sketch, its exact trace, and Hutchinson's estimator on the rest."""
+    """Return the trace from `products` >= 6 products, by Hutch++.
+
+    One third of the products builds a sketch, one third gives the exact trace on the sketch, and one third serves Hutchinson's estimator on
+    the rest. `seed` determines the random signs. Raises ValueError for fewer than 6 products.
+    """
     third = products // 3
     if third < 2:
         raise ValueError(f"Hutch++ needs at least 6 products, got {products}")
@@ -36,10 +41,11 @@ def hutch_plus_plus(operator: LinearOperator, products: int, seed: int = 0) -> E
 
 
 def xtrace(operator: LinearOperator, products: int, seed: int = 0) -> Estimate:
-    """Return the trace from `products` >= 4: half for a sketch, half for its images; every probe is tested on the sketch of the others.
+    """Return the trace from `products` >= 4 products, by XTrace.
 
-    The standard error is the authors' formula: it treats the probes' estimates as independent although they share their sketches, and is
-    too small for it. Over 150 seeds it was .65 to .93 of the true spread (8 and 24 products; eigenvalues in a line and j^-2).
+    One half of the products builds a sketch and one half gives its images; every probe is tested on the sketch of the other probes. The
+    standard error is the authors' formula. It treats the probes' estimates as independent although they share their sketches, so it is too
+    small (in simulations by up to a third). `seed` determines the random signs. Raises ValueError for fewer than 4 products.
     """
     count = min(products // 2, operator.size)
     if count < 2:
@@ -63,8 +69,8 @@ def xtrace(operator: LinearOperator, products: int, seed: int = 0) -> Estimate:
 def diagonal_estimates(operator: LinearOperator, probes: int, seed: int = 0) -> Tensor:
     """Return independent unbiased estimates v * Av of the diagonal, (k, probes) float64, one per product (Bekas et al. 2007).
 
-    Their mean and spread over probes are the diagonal's. Summed over a block of entries first, they are those of the block's trace
-    (`mean_of`).
+    The mean over probes estimates the diagonal, and the spread over probes gives its standard error. Sums over a block of entries estimate
+    the block's trace (pass them to `mean_of`). `seed` determines the random signs v.
     """
     v = _signs(operator, probes, seed, "diagonal")
     return v.double() * matmat(operator, v).double()
@@ -77,7 +83,7 @@ def squared_frobenius(operator: LinearOperator, probes: int, seed: int = 0) -> E
 
 
 def _signs(operator: LinearOperator, count: int, seed: int, role: str) -> Tensor:
-    """Return random signs (k, count); a larger count keeps the first ones. Raises ValueError unless count >= 1."""
+    """Return random signs (k, count). A larger count keeps the first columns. Raises ValueError unless count >= 1."""
     if count < 1:
         raise ValueError(f"an estimate needs at least one probe, got {count}")
     columns = [rademacher(seed, f"{role}/{i}", operator.size, operator.dtype, operator.device) for i in range(count)]

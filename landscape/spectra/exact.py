@@ -1,7 +1,8 @@
-"""Exact spectra of matrices that are small enough: from k products, or for a Gauss-Newton matrix from one backward pass per class.
+"""Exact spectra of small matrices: from k products, or for a Gauss-Newton matrix from one backward pass per class.
 
-With n examples of C classes the Gauss-Newton matrix is A'A with A of n (C - 1) rows. Its spectrum costs C - 1 gradients, whatever k is, and
-8 n (C - 1) k bytes. `dense_spectrum` costs k products and 8 k^2 bytes: use it up to k of some thousands, `eigenpairs` and `slq` beyond.
+With n examples of C classes the Gauss-Newton matrix is A'A, where A has n (C - 1) rows. Its spectrum costs C - 1 gradients for any k, and 8
+n (C - 1) k bytes. `dense_spectrum` costs k products and 8 k^2 bytes; use it for k up to some thousands, and `eigenpairs` and `slq` for
+larger k.
 """
 
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from landscape.numerics import FloatArray, eigh
 
 @dataclass(frozen=True)
 class Spectrum:
-    """All eigenpairs of non-zero rank, largest first; the other k - n eigenvalues are zero."""
+    """The eigenpairs of a matrix (k, k), largest first. If only n < k pairs are given, the other k - n eigenvalues are zero."""
 
     eigenvalues: FloatArray  # (n,) n <= k
     eigenvectors: Tensor  # (k, n) orthonormal
@@ -31,7 +32,10 @@ class Spectrum:
 
 
 def dense_spectrum(operator: LinearOperator, progress: Progress | None = None) -> Spectrum:
-    """Return the whole spectrum of an operator from k products. The matrix is symmetrised, so check its symmetry first."""
+    """Return the whole spectrum of an operator from k products.
+
+    The matrix is symmetrised, so check its symmetry first (`check_operator`).
+    """
     return spectrum_of_matrix(to_dense(operator, progress))
 
 
@@ -43,11 +47,11 @@ def spectrum_of_matrix(matrix: Tensor) -> Spectrum:
 
 
 def gauss_newton_rows(objective: Objective[Any], z: Tensor, *, per_example: bool = True, progress: Progress | None = None) -> Tensor:
-    """Return A (n (C - 1), k) float64 with A'A the Gauss-Newton matrix at z (k,).
+    """Return A (n (C - 1), k) float64, where A'A is the Gauss-Newton matrix at z (k,).
 
-    With `per_example`, outputs(z, batch) must also accept z of shape (B, k), one equal row per example, so that one backward pass serves a
-    batch; otherwise there is one pass per example. The rows are those of this process's batches, divided by the total weight of all. Raises
-    ValueError unless the criterion has `roots`.
+    With `per_example`, outputs(z, batch) must also accept z of shape (B, k) with one equal row per example, so that one backward pass
+    serves a batch. Otherwise there is one pass per example. The result has the rows of this process's batches, divided by the root of the
+    total weight over all processes. Raises ValueError unless the criterion has `roots`.
     """
     if not isinstance(objective.criterion, HasRoots):
         raise ValueError("exact rows need a criterion with `roots`, such as landscape.CrossEntropy")
@@ -65,7 +69,7 @@ def gauss_newton_rows(objective: Objective[Any], z: Tensor, *, per_example: bool
 
 
 def _rows_of(objective: Objective[Any], z: Tensor, batch: Any, per_example: bool) -> Term:
-    """Return the rows of one batch, before the division by the weights, and the batch's weight."""
+    """Return the rows of one batch, before the division by the total weight, and the batch's weight."""
     criterion = objective.criterion
     assert isinstance(criterion, HasRoots)
     if per_example:
@@ -102,5 +106,5 @@ def spectrum_of_rows(rows: Tensor) -> Spectrum:
 
 
 def gradient_shares(spectrum: Spectrum, g: Tensor) -> FloatArray:
-    """Return (u_i'g)^2 of every eigenvector, (n,): the gradient-weighted measure. The rest of |g|^2 lies in the null space."""
+    """Return (u_i'g)^2 for every eigenvector u_i, (n,): the gradient-weighted measure. The rest of |g|^2 lies in the null space."""
     return ((spectrum.eigenvectors.T @ g.double()) ** 2).cpu().numpy()

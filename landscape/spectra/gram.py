@@ -1,8 +1,8 @@
 """Spectrum and gradient of a classifier's loss from the Gram matrix of its Jacobian (the empirical neural tangent kernel).
 
-With n examples over C classes the Gauss-Newton matrix H = J'WJ / n has rank at most m = n (C - 1). All that predictions need, its non-zero
-eigenvalues l_i and c_i = (u_i'g)^2, follows exactly from K = JJ' (m, m). J is the Jacobian of the logit differences d_c = logit_c -
-logit_0, c = 1..C-1; softmax is invariant to a shift, so nothing is lost. Use it up to m of some thousands.
+With n examples over C classes, the Gauss-Newton matrix H = J'WJ / n has rank at most m = n (C - 1). Predictions need only its non-zero
+eigenvalues l_i and c_i = (u_i'g)^2, and both follow exactly from K = JJ' (m, m). J is the Jacobian of the logit differences d_c = logit_c -
+logit_0, c = 1..C-1. The differences lose nothing, because softmax is invariant to a shift. Use this module for m up to some thousands.
 """
 
 from dataclasses import dataclass
@@ -13,18 +13,18 @@ import numpy.typing as npt
 from landscape.numerics import FloatArray, IntArray
 
 # A saturated softmax has a vanishing curvature W but a non-zero gradient. Any W > 0 keeps g = A'q exact (see `gradient_spectrum`), so
-# eigenvalues of W are raised to this value; ridge solutions then hold to about 1e-6.
+# eigenvalues of W are raised to this value. Ridge solutions are then accurate to about 1e-6.
 FLOOR = 1e-10
 
 
 @dataclass(frozen=True)
 class GradientSpectrum:
-    """A quadratic L0 + g'd + d'Hd / 2 in H's eigenbasis; the projections sum to |g|^2."""
+    """A quadratic L0 + g'd + d'Hd / 2 in H's eigenbasis. The projections sum to |g|^2."""
 
     eigenvalues: FloatArray  # (m,) l_i >= 0, descending
     projections: FloatArray  # (m,) c_i = (u_i'g)^2
     loss: float  # L0
-    rank_ceiling: int  # m = n (C - 1), which no k predicted from these examples can exceed
+    rank_ceiling: int  # m = n (C - 1), the largest k that can be predicted from these examples
 
 
 def gradient_spectrum(
@@ -32,13 +32,15 @@ def gradient_spectrum(
 ) -> GradientSpectrum:
     """Return the spectrum of the mean cross-entropy's Gauss-Newton matrix, and the gradient's projection on each eigenvector.
 
-    gram (m, m) is JJ' with rows ordered by example, then by class 1..C-1; logits (n, C); labels (n,) in 0..C-1. `moved` (n, C) are the
-    logits f0 + Jd at another point d of the linearised model: the result is then the quadratic tangent to the loss at d, still expanded
-    about d = 0, so `loss` is the quadratic's value at d = 0. Raises ValueError for shapes or labels that do not fit, or values that are not
-    finite.
+    gram (m, m) is JJ' with rows ordered by example, then by class 1..C-1; logits are (n, C), labels (n,) in 0..C-1. `moved` (n, C) are the
+    logits f0 + Jd at another point d of the linearised model. With `moved`, the result is the quadratic tangent to the loss at d. This
+    quadratic is still expanded about d = 0, so `loss` is its value at d = 0. Raises ValueError for shapes or labels that do not fit
+    together, or values that are not finite.
 
-    With A = W^1/2 J / sqrt(n) and q = (W^-1/2 r - W^1/2 Jd) / sqrt(n), r = p - onehot: H = A'A and g = A'q. The eigenpairs (l_i, v_i) of
-    AA' give u_i = A'v_i / sqrt(l_i), hence c_i = l_i (v_i'q)^2.
+    With r = p - onehot, A = W^1/2 J / sqrt(n) and q = (W^-1/2 r - W^1/2 Jd) / sqrt(n):
+
+        H = A'A and g = A'q
+        u_i = A'v_i / sqrt(l_i) and c_i = l_i (v_i'q)^2, where (l_i, v_i) are the eigenpairs of AA'
     """
     gram, logits, labels = validated(gram, logits, labels)
     point = logits if moved is None else np.asarray(moved, np.float64)
@@ -59,14 +61,14 @@ def gradient_spectrum(
 
 
 def subset_spectrum(gram: npt.ArrayLike, logits: npt.ArrayLike, labels: npt.ArrayLike, examples: npt.ArrayLike) -> GradientSpectrum:
-    """Return `gradient_spectrum` of the listed examples only, integers in 0..n-1; an example listed twice counts twice."""
+    """Return `gradient_spectrum` of the listed examples only (integers in 0..n-1). An example listed twice counts twice."""
     return gradient_spectrum(*subset_of_examples(gram, logits, labels, examples))
 
 
 def subset_of_examples(
     gram: npt.ArrayLike, logits: npt.ArrayLike, labels: npt.ArrayLike, examples: npt.ArrayLike
 ) -> tuple[FloatArray, FloatArray, IntArray]:
-    """Return gram, logits and labels of the listed examples only."""
+    """Return the gram, logits and labels of the listed examples only."""
     gram, logits, labels = validated(gram, logits, labels)
     chosen = np.asarray(examples, dtype=np.int64)
     rows = np.arange(len(gram)).reshape(len(labels), -1)[chosen].reshape(-1)
@@ -76,7 +78,7 @@ def subset_of_examples(
 def _roots(p: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Return W^1/2 and W^-1/2 of W = diag(p) - pp' without class 0, (n, C-1, C-1) each, from probabilities p (n, C)."""
     identity = np.eye(p.shape[1])
-    # The diagonal is p (1 - p), with 1 - p summed over the other classes: no cancellation at p near 1.
+    # The diagonal is p (1 - p). Here 1 - p is a sum over the other classes, which avoids cancellation at p near 1.
     weight = identity * (p * (p @ (1 - identity)))[:, None, :] - (1 - identity) * p[:, :, None] * p[:, None, :]
     values, vectors = np.linalg.eigh(weight[:, 1:, 1:])
     roots = np.sqrt(np.maximum(values, FLOOR))[:, None, :]
@@ -90,7 +92,7 @@ def _apply(blocks: FloatArray, matrix: FloatArray) -> FloatArray:
 
 
 def validated(gram: npt.ArrayLike, logits: npt.ArrayLike, labels: npt.ArrayLike) -> tuple[FloatArray, FloatArray, IntArray]:
-    """Return the three in float64 and int64. Raises ValueError if they do not fit together."""
+    """Return gram, logits and labels in float64 and int64. Raises ValueError if their shapes or values do not fit together."""
     gram, logits, labels = np.asarray(gram, np.float64), np.asarray(logits, np.float64), np.asarray(labels, np.int64)
     if logits.ndim != 2 or logits.shape[1] < 2 or labels.shape != logits.shape[:1]:
         raise ValueError(f"logits must be (n, C >= 2) and labels (n,), got {logits.shape} and {labels.shape}")

@@ -1,10 +1,11 @@
 """Lanczos with full reorthogonalisation, and extreme eigenpairs from it.
 
-This differs from the textbook recursion (Golub & Van Loan, Matrix Computations, section 10.3) in:
-1. Every vector is orthogonalised against all previous ones, twice ("twice is enough", Parlett 1998, section 6.9). Without it, Lanczos
-   returns copies of converged eigenvalues. It costs 4 k m multiplications per step, little beside a Hessian-vector product.
+The implementation differs from the textbook recursion (Golub & Van Loan, Matrix Computations, section 10.3) in:
+
+1. Every vector is orthogonalised twice against all previous ones ("twice is enough", Parlett 1998, section 6.9). Otherwise Lanczos returns
+   copies of converged eigenvalues. The cost is 4 k m multiplications per step, little compared with a Hessian-vector product.
 2. Where the Krylov space ends, the recursion can continue from a new random vector, which finds repeated eigenvalues.
-3. Several recursions advance together, so that an operator with `matmat` serves their products in one call.
+3. Several recursions advance together, so that an operator with `matmat` computes their products in one call.
 """
 
 import math
@@ -22,13 +23,13 @@ from landscape.numerics import FloatArray, dot, eigh, norm, normal, qr
 
 Which = Literal["LA", "SA", "LM"]  # as in scipy: largest and smallest algebraic, largest magnitude
 
-MIN_GAIN = 1e-6  # of the largest eigenvalue: what a round must add for another round to follow
+MIN_GAIN = 1e-6  # smallest improvement by a round, relative to the largest eigenvalue, for another round to follow
 SORT_KEYS: dict[str, Callable[[FloatArray], FloatArray]] = {"LA": np.negative, "SA": np.asarray, "LM": lambda x: -np.abs(x)}
 
 
 @dataclass(frozen=True)
 class Tridiagonal:
-    """Orthonormal Lanczos vectors V and T = V'AV, m <= steps; m < steps if the Krylov space ended."""
+    """Orthonormal Lanczos vectors V and T = V'AV, of m <= steps rows. m < steps if the Krylov space ended."""
 
     alphas: FloatArray  # (m,) diagonal of T
     betas: FloatArray  # (m,) betas[j] couples j and j + 1; the last is the norm of the remainder, 0 at a breakdown
@@ -37,19 +38,20 @@ class Tridiagonal:
     def with_zero(self) -> "Tridiagonal":
         """Return T extended by one row so that zero is an eigenvalue: the Gauss-Radau rule (Golub & Meurant 2010, section 6.2).
 
-        For a semidefinite matrix, Gauss and Gauss-Radau rules bracket the integral of l / (l + kappa), log(l + kappa) and the like.
+        For a semidefinite matrix, the Gauss and Gauss-Radau rules bracket the integrals of l / (l + kappa), log(l + kappa) and similar
+        functions.
         """
         last = np.zeros(len(self.alphas))
         last[-1] = self.betas[-1] ** 2
         matrix = np.diag(self.alphas) + np.diag(self.betas[:-1], 1) + np.diag(self.betas[:-1], -1)
         if self.betas[-1] == 0 or np.abs(np.linalg.eigvalsh(matrix)).min() <= np.finfo(float).eps * np.abs(matrix).max():
-            return self  # the remainder is zero, or zero is an eigenvalue already
+            return self  # the remainder is zero, or zero is already an eigenvalue
         corner = float(np.linalg.solve(matrix, last)[-1])
         return Tridiagonal(np.append(self.alphas, corner), np.append(self.betas, 0.0), self.basis)
 
     def ritz(self) -> tuple[FloatArray, FloatArray]:
-        """Return the eigenvalues of T, ascending (m,), and its eigenvectors by columns (m, m)."""
-        # stev (QR) keeps eigenvectors orthogonal where restarts make eigenvalues equal.
+        """Return the eigenvalues of T (m,), ascending, and its eigenvectors, the columns of (m, m)."""
+        # stev (QR) keeps eigenvectors orthogonal when restarts make eigenvalues equal.
         return cast(
             tuple[FloatArray, FloatArray],
             scipy.linalg.eigh_tridiagonal(self.alphas, self.betas[:-1], lapack_driver="stev"),  # pyright: ignore[reportUnknownMemberType]
@@ -58,19 +60,19 @@ class Tridiagonal:
 
 @dataclass(frozen=True)
 class Eigenpairs:
-    """Approximate eigenpairs; an exact eigenvalue lies within the residual of each."""
+    """Approximate eigenpairs. An exact eigenvalue lies within each pair's residual of its eigenvalue."""
 
     eigenvalues: FloatArray  # (count,) in the order of `which`
     eigenvectors: Tensor  # (k, count), orthonormal
     residuals: FloatArray  # (count,) |A x - l x|, from separate products
-    products: int  # with the operator, in all
+    products: int  # total number of products with the operator
 
 
 class _Recursion:
     """One Lanczos recursion: multiply `vector` by the operator and `take` the product, until `vector` is None.
 
-    All vectors are kept orthogonal to those by which the operator is deflated, too: normalising a small remainder would amplify the
-    rounding that is left of them.
+    All vectors are also kept orthogonal to the deflated vectors. Otherwise, normalising a small remainder would amplify the rounding error
+    along the deflated vectors.
     """
 
     def __init__(self, operator: LinearOperator, start: Tensor, steps: int, restart: Callable[[int], Tensor] | None = None) -> None:
@@ -86,7 +88,7 @@ class _Recursion:
         self.rows[0] = start / length
         self.alphas: list[float] = []
         self.betas: list[float] = []
-        self.scale = 0.0  # largest |A v| so far, a lower bound on |A|, to which rounding is relative
+        self.scale = 0.0  # largest |A v| so far: a lower bound on |A|, the scale of rounding errors
         self.vector: Tensor | None = self.rows[0]
 
     def take(self, product: Tensor) -> None:
@@ -123,29 +125,30 @@ def lanczos(
 ) -> Tridiagonal:
     """Tridiagonalise an operator on the Krylov space of `start` (k,), in at most min(steps, k) products.
 
-    Where the space ends (an invariant subspace), the recursion stops, or continues with restart(step), a vector (k,) made orthogonal to all
-    before: this finds repeated eigenvalues and those orthogonal to `start`. progress(done, steps) is called after each product. Raises
-    ValueError for a start of wrong shape or zero, steps < 1, or a product that is not finite.
+    Where the space ends (an invariant subspace), the recursion stops. With `restart` it continues with restart(step), a vector (k,) that is
+    then made orthogonal to all previous ones. This finds repeated eigenvalues, and eigenvalues whose eigenvectors are orthogonal to
+    `start`. progress(done, steps) is called after each product. Raises ValueError for a start that is zero or has another shape, for steps
+    < 1, or for a product that is not finite.
     """
     return _together(operator, [_Recursion(operator, start, steps, restart)], progress)[0]
 
 
 def lanczos_many(operator: LinearOperator, starts: Sequence[Tensor], steps: int, *, progress: Progress | None = None) -> list[Tridiagonal]:
-    """Return one recursion per start, advanced together: each product comes from one `matmat`, cheaper than one by one."""
+    """Return one recursion per start, advanced together: each `matmat` gives the next products of all recursions."""
     return _together(operator, [_Recursion(operator, start, steps) for start in starts], progress)
 
 
-def _together(operator: LinearOperator, runs: list[_Recursion], progress: Progress | None) -> list[Tridiagonal]:
-    """Advance the recursions together until all are over."""
-    done, total = 0, sum(run.steps for run in runs)
-    while active := [run for run in runs if run.vector is not None]:
-        products = matmat(operator, torch.stack([cast(Tensor, run.vector) for run in active], dim=1))
-        for run, product in zip(active, products.T, strict=True):
-            run.take(product)
+def _together(operator: LinearOperator, recursions: list[_Recursion], progress: Progress | None) -> list[Tridiagonal]:
+    """Advance the recursions together until all have ended."""
+    done, total = 0, sum(recursion.steps for recursion in recursions)
+    while active := [recursion for recursion in recursions if recursion.vector is not None]:
+        products = matmat(operator, torch.stack([cast(Tensor, recursion.vector) for recursion in active], dim=1))
+        for recursion, product in zip(active, products.T, strict=True):
+            recursion.take(product)
         done += len(active)
         if progress:
             progress(done, total)
-    return [run.result() for run in runs]
+    return [recursion.result() for recursion in recursions]
 
 
 def eigenpairs(
@@ -160,18 +163,20 @@ def eigenpairs(
 ) -> Eigenpairs:
     """Return `count` extreme eigenpairs: the algebraically largest ("LA") or smallest ("SA"), or the largest in magnitude ("LM").
 
-    steps is the number of Lanczos steps per round. The cost is at most rounds * steps + count products, and 4 k steps bytes (float32) for
-    the basis. Exact, in one round, at steps >= k. `seed` names the starting vectors; progress(done, total) counts products. Raises
-    ValueError unless 1 <= count <= min(steps, k). For densities and traces use `slq`; for k up to some thousands `dense_spectrum` gives all
-    pairs.
+    `steps` is the number of Lanczos steps per round. The cost is at most rounds * steps + count products, and 4 k steps bytes (float32) for
+    the basis. The pairs are exact after one round if steps >= k. `seed` determines the starting vectors. progress(done, total) counts
+    products. Raises ValueError unless 1 <= count <= min(steps, k). Use `slq` for densities and traces, and `dense_spectrum` for all pairs
+    of a matrix with k up to some thousands.
 
-    This differs from scipy's eigsh (implicitly restarted Lanczos) in:
-    1. Each round starts from a random vector orthogonal to the pairs found so far, since one Krylov space holds one vector of each
-       eigenspace; rounds end when one adds nothing.
+    The algorithm differs from scipy's eigsh (implicitly restarted Lanczos) in:
+
+    1. Each round starts from a random vector orthogonal to the pairs found before, since one Krylov space holds only one vector of each
+       eigenspace. Rounds end when one of them does not improve the pairs.
     2. A last Rayleigh-Ritz step on `count` products gives residuals that do not rely on the recursion.
     """
     if not 1 <= count <= min(steps, operator.size):
-        raise ValueError(f"count must be in 1..{min(steps, operator.size)} (steps {steps}, size {operator.size})")
+        most = min(steps, operator.size)
+        raise ValueError(f"count must be in 1..{most}, the smaller of steps = {steps} and size = {operator.size}; got {count}")
     basis = torch.zeros((operator.size, 0), dtype=operator.dtype, device=operator.device)
     values, products, scale = np.empty(0), 0, 0.0
     for number in range(rounds):
@@ -198,14 +203,14 @@ def eigenpairs(
 
 
 def _after(products: int, progress: Progress | None) -> Progress | None:
-    """Return `progress` with the products of earlier rounds added."""
+    """Return `progress` with the products of earlier rounds added to its counts."""
     if progress is None:
         return None
     return lambda done, total: progress(products + done, products + total)
 
 
 class Deflated:
-    """An operator restricted to the orthogonal complement of orthonormal `vectors` (k, n), zero on their span."""
+    """An operator restricted to the orthogonal complement of orthonormal `vectors` (k, n), and zero on their span."""
 
     def __init__(self, operator: LinearOperator, vectors: Tensor) -> None:
         self.operator, self.vectors = operator, vectors
@@ -223,7 +228,7 @@ class Deflated:
 
 
 def _rayleigh_ritz(operator: LinearOperator, vectors: Tensor, which: Which, products: int) -> Eigenpairs:
-    """Return the best pairs in the span of `vectors`, which rounding left nearly orthonormal."""
+    """Return the best pairs in the span of `vectors`, which rounding has left nearly orthonormal."""
     basis, _ = qr(vectors.double())
     images = matmat(operator, basis.to(vectors.dtype)).double()
     values, rotation = eigh((basis.T @ images + images.T @ basis) / 2)
@@ -235,7 +240,9 @@ def _rayleigh_ritz(operator: LinearOperator, vectors: Tensor, which: Which, prod
 
 
 def orthogonalise(vector: Tensor, rows: Tensor) -> Tensor:
-    """Return `vector` (k,), or several (k, columns), without the components along the orthonormal rows (m, k), projected twice."""
+    """Return `vector` (k,), or several vectors (k, columns), without the components along the orthonormal rows (m, k). The rows are
+    projected out twice.
+    """
     return _minus_projection(_minus_projection(vector, rows), rows)
 
 
@@ -245,7 +252,7 @@ def _minus_projection(vector: Tensor, rows: Tensor) -> Tensor:
 
 
 def _coupling(remainder: Tensor, scale: float, step: int) -> float:
-    """Return |remainder|, or exactly 0 if it is rounding only: then the Krylov space has ended."""
+    """Return |remainder|, or exactly 0 if the remainder is only rounding error, which means that the Krylov space has ended."""
     length = norm(remainder)
     if not math.isfinite(length):
         raise ValueError(f"the operator's product at step {step} is not finite")

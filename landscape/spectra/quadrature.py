@@ -1,9 +1,9 @@
 """Stochastic Lanczos quadrature, and numbers computed from a spectral measure, estimated or exact.
 
-Lanczos from a vector v gives the Gauss quadrature of v's spectral measure, sum_i (u_i'v)^2 delta(l_i): exact for polynomials up to degree 2
-m - 1. Its mean over random signs v is the eigenvalue counting measure (Ubaru, Chen & Saad 2017, doi 10.1137/16M1104974), so every trace of
-a function comes with a standard error over the probes. Every function below takes the same `SpectralMeasure`: one run of Lanczos serves
-them all.
+Lanczos with m steps from a vector v gives the Gauss quadrature of v's spectral measure, sum_i (u_i'v)^2 delta(l_i), which is exact for
+polynomials up to degree 2 m - 1. The mean over random signs v is the eigenvalue counting measure (Ubaru, Chen & Saad 2017, doi
+10.1137/16M1104974), so the trace of every function has a standard error over the probes. Every function below takes a `SpectralMeasure`, so
+one run of Lanczos serves them all.
 """
 
 import math
@@ -22,14 +22,15 @@ from landscape.spectra.krylov import Deflated, Eigenpairs, Tridiagonal, lanczos,
 
 @dataclass(frozen=True)
 class SpectralMeasure:
-    """Quadrature rules, one row per starting vector v; the weights of a row sum to |v|^2 (= size for random signs).
+    """Quadrature rules, one row per starting vector v. The weights of a row sum to |v|^2 (= size for random signs).
 
-    If `exact`, the one row holds all eigenvalues with weight one, and numbers computed from it have no error. `radau` are the rules with a
-    node at zero, if they were computed: the difference between the two rules is not resolved (see `with_quadrature_error`).
+    If `exact`, the only row holds all eigenvalues with weight one, and numbers computed from it have no error. `radau` holds the rules with
+    a node at zero, if they were computed. The difference between the two rules shows the error of the quadrature (see
+    `with_quadrature_error`).
     """
 
     nodes: FloatArray  # (probes, points)
-    weights: FloatArray  # (probes, points), zero for padding after an early end of Lanczos
+    weights: FloatArray  # (probes, points), zero for padding if Lanczos ended early
     size: int  # k
     exact: bool = False
     radau: "SpectralMeasure | None" = None
@@ -42,14 +43,14 @@ class SpectralMeasure:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over independent terms and its standard error: NaN for a single term, 0 if exact."""
+    """A mean over independent terms and its standard error: NaN for a single term, 0 for an exact value."""
 
     value: float
     stderr: float
-    terms: int = 0  # number of averaged terms, 0: exact
+    terms: int = 0  # number of averaged terms; 0 means exact
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
-        """Return the t-interval at `level` in 0..1; NaN for a single term."""
+        """Return the t-interval at confidence `level` (0..1); NaN for a single term."""
         if self.terms == 0:
             return self.value, self.value
         half_width = t_quantile(self.terms - 1, level) * self.stderr if self.terms > 1 else math.nan
@@ -73,10 +74,11 @@ def slq(
 ) -> SpectralMeasure:
     """Return the spectral measure of an operator from probes * min(steps, k) products.
 
-    Each probe is a vector of random signs named by (seed, its number): a larger `probes` keeps the first ones. All advance together, so an
-    operator with `matmat` serves them in one call. Converged pairs in `known` (from `eigenpairs`) enter exactly, and only the rest is
-    sampled: if few eigenvalues outweigh all others, nearly all of the variance is theirs. progress(done, total) counts products. Raises
-    ValueError unless probes >= 1 and steps >= 1.
+    Each probe is a vector of random signs that `seed` and its number determine, so a larger `probes` keeps the first vectors. All probes
+    advance together, so an operator with `matmat` computes their products in one call.
+
+    Converged pairs in `known` (from `eigenpairs`) enter exactly, and only the rest is sampled. If few eigenvalues outweigh all others, this
+    removes nearly all of the variance. progress(done, total) counts products. Raises ValueError unless probes >= 1 and steps >= 1.
     """
     if probes < 1:
         raise ValueError(f"slq needs at least one probe, got {probes}")
@@ -94,8 +96,8 @@ def slq(
 def _measure(runs: list[Tridiagonal], starts: list[Tensor], values: FloatArray, size: int) -> SpectralMeasure:
     """Return the rules of `runs`, with the known eigenvalues as atoms of weight one.
 
-    The deviation of a projected start's squared length from its mean counts as eigenvalues of zero: for a function that is not zero there,
-    that noise would be most of the error.
+    Projection changes the squared length of a start from its expected value. This difference counts as the weight of an eigenvalue zero.
+    Otherwise, for a function that is not zero there, the noise of the lengths would be most of the error.
     """
     steps = max(len(run.alphas) for run in runs)
     rules = [_gauss(run, dot(start, start), steps) for run, start in zip(runs, starts, strict=True)]
@@ -108,11 +110,11 @@ def _measure(runs: list[Tridiagonal], starts: list[Tensor], values: FloatArray, 
 
 
 def with_quadrature_error(measure: SpectralMeasure, f: Callable[[SpectralMeasure], Estimate]) -> Estimate:
-    """Return f(measure) with the difference of f between the Gauss and Gauss-Radau rules added to its standard error, in quadrature.
+    """Return f(measure) with the quadrature error added to its standard error (root of the sum of squares).
 
-    Quadrature is biased if f bends below the smallest eigenvalues that Lanczos resolves, and the spread over probes does not show it. For
-    N_eff and log-determinants of semidefinite matrices the two rules lie on either side of the truth; for other functions they indicate the
-    error.
+    The quadrature error is the difference of f between the Gauss and Gauss-Radau rules. Quadrature is biased if f bends below the smallest
+    eigenvalues that Lanczos resolves, and the spread over probes does not show this bias. For N_eff and log-determinants of semidefinite
+    matrices the two rules bracket the true value; for other functions they indicate the error.
     """
     estimate = f(measure)
     if measure.radau is None:
@@ -121,9 +123,10 @@ def with_quadrature_error(measure: SpectralMeasure, f: Callable[[SpectralMeasure
 
 
 def spectral_measure(operator: LinearOperator, start: Tensor, steps: int) -> SpectralMeasure:
-    """Return the measure of one vector (k,): one row whose weights sum to |start|^2, without sampling and so without standard error.
+    """Return the spectral measure of one vector (k,): one row whose weights sum to |start|^2.
 
-    From the gradient g it is the gradient-weighted measure: trace(measure, f).value = g' f(A) g.
+    The result is not sampled, so it has no standard error. For the gradient g it is the gradient-weighted measure: trace(measure, f).value
+    = g' f(A) g.
     """
     steps = min(steps, operator.size)
     nodes, weights = _gauss(lanczos(operator, start, steps), dot(start, start), steps)
@@ -131,20 +134,20 @@ def spectral_measure(operator: LinearOperator, start: Tensor, steps: int) -> Spe
 
 
 def trace(measure: SpectralMeasure, f: Callable[[FloatArray], FloatArray] = lambda x: x) -> Estimate:
-    """Return the sum of f over the eigenvalues; f acts elementwise (x: the trace, x**2: the squared Frobenius norm)."""
+    """Return the sum of f over the eigenvalues. f acts elementwise (x gives the trace, x**2 the squared Frobenius norm)."""
     terms = (measure.weights * f(measure.nodes)).sum(axis=1)
     return Estimate(float(terms[0]), 0.0) if measure.exact else mean_of(terms)
 
 
 def effective_dimension(measure: SpectralMeasure, kappa: float) -> Estimate:
-    """Return N_eff(kappa) = sum l / (l + kappa) over the positive eigenvalues. Raises ValueError unless kappa > 0."""
+    """Return N_eff(kappa) = sum l / (l + kappa) over the positive eigenvalues l. Raises ValueError unless kappa > 0."""
     if not kappa > 0:
         raise ValueError(f"kappa must be positive, got {kappa}")
     return trace(measure, lambda x: np.maximum(x, 0) / (np.maximum(x, 0) + kappa))
 
 
 def log_determinant(measure: SpectralMeasure, ridge: float) -> Estimate:
-    """Return log det(A+ + ridge I), A+ = A without its negative eigenvalues. Raises ValueError unless ridge > 0."""
+    """Return log det(A+ + ridge I), where A+ is A without its negative eigenvalues. Raises ValueError unless ridge > 0."""
     if not ridge > 0:
         raise ValueError(f"the ridge must be positive, got {ridge}")
     return trace(measure, lambda x: np.log(np.maximum(x, 0) + ridge))
@@ -156,12 +159,15 @@ def negative_mass(measure: SpectralMeasure) -> Estimate:
 
 
 def participation_ratio(measure: SpectralMeasure) -> Estimate:
-    """Return (sum |l|)^2 / sum l^2, in 1..k: the size of a flat spectrum with the same two moments; 0 for a zero operator."""
+    """Return (sum |l|)^2 / sum l^2, in 1..k; 0 for a zero operator.
+
+    A spectrum of this many equal eigenvalues has the same two sums.
+    """
     return jackknifed(measure, lambda x, w: _ratio((w * np.abs(x)).sum() ** 2, (w * x**2).sum()))
 
 
 def effective_rank(measure: SpectralMeasure) -> Estimate:
-    """Return exp of the entropy of |l| / sum |l|, in 1..k (Roy & Vetterli 2007); 0 for a zero operator."""
+    """Return the exponential of the entropy of |l| / sum |l|, in 1..k (Roy & Vetterli 2007); 0 for a zero operator."""
 
     def rank(x: FloatArray, w: FloatArray) -> float:
         total = (w * np.abs(x)).sum()
@@ -172,10 +178,10 @@ def effective_rank(measure: SpectralMeasure) -> Estimate:
 
 
 def outliers(measure: SpectralMeasure) -> tuple[float, Estimate]:
-    """Return the edge of the bulk and the number of eigenvalues beyond it in magnitude; the edge is NaN if there are none.
+    """Return the edge of the bulk and the number of eigenvalues beyond it in magnitude. The edge is NaN if no eigenvalue lies beyond it.
 
     The edge is Tukey's outer fence of log |l|: the upper quartile plus three interquartile ranges. Eigenvalues below 1e-5 of the largest
-    are ignored.
+    magnitude are ignored.
     """
     sizes, weights = np.abs(measure.nodes).ravel(), measure.weights.ravel()
     present = (sizes > NOISE * sizes.max(initial=0.0)) & (weights > 0)
@@ -190,9 +196,9 @@ def outliers(measure: SpectralMeasure) -> tuple[float, Estimate]:
 
 
 def decay_exponent(eigenvalues: npt.ArrayLike) -> Estimate:
-    """Return s of l_i ~ i^-s over positive eigenvalues (n,), in any order.
+    """Return s of l_i ~ i^-s for positive eigenvalues (n,), in any order.
 
-    log(rank - 1/2) is regressed on log l, and s is minus one over the slope. The standard error s sqrt(2 / n) holds if the eigenvalues are
+    The fit regresses log(rank - 1/2) on log l; s is minus one over the slope. The standard error s sqrt(2 / n) holds if the eigenvalues are
     like independent draws from a power law (Gabaix & Ibragimov 2011, doi 10.1198/jbes.2009.06157). Raises ValueError for n < 3 or an
     eigenvalue that is not positive.
     """
@@ -210,7 +216,7 @@ def decay_exponent(eigenvalues: npt.ArrayLike) -> Estimate:
 def jackknifed(measure: SpectralMeasure, f: Callable[[FloatArray, FloatArray], float]) -> Estimate:
     """Return f(nodes, weights), both (points,), of the whole measure, with a jackknife standard error over probes.
 
-    For numbers that are not a mean over probes, such as ratios.
+    Use it for numbers that are not a mean over probes, such as ratios.
     """
     probes = len(measure.nodes)
 
@@ -228,7 +234,7 @@ def jackknifed(measure: SpectralMeasure, f: Callable[[FloatArray, FloatArray], f
 def spectral_density(measure: SpectralMeasure, grid: FloatArray, sigma: float) -> tuple[FloatArray, FloatArray]:
     """Return the eigenvalue density smoothed by a Gaussian of width sigma > 0 on `grid` (points,), and its standard error.
 
-    Both are (points,), in 1 / eigenvalue; over the whole line the density integrates to 1.
+    Both are (points,), in units of 1 / eigenvalue. The density integrates to 1 over the whole line. Raises ValueError unless sigma > 0.
     """
     if not sigma > 0:
         raise ValueError(f"sigma must be positive, got {sigma}")
@@ -241,15 +247,16 @@ def spectral_density(measure: SpectralMeasure, grid: FloatArray, sigma: float) -
 
 
 def _gauss(tridiagonal: Tridiagonal, mass: float, steps: int) -> tuple[FloatArray, FloatArray]:
-    """Return nodes and weights (steps,) of a start of squared norm `mass`; padding repeats the last node with weight zero, so f is finite
-    there.
+    """Return nodes and weights (steps,) of a start of squared norm `mass`.
+
+    Padding repeats the last node with weight zero, so that f is finite at padded nodes.
     """
     nodes, vectors = tridiagonal.ritz()
     padding = steps - len(nodes)
     return np.pad(nodes, (0, padding), mode="edge"), np.pad(mass * vectors[0] ** 2, (0, padding))
 
 
-NOISE = 1e-5  # rounding of a float32 matrix of some thousand columns, relative to the largest eigenvalue
+NOISE = 1e-5  # rounding error of a float32 matrix of some thousand columns, relative to the largest eigenvalue
 CONVERGED = 1e-3  # residual of a converged pair, relative to the largest eigenvalue
 
 
@@ -262,7 +269,7 @@ def _converged(known: Eigenpairs | None, operator: LinearOperator) -> tuple[Floa
 
 
 def _ratio(a: float, b: float) -> float:
-    """Return a / b, 0 for b = 0."""
+    """Return a / b, or 0 for b = 0."""
     return float(a / b) if b > 0 else 0.0
 
 

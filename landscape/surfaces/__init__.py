@@ -1,4 +1,4 @@
-"""The loss around a point: slices along directions, curves between two points, sharpness and width of the basin.
+"""The loss around a point: slices along directions, curves between two points, sharpness and basin width.
 
 Coordinates are true displacements of z.
 """

@@ -1,7 +1,7 @@
-"""Sharpness, width and roughness of a loss around a point, each with its standard error.
+"""Sharpness, basin width and roughness of a loss around a point, each with its standard error.
 
-Displacements d have a given length, so results compare over models once the length is in a common unit (|theta| of the tuned entries).
-Random directions are uniform on the sphere, named by a seed.
+Displacements d have a fixed length. Results are comparable between models if the length has a common unit (|theta| of the tuned entries).
+Random directions are uniform on the sphere and determined by a seed.
 """
 
 import math
@@ -19,31 +19,31 @@ from landscape.spectra import Estimate, eigenpairs, mean_of
 
 Loss = Callable[[Tensor], float]  # z (k,) -> the mean loss
 
-HALVINGS = 20  # of a bracket, which gives a width to a millionth
+HALVINGS = 20  # number of bisections of a bracket: accuracy of a millionth
 
 
 @dataclass(frozen=True)
 class WorstCaseSharpness:
-    """The highest loss found in a ball, a lower bound on the maximum."""
+    """The highest loss found in a ball: a lower bound on the maximum."""
 
-    rise: float  # that loss less the loss at the centre, at least 0; NaN if no start has a loss
+    rise: float  # highest loss less the loss at the centre, at least 0; NaN if no start has a finite loss
     displacement: Tensor  # (k,), at most the radius long
-    rises: FloatArray  # (starts,) the rise that each start reached; a wide spread means that the ascent is unreliable
+    rises: FloatArray  # (starts,) the rise that each start reached; a wide spread means an unreliable ascent
 
 
 @dataclass(frozen=True)
 class BasinWidth:
     """Distances along random rays at which the loss has risen by a level."""
 
-    mean: Estimate  # over rays; a lower bound if some are censored, which count with the reach
-    widths: FloatArray  # (rays,), infinite if the level was not met within reach
-    censored: int  # number of rays that did not meet the level
+    mean: Estimate  # over rays; censored rays count as the reach, so the mean is then a lower bound
+    widths: FloatArray  # (rays,), infinite if the level was not reached within the reach
+    censored: int  # number of rays that did not reach the level
 
 
 def average_sharpness(loss: Loss, z: Tensor, radius: float, rays: int, seed: int = 0) -> Estimate:
     """Return the mean rise of the loss at |d| = radius over `rays` >= 2 random directions; radius^2 tr(H) / 2k on a quadratic.
 
-    Each direction is evaluated both ways, which cancels the gradient. A loss that is not finite makes the mean not finite. Raises
+    Each direction is evaluated with both signs, which cancels the gradient. A loss that is not finite makes the mean not finite. Raises
     ValueError unless radius > 0.
     """
     _positive(radius, "radius")
@@ -57,9 +57,9 @@ def worst_case_sharpness(
 ) -> WorstCaseSharpness:
     """Return the highest rise found within |d| <= radius, by projected ascent from random directions.
 
-    On a quadratic without gradient it is radius^2 l_max / 2. A step goes to the ball's farthest point along the gradient (Frank & Wolfe
-    1956, doi 10.1002/nav.3800030109): it needs no step size, and never falls on a convex loss. Each start takes `steps` gradients; the best
-    point evaluated counts. Raises ValueError unless radius > 0.
+    On a quadratic without gradient the maximum is radius^2 l_max / 2. A step goes to the ball's farthest point along the gradient (Frank &
+    Wolfe 1956, doi 10.1002/nav.3800030109). It needs no step size and never falls on a convex loss. Each start takes `steps` gradients. The
+    result is the best of all points evaluated. Raises ValueError unless radius > 0.
     """
     _positive(radius, "radius")
     base = objective.loss(z)
@@ -74,7 +74,7 @@ def worst_case_sharpness(
 
 
 def _ascend(objective: Objective[Any], z: Tensor, d: Tensor, radius: float, steps: int) -> tuple[float, Tensor]:
-    """Return the highest loss on the way from d, and its displacement."""
+    """Return the highest loss on the path of the ascent from d, and its displacement."""
     best = objective.loss(z + d), d
     for _ in range(steps):
         gradient = objective.gradient(z + d)
@@ -91,8 +91,9 @@ def _ascend(objective: Objective[Any], z: Tensor, d: Tensor, radius: float, step
 def basin_width(loss: Loss, z: Tensor, level: float, reach: float, rays: int, seed: int = 0) -> BasinWidth:
     """Return the distance along each of `rays` random rays at which the loss first exceeds loss(z) + level, up to `reach`.
 
-    On a quadratic without gradient it is sqrt(2 level / u'Hu). Steps outwards double, from reach / 64, and the last one is bisected: a rise
-    and fall between two steps is not seen. A NaN loss counts as exceeding. Raises ValueError unless level > 0 and reach > 0.
+    On a quadratic without gradient the distance is sqrt(2 level / u'Hu). Steps outwards begin at reach / 64 and double; the last step is
+    bisected. A rise and fall between two steps is not detected. A NaN loss counts as exceeding the level. Raises ValueError unless level >
+    0 and reach > 0.
     """
     _positive(level, "level")
     _positive(reach, "reach")
@@ -118,11 +119,14 @@ def _width(exceeds: Callable[[float], bool], reach: float) -> float:
 def roughness(values: FloatArray, model: FloatArray, weights: FloatArray) -> Estimate:
     """Return the root mean squared difference of a slice from its quadratic model, as a fraction of the slice's range.
 
-    values and model (points..., m) are sums over each of m examples, or of m random groups of examples: the losses and the quadratic models
-    of the same examples; `weights` (m,) are the groups' weights. All points share the examples, whose noise mostly cancels in the
-    difference; so the standard error leaves out one example (or group) at a time from all points at once (jackknife, Efron & Stein 1981,
-    doi 10.1214/aos/1176345462), for fixed directions and grid. Points that are not finite are ignored. NaN if fewer than two points are
-    finite or the slice is flat; the error alone is NaN for m < 2.
+    values and model (points..., m) are the losses and the quadratic models of the same data: sums over each of m examples, or of m random
+    groups of examples. `weights` (m,) are the weights of the groups. Points that are not finite are ignored.
+
+    All points share the examples, whose noise mostly cancels in the difference. The standard error therefore leaves out one example (or
+    group) at a time from all points at once (jackknife, Efron & Stein 1981, doi 10.1214/aos/1176345462). It holds for fixed directions and
+    grid.
+
+    The result is NaN if fewer than two points are finite or the slice is flat. The standard error alone is NaN for m < 2.
     """
     finite = np.isfinite(values).all(-1) & np.isfinite(model).all(-1)
     values, model, count = values[finite], model[finite], len(weights)
@@ -143,10 +147,10 @@ def _rough(values: FloatArray, model: FloatArray) -> FloatArray:
 
 
 def hessian_ratio(operator: LinearOperator, steps: int = 20, seed: int = 0) -> tuple[float, float]:
-    """Return |l_min / l_max| at one point, 0 if the loss is convex there, and its error from the residuals (Li et al. 2018, arXiv
-    1712.09913).
+    """Return |l_min / l_max| at one point and its error from the residuals (Li et al. 2018, arXiv 1712.09913).
 
-    Two Lanczos runs of `steps` products each. NaN for an all-zero Hessian. For a map, call it at every point.
+    The ratio is 0 if the loss is convex at the point, and NaN for an all-zero Hessian. It takes two Lanczos runs of `steps` products each.
+    For a map, call the function at every point.
     """
     steps = min(steps, operator.size)
     low, high = (eigenpairs(operator, 1, steps, which=which, seed=seed, rounds=1) for which in ("SA", "LA"))
@@ -159,7 +163,7 @@ def hessian_ratio(operator: LinearOperator, steps: int = 20, seed: int = 0) -> t
 
 
 def unit_rays(z: Tensor, count: int, seed: int, role: str) -> list[Tensor]:
-    """Return `count` >= 1 unit vectors (k,), uniform on the sphere and named by (seed, role); a larger count keeps the first ones."""
+    """Return `count` >= 1 uniform unit vectors (k,), determined by (seed, role). A larger count keeps the first vectors."""
     if count < 1:
         raise ValueError(f"the number of rays must be at least 1, got {count}")
     drawn = [normal(seed, f"{role}/{i}", len(z), torch.float64, torch.device("cpu")) for i in range(count)]

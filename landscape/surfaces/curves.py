@@ -1,7 +1,7 @@
 """Curves between two points: the straight line, its loss barrier, and a curve along which the loss is low.
 
 Two optima joined by a path without a barrier lie in one valley (linear mode connectivity, Frankle et al. 2020, arXiv 1912.05671). A curve
-is trained in the subspace that was tuned, so a result holds for that subspace, not for the whole model.
+is trained in the tuned subspace, so a result holds for that subspace, not for the whole model.
 """
 
 import math
@@ -32,17 +32,17 @@ class Bezier:
 
 
 def straight_line(start: Tensor, end: Tensor) -> Bezier:
-    """Return the straight line as the curve whose bend is its midpoint."""
+    """Return the straight line from `start` to `end` as the curve whose bend is its midpoint."""
     return Bezier(start, (start + end) / 2, end)
 
 
 def loss_barrier(values: FloatArray, weights: FloatArray, t: FloatArray) -> Estimate:
-    """Return how far a path's loss rises above the straight line between the losses of its ends, at most; 0 if nowhere.
+    """Return the largest height of a path's loss above the straight line between the losses of its ends; 0 if it never rises above.
 
     values (points, examples) are the examples' summed losses, weights (examples,) their weights, t (points,) the positions from 0 to 1. The
-    standard error is that of the difference at the highest point, paired over examples; taking the highest of several points makes the
-    barrier slightly too high. Infinite if a loss on the path is not finite. Raises ValueError unless t runs from 0 to 1 over at least 3
-    points.
+    standard error belongs to the difference at the highest point, paired over examples. Taking the highest of several points makes the
+    barrier slightly too high. The barrier is infinite if a loss on the path is not finite. Raises ValueError unless t runs from 0 to 1 over
+    at least 3 points.
     """
     if len(t) < 3 or t[0] != 0 or t[-1] != 1:
         raise ValueError(f"a path needs at least 3 points, at t from 0 to 1, got {len(t)} from {t[0]} to {t[-1]}")
@@ -60,12 +60,12 @@ def low_loss_curve(
     objective: Objective[Any], start: Tensor, end: Tensor, steps: int = 100, rate: float | None = None, seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Bezier:  # fmt: skip
-    """Return a curve along which the mean loss is low (Garipov et al. 2018, arXiv 1802.10026), its bend trained by Adam from the straight
-    line.
+    """Return a curve along which the mean loss is low: its bend is trained from the straight line by Adam (Garipov et al. 2018, arXiv
+    1802.10026).
 
-    Each of `steps` steps takes one gradient at a t drawn uniformly from 0..1, named by `seed`. `rate` is Adam's learning rate, by default
-    1/50 of the points' largest difference in one coordinate, so that the bend can move as far as the points are apart; it decays linearly
-    to zero. Raises ValueError if the points are equal.
+    Each of `steps` steps takes one gradient at a t that is drawn uniformly from 0..1 with `seed`. `rate` is Adam's learning rate, which
+    decays linearly to zero. By default it is 1/50 of the points' largest difference in one coordinate, so that the bend can move as far as
+    the points are apart. Raises ValueError if the points are equal.
     """
     if torch.equal(start, end):
         raise ValueError("the two points are equal, so there is no curve between them")

@@ -1,8 +1,8 @@
 """Slices: a function of z on lines, planes and grids of more dimensions through a point, at true coordinates.
 
-A slice has a centre, directions, and one axis of coordinates per direction. Axes are symmetric with an odd number of points, so the centre
-is one of them, bitwise: the slice shows the reported loss there. Values are indexed in the order of the axes ('ij'): values[i, j] belongs
-to centre + axes[0][i] d_0 + axes[1][j] d_1.
+A slice has a centre, directions, and one axis of coordinates per direction. Axes are symmetric with an odd number of points. The centre is
+therefore bitwise one of the points, and the slice shows the reported loss there. Values are indexed in the order of the axes ('ij'):
+values[i, j] belongs to centre + axes[0][i] d_0 + axes[1][j] d_1.
 """
 
 import itertools
@@ -20,10 +20,10 @@ from landscape.curvature import Progress
 from landscape.numerics import FloatArray
 from landscape.surfaces.directions import ROWS, gram, nonzero
 
-Evaluate = Callable[[Tensor], npt.ArrayLike]  # z (k,) -> numbers (m,): for instance every example's loss, or one number
+Evaluate = Callable[[Tensor], npt.ArrayLike]  # z (k,) -> numbers (m,), for instance the loss of every example, or one number
 
-MAX_BYTES = 2**31  # of a slice's numbers
-MIN_ULPS = 8  # smallest move of an entry, in units in the last place, that is not rounded by more than a few per cent
+MAX_BYTES = 2**31  # largest size of a slice's numbers
+MIN_ULPS = 8  # smallest move of an entry, in units in the last place, with a rounding error of only a few per cent
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Slice:
 
     axes: tuple[FloatArray, ...]  # coordinates along each direction
     numbers: FloatArray  # (len of each axis..., m), may be NaN or infinite
-    gram: FloatArray  # (n, n), d_i'd_j: the identity if coordinates are displacements
+    gram: FloatArray  # (n, n), d_i'd_j; the identity if coordinates are displacements
 
     def displacements(self) -> FloatArray:
         """Return |delta| = sqrt(a' gram a) at every point a of the grid."""
@@ -42,17 +42,17 @@ class Slice:
 
 @dataclass(frozen=True)
 class StepRounding:
-    """The rounding of a displacement by weights of low precision."""
+    """The rounding error of a displacement of weights in low precision."""
 
-    share: float  # fraction of the moved entries that move by less than MIN_ULPS units in their last place
+    share: float  # fraction of the moved entries that move by less than MIN_ULPS units in the last place
     error: float  # |actual move - displacement| / |displacement|
 
 
 def step_rounding(weights: Tensor, centre: Tensor, direction: Tensor, step: float) -> StepRounding:
-    """Return the rounding of a step along `direction` (k,) from `centre` (k,), if a model's entries are `weights` + z in the weights' own
-    dtype.
+    """Return the rounding error of a step along `direction` (k,) from `centre` (k,).
 
-    Sums are in float64. Raises ValueError for a displacement of length zero.
+    The entries of the model are `weights` + z, in the dtype of the weights. Sums are in float64. Raises ValueError for a displacement of
+    length zero.
     """
     too_small = moved = 0
     squared_error = squared_length = 0.0
@@ -71,8 +71,9 @@ def step_rounding(weights: Tensor, centre: Tensor, direction: Tensor, step: floa
 
 
 def symmetric_axis(reach: float, points: int) -> FloatArray:
-    """Return `points` evenly spaced coordinates from -reach to reach, symmetric, with an exact zero. Raises ValueError for an even number,
-    or unless 0 < reach < inf.
+    """Return `points` evenly spaced coordinates from -reach to reach, symmetric, with an exact zero.
+
+    Raises ValueError for an even number of points, or unless 0 < reach < inf.
     """
     if points < 1 or points % 2 == 0:
         raise ValueError(f"an axis needs an odd number of points, so that the centre is one of them, got {points}")
@@ -92,17 +93,21 @@ def evaluate_slice(
     at_once: int = 1,
     progress: Progress | None = None,
 ) -> Slice:
-    """Evaluate a function on the grid of `axes` along `directions` (k, n) through `centre` (k,).
+    """Return a function's numbers on the grid of `axes` along `directions` (k, n) through `centre` (k,).
 
-    evaluate(z) returns the numbers (m,) at one point, and must not keep z, whose memory holds the next point. With `at_once` > 1,
-    evaluate.many(points (n, k)), if it exists, is asked for up to that many points at a time and returns (n, m). Points come in the order
-    of the grid, the last axis fastest, so an `evaluate` that stores its results makes an interrupted slice resumable. progress(done,
-    points) is called after each chunk. Raises ValueError for axes that do not fit the directions, a direction that is zero, or numbers
-    beyond 2 GiB: before the first point if `evaluate` has a `size` (its m; else m = 1 is assumed), or after it.
+    evaluate(z) returns the numbers (m,) at one point. It must not keep z, because its memory is reused for the next point. With `at_once` >
+    1 and a method evaluate.many(points (n, k)) -> (n, m), up to `at_once` points are evaluated per call. Points come in the order of the
+    grid, the last axis fastest, so an `evaluate` that stores its results makes an interrupted slice resumable. progress(done, points) is
+    called after each chunk.
+
+    Raises ValueError for axes that do not fit the directions, a direction that is zero, or numbers of more than 2 GiB. The size is checked
+    before the first point if `evaluate` has a `size` (its m; otherwise m = 1 is assumed), and again after it.
     """
     nonzero(directions)
     if len(axes) != directions.shape[1] or len(centre) != len(directions):
-        raise ValueError(f"{len(axes)} axes and a centre ({len(centre)},) do not fit directions {tuple(directions.shape)}")
+        raise ValueError(
+            f"{len(axes)} axes and a centre ({len(centre)},) do not fit directions {tuple(directions.shape)}; pass one axis per direction"
+        )
     shape = tuple(len(axis) for axis in axes)
     _check_memory(shape, getattr(evaluate, "size", 1))
     numbers: list[FloatArray] = []
@@ -118,17 +123,20 @@ def evaluate_slice(
 
 
 def _check_memory(shape: tuple[int, ...], size: int) -> None:
-    """Raise ValueError if `size` numbers per point of the grid take over 2 GiB."""
+    """Raise ValueError if `size` numbers per point of the grid take more than 2 GiB."""
     total = 8 * size * math.prod(shape)
     if total > MAX_BYTES:
         raise ValueError(
             f"a grid of {' x '.join(map(str, shape))} points with {size} number{'s' if size > 1 else ''} each takes "
-            f"{total / 2**30:.1f} GiB, over {MAX_BYTES / 2**30:.0f}: take fewer points"
+            f"{total / 2**30:.1f} GiB, more than {MAX_BYTES / 2**30:.0f} GiB: take fewer points"
         )
 
 
 def quadratic_model(loss: float, gradient: Tensor, products: Tensor, directions: Tensor, axes: Sequence[FloatArray]) -> FloatArray:
-    """Return L0 + g'd + d'Hd / 2 on the grid, d = sum_i a_i d_i, from the gradient (k,) and products H d_i (k, n) at the centre."""
+    """Return L0 + g'd + d'Hd / 2 on the grid of `axes`, with d = sum_i a_i d_i.
+
+    `loss`, `gradient` (k,) and `products` H d_i (k, n) are taken at the centre.
+    """
     wide = directions.double()
     slopes = (wide.T @ gradient.double()).cpu().numpy()
     forms = (wide.T @ products.double()).cpu().numpy()
@@ -137,10 +145,10 @@ def quadratic_model(loss: float, gradient: Tensor, products: Tensor, directions:
 
 
 def refined_axes(axes: Sequence[FloatArray], values: FloatArray, most: int) -> tuple[FloatArray, ...]:
-    """Return each axis with at most `most` points added, in pairs, where linear interpolation between the values errs most.
+    """Return each axis with at most `most` points added, in pairs, where linear interpolation between the values has the largest error.
 
-    values are on the axes' grid. An interval's error is estimated from the second differences at its ends; intervals with one finite end
-    come first. The axes stay symmetric and keep their points, so nothing is computed twice.
+    `values` lie on the grid of the axes. The error of an interval is estimated from the second differences at its ends. Intervals with one
+    finite end come first. The axes stay symmetric and keep their points, so no point is computed twice.
     """
     return tuple(_refined(axis, np.moveaxis(values, i, 0).reshape(len(axis), -1), most) for i, axis in enumerate(axes))
 
@@ -150,15 +158,16 @@ def _refined(axis: FloatArray, values: FloatArray, most: int) -> FloatArray:
     if len(axis) < 3 or most < 2:
         return axis
     errors = _interval_errors(axis, values)
-    errors = np.maximum(errors, errors[::-1])[: len(errors) // 2]  # symmetric: intervals come in pairs
+    errors = np.maximum(errors, errors[::-1])[: len(errors) // 2]  # intervals come in symmetric pairs
     chosen = np.argsort(-errors, kind="stable")[: most // 2]
     middles = (axis[:-1] + axis[1:])[chosen[errors[chosen] > 0]] / 2
     return np.sort(np.concatenate([axis, middles, -middles]))
 
 
 def _interval_errors(axis: FloatArray, values: FloatArray) -> FloatArray:
-    """Return |f''| h^2 / 8 of each interval, the largest over the columns of values (points, columns); infinite at an edge of the finite
-    values.
+    """Return |f''| h^2 / 8 of each interval: the largest over the columns of values (points, columns).
+
+    The error is infinite for an interval with one finite end.
     """
     steps = np.diff(axis)
     finite = np.isfinite(values)
@@ -171,10 +180,10 @@ def _interval_errors(axis: FloatArray, values: FloatArray) -> FloatArray:
 
 
 def _points(centre: Tensor, directions: Tensor, axes: Sequence[FloatArray]) -> Iterator[Tensor]:
-    """Yield the points of the grid, in one tensor that is overwritten for each.
+    """Yield the points of the grid, all in one tensor that is overwritten.
 
-    The sums over outer axes are kept, so a point takes one pass over k numbers. A coordinate on an axis gives bitwise the point of the
-    slice along that axis alone.
+    The sums over outer axes are kept, so a point takes one pass over k numbers. A point on an axis is bitwise equal to the point of a slice
+    along that axis alone.
     """
     rows = directions.T.contiguous().to(centre)
     sums = [centre, *(torch.empty_like(centre) for _ in axes)]
@@ -191,7 +200,7 @@ def _points(centre: Tensor, directions: Tensor, axes: Sequence[FloatArray]) -> I
 
 
 def _chunks(points: Iterator[Tensor], size: int) -> Iterator[list[Tensor]]:
-    """Yield lists of `size` points: copies, unless size is 1."""
+    """Yield lists of `size` points. The points are copies unless size is 1."""
     if size <= 1:
         yield from ([point] for point in points)
         return

@@ -20,7 +20,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Drawn:
 
 @pytest.fixture(scope="session")
 def pngs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A small picture for every figure of a study: the report takes whatever it is given."""
+    """Return a small picture for every figure of a study. The report accepts any pictures."""
     root = tmp_path_factory.mktemp("pngs")
     found = {name: root / f"{name}.png" for name in FIGURES if name not in ("placements", "quadratics")}
     for path in found.values():

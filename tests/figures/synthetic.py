@@ -40,7 +40,7 @@ def study(models: dict[str, int] | None = None, *, task: str = "sst2", censored:
 
 
 def change(rows: pd.DataFrame, model: str, quantity: str, **values: object) -> pd.DataFrame:
-    """A copy of `rows` with some columns of one model's quantity replaced."""
+    """Return a copy of `rows` with some columns of one model's quantity replaced."""
     rows = rows.copy()
     chosen = (rows["model"] == model) & (rows["quantity"] == quantity)
     assert sum(chosen) > 0
@@ -124,7 +124,7 @@ def _thresholds(base: Row, censored: bool) -> list[Row]:
 
 
 def _path(common: Row, k: float) -> list[Row]:
-    """The Moreau path's thresholds and curves around a predicted k."""
+    """Return the Moreau path's thresholds and curves around a predicted k."""
     factors = {"m0": 1.2, "gm": 1.0, "m1": 1 / 1.2}
     curves = [
         ("path_envelope", name, 0.693 / (1 + 2 * x), factor * k * x) for name, factor in factors.items() for x in np.geomspace(0.02, 8, 20)
@@ -138,7 +138,7 @@ def _path(common: Row, k: float) -> list[Row]:
 
 
 def _attribution(common: Row) -> list[Row]:
-    """The change from the next smaller model, where there is one."""
+    """Return the change from the next smaller model, if one exists."""
     smaller = [name for name, size in MODELS.items() if size < common["parameters"]]
     if not smaller or common["model"] not in MODELS:
         return []
@@ -154,7 +154,7 @@ def _attribution(common: Row) -> list[Row]:
 
 
 def quadratics() -> pd.DataFrame:
-    """Rows as benchmarks/prediction.py makes them."""
+    """Return rows like the rows that benchmarks/prediction.py writes."""
     rows: list[Row] = []
     places = [("Gaussian", math.nan), ("coordinates", 0.0), ("coordinates", 1.0)]
     places += [("coordinates, turned", turn) for turn in (0.0, 0.03, 0.3, 1.0)]

@@ -55,7 +55,7 @@ CASES = [
 
 
 def texts(figure: Figure) -> list[Text]:
-    """Every text that is drawn."""
+    """Return every text that is drawn."""
     found = [text for legend in figure.legends for text in legend.get_texts()]
     found += [part for part in figure.get_children() if isinstance(part, Text)]
     for axes in figure.axes:

@@ -1,4 +1,4 @@
-"""What is written: which files, the same bytes twice, reasons for what is skipped, and lazy imports."""
+"""The written files: their names, equal bytes when drawn twice, reasons for skipped figures, and lazy imports."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_the_page_of_surfaces_loads_nothing_and_holds_every_plane(drawn: Drawn):
 
 
 def test_a_figure_is_written_as_pdf_and_png_with_its_fonts_and_some_as_a_page(tmp_path: Path):
-    """The quick form of those below, of one model."""
+    """Test drawing quickly, on one model (see the tests below)."""
     drawn = draw_all(study({"mini-t5-6m": MODELS["mini-t5-6m"]}), tmp_path, ["crossing", "relief"])
     assert [path.name for paths in drawn.written.values() for path in paths] == [
         "crossing.pdf", "crossing.png", "relief.pdf", "relief.png", "relief.html",

@@ -1,4 +1,4 @@
-"""The report and the summary: what they say, and that they say no more than the rows."""
+"""The report and the summary: their contents, and that they claim no more than the rows."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SMALL, LARGE = "mini-t5-240k", "mini-t5-6m"
 
 
 def words(path: Path) -> str:
-    """The page's visible text."""
+    """Return the page's visible text."""
     page = re.sub(r"<style>.*?</style>", "", path.read_text(encoding="utf-8"), flags=re.S)
     return " ".join(unescape(re.sub(r"<[^>]+>", " ", page)).split())
 
@@ -44,7 +44,7 @@ def test_report_contains_the_numbers(tmp_path: Path, pngs: dict[str, Path]):
     text = words(write_report(study(censored=("mini-t5-790k",)), tmp_path, "Study", pngs))
     for expected in (
         "96 [81.6, 115]", "76.8 [69.1, 86]", "0.277", "censored: above 256", "241,248", "0.509",
-        "72 training runs: 48 APET, 12 full fine-tuning, 12 LoRA. Beside them 4 spectra, 12 slices.", "41.0 ± 1.1",
+        "72 training runs: 48 APET, 12 full fine-tuning, 12 LoRA. Other runs: 4 spectra, 12 slices.", "41.0 ± 1.1",
         "95 % bootstrap interval over runs", "5,529,600 gradients of single examples",
     ):  # fmt: skip
         assert expected in text
@@ -66,9 +66,9 @@ def test_report_of_few_rows_says_what_is_absent(tmp_path: Path):
     rows = study().query("quantity == 'loss'")
     text = words(write_report(rows, tmp_path, "Few", {}, skipped={"spectra": "no eigenvalue"}))
     for expected in ("The rows hold no threshold.", "no validation accuracy", "was not drawn: no eigenvalue",
-                     "72 of 72 runs do not say whether they reached their plateau"):  # fmt: skip
+                     "72 of 72 runs do not state whether they reached their plateau"):  # fmt: skip
         assert expected in text
-    assert "so no question is answered here" in text
+    assert "so no question can be answered" in text
 
 
 @pytest.mark.parametrize(("low", "high", "word"), [(17, 26, "falls"), (60, 130, "undecided"), (300, 400, "rises")])
@@ -77,7 +77,7 @@ def test_verdict_follows_the_intervals_of_smallest_and_largest_model(low: float,
 
 
 def test_a_ratio_has_the_coverage_of_its_parts():
-    """Of two k with normal logs, the 95 % interval of the ratio covers the true one in 95 %."""
+    """Check that the 95 % interval of the ratio of two k with normal logs covers the true ratio in 95 %."""
     rng, sd, covered = np.random.default_rng(0), (0.1, 0.2), 0
     for _ in range(2000):
         one, other = (math.log(k) + s * rng.normal() for k, s in zip((20.0, 30.0), sd, strict=True))
@@ -154,7 +154,7 @@ def test_an_open_interval_has_its_reason_in_the_page_and_the_table(tmp_path: Pat
 def test_everything_that_does_not_fit_is_said():
     found = "\n".join(misfits(tidy(study(censored=("mini-t5-790k",)))))
     for expected in (
-        "mini-t5-2m on sst2: predicted over measured k is 0.42, outside a factor of 2.",
+        "mini-t5-2m on sst2: predicted k / measured k* is 0.42, outside a factor of 2.",
         "mini-t5-2m on sst2: measured 44 [37.4, 52.8] and predicted 18.5 [16.6, 20.7] are disjoint.",
         "mini-t5-790k on sst2: measured k* is censored: above 256.",
         "mini-t5-6m on sst2, APET: 1 of 12 runs (k = 256) did not reach the plateau; largest residual gradient 0.0009.",
@@ -174,7 +174,7 @@ def test_a_study_that_fits_has_no_misfits():
 def test_runs_without_a_standard_error_are_not_judged():
     rows = change(study({LARGE: MODELS[LARGE]}), LARGE, "accuracy", stderr=math.nan, value=0.4)
     assert not any("chance" in sentence for sentence in misfits(tidy(rows)))
-    assert any("18 of 18 runs do not say whether they are above chance" in s for s in unchecked(tidy(rows)))
+    assert any("18 of 18 runs do not state whether they are above chance" in s for s in unchecked(tidy(rows)))
 
 
 def test_summary_has_a_line_a_model_and_none_for_what_is_absent():

@@ -35,18 +35,18 @@ class Case:
         return Objective(self.outputs, self.criterion, batches, self.size, dtype, device)
 
     def split(self, sizes: list[int], order: Tensor) -> "Case":
-        """The same examples in another order and other batches."""
+        """Return the examples in another order and in other batches."""
         inputs, labels = self.whole
         parts = zip(inputs[order].split(sizes), labels[order].split(sizes), strict=True)
         return replace(self, batches=tuple(parts))
 
     def whole_outputs(self, z: Tensor) -> Tensor:
-        """The outputs on all examples, with attention that can be differentiated twice."""
+        """Return the outputs on all examples, with attention that can be differentiated twice."""
         with sdpa_kernel(SDPBackend.MATH):
             return self.outputs(z, self.whole)
 
     def loss(self, z: Tensor) -> Tensor:
-        """The mean loss as one expression, without Objective."""
+        """Return the mean loss as one expression, without Objective."""
         loss_sum, weight = self.criterion(self.whole_outputs(z), self.whole)
         return loss_sum / weight
 
@@ -69,18 +69,18 @@ def _softmax_regression(z: Tensor, batch: Batch) -> Tensor:
 
 
 def _plain_cross_entropy(outputs: Tensor, batch: Batch) -> tuple[Tensor, float]:
-    """Without a closed form of anything."""
+    """Return a criterion without any closed form."""
     return F.cross_entropy(outputs, batch[1], reduction="sum"), float(len(batch[1]))
 
 
 def _pieces(z: Tensor, batch: Batch) -> Tensor:
-    """Three pieces a text of two words each, logits (B, 3, 4)."""
+    """Return three tokens per text of two words each, logits (B, 3, 4)."""
     words = torch.stack([batch[0], batch[0].flip(0), batch[0] ** 2], dim=1)
     return torch.tanh(words @ z[:12].view(3, 4)) @ z[12:28].view(4, 4)
 
 
 def _labels_of_pieces(batch: Batch) -> Tensor:
-    """The first piece of every second text is not counted."""
+    """Return labels in which the first token of every second text is not counted."""
     labels = torch.stack([batch[1], (batch[1] + 1) % 4, (batch[1] + 2) % 4], dim=1)
     labels[::2, 0] = -100
     return labels

@@ -23,7 +23,7 @@ def dual(jacobian: np.ndarray, logits: np.ndarray, labels: np.ndarray) -> Dual:
 
 
 def at(jacobian: np.ndarray, classes: int, d: np.ndarray) -> np.ndarray:
-    """What d adds to the logits, (n, C)."""
+    """Return the change of the logits by d, (n, C)."""
     return np.pad((jacobian @ d).reshape(-1, classes - 1), ((0, 0), (1, 0)))
 
 

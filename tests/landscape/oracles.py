@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def columns(f: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """The Jacobian of f at x, (outputs, len(x)), one reverse pass an output."""
+    """Return the Jacobian of f at x, (outputs, len(x)), with one reverse pass per output."""
     x = x.detach().requires_grad_()
     y = f(x).reshape(-1)
     rows = [torch.autograd.grad(value, x, retain_graph=True, materialize_grads=True, allow_unused=True)[0] for value in y]
@@ -16,7 +16,7 @@ def columns(f: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 
 
 def hessian(f: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """The Hessian of a scalar f at x by looped double backward (facts.md, trap 1: never torch.func here)."""
+    """Return the Hessian of a scalar f at x by looped double backward (never torch.func: facts.md, trap 1)."""
     x = x.detach().requires_grad_()
     (gradient,) = torch.autograd.grad(f(x), x, create_graph=True)
     if not gradient.requires_grad:

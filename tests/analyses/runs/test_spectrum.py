@@ -198,7 +198,7 @@ def test_dropout_left_on_is_refused(folder, tmp_path):
             module.p = 0.3
     model.train()
     try:
-        with pytest.raises(ApetError, match="is dropout on"):
+        with pytest.raises(ApetError, match="turn dropout off"):
             run(SMALL, Store(tmp_path), folder)
     finally:
         model.eval()

@@ -1,4 +1,4 @@
-"""The figures of slices: axes, losses that are no number, and the looks of a trajectory."""
+"""The figures of slices: axes, losses that are not numbers, and the recorded states of a trajectory."""
 
 from __future__ import annotations
 
@@ -57,4 +57,4 @@ def test_looks_of_a_trajectory_have_the_colour_of_their_own_loss_and_the_title_s
     looks = next(part for part in panel.collections if isinstance(part, PathCollection))
     assert np.asarray(looks.get_array()) == pytest.approx([2.0 - 0.2 * i for i in range(8)])
     assert (looks.norm.vmin, looks.norm.vmax) == pytest.approx(bar.get_ylim())
-    assert panel.get_title(loc="left").splitlines()[1] == "off the plane: ≤ 0.074"
+    assert panel.get_title(loc="left").splitlines()[1] == "Δloss ≤ 0.074"

@@ -1,4 +1,4 @@
-"""The figures of spectra: branches of signs, axes that tails and bars do not stretch, and what is not pooled."""
+"""The figures of spectra: branches by sign, axes that tails and bars do not stretch, and spectra that are not pooled."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ def test_as_many_graphs_are_kept_as_fit(graphs: int, calls: int) -> None:
     operator = Hessian(objective, case.z, memory=graphs * size)
     for _ in range(3):
         operator.matmat(vectors_of(case))
-    # The graph that is measured is kept; those that are not are made each time.
+    # The measured graph is kept; graphs that are not kept are made each time.
     assert outputs.calls == calls
     operator.release()
     operator.matmat(vectors_of(case))

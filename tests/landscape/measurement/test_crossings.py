@@ -11,7 +11,7 @@ TRUE = math.log(200)
 
 
 def runs(random: np.random.Generator, levels: int, each: int, sd: float, curved: bool = False):
-    """A design of levels x each runs, within a factor e of k* = 200, with seed noise of sd (in log k)."""
+    """Return a design of levels x runs per level, within a factor e of k* = 200, with seed noise of sd (in log k)."""
     x = np.repeat(np.linspace(-1, 1, levels), each) + random.uniform(-0.3, 0.3)
     noisy = x + sd * random.standard_normal(len(x))
     return np.exp(TRUE + x), 1.5 * np.tanh(noisy / 1.5) if curved else noisy
@@ -132,7 +132,7 @@ def test_a_saturated_metric_is_measured_by_which_runs_reach_the_target() -> None
 
 
 def test_the_posterior_of_one_pair_of_signs_is_bayes_rule() -> None:
-    """Against a sum over a grid of its own, in plain numpy and scipy's normal distribution."""
+    """Compare with a sum over a separate grid, in plain numpy and scipy's normal distribution."""
     fitted = probit_posterior([10.0, 40.0], [False, True])
     grid = fitted.log_k
     mass = np.zeros_like(grid)
@@ -191,7 +191,7 @@ PASSAGES = [(slope, guesses, n, 500) for slope in (2.0, 4.0) for guesses in (0.0
 
 @pytest.mark.parametrize(("slope", "guesses", "n", "trials"), [QUICK, *(pytest.param(*each, marks=pytest.mark.long) for each in PASSAGES)])
 def test_the_interval_of_a_passage_covers_it_where_seeds_spread_and_runs_guess_or_fail(slope, guesses, n, trials) -> None:
-    """Runs with no size of a gap, which reach the target with probability g + (1 - 2 g) / (1 + (k* / k)^slope)."""
+    """Return runs without the size of a gap. They reach the target with probability g + (1 - 2 g) / (1 + (k* / k)^slope)."""
     random, covered, inside = np.random.default_rng(1), 0, 0
     for seed in range(trials):
         x = random.uniform(-2.08, 2.08, n)
@@ -226,7 +226,7 @@ def _noisy(random: np.random.Generator, ks: np.ndarray, sd: float = 0.6) -> np.n
 
 
 def test_the_runs_that_an_open_interval_asks_for_close_it_in_most_cases() -> None:
-    """Where too few noisy runs leave an end open, as many more as `closing` says, where it says, close it in at least 70 % of cases."""
+    """Test that runs added as `runs_needed` states close an open end of too few noisy runs in at least 70 % of cases."""
     random, closed = np.random.default_rng(0), []
     for seed in range(150):
         ks = 200 * np.exp(np.linspace(-0.5, 0.5, 6))

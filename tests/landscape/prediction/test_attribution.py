@@ -69,7 +69,7 @@ def test_the_scale_of_the_curvature_is_no_factor() -> None:
 
 
 def test_shares_beyond_the_last_rank_go_to_the_tail() -> None:
-    # The long alignment holds half of its mass beyond rank 50, all of which goes to the short spectrum's last eigenvalue.
+    # The long alignment holds half of its mass beyond rank 50, and all of this goes to the short spectrum's last eigenvalue.
     short, long = factors(0.0, 0.0, 0.5, 50), factors(0.0, 0.0, 0.5, 100)
     assert threshold_from_factors(short, long, long) == pytest.approx(25)
     assert threshold_from_factors(long, short, short) == pytest.approx(50)

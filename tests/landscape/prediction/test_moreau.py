@@ -84,7 +84,7 @@ def test_explicit_random_subspaces_lie_between_gordon_and_the_path(rest: float) 
     assert bound is not None
     assert predicted is not None
     assert larsen is not None
-    # Of a convex loss the escape theorem is sharp, within the square root of k.
+    # For a convex loss the escape theorem is sharp, up to the square root of k.
     assert bound.value == pytest.approx(mean, abs=3 * math.hypot(error, bound.stderr) + 0.5)
     assert abs(math.log(predicted.m1 / mean)) < 0.35
     assert predicted.m0 > predicted.gm > predicted.m1

@@ -10,7 +10,7 @@ from landscape.prediction.proximal import LOOSE_TOLERANCE, MAX_POINTS, TOLERANCE
 
 
 def objective(f, size: int) -> Objective:
-    """A function of z as an objective with one batch."""
+    """Return a function of z as an objective with one batch."""
     return Objective(lambda z, batch: f(z), lambda outputs, batch: (outputs, 1.0), [None], size, dtype=torch.float64)
 
 
@@ -40,7 +40,7 @@ def test_a_tight_point_is_the_ridge_solution() -> None:
 
 
 def test_going_back_keeps_the_valley_that_a_falling_ridge_finds_late() -> None:
-    """A gentle slope ends in a well: the ridge holds d on the slope, while the well has long had the lower envelope."""
+    """Test a gentle slope that ends in a well: the ridge keeps d on the slope after the well has the lower envelope."""
 
     def slope(z: Tensor) -> Tensor:
         return 1 - 0.05 * z[0] - 0.8 * torch.exp(-((z[0] - 4.0) ** 2) / 0.5)

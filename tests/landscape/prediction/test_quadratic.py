@@ -8,7 +8,7 @@ from landscape import GradientSpectrum, expected_loss, gradient_spectrum, predic
 
 
 def spectrum(eigenvalues: np.ndarray, shares: np.ndarray, loss: float = 1.0, ceiling: int = 10**9) -> GradientSpectrum:
-    """A quadratic with a_i^2 = shares; the ceiling is out of the way, as no examples stand behind it."""
+    """Return a quadratic with a_i^2 = shares. Its ceiling is too high to matter, since it does not come from examples."""
     return GradientSpectrum(eigenvalues, shares * eigenvalues, loss, ceiling)
 
 
@@ -63,7 +63,7 @@ def test_on_a_flat_spectrum_ninety_percent_takes_nine_tenths_of_the_rank() -> No
     shares = np.random.default_rng(0).dirichlet(np.ones(r))
     padded = np.concatenate([shares, np.zeros(100)])
     assert predict_threshold(spectrum(flat, padded, 0.5), 0.05).k == pytest.approx(0.9 * r, rel=1e-9)
-    # What a random subspace explains is Beta(k / 2, (r - k) / 2): about .021 around .9 for one seed.
+    # The share that a random subspace explains is Beta(k / 2, (r - k) / 2): .9 with a deviation of about .021 for one seed.
     losses = 0.5 + oracles.subspace_losses(np.diag(flat), np.sqrt(padded), [180], seeds=30)
     assert losses.mean() == pytest.approx(0.05, abs=4 * 0.5 * 0.021 / math.sqrt(30))
 
@@ -122,7 +122,7 @@ def test_wrong_use_is_refused() -> None:
 
 
 def dataset(random: np.random.Generator, n: int):
-    """A binary task that a linear model can learn in part: features of a power-law spectrum, one fixed teacher."""
+    """Return a binary task that a linear model can learn in part: features of a power-law spectrum, one fixed teacher."""
     features = random.standard_normal((n, 200)) * np.arange(1, 201) ** -0.5
     teacher = 2 * np.random.default_rng(99).standard_normal(200)
     labels = (features @ teacher + random.logistic(size=n) > 0).astype(int)

@@ -20,7 +20,7 @@ CASE = CASES[0]
 
 
 def outputs(z: Tensor, batch: Batch) -> Tensor:
-    """The case's outputs for one z, or for a z of each example."""
+    """Return the case's outputs for one z, or for one z per example."""
     if z.dim() == 1:
         return CASE.outputs(z, batch)
     return torch.cat([CASE.outputs(own, (x[None], y[None])) for own, x, y in zip(z, *batch, strict=True)])

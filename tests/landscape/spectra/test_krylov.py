@@ -8,7 +8,7 @@ from landscape.spectra.krylov import Which
 
 
 def prescribed(eigenvalues: list[float], seed: int = 0) -> DenseOperator:
-    """A dense matrix with these eigenvalues and Haar eigenvectors."""
+    """Return a dense matrix with these eigenvalues and Haar eigenvectors."""
     random = torch.Generator().manual_seed(seed)
     rotation, _ = torch.linalg.qr(torch.randn(len(eigenvalues), len(eigenvalues), generator=random, dtype=torch.float64))
     return DenseOperator(rotation @ torch.diag(torch.tensor(eigenvalues, dtype=torch.float64)) @ rotation.T)
@@ -34,7 +34,7 @@ def test_all_eigenpairs_are_exact_at_k_steps(name: str, rotated: bool) -> None:
     pairs = eigenpairs(operator, len(eigenvalues), len(eigenvalues))
     np.testing.assert_allclose(pairs.eigenvalues, sorted(eigenvalues, reverse=True), atol=1e-13)
     residual = operator.matrix @ pairs.eigenvectors - pairs.eigenvectors * torch.from_numpy(pairs.eigenvalues)
-    # What Lanczos takes for the end of a Krylov space is 10 eps |A|.
+    # Lanczos takes a remainder below 10 eps |A| for the end of a Krylov space.
     assert residual.norm(dim=0).max() < 1e-13 * max(1.0, max(map(abs, eigenvalues)))
     identity = torch.eye(len(eigenvalues), dtype=torch.float64)
     torch.testing.assert_close(pairs.eigenvectors.T @ pairs.eigenvectors, identity, rtol=0, atol=1e-13)

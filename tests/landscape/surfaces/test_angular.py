@@ -1,4 +1,4 @@
-"""Widths of sub-level sets against the exact maximum over an ellipsoid's cone, a ball's closed form, and sets that are no cone."""
+"""Widths of sub-level sets against the exact maximum over an ellipsoid's cone, a ball's closed form, and sets that are not cones."""
 
 import itertools
 import math
@@ -105,7 +105,7 @@ def test_the_width_of_a_ball_is_that_of_a_circular_cone():
     assert abs(result.width.value - truth) < 3 * result.width.stderr
     assert 0 < result.width.stderr < 0.1 * truth
     assert abs(result.dimension.value - truth**2) < 3 * result.dimension.stderr
-    # A half space beyond the viewpoint: half of all directions, of which the width is known.
+    # A half space beyond the viewpoint: half of all directions, whose width is known.
     half = objective(lambda z: z[0], size)
     normal = torch.eye(size, dtype=torch.float64)[0]
     seen = angular_width(half, -normal, -1e-6, [0 * normal] * 40, steps=60)

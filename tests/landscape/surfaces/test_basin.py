@@ -85,7 +85,7 @@ X = np.linspace(-1, 1, 201)
 
 
 def rippled(random: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Slices of `count` examples about 2 x^2 + .1 sin 30 x, each with a level, slope, bend and ripple of its own, and its quadratic."""
+    """Return slices of `count` examples about 2 x^2 + .1 sin 30 x (own level, slope, bend, ripple), their quadratics and weights."""
     level, slope, bend, ripple = random.standard_normal((4, count))
     weights = random.integers(1, 4, count).astype(float)
     model = weights * (3 * level + slope * X[:, None] + (2 + 0.5 * bend) * X[:, None] ** 2)
@@ -132,7 +132,7 @@ def test_intervals_of_roughness_cover_that_of_all_examples(groups: int | None) -
 
 
 def test_of_a_loss_that_rises_nowhere_the_worst_is_that_of_the_centre() -> None:
-    """A maximum with a direction of noise added to it: what is lower than the centre is never reported."""
+    """Test a maximum with a noisy direction: a loss lower than at the centre is never reported."""
     noise = torch.as_tensor(np.random.default_rng(5).standard_normal(SIZE))
     noise /= noise.norm()
     for dtype in (torch.float64, torch.float32):

@@ -12,7 +12,7 @@ START, END = (torch.tensor([x, 0.0], dtype=torch.float64) for x in (-1.0, 1.0))
 
 
 def ridge(z: torch.Tensor, batch: torch.Tensor) -> torch.Tensor:
-    """A ring of radius 1 is a valley; its middle is 1 high."""
+    """Return the loss of a ring-shaped valley of radius 1, whose middle has height 1."""
     return (z @ z - 1) ** 2
 
 

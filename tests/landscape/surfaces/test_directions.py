@@ -33,7 +33,7 @@ def test_a_basis_turns_as_its_columns_and_spans_them() -> None:
         ([[1.0, 0.0], [0.0, 0.0], [0.0, 0.0]], "direction 1 has length 0"),
         ([[1.0, 2.0], [1.0, 2.0], [0.0, 0.0]], "direction 1 lies in the span"),
         ([[1.0, float("nan")], [0.0, 1.0], [0.0, 0.0]], "direction 1 has length nan"),
-        ([[1.0, 2.0, 3.0]], "columns"),
+        ([[1.0, 2.0, 3.0]], "directions must have shape"),
     ],
 )
 def test_directions_without_a_basis_are_refused(columns: list[list[float]], message: str) -> None:

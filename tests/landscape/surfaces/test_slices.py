@@ -155,7 +155,7 @@ def test_a_grid_too_large_for_memory_is_refused_before_any_point() -> None:
         def __call__(self, z: torch.Tensor) -> float:
             raise AssertionError("a point was computed")
 
-    with pytest.raises(ValueError, match="301 x 301 points with 10000 numbers each takes 6.8 GiB, over 2: take fewer points"):
+    with pytest.raises(ValueError, match="301 x 301 points with 10000 numbers each takes 6.8 GiB, more than 2 GiB: take fewer points"):
         evaluate_slice(Sized(), CENTRE, DIRECTIONS, [symmetric_axis(1.0, 301)] * 2)
     with pytest.raises(ValueError, match="with 1 number each takes"):
         evaluate_slice(Sized.__call__.__get__(Sized()), CENTRE, DIRECTIONS, [symmetric_axis(1.0, 20_001)] * 2)
