@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from string import ascii_lowercase
 from typing import Any, cast
 
 import matplotlib as mpl
@@ -214,8 +215,8 @@ def finish(figure: Figure) -> Figure:
 
 
 def letter(axes: Axes, index: int, title: str) -> None:
-    """Set the panel title "(a) title", flush left."""
-    axes.set_title(f"({'abcdefghijklmnopqrstuvwxyz'[index % 26]}) {title}", loc="left")
+    """Set the panel title "(a) title", flush left. (aa) follows (z)."""
+    axes.set_title(f"({ascii_lowercase[index % 26] * (index // 26 + 1)}) {title}", loc="left")
 
 
 @paper()

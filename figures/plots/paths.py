@@ -29,10 +29,12 @@ def draw(rows: pd.DataFrame) -> Figure:
     columns = style.grid_columns(len(cells))
     lines = -(-len(cells) // columns)
     figure = style.new_figure(style.TEXT_WIDTH if columns > 1 else style.COLUMN_WIDTH, HEIGHT * lines + 0.4)
-    grid = figure.subplots(lines, columns, squeeze=False, sharey=True).reshape(-1)
+    grid = figure.subplots(lines, columns, squeeze=False).reshape(-1)
     colours = style.model_colours(models(rows))
     for index, (axes, (setting, model, chosen)) in enumerate(zip(grid, cells, strict=False)):
         _panel(axes, chosen, colours[model])
+        top = max(*pick(in_setting(rows, setting), "path_envelope")["value"], *_measured(in_setting(rows, setting))["train_loss"])
+        axes.set_ylim(-0.04 * top, 1.05 * top)  # one scale per setting, with space for the points at zero
         name = style.short_name(model)
         style.letter(axes, index, name if len({setting for setting, _, _ in cells}) == 1 else "\n".join((name, *setting.label.split(", "))))
         axes.set_xlabel("tuned parameters k")
@@ -55,7 +57,6 @@ def _panel(axes: Axes, rows: pd.DataFrame, colour: style.Colour) -> None:
     axes.plot(measured["k"], measured["train_loss"], "o", color=style.MEASURED, markersize=2.5)
     ks = [*levels["gm"]["x"], *measured["k"]]
     style.log_counts(axes.xaxis, max(0.5, min(ks) / 1.3), max(ks) * 1.3)
-    axes.set_ylim(bottom=-0.04 * float(levels["gm"]["value"].to_numpy().max()))  # space for the points at zero
 
 
 def _legend(rows: pd.DataFrame) -> dict[str, style.Key]:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Collection
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -36,7 +37,7 @@ class ModuleOutputs:
         self._module, self._inputs = module, inputs
         self._tensors = {name: known[name].detach() for name in names}
         total = sum(tensor.numel() for tensor in self._tensors.values())
-        if entries is not None and (entries.unique().numel() < len(entries) or not ((entries >= 0) & (entries < total)).all()):
+        if entries is not None and (len(set(entries.tolist())) < len(entries) or not ((entries >= 0) & (entries < total)).all()):
             raise ValueError(f"entries must be different positions from 0 to {total - 1:,}")
         self._entries, self._total = entries, total
         self.size = total if entries is None else len(entries)
@@ -44,6 +45,6 @@ class ModuleOutputs:
     def __call__(self, z: Tensor, batch: Any) -> Tensor:
         """Return the outputs at z (k,)."""
         added = z if self._entries is None else z.new_zeros(self._total).index_put((self._entries.to(z.device),), z)
-        parts = added.split([tensor.numel() for tensor in self._tensors.values()])
+        parts = torch.split(added, [tensor.numel() for tensor in self._tensors.values()])
         tensors = {name: tensor + part.view_as(tensor) for (name, tensor), part in zip(self._tensors.items(), parts, strict=True)}
         return functional_call(self._module, tensors, self._inputs(batch))

@@ -1,8 +1,9 @@
-"""Runs the code blocks of a Markdown page as its reader would, and compares what they print with what the page shows.
+"""Runs the code blocks of a Markdown page as its reader would, and compares their output with the page.
 
 A `console` block has commands after `$` and their output below them. A `python` block is followed by a `text` block if it prints.
-In the expected output `...` stands for anything, and numbers may differ by 2 %. The word `long` after the language marks a block that
-takes more than some seconds, `data` a block that needs files or a machine that the project does not bring.
+In the expected output `...` stands for anything. Numbers may differ by 2 %, or by three standard errors if the page states one
+(`x ± stderr`). The word `long` after the language marks a block that takes more than some seconds, `data` a block that needs files or a
+machine that the project does not bring.
 
 `python tests/docs/pages.py PAGE ...` runs all blocks of pages and writes their output into them.
 """
@@ -11,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import math
 import os
 import re
 import subprocess
@@ -27,7 +27,8 @@ from markdown_it import MarkdownIt
 ROOT = Path(__file__).parents[2]
 LINKED = ("cli.py", "studies", "benchmarks")
 NUMBER = r"[-+]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?|[-+]?\.\d+(?:e[-+]?\d+)?"
-TOLERANCE = 0.02
+TOLERANCE, STDERR_TOLERANCE = 0.02, 0.3
+PLUS_MINUS = " ± "
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ class Reader:
             check=False,
         )
         assert done.returncode == 0, f"{command}\nexit code {done.returncode}\n{done.stdout}"
-        return done.stdout
+        return done.stdout.replace(f"{self.folder.resolve()}/", "")
 
     def _python(self, code: str) -> str:
         printed = io.StringIO()
@@ -117,15 +118,24 @@ def differs(shown: str, printed: str) -> str | None:
     if not shown.strip():
         return None  # the page shows no output
     shown, printed = _tidy(shown), _tidy(printed)
-    pattern = "".join(f"(?P<n{i}>{NUMBER})" if re.fullmatch(NUMBER, part) else _literal(part) for i, part in enumerate(_parts(shown)))
+    parts = _parts(shown)
+    pattern = "".join(f"(?P<n{i}>{NUMBER})" if re.fullmatch(NUMBER, part) else _literal(part) for i, part in enumerate(parts))
     match = re.fullmatch(pattern, printed, re.DOTALL)
     if match is None:
         return f"the page shows\n{shown}\nand the code prints\n{printed}"
     for name, text in match.groupdict().items():
-        wanted, value = _value(_parts(shown)[int(name[1:])]), _value(text)
-        if not math.isclose(wanted, value, rel_tol=TOLERANCE, abs_tol=0):
-            return f"the page shows {wanted:g} and the code prints {value:g} in\n{printed}"
+        at = int(name[1:])
+        if abs(_value(parts[at]) - _value(text)) > _tolerance(parts, at):
+            return f"the page shows {parts[at]} and the code prints {text} in\n{printed}"
     return None
+
+
+def _tolerance(parts: list[str], at: int) -> float:
+    """Return how far the number parts[at] may be from its printed value: three of its standard errors if it has one."""
+    before, after = "".join(parts[at - 1 : at]), "".join(parts[at + 1 : at + 2])
+    if after == PLUS_MINUS:
+        return max(3 * _value(parts[at + 2]), TOLERANCE * abs(_value(parts[at])))
+    return (STDERR_TOLERANCE if before == PLUS_MINUS else TOLERANCE) * abs(_value(parts[at]))
 
 
 def _tidy(text: str) -> str:

@@ -46,6 +46,7 @@ def test_links_and_figures_exist(page):
 
 @pytest.mark.parametrize(("shown", "printed"), [
     ("k 12.3 of 100", "k 12.4 of 100"), ("a ... b", "a 1\n2 b"), ("1,000 entries", "1,010 entries"), ("x   1", "x 1"), ("", "anything"),
+    ("a 0.7 ± 0.02", "a 0.74 ± 0.021"),
 ])  # fmt: skip
 def test_outputs_that_agree(shown, printed):
     assert differs(shown, printed) is None
