@@ -18,8 +18,8 @@ demo: .venv/ready
 
 PYTEST := HF_HUB_OFFLINE=1 $(PY) -m pytest -n $(JOBS) --dist worksteal --durations 10
 test: .venv/ready lint  # in two parts, so that no worker imports and holds everything
-	$(PYTEST) -m "not long" tests/analyses tests/figures tests/test_*.py
-	$(PYTEST) -m "not long" tests/apet tests/landscape
+	$(PYTEST) -m "not long" tests/analyses tests/figures tests/docs tests/test_*.py
+	$(PYTEST) -m "not long" tests/apet tests/landscape tests/studies
 
 test-long: .venv/ready
 	$(PYTEST) -m long

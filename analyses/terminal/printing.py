@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-STDERR = "_stderr"
+STDERR, NOTHING = "_stderr", "none"
 log = Console(stderr=True, markup=False)  # users' names and texts may contain brackets, which must not count as markup
 
 
@@ -52,18 +52,15 @@ def print_result(result: dict[str, Any], as_json: bool) -> None:
 def _shown(value: Any) -> str:
     """Return a value of a result for people: four digits, thousands separated."""
     if isinstance(value, dict):
-        return ", ".join(f"{name} ({_shown(item)})" if isinstance(item, dict) else f"{name} {_shown(item)}" for name, item in value.items())
+        parts = {name: f"({_shown(item)})" if isinstance(item, dict | list) else _shown(item) for name, item in value.items()}
+        return ", ".join(f"{name} {part}" for name, part in parts.items()) or NOTHING
     if isinstance(value, list | tuple):
-        return ", ".join(map(_shown, value))
+        return ", ".join(map(_shown, value)) or NOTHING
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if isinstance(value, float):
         return f"{value:,.1f}" if 1e4 <= abs(value) < 1e9 else f"{value:.4g}"
-    return (
-        {None: "none", True: "yes", False: "no"}[value]
-        if value is None or isinstance(value, bool)
-        else f"{value:,}"
-        if isinstance(value, int)
-        else str(value)
-    )
+    return NOTHING if value is None else f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def _finite(value: Any) -> Any:

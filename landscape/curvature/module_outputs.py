@@ -37,8 +37,10 @@ class ModuleOutputs:
         self._module, self._inputs = module, inputs
         self._tensors = {name: known[name].detach() for name in names}
         total = sum(tensor.numel() for tensor in self._tensors.values())
-        if entries is not None and (len(set(entries.tolist())) < len(entries) or not ((entries >= 0) & (entries < total)).all()):
-            raise ValueError(f"entries must be different positions from 0 to {total - 1:,}")
+        if entries is not None:
+            ascending = entries.sort()[0]
+            if (ascending[1:] == ascending[:-1]).any() or not ((entries >= 0) & (entries < total)).all():
+                raise ValueError(f"entries must be different positions from 0 to {total - 1:,}")
         self._entries, self._total = entries, total
         self.size = total if entries is None else len(entries)
 
