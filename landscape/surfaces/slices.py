@@ -2,7 +2,7 @@
 
 A slice has a centre, directions, and one axis of coordinates per direction. Axes are symmetric with an odd number of points. The centre is
 therefore bitwise one of the points, and the slice shows the reported loss there. Values are indexed in the order of the axes ('ij'):
-values[i, j] belongs to centre + axes[0][i] d_0 + axes[1][j] d_1.
+`values[i, j]` belongs to `centre + axes[0][i] * directions[0] + axes[1][j] * directions[1]`.
 """
 
 import itertools
