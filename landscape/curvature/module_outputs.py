@@ -11,16 +11,10 @@ from torch.func import functional_call
 class ModuleOutputs:
     """outputs(z, batch): the module's outputs with z added to some of its parameters, entry by entry.
 
-    Args:
-        module: it is not changed. It must be deterministic, so call `module.eval()` first if it has dropout.
-        parameters: names from `module.named_parameters()`; all of them by default.
-        entries: (k,) positions in the concatenation of these parameters, flattened; all of them by default.
-        inputs: the module's positional arguments for a batch; the first item of an (inputs, labels) pair by default.
-
-    `size` is k, the length of z.
-
-    Raises:
-        ValueError: for an unknown parameter, a position outside the parameters, or a position given twice.
+    The module itself does not change. It must be deterministic: call `module.eval()` first if it has dropout. `parameters` are names from
+    `module.named_parameters()`, all by default. `entries` (k,) are positions in the concatenation of these parameters, flattened, all by
+    default. `inputs(batch)` returns the module's positional arguments; by default, the first item of an (inputs, labels) pair. `size` is k,
+    the length of z. Raises ValueError for an unknown parameter, and for a position that is given twice or lies outside the parameters.
     """
 
     def __init__(
