@@ -167,7 +167,7 @@ class SliceSpec(PointPart, WeightsPart, Spec):
         if directions.needs_run and self.at is None:
             raise UsageError(f"directions {name} are computed from a run, but no run is given", at=...)
         if directions.needs_to and len(self.to_runs) != self.dims:
-            numbers = f"{self.dims} other run(s), but {len(self.to_runs)} are given"
+            numbers = f"{self.dims} other run(s), but got {len(self.to_runs)}"
             raise UsageError(f"directions {name} in {self.dims} dimension(s) need {numbers}", to=...)
         if not directions.needs_to and (self.to or self.curve):
             field = "to" if self.to else "curve"

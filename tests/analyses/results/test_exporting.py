@@ -48,7 +48,7 @@ def test_a_merged_run_has_the_losses_and_accuracies_that_the_run_reported(tuned,
     assert len(before) == 4
     assert reported(rows, "initial_") == pytest.approx(before, abs=1e-5)
     assert [row.note for row in rows if row.quantity == "kept_prior"] == [
-        f"the label words' prior is that of apet.json in {merged}, not measured on this model"
+        f"the label words' prior was read from apet.json in {merged}, not measured on this model"
     ]
 
 

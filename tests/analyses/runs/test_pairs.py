@@ -97,7 +97,7 @@ def test_a_study_of_pairs_finds_barriers_between_its_runs(folder, tmp_path):
         ("k", "{kind: spectrum}", 8, "takes only slices with directions: optima"),
         ("k", "{kind: slice, directions: random}", 8, "takes only slices with directions: optima"),
         ("k", "{kind: slice, to: abc}", 8, "'to' cannot be combined with 'pairs'"),
-        ("k", "{kind: slice, dims: 2}", 8, r"take 2 other run\(s\), and 1 are given"),
+        ("k", "{kind: slice, dims: 2}", 8, r"need 2 other run\(s\), but got 1"),
     ],
 )
 def test_pairs_that_cannot_be_are_refused_with_their_line(by, grid, line, message, tmp_path):

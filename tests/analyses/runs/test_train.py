@@ -260,7 +260,7 @@ def test_the_cost_that_is_stated_is_an_upper_bound_and_progress_has_its_unit(cha
     examples = 24 if "optimizer" in change else 8
     store = Store(tmp_path)
     assert gradients(spec, 24) == most * examples
-    name = run(spec, store, folder, report=lambda what, done, of: told.append((done, of)) if "watched" in what else None)
+    name = run(spec, store, folder, report=lambda what, done, of: told.append((done, of)) if "monitored" in what else None)
     rows = {row.quantity: row.value for row in store.rows(name)}
     assert 0 < rows["example_gradients"] <= most * examples
     assert all(0 <= done <= of == 20 for done, of in told)

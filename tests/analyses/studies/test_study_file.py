@@ -222,9 +222,9 @@ def test_what_kinds_share_in_defaults_may_be_of_no_use_to_one_and_what_an_entry_
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        ("{method: full, k: 5}", "k = 5 has no effect on this train run: it is for k tuned parameters"),
+        ("{method: full, k: 5}", "k = 5 has no effect on this train run: it is for runs that tune k parameters"),
         ("{method: lora, subspace: fastfood, k: 5, order: layer}", "order = layer has no effect"),
-        ("{k: 5, order: magnitude, position_seed: [0, 1]}", "position_seed = 1 has no effect .* it is for positions that are drawn"),
+        ("{k: 5, order: magnitude, position_seed: [0, 1]}", "position_seed = 1 has no effect .* it is for random placements"),
         ("{k: 5, order: reference, unit: row}", "unit = row has no effect"),
         ("{k: 5, samples: 4}", "samples = 4 has no effect on training runs: it is for spectra"),
         ("{k: 5, optimizer: lbfgs, early_stop: false, lr: 0.1}", "lr = 0.1 has no effect .* it is for training by adamw"),
@@ -232,7 +232,7 @@ def test_what_kinds_share_in_defaults_may_be_of_no_use_to_one_and_what_an_entry_
         ("{kind: spectrum, k: 5, algorithm: exact, probes: 9}", "probes = 9 has no effect"),
         ("{kind: spectrum, k: 5, weights: bfloat16}", "weights = bfloat16 has no effect"),
         ("{kind: slice, k: 5, early_stop: false}", "early_stop = False has no effect on slices: it is for training runs"),
-        ("{task: mnist, model: mnist-fc, k: 5, max_length: 64}", "max_length = 64 has no effect .* it is for texts"),
+        ("{task: mnist, model: mnist-fc, k: 5, max_length: 64}", "max_length = 64 has no effect .* it is for tasks with texts"),
     ],
 )
 def test_a_field_that_a_run_does_not_use_is_an_error(entry, message, tmp_path):
