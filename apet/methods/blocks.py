@@ -1,9 +1,9 @@
 """The blocks of a Transformer, found by structure instead of by a table of model types.
 
-A self-attention is a module whose class name contains "attention" or "attn" and which lies in an element of a `ModuleList`. Cross-attention
-does not count. RWKV's recurrence does not count either: it is named attention, but it has a receptance instead of queries. A block is the
-smallest element of a `ModuleList` that holds a self-attention and a feed-forward part: T5 has lists inside its blocks, and ALBERT has blocks
-inside shared groups.
+A self-attention is a module whose class name contains "attention" or "attn" and which lies in an element of a `ModuleList`.
+Cross-attention does not count. RWKV's recurrence does not count either: it is named attention, but it has a receptance instead of queries.
+A block is the smallest element of a `ModuleList` that holds a self-attention and a feed-forward part: T5 has lists inside its blocks, and
+ALBERT has blocks inside shared groups.
 """
 
 from __future__ import annotations
@@ -61,8 +61,10 @@ def elements(model: nn.Module, path: str) -> Iterator[str]:
 def plug_positions(model: nn.Module) -> list[tuple[nn.Module, int]]:
     """Return the modules whose outputs take a bottleneck, and the width of these outputs: two modules for each block.
 
-    These modules are the last projections of the self-attention and of the feed-forward part, both with outputs of the hidden size. A mixture of
-    experts has no last projection that every token passes, so its feed-forward module is returned. Raises UsageError if a block lacks one.
+    These modules are the last projections of the self-attention and of the feed-forward part, both with outputs of the hidden size. A
+    mixture of experts has no last projection that every token passes, so its feed-forward module is returned.
+
+    Raises UsageError if a block lacks one of the two.
     """
     attentions, name = _attentions(model), type(model).__name__
     found: dict[int, tuple[nn.Module, int]] = {}
