@@ -26,6 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from apet.errors import UsageError, lookup
+from apet.methods.blocks import is_conv1d, plug_positions
 from apet.methods.operation_names import OPERATION_NAMES
 from apet.random_numbers import weights
 
@@ -35,14 +36,13 @@ ROWS = 10  # rows of a prefix or prompt, in every self-attention
 
 @dataclass(frozen=True)
 class _Family:
-    """Names of a model family's modules. `split` separates a fused projection into (queries, keys, values)."""
+    """Names of a model family's modules, for `prefix` and `prompt`. `split` separates a fused projection into (queries, keys, values)."""
 
     attention: re.Pattern[str]
     query: str
     key: str
     value: str
     out: str  # relative to the attention's parent
-    feed_forward: re.Pattern[str]  # the last projection of the feed-forward part
     scaled: bool = True
     split: Callable[[Tensor, int], tuple[Tensor, ...]] | None = None
 
@@ -58,23 +58,20 @@ def _thirds(fused: Tensor, heads: int) -> tuple[Tensor, ...]:
 
 
 FAMILIES = {
-    "t5": _Family(re.compile(r"SelfAttention$"), "q", "k", "v", "SelfAttention.o", re.compile(r"DenseReluDense\.wo$"), scaled=False),
-    "bert": _Family(
-        re.compile(r"attention\.self$"), "query", "key", "value", "output.dense", re.compile(r"(?<!attention)\.output\.dense$")
-    ),
+    "t5": _Family(re.compile(r"SelfAttention$"), "q", "k", "v", "SelfAttention.o", scaled=False),
+    "bert": _Family(re.compile(r"attention\.self$"), "query", "key", "value", "output.dense"),
     "bloom": _Family(
-        re.compile(r"self_attention$"), "query_key_value", "query_key_value", "query_key_value", "self_attention.dense",
-        re.compile(r"mlp\.dense_4h_to_h$"),
-        split=_interleaved,
+        re.compile(r"self_attention$"), "query_key_value", "query_key_value", "query_key_value", "self_attention.dense", split=_interleaved
     ),
-    "gpt2": _Family(re.compile(r"\.attn$"), "c_attn", "c_attn", "c_attn", "attn.c_proj", re.compile(r"mlp\.c_proj$"), split=_thirds),
+    "gpt2": _Family(re.compile(r"\.attn$"), "c_attn", "c_attn", "c_attn", "attn.c_proj", split=_thirds),
 }  # fmt: skip
 
 
 def inject(model: nn.Module, operations: tuple[str, ...]) -> list[str]:
     """Add the new parameters of `operations` to `model` and return their names, sorted. `add` has no new parameters.
 
-    Raises UsageError for an unknown operation, for a model family that is not supported, and for a model that already has new parameters.
+    Raises UsageError for an unknown operation, for a model that an operation does not support, and for a model that already has new
+    parameters.
     """
     before = {name for name, _ in model.named_parameters()}
     if any(".apet_" in name for name in before):
@@ -116,13 +113,14 @@ class Bottleneck(nn.Module):
 
 def plug(model: nn.Module) -> None:
     """Add a bottleneck after the last projection of the self-attention and of the feed-forward part: two per block."""
-    family = _family(model)
-    projections: list[Any] = [out for _, _, out in _attentions(model, family)]
-    projections += [m for name, m in model.named_modules() if family.feed_forward.search(name)]
-    for projection in projections:
-        width = projection.weight.shape[1 if _is_conv1d(projection) else 0]
-        projection.apet_plug = Bottleneck(projection.weight, width, SIZE)
-        projection.register_forward_hook(lambda module, args, output: module.apet_plug(output))
+    for module, width in plug_positions(model):
+        module.apet_plug = Bottleneck(next(module.parameters()), width, SIZE)
+        module.register_forward_hook(_through_bottleneck)
+
+
+def _through_bottleneck(module: Any, args: tuple, output: Any) -> Any:
+    """Return the output through the bottleneck. Some mixtures of experts return a tuple that begins with the output."""
+    return (module.apet_plug(output[0]), *output[1:]) if isinstance(output, tuple) else module.apet_plug(output)
 
 
 class ParallelPrefixAttention(nn.Module):
@@ -161,9 +159,9 @@ def _add_prefix(model: nn.Module, name: str, of_inputs: bool) -> None:
     family = _family(model)
     for attention, heads, out in _attentions(model, family):
         query = getattr(attention, family.query)
-        width = out.weight.shape[0 if _is_conv1d(out) else 1]
+        width = out.weight.shape[0 if is_conv1d(out) else 1]
         scale = (width // heads) ** -0.5 if family.scaled else 1.0
-        inputs = query.weight.shape[0 if _is_conv1d(query) else 1] if of_inputs else None
+        inputs = query.weight.shape[0 if is_conv1d(query) else 1] if of_inputs else None
         setattr(attention, name, ParallelPrefixAttention(query.weight, width, heads, scale, inputs))
         _PrefixHooks(attention, name, family, heads, query, out)
 
@@ -207,7 +205,7 @@ class _PrefixHooks:
 def _family(model: nn.Module) -> _Family:
     kind = getattr(getattr(model, "config", None), "model_type", type(model).__name__)
     if kind not in FAMILIES:
-        raise UsageError(f"operations with new parameters do not support {kind} models: use a model of the kinds {', '.join(FAMILIES)}")
+        raise UsageError(f"prefix and prompt (operations) do not support {kind} models: use a model of the kinds {', '.join(FAMILIES)}")
     return FAMILIES[kind]
 
 
@@ -218,11 +216,6 @@ def _attentions(model: Any, family: _Family) -> Iterator[tuple[Any, int, Any]]:
         if family.attention.search(name):
             parent = model.get_submodule(name.rpartition(".")[0])
             yield module, config.num_attention_heads, parent.get_submodule(family.out)
-
-
-def _is_conv1d(module: nn.Module) -> bool:
-    """Return whether `module` is transformers' Conv1D, whose weight has the shape (in, out)."""
-    return type(module).__name__ == "Conv1D"
 
 
 OPERATIONS: dict[str, Callable[[nn.Module], None]] = {

@@ -12,25 +12,61 @@ from apet.models.loading import Loaded, load_model
 
 WIDE = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
 LLAMA = {**WIDE, "num_key_value_heads": 2, "max_position_embeddings": 256}
+GPT = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 256}
+EXPERTS = {**LLAMA, "num_experts_per_tok": 1}
+T5 = {"d_model": 32, "d_kv": 12, "d_ff": 64, "num_layers": 2, "num_heads": 4, "feed_forward_proj": "gated-gelu"}
+BART = {
+    "d_model": 32, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4, "decoder_attention_heads": 4,
+    "encoder_ffn_dim": 64, "decoder_ffn_dim": 64, "max_position_embeddings": 128,
+}  # fmt: skip
 SIZES: dict[str, dict[str, Any]] = {
+    # causal
     "llama": LLAMA,
+    "mistral": LLAMA,
+    "qwen2": LLAMA,
+    "qwen3": {**LLAMA, "head_dim": 16},
     "gemma2": {**LLAMA, "head_dim": 8},
-    "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 256},
+    "phi": LLAMA,
+    "mixtral": {**EXPERTS, "num_local_experts": 4},
+    "olmoe": {**EXPERTS, "num_experts": 4},
+    "gpt_oss": {**EXPERTS, "num_local_experts": 4, "head_dim": 8},
+    "qwen2_moe": {**EXPERTS, "num_experts": 4, "moe_intermediate_size": 16, "shared_expert_intermediate_size": 48},
+    "gpt_neox": {**WIDE, "max_position_embeddings": 256},
     "opt": {**WIDE, "word_embed_proj_dim": 32, "ffn_dim": 64, "max_position_embeddings": 64},
+    "gpt2": GPT,
+    "gptj": {**GPT, "rotary_dim": 4},
+    "gpt_bigcode": GPT,
+    "openai-gpt": GPT,
+    "ctrl": {**GPT, "dff": 64},
+    "gpt_neo": {
+        "hidden_size": 32, "num_layers": 2, "num_heads": 4, "attention_types": [[["global", "local"], 1]], "window_size": 8,
+        "max_position_embeddings": 256,
+    },
+    "falcon": {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4},
+    "mpt": {"d_model": 32, "n_heads": 4, "n_layers": 2, "max_seq_len": 256},
+    "bloom": {"hidden_size": 32, "n_layer": 2, "n_head": 4},
+    "xglm": {"d_model": 32, "ffn_dim": 64, "num_layers": 2, "attention_heads": 4, "max_position_embeddings": 256},
+    "biogpt": {**WIDE, "max_position_embeddings": 256},
+    "mamba": {"hidden_size": 32, "num_hidden_layers": 2, "state_size": 4},
     "rwkv": {"hidden_size": 32, "attention_hidden_size": 32, "num_hidden_layers": 2},
+    "xlnet": {"d_model": 32, "n_layer": 2, "n_head": 4, "d_inner": 64},
+    # masked
     "bert": WIDE,
     "roberta": {**WIDE, "max_position_embeddings": 66},
     "xlm-roberta": {**WIDE, "max_position_embeddings": 66},
+    "electra": {**WIDE, "embedding_size": 32},
+    "albert": {**WIDE, "embedding_size": 16},
     "mpnet": {**WIDE, "max_position_embeddings": 66},
     "distilbert": {"dim": 32, "hidden_dim": 64, "n_layers": 2, "n_heads": 4},
     "deberta-v2": WIDE,
     "modernbert": {**WIDE, "global_attn_every_n_layers": 2},
     "fnet": WIDE,
-    "t5": {"d_model": 32, "d_kv": 12, "d_ff": 64, "num_layers": 2, "num_heads": 4, "feed_forward_proj": "gated-gelu"},
-    "bart": {
-        "d_model": 32, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4, "decoder_attention_heads": 4,
-        "encoder_ffn_dim": 64, "decoder_ffn_dim": 64, "max_position_embeddings": 128,
-    },
+    "xlm": {"emb_dim": 32, "n_layers": 2, "n_heads": 4},
+    # encoder-decoder
+    "t5": T5,
+    "mt5": T5,
+    "bart": BART,
+    "pegasus": BART,
 }  # fmt: skip
 
 
@@ -44,15 +80,22 @@ def config(kind: str, **changes: Any) -> Any:
     return made
 
 
-def saved(kind: str, folder: Path, tokenizer: Any = None, **changes: Any) -> Path:
-    """A folder with such a model, in the form it is pretrained in, and a tokenizer (the ladder's unless one is given)."""
+def random_model(kind: str, **changes: Any) -> tuple[Any, str]:
+    """Return a random model of a kind, on no disk, and the form in which the kind is pretrained."""
     import transformers
 
-    made = config(kind, **changes)
-    form = next(f for f in ("Seq2SeqLM", "MaskedLM", "CausalLM") if type(made) in getattr(transformers, f"AutoModelFor{f}")._model_mapping)
+    described = config(kind, **changes)
+    form = next(
+        f for f in ("Seq2SeqLM", "MaskedLM", "CausalLM") if type(described) in getattr(transformers, f"AutoModelFor{f}")._model_mapping
+    )
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = getattr(transformers, f"AutoModelFor{form}").from_config(made).eval()
+        return getattr(transformers, f"AutoModelFor{form}").from_config(described).eval(), form
+
+
+def saved(kind: str, folder: Path, tokenizer: Any = None, **changes: Any) -> Path:
+    """A folder with such a model, in the form it is pretrained in, and a tokenizer (the ladder's unless one is given)."""
+    model, form = random_model(kind, **changes)
     with torch.no_grad():  # so that every logit depends on the text
         for parameter in model.parameters():
             if parameter.dim() > 1:

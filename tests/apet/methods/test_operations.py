@@ -136,4 +136,6 @@ def test_an_unknown_operation_or_architecture_is_one_clear_error():
     with pytest.raises(UsageError, match="unknown operation 'prefx': did you mean prefix"):
         inject(transformer("t5"), ("prefx",))
     with pytest.raises(UsageError, match="do not support Linear models: use a model of the kinds t5, bert"):
+        inject(torch.nn.Linear(2, 2), ("prefix",))
+    with pytest.raises(UsageError, match="Linear has no self-attention in a list of blocks: lora, adapter and plug need a Transformer"):
         inject(torch.nn.Linear(2, 2), ("plug",))

@@ -270,7 +270,7 @@ class Plain(nn.Module):
 
 def test_an_adapter_on_an_unknown_architecture_is_a_usage_error_that_names_it():
     for attempt in (lambda: make_tunable("adapter", Plain()), lambda: count_tuned("adapter", Plain())):
-        with pytest.raises(UsageError, match="do not support Plain models"):
+        with pytest.raises(UsageError, match="Plain has no self-attention in a list of blocks"):
             attempt()
 
 
