@@ -238,6 +238,7 @@ def report(
     page = out or (results.parent if results.suffix == ".parquet" else results) / "report.html"
     if dry_run:
         return ui.print_result({"rows": len(rows), "out": str(page)}, json_)
+    ui.log.print(f"drawing the figures of {results}", highlight=False)
     with ui.bar() as progress:
         try:
             table, answers = drawn_report(rows, page, f"Study {results.name}", lambda name, done, of: progress(f"drawing {name}", done, of))

@@ -30,7 +30,7 @@ def commands() -> str:
     cli = str(Path(__file__).parents[1] / "cli.py")
     made = [sys.executable, "-m", "typer", cli, "utils", "docs", "--name", "python cli.py", "--title", "Commands"]
     text = subprocess.run(made, check=True, capture_output=True, text=True).stdout
-    return html.unescape(text).replace("<", "&lt;").strip() + "\n"
+    return html.unescape(text).strip() + "\n"
 
 
 def quantities() -> str:

@@ -23,4 +23,9 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 
 def on_page_content(content: str, **_: Any) -> str:
     """Replace each LaTeX formula of a page (HTML) by MathML."""
-    return FORMULA.sub(lambda match: convert(html.unescape(match[3]), display="inline" if match[2] == "(" else "block"), content)
+    return FORMULA.sub(lambda match: _mathml(html.unescape(match[3]), "inline" if match[2] == "(" else "block"), content)
+
+
+def _mathml(latex: str, display: str) -> str:
+    """Return a formula as MathML, with braces where the converter leaves the escaped braces of sized delimiters."""
+    return convert(latex, display=display).replace(r">\{<", ">{<").replace(r">\}<", ">}<")

@@ -272,12 +272,13 @@ def _verdict(predicted: tuple[float, float, float] | None, change: tuple[float, 
         return statuses.UNDECIDED, "no threshold is predicted at this target for one of the models, or for a mixture of their factors"
     if change is None:
         return statuses.UNDECIDED, "one of the thresholds is censored or not measured"
-    changes = f"the predicted change {predicted[0]:+.2f} and the measured change {change[0]:+.2f} of log k*"
+    changes = f"the predicted fall {predicted[0]:+.2f} and the measured fall {change[0]:+.2f} of log k*"
     if predicted[0] * change[0] < 0:
-        unsure = "" if predicted[1] > 0 or predicted[2] < 0 else " (the predicted change does not differ significantly from zero)"
+        unsure = "" if predicted[1] > 0 or predicted[2] < 0 else " (the predicted fall does not differ significantly from zero)"
         return statuses.NOT_EXPLAINED, f"{changes} have different signs{unsure}"
     if any(math.isnan(end) for end in (*predicted, *change)):
         return statuses.UNDECIDED, "an interval is unknown"
     if predicted[1] > change[2] or change[1] > predicted[2]:
         return statuses.NOT_EXPLAINED, f"{changes} have disjoint intervals"
-    return statuses.EXPLAINED, f"{changes} agree within their intervals"
+    unsure = "" if change[1] > 0 or change[2] < 0 else "; the measured fall does not differ significantly from zero"
+    return statuses.EXPLAINED, f"{changes} agree within their intervals{unsure}"

@@ -76,6 +76,7 @@ def short_task_line(row: dict[str, Any]) -> dict[str, Any]:
 
 def print_explanation(summaries: list[dict[str, Any]], figure: Sequence[str]) -> None:
     """Print a table of the pairs of models, the verdict on each pair, and the paths in `figure`, or reasons for no figure."""
+    print("fall of log k* from the small to the large model (negative: a rise), and the parts of the predicted fall")
     listing("pairs", [short_explanation(summary) for summary in summaries])
     for pair in summaries:
         print(f"{pair['small']} -> {pair['large']} on {pair['task']}, {pair['subspace']}: {pair['verdict']}: {pair['why']}")

@@ -11,7 +11,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 STDERR, NOTHING = "_stderr", "none"
@@ -76,7 +76,7 @@ def listing(title: str, rows: list[dict[str, Any]], as_json: bool = False) -> No
     """Print the rows as a table, or {title: rows} as JSON."""
     if as_json:
         return print_result({title: rows}, True)
-    table = Table(*rows[0], box=None)
+    table = Table(*(Column(name, overflow="fold") for name in rows[0]), box=None)
     for row in rows:
         table.add_row(*(cell(value) for value in row.values()))
     Console(width=None if sys.stdout.isatty() else 120, markup=False).print(table)

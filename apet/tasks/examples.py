@@ -30,7 +30,7 @@ def split_file(folder: Path, split: str) -> Path:
     Raises MissingInput if the file does not exist, and UsageError if a packed file of the same split exists as well.
     """
     if not folder.is_dir():
-        raise MissingInput(f"no data folder {folder}")
+        raise MissingInput(f"{folder} is a file: name the folder that holds it" if folder.is_file() else f"no data folder {folder}")
     path, others = folder / f"{split}.jsonl", [folder / f"{split}{ending}" for ending in PACKED]
     others = [other for other in others if other.exists()]
     if not path.is_file():

@@ -29,7 +29,7 @@ def read_images(folder: Path | None, classes: int) -> dict[str, list[Example]]:
         names = [_name(prefix, kind) for prefix in PREFIXES.values() for kind, _ in (IMAGES, LABELS)]
         raise MissingInput(f"MNIST images are read from a folder with {', '.join(names)}", data=...)
     if not folder.is_dir():
-        raise MissingInput(f"no data folder {folder}")
+        raise MissingInput(f"{folder} is a file: name the folder that holds it" if folder.is_file() else f"no data folder {folder}")
     return {split: _examples(folder, prefix, classes) for split, prefix in PREFIXES.items()}
 
 
