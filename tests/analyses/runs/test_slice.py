@@ -314,7 +314,7 @@ def test_a_grid_of_one_point_is_the_centre_and_refinement_keeps_the_old_places(f
         ({"reach": math.nan}, "reach = nan must be positive"),
         ({"directions": "filter"}, "filter need whole tuned rows, but unit is entry"),
         ({"directions": "trajectory"}, "no run is given: use at"),
-        ({"directions": "optima"}, r"need 1 other run\(s\), but 0 are given: use to"),
+        ({"directions": "optima"}, r"need 1 other run\(s\), but got 0: use to"),
         ({"to": "x"}, "to is for directions optima, but directions is random"),
         ({"directions": "eigen"}, "unknown direction"),
         ({"at_step": 3}, "no run is given: use at"),
