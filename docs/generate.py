@@ -8,8 +8,14 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from types import NoneType
 
 REFERENCE = Path(__file__).parent / "reference"
+OPTIONS = """# Options and study fields
+
+All fields of a run. A study file and `--set` use the field's name. A command has an option of the same name, with dashes. A field that a
+kind of run does not have, or that a run does not use, is an error.
+"""
 
 
 def table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
@@ -20,9 +26,32 @@ def table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
 
 
 def options() -> str:
-    from analyses.specs.reference import reference
+    """Return every field of every kind of run: a table per panel of the command line's help."""
+    from analyses.specs import KINDS, PANELS, options_of
 
-    return reference()
+    kinds: dict[str, list[str]] = {}
+    for kind, spec in KINDS.items():
+        for name in options_of(spec):
+            kinds.setdefault(name, []).append(kind)
+    parts = [OPTIONS]
+    for panel in PANELS:
+        names = [name for name, owners in kinds.items() if options_of(KINDS[owners[0]])[name].panel == panel]
+        cells = (_field(name, kinds[name]) for name in names)
+        parts.append(f"## {panel}\n\n" + table(("field", "of", "type", "default", "meaning"), cells))
+    return "\n".join(parts)
+
+
+def _field(name: str, owners: list[str]) -> tuple[str, ...]:
+    from analyses.specs import KINDS, defaults_of, options_of, types_of
+
+    spec = KINDS[owners[0]]
+    about, types = options_of(spec)[name], [kind.__name__ for kind in types_of(spec)[name] if kind is not NoneType]
+    choices = f" One of {', '.join(about.choices)}." if about.choices else ""
+    return f"`{name}`", ", ".join(owners), " or ".join(types), about.default or _default(defaults_of(spec)[name]), about.help + choices
+
+
+def _default(value: object) -> str:
+    return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def commands() -> str:

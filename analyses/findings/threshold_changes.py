@@ -274,11 +274,16 @@ def _verdict(predicted: tuple[float, float, float] | None, change: tuple[float, 
         return statuses.UNDECIDED, "one of the thresholds is censored or not measured"
     changes = f"the predicted fall {predicted[0]:+.2f} and the measured fall {change[0]:+.2f} of log k*"
     if predicted[0] * change[0] < 0:
-        unsure = "" if predicted[1] > 0 or predicted[2] < 0 else " (the predicted fall does not differ significantly from zero)"
+        unsure = "" if _excludes_zero(predicted) else " (the predicted fall does not differ significantly from zero)"
         return statuses.NOT_EXPLAINED, f"{changes} have different signs{unsure}"
     if any(math.isnan(end) for end in (*predicted, *change)):
         return statuses.UNDECIDED, "an interval is unknown"
     if predicted[1] > change[2] or change[1] > predicted[2]:
         return statuses.NOT_EXPLAINED, f"{changes} have disjoint intervals"
-    unsure = "" if change[1] > 0 or change[2] < 0 else "; the measured fall does not differ significantly from zero"
+    unsure = "" if _excludes_zero(change) else "; the measured fall does not differ significantly from zero"
     return statuses.EXPLAINED, f"{changes} agree within their intervals{unsure}"
+
+
+def _excludes_zero(estimate: tuple[float, float, float]) -> bool:
+    """Return whether the interval of (value, low, high) lies on one side of zero."""
+    return estimate[1] > 0 or estimate[2] < 0

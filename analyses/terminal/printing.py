@@ -44,9 +44,10 @@ def print_result(result: dict[str, Any], as_json: bool) -> None:
         print(json.dumps(_finite(result), allow_nan=False))
         return
     for name, value in result.items():
-        if name.removesuffix(STDERR) not in result or not name.endswith(STDERR):
-            stderr = result.get(name + STDERR)
-            print(f"{name}: {_shown(value)}" + ("" if stderr is None else f" ± {stderr:.2g}"))
+        if name.endswith(STDERR) and name.removesuffix(STDERR) in result:
+            continue  # printed with its value
+        stderr = result.get(name + STDERR)
+        print(f"{name}: {_shown(value)}" + ("" if stderr is None else f" ± {stderr:.2g}"))
 
 
 def _shown(value: Any) -> str:

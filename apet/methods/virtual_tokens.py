@@ -29,7 +29,7 @@ def tune_prompt(model: nn.Module) -> TunableModel:
     ):  # its texts are padded on the left
         model.register_forward_pre_hook(_count_positions, with_kwargs=True)
     pooler = getattr(getattr(model, "base_model", None), "pooler", None)
-    if pooler is not None and classification_head(model):  # it reads [CLS], which is no longer the first token
+    if pooler is not None and classification_head(model):  # the pooler reads the first token, now a prompt token
         pooler.register_forward_pre_hook(lambda module, inputs: (inputs[0][:, PROMPT_TOKENS:],))
     return tunable
 

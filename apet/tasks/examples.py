@@ -24,13 +24,18 @@ HIDDEN = -1  # every label of a test split whose answers a benchmark does not pu
 PACKED = (".json", ".jsonl.gz", ".json.gz", ".jsonl.xz", ".jsonl.zst", ".jsonl.bz2", ".jsonl.zip")
 
 
+def check_folder(folder: Path) -> None:
+    """Raise MissingInput unless `folder` is a folder."""
+    if not folder.is_dir():
+        raise MissingInput(f"{folder} is a file: name the folder that holds it" if folder.is_file() else f"no data folder {folder}")
+
+
 def split_file(folder: Path, split: str) -> Path:
     """Return the path of the file of `split` in `folder`.
 
     Raises MissingInput if the file does not exist, and UsageError if a packed file of the same split exists as well.
     """
-    if not folder.is_dir():
-        raise MissingInput(f"{folder} is a file: name the folder that holds it" if folder.is_file() else f"no data folder {folder}")
+    check_folder(folder)
     path, others = folder / f"{split}.jsonl", [folder / f"{split}{ending}" for ending in PACKED]
     others = [other for other in others if other.exists()]
     if not path.is_file():

@@ -12,7 +12,7 @@ import zlib
 from pathlib import Path
 
 from apet.errors import MissingInput, UsageError
-from apet.tasks.examples import Example
+from apet.tasks.examples import Example, check_folder
 
 IMAGE_SIDE = 28  # pixels
 PREFIXES = {"train": "train", "validation": "t10k"}  # scores are reported on the published test images, as usual
@@ -28,8 +28,7 @@ def read_images(folder: Path | None, classes: int) -> dict[str, list[Example]]:
     if folder is None:
         names = [_name(prefix, kind) for prefix in PREFIXES.values() for kind, _ in (IMAGES, LABELS)]
         raise MissingInput(f"MNIST images are read from a folder with {', '.join(names)}", data=...)
-    if not folder.is_dir():
-        raise MissingInput(f"{folder} is a file: name the folder that holds it" if folder.is_file() else f"no data folder {folder}")
+    check_folder(folder)
     return {split: _examples(folder, prefix, classes) for split, prefix in PREFIXES.items()}
 
 

@@ -33,7 +33,8 @@ def draw(rows: pd.DataFrame) -> Figure:
     colours = style.model_colours(models(rows))
     for index, (axes, (setting, model, chosen)) in enumerate(zip(grid, cells, strict=False)):
         _panel(axes, chosen, colours[model])
-        top = max(*pick(in_setting(rows, setting), "path_envelope")["value"], *_measured(in_setting(rows, setting))["train_loss"])
+        same = in_setting(rows, setting)
+        top = max(*pick(same, "path_envelope")["value"], *_measured(same)["train_loss"])
         axes.set_ylim(-0.04 * top, 1.05 * top)  # one scale per setting, with space for the points at zero
         name = style.short_name(model)
         style.letter(axes, index, name if len({setting for setting, _, _ in cells}) == 1 else "\n".join((name, *setting.label.split(", "))))

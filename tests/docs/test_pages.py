@@ -8,8 +8,9 @@ import pytest
 from markdown_it import MarkdownIt
 
 from tests.docs.pages import ROOT, Reader, blocks_of, differs
+from tests.docs.quoted_numbers import pages
 
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [ROOT / "CONTRIBUTING.md", *pages()]
 WRITTEN = [page for page in PAGES if page.parent.name != "reference"]  # the others are made from the code
 RUN = [page for page in WRITTEN if any("data" not in block.words for block in blocks_of(page.read_text()))]
 LONG = [page for page in RUN if any("long" in block.words for block in blocks_of(page.read_text()))]

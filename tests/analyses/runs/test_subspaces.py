@@ -71,7 +71,7 @@ def test_a_subspace_needs_its_size_and_splits_the_identity():
 def test_curvature_in_a_subspace_by_every_route_and_where_a_run_ended(folder, tmp_path):
     store = Store(tmp_path)
     ended = run(replace(SMALL, k=12), store, folder)
-    fields = fields_at(store, ended)  # those of a slice as well, such as the type of the weights
+    fields = fields_at(store, ended)  # some are fields of slices only, such as `weights`
     spec = spec_from({"kind": "spectrum", "at": ended, **fields}, shared=fields)
     by_lanczos = replace(spec, algorithm="lanczos", lanczos_steps=12, probes=2)
     exact, estimated = (run(each, store, folder) for each in (replace(spec, algorithm="exact"), by_lanczos))
