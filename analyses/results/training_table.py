@@ -16,7 +16,7 @@ from analyses.thresholds import Names
 from apet.errors import UsageError, lookup
 from apet.files import atomic_path
 from apet.scoring import metric_names
-from apet.tasks import TASKS
+from apet.tasks import task_named
 
 
 @dataclass
@@ -64,7 +64,7 @@ def _columns(run: Summary, split: str) -> dict[str, Any]:
 
     Raises UsageError for a run that was not evaluated on `split`.
     """
-    metric = metric_names(TASKS[run.common["task"]])[0]
+    metric = metric_names(task_named(run.common["task"]))[0]
     if (metric, split) not in run.scores:
         raise UsageError(f"some runs of {run.common['task']} were not evaluated on the {split} split: choose another split")
     return run.common | ({"data": run.env["data_fingerprint"][:DIGITS]} if split == "test" else {})
@@ -72,7 +72,7 @@ def _columns(run: Summary, split: str) -> dict[str, Any]:
 
 def _add(run: Summary, groups: dict[tuple, dict[tuple, _Seeds]], split: str, columns: dict[str, Any]) -> None:
     """Add the numbers of a run to its group."""
-    metric = metric_names(TASKS[columns["task"]])[0]
+    metric = metric_names(task_named(columns["task"]))[0]
     group = groups[columns["task"], columns["parameters"], columns["model"], run.spec["method"], columns["k"]]
     settings = (*(item for item in run.spec.items() if not item[0].endswith("_seed")), ("data", columns["data"]))
     if settings not in group:
@@ -90,7 +90,7 @@ def _line(key: tuple, settings: str, seeds: _Seeds) -> dict[str, Any]:
     errors += [stdev(seeds.values) / math.sqrt(len(seeds.values))] if len(seeds.values) > 1 else []
     return {
         "task": task, "model": model, "parameters": parameters, "method": method, "k": k, "k_head": seeds.k_head,
-        "settings": settings, "metric": metric_names(TASKS[task])[0], "value": mean(seeds.values), "stderr": math.hypot(*errors),
+        "settings": settings, "metric": metric_names(task_named(task))[0], "value": mean(seeds.values), "stderr": math.hypot(*errors),
         "stderr_seeds": errors[-1] if len(errors) > 1 else math.nan,
         "chance": seeds.chance[0], "chance_stderr": seeds.chance[1], "seeds": len(seeds.values), "minutes": mean(seeds.seconds) / 60,
     }  # fmt: skip

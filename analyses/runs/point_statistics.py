@@ -17,7 +17,7 @@ from analyses.runs.matrices import gauss_newton_spectrum, matrix_at, recorded
 from analyses.runs.run_inputs import Context
 from analyses.specs import SliceSpec
 from analyses.store import Row, statuses
-from apet.tasks import TASKS
+from apet.tasks import task_named
 
 RADIUS = 0.05  # in |theta|: radius of the ball for sharpness
 LEVEL = 0.1  # nats above the loss of the point: edge of the basin
@@ -40,7 +40,7 @@ def numbers_gradients(spec: SliceSpec, examples: int) -> int:
 
 
 def _classes(spec: SliceSpec) -> int | None:
-    return TASKS[spec.task].classes or None if spec.task in TASKS else None
+    return task_named(spec.task).classes or None
 
 
 def about(

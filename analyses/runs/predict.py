@@ -20,7 +20,7 @@ from analyses.runs.run_inputs import Context, Inputs, row_maker, scorer_for, sub
 from analyses.specs import PredictSpec, SpectrumSpec, as_kind
 from analyses.store import Row
 from apet.errors import ApetError
-from apet.tasks import TASKS
+from apet.tasks import task_named
 
 Result = tuple[list[Row], dict[str, np.ndarray]]
 HALF = "half_"  # prefix of arrays from half of the examples
@@ -28,7 +28,7 @@ HALF = "half_"  # prefix of arrays from half of the examples
 
 def predict_gradients(spec: PredictSpec, examples: int) -> int:
     """Return an upper bound on the example-gradients of a run on `examples` examples."""
-    spent = 2 * examples * products(spec) if spec.takes_products else examples * max(1, TASKS[spec.task].classes - 1)
+    spent = 2 * examples * products(spec) if spec.takes_products else examples * max(1, task_named(spec.task).classes - 1)
     spent += path_gradients(spec, examples, LINEAR) if spec.takes_products and not spec.placed else 0
     return spent + (path_gradients(spec, examples) if spec.path else 0)
 

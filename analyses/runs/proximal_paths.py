@@ -18,7 +18,7 @@ from analyses.runs.evaluation_point import Point, point
 from analyses.runs.matrices import gauss_newton_rows_of, graph_memory, matrix_at
 from analyses.runs.run_inputs import Context, Inputs
 from analyses.specs import PredictSpec, SpectrumSpec
-from apet.tasks import TASKS
+from apet.tasks import task_named
 
 LINEAR = "linear_"  # prefix of arrays and rows of the linearised model
 LOWEST = {"": 0.03, LINEAR: 0.1}  # a path ends at this share of the initial loss
@@ -40,7 +40,7 @@ def path_arrays(spec: SpectrumSpec, inputs: Inputs, context: Context) -> dict[st
 
     with point(spec, inputs, context) as initial:
         path = _followed(initial, "", MAX_ITER, context)
-        if TASKS[spec.task].classes == 0:
+        if task_named(spec.task).classes == 0:
             return _arrays(path, [_sampled(point_on_path, spec) for point_on_path in _points(initial, path, context)])
         measures: list[Curvature] = []
         singles: list[float] = []
@@ -107,7 +107,7 @@ def path_gradients(spec: PredictSpec, examples: int, prefix: str = "") -> int:
 
 def curvature_gradients(spec: PredictSpec, examples: int, prefix: str) -> int:
     """Return an upper bound on the example-gradients of the spectrum at one point, including the measure of d; a product counts as two."""
-    classes = TASKS[spec.task].classes
+    classes = task_named(spec.task).classes
     if classes and not prefix:
         return examples * (classes - 1)
     return 2 * examples * spec.lanczos_steps * (spec.probes + (2 if prefix else 1))

@@ -14,7 +14,7 @@ import numpy as np
 
 from analyses.specs import Spec
 from analyses.store import Row
-from apet.errors import UsageError, lookup
+from apet.errors import UsageError
 from apet.scoring import VERBALISER_FILE, saved_verbaliser
 from apet.subspaces import SCORE_NAMES
 
@@ -63,14 +63,14 @@ def model_of(spec: Spec, device: str = "cpu", shapes_only: bool = False) -> Any:
     With `shapes_only` the model has no weights and takes no memory. A slice converts the spec's weights to float32. The conversion is
     exact, and a lower precision would round small displacements away.
     """
-    from apet.tasks import TASKS
+    from apet.tasks import task_named
 
-    lookup(TASKS, spec.task, "task")
+    classes = task_named(spec.task).classes
     wide = spec.in_float32 and spec.weights != "float32"
     load = partial(_model, *_drawn_as(spec), device, spec.weights, spec.attention, shapes_only, wide=wide)
     loaded = load(None)
     if _takes_head(spec, loaded.form):
-        loaded = load(TASKS[spec.task].classes)
+        loaded = load(classes)
     if spec.readout == "head" and loaded.form not in ("head", "image"):
         raise UsageError(f"{spec.model} answers {spec.task} in words: a classification head needs a BERT model and a task with classes")
     return loaded
@@ -78,9 +78,9 @@ def model_of(spec: Spec, device: str = "cpu", shapes_only: bool = False) -> Any:
 
 def fingerprints(spec: Spec, data: Path | None) -> tuple[str, str]:
     """Return the fingerprints of the spec's model and data. Each model and task is loaded at most once per process for this purpose."""
-    from apet.tasks import TASKS
+    from apet.tasks import task_named
 
-    classes = lookup(TASKS, spec.task, "task").classes
+    classes = task_named(spec.task).classes
     form, weights = _of_weights(*_drawn_as(spec), spec.weights, None)
     if _takes_head(spec, form):
         form, weights = _of_weights(*_drawn_as(spec), spec.weights, classes)
@@ -115,9 +115,9 @@ def _drawn_as(spec: Spec) -> tuple[str, bool, int]:
 
 def _takes_head(spec: Spec, form: str) -> bool:
     """Return whether a model answers by a classification head: a masked model does if the task has classes, unless readout is words."""
-    from apet.tasks import TASKS
+    from apet.tasks import task_named
 
-    return spec.readout != "words" and form == "masked" and bool(TASKS[spec.task].classes)
+    return spec.readout != "words" and form == "masked" and bool(task_named(spec.task).classes)
 
 
 @lru_cache(maxsize=4)
@@ -184,21 +184,21 @@ def plain_scorer(spec: Spec, loaded: Any, device: str = "cpu") -> Any:
     """Return the task's scorer for the model, without a prior."""
     from apet.methods import METHODS
     from apet.scoring import scorer_of
-    from apet.tasks import TASKS
+    from apet.tasks import task_named
 
-    return scorer_of(loaded, TASKS[spec.task], spec.max_length, device, METHODS[spec.method].virtual_tokens)
+    return scorer_of(loaded, task_named(spec.task), spec.max_length, device, METHODS[spec.method].virtual_tokens)
 
 
 def kept_verbaliser(spec: Spec, form: str) -> Any:
     """Return the `apet.scoring.verbaliser.Verbaliser` that a merged model's folder stores for the spec's task, or None."""
     from apet.models import locate
-    from apet.tasks import TASKS
+    from apet.tasks import task_named
 
-    if spec.random_init or form in ("head", "image") or not TASKS[spec.task].classes:
+    if spec.random_init or form in ("head", "image") or not task_named(spec.task).classes:
         return None
     folder = locate(spec.model).folder
     known = None if folder is None else saved_verbaliser(folder)
-    return known if known is not None and known.asks(TASKS[spec.task]) else None
+    return known if known is not None and known.asks(task_named(spec.task)) else None
 
 
 def identity_of_model(spec: Spec, form: str, weights: str) -> str:

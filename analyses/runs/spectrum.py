@@ -16,7 +16,7 @@ from analyses.runs.run_inputs import Context, Inputs, Planned, row_maker
 from analyses.specs import SpectrumSpec
 from analyses.store import Row
 from apet.errors import ApetError
-from apet.tasks import TASKS
+from apet.tasks import task_named
 
 TOP = 10  # eigenpairs with separate rows
 BLOCK_STEPS = 10  # Lanczos steps for the top eigenvalue of a layer
@@ -30,7 +30,7 @@ def route(spec: SpectrumSpec, k: int, layers: int = 12) -> tuple[str, int]:
 
     rows: exact, from C - 1 backward passes for C classes. columns: exact, from k products. lanczos: top eigenpairs and quadrature.
     """
-    classes = TASKS[spec.task].classes if spec.task in TASKS else 0
+    classes = task_named(spec.task).classes
     # Rounds for top pairs, probes, the gradient's measure, the diagonal, and the top pair of each layer. Self-checks are not counted.
     lanczos = spec.lanczos_steps * (ROUNDS + spec.probes + 1) + TOP + spec.probes + layers * (BLOCK_STEPS + 1)
     if spec.algorithm != "lanczos" and spec.samples is None:

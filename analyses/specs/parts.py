@@ -141,13 +141,13 @@ class PointPart:
 
 
 def asks_for_text(task: str) -> bool:
-    """Return whether the task is in the task table and has texts as answers."""
-    from apet.tasks import TASKS
+    """Return whether the answers of the task are texts."""
+    from apet.tasks import task_named
 
-    return task in TASKS and not TASKS[task].classes
+    return task_named(task).generates
 
 
 def reads_images(task: str) -> bool:
-    from apet.tasks import TASKS
+    from apet.tasks import task_named
 
-    return task in TASKS and TASKS[task].images
+    return task_named(task).images

@@ -19,7 +19,7 @@ from analyses.studies.study_file import Search, Stage, Study, Variant
 from analyses.thresholds import Run, Target
 from apet.errors import ApetError
 from apet.scoring import metric_names
-from apet.tasks import TASKS
+from apet.tasks import task_named
 
 Find = Callable[[Spec], Run | None]  # the run of a spec if it is complete and did not fail
 
@@ -136,7 +136,7 @@ def _gaps(target: Target, runs: list[Run], measured: list[Run], metric: str) -> 
 
 
 def _metric(spec: Spec) -> str:
-    return metric_names(TASKS[spec.task])[0]
+    return metric_names(task_named(spec.task))[0]
 
 
 def _size(base: Spec, data: Path | None) -> int:

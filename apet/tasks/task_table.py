@@ -66,12 +66,18 @@ class Task:
         return len(self.words)
 
     @property
+    def regresses(self) -> bool:
+        """Whether the answer is a number."""
+        return self.metric in CORRELATIONS
+
+    @property
     def generates(self) -> bool:
-        return not self.words
+        """Whether the answer is a text."""
+        return not (self.words or self.regresses)
 
     @property
     def type(self) -> str:
-        return "generation" if self.generates else "classification"
+        return "regression" if self.regresses else "generation" if self.generates else "classification"
 
     @property
     def source(self) -> str:
@@ -81,6 +87,7 @@ class Task:
         return "generated" if self.hub is None else " ".join(filter(None, (self.hub.id, self.hub.configuration)))
 
 
+CORRELATIONS = ("pearson", "spearman")  # metrics of numbers
 _GLUE, _SUPERGLUE, _PARQUET = "nyu-mll/glue", "aps/super_glue", "refs/convert/parquet"
 _REVIEW = ("terrible", "great")
 TASKS = {
@@ -181,6 +188,11 @@ def _digest(image: bytes) -> str:
     return hashlib.sha256(image).hexdigest()
 
 
+def task_named(name: str) -> Task:
+    """Return the task `name`. Raises UsageError for an unknown name."""
+    return lookup(TASKS, name, "task")
+
+
 def load_task(name: str, folder: Path | None = None, test: bool = False) -> TaskData:
     """Load the examples of the task `name` from `folder`, from a generator, or from the local copy of a Hub data set.
 
@@ -190,7 +202,7 @@ def load_task(name: str, folder: Path | None = None, test: bool = False) -> Task
 
     Raises UsageError for an unknown name or an invalid row (with its file and line), and MissingInput if the data are not on this machine.
     """
-    task = lookup(TASKS, name, "task")
+    task = task_named(name)
     wanted = ("train", "validation", "test") if test else ("train", "validation")
     if task.images:
         return TaskData(task, read_images(folder, task.classes))
