@@ -43,9 +43,9 @@ def train(
     """
     spec = given.spec(TrainSpec)
     if given.dry_run:
-        shapes_only = analyses.runs.too_large(spec)
-        inputs = analyses.runs.inputs(spec, given.data, given.device, shapes_only)
-        rehearsal = {} if shapes_only else analyses.runs.rehearse(spec.resolved(), inputs)
+        note = analyses.runs.too_large(spec, given.device)
+        inputs = analyses.runs.inputs(spec, given.data, given.device, shapes_only=bool(note))
+        rehearsal = {"note": note} if note else analyses.runs.rehearse(spec.resolved(), inputs)
         return ui.print_result(analyses.runs.check(spec, inputs) | rehearsal, given.json)
     store = analyses.store.Store(given.out / "train")
     name = given.run(spec, store, track)

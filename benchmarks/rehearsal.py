@@ -38,7 +38,9 @@ def measure(steps: int, say) -> dict[str, float]:
         for model in SIZES:
             arguments = ("--model", model, "--steps", str(steps), "--out", out)
             before = command(*arguments, "--dry-run")
-            after = json.loads((Path(command(*arguments)["results"]) / "env.json").read_text())
+            done = command(*arguments)
+            after = json.loads((Path(done["results"]) / "env.json").read_text())
+            after["step_seconds"] = after["parts"]["steps"] / done["steps"]
             say(f"{model:14} {before['peak_gb']:13.3f} {after['peak_gb']:9.3f} {before['step_seconds']:17.4f} {after['step_seconds']:9.4f}")
             figures[f"memory_{model}"] = before["peak_gb"] / after["peak_gb"]
             figures[f"step_{model}"] = before["step_seconds"] / after["step_seconds"]

@@ -6,6 +6,16 @@ from typing import Any
 
 from analyses.store import Row, Store
 
+SHARE_OF_STEPS = 0.6
+PARTS = {  # parts of a run's time in addition to the steps, and what changes them
+    "loading": "does not depend on the number of steps",
+    "prior": "is measured once per model and task: prior_stderr sets how precisely",
+    "before": "is evaluated once per model and task: eval_examples sets on how many examples",
+    "monitoring": "evaluates the monitored loss: eval_examples sets on how many examples",
+    "after": "evaluates the tuned model: eval_examples sets on how many examples",
+    "other": "places the tuned parameters and encodes the texts",
+}
+
 
 def train_summary(name: str, store: Store) -> dict[str, Any]:
     """Return the JSON object of a training run: the task's metrics with their baselines, and facts about the run."""
@@ -35,8 +45,22 @@ def train_summary(name: str, store: Store) -> dict[str, Any]:
         "steps": int(by_key["steps", None].value),
         "plateau": bool(by_key["plateau", None].value),
         "diverged": int(diverged.value) if diverged else None,
+        **_time(store.env(name)),
         "results": str(store.folder(name)),
     }
+
+
+def _time(env: dict[str, Any]) -> dict[str, Any]:
+    """Return the seconds of the run's parts, with a sentence on the largest other part if the steps took less than SHARE_OF_STEPS."""
+    if "parts" not in env:  # a run of an earlier version
+        return {}
+    seconds = {part: round(value, 2) for part, value in env["parts"].items()}
+    seconds["other"] = round(max(0.0, env["seconds"] - sum(seconds.values())), 2)
+    share = seconds["steps"] / max(env["seconds"], 1e-9)
+    if share >= SHARE_OF_STEPS:
+        return {"seconds": seconds}
+    largest = max((part for part in seconds if part != "steps"), key=seconds.__getitem__)
+    return {"seconds": seconds, "time": f"{share:.0%} in steps; the largest other part, {largest}, {PARTS[largest]}"}
 
 
 def _entries(rows: list[Row]) -> dict[str, dict[str, int]]:

@@ -7,7 +7,6 @@ displace whole tensors can be compared there too if they saved their displacemen
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -16,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from analyses.runs.run_inputs import Context, Inputs, mounted_for, origin, scorer_for, subsets
+from analyses.runs.run_inputs import Context, Inputs, mounted_for, origin, subsets
+from analyses.runs.untuned import scorer_for
 from analyses.specs import SliceSpec, SpectrumSpec
 from analyses.store import Row, Store
 from apet.errors import MissingInput, UsageError
@@ -28,6 +28,7 @@ METHODS_FIELDS = (
     "task",
     "method",
     "max_length",
+    "prior_stderr",
     "weights",
 )  # fields in which a slice must agree with the run of another method
 SUBSPACE = ("model", "random_init", "task", "k", "matched", "subspace", "operations", "scope", "unit", "order", "position_seed")
@@ -53,15 +54,21 @@ class Point:
 @contextmanager
 def point(spec: PointSpec, inputs: Inputs, context: Context) -> Iterator[Point]:
     """Mount the subspace for the duration of the block and yield the point; the model is then restored. Processes share the batches."""
+    from apet.methods import restored
+
+    with restored(inputs.loaded.model), _attached(spec, inputs, context) as mounted:  # `operations` add parameters
+        yield mounted
+
+
+@contextmanager
+def _attached(spec: PointSpec, inputs: Inputs, context: Context) -> Iterator[Point]:
     import torch
 
     from apet.machine import accelerator_for, sum_over_processes
     from apet.subspaces import Coordinates, StackedForward, all_names, plain, stacked_is_faster
     from landscape.curvature import CrossEntropy, Objective
 
-    model, scorer = inputs.loaded.model, scorer_for(spec, inputs)
-    if spec.operations != "add":  # new parameters cannot be removed from a model
-        model = copy.deepcopy(model)
+    model, scorer = inputs.loaded.model, scorer_for(spec, inputs, context)
     examples, _ = subsets(spec, inputs)
     processes = accelerator_for(inputs.device, "no")
     if spec.samples is not None and processes.num_processes > 1:
@@ -242,11 +249,11 @@ def fields_at(store: Store, run_id: str, methods: bool = False) -> dict[str, Any
     spec = store.spec(run_id)
     if methods and _of_method(spec):
         _check_kept(run_id, spec, store.arrays(run_id))
-        return {name: spec[name] for name in METHODS_FIELDS} | _drawn_from(spec)
+        return {name: spec[name] for name in METHODS_FIELDS if name in spec} | _drawn_from(spec)
     if spec["kind"] != "train" or spec["method"] != "apet":
         kind = f"a {spec['kind']} run" + (f" of method {spec['method']}" if "method" in spec else "")
         raise UsageError(f"{run_id} is {kind}: only training runs of method apet end at a point of a tuned subspace")
-    return {name: spec[name] for name in (*SUBSPACE, "max_length", "weights")} | _drawn_from(spec)
+    return {name: spec[name] for name in (*SUBSPACE, "max_length", "prior_stderr", "weights") if name in spec} | _drawn_from(spec)
 
 
 def _drawn_from(spec: dict[str, Any]) -> dict[str, Any]:

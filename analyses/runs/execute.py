@@ -43,9 +43,9 @@ def run_id(spec: Spec, inputs: Inputs) -> str | None:
     return spec.run_id(identity_of_model(spec, inputs.loaded.form, inputs.loaded.fingerprint), inputs.data.fingerprint)
 
 
-def identify(spec: Spec, data: Path | None) -> str:
-    """Return the run's identity. A model is loaded only at the first request for its fingerprint."""
-    return spec.run_id(*fingerprints(spec, data))
+def identify(spec: Spec, data: Path | None, device: str = "cpu") -> str:
+    """Return the run's identity. A model is loaded, to `device`, only at the first request for its fingerprint."""
+    return spec.run_id(*fingerprints(spec, data, device))
 
 
 def check(spec: Spec, inputs: Inputs) -> dict[str, Any]:
@@ -99,7 +99,7 @@ def run(
     another process is computing the run.
     """
     spec = spec.resolved()
-    name = identify(spec, data)
+    name = identify(spec, data, device)
     with ExitStack() as stack:
         refusal, done = None, False
         if is_main_process():  # only the main process: another process could read a half-written file
@@ -114,20 +114,24 @@ def run(
         if stop:
             raise refusal or ApetError(f"the main process did not start run {name}: see the message of that process")
         if not done:
-            compute(spec, name, store, data, device, report, track)
+            compute(spec, name, store, data, device, report, track, afresh=force)
             from_main_process(device, None)  # wait for the commit
     return name
 
 
 def compute(
     spec: Spec, name: str, store: Store, data: Path | None, device: str, report: Report, track: str | None = None,
-    keep_failure: bool = False,
+    keep_failure: bool = False, afresh: bool = False,
 ) -> None:  # fmt: skip
-    """Compute and commit the run `name` of `spec`, whose claim the caller holds. `keep_failure` commits an error as the run's only row."""
+    """Compute and commit the run `name` of `spec`, whose claim the caller holds. `keep_failure` commits an error as the run's only row.
+
+    `afresh` measures again what the store holds for several runs (`analyses.runs.untuned`).
+    """
     started, peak_was_reset = time.monotonic(), reset_peak(device)
-    context = Context(store.folder(name), report, track)
+    context = Context(store.folder(name), report, track, afresh)
     try:
-        run_inputs = inputs(spec, data, device)
+        with context.timed("loading"):
+            run_inputs = inputs(spec, data, device)
         check(spec, run_inputs)
         costs, source = _costs(spec, device, context)
         with using_costs(costs):
@@ -142,7 +146,8 @@ def compute(
             raise
         return fail(spec, name, store, _line(error), traceback.format_exc())
     env = {
-        "seconds": time.monotonic() - started, "peak_gb": peak_bytes(device) / 1e9 if peak_was_reset else None, **context.timings,
+        "seconds": time.monotonic() - started, "peak_gb": peak_bytes(device) / 1e9 if peak_was_reset else None,
+        "parts": context.parts,
         "device": device, "data": str(data) if data else None, "data_fingerprint": run_inputs.data.fingerprint,
         "weights": run_inputs.loaded.fingerprint, "kernels": {**asdict(costs), "from": source}, **versions(),
     }  # fmt: skip

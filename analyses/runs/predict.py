@@ -16,7 +16,8 @@ import numpy as np
 from analyses.runs.evaluation_point import point
 from analyses.runs.matrices import matrix_at
 from analyses.runs.proximal_paths import A_GRADIENT, KNOWN, LINEAR, counted, curvature_gradients, linear_arrays, path_arrays, path_gradients
-from analyses.runs.run_inputs import Context, Inputs, row_maker, scorer_for, subsets
+from analyses.runs.run_inputs import Context, Inputs, row_maker, subsets
+from analyses.runs.untuned import scorer_for
 from analyses.specs import PredictSpec, SpectrumSpec, as_kind
 from analyses.store import Row
 from apet.errors import ApetError
@@ -70,7 +71,7 @@ def _from_gram(spec: PredictSpec, inputs: Inputs, context: Context) -> Result:
     from apet.subspaces import ParameterSpace
     from landscape.spectra import gradient_spectrum
 
-    model, scorer = inputs.loaded.model, scorer_for(spec, inputs)
+    model, scorer = inputs.loaded.model, scorer_for(spec, inputs, context)
     examples, _ = subsets(spec, inputs)
     space = ParameterSpace.of(model, spec.scope)
     matrix, active = gram_matrix(model, space, scorer, examples, lambda done, total: context.report("Gram matrix", done, total))

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import copy
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache, lru_cache, partial
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 from analyses.specs import Spec
 from analyses.store import Row
 from apet.errors import UsageError
-from apet.scoring import VERBALISER_FILE, saved_verbaliser
+from apet.scoring import saved_verbaliser
 from apet.subspaces import SCORE_NAMES
 
 
@@ -34,12 +34,26 @@ Report = Callable[[str, float, float], None]  # (task, amount done, total amount
 
 @dataclass(frozen=True)
 class Context:
-    """Folder of a run's checkpoint, receiver of its progress, tracker, and timings in seconds, which are not in the rows."""
+    """Folder of a run's checkpoint, receiver of its progress, tracker, and seconds of the run's parts, which are not in the rows."""
 
     folder: Path
     report: Report
     track: str | None = None
-    timings: dict[str, float] = field(default_factory=dict)
+    afresh: bool = False  # measure again what the store holds for several runs
+    parts: dict[str, float] = field(default_factory=dict)
+
+    def progress(self, text: str) -> Callable[[int, int], None]:
+        """Return a receiver of (amount done, total amount) of the work that `text` names."""
+        return lambda done, total: self.report(text, done, total)
+
+    @contextmanager
+    def timed(self, part: str) -> Iterator[None]:
+        """Add the time of the block to `parts` under the name of a part of the run."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.parts[part] = self.parts.get(part, 0.0) + time.perf_counter() - started
 
 
 @dataclass(frozen=True)
@@ -63,27 +77,22 @@ def model_of(spec: Spec, device: str = "cpu", shapes_only: bool = False) -> Any:
     With `shapes_only` the model has no weights and takes no memory. A slice converts the spec's weights to float32. The conversion is
     exact, and a lower precision would round small displacements away.
     """
-    from apet.tasks import task_named
-
-    classes = task_named(spec.task).classes
-    wide = spec.in_float32 and spec.weights != "float32"
-    load = partial(_model, *_drawn_as(spec), device, spec.weights, spec.attention, shapes_only, wide=wide)
-    loaded = load(None)
-    if _takes_head(spec, loaded.form):
-        loaded = load(classes)
+    loaded = _model(*_drawn_as(spec), device, spec.weights, spec.attention, shapes_only, _classes(spec), spec.in_float32)
     if spec.readout == "head" and loaded.form not in ("head", "image"):
         raise UsageError(f"{spec.model} answers {spec.task} in words: a classification head needs a BERT model and a task with classes")
     return loaded
 
 
-def fingerprints(spec: Spec, data: Path | None) -> tuple[str, str]:
-    """Return the fingerprints of the spec's model and data. Each model and task is loaded at most once per process for this purpose."""
-    from apet.tasks import task_named
+def fingerprints(spec: Spec, data: Path | None, device: str = "cpu") -> tuple[str, str]:
+    """Return the fingerprints of the spec's model and data.
 
-    classes = task_named(spec.task).classes
-    form, weights = _of_weights(*_drawn_as(spec), spec.weights, None)
-    if _takes_head(spec, form):
-        form, weights = _of_weights(*_drawn_as(spec), spec.weights, classes)
+    The model is loaded at most once per process for this purpose. A run on `device` uses the same copy.
+    """
+    _base_weights(spec, spec.weights, device)  # first, so that a model with a new head and the same model without it are not both kept
+    key = (*_drawn_as(spec), spec.weights, _classes(spec))
+    if key not in _known:
+        model_of(spec, device)
+    form, weights = _known[key]
     return identity_of_model(spec, form, weights), _of_data(spec.task, data, spec.test)
 
 
@@ -93,15 +102,21 @@ def origin(spec: Spec, inputs: Inputs, dtype: str | None = None) -> dict[str, st
     `weights` holds the first DIGITS hex digits of the fingerprint of the base model in `dtype` (default: the spec's), without a new
     classification head. `data` holds the first digits of the fingerprint of the training and validation examples.
     """
-    _, weights = _of_weights(*_drawn_as(spec), dtype or spec.weights, None)
+    weights = _base_weights(spec, dtype or spec.weights, inputs.device)
     return {"weights": weights[:DIGITS], "data": inputs.data.fingerprint_without_test[:DIGITS]}
 
 
-@cache
-def _of_weights(name: str, random_init: bool, seed: int, dtype: str, classes: int | None) -> tuple[str, str]:
-    """Return (form, fingerprint) of a model. Neither depends on the device or the attention implementation."""
-    loaded = _model(name, random_init, seed, "cpu", dtype, "eager", False, classes)
-    return loaded.form, loaded.fingerprint
+_known: dict[tuple, tuple[str, str]] = {}  # (name, random_init, seed, dtype, classes) -> (form, fingerprint) of the models loaded so far
+
+
+def _base_weights(spec: Spec, dtype: str, device: str) -> str:
+    """Return the fingerprint of the base model in `dtype`, without a new head."""
+    key = (*_drawn_as(spec), dtype, None)
+    if key not in _known and _classes(spec) is None and dtype == spec.weights:
+        model_of(spec, device)
+    elif key not in _known:
+        _model.__wrapped__(*_drawn_as(spec), "cpu", dtype, "eager", False, None, False)  # not kept: the run does not use this model
+    return _known[key][1]
 
 
 @cache
@@ -113,11 +128,23 @@ def _drawn_as(spec: Spec) -> tuple[str, bool, int]:
     return spec.model, spec.random_init, spec.train_seed if spec.random_init else 0
 
 
-def _takes_head(spec: Spec, form: str) -> bool:
-    """Return whether a model answers by a classification head: a masked model does if the task has classes, unless readout is words."""
+def _classes(spec: Spec) -> int | None:
+    """Return the number of outputs of a new classification head, or None if the model answers without one.
+
+    A masked model gets a head if the task has classes, unless the readout is words.
+    """
     from apet.tasks import task_named
 
-    return spec.readout != "words" and form == "masked" and bool(task_named(spec.task).classes)
+    classes = task_named(spec.task).classes
+    if spec.readout == "words" or not classes:
+        return None
+    return classes if _form(*_drawn_as(spec), spec.weights, spec.attention) == "masked" else None
+
+
+@cache
+def _form(*about: Any) -> str:
+    name, random_init, seed, dtype, attention = about
+    return _model.__wrapped__(name, random_init, seed, "cpu", dtype, attention, True, None, False).form
 
 
 @lru_cache(maxsize=4)
@@ -130,19 +157,19 @@ def task_data(name: str, folder: Path | None, test: bool) -> Any:
 
 @lru_cache(maxsize=4)
 def _model(
-    name: str, random_init: bool, seed: int, device: str, dtype: str, attention: str, shapes_only: bool, classes: int | None,
-    wide: bool = False,
+    name: str, random_init: bool, seed: int, device: str, dtype: str, attention: str, shapes_only: bool, classes: int | None, wide: bool,
 ) -> Any:  # fmt: skip
     from apet.models import load_model
 
     loaded = load_model(name, random_init, seed, device, dtype=dtype, attention=attention, classes=classes, shapes_only=shapes_only)
+    if not shapes_only:
+        _known[name, random_init, seed, dtype, classes] = loaded.form, loaded.fingerprint
     if wide:
         loaded.model.float()
     return loaded
 
 
 WATCHED_SHARE, WATCHED_MOST = 0.1, 500  # of the training split: share and maximum number of monitored examples
-CALIBRATION = 256  # examples on which the label words' prior is measured
 
 
 def subsets(spec: Spec, inputs: Inputs) -> tuple[list, list]:
@@ -153,31 +180,20 @@ def subsets(spec: Spec, inputs: Inputs) -> tuple[list, list]:
     examples = shuffled(inputs)
     if not spec.early_stop:
         return examples[: spec.examples], examples[: spec.examples]
-    watched = min(WATCHED_MOST, max(1, int(WATCHED_SHARE * len(examples))))
+    watched = min(spec.eval_examples or WATCHED_MOST, WATCHED_MOST, max(1, int(WATCHED_SHARE * len(examples))))
     return examples[watched:][: spec.examples], examples[:watched]
 
 
-def shuffled(inputs: Inputs) -> list:
-    """Return the training split in the fixed random order from which all subsets are taken."""
-    examples = inputs.data.splits["train"]
+def shuffled(inputs: Inputs, split: str = "train") -> list:
+    """Return a split in the fixed random order from which all subsets are taken."""
+    examples = inputs.data.splits[split]
     return [examples[i] for i in np.random.default_rng(20261120).permutation(len(examples))]
 
 
-def scorer_for(spec: Spec, inputs: Inputs) -> Any:
-    """Return the task's scorer for the model. The label words' prior is read from the model's folder, or measured if not stored there."""
-    import torch
-
-    scorer = plain_scorer(spec, inputs.loaded, inputs.device)
-    known = kept_verbaliser(spec, inputs.loaded.form)
-    if known is None:
-        scorer.calibrate(inputs.loaded.model, shuffled(inputs)[:CALIBRATION])
-    elif list(known.label_ids) != scorer.label_ids.tolist():
-        raise UsageError(
-            f"{VERBALISER_FILE} and the tokenizer in {spec.model} give the label words different ids: the files do not belong together"
-        )
-    else:
-        scorer.prior = torch.tensor(known.prior, device=inputs.device)
-    return scorer
+def heldout(spec: Spec, inputs: Inputs, split: str) -> list:
+    """Return the examples of a held-out split on which the run is evaluated: all of them, or a fixed subset of `eval_examples`."""
+    examples = inputs.data.splits[split]
+    return examples if spec.eval_examples is None or spec.eval_examples >= len(examples) else shuffled(inputs, split)[: spec.eval_examples]
 
 
 def plain_scorer(spec: Spec, loaded: Any, device: str = "cpu") -> Any:
@@ -223,26 +239,20 @@ def mounted_for(spec: Spec, model: Any, scorer: Any, examples: list) -> Any:
 
 
 @contextmanager
-def tuned(spec: Spec, model: Any, scorer: Any, examples: list) -> Iterator[Any]:
-    """Mount the spec's method (`mounted_for`) for the duration of the block. Afterwards `model` is bitwise unchanged.
+def tuned(spec: Spec, model: Any, scorer: Any, examples: list) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """Mount the spec's method (`mounted_for`) on `model` for the duration of the block, and yield it with the values that it will change.
 
-    Existing entries, projections and a classification head are tuned in `model` itself and restored. All other methods change the
-    model's modules or tensors and are mounted on a copy.
+    Afterwards `model` is bitwise unchanged. The values belong to the trainable parameters of `model` itself: {name: tensor}.
     """
-    import torch
+    from apet.methods import restored
 
-    in_place = spec.method == "apet" and spec.operations == "add"
-    mounted = mounted_for(spec, model if in_place else copy.deepcopy(model), scorer, examples)
-    head = {name: mounted.trainable[name].detach().clone() for name in mounted.head}
-    try:
-        yield mounted
-    finally:
-        if in_place:
-            for name, value in head.items():
-                with torch.no_grad():
-                    mounted.trainable[name].copy_(value)
-                mounted.trainable[name].grad = None
-            mounted.attached.detach()
+    with restored(model) as keep:
+        mounted = mounted_for(spec, model, scorer, examples)
+        try:
+            yield mounted, keep(mounted.model)
+        finally:
+            if mounted.attached is not None:
+                mounted.attached.detach()
 
 
 def row_maker(spec: Spec, inputs: Inputs) -> Callable[..., Row]:

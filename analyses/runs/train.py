@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from analyses.runs.run_inputs import Context, Inputs, Planned, row_maker, scorer_for, subsets, tuned
-from analyses.specs import TrainSpec
+from analyses.runs.run_inputs import Context, Inputs, Planned, heldout, row_maker, subsets, tuned
+from analyses.runs.untuned import scorer_for, untuned_scores
+from analyses.specs import TrainSpec, asks_for_text
 from analyses.store import Row
 from apet.errors import UsageError
 from apet.methods import METHODS, default_rate
@@ -25,19 +28,20 @@ def train_run(spec: TrainSpec, inputs: Inputs, context: Context) -> tuple[list[R
     from apet.training import interruptible, minimise, train
 
     torch.manual_seed(spec.train_seed)  # LoRA draws its first factor from this generator
-    model, scorer = inputs.loaded.model, scorer_for(spec, inputs)
+    model, scorer = inputs.loaded.model, scorer_for(spec, inputs, context)
     examples, watched = subsets(spec, inputs)
     # Without early stopping the training loss is compared with predictions, so it covers all examples; otherwise a sample suffices.
-    seen = examples[:SEEN] if spec.early_stop else examples
-    reported = {split: inputs.data.splits[split] for split in ("validation", *(["test"] if spec.test else []))}
-    before = {"train": evaluate(model, scorer, seen), "validation": evaluate(model, scorer, reported["validation"])}
-    with tuned(spec, model, scorer, seen) as mounted:
+    seen = examples[: min(SEEN, spec.eval_examples or SEEN)] if spec.early_stop else examples
+    reported = {split: heldout(spec, inputs, split) for split in ("validation", *(["test"] if spec.test else []))}
+    before = untuned_scores(spec, inputs, context, scorer, {"train": seen, "validation": reported["validation"]})
+    with tuned(spec, model, scorer, seen) as (mounted, untuned):
         model, options = mounted.model, train_options(spec, mounted.k, len(examples))
 
         def report(p: Any) -> None:
             done = p.history[-1][0] if spec.optimizer == "lbfgs" else p.step  # step of L-BFGS counts gradients, not iterations
             context.report(f"{spec.method} {mounted.k}: monitored loss {p.history[-1][1]:.3f}", done, spec.steps)
 
+        started = time.perf_counter()
         if spec.optimizer == "lbfgs":
             with interruptible() as stopped, checkpointed(model, spec.gradient_checkpointing):
                 progress = minimise(model, mounted, scorer, examples, spec.steps, spec.batch, spec.trajectory, report, stopped)
@@ -46,20 +50,30 @@ def train_run(spec: TrainSpec, inputs: Inputs, context: Context) -> tuple[list[R
                 model, mounted, scorer, examples, watched, options, context.folder / "checkpoint.safetensors", keep_best=spec.early_stop,
                 report=report, track=context.track,
             )  # fmt: skip
-        context.timings["step_seconds"] = progress.seconds / max(1, progress.step)
-        after = {"train": evaluate(model, scorer, seen)}
-        after |= {split: evaluate(model, scorer, subset, decode=True) for split, subset in reported.items()}
+        seconds = time.perf_counter() - started
+        context.parts.update(steps=progress.seconds, monitoring=seconds - progress.seconds)
+        with context.timed("after"):
+            after = {
+                split: evaluate(
+                    model, scorer, subset, spec.eval_batch, split != "train" and decodes(spec),
+                    context.progress(f"tuned, {split}"),
+                )
+                for split, subset in {"train": seen, **reported}.items()
+            }  # fmt: skip
+            # A run with early stopping does not end at a minimum of the training loss.
+            residual = [] if spec.early_stop else [_residual_gradient(model, mounted, scorer, seen, spec.batch // progress.accumulate)]
         make = _maker(spec, inputs, mounted)
         rows = [
             *(row for split, subset in reported.items() for row in _chance_rows(inputs.data, subset, split, make)),
             *(row for prefix, scores in (("initial_", before), ("", after)) for row in _score_rows(prefix, scores, make)),
             *_loop_rows(spec, progress, examples_a_step(spec, len(examples)), make),
-            make("residual_gradient", _residual_gradient(model, mounted, scorer, seen, spec.batch // progress.accumulate), split="train"),
+            *(make("residual_gradient", norm, split="train") for norm in residual),
+            *([make("prior_stderr", scorer.prior_stderr)] if scorer.has_prior and not math.isnan(scorer.prior_stderr) else []),
             *([make("k_head", mounted.k_head)] if mounted.head else []),
             *_placement_rows(mounted, make),
         ]
         arrays = _arrays(spec, mounted, progress) | {"prior": scorer.prior.cpu().numpy()}
-        return rows, arrays | (_end(inputs.loaded.model, model) if spec.keep_end else {})
+        return rows, arrays | (_end(untuned, model) if spec.keep_end else {})
 
 
 def train_options(spec: TrainSpec, k: int, examples: int) -> Any:
@@ -73,6 +87,11 @@ def train_options(spec: TrainSpec, k: int, examples: int) -> Any:
         train_seed=spec.train_seed, precision=precision, schedule=spec.schedule, accumulate=spec.accumulate,
         gradient_checkpointing=spec.gradient_checkpointing, trajectory=spec.trajectory, find_lr=spec.find_lr,
     )  # fmt: skip
+
+
+def decodes(spec: TrainSpec) -> bool:
+    """Return whether the tuned model writes its answers: a metric of texts needs them, a metric of classes only on request."""
+    return spec.decode or asks_for_text(spec.task)
 
 
 def examples_a_step(spec: TrainSpec, examples: int) -> int:
@@ -168,11 +187,11 @@ def _arrays(spec: TrainSpec, mounted: Any, progress: Any) -> dict[str, np.ndarra
     return arrays
 
 
-def _end(base: Any, tuned: Any) -> dict[str, np.ndarray]:
+def _end(untuned: dict[str, Any], model: Any) -> dict[str, np.ndarray]:
     """Return the final displacement of each of the base model's tensors, as `end.NAME`."""
     from apet.methods import displacement
 
-    return {f"end.{name}": change.numpy() for name, change in displacement(base, tuned).items()}
+    return {f"end.{name}": change.numpy() for name, change in displacement(untuned, model).items()}
 
 
 def _placement_rows(mounted: Any, make: Callable[..., Row]) -> list[Row]:

@@ -13,5 +13,6 @@ if TYPE_CHECKING:
     from analyses.specs.building import as_kind, field_names, spec_dict, spec_from, trimmed
     from analyses.specs.kinds import KINDS, PredictSpec, SliceSpec, SpectrumSpec, TrainSpec
     from analyses.specs.option import PANELS, defaults_of, options_of, types_of
+    from analyses.specs.parts import DataPart, asks_for_text
 
 __getattr__ = on_demand(__name__, __file__)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Self
 
 from analyses.specs.option import check_value, defaults_of
-from analyses.specs.parts import DataPart, ModelPart, TunedPart, WorkPart, reads_images
+from analyses.specs.parts import DataPart, ModelPart, TunedPart, WorkPart, has_label_words, reads_images
 from apet.errors import UsageError
 from apet.subspaces import SCORE_NAMES
 
@@ -23,9 +23,10 @@ _ENTRIES: Use = ("tuned entries", lambda s: s.places_entries)
 _APET: Use = ("method apet", lambda s: s.placed and s.method == "apet")
 _UNITS: Use = ("tuned entries in any order except reference (whole tensors)", lambda s: s.places_entries and s.order != "reference")
 _DRAWN: Use = ("random placements and projections", lambda s: s.placed and (s.projected or s.order not in SCORE_NAMES))
+_WORDS: Use = ("label words", lambda s: has_label_words(s.task) and s.readout != "head")
 _TEXTS: Use = ("tasks with texts", lambda s: not reads_images(s.task))
 TUNED_USES: dict[str, Use] = {
-    "max_length": _TEXTS, "k": PLACED, "matched": PLACED, "subspace": PLACED, "scope": PLACED, "operations": _APET, "order": _ENTRIES,
+    "max_length": _TEXTS, "prior_stderr": _WORDS, "k": PLACED, "matched": PLACED, "subspace": PLACED, "scope": PLACED, "operations": _APET, "order": _ENTRIES,
     "unit": _UNITS, "position_seed": _DRAWN,
 }  # fmt: skip
 
@@ -43,7 +44,8 @@ class Spec(WorkPart, TunedPart, DataPart, ModelPart):
         False  # whether the loss is evaluated at many points, which may include final points of other methods' runs
     )
     # Values for kinds without these fields.
-    weights, attention, readout, early_stop, test, samples = "float32", "eager", "words", False, False, None
+    weights, attention, readout, early_stop, test = "float32", "eager", "words", False, False
+    eval_examples = samples = None
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -90,10 +92,13 @@ class Spec(WorkPart, TunedPart, DataPart, ModelPart):
 
     @property
     def protocol(self) -> str:
-        """Examples, their length and early stopping: runs are comparable if these agree, as well as the model, the task and the tuned parameters."""
+        """Examples, their length, prior and early stopping: runs are comparable if these, the model, the task and the tuned parameters agree."""
         parts = ["all examples" if self.examples is None else f"{self.examples:,} examples"]
         parts += [f"{self.max_length} tokens"] if self.max_length != defaults_of(type(self))["max_length"] else []
-        return ", ".join(parts + ["early stop"] * self.early_stop)
+        parts += [] if self.prior_stderr is None else [f"prior within {self.prior_stderr:g}"]
+        if not self.early_stop:
+            return ", ".join(parts)
+        return ", ".join([*parts, "early stop", *([] if self.eval_examples is None else [f"{self.eval_examples:,} evaluated"])])
 
     def run_id(self, weights: str, data: str) -> str:
         """Return 16 hex digits: a hash of the kind, its version, the fields that differ from their defaults, and both fingerprints."""

@@ -8,7 +8,7 @@ from typing import Any, Self
 from analyses.runs import DIRECTIONS, MATRICES
 from analyses.specs.base import PLACED, TUNED_USES, Spec, Use
 from analyses.specs.option import option
-from analyses.specs.parts import DTYPES, PointPart, ProductsPart, WeightsPart, asks_for_text
+from analyses.specs.parts import DTYPES, PointPart, ProductsPart, WeightsPart, asks_for_text, has_label_words
 from apet.errors import UsageError
 from apet.methods import MERGEABLE, METHODS, default_rate
 from apet.training import SCHEDULES
@@ -26,12 +26,15 @@ class TrainSpec(WeightsPart, Spec):
 
     kind, words, version = "train", "training runs", 1
     uses = TUNED_USES | dict.fromkeys(("lr", "schedule", "warmup", "clip", "weight_decay", "find_lr", "accumulate"), _ADAMW) | {
-        "trajectory": PLACED,
+        "trajectory": PLACED, "decode": ("tasks with label words", lambda s: has_label_words(s.task)),
     }  # fmt: skip
 
     # fmt: off
     attention: str = option("Model", "eager", "Attention implementation. sdpa is faster, but has no second derivatives.", choices=("eager", "sdpa"))
     readout: str = option("Data", "auto", "Readout of a BERT model: a classification head, which is trained too and counted separately (auto, head), or label words at [MASK] (words).", choices=("auto", "words", "head"))
+    eval_examples: int | None = option("Data", None, "Evaluate on a fixed random subset of this many examples of each split. All runs of a task use the same subset. With early stopping the training loss and the monitored loss take at most as many.", means="all", least=1)
+    eval_batch: int = option("Data", 64, "Number of examples per batch of an evaluation.", least=1)
+    decode: bool = option("Data", False, "Classes: after training also let the model write its answer by greedy decoding, and report the share of right answers (decoded_accuracy).")
     method: str = option(TUNED, "apet", "Tuning method: apet (k parameters at any positions), full (all parameters), or a parameter-efficient method (lora, adapter, prompt, prefix, bitfit).", choices=METHODS)
     early_stop: bool = option(TRAINING, True, "Hold out part of the training data, monitor its loss and keep the best state. Without early stopping the run monitors the training loss and continues to its plateau.")
     test: bool = option(TRAINING, False, "Also evaluate on the test split, which must have labels.")

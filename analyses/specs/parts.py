@@ -35,6 +35,7 @@ class DataPart:
     # fmt: off
     task: str = option(DATA, "sst2", "Name of a task (see 'tasks').")
     examples: int | None = option(DATA, None, "Use a fixed subset of this many training examples.", means="all", least=1)
+    prior_stderr: float | None = option(DATA, None, "Measure the prior of the label words on as few examples as this standard error (nats) needs, at least 64 and at most 2,048.", means="256 examples", positive=True)
     max_length: int = option(DATA, 128, "Maximum tokens per example; the longest field is truncated at its end.", least=1)
     # fmt: on
 
@@ -145,6 +146,12 @@ def asks_for_text(task: str) -> bool:
     from apet.tasks import task_named
 
     return task_named(task).generates
+
+
+def has_label_words(task: str) -> bool:
+    from apet.tasks import task_named
+
+    return not task_named(task).images and bool(task_named(task).words)
 
 
 def reads_images(task: str) -> bool:

@@ -82,10 +82,14 @@ TRAINING = (
     Quantity("pilot_loss", "monitored loss after a pilot run of the learning-rate search", "nats", x="learning rate"),
     Quantity("accumulate", "number of parts per batch after memory ran out"),
     Quantity("diverged", "step at which training diverged and the run ended", "steps"),
-    Quantity("residual_gradient", "norm of the gradient of the mean training loss in the tuned entries at the final point"),
+    Quantity(
+        "residual_gradient",
+        "norm of the gradient of the mean training loss in the tuned entries, at the end without early stopping",
+    ),
     Quantity("k_head", "number of trained parameters of a classification head, not included in k", "parameters"),
     Quantity("requested_k", "requested k; whole units may tune fewer entries", "parameters"),
     Quantity("entries", "number of tuned entries in a layer or in a kind of tensor (the column group)", "entries"),
+    Quantity("prior_stderr", "largest standard error of the label words' prior, less its mean over the classes", "nats"),
     Quantity("kept_prior", "1 if the label words' prior was stored with the model instead of measured on it"),
     Quantity("failed", "1 for a run that failed; the note gives the reason"),
 )

@@ -107,8 +107,10 @@ def _line(name: str, share: Share, study: Study, jobs: int, device: str) -> dict
         return line | {"note": share.missing}
     if share.gradient_equivalents == 0:
         return line
-    if share.costliest is None or too_large(share.costliest[1]):
-        return line | {"hours": None, "note": "not rehearsed on this machine"}
+    if share.costliest is None:
+        return line | {"hours": None, "note": "not rehearsed: the study has no training runs of this model"}
+    if note := too_large(share.costliest[1], device):
+        return line | {"hours": None, "note": note}
     gradients, spec = share.costliest
     try:
         rehearsal = _apart(spec, study.data.get(spec.task), device)

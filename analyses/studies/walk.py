@@ -130,7 +130,7 @@ class Walk:
         """Return (run id, error) of a run; compute the run if it is not over yet. Raises Held if another process computes it."""
         data = self.study.data.get(spec.task)
         try:
-            name = identify(spec, data)
+            name = identify(spec, data, self.options.device)
         except ApetError as error:  # its model or data are missing on this machine
             return "", str(error)
         state = self._state(name)
@@ -150,7 +150,7 @@ class Walk:
         if self.store.state(name) is not None or (self.options.force and self._old(name)):
             self.store.forget(name)
         report = lambda what, done, total: self.tell(Event("progress", spec, what, done, total))  # noqa: E731
-        compute(spec, name, self.store, data, self.options.device, report, keep_failure=True)
+        compute(spec, name, self.store, data, self.options.device, report, keep_failure=True, afresh=self.options.force)
 
     def _state(self, name: str) -> str | None:
         """Return DONE or FAILED for a run that is over, None for a run that must be computed (again)."""
@@ -164,7 +164,7 @@ class Walk:
 
     def _over(self, spec: Spec) -> bool:
         try:
-            return self._state(identify(spec, self.study.data.get(spec.task))) is not None
+            return self._state(identify(spec, self.study.data.get(spec.task), self.options.device)) is not None
         except ApetError:
             return True  # it cannot be computed on this machine
 

@@ -36,12 +36,14 @@ def release_memory() -> None:
 
 
 def in_parts(
-    work: Callable[[Sequence[Item]], Result], items: Sequence[Item], size: int, together: Callable[[Sequence[Item]], int] = len
-) -> Iterator[Result]:
+    work: Callable[[Sequence[Item]], Result], items: Sequence[Item], size: int, together: Callable[[Sequence[Item]], int] = len,
+    report: Callable[[int, int], None] = lambda done, total: None,
+) -> Iterator[Result]:  # fmt: skip
     """Yield work(part) for consecutive parts of `items`, with at most `size` items each.
 
     When memory runs out, the size of a part is halved, for all later parts too. `together(part)` returns the number of items at the front
-    of `part` that may be processed together. Raises ApetError if memory runs out for a single item.
+    of `part` that may be processed together. `report(done, total)` is called after each part, with numbers of items. Raises ApetError if
+    memory runs out for a single item.
     """
     start = 0
     while start < len(items):
@@ -58,8 +60,9 @@ def in_parts(
             size = -(-len(part) // 2)
             release_memory()
         else:
-            yield result[0]
             start += len(part)
+            report(start, len(items))
+            yield result[0]
 
 
 def free_memory(device: torch.device | str) -> float:

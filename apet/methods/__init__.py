@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from apet.methods.method import Method
     from apet.methods.operation_names import OPERATION_NAMES
     from apet.methods.registry import BASELINES, MERGEABLE, METHODS, default_rate
+    from apet.methods.restoring import restored
     from apet.methods.shira import save_shira, to_shira
     from apet.methods.tunable_model import TunableModel
     from apet.methods.tuning import PlacementConfig, count_tuned, make_tunable, tunable_space

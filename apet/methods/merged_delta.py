@@ -15,7 +15,7 @@ from apet.errors import UsageError
 from apet.methods.bitfit import own_biases
 from apet.methods.registry import METHODS
 from apet.methods.tunable_model import classification_head
-from apet.subspaces import all_names, tensor_roles
+from apet.subspaces import all_names
 
 
 def check_mergeable(method: str, model: nn.Module) -> None:
@@ -29,16 +29,13 @@ def check_mergeable(method: str, model: nn.Module) -> None:
 
 
 @torch.no_grad()
-def displacement(model: nn.Module, tuned: nn.Module) -> dict[str, Tensor]:
-    """Return the change of each tuned tensor of `model`: {name: fp32 tensor of its shape, on the CPU}.
+def displacement(untuned: dict[str, Tensor], tuned: nn.Module) -> dict[str, Tensor]:
+    """Return the change of each tensor by a mergeable method: {name: fp32 tensor of its shape, on the CPU}.
 
-    `tuned` is a copy of `model` that was trained by a mergeable method. Differences are computed in float64.
+    `untuned` holds the earlier values of all tensors of the model that the method trains. Differences are computed in float64.
     """
-    before, after = all_names(model), all_names(tuned)
-    changes: dict[str, Tensor] = {}
-    for name in sorted(tensor_roles(model)):
-        if name in after and after[name].requires_grad:
-            changes[name] = (after[name].double() - before[name].double()).float().cpu()
+    after = all_names(tuned)
+    changes = {name: (after[name].double() - before.double()).float().cpu() for name, before in sorted(untuned.items())}
     for path, module in tuned.named_modules():
         if hasattr(module, "get_delta_weight"):  # a layer of peft, with one adapter
             layer: Any = module

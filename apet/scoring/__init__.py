@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from apet.exports import on_demand
 
 if TYPE_CHECKING:
-    from apet.scoring.evaluation import better_baseline, evaluate, metric_names, model_free_scores, predictions, sorted_by_length
+    from apet.scoring.evaluation import Score, better_baseline, evaluate, metric_names, model_free_scores, predictions, sorted_by_length
     from apet.scoring.loss import IGNORED, cross_entropy
     from apet.scoring.sampling_errors import stderr_of_mean
     from apet.scoring.scorer import Batch, Item, Scorer

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from apet.errors import UsageError
-from apet.scoring.scorer import Batch, Item, Scorer, forward_arguments
+from apet.scoring.scorer import SILENT, Batch, Item, Report, Scorer, forward_arguments
 from apet.tasks import IMAGE_SIDE, Example
 
 
@@ -34,7 +34,7 @@ class Head(Scorer):
         types = self._padded([item["token_type_ids"] for item in items], 0)
         return self._inputs([item["input_ids"] for item in items]) | {"token_type_ids": types, "labels": self._labels(items)}
 
-    def calibrate(self, model: nn.Module, examples: Sequence[Example]) -> None:
+    def calibrate(self, model: nn.Module, examples: Sequence[Example], within: float = 0.0, report: Report = SILENT) -> None:
         """Do nothing: a classification head has no label words and therefore no prior."""
 
     def logits(self, model: nn.Module, batch: Batch) -> Tensor:

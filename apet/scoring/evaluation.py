@@ -16,7 +16,7 @@ from apet.random_numbers import generator
 from apet.scoring.loss import IGNORED
 from apet.scoring.metrics import METRICS, normalised
 from apet.scoring.sampling_errors import stderr_of_mean, stderr_of_ratio
-from apet.scoring.scorer import Item, Scorer, first_answer
+from apet.scoring.scorer import SILENT, Item, Report, Scorer, first_answer
 from apet.tasks import Example, Task
 
 RANDOM_GUESS_SEED = 20261121
@@ -34,25 +34,29 @@ class Score:
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, scorer: Scorer, examples: Sequence[Example], size: int = 64, decode: bool = False) -> dict[str, Score]:
+def evaluate(
+    model: nn.Module, scorer: Scorer, examples: Sequence[Example], size: int = 64, decode: bool = False, report: Report = SILENT
+) -> dict[str, Score]:
     """Return the scores of a model: `loss`, and `accuracy` if the task has classes. `size` is the number of examples per batch.
 
-    With `decode` the result also has scores of the model's text, decoded greedily: `decoded_accuracy` (the share of texts that begin with
-    the right label word), or the task's metrics (`exact_match` and `f1`, or `rouge_l`). The loss of a generation task is a mean over
-    tokens, with the standard error of a ratio.
+    `report(done, total)` receives the number of evaluated examples. With `decode` the result also has scores of the model's text, decoded
+    greedily: `decoded_accuracy` (the share of texts that begin with the right label word), or the task's metrics (`exact_match` and `f1`,
+    or `rouge_l`). The loss of a generation task is a mean over tokens, with the standard error of a ratio.
     """
     examples = sorted_by_length(scorer.task, examples)  # reduces padding and does not change the mean
     if scorer.task.generates:
-        scores = {"loss": _ratio(*_text_losses(model, scorer, examples, size))}
+        scores = {"loss": _ratio(*_text_losses(model, scorer, examples, size, report))}
     else:
-        logits, labels = predictions(model, scorer, examples, size)
+        logits, labels = predictions(model, scorer, examples, size, report)
         losses = F.cross_entropy(logits, labels, reduction="none")
         scores = {"loss": _mean(losses.numpy()), "accuracy": _of_scores((logits.argmax(1) == labels).numpy())}
-    return scores | (_decoded(model, scorer, examples, size) if decode else {})
+    return scores | (_decoded(model, scorer, examples, size, report) if decode else {})
 
 
 @torch.no_grad()
-def predictions(model: nn.Module, scorer: Scorer, examples: Sequence[Example], size: int = 64) -> tuple[Tensor, Tensor]:
+def predictions(
+    model: nn.Module, scorer: Scorer, examples: Sequence[Example], size: int = 64, report: Report = SILENT
+) -> tuple[Tensor, Tensor]:
     """Return logits, float64 (n, C), and labels (n,) of all examples on the CPU.
 
     A batch has `size` examples, or fewer if memory runs out.
@@ -62,7 +66,7 @@ def predictions(model: nn.Module, scorer: Scorer, examples: Sequence[Example], s
         batch = scorer.collate(items)
         return scorer.logits(model, batch).double().cpu(), batch["labels"].cpu()
 
-    logits, labels = zip(*in_parts(work, scorer.encode(examples), size, scorer.together), strict=True)
+    logits, labels = zip(*in_parts(work, scorer.encode(examples), size, scorer.together, report), strict=True)
     return torch.cat(logits), torch.cat(labels)
 
 
@@ -105,11 +109,11 @@ def better_baseline(baselines: dict[str, Score]) -> Score:
     return max(baselines.values(), key=lambda score: score.value)
 
 
-def _decoded(model: nn.Module, scorer: Scorer, examples: Sequence[Example], size: int) -> dict[str, Score]:
+def _decoded(model: nn.Module, scorer: Scorer, examples: Sequence[Example], size: int, report: Report) -> dict[str, Score]:
     task = scorer.task
     if not scorer.writes_text:
         return {}
-    texts = scorer.generate(model, examples, size)
+    texts = scorer.generate(model, examples, size, report)
     if task.generates:
         pairs = [(text, _answers(example, task)) for text, example in zip(texts, examples, strict=True)]
         return {name: _of_scores([metric(*pair) for pair in pairs]) for name, metric in METRICS[task.metric].items()}
@@ -128,7 +132,7 @@ def _answers(example: Example, task: Task) -> list[str]:
     return [answer] if isinstance(answer, str) else answer
 
 
-def _text_losses(model: nn.Module, scorer: Scorer, examples: Sequence[Example], size: int) -> tuple[np.ndarray, np.ndarray]:
+def _text_losses(model: nn.Module, scorer: Scorer, examples: Sequence[Example], size: int, report: Report) -> tuple[np.ndarray, np.ndarray]:
     """Return the sum of the token losses (n,) and the number of tokens (n,) of every example."""
 
     def work(items: Sequence[Item]) -> tuple[np.ndarray, np.ndarray]:
@@ -137,7 +141,7 @@ def _text_losses(model: nn.Module, scorer: Scorer, examples: Sequence[Example], 
         losses = F.cross_entropy(logits.transpose(1, 2), batch["labels"], ignore_index=IGNORED, reduction="none")
         return losses.sum(1).double().cpu().numpy(), (batch["labels"] != IGNORED).sum(1).cpu().numpy()
 
-    sums, counts = zip(*in_parts(work, scorer.encode(examples), size, scorer.together), strict=True)
+    sums, counts = zip(*in_parts(work, scorer.encode(examples), size, scorer.together, report), strict=True)
     return np.concatenate(sums), np.concatenate(counts)
 
 

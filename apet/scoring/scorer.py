@@ -41,6 +41,8 @@ from apet.tasks import Example, Task
 Item = dict[str, Any]  # one encoded example: input_ids, target (the label, or the tokens of the text), ...
 SelectPosition = Callable[[Tensor], Tensor]  # (B, T, d) -> (B, 1, d)
 Batch = dict[str, Any]  # input_ids and attention_mask (B, T), labels (B,) or (B, T'), ...
+Report = Callable[[int, int], None]  # (number of examples done, total number)
+SILENT: Report = lambda done, total: None  # noqa: E731
 MAX_TARGET = 64  # tokens of an answer, </s> included
 
 
@@ -63,6 +65,7 @@ class Scorer(ABC):
         self.label_ids = torch.tensor(label_ids, device=device)  # (C,)
         self._label_rows = Rows(tuple(label_ids), self.label_ids)
         self.prior = torch.zeros(task.classes, device=device)  # (C,)
+        self.prior_stderr = float("nan")  # the largest of all classes, of logits less their mean over the classes
 
     @abstractmethod
     def _tokenize(self, examples: Sequence[Example]) -> list[Item]:
@@ -123,19 +126,28 @@ class Scorer(ABC):
         return next((i for i, length in enumerate(lengths) if length != lengths[0]), len(lengths))
 
     @torch.no_grad()
-    def calibrate(self, model: nn.Module, examples: Sequence[Example]) -> None:
-        """Add the mean label-word logits of the untuned `model` on `examples` to `prior`. Labels are not used."""
-        if not self.task.generates:
-            encoded = self.encode(examples)
-            parts = in_parts(lambda items: self.logits(model, self.collate(items)).double(), encoded, 64, self.together)
-            self.prior += torch.cat(list(parts)).mean(0).to(self.prior)
+    def calibrate(self, model: nn.Module, examples: Sequence[Example], within: float = 0.0, report: Report = SILENT) -> None:
+        """Add the mean label-word logits of the untuned `model` on `examples` to `prior`, and set `prior_stderr`. Labels are not used.
+
+        Examples after the first 64 are used only until the standard error is at most `within`.
+        """
+        if self.task.generates:
+            return
+        logits = torch.zeros(0, self.task.classes, device=self.device, dtype=torch.float64)
+        items = self.encode(examples)
+        for part in in_parts(lambda some: self.logits(model, self.collate(some)).double(), items, 64, self.together, report):
+            logits = torch.cat([logits, part])
+            if len(logits) >= 64 and _stderr(logits) <= within:
+                break
+        self.prior += logits.mean(0).to(self.prior)
+        self.prior_stderr = _stderr(logits)
 
     @torch.no_grad()
-    def generate(self, model: nn.Module, examples: Sequence[Example], size: int = 64) -> list[str]:
+    def generate(self, model: nn.Module, examples: Sequence[Example], size: int = 64, report: Report = SILENT) -> list[str]:
         """Return the model's answers as text, by greedy decoding. Labels and targets are not used."""
         longest = MAX_TARGET if self.task.generates else max(len(self._target_ids(word)) for word in self.task.words)
         items = [item | {"target": []} for item in self.encode(examples)]
-        written = in_parts(lambda part: self._write(model, self.collate(part), longest).tolist(), items, size, self.together)
+        written = in_parts(lambda part: self._write(model, self.collate(part), longest).tolist(), items, size, self.together, report)
         ids = [[*self.stem, *answer] for part in written for answer in part]
         return [text.strip() for text in self.tokenizer.pretrained.batch_decode(ids, skip_special_tokens=True)]
 
@@ -162,6 +174,11 @@ class Scorer(ABC):
                 f"the label words {self.task.words} do not differ in their first token under this tokenizer: choose other label words"
             )
         return stem, [ids[0] for ids in rest]
+
+    @property
+    def has_prior(self) -> bool:
+        """Whether a prior is subtracted from the logits, which belong to label words."""
+        return self.writes_text and bool(self.task.words)
 
     @property
     def lead(self) -> str:
@@ -254,6 +271,12 @@ class Scorer(ABC):
             logits = model(**inputs).logits
         logits = (select(logits) if head is None else logits)[:, 0]
         return logits if head is not None or rows is None else logits[:, rows.index]
+
+
+def _stderr(logits: Tensor) -> float:
+    """Return the largest standard error of the mean of centred logits (n, C) over examples."""
+    centred = logits - logits.mean(1, keepdim=True)
+    return float(centred.std(0).max() / len(logits) ** 0.5) if len(logits) > 1 else float("nan")
 
 
 def first_answer(example: Example, task: Task) -> str:

@@ -4,7 +4,6 @@ import copy
 import json
 import math
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -20,8 +19,9 @@ from analyses.store import Row, Store
 from analyses.thresholds.measured import finished, thresholds
 from analyses.thresholds.targets import Target
 from apet.errors import UsageError
-from apet.models.loading import fingerprint
+from apet.models.loading import fingerprint, load_model
 from apet.scoring import cross_entropy, scorer_of
+from apet.tasks import TASKS, load_task
 
 BERT, T5, BLOOM = "mini-bert-120k", "mini-t5-130k", "mini-bloom-120k"
 BASE = TrainSpec(model=T5, random_init=True, task="sst2", k=30, steps=20, batch=8).resolved()
@@ -56,7 +56,12 @@ def test_a_head_is_counted_apart_and_trained_along(folder, tmp_path):
 def test_bert_answers_in_words_where_asked(folder, tmp_path):
     rows = rows_of(replace(BASE, model=BERT, readout="words"), folder, tmp_path)
     assert ("k_head", None) not in rows
-    assert ("decoded_accuracy", "validation") in rows
+    assert ("decoded_accuracy", "validation") not in rows
+    assert 0 < rows["prior_stderr", None].value < 1
+
+
+def test_free_text_is_decoded_on_request(folder, tmp_path):
+    assert ("decoded_accuracy", "validation") in rows_of(replace(BASE, decode=True), folder, tmp_path)
 
 
 @pytest.mark.parametrize("model", [T5, BLOOM])
@@ -137,30 +142,79 @@ def test_a_finished_run_leaves_no_checkpoint_behind(folder, tmp_path):
     name = run(BASE, store, folder)
     assert not list(store.folder(name).glob("checkpoint*"))
     env = json.loads((store.folder(name) / "env.json").read_text())
-    assert env["step_seconds"] > 0
+    assert set(env["parts"]) == {"loading", "prior", "before", "steps", "monitoring", "after"}
+    assert 0 < sum(env["parts"].values()) <= env["seconds"]
     assert env["peak_gb"] is None or env["peak_gb"] > 0.05  # None if the system cannot reset the peak for each run
 
 
 @pytest.mark.parametrize(
-    ("options", "in_place"),
+    "options",
     [
-        ({}, True), ({"subspace": "fastfood", "operations": "add"}, True), ({"model": BERT}, True),
-        ({"optimizer": "lbfgs", "lr": None}, True),
-        ({"lr": 1e38}, True), ({"operations": "bias"}, False), ({"method": "lora", "k": None}, False),
-        ({"method": "full", "k": None}, False), ({"method": "full", "subspace": "countsketch"}, False),
+        {}, {"subspace": "fastfood"}, {"model": BERT}, {"optimizer": "lbfgs", "lr": None}, {"lr": 1e38}, {"operations": "bias+plug"},
+        {"method": "lora", "k": None}, {"method": "prefix", "k": None}, {"method": "adapter", "k": None, "model": BERT},
+        {"method": "full", "k": None, "keep_end": True}, {"method": "full", "subspace": "countsketch"},
     ],
 )  # fmt: skip
-def test_a_run_leaves_the_loaded_model_bitwise_as_it_was(options, in_place, folder, tmp_path, monkeypatch):
+def test_a_run_leaves_the_loaded_model_bitwise_as_it_was_without_a_copy_of_it(options, folder, tmp_path, monkeypatch):
     spec = replace(BASE, steps=3, early_stop=False, examples=8, **options).resolved()
     model = inputs(spec, folder).loaded.model
     before, modules = fingerprint(model), [type(module) for module in model.modules()]
-    copies = []
-    noted = SimpleNamespace(deepcopy=lambda each: (copies.append(each), copy.deepcopy(each))[1])
-    monkeypatch.setattr("analyses.runs.run_inputs.copy", noted)
+    copied = copy.deepcopy
+    monkeypatch.setattr(copy, "deepcopy", lambda of, memo=None: _without_weights(of, copied(of, memo)))
     run(spec, Store(tmp_path), folder)
     assert fingerprint(model) == before and [type(module) for module in model.modules()] == modules
     assert all(type(p) is torch.nn.Parameter and p.requires_grad and p.grad is None for p in model.parameters())
-    assert bool(copies) != in_place
+    assert not any(m._forward_hooks or m._forward_pre_hooks or "forward" in vars(m) for m in model.modules())
+
+
+def _without_weights(of, made):
+    """Return the copy `made` of an object. A copy of a whole model may exist on the meta device only."""
+    if isinstance(of, torch.nn.Module) and hasattr(of, "config"):
+        assert all(p.is_meta for p in made.parameters())
+    return made
+
+
+def test_runs_of_one_model_and_task_measure_the_untuned_model_once(folder, tmp_path, monkeypatch):
+    from apet import scoring
+
+    store, evaluated = Store(tmp_path), []
+    evaluate = scoring.evaluate
+
+    def counted(model, scorer, examples, *more, **options):
+        evaluated.append(len(examples))
+        return evaluate(model, scorer, examples, *more, **options)
+
+    monkeypatch.setattr(scoring, "evaluate", counted)
+    spec = replace(BASE, eval_examples=3)
+    first = run(spec, store, folder)
+    once = len(evaluated)
+    second = run(replace(spec, position_seed=1), store, folder)
+    assert len(evaluated) - once == once - 2  # neither the training nor the validation examples of the untuned model again
+    assert max(evaluated) == 3
+    initial = [{(r.quantity, r.split): r.value for r in store.rows(name) if r.quantity.startswith("initial")} for name in (first, second)]
+    assert initial[0] == initial[1] and len(initial[0]) == 4
+    shared = sorted((tmp_path / ".shared").iterdir())
+    before, rows = [path.read_bytes() for path in shared], store.rows(first)
+    for path in shared:
+        path.write_text("{")
+    assert run(spec, store, folder, force=True) == first
+    assert store.rows(first) == rows and [path.read_bytes() for path in shared] == before
+
+
+def test_a_prior_is_measured_on_as_few_examples_as_its_standard_error_needs():
+    loaded = load_model(T5)
+    task, examples = TASKS["mini-review"], load_task("mini-review").splits["train"][:512]
+    priors = {}
+    for within in (0.0, 0.05, 10.0):
+        scorer = scorer_of(loaded, task)
+        done = []
+        scorer.calibrate(loaded.model, examples, within, lambda count, total, done=done: done.append(count))
+        priors[within] = done[-1], scorer.prior_stderr
+    assert priors[0.0][0] == 512 and priors[10.0][0] == 64
+    logits = torch.cat([scorer_of(loaded, task).logits(loaded.model, b) for b in scorer_of(loaded, task).batches(examples[:64], 64)])
+    half = (logits[:, 0] - logits[:, 1]).double().std() / 2  # of two classes less their mean
+    assert priors[10.0][1] == pytest.approx(float(half) / 8, rel=1e-4)
+    assert priors[0.05][1] <= 0.05 or priors[0.05][0] == 512
 
 
 def test_a_run_that_fails_half_way_leaves_the_model_as_it_was(folder, tmp_path, monkeypatch):
@@ -171,7 +225,7 @@ def test_a_run_that_fails_half_way_leaves_the_model_as_it_was(folder, tmp_path, 
         model = inputs(spec, folder).loaded.model
         before = fingerprint(model)
         with monkeypatch.context() as patched:
-            patched.setattr("analyses.runs.train._residual_gradient", fails)
+            patched.setattr("analyses.runs.train._loop_rows", fails)
             with pytest.raises(ZeroDivisionError):
                 run(spec, Store(tmp_path), folder)
         assert fingerprint(model) == before

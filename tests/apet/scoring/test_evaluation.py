@@ -20,7 +20,9 @@ every_writer = pytest.mark.parametrize("name", WRITING)
 
 def says(monkeypatch: pytest.MonkeyPatch, answer: dict[str, str], field: str) -> None:
     """Make every scorer return `answer` of the example's `field` instead of the model's answer."""
-    monkeypatch.setattr(Scorer, "generate", lambda self, model, examples, size=64: [answer[example[field]] for example in examples])
+    monkeypatch.setattr(
+        Scorer, "generate", lambda self, model, examples, size=64, report=None: [answer[example[field]] for example in examples]
+    )
 
 
 def memory_for(most: int, scorer: Scorer, monkeypatch: pytest.MonkeyPatch) -> list[int]:
