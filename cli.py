@@ -38,13 +38,13 @@ def train(
 ) -> None:  # fmt: skip
     """Tune a model on a task and evaluate it on the validation split.
 
-    Under 'accelerate launch' each process computes its share of every batch. With --dry-run the command estimates time and memory from a
-    rehearsal of a few steps on this machine, unless the model is too large.
+    Under 'accelerate launch' each process computes its share of every batch. With --dry-run the command estimates time and memory in
+    seconds, from a rehearsal of a few steps on this machine or, for a large model, of a few examples. A model that does not fit into the
+    free memory is not rehearsed.
     """
     spec = given.spec(TrainSpec)
     if given.dry_run:
-        note = analyses.runs.too_large(spec, given.device)
-        inputs = analyses.runs.inputs(spec, given.data, given.device, shapes_only=bool(note))
+        inputs, note = given.inputs(spec), analyses.runs.too_large(spec, given.device)
         rehearsal = {"note": note} if note else analyses.runs.rehearse(spec.resolved(), inputs)
         return ui.print_result(analyses.runs.check(spec, inputs) | rehearsal, given.json)
     store = analyses.store.Store(given.out / "train")
@@ -87,8 +87,7 @@ def intrinsic_dim(
     fields = {"examples": 128, "batch": 16, "readout": "words"} | fields
     if given.dry_run:
         specs = analyses.thresholds.plan(fields, search, predict, measure, given.data)
-        inputs = analyses.runs.inputs(specs[0], given.data, given.device)
-        planned = [analyses.runs.check(spec, inputs) for spec in specs]
+        planned = [analyses.runs.check(spec, given.inputs(specs[0])) for spec in specs]
         return ui.print_result(analyses.thresholds.planned_cost(planned, search, measure), given.json)
     store, measured = analyses.store.Store(given.out / "intrinsic-dim"), analyses.thresholds.intrinsic_dim
     with ui.bar() as report:
@@ -110,7 +109,7 @@ def spectrum(
     store, given, defaults = given.through([at] if at else [], "spectrum")
     spec = given.spec(SpectrumSpec, **defaults)
     specs = analyses.runs.along_trajectory(spec, store) if along else [spec]
-    planned = analyses.runs.check(spec, analyses.runs.inputs(spec, given.data, given.device))
+    planned = analyses.runs.check(spec, given.inputs(spec))
     if given.dry_run:
         return ui.print_result(planned, given.json)
     products, examples = planned["products"], planned["train_examples"]
@@ -136,7 +135,7 @@ def slice_(
     others = "+".join(path.resolve().name for path in to or [])
     fields = {name: value for name, value in given.fields.items() if name != "at" or at} | ({"to": others} if to else {})
     spec = replace(given, fields=fields).spec(SliceSpec, **defaults)
-    plan = analyses.runs.check(spec, analyses.runs.inputs(spec, given.data, given.device))
+    plan = analyses.runs.check(spec, given.inputs(spec))
     if given.dry_run:
         return ui.print_result(plan, given.json)
     ui.log.print(f"{plan['points']:,} points on {plan['train_examples']} training and as many validation examples", highlight=False)

@@ -16,7 +16,7 @@ import numpy as np
 from analyses.runs.run_inputs import Inputs, heldout, model_of, plain_scorer, subsets, tuned
 from analyses.runs.train import SEEN, decodes, examples_a_step, most_steps, train_options
 from analyses.runs.untuned import CALIBRATION, MOST_CALIBRATION
-from analyses.specs import TrainSpec
+from analyses.specs import Spec, TrainSpec
 from apet.machine import free_memory, peak_bytes
 
 WARM_UP, LEAST, MOST = 5, 10, 100  # untimed steps; minimum and maximum number of timed steps
@@ -25,8 +25,8 @@ SAMPLE = 1000  # training examples whose lengths represent all
 FEW = 8  # examples by which a rehearsal ranks entries: their positions do not change the time
 
 
-def too_large(spec: TrainSpec, device: str = "cpu") -> str:
-    """Return why a run cannot be rehearsed on this machine in seconds, or "" if it can."""
+def too_large(spec: Spec, device: str = "cpu") -> str:
+    """Return why the model of a run cannot be loaded and rehearsed on this machine, or "" if it can."""
     shapes = model_of(spec, shapes_only=True)
     needed, free = 8 * shapes.parameters, free_memory(device)  # 4 bytes, and as much again for activations
     if needed > free:
@@ -98,10 +98,11 @@ def _step(stepper: Any, progress: Any, device: str) -> tuple[float, float, str]:
         seconds = _seconds(lambda: stepper.step(progress), min(MOST, max(LEAST, int(ENOUGH / once))), device)
         return seconds, peak_bytes(device), ""
     count = max(1, min(size, int(ENOUGH / single)))
-    seconds = _seconds(work(middle[:count]), 1, device) * usual / tokens[middle[:count]].sum()
+    seconds = single if count == 1 else _seconds(work(middle[:count]), 1, device)
+    seconds *= usual / tokens[middle[:count]].sum()
     work(longest[:count])()
     growth = (peak_bytes(device) - before) * (tokens[longest].sum() / tokens[longest[:count]].sum() - 1)
-    note = f"extrapolated by tokens from one step of {count} examples" if count < size else ""
+    note = f"extrapolated by tokens from a batch of {count}" if count < size else ""
     return float(seconds), peak_bytes(device) + float(growth), note
 
 

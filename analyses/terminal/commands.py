@@ -109,6 +109,12 @@ class Given:
         shared = (defaults.keys() - fields.keys()) | (self.seeds.keys() - self.chosen.keys())
         return spec_from({**defaults, **fields, "kind": kind.kind}, where, shared)
 
+    def inputs(self, spec: Spec) -> Any:
+        """Return the inputs of a run (analyses.runs.Inputs). For a dry run of a model that is too large, the model has shapes only."""
+        from analyses.runs import inputs, too_large
+
+        return inputs(spec, self.data, self.device, shapes_only=self.dry_run and bool(too_large(spec, self.device)))
+
     def run(self, spec: Spec, store: Any, track: str | None = None) -> str:
         """Run `spec` with a progress bar and return the run's id."""
         from analyses.runs import run
