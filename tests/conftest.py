@@ -40,7 +40,7 @@ def one_thread() -> Iterator[None]:
 def memory_given_back() -> Iterator[None]:
     """Free models and data after each test module: tests share them only within the module."""
     yield
-    for name in ("_model", "task_data"):
+    for name in ("_model", "_data"):
         if "analyses.runs.run_inputs" in sys.modules:
             getattr(sys.modules["analyses.runs.run_inputs"], name).cache_clear()
     gc.collect()

@@ -21,7 +21,8 @@ from apet.subspaces.coordinates import Coordinates
 from apet.subspaces.scope import all_names, only_trainable
 from apet.subspaces.space import ParameterSpace
 from apet.tasks.generated.sentiment import generate
-from apet.tasks.task_table import TASKS, TaskData
+from apet.tasks.task_data import TaskData
+from apet.tasks.task_table import TASKS
 from apet.training.lbfgs import mean_loss
 from apet.training.options import Progress, TrainOptions
 from apet.training.step import Stepper

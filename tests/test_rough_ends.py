@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from analyses.results.training_table import write_table
 from analyses.terminal.printing import _finite
 from apet.errors import UsageError
-from apet.tasks.task_table import load_task
+from apet.tasks.task_data import load_task
 from cli import app
 
 

@@ -65,7 +65,9 @@ def artefact_of(spec: Spec, store: Store, run_id: str) -> tuple[Any, Any]:
     scorer.prior = torch.as_tensor(arrays["prior"])
     row = next(row for row in store.rows(run_id) if row.quantity == "requested_k")
     rule = None if "index" in arrays else PlacementRule(spec.unit, spec.order, spec.position_seed, int(row.value))
-    env = json.loads((store.folder(run_id) / "env.json").read_text())
+    env = store.env(run_id)
+    if "task" in env and json.dumps(env["task"]) != json.dumps(scorer.task.definition):
+        raise UsageError(f"{spec.task} has changed since the run {run_id}: restore its template, label words and metric, or repeat the run")
     artefact = Artefact(
         z=torch.as_tensor(arrays["z"]),
         base=spec.model,

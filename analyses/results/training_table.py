@@ -12,11 +12,9 @@ from typing import Any
 
 from analyses.runs import DIGITS
 from analyses.store import Store, Summary
-from analyses.thresholds import Names
+from analyses.thresholds import Names, main_metric
 from apet.errors import UsageError, lookup
 from apet.files import atomic_path
-from apet.scoring import metric_names
-from apet.tasks import task_named
 
 
 @dataclass
@@ -24,6 +22,7 @@ class _Seeds:
     """Runs that differ only in their seeds: their numbers, one per run."""
 
     spec: dict
+    metric: str
     k_head: int
     chance: tuple[float, float]  # value, standard error
     values: list[float] = field(default_factory=list)
@@ -64,21 +63,21 @@ def _columns(run: Summary, split: str) -> dict[str, Any]:
 
     Raises UsageError for a run that was not evaluated on `split`.
     """
-    metric = metric_names(task_named(run.common["task"]))[0]
+    metric = main_metric(run.common.get("metric", ""), run.common["task"])
     if (metric, split) not in run.scores:
         raise UsageError(f"some runs of {run.common['task']} were not evaluated on the {split} split: choose another split")
-    return run.common | ({"data": run.env["data_fingerprint"][:DIGITS]} if split == "test" else {})
+    return run.common | {"metric": metric} | ({"data": run.env["data_fingerprint"][:DIGITS]} if split == "test" else {})
 
 
 def _add(run: Summary, groups: dict[tuple, dict[tuple, _Seeds]], split: str, columns: dict[str, Any]) -> None:
     """Add the numbers of a run to its group."""
-    metric = metric_names(task_named(columns["task"]))[0]
     group = groups[columns["task"], columns["parameters"], columns["model"], run.spec["method"], columns["k"]]
-    settings = (*(item for item in run.spec.items() if not item[0].endswith("_seed")), ("data", columns["data"]))
+    varied = [item for item in run.spec.items() if item[0] != "task" and not item[0].endswith("_seed")]
+    settings = (*varied, ("data", columns["data"]))
     if settings not in group:
         k_head, _ = run.scores.get(("k_head", None), (0, None))
-        group[settings] = _Seeds(dict(settings), int(k_head), run.scores["chance", split])
-    seeds, (value, stderr) = group[settings], run.scores[metric, split]
+        group[settings] = _Seeds(dict(settings), columns["metric"], int(k_head), run.scores["chance", split])
+    seeds, (value, stderr) = group[settings], run.scores[columns["metric"], split]
     seeds.values.append(value)
     seeds.errors.append(math.nan if stderr is None else stderr)
     seeds.seconds.append(run.env["seconds"])
@@ -90,7 +89,7 @@ def _line(key: tuple, settings: str, seeds: _Seeds) -> dict[str, Any]:
     errors += [stdev(seeds.values) / math.sqrt(len(seeds.values))] if len(seeds.values) > 1 else []
     return {
         "task": task, "model": model, "parameters": parameters, "method": method, "k": k, "k_head": seeds.k_head,
-        "settings": settings, "metric": metric_names(task_named(task))[0], "value": mean(seeds.values), "stderr": math.hypot(*errors),
+        "settings": settings, "metric": seeds.metric, "value": mean(seeds.values), "stderr": math.hypot(*errors),
         "stderr_seeds": errors[-1] if len(errors) > 1 else math.nan,
         "chance": seeds.chance[0], "chance_stderr": seeds.chance[1], "seeds": len(seeds.values), "minutes": mean(seeds.seconds) / 60,
     }  # fmt: skip

@@ -173,12 +173,14 @@ def _tuned(
     elif other["kind"] != "train" or "z" not in arrays or any(name.startswith("head.") for name in arrays):
         raise UsageError(f"{run_id} is not an apet run with label words: only such a run ends at a point of this subspace")
     same = (*same, *(["weights"] if spec.in_float32 else []))
+    row = store.rows(run_id)[0]
+    other, fields = other | {"task": row.task}, vars(spec) | {"task": spec.task_name}  # a task file may have been moved
     for name in (*same, *(["train_seed"] if spec.random_init else [])):  # the seed of the weights
-        if other[name] != getattr(spec, name):
+        if other[name] != fields[name]:
             raise UsageError(
-                f"{run_id} has {name} {other[name]}, but this {spec.kind} has {getattr(spec, name)}: the two are not in the same subspace"
+                f"{run_id} has {name} {other[name]}, but this {spec.kind} has {fields[name]}: the two are not in the same subspace"
             )
-    _check_origin(run_id, store.rows(run_id)[0], spec, inputs, other["weights"])
+    _check_origin(run_id, row, spec, inputs, other["weights"])
     return store, other, arrays
 
 

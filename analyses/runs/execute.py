@@ -149,6 +149,7 @@ def compute(
         "seconds": time.monotonic() - started, "peak_gb": peak_bytes(device) / 1e9 if peak_was_reset else None,
         "parts": context.parts,
         "device": device, "data": str(data) if data else None, "data_fingerprint": run_inputs.data.fingerprint,
+        **({} if run_inputs.data.task.built_in else {"task": run_inputs.data.task.definition}),
         "weights": run_inputs.loaded.fingerprint, "kernels": {**asdict(costs), "from": source}, **versions(),
     }  # fmt: skip
     if is_main_process():
@@ -177,7 +178,7 @@ def _costs(spec: Spec, device: str, context: Context) -> tuple[Costs, str]:
 
 def fail(spec: Spec, name: str, store: Store, reason: str, trace: str = "") -> None:
     """Commit a run as failed. `reason` is one line."""
-    row = Row(spec.model, 0, spec.task, "failed", 1.0, name, spec.kind, spec.protocol, k=spec.k, note=reason, **spec.tuned)
+    row = Row(spec.model, 0, spec.task_name, "failed", 1.0, name, spec.kind, spec.protocol, k=spec.k, note=reason, **spec.tuned)
     store.commit(name, spec_dict(spec.resolved()), [row], {}, {"seconds": 0.0, "traceback": trace, **versions()}, FAILED)
 
 

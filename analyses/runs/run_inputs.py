@@ -24,7 +24,7 @@ class Inputs:
     """Loaded model and data of a spec, and the device of the run."""
 
     loaded: Any  # apet.models.loading.Loaded
-    data: Any  # apet.tasks.task_table.TaskData
+    data: Any  # apet.tasks.task_data.TaskData
     device: str
 
 
@@ -88,12 +88,14 @@ def fingerprints(spec: Spec, data: Path | None, device: str = "cpu") -> tuple[st
 
     The model is loaded at most once per process for this purpose. A run on `device` uses the same copy.
     """
+    from apet.tasks import task_named
+
     _base_weights(spec, spec.weights, device)  # first, so that a model with a new head and the same model without it are not both kept
     key = (*_drawn_as(spec), spec.weights, _classes(spec))
     if key not in _known:
         model_of(spec, device)
     form, weights = _known[key]
-    return identity_of_model(spec, form, weights), _of_data(spec.task, data, spec.test)
+    return identity_of_model(spec, form, weights), _of_data(task_named(spec.task), data, spec.test)
 
 
 def origin(spec: Spec, inputs: Inputs, dtype: str | None = None) -> dict[str, str]:
@@ -120,8 +122,8 @@ def _base_weights(spec: Spec, dtype: str, device: str) -> str:
 
 
 @cache
-def _of_data(name: str, folder: Path | None, test: bool) -> str:
-    return task_data(name, folder, test).fingerprint
+def _of_data(task: Any, folder: Path | None, test: bool) -> str:
+    return _data(task, folder, test).fingerprint
 
 
 def _drawn_as(spec: Spec) -> tuple[str, bool, int]:
@@ -147,12 +149,18 @@ def _form(*about: Any) -> str:
     return _model.__wrapped__(name, random_init, seed, "cpu", dtype, attention, True, None, False).form
 
 
-@lru_cache(maxsize=4)
 def task_data(name: str, folder: Path | None, test: bool) -> Any:
-    """Load a task's data (apet.tasks.task_table.TaskData) from this machine."""
-    from apet.tasks import load_task
+    """Load a task's data (apet.tasks.task_data.TaskData) from this machine."""
+    from apet.tasks import task_named
 
-    return load_task(name, folder, test)
+    return _data(task_named(name), folder, test)
+
+
+@lru_cache(maxsize=4)
+def _data(task: Any, folder: Path | None, test: bool) -> Any:
+    from apet.tasks import load_data
+
+    return load_data(task, folder, test)
 
 
 @lru_cache(maxsize=4)
@@ -257,11 +265,13 @@ def tuned(spec: Spec, model: Any, scorer: Any, examples: list) -> Iterator[tuple
 
 def row_maker(spec: Spec, inputs: Inputs) -> Callable[..., Row]:
     """Return a function that makes rows of this run and fills in the columns for the run's kind and setting."""
-    name = f"{spec.model} (random init)" if spec.random_init else spec.model
+    from apet.scoring import metric_names
+
+    name, task = f"{spec.model} (random init)" if spec.random_init else spec.model, inputs.data.task
     protocol = f"{spec.protocol}, head" if inputs.loaded.form == "head" else spec.protocol
-    common = {"kind": spec.kind, "protocol": protocol, **spec.tuned, **origin(spec, inputs)}
+    common = {"kind": spec.kind, "protocol": protocol, "metric": metric_names(task)[0], **spec.tuned, **origin(spec, inputs)}
 
     def make(quantity: str, value: float, **columns: Any) -> Row:
-        return Row(name, inputs.loaded.parameters, spec.task, quantity, float(value), **{**common, **columns})
+        return Row(name, inputs.loaded.parameters, task.name, quantity, float(value), **{**common, **columns})
 
     return make

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, Self
 
 from analyses.specs.option import check_value, defaults_of
@@ -82,6 +82,13 @@ class Spec(WorkPart, TunedPart, DataPart, ModelPart):
         return f"{name} = {getattr(self, name)} has no effect on this {self.kind} run: it is for {self.uses[name][0]}"
 
     @property
+    def task_name(self) -> str:
+        """Name of the task, which does not depend on the place of a task file."""
+        from apet.tasks import task_named
+
+        return task_named(self.task).name
+
+    @property
     def title(self) -> str:
         """Short description of the run."""
         return f"{self.model} {self.task} {self._summary()}"
@@ -101,7 +108,10 @@ class Spec(WorkPart, TunedPart, DataPart, ModelPart):
         return ", ".join([*parts, "early stop", *([] if self.eval_examples is None else [f"{self.eval_examples:,} evaluated"])])
 
     def run_id(self, weights: str, data: str) -> str:
-        """Return 16 hex digits: a hash of the kind, its version, the fields that differ from their defaults, and both fingerprints."""
-        spec = self.resolved()
+        """Return 16 hex digits: a hash of the kind, its version, the fields that differ from their defaults, and both fingerprints.
+
+        The fingerprint of the data covers the definition of a task from a file, so the place of the file has no effect.
+        """
+        spec = replace(self.resolved(), task=self.task_name)
         identity = {"kind": self.kind, "version": self.version, "spec": spec.changed, "weights": weights, "data": data}
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]

@@ -11,6 +11,5 @@ if TYPE_CHECKING:
     from analyses.studies.study_file import Search, Stage, Study, read_study, with_data
     from analyses.studies.walk import Event, Options, Outcome, parse_shard, weight
     from analyses.studies.workers import run_study
-    from analyses.studies.yaml_lines import Mapping, read_value, read_yaml
 
 __getattr__ = on_demand(__name__, __file__)

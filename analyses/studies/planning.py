@@ -83,8 +83,8 @@ def _expected(stage: Stage, before: dict[str, list[tuple[Spec, int]]]) -> list[t
 def _add(share: Share, spec: Spec, count: int, known: bool, study: Study, store: Store) -> None:
     share.runs += count
     share.estimated += 0 if known else count
-    data = study.data.get(spec.task)
     try:
+        data = study.data.get(spec.task_name)
         state = store.state(identify(spec, data)) if known else None
         gradients = cost(spec, Inputs(None, task_data(spec.task, data, spec.test), "cpu"))
     except ApetError as error:
@@ -113,7 +113,7 @@ def _line(name: str, share: Share, study: Study, jobs: int, device: str) -> dict
         return line | {"hours": None, "note": note}
     gradients, spec = share.costliest
     try:
-        rehearsal = _apart(spec, study.data.get(spec.task), device)
+        rehearsal = _apart(spec, study.data.get(spec.task_name), device)
     except (ApetError, RuntimeError) as error:
         return line | {"hours": None, "note": f"the rehearsal failed: {error}"}
     seconds = rehearsal["seconds"] / gradients * share.gradient_equivalents

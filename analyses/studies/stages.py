@@ -109,7 +109,7 @@ def searching(bases: Sequence[Spec], search: Search, data: Mapping[str, Path], f
         comparable = [run for run in measured if target.like(base, run)]
         if comparable and target.settled(comparable, _metric(base)):
             continue
-        ks = first_round(_size(base, data.get(base.task)), min(search.runs, FIRST_ROUND), search.lowest, search.highest)
+        ks = first_round(_size(base, data.get(base.task_name)), min(search.runs, FIRST_ROUND), search.lowest, search.highest)
         asked[base] = [_with(base, k, i) for i, k in enumerate(ks)]
     yield [spec for specs in asked.values() for spec in specs]
     while True:

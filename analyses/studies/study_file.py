@@ -34,9 +34,10 @@ from typing import Any
 
 from analyses.specs import KINDS, Spec, defaults_of, field_names, spec_from
 from analyses.studies.search_rounds import FIRST_ROUND, HIGHEST_K, LOWEST_K
-from analyses.studies.yaml_lines import Mapping, read_yaml
 from analyses.thresholds import TARGET_KINDS, Target
 from apet.errors import MissingInput, UsageError, did_you_mean
+from apet.tasks import task_named
+from apet.yaml_lines import Mapping, read_yaml
 
 _KEYS = ("name", "defaults", "grid", "stages", "threshold", "data")
 _STAGE_KEYS = ("grid", "at", "pairs", "search")
@@ -93,7 +94,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Study:
-    """Stages in the order of the file; `data` maps a task to its folder, relative to the working directory."""
+    """Stages in the order of the file; `data` maps the name of a task to its folder, relative to the working directory."""
 
     name: str
     stages: tuple[Stage, ...]
@@ -107,8 +108,8 @@ class Study:
 
     @property
     def tasks(self) -> set[str]:
-        """The tasks of the study."""
-        return {spec.task for stage in self.stages for spec in stage.specs}
+        """The names of the study's tasks."""
+        return {spec.task_name for stage in self.stages for spec in stage.specs}
 
 
 def read_study(path: Path) -> Study:
@@ -131,17 +132,24 @@ def read_study(path: Path) -> Study:
             stages.append(_stage(name, stage_contents.mapping(name), defaults, tuple(stage.name for stage in stages)))
     targets = [_target(threshold) for threshold in _mappings(content, "threshold")]
     targets += [stage.search.target for stage in stages if stage.search]
-    data = content.mapping("data")
-    for task, folder in data.items():
-        if not isinstance(folder, str):
-            raise UsageError(f"{data.at(task)}{task}: {folder!r} is not the path of a folder")
     name = str(content.get("name", path.stem))
     if not re.fullmatch(r"\w[\w.-]*", name):
         raise UsageError(
             f"{content.at('name')}the name '{name}' cannot be a folder's name: use letters, digits, '-', '_' and '.', "
             "beginning with a letter or digit"
         )
-    return Study(name, tuple(stages), tuple(dict.fromkeys(targets)), {task: Path(folder) for task, folder in data.items()})
+    return Study(name, tuple(stages), tuple(dict.fromkeys(targets)), _data(content.mapping("data")))
+
+
+def _data(content: Mapping) -> dict[str, Path]:
+    """Return the folder of each task, by the task's name. A key is the name or the file of a task."""
+    folders = {}
+    for task, folder in content.items():
+        if not isinstance(folder, str):
+            raise UsageError(f"{content.at(task)}{task}: {folder!r} is not the path of a folder")
+        with content.blamed(task):
+            folders[task_named(task).name] = Path(folder)
+    return folders
 
 
 def _mappings(content: Mapping, key: str) -> list[Mapping]:
@@ -264,7 +272,9 @@ def _spec_of(values: dict[str, Any], entry: Mapping, defaults: Mapping, shared: 
     """Return the spec of an entry's `values`. Fields in `shared` (with runs of other kinds) may be unused by this kind."""
     at = entry.over(defaults).at
     with entry.blamed():
-        return spec_from(values, at, shared)
+        spec = spec_from(values, at, shared)
+        task_named(spec.task)  # raises an error for an unknown task
+        return spec
 
 
 def with_data(study: Study, folder: Path) -> Study:

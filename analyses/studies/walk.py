@@ -128,8 +128,8 @@ class Walk:
 
     def _settle(self, spec: Spec) -> tuple[str, str | None]:
         """Return (run id, error) of a run; compute the run if it is not over yet. Raises Held if another process computes it."""
-        data = self.study.data.get(spec.task)
         try:
+            data = self.study.data.get(spec.task_name)
             name = identify(spec, data, self.options.device)
         except ApetError as error:  # its model or data are missing on this machine
             return "", str(error)
@@ -164,7 +164,7 @@ class Walk:
 
     def _over(self, spec: Spec) -> bool:
         try:
-            return self._state(identify(spec, self.study.data.get(spec.task), self.options.device)) is not None
+            return self._state(identify(spec, self.study.data.get(spec.task_name), self.options.device)) is not None
         except ApetError:
             return True  # it cannot be computed on this machine
 
@@ -172,7 +172,7 @@ class Walk:
 def find(study: Study, store: Store, spec: Spec) -> Run | None:
     """Return the run of `spec` if it is complete and did not fail, else None."""
     try:
-        name = identify(spec, study.data.get(spec.task))
+        name = identify(spec, study.data.get(spec.task_name))
         return Run.of(store, name) if store.done(name) else None
     except ApetError:  # its model or data are missing, or its files are damaged and will be made again
         return None

@@ -79,7 +79,7 @@ class Given:
     @cached_property
     def chosen(self) -> dict[str, Any]:
         """Fields from options and --set; --set takes precedence."""
-        from analyses.studies import read_value
+        from apet.yaml_lines import read_value
 
         chosen = dict(self.fields)
         for assignment in self.set_:
@@ -95,7 +95,7 @@ class Given:
 
     def named(self, kind: type[Spec]) -> tuple[dict[str, Any], Callable[[str], str]]:
         """Return (fields, field -> prefix of an error). Precedence: --config < --seed < options < --set. Raise UsageError for another kind."""
-        from analyses.studies import Mapping, read_yaml
+        from apet.yaml_lines import Mapping, read_yaml
 
         content = Mapping({}, "", {}) if self.config is None else read_yaml(self.config, "config")
         fields = {**content, **self.seeds, **self.chosen}

@@ -77,7 +77,7 @@ def planned_cost(known: list[dict[str, Any]], search: Search, measure: bool) -> 
 
 def _searching(fields: Fields, search: Search, known: list[Spec], data: Path | None, find: Callable[[Spec], Run | None]):
     base, full = _base(fields), [spec for spec in known if spec.method == "full"]
-    return searching([base], search, {base.task: data} if data else {}, full, find)
+    return searching([base], search, {base.task_name: data} if data else {}, full, find)
 
 
 def intrinsic_dim(

@@ -143,7 +143,7 @@ def _rows(store: Store, runs: list[Run], target: Target, seed: int, tuned: Tuned
     full = [run for run in runs if run.tuned_by("full")] or runs
     subspace, placement = tuned
     sample = full[0].rows[0]
-    metric = metric_names(TASKS[sample.task])[0] if sample.task in TASKS else "accuracy"
+    metric = main_metric(sample.metric, sample.task)
     value = target.value(full, metric)
 
     def row(quantity: str, number: float | None, **columns) -> Row:
@@ -151,7 +151,7 @@ def _rows(store: Store, runs: list[Run], target: Target, seed: int, tuned: Tuned
             sample.model, sample.parameters, sample.task, quantity, _number(number), name, "threshold", sample.protocol,
             **{
                 "split": "train" if target.on_loss else "validation", "method": "apet", "subspace": subspace, "placement": placement,
-                "target": value, "weights": sample.weights, "data": sample.data, **columns,
+                "target": value, "weights": sample.weights, "data": sample.data, "metric": sample.metric, **columns,
             },
         )  # fmt: skip
 
@@ -237,6 +237,11 @@ def _mapped(full: list[Run], apet: list[Run], target: Target, value: float, metr
     note = f"APET's {metric} less full fine-tuning's at equal training loss, in logits: t = {test.t:.3g}, {test.freedom} degrees of freedom"
     offset = row("map_offset", test.offset, stderr=test.stderr, dof=test.freedom, p=test.p, note=note)
     return rows + [offset, row("map_p", test.p, dof=test.freedom, note="two-sided")]
+
+
+def main_metric(metric: str, task: str) -> str:
+    """Return the main metric of a run from the columns `metric` and `task` of its rows. Rows of older versions have the metric ""."""
+    return metric or (metric_names(TASKS[task])[0] if task in TASKS else "accuracy")
 
 
 def _number(value: float | None) -> float:

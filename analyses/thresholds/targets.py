@@ -26,8 +26,9 @@ class Run:
 
     @classmethod
     def of(cls, store: Store, run_id: str) -> Run:
-        """Return the complete run with this id."""
-        return cls(run_id, store.spec(run_id), store.rows(run_id))
+        """Return the complete run with this id. Its spec names the task as its rows do, not by the place of a task file."""
+        rows = store.rows(run_id)
+        return cls(run_id, store.spec(run_id) | {"task": rows[0].task}, rows)
 
     def tuned_by(self, method: str) -> bool:
         """Return whether the run is a training run of `method`. A method other than apet does not count within a random subspace."""
@@ -209,5 +210,5 @@ class Target:
 
     def like(self, spec: Any, run: Run) -> bool:
         """Return whether a future run of `spec` (`analyses.specs.Spec`) will be in the group of `run`."""
-        same = all(getattr(spec, name) == run.spec[name] for name in ("model", "random_init", "task", "examples", "max_length", "readout"))
-        return same and (self.on_loss or spec.early_stop == run.spec["early_stop"])
+        same = all(getattr(spec, name) == run.spec[name] for name in ("model", "random_init", "examples", "max_length", "readout"))
+        return same and spec.task_name == run.spec["task"] and (self.on_loss or spec.early_stop == run.spec["early_stop"])

@@ -41,6 +41,10 @@ def scorer_of(loaded: Any, task: Task, max_length: int = 128, device: str = "cpu
     model, config = loaded.model, loaded.model.config
     if task.generates and form in ("masked", "head"):
         raise UsageError(f"{task.name} asks for text, which {loaded.name} cannot generate: choose a T5 or BLOOM model")
+    if form == "causal" and any(f"{{{field}}}" in task.template.partition("{slot}")[2] for field in task.fields):
+        raise UsageError(
+            f"{loaded.name} reads only the text before {{slot}}, but the template of {task.name} has a field after it: end it with {{slot}}"
+        )
     tokenizer = TextTokenizer(loaded.tokenizer, _rows(model))
     room = _room(loaded, reserve + (MAX_TARGET if form == "causal" and task.generates else 0))
     max_length = max_length if room is None else min(max_length, room)

@@ -1,4 +1,4 @@
-"""Read rows from files and check that each is an example of its task.
+"""Check that each row of a data set is an example of its task, and convert its label.
 
 Every error names its location: the file and line, or the split and row of a data set. Rows are checked when they are loaded, because an
 error hours later, in training, could not name the row.
@@ -7,116 +7,56 @@ error hours later, in training, could not name the row.
 from __future__ import annotations
 
 import json
-from codecs import BOM_UTF8
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import combinations
-from pathlib import Path
+import math
+import re
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from apet.errors import MissingInput, UsageError
+from apet.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
+    from apet.tasks.row_files import Placed
     from apet.tasks.task_table import Task
 
-Example = dict[str, Any]  # the task's fields (texts) and its target (a label, a text, or a list of texts)
-Placed = tuple[str, Any]  # (location, row)
+Example = dict[str, Any]  # the task's fields (texts) and its target (a label, a number, a text, or a list of texts)
 HIDDEN = -1  # every label of a test split whose answers a benchmark does not publish
-PACKED = (".json", ".jsonl.gz", ".json.gz", ".jsonl.xz", ".jsonl.zst", ".jsonl.bz2", ".jsonl.zip")
 
 
-def check_folder(folder: Path) -> None:
-    """Raise MissingInput unless `folder` is a folder."""
-    if not folder.is_dir():
-        raise MissingInput(f"{folder} is a file: name the folder that holds it" if folder.is_file() else f"no data folder {folder}")
-
-
-def split_file(folder: Path, split: str) -> Path:
-    """Return the path of the file of `split` in `folder`.
-
-    Raises MissingInput if the file does not exist, and UsageError if a packed file of the same split exists as well.
-    """
-    check_folder(folder)
-    path, others = folder / f"{split}.jsonl", [folder / f"{split}{ending}" for ending in PACKED]
-    others = [other for other in others if other.exists()]
-    if not path.is_file():
-        packed = f" ({others[0].name} is not read: convert it to {path.name}, one object per line)" if others else ""
-        raise MissingInput(f"no file {path}: the folder must hold train.jsonl and validation.jsonl{packed}")
-    if others:
-        raise UsageError(f"{path} and {others[0]} both exist: keep only one of them")
-    return path
-
-
-def read_rows(path: Path) -> Iterator[Placed]:
-    """Yield (location, object) for every line of `path` that is not empty.
-
-    Only line feeds end a line; a text may contain the other characters that Unicode defines as line ends. A byte order mark is skipped.
-    Raises UsageError for a byte that is not UTF-8, a line that is not JSON, and a file without rows.
-    """
-    content, empty = path.read_bytes(), True
-    offset = len(BOM_UTF8) if content.startswith(BOM_UTF8) else 0
-    for number, line in enumerate(content[offset:].split(b"\n"), 1):
-        if line.strip():
-            yield f"{path}, line {number}", _parse(line, f"{path}, line {number}", offset)
-            empty = False
-        offset += len(line) + 1
-    if empty:
-        raise UsageError(f"{path} holds no example: write one JSON object per line")
-
-
-def _parse(line: bytes, where: str, offset: int) -> Any:
-    if b"\r" in line.strip():  # within a text, JSON writes a carriage return as \\r
-        raise UsageError(f"{where}: the lines end in carriage returns without line feeds: save the file with line feeds (\\n)")
-    try:
-        return json.loads(line.decode("utf-8"), object_pairs_hook=_object)
-    except _Twice as error:
-        raise UsageError(f"{where}: the field {error} occurs twice: keep only one of them") from error
-    except UnicodeDecodeError as error:
-        byte = f"byte 0x{line[error.start]:02x} at offset {offset + error.start} of the file"
-        raise UsageError(f"{where}: {byte} is not UTF-8: save the file as UTF-8") from error
-    except json.JSONDecodeError as error:
-        raise UsageError(f"{where}: not JSON ({error.msg} at column {error.colno})") from error
-    except (ValueError, RecursionError) as error:  # a number with thousands of digits, or thousands of nested brackets
-        raise UsageError(f"{where}: this JSON cannot be read ({error})") from error
-
-
-class _Twice(Exception):
-    """A key that occurs twice in an object."""
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    seen: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in seen:
-            raise _Twice(key)
-        seen[key] = value
-    return seen
-
-
-def checked(rows: Iterable[Placed], task: Task) -> list[Example]:
+def checked(rows: Iterable[Placed], task: Task, texts_only: bool = False) -> list[Example]:
     """Return the rows as examples, reduced to the task's fields and target.
 
-    Raises UsageError for the first row that is not an object, lacks a field, or holds an invalid value. Empty texts, labels out of range,
-    and values that are neither text nor an integer label are invalid.
+    A label is an integer, a label word or a class name, and becomes an integer. A number becomes a float. With `texts_only` all values
+    of the rows are texts, and labels and numbers are read from them.
+
+    Raises UsageError for the first row that is not an object, lacks a column, or holds an invalid value. Empty texts, labels out of
+    range, unknown class names, and numbers that are not finite are invalid.
     """
-    return [_example(row, task, where) for where, row in rows]
+    return [_example(row, task, where, texts_only) for where, row in rows]
 
 
 def hidden(rows: Sequence[Placed], task: Task) -> bool:
     """Return whether the labels of a test split's rows are not published: all of them are HIDDEN."""
-    return task.classes > 0 and all(isinstance(row, dict) and row.get(task.target) == HIDDEN for _, row in rows)
+    column = task.column(task.target)
+    return not task.generates and all(isinstance(row, dict) and row.get(column) in (HIDDEN, str(HIDDEN)) for _, row in rows)
 
 
-def _example(row: Any, task: Task, where: str) -> Example:
-    wanted = (*task.fields, task.target)
+def _example(row: Any, task: Task, where: str, texts_only: bool) -> Example:
+    columns = task.read_columns
     if not isinstance(row, dict):
-        raise UsageError(f"{where}: {task.name} needs an object with the fields {', '.join(wanted)}, not {_kind(row)}")
-    missing = [field for field in wanted if field not in row]
+        raise UsageError(f"{where}: {task.name} needs an object with the fields {', '.join(columns)}, not {_kind(row)}")
+    missing = [column for column in columns if column not in row]
     if missing:
-        raise UsageError(f"{where}: the field {missing[0]} is missing: {task.name} needs an object with the fields {', '.join(wanted)}")
-    for field in task.fields:
-        _check_text(row[field], f"{where}: field {field}")
-    (_check_label if task.classes else _check_answer)(row[task.target], task, f"{where}: field {task.target}")
-    return {field: row[field] for field in wanted}
+        raise UsageError(f"{where}: the field {missing[0]} is missing: {task.name} needs an object with the fields {', '.join(columns)}")
+    for column in columns[:-1]:
+        _check_text(row[column], f"{where}: field {column}")
+    answer, place = row[columns[-1]], f"{where}: field {columns[-1]}"
+    example = {field: row[column] for field, column in zip(task.fields, columns, strict=False)}
+    if task.generates:
+        _check_answer(answer, task, place)
+        return example | {task.target: answer}
+    if texts_only and isinstance(answer, str):
+        answer = _read(answer.strip(), task)
+    return example | {task.target: (_number if task.regresses else _label)(answer, task, place)}
 
 
 def _check_text(value: Any, location: str) -> None:
@@ -132,11 +72,39 @@ def _check_text(value: Any, location: str) -> None:
         ) from error
 
 
-def _check_label(value: Any, task: Task, location: str) -> None:
+def _read(text: str, task: Task) -> Any:
+    """Return the number that `text` writes, or `text` itself if it does not write a number or is the name of a class."""
+    if text in task.class_labels:
+        return text
+    if re.fullmatch(r"[-+]?\d+", text):
+        return int(text)
+    return float(text) if re.fullmatch(r"[-+]?(\d+\.\d*|\.?\d+)([eE][-+]?\d+)?", text) else text
+
+
+def _label(value: Any, task: Task, location: str) -> int:
+    """Return the label 0 .. C - 1 of an integer or of the name of a class.
+
+    If a class has a whole number as its name, integers are names of classes, too.
+    """
+    names, last = task.class_labels, task.classes - 1
+    name = str(value) if type(value) is int and task.numbered_names else value
+    if isinstance(name, str) and name in names:
+        return names[name]
+    if task.numbered_names:
+        raise UsageError(f"{location} must be the name of a class, not {_kind(value)}: one of {', '.join(names)}")
     if type(value) is not int:
-        raise UsageError(f"{location} must be an integer, not {_kind(value)}")
-    if not 0 <= value < task.classes:
-        raise UsageError(f"{location}: label {value} is not in 0..{task.classes - 1}")
+        advice = did_you_mean(value, names) if isinstance(value, str) else ""
+        whole = f": write {int(value)}" if isinstance(value, float) and value.is_integer() else ""
+        raise UsageError(f"{location} must be an integer from 0 to {last} or the name of a class, not {_kind(value)}{advice or whole}")
+    if not 0 <= value <= last:
+        raise UsageError(f"{location}: label {value} is not in 0..{last}")
+    return value
+
+
+def _number(value: Any, task: Task, location: str) -> float:
+    if type(value) not in (int, float) or not math.isfinite(value):
+        raise UsageError(f"{location} must be a finite number, not {_kind(value)}")
+    return float(value)
 
 
 def _check_answer(value: Any, task: Task, location: str) -> None:
@@ -149,16 +117,9 @@ def _check_answer(value: Any, task: Task, location: str) -> None:
 
 
 def _kind(value: Any) -> str:
-    """Return a JSON value with the name of its type: `1.0 (a decimal number)`, `"1" (text)`, `null`, `a list`."""
+    """Return a value with the name of its type: `1.0 (a decimal number)`, `"1" (text)`, `null`, `a list`."""
     if isinstance(value, (dict, list)):
         return "an object" if isinstance(value, dict) else "a list"
     name = {float: " (a decimal number)", str: " (text)", int: " (a number)"}.get(type(value), "")
-    shown = json.dumps(value)
+    shown = json.dumps(value, default=str)
     return (shown if len(shown) <= 40 else shown[:40] + "...") + name
-
-
-def distinct(paths: Iterable[Path]) -> None:
-    """Raise UsageError if two files have the same bytes, because a split was copied or linked under another name."""
-    for one, other in combinations(paths, 2):
-        if one.stat().st_size == other.stat().st_size and one.read_bytes() == other.read_bytes():
-            raise UsageError(f"{one} and {other} are duplicate files, byte for byte: use different examples for each split")

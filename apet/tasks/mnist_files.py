@@ -12,7 +12,8 @@ import zlib
 from pathlib import Path
 
 from apet.errors import MissingInput, UsageError
-from apet.tasks.examples import Example, check_folder
+from apet.tasks.examples import Example
+from apet.tasks.row_files import check_folder
 
 IMAGE_SIDE = 28  # pixels
 PREFIXES = {"train": "train", "validation": "t10k"}  # scores are reported on the published test images, as usual

@@ -7,18 +7,11 @@ is already a classifier, although a poor one. `apet.tasks.examples` checks the r
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
-
-from apet.errors import MissingInput, lookup
-from apet.tasks.examples import Example, Placed, checked, distinct, hidden, read_rows, split_file
-from apet.tasks.generated import GENERATORS
-from apet.tasks.mnist_files import read_images
 
 
 @dataclass(frozen=True)
@@ -31,7 +24,7 @@ class Hub:
     id: str
     configuration: str | None = None
     train: str = "train"
-    validation: str = "validation"
+    validation: str | None = "validation"
     test: str | None = "test"
     revision: str | None = None
 
@@ -43,12 +36,26 @@ class Hub:
 
 
 @dataclass(frozen=True)
+class Files:
+    """A folder with one file per split. Without a name, a split's file is `train`, `validation` or `test` with a known ending."""
+
+    folder: Path
+    train: str | None = None
+    validation: str | None = None
+    test: str | None = None
+
+
+@dataclass(frozen=True)
 class Task:
     """A task: a `template` with the `fields` and {slot}, label words, and the source of its examples.
 
-    `words[label]` is the label word of a class. A task without label words is a generation task. `target` is the field of the answer: an
-    integer label, a text, or a list of texts that are all right. `metric` is accuracy, exact_match (with F1) or rouge_l. Without `hub`
-    the examples are generated.
+    `words[label]` is the label word of a class. A task without label words asks for a number if its `metric` is one of CORRELATIONS,
+    otherwise for a text. `target` is the field of the answer: an integer label, a number, a text, or a list of texts that are all right.
+    `metric` is the main metric. `scoring` is one of SCORINGS.
+
+    The examples come from `hub` or `files`; without both they are generated. `columns` holds pairs of a field and the name of its column
+    in the data, if the two differ. `class_names` are other names for the classes in the data. `held_out` is the share of the training
+    examples that takes the place of a missing validation split.
     """
 
     name: str
@@ -60,6 +67,11 @@ class Task:
     hub: Hub | None = None
     about: str = ""
     images: bool = False  # the only field is an image, and there is no template
+    scoring: str = "auto"
+    files: Files | None = None
+    columns: tuple[tuple[str, str], ...] = ()
+    class_names: tuple[str, ...] = ()
+    held_out: float = 0.0
 
     @property
     def classes(self) -> int:
@@ -81,13 +93,47 @@ class Task:
 
     @property
     def source(self) -> str:
-        """The default source of the examples: a Hub id (with its configuration), `generated`, or `idx files` for images."""
+        """The default source of the examples: a Hub id (with its configuration), a folder, `generated`, or `idx files` for images."""
         if self.images:
             return "idx files"
-        return "generated" if self.hub is None else " ".join(filter(None, (self.hub.id, self.hub.configuration)))
+        if self.hub is not None:
+            return " ".join(filter(None, (self.hub.id, self.hub.configuration)))
+        return "generated" if self.files is None else str(self.files.folder)
+
+    @property
+    def built_in(self) -> bool:
+        """Whether the table has a task of this name."""
+        return self.name in TASKS
+
+    @property
+    def definition(self) -> dict[str, Any]:
+        """The fields that determine inputs and scores of a model, except fields at their default, as a JSON object."""
+        defaults = {field.name: field.default for field in fields(self)}
+        return {name: vars(self)[name] for name in DEFINING if vars(self)[name] != defaults[name]}
+
+    def column(self, field: str) -> str:
+        """Return the name of a field's column in the data."""
+        return dict(self.columns).get(field, field)
+
+    @property
+    def read_columns(self) -> tuple[str, ...]:
+        """The columns of the data that hold the fields, and last the column of the target."""
+        return tuple(self.column(field) for field in (*self.fields, self.target))
+
+    @cached_property
+    def class_labels(self) -> dict[str, int]:
+        """Every name of a class (label word or class name) with the label of the class."""
+        return {name: label for names in (self.words, self.class_names) for label, name in enumerate(names)}
+
+    @cached_property
+    def numbered_names(self) -> bool:
+        """Whether any name of a class is a whole number. All labels in the data are then names."""
+        return any(re.fullmatch(r"[-+]?\d+", name) for name in self.class_labels)
 
 
 CORRELATIONS = ("pearson", "spearman")  # metrics of numbers
+SCORINGS = ("auto", "first", "whole")  # label words by the token in which they differ, by all of their tokens, or as they require
+DEFINING = ("template", "fields", "words", "target", "metric", "scoring")
 _GLUE, _SUPERGLUE, _PARQUET = "nyu-mll/glue", "aps/super_glue", "refs/convert/parquet"
 _REVIEW = ("terrible", "great")
 TASKS = {
@@ -103,6 +149,19 @@ TASKS = {
              about="sentences of movie reviews"),
         Task("imdb", "{text} it was {slot}.", ("text",), _REVIEW, hub=Hub("stanfordnlp/imdb", validation="test", test=None),
              about="whole movie reviews; the Hub has no validation split, so the test split takes its place"),
+        # Classes of single sentences and articles
+        Task("ag_news", "{text} this is about {slot}.", ("text",), ("world", "sports", "business", "technology"),
+             hub=Hub("fancyzhx/ag_news", validation="test", test=None),
+             about="topics of news; 0 world, 1 sports, 2 business, 3 technology; the test split takes the place of a validation split"),
+        Task("trec", "{text} the answer is a {slot}.", ("text",), ("short", "thing", "description", "person", "place", "number"),
+             hub=Hub("SetFit/TREC-QC", validation="test", test=None), columns=(("label", "label_coarse_original"),),
+             class_names=("ABBR", "ENTY", "DESC", "HUM", "LOC", "NUM"),
+             about="kinds of questions; 0 abbreviation, 1 entity, 2 description, 3 human, 4 location, 5 number; the test split takes the "
+             "place of a validation split"),
+        Task("subj", "{text} this is a {slot}.", ("text",), ("fact", "opinion"), hub=Hub("SetFit/subj", validation="test", test=None),
+             about="sentences about films; 0 objective, 1 subjective; the test split takes the place of a validation split"),
+        Task("cola", "{sentence} this is {slot}.", ("sentence",), ("wrong", "correct"), metric="matthews", hub=Hub(_GLUE, "cola"),
+             about="Corpus of Linguistic Acceptability; 0 unacceptable, 1 acceptable"),
         # Inference: does the second text follow from the first?
         Task("mini-nli", "{premise} {hypothesis} {slot}.", ("premise", "hypothesis"), ("yes", "no"),
              about="is a word of the claimed kind? The words of the test split are unseen in training; 0 entailment, 1 contradiction"),
@@ -127,6 +186,9 @@ TASKS = {
              hub=Hub(_GLUE, "mrpc"), about="sentences from the news; 0 different, 1 same"),
         Task("qqp", "{question1} {question2} the same or different? {slot}.", ("question1", "question2"), ("different", "same"),
              hub=Hub(_GLUE, "qqp"), about="questions from Quora; 0 different, 1 same"),
+        # Numbers
+        Task("stsb", "{sentence1} {sentence2} how similar? {slot}.", ("sentence1", "sentence2"), metric="pearson", hub=Hub(_GLUE, "stsb"),
+             about="similarity of two sentences, a number from 0 to 5"),
         # Generation
         Task("mini-qa", "{context} question: {question} answer: {slot}", ("context", "question"), target="answer", metric="exact_match",
              about="who, where and when in short stories; the names and places of the test split are unseen in training"),
@@ -146,122 +208,6 @@ TASKS = {
              about="handwritten digits; the test images are the validation split"),
     ]
 }  # fmt: skip
-
-GENERATED = {"train": 4000, "validation": 1000, "test": 1000}
-
-
-@dataclass(frozen=True)
-class TaskData:
-    """The examples of a task by split."""
-
-    task: Task
-    splits: dict[str, list[Example]]
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """sha256 of all splits."""
-        return _fingerprint(self.splits)
-
-    @cached_property
-    def fingerprint_without_test(self) -> str:
-        """sha256 of the splits that every run reads: train and validation, whether a test split was loaded or not."""
-        return _fingerprint({split: examples for split, examples in self.splits.items() if split != "test"})
-
-    @property
-    def repeated(self) -> dict[str, int]:
-        """The number of examples of each split whose inputs occur earlier in the split or in an earlier split (common in public data)."""
-        seen: set[tuple[str | bytes, ...]] = set()
-        counts = {}
-        for split, examples in self.splits.items():
-            before = len(seen)
-            seen.update(tuple(example[field] for field in self.task.fields) for example in examples)
-            counts[split] = len(examples) - (len(seen) - before)
-        return counts
-
-
-def _fingerprint(splits: dict[str, list[Example]]) -> str:
-    return hashlib.sha256(json.dumps(splits, sort_keys=True, default=_digest).encode()).hexdigest()
-
-
-def _digest(image: bytes) -> str:
-    """Return the hash that represents an image in a fingerprint."""
-    return hashlib.sha256(image).hexdigest()
-
-
-def task_named(name: str) -> Task:
-    """Return the task `name`. Raises UsageError for an unknown name."""
-    return lookup(TASKS, name, "task")
-
-
-def load_task(name: str, folder: Path | None = None, test: bool = False) -> TaskData:
-    """Load the examples of the task `name` from `folder`, from a generator, or from the local copy of a Hub data set.
-
-    `folder` holds train.jsonl and validation.jsonl, with one object per line that has the task's fields (for images, see
-    `apet.tasks.mnist_files`). Nothing is ever downloaded. With `test` the result also has the test split, if the source has one with
-    labels (a benchmark that hides them sets all to -1).
-
-    Raises UsageError for an unknown name or an invalid row (with its file and line), and MissingInput if the data are not on this machine.
-    """
-    task = task_named(name)
-    wanted = ("train", "validation", "test") if test else ("train", "validation")
-    if task.images:
-        return TaskData(task, read_images(folder, task.classes))
-    if folder is not None:
-        return TaskData(task, _from_folder(task, Path(folder), wanted))
-    if task.hub is None:
-        return TaskData(task, {split: GENERATORS[name](split, GENERATED[split]) for split in wanted})
-    return TaskData(task, _from_hub(task, task.hub, wanted))
-
-
-def _from_folder(task: Task, folder: Path, wanted: tuple[str, ...]) -> dict[str, list[Example]]:
-    paths = {split: split_file(folder, split) for split in wanted if split != "test" or (folder / "test.jsonl").is_file()}
-    distinct(paths.values())
-    return _splits(task, {split: read_rows(path) for split, path in paths.items()})
-
-
-def _splits(task: Task, rows: dict[str, Iterator[Placed]]) -> dict[str, list[Example]]:
-    examples = {split: checked(rows[split], task) for split in ("train", "validation")}
-    test = list(rows.get("test", ()))
-    return examples | ({"test": checked(test, task)} if test and not hidden(test, task) else {})
-
-
-def _from_hub(task: Task, hub: Hub, wanted: tuple[str, ...]) -> dict[str, list[Example]]:
-    data = _local_copy(task, hub)
-    names = {split: getattr(hub, split) for split in wanted if getattr(hub, split) is not None}
-    absent = [name for name in names.values() if name not in data]
-    if absent:
-        raise MissingInput(f"{hub.id} on this machine has no split {absent[0]}, only {', '.join(data)}: run '{hub.download}'")
-    return _splits(task, {split: _placed(data[name], task, f"{hub.id} {name}") for split, name in names.items()})
-
-
-def _local_copy(task: Task, hub: Hub) -> Any:
-    """Return the data set that `hf download` (or an earlier load_dataset) stored on this machine: {split: rows}."""
-    remedy = f"download the data set with '{hub.download}', or provide a folder with train.jsonl and validation.jsonl"
-    try:
-        from datasets import load_dataset
-        from huggingface_hub import snapshot_download
-    except ImportError as error:
-        raise MissingInput(f"{task.name} needs the package datasets (pip install datasets); {remedy}", data=...) from error
-    try:
-        # With an id, load_dataset would query the Hub. Offline it would not find the files of `hf download`.
-        folder = snapshot_download(hub.id, repo_type="dataset", revision=hub.revision, local_files_only=True)
-    except (OSError, ValueError) as error:
-        raise MissingInput(f"{task.name} is not on this machine; {remedy}", data=...) from error
-    try:
-        return load_dataset(folder, hub.configuration)
-    except Exception as error:  # partial downloads, loading scripts and foreign files each raise another class
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise MissingInput(f"the copy of {hub.id} in {folder} cannot be read ({reason}); {remedy}", data=...) from error
-
-
-def _placed(rows: Any, task: Task, source: str) -> Iterator[Placed]:
-    """Yield (location, row) for every row without empty fields. Published data sets have a few empty texts, which users cannot correct."""
-    known = [name for name in (*task.fields, task.target) if name in rows.column_names]
-    for number, row in enumerate(rows.select_columns(known).to_list()):
-        if isinstance(row.get(task.target), bool):
-            row[task.target] = int(row[task.target])
-        if not any(value is None or (isinstance(value, str) and not value.strip()) for value in row.values()):
-            yield f"{source}, row {number}", row
 
 
 def tasks_table() -> list[dict[str, Any]]:

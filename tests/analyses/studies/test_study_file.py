@@ -15,10 +15,10 @@ from analyses.store import Row, Store, statuses
 from analyses.studies.study_file import read_study
 from analyses.studies.walk import Event, Options
 from analyses.studies.workers import run_study
-from analyses.studies.yaml_lines import read_value, read_yaml
 from analyses.thresholds.measured import finished, thresholds
 from apet.errors import ApetError, MissingInput, UsageError
 from apet.models.ladder import ladder_names
+from apet.yaml_lines import read_value, read_yaml
 
 ROOT = Path(__file__).parent.parent.parent.parent
 

@@ -12,7 +12,8 @@ from apet.errors import ApetError
 from apet.scoring import Scorer, cross_entropy, scorer_of, stderr_of_mean
 from apet.scoring.evaluation import Score, better_baseline, evaluate, metric_names, model_free_scores, predictions
 from apet.scoring.metrics import exact_match, f1, rouge_l
-from apet.tasks.task_table import TASKS, load_task
+from apet.tasks.task_data import load_task
+from apet.tasks.task_table import TASKS
 
 every_form = pytest.mark.parametrize("name", MODELS)
 every_writer = pytest.mark.parametrize("name", WRITING)

@@ -10,7 +10,8 @@ from apet.models.loading import load_model
 from apet.models.mnist_nets import NETS
 from apet.scoring import scorer_of
 from apet.scoring.evaluation import evaluate, predictions
-from apet.tasks.task_table import TASKS, TaskData, load_task
+from apet.tasks.task_data import TaskData, load_task
+from apet.tasks.task_table import TASKS
 from tests.apet.image_cases import image_folder
 
 SIZES = {"mnist-fc": 199_210, "mnist-lenet": 44_426}  # Li et al. 2018, table 1

@@ -15,7 +15,9 @@ from apet.scoring import Scorer, scorer_of
 from apet.subspaces import SCORED_ORDERS, score_entries
 from apet.subspaces.placement import Scores
 from apet.subspaces.space import ParameterSpace
-from apet.tasks.task_table import TASKS, Example, load_task
+from apet.tasks.examples import Example
+from apet.tasks.task_data import load_task
+from apet.tasks.task_table import TASKS
 from apet.training.loop import TrainOptions, train
 
 every_kind = pytest.mark.parametrize("kind", SCORED_ORDERS)

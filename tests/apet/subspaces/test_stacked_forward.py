@@ -10,7 +10,7 @@ from apet.subspaces.coordinates import Coordinates
 from apet.subspaces.placement import random_entries
 from apet.subspaces.scope import all_names
 from apet.subspaces.space import ParameterSpace
-from apet.tasks.task_table import load_task
+from apet.tasks.task_data import load_task
 
 
 @pytest.mark.parametrize("name", ["mini-t5-130k", "mini-bloom-120k", "mini-bert-120k"])

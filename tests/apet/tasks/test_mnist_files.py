@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from apet.errors import MissingInput, UsageError
-from apet.tasks.task_table import load_task
+from apet.tasks.task_data import load_task
 from tests.apet.image_cases import drawn, idx, image_folder
 
 IMAGES, LABELS = "train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"

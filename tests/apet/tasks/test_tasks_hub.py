@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from apet.errors import MissingInput, UsageError
-from apet.tasks.task_table import TASKS, load_task
+from apet.tasks.task_data import load_task
+from apet.tasks.task_table import TASKS
 
 datasets = pytest.importorskip("datasets")
 SPLITS = ("train", "validation", "test")

@@ -11,8 +11,10 @@ import pytest
 
 from apet.errors import MissingInput, UsageError
 from apet.models.ladder import TOKENIZER
-from apet.tasks.examples import checked, read_rows
-from apet.tasks.task_table import GENERATED, TASKS, load_task
+from apet.tasks.examples import checked
+from apet.tasks.row_files import read_rows
+from apet.tasks.task_data import GENERATED, load_task
+from apet.tasks.task_table import TASKS
 
 SHARED = Path(__file__).parents[4] / "shared" / "data" / "tasks"
 GOOD = {"sentence": "a film", "label": 1}
@@ -39,13 +41,16 @@ def test_a_template_holds_the_fields_in_order_and_one_slot_at_its_end(task):
 
 
 @pytest.mark.parametrize("task", TASKS.values(), ids=list(TASKS))
-def test_a_task_has_label_words_and_accuracy_or_texts_and_their_metric(task):
-    if task.generates:
+def test_a_task_has_label_words_or_numbers_or_texts_and_their_metric(task):
+    if task.regresses:
+        assert (task.classes, task.target, task.type, task.metric) == (0, "label", "regression", "pearson")
+    elif task.generates:
         assert (task.classes, task.type) == (0, "generation")
         assert task.target != "label" and task.metric in ("exact_match", "rouge_l")
     else:
         assert task.classes == len(set(task.words)) >= 2
-        assert (task.target, task.metric, task.type) == ("label", "accuracy", "classification")
+        assert (task.target, task.type) == ("label", "classification")
+        assert task.metric == ("matthews" if task.name == "cola" else "accuracy")
 
 
 def test_label_words_differ_in_their_first_token_under_the_ladders_tokenizer():
@@ -58,7 +63,7 @@ def test_label_words_differ_in_their_first_token_under_the_ladders_tokenizer():
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="no folder of public data beside this checkout")
-@pytest.mark.parametrize("name", [task.name for task in TASKS.values() if task.hub is not None])
+@pytest.mark.parametrize("name", [name for name in TASKS if (SHARED / name).is_dir()])
 def test_public_data_are_read_whole(name):
     splits = load_task(name, SHARED / name, test=True).splits
     for split, examples in splits.items():
@@ -156,10 +161,16 @@ def test_one_hidden_label_among_others_is_an_error(tmp_path):
         ('{"sentence": ["x"], "label": 1}', "field sentence must be text, not a list"),
         ('{"sentence": " \\n\\t", "label": 1}', "field sentence is empty"),
         ('{"sentence": "\\ud83d!", "label": 1}', "field sentence holds half a surrogate pair, \\\\ud83d"),
-        ('{"sentence": "x", "label": "1"}', 'field label must be an integer, not "1" .text.'),
-        ('{"sentence": "x", "label": 1.0}', "field label must be an integer, not 1.0 "),
-        ('{"sentence": "x", "label": NaN}', "field label must be an integer, not NaN "),
-        ('{"sentence": "x", "label": true}', "field label must be an integer, not true"),
+        (
+            '{"sentence": "x", "label": "1"}',
+            'field label must be an integer from 0 to 1 or the name of a class, not "1" .text.: one of terrible, great',
+        ),
+        (
+            '{"sentence": "x", "label": 1.0}',
+            "field label must be an integer from 0 to 1 or the name of a class, not 1.0 .a decimal number.: write 1",
+        ),
+        ('{"sentence": "x", "label": NaN}', "field label must be an integer from 0 to 1 or the name of a class, not NaN "),
+        ('{"sentence": "x", "label": true}', "field label must be an integer from 0 to 1 or the name of a class, not true"),
         ('{"sentence": "x", "label": 2}', r"label 2 is not in 0\.\.1"),
         ('{"sentence": "x", "label": -1}', r"label -1 is not in 0\.\.1"),
     ],
@@ -218,7 +229,10 @@ def test_two_files_of_one_split_are_refused(tmp_path):
 def test_missing_data_say_what_to_do(tmp_path):
     with pytest.raises(MissingInput, match="no data folder"):
         load_task("sst2", tmp_path / "nowhere")
-    with pytest.raises(MissingInput, match=r"must hold train\.jsonl"):
+    with pytest.raises(
+        MissingInput,
+        match=r"no file .*train\.jsonl: the folder must hold a train and a validation file that end in \.jsonl, \.csv, \.tsv or \.parquet",
+    ):
         load_task("sst2", tmp_path)
     with pytest.raises(UsageError, match="did you mean sst2"):
         load_task("sst-2")
@@ -228,6 +242,6 @@ def test_rows_are_checked_against_the_task_they_are_read_for(tmp_path):
     (tmp_path / "rows.jsonl").write_text(lines({"sentence": "x", "label": 2}))
     task = TASKS["sst2"]
     with pytest.raises(UsageError, match="label 2"):
-        checked(read_rows(tmp_path / "rows.jsonl"), task)
+        checked(read_rows(tmp_path / "rows.jsonl", ()), task)
     three = replace(task, words=("bad", "fair", "good"))
-    assert checked(read_rows(tmp_path / "rows.jsonl"), three) == [{"sentence": "x", "label": 2}]
+    assert checked(read_rows(tmp_path / "rows.jsonl", ()), three) == [{"sentence": "x", "label": 2}]

@@ -11,7 +11,8 @@ from apet.methods import PlacementConfig, make_tunable
 from apet.models.loading import load_model
 from apet.scoring import scorer_of
 from apet.scoring.evaluation import evaluate
-from apet.tasks.task_table import TASKS, load_task
+from apet.tasks.task_data import load_task
+from apet.tasks.task_table import TASKS
 from apet.training.lbfgs import FLOOR, minimise, most_gradients
 
 LOADED = load_model("mini-t5-130k")

@@ -17,7 +17,8 @@ from apet.models.loading import load_model
 from apet.scoring import scorer_of
 from apet.scoring.evaluation import evaluate
 from apet.subspaces.space import ParameterSpace
-from apet.tasks.task_table import TASKS, load_task
+from apet.tasks.task_data import load_task
+from apet.tasks.task_table import TASKS
 from apet.training.batches import Batches, parts
 from apet.training.loop import Interrupted, train
 from apet.training.options import CHECKS, DIVERGED, Progress, TrainOptions, over, rate_factor
