@@ -258,14 +258,7 @@ def table(
 ) -> None:  # fmt: skip
     """Print a table of training runs with one line per model, task, method and k: scores, standard errors, chance, seeds and minutes."""
     if rows:
-        if out is None:
-            raise UsageError("--rows has too many rows to print", out=...)
-        if split is not None:
-            raise UsageError("--split has no effect with --rows, which writes all splits: leave out --split")
-        records = analyses.results.rows_of(results, None, every=True).to_dict("records")
-        if not dry_run:
-            analyses.results.write_table(records, out)
-        return ui.print_result({"rows": len(records), "out": str(out)}, json_)
+        return ui.print_result(analyses.results.write_rows(results, out, split, dry_run), json_)
     lines = analyses.results.table(analyses.store.Store(results), split or "validation")
     if not lines:
         raise MissingInput(f"no finished training run under {results}")
@@ -294,15 +287,23 @@ def models(json_: ui.Json = False, dry_run: ui.DryRun = False) -> None:
     The aliases t5-* are T5 v1.1, as in the paper. (The original T5 has no xl; its largest models are google-t5/t5-3b and t5-11b.) The
     checkpoints google/t5-*-lm-adapt are T5 v1.1 with further training as language models. Every other Hugging Face id or folder is valid too.
     """
-    rows = apet.models.models_table()
-    ui.listing("models", rows if json_ else [ui.short_model_line(row) for row in rows], json_)
+    ui.listing("models", apet.models.models_table(), json_, ui.short_model_line)
 
 
 @ui.command("tasks")
-def tasks(json_: ui.Json = False, dry_run: ui.DryRun = False) -> None:
-    """List the tasks with template, label words (label 0 first), metric and the default source of the data."""
-    rows = apet.tasks.tasks_table()
-    ui.listing("tasks", rows if json_ else [ui.short_task_line(row) for row in rows], json_)
+def tasks(
+    check: Annotated[str | None, Option(metavar="TASK", help="Check this task instead: a YAML file, or a name of the list.")] = None,
+    model: Annotated[str | None, Option(help="With --check: show examples as this model reads them. \\[default: mini-t5-790k]")] = None,
+    data: Annotated[Path | None, Option(help="With --check: folder with the task's data. \\[default: the task's source]")] = None,
+    max_length: Annotated[int | None, Option(help="With --check: maximum tokens per example. \\[default: 128]", min=1)] = None,
+    json_: ui.Json = False, dry_run: ui.DryRun = False,
+) -> None:  # fmt: skip
+    """List the tasks with template, label words (label 0 first), metric and default source, or check the definition and data of one task."""
+    if check is not None:
+        return ui.print_task_check(analyses.runs.task_check(check, model, data, max_length), json_)
+    if model or data or max_length:
+        raise UsageError("--model, --data and --max-length have no effect on the list of tasks: add --check TASK, or leave them out")
+    ui.listing("tasks", apet.tasks.tasks_table(), json_, ui.short_task_line)
 
 
 @ui.command("kernels")
@@ -332,8 +333,6 @@ def pretrain(
     device: ui.Device = "auto", resume: ui.Resume = True, json_: ui.Json = False, dry_run: ui.DryRun = False,
 ) -> None:  # fmt: skip
     """Pretrain a ladder model, seeded and bitwise resumable, in bf16 autocast, by Adafactor (T5) or Muon (BERT and BLOOM)."""
-    if not minutes > 0:
-        raise UsageError(f"--minutes must be positive (got {minutes})")
     recipe = (family, size, corpus, source or [], steps, seed, minutes, tokenizer)
     with ui.bar() as report:
         summary = apet.pretraining.make_ladder_model(*recipe, ui.on_device(device), out, not resume, dry_run, report)

@@ -97,12 +97,17 @@ def models() -> str:
 
 
 def tasks() -> str:
-    from apet.tasks import tasks_table
+    from apet.tasks import KEYS, tasks_table
 
-    head = "# Tasks\n\n`--task` takes one of these names. `--data` gives the folder of tasks that are read from files.\n\n"
+    head = (
+        "# Tasks\n\n`--task` takes one of these names, or a [task file](#task-files). `--data` gives the folder of tasks that are read "
+        "from files.\n\n## Built-in tasks\n\n"
+    )
     names = {"name": "name", "classes": "classes", "metric": "metric", "template": "template", "label_words": "label words",
              "source": "source", "about": "about"}  # fmt: skip
-    return head + _chosen(tasks_table(), names)
+    keys = ([f"`{key}`", meaning] for key, meaning in KEYS.items())
+    files = "\n## Task files\n\nA YAML file with these keys describes a task. See [Use your own data](../howto/own-data.md).\n\n"
+    return head + _chosen(tasks_table(), names) + files + table(("key", "meaning"), keys)
 
 
 def _chosen(rows: list[dict], names: dict[str, str]) -> str:

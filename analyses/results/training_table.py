@@ -10,6 +10,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+from analyses.results.study_rows import rows_of
 from analyses.runs import DIGITS
 from analyses.store import Store, Summary
 from analyses.thresholds import Names, main_metric
@@ -93,6 +94,21 @@ def _line(key: tuple, settings: str, seeds: _Seeds) -> dict[str, Any]:
         "stderr_seeds": errors[-1] if len(errors) > 1 else math.nan,
         "chance": seeds.chance[0], "chance_stderr": seeds.chance[1], "seeds": len(seeds.values), "minutes": mean(seeds.seconds) / 60,
     }  # fmt: skip
+
+
+def write_rows(results: Path, out: Path | None, split: str | None, dry_run: bool) -> dict[str, Any]:
+    """Write all rows of a folder of results to the file `out`, except in a dry run. Return the command's JSON object.
+
+    Raises UsageError without `out`, and with a `split`.
+    """
+    if out is None:
+        raise UsageError("--rows has too many rows to print", out=...)
+    if split is not None:
+        raise UsageError("--split has no effect with --rows, which writes all splits: leave out --split")
+    records = rows_of(results, None, every=True).to_dict("records")
+    if not dry_run:
+        write_table(records, out)
+    return {"rows": len(records), "out": str(out)}
 
 
 def write_table(lines: list[dict[str, Any]], path: Path) -> None:

@@ -26,7 +26,14 @@ if TYPE_CHECKING:
         command,
         on_device,
     )
-    from analyses.terminal.lines import print_explanation, print_report, short_model_line, short_table_line, short_task_line
+    from analyses.terminal.lines import (
+        print_explanation,
+        print_report,
+        print_task_check,
+        short_model_line,
+        short_table_line,
+        short_task_line,
+    )
     from analyses.terminal.printing import bar, listing, log, print_plan, print_result
     from analyses.terminal.progress_table import run_watched
 

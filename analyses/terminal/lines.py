@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from analyses.terminal.printing import cell, listing
+from analyses.terminal.printing import WIDTH, cell, listing, print_result
 
 
 def short_table_line(line: dict[str, Any], settings: bool) -> dict[str, Any]:
@@ -72,6 +73,25 @@ def short_task_line(row: dict[str, Any]) -> dict[str, Any]:
     row = row | {"label words": " / ".join(row["label_words"]) or "-"}
     pairs = (("name", "metric"), ("template", "source"), ("label words", "about"))
     return {f"{over}\n{under}": f"{row[over]}\n{row[under]}" for over, under in pairs} | {"type": row["type"]}
+
+
+def print_task_check(check: dict[str, Any], as_json: bool) -> None:
+    """Print the check of a task (`analyses.runs.task_check`): definition, splits, answers, label words, and examples with their tokens."""
+    if as_json:
+        return print_result(check, True)
+    scalars = {name: check[name] for name in ("model", "max_length")}
+    print_result({name: value for name, value in check["definition"].items() if value} | scalars, False)
+    for name in ("splits", "answers", "label_words"):
+        if check[name]:
+            print()
+            listing(name, [row | ({"tokens": " ".join(row["tokens"])} if "tokens" in row else {}) for row in check[name]])
+    for number, example in enumerate(check["examples"], 1):
+        read, of = len(example["tokens"]), example["untruncated"]
+        print(f"\nexample {number}: {read} tokens" + (f", truncated from {of}" if of > read else ""))
+        for name in ("answer", "text", "tokens"):
+            value = example[name]
+            text = " ".join(value) if name == "tokens" else " ".join(str(value).split())
+            print(textwrap.fill(f"{name}: {text}", WIDTH, initial_indent="  ", subsequent_indent="    "))
 
 
 def print_explanation(summaries: list[dict[str, Any]], figure: Sequence[str]) -> None:

@@ -15,6 +15,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 STDERR, NOTHING = "_stderr", "none"
+WIDTH = 120  # columns of a table that is not printed to a terminal
 log = Console(stderr=True, markup=False)  # users' names and texts may contain brackets, which must not count as markup
 
 
@@ -73,14 +74,15 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def listing(title: str, rows: list[dict[str, Any]], as_json: bool = False) -> None:
-    """Print the rows as a table, or {title: rows} as JSON."""
+def listing(title: str, rows: list[dict[str, Any]], as_json: bool = False, short: Callable[[dict], dict] = dict) -> None:
+    """Print the rows as a table of their `short` forms, or {title: rows} as JSON."""
     if as_json:
         return print_result({title: rows}, True)
+    rows = [short(row) for row in rows]
     table = Table(*(Column(name, overflow="fold") for name in rows[0]), box=None)
     for row in rows:
         table.add_row(*(cell(value) for value in row.values()))
-    Console(width=None if sys.stdout.isatty() else 120, markup=False).print(table)
+    Console(width=None if sys.stdout.isatty() else WIDTH, markup=False).print(table)
 
 
 def print_plan(plan: dict[str, Any], as_json: bool) -> None:
