@@ -14,6 +14,6 @@ if TYPE_CHECKING:
     from analyses.runs.rehearsal import rehearse, too_large
     from analyses.runs.run_inputs import DIGITS, Inputs, Report, inputs, model_of, plain_scorer, task_data
     from analyses.runs.slice_directions import DIRECTIONS
-    from analyses.runs.task_check import task_check
+    from analyses.runs.task_checking import task_check
 
 __getattr__ = on_demand(__name__, __file__)
