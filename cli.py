@@ -209,9 +209,7 @@ def explain(
     from figures import draw_all
 
     known = analyses.results.Results.of(results, ui.aim_of(target, fraction))
-    on_loss = next((target for target in known.targets if target.on_loss), None)
-    if on_loss is None:
-        raise UsageError(f"{results} has no threshold on the training loss", target="fraction:0.9")
+    on_loss = known.on_loss()
     if dry_run:
         predictions = sum(run.spec["kind"] == PredictSpec.kind for run in known.runs)
         return ui.print_result({"runs": len(known.runs), "predictions": predictions, "target": str(on_loss)}, json_)
@@ -287,15 +285,13 @@ def models(json_: ui.Json = False, dry_run: ui.DryRun = False) -> None:
     The aliases t5-* are T5 v1.1, as in the paper. (The original T5 has no xl; its largest models are google-t5/t5-3b and t5-11b.) The
     checkpoints google/t5-*-lm-adapt are T5 v1.1 with further training as language models. Every other Hugging Face id or folder is valid too.
     """
-    ui.listing("models", apet.models.models_table(), json_, ui.short_model_line)
+    rows = apet.models.models_table()
+    ui.listing("models", rows if json_ else [ui.short_model_line(row) for row in rows], json_)
 
 
 @ui.command("tasks")
 def tasks(
-    check: Annotated[str | None, Option(metavar="TASK", help="Check this task instead: a YAML file, or a name of the list.")] = None,
-    model: Annotated[str | None, Option(help="With --check: show examples as this model reads them. \\[default: mini-t5-790k]")] = None,
-    data: Annotated[Path | None, Option(help="With --check: folder with the task's data. \\[default: the task's source]")] = None,
-    max_length: Annotated[int | None, Option(help="With --check: maximum tokens per example. \\[default: 128]", min=1)] = None,
+    check: ui.CheckedTask = None, model: ui.ReadingModel = None, data: ui.TaskFolder = None, max_length: ui.MaxLength = None,
     json_: ui.Json = False, dry_run: ui.DryRun = False,
 ) -> None:  # fmt: skip
     """List the tasks with template, label words (label 0 first), metric and default source, or check the definition and data of one task."""
@@ -303,7 +299,8 @@ def tasks(
         return ui.print_task_check(analyses.runs.task_check(check, model, data, max_length), json_)
     if model or data or max_length:
         raise UsageError("--model, --data and --max-length have no effect on the list of tasks: add --check TASK, or leave them out")
-    ui.listing("tasks", apet.tasks.tasks_table(), json_, ui.short_task_line)
+    rows = apet.tasks.tasks_table()
+    ui.listing("tasks", rows if json_ else [ui.short_task_line(row) for row in rows], json_)
 
 
 @ui.command("kernels")

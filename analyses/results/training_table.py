@@ -96,10 +96,20 @@ def _line(key: tuple, settings: str, seeds: _Seeds) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def write_rows(results: Path, out: Path | None, split: str | None, dry_run: bool) -> dict[str, Any]:
-    """Write all rows of a folder of results to the file `out`, except in a dry run. Return the command's JSON object.
+def write_table(lines: list[dict[str, Any]], path: Path) -> None:
+    """Write the lines to `path` in the format of its suffix: .csv, .parquet, .tex (booktabs) or .md. Raises UsageError for any other."""
+    import pandas as pd
 
-    Raises UsageError without `out`, and with a `split`.
+    write = lookup(_WRITERS, path.suffix, "suffix of a table")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(path) as temporary:
+        write(pd.DataFrame(lines), temporary)
+
+
+def write_rows(results: Path, out: Path | None, split: str | None, dry_run: bool) -> dict[str, Any]:
+    """Write every row of every run in the folder `results` to `out`, unless `dry_run`, and return the command's JSON object.
+
+    Raises UsageError without `out`, and for a split, because all splits are written.
     """
     if out is None:
         raise UsageError("--rows has too many rows to print", out=...)
@@ -109,16 +119,6 @@ def write_rows(results: Path, out: Path | None, split: str | None, dry_run: bool
     if not dry_run:
         write_table(records, out)
     return {"rows": len(records), "out": str(out)}
-
-
-def write_table(lines: list[dict[str, Any]], path: Path) -> None:
-    """Write the lines to `path` in the format of its suffix: .csv, .parquet, .tex (booktabs) or .md. Raises UsageError for any other."""
-    import pandas as pd
-
-    write = lookup(_WRITERS, path.suffix, "suffix of a table")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_path(path) as temporary:
-        write(pd.DataFrame(lines), temporary)
 
 
 def _markdown(frame: Any, path: Path) -> None:

@@ -168,19 +168,19 @@ def _tuned(
     if not store.done(run_id):
         raise MissingInput(f"no finished run {run_id} in {store.root}")
     other, arrays = store.spec(run_id), store.arrays(run_id)
+    if store.rows(run_id)[0].task == spec.task_name:
+        other["task"] = spec.task  # the task's file may have been moved
     if spec.many_points and _of_method(other):
         _check_kept(run_id, other, arrays)
     elif other["kind"] != "train" or "z" not in arrays or any(name.startswith("head.") for name in arrays):
         raise UsageError(f"{run_id} is not an apet run with label words: only such a run ends at a point of this subspace")
     same = (*same, *(["weights"] if spec.in_float32 else []))
-    row = store.rows(run_id)[0]
-    other, fields = other | {"task": row.task}, vars(spec) | {"task": spec.task_name}  # a task file may have been moved
     for name in (*same, *(["train_seed"] if spec.random_init else [])):  # the seed of the weights
-        if other[name] != fields[name]:
+        if other[name] != getattr(spec, name):
             raise UsageError(
-                f"{run_id} has {name} {other[name]}, but this {spec.kind} has {fields[name]}: the two are not in the same subspace"
+                f"{run_id} has {name} {other[name]}, but this {spec.kind} has {getattr(spec, name)}: the two are not in the same subspace"
             )
-    _check_origin(run_id, row, spec, inputs, other["weights"])
+    _check_origin(run_id, store.rows(run_id)[0], spec, inputs, other["weights"])
     return store, other, arrays
 
 

@@ -46,6 +46,10 @@ Aim = Annotated[
 Fraction = Annotated[float | None, typer.Option(help="Short for --target fraction:AMOUNT.", min=0.01, max=0.99)]
 Runs = Annotated[Path, typer.Argument(help="Folder of a study's results, for instance results/demo.")]
 Results = Annotated[Path, typer.Argument(help="Folder of a study's results, for instance results/demo, or a .parquet file of its rows.")]
+CheckedTask = Annotated[str | None, typer.Option(metavar="TASK", help="Check this task instead: a YAML file, or a name of the list.")]
+ReadingModel = Annotated[str | None, typer.Option(help="With --check: show examples as this model reads them. \\[default: mini-t5-790k]")]
+TaskFolder = Annotated[Path | None, typer.Option(help="With --check: folder with the task's data. \\[default: the task's source]")]
+MaxLength = Annotated[int | None, typer.Option(help="With --check: maximum tokens per example. \\[default: 128]", min=1)]
 At = Annotated[
     Path | None,
     typer.Option(

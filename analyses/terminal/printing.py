@@ -74,11 +74,10 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def listing(title: str, rows: list[dict[str, Any]], as_json: bool = False, short: Callable[[dict], dict] = dict) -> None:
-    """Print the rows as a table of their `short` forms, or {title: rows} as JSON."""
+def listing(title: str, rows: list[dict[str, Any]], as_json: bool = False) -> None:
+    """Print the rows as a table, or {title: rows} as JSON."""
     if as_json:
         return print_result({title: rows}, True)
-    rows = [short(row) for row in rows]
     table = Table(*(Column(name, overflow="fold") for name in rows[0]), box=None)
     for row in rows:
         table.add_row(*(cell(value) for value in row.values()))

@@ -211,4 +211,5 @@ class Target:
     def like(self, spec: Any, run: Run) -> bool:
         """Return whether a future run of `spec` (`analyses.specs.Spec`) will be in the group of `run`."""
         same = all(getattr(spec, name) == run.spec[name] for name in ("model", "random_init", "examples", "max_length", "readout"))
-        return same and spec.task_name == run.spec["task"] and (self.on_loss or spec.early_stop == run.spec["early_stop"])
+        same = same and spec.task_name == run.spec["task"]
+        return same and (self.on_loss or spec.early_stop == run.spec["early_stop"])

@@ -29,11 +29,9 @@ def make_ladder_model(
     If `steps` is None, the size's own schedule is used, else the default schedule. If `sources` is empty, the corpus consists of the
     ladder's sub-folders of `corpus` that exist, or of the whole folder if none exists. Return a summary. Its "finished" is False if
     `minutes` ran out before the last step; the same call then resumes. With `dry_run` nothing is trained, and the summary lists the files.
-
-    Raises UsageError unless `minutes` is positive.
     """
     if not minutes > 0:
-        raise UsageError(f"minutes must be positive (got {minutes})")
+        raise UsageError(f"minutes = {minutes} must be positive")
     config_of(family, size)
     sources = sources or [name for name in SOURCES if (corpus / name).is_dir()]
     train_files, heldout_files = corpus_files(corpus, sources, heldout=False), corpus_files(corpus, _holding(corpus, sources), heldout=True)
