@@ -41,6 +41,7 @@ def task_check(name: str, model: str | None = None, data: Path | None = None, ma
     scorer = plain_scorer(spec, model_of(spec))
     unlimited = copy.copy(scorer)
     unlimited.max_length = sys.maxsize
+    repeated = task_examples.repeated
     lengths = {split: [scorer.length(item) for item in unlimited.encode(part)] for split, part in task_examples.splits.items()}
     return {
         "definition": {
@@ -51,7 +52,7 @@ def task_check(name: str, model: str | None = None, data: Path | None = None, ma
         "max_length": scorer.max_length,
         "splits": [
             {
-                "split": split, "examples": len(counts), "repeated": task_examples.repeated[split],
+                "split": split, "examples": len(counts), "repeated": repeated[split],
                 "truncated": sum(length > scorer.max_length for length in counts), "longest": max(counts),
             }
             for split, counts in lengths.items()

@@ -28,6 +28,7 @@ def scorer_of(loaded: Any, task: Task, max_length: int = 128, device: str = "cpu
 
     - no position remains for a text,
     - the task asks for text and the model cannot generate text,
+    - the model is causal and the template has a field after the slot,
     - the model reads texts and the examples are images, or the reverse,
     - the label words do not differ in their first token, or the tokenizer does not know one of them,
     - neither config nor tokenizer names a first token of the decoder.
@@ -38,13 +39,13 @@ def scorer_of(loaded: Any, task: Task, max_length: int = 128, device: str = "cpu
         raise UsageError(f"{loaded.name} reads {inputs}, but the examples of {task.name} are {examples}: choose another model or task")
     if form == "image":
         return Images(task, None, max_length, device)  # pyright: ignore[reportArgumentType] (images need no tokenizer)
-    model, config = loaded.model, loaded.model.config
-    if task.generates and form in ("masked", "head"):
-        raise UsageError(f"{task.name} asks for text, which {loaded.name} cannot generate: choose a T5 or BLOOM model")
     if form == "causal" and any(f"{{{field}}}" in task.template.partition("{slot}")[2] for field in task.fields):
         raise UsageError(
             f"{loaded.name} reads only the text before {{slot}}, but the template of {task.name} has a field after it: end it with {{slot}}"
         )
+    model, config = loaded.model, loaded.model.config
+    if task.generates and form in ("masked", "head"):
+        raise UsageError(f"{task.name} asks for text, which {loaded.name} cannot generate: choose a T5 or BLOOM model")
     tokenizer = TextTokenizer(loaded.tokenizer, _rows(model))
     room = _room(loaded, reserve + (MAX_TARGET if form == "causal" and task.generates else 0))
     max_length = max_length if room is None else min(max_length, room)

@@ -42,10 +42,7 @@ KEYS = {
     "training examples, chosen at random with a fixed seed. Default: files or splits with these three names.",
     "columns": "Mapping of fields to names of columns in the data, where they differ. Optional.",
 }
-METRICS = {
-    "tasks with label words": ("accuracy", "f1", "matthews"),
-    "tasks without label words": ("exact_match", "rouge_l", *CORRELATIONS),
-}
+METRICS = {True: ("accuracy", "f1", "matthews"), False: ("exact_match", "rouge_l", *CORRELATIONS)}  # with and without label words
 ANSWER = "label"  # the field of every label and number, whatever its column
 
 
@@ -160,10 +157,10 @@ def _template(content: Mapping, fields: tuple[str, ...]) -> str:
 
 
 def _metric(content: Mapping, classes: bool) -> str:
-    kind = next(iter(METRICS)) if classes else list(METRICS)[1]
-    metric = _text(content, "metric", METRICS[kind][0])
-    if metric not in METRICS[kind]:
-        raise UsageError(f"{content.at('metric')}metric: '{metric}' is not a metric of {kind}: one of {', '.join(METRICS[kind])}")
+    metric, known = _text(content, "metric", METRICS[classes][0]), METRICS[classes]
+    if metric not in known:
+        kind = f"tasks {'with' if classes else 'without'} label words"
+        raise UsageError(f"{content.at('metric')}metric: '{metric}' is not a metric of {kind}: one of {', '.join(known)}")
     return metric
 
 

@@ -113,7 +113,7 @@ def test_thresholds_figures_and_reports_come_from_the_rows_alone(name, folder, t
     assert {line["task"]: line["metric"] for line in run("table", results)["table"]} == known
     reported = run("report", results)
     assert name in Path(reported["report"]).read_text()
-    assert run("figures", results, "--out", tmp_path / "figures", "--target", "above-chance:0.5")["written"]
+    assert run("figures", results, "--out", tmp_path / "figures", "--only", "performance")["written"]
 
 
 def test_a_study_names_a_task_by_its_file_and_keeps_its_results_where_it_moves(folder, tmp_path, monkeypatch):
