@@ -82,10 +82,11 @@ def _label_word(task: Any, label: int, scorer: Any) -> dict[str, Any]:
 
 
 def _first(task: Any, examples: list) -> list:
-    """Return the first SHOWN examples, where an example of a class that has not occurred before precedes the others."""
-    seen: set[Any] = set()
-    new = [example for example in examples if task.classes and not (example[task.target] in seen or seen.add(example[task.target]))]
-    return (new + [example for example in examples[:SHOWN] if example not in new])[:SHOWN]
+    """Return SHOWN examples: the first of each class, then the first of all."""
+    firsts: dict[int, dict] = {}
+    for example in examples if task.classes else ():
+        firsts.setdefault(example[task.target], example)
+    return [*firsts.values(), *(example for example in examples[:SHOWN] if example not in firsts.values())][:SHOWN]
 
 
 def _shown(example: dict, task: Any, scorer: Any, unlimited: Any) -> dict[str, Any]:

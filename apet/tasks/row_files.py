@@ -161,7 +161,7 @@ def _check_header(header: Sequence[str], columns: Sequence[str], where: str, sep
         raise UsageError(f"{where}: the column '{doubled[0]}' occurs twice in the header: rename one of them")
     for name in columns:
         if name not in header:
-            if len(header) == 1 and any(separator in header[0] for separator in ",;\t|"):
+            if separators and len(header) == 1 and any(separator in header[0] for separator in ",;\t|"):
                 raise UsageError(f"{where}: the header {header[0]!r} is a single column: separate the columns by {separators}")
             raise UsageError(f"{where}: the header has no column '{name}'{did_you_mean(name, header)}")
 

@@ -79,6 +79,33 @@ def test_truth_values_become_labels(cache):
     assert [row["label"] for row in load_task("boolq").splits["validation"]] == [1, 0]
 
 
+def test_classes_of_trec_are_read_by_name_whatever_their_order(cache):
+    columns = {"text": ["where", "who"], "label": [40, 12], "label_coarse": [0, 1], "label_coarse_original": ["LOC", "HUM"]}
+    place(cache, "trec", {f"{split}.parquet": columns for split in ("train", "test")})
+    splits = load_task("trec", test=True).splits
+    assert splits == {split: [{"text": "where", "label": 4}, {"text": "who", "label": 3}] for split in SPLITS[:2]}
+
+
+def test_similarities_are_numbers_and_hidden_ones_are_noticed(cache):
+    columns = {"sentence1": ["a", "b"], "sentence2": ["c", "d"], "label": [3.5, 0.0]}
+    files = {f"stsb/{split}-0.parquet": columns for split in SPLITS[:2]}
+    place(cache, "stsb", files | {"stsb/test-0.parquet": columns | {"label": [-1.0, -1.0]}}, glue("stsb"))
+    splits = load_task("stsb", test=True).splits
+    assert set(splits) == {"train", "validation"}
+    assert [row["label"] for row in splits["train"]] == [3.5, 0.0]
+
+
+def test_a_task_file_may_hold_out_a_share_of_a_hub_data_set(cache, tmp_path):
+    (tmp_path / "task.yaml").write_text(
+        "name: mine\nfields: [sentence]\ntemplate: '{sentence} {slot}'\nlabel_words: [bad, good]\n"
+        "source: {hub: nyu-mll/glue, configuration: sst2}\nsplits: {validation: 0.4}\n"
+    )
+    sst2(cache, [0, 1, 1, 0, 1])
+    splits = load_task(str(tmp_path / "task.yaml")).splits
+    assert {split: len(rows) for split, rows in splits.items()} == {"train": 3, "validation": 2}
+    assert all(row["sentence"].startswith("train") for rows in splits.values() for row in rows)
+
+
 def test_the_parquet_copy_is_read_and_rows_without_a_text_are_left_out(cache):
     columns = {"document": ["one", "", None, "four"], "summary": ["a", "b", "c", "d"], "id": list("1234")}
     place(cache, "xsum", {f"default/{split}/0000.parquet": columns for split in SPLITS})
