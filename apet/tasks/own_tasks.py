@@ -68,8 +68,8 @@ def read_task(path: Path) -> Task:
         raise UsageError(f"{content.at('fields')}fields: '{answer}' is the name of every label: rename the field, and map it with columns")
     files, hub, held_out = _source(content, path.parent)
     task = Task(
-        name, _template(content, fields), fields, words, answer, metric, hub, _text(content, "about", ""), scoring=_scoring(content, words),
-        files=files, class_names=_class_names(content, words), held_out=held_out,
+        name, _template(content, fields), fields, words, answer, metric, scoring=_scoring(content, words), hub=hub,
+        about=_text(content, "about", ""), files=files, class_names=_class_names(content, words), held_out=held_out,
         columns=tuple((field, column) for field, column in zip((*fields, answer), columns, strict=True) if field != column),
     )  # fmt: skip
     if task.built_in and task.definition != TASKS[name].definition:

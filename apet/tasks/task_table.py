@@ -64,10 +64,10 @@ class Task:
     words: tuple[str, ...] = ()
     target: str = "label"
     metric: str = "accuracy"
+    scoring: str = "auto"
     hub: Hub | None = None
     about: str = ""
     images: bool = False  # the only field is an image, and there is no template
-    scoring: str = "auto"
     files: Files | None = None
     columns: tuple[tuple[str, str], ...] = ()
     class_names: tuple[str, ...] = ()
