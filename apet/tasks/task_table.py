@@ -186,9 +186,6 @@ TASKS = {
              hub=Hub(_GLUE, "mrpc"), about="sentences from the news; 0 different, 1 same"),
         Task("qqp", "{question1} {question2} the same or different? {slot}.", ("question1", "question2"), ("different", "same"),
              hub=Hub(_GLUE, "qqp"), about="questions from Quora; 0 different, 1 same"),
-        # Numbers
-        Task("stsb", "{sentence1} {sentence2} how similar? {slot}.", ("sentence1", "sentence2"), metric="pearson", hub=Hub(_GLUE, "stsb"),
-             about="similarity of two sentences, a number from 0 to 5"),
         # Generation
         Task("mini-qa", "{context} question: {question} answer: {slot}", ("context", "question"), target="answer", metric="exact_match",
              about="who, where and when in short stories; the names and places of the test split are unseen in training"),
@@ -203,6 +200,9 @@ TASKS = {
              hub=Hub("EdinburghNLP/xsum", revision=_PARQUET), about="one-sentence summaries of BBC articles"),
         Task("multi_news", "{document} in short: {slot}", ("document",), target="summary", metric="rouge_l",
              hub=Hub("alexfabbri/multi_news", revision=_PARQUET), about="long summaries of several articles at once"),
+        # Numbers
+        Task("stsb", "{sentence1} {sentence2} how similar? {slot}.", ("sentence1", "sentence2"), metric="pearson", hub=Hub(_GLUE, "stsb"),
+             about="similarity of two sentences, a number from 0 to 5"),
         # Images
         Task("mnist", "", ("image",), tuple("0123456789"), images=True,
              about="handwritten digits; the test images are the validation split"),
