@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
@@ -106,14 +106,8 @@ def _from_files(task: Task, files: Files, wanted: tuple[str, ...]) -> dict[str, 
     check_folder(files.folder)
     paths = {split: path for split in wanted if (path := _path(task, files, split)) is not None}
     distinct(paths.values())
-    examples = {}
-    for split, path in paths.items():
-        rows = read_rows(path, task.read_columns)
-        if split != "test":
-            examples[split] = checked(rows, task, untyped(path))
-        elif not hidden(test := list(rows), task):
-            examples[split] = checked(test, task, untyped(path))
-    return _with_validation(examples, task, f"{paths['train']}")
+    texts_only = {split for split, path in paths.items() if untyped(path)}
+    return _splits(task, {split: read_rows(path, task.read_columns) for split, path in paths.items()}, texts_only)
 
 
 def _path(task: Task, files: Files, split: str) -> Path | None:
@@ -127,24 +121,35 @@ def _path(task: Task, files: Files, split: str) -> Path | None:
         if path is not None:
             raise UsageError(f"{path} exists, but {task.name} holds out a share of the training examples for validation: keep only one")
         return None
-    if path is None and split == "test":
-        return None
-    if path is None or not path.is_file():
-        endings = f"{', '.join(list(FORMATS)[:-1])} or {list(FORMATS)[-1]}"
+    if given is not None and not (files.folder / given).is_file():
+        raise MissingInput(f"no file {path}, which the task {task.name} names as its {split} split")
+    if path is None and split != "test":
+        *endings, last = FORMATS
         advice = " (or a task file with 'splits: {validation: 0.1}')" if split == "validation" else ""
-        expected = f"{files.folder / split}{next(iter(FORMATS))}" if path is None else path
-        raise MissingInput(f"no file {expected}: the folder must hold a train and a validation file that end in {endings}{advice}")
+        raise MissingInput(
+            f"no file {files.folder / split}{endings[0]}: the folder must hold a train and a validation file that end in "
+            f"{', '.join(endings)} or {last}{advice}"
+        )
     return path
 
 
-def _with_validation(examples: dict[str, list[Example]], task: Task, source: str) -> dict[str, list[Example]]:
+def _splits(task: Task, rows: dict[str, Iterable[Placed]], texts_only: Collection[str] = ()) -> dict[str, list[Example]]:
+    """Return the examples of each split, without a test split whose labels are hidden. All values of the splits `texts_only` are texts."""
+    examples = {split: checked(rows[split], task, split in texts_only) for split in rows if split != "test"}
+    test = list(rows.get("test", ()))
+    if test and not hidden(test, task):
+        examples["test"] = checked(test, task, "test" in texts_only)
+    return _with_validation(examples, task)
+
+
+def _with_validation(examples: dict[str, list[Example]], task: Task) -> dict[str, list[Example]]:
     """Return the splits in their order, with a fixed random share of the training examples as validation split if the task asks for it."""
     if not task.held_out:
         return examples
     train = examples["train"]
     count = max(1, round(task.held_out * len(train)))
     if count >= len(train):
-        raise UsageError(f"{source} holds {len(train)} examples: too few to hold out {task.held_out:g} of them for validation")
+        raise UsageError(f"{task.name} has {len(train)} training examples: too few to hold out {task.held_out:g} of them for validation")
     chosen = set(permutation(HELD_OUT_SEED, "validation", len(train))[:count].tolist())
     parts = {
         "train": [example for i, example in enumerate(train) if i not in chosen],
@@ -156,14 +161,10 @@ def _with_validation(examples: dict[str, list[Example]], task: Task, source: str
 def _from_hub(task: Task, hub: Hub, wanted: tuple[str, ...]) -> dict[str, list[Example]]:
     data = _local_copy(task, hub)
     names = {split: getattr(hub, split) for split in wanted if getattr(hub, split) is not None}
-    absent = [name for name in names.values() if name not in data]
+    absent = [name for split, name in names.items() if name not in data and split != "test"]
     if absent:
         raise MissingInput(f"{hub.id} on this machine has no split {absent[0]}, only {', '.join(data)}: run '{hub.download}'")
-    rows = {split: _placed(data[name], task, f"{hub.id} {name}") for split, name in names.items()}
-    examples = {split: checked(rows[split], task) for split in rows if split != "test"}
-    test = list(rows.get("test", ()))
-    examples |= {"test": checked(test, task)} if test and not hidden(test, task) else {}
-    return _with_validation(examples, task, hub.id)
+    return _splits(task, {split: _placed(data[name], task, f"{hub.id} {name}") for split, name in names.items() if name in data})
 
 
 def _local_copy(task: Task, hub: Hub) -> Any:

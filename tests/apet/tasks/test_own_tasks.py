@@ -110,6 +110,9 @@ def test_a_folder_of_data_replaces_the_source(tmp_path):
     path = described(tmp_path, SUPPORT | {"source": {"hub": "someone/something"}})
     described(tmp_path / "data", "", train_csv=ROWS, validation_csv=OTHERS)
     assert len(load_task(path, tmp_path / "data").splits["train"]) == 3
+    named = described(tmp_path, SUPPORT | {"splits": {"train": "rows.csv"}}, "named.yaml")
+    with pytest.raises(MissingInput, match=r"no file .*data/rows\.csv, which the task support names as its train split"):
+        load_task(named, tmp_path / "data")
     with pytest.raises(MissingInput, match=r"support is not on this machine.*hf download --repo-type dataset someone/something"):
         load_task(path)
 
@@ -134,7 +137,7 @@ def test_a_share_of_the_training_examples_is_held_out(tmp_path):
     with pytest.raises(UsageError, match=r"validation\.csv exists, but support holds out a share .*: keep only one"):
         load_task(path)
     path = described(tmp_path / "few", SUPPORT | {"splits": {"validation": 0.5}}, train_csv="message,topic\na,1\n")
-    with pytest.raises(UsageError, match=r"train\.csv holds 1 examples: too few to hold out 0\.5 of them"):
+    with pytest.raises(UsageError, match=r"support has 1 training examples: too few to hold out 0\.5 of them"):
         load_task(path)
 
 

@@ -106,6 +106,14 @@ def test_a_task_file_may_hold_out_a_share_of_a_hub_data_set(cache, tmp_path):
     assert all(row["sentence"].startswith("train") for rows in splits.values() for row in rows)
 
 
+def test_a_test_split_that_the_hub_lacks_is_left_out(cache):
+    columns = {"sentence": ["a"], "label": [1]}
+    configuration = "---\nconfigs:\n- config_name: sst2\n  data_files:\n"
+    configuration += "".join(f"  - split: {split}\n    path: sst2/{split}-*\n" for split in SPLITS[:2]) + "---\n"
+    place(cache, "sst2", {f"sst2/{split}-0.parquet": columns for split in SPLITS[:2]}, configuration)
+    assert set(load_task("sst2", test=True).splits) == {"train", "validation"}
+
+
 def test_the_parquet_copy_is_read_and_rows_without_a_text_are_left_out(cache):
     columns = {"document": ["one", "", None, "four"], "summary": ["a", "b", "c", "d"], "id": list("1234")}
     place(cache, "xsum", {f"default/{split}/0000.parquet": columns for split in SPLITS})
