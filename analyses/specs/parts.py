@@ -33,7 +33,7 @@ class WeightsPart:
 @dataclass(frozen=True, kw_only=True)
 class DataPart:
     # fmt: off
-    task: str = option(DATA, "sst2", "Name of a task (see 'tasks'), or a YAML file that describes a task, relative to the working directory.")
+    task: str = option(DATA, "sst2", "Name of a task (see 'tasks'), or path of a task file (.yaml).")
     examples: int | None = option(DATA, None, "Use a fixed subset of this many training examples.", means="all", least=1)
     prior_stderr: float | None = option(DATA, None, "Measure the prior of the label words on as few examples as this standard error (nats) needs, at least 64 and at most 2,048.", means="256 examples", positive=True)
     max_length: int = option(DATA, 128, "Maximum tokens per example; the longest field is truncated at its end.", least=1)

@@ -142,7 +142,7 @@ class Given:
 
 
 def _given(
-    data: Annotated[Path | None, typer.Option(help="Folder with a train and a validation file (.jsonl, .csv, .tsv or .parquet) with the task's field names.", rich_help_panel="Data")] = None,
+    data: Annotated[Path | None, typer.Option(help="Folder with train and validation files (.jsonl, .csv, .tsv, .parquet).", rich_help_panel="Data")] = None,
     seed: Annotated[int | None, typer.Option(help="Set both the position seed and the train seed.", rich_help_panel="Tuned parameters", min=0)] = None,
     device: Device = "auto", out: Out = Path("results"),
     config: Annotated[Path | None, typer.Option(help="YAML file with fields of the run; command-line options take precedence.", rich_help_panel=OUTPUT)] = None,
