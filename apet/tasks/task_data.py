@@ -159,7 +159,7 @@ def _with_validation(examples: dict[str, list[Example]], task: Task) -> dict[str
 
 
 def _from_hub(task: Task, hub: Hub, wanted: tuple[str, ...]) -> dict[str, list[Example]]:
-    data = _local_copy(task, hub)
+    data, task = _local_copy(task, hub), replace(task, columns=hub.columns or task.columns)
     names = {split: getattr(hub, split) for split in wanted if getattr(hub, split) is not None}
     absent = [name for split, name in names.items() if name not in data and split != "test"]
     if absent:

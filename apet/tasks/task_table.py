@@ -16,7 +16,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Hub:
-    """A data set of the Hugging Face Hub and the names of its splits.
+    """A data set of the Hugging Face Hub, the names of its splits, and its own names for columns (see `Task.columns`).
 
     Loading scripts are never run. If the main branch of a data set may still hold such a script, `revision` names the Hub's parquet copy.
     """
@@ -27,6 +27,7 @@ class Hub:
     validation: str | None = "validation"
     test: str | None = "test"
     revision: str | None = None
+    columns: tuple[tuple[str, str], ...] = ()
 
     @property
     def download(self) -> str:
@@ -132,7 +133,7 @@ class Task:
 
 
 CORRELATIONS = ("pearson", "spearman")  # metrics of numbers
-SCORINGS = ("auto", "first", "whole")  # label words by the token in which they differ, by all of their tokens, or as they require
+SCORINGS = ("auto", "first", "whole")  # of label words: first if possible, the first token in which they differ, or all tokens
 DEFINING = ("template", "fields", "words", "target", "metric", "scoring")
 _GLUE, _SUPERGLUE, _PARQUET = "nyu-mll/glue", "aps/super_glue", "refs/convert/parquet"
 _REVIEW = ("terrible", "great")
@@ -154,7 +155,7 @@ TASKS = {
              hub=Hub("fancyzhx/ag_news", validation="test", test=None),
              about="topics of news; 0 world, 1 sports, 2 business, 3 technology; the test split takes the place of a validation split"),
         Task("trec", "{text} the answer is a {slot}.", ("text",), ("short", "thing", "description", "person", "place", "number"),
-             hub=Hub("SetFit/TREC-QC", validation="test", test=None), columns=(("label", "label_coarse_original"),),
+             hub=Hub("SetFit/TREC-QC", validation="test", test=None, columns=(("label", "label_coarse_original"),)),
              class_names=("ABBR", "ENTY", "DESC", "HUM", "LOC", "NUM"),
              about="kinds of questions; 0 abbreviation, 1 entity, 2 description, 3 human, 4 location, 5 number; the test split takes the "
              "place of a validation split"),

@@ -84,6 +84,9 @@ def test_classes_of_trec_are_read_by_name_whatever_their_order(cache):
     place(cache, "trec", {f"{split}.parquet": columns for split in ("train", "test")})
     splits = load_task("trec", test=True).splits
     assert splits == {split: [{"text": "where", "label": 4}, {"text": "who", "label": 3}] for split in SPLITS[:2]}
+    for number, split in enumerate(SPLITS[:2]):  # a user's files have the task's own names
+        (cache.parent / f"{split}.csv").write_text(f"text,label\nwhere,{('4', 'LOC')[number]}\n")
+    assert [rows[0]["label"] for rows in load_task("trec", cache.parent).splits.values()] == [4, 4]
 
 
 def test_similarities_are_numbers_and_hidden_ones_are_noticed(cache):
