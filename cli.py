@@ -296,7 +296,9 @@ def tasks(
 ) -> None:  # fmt: skip
     """List the tasks with template, label words (label 0 first), metric and default source, or check the definition and data of one task."""
     if check is not None:
-        return ui.print_task_check(analyses.runs.task_check(check, model, data, max_length), json_)
+        with ui.bar():
+            found = analyses.runs.task_check(check, model, data, max_length)
+        return ui.print_task_check(found, json_)
     if model or data or max_length:
         raise UsageError("--model, --data and --max-length have no effect on the list of tasks: add --check TASK, or leave them out")
     rows = apet.tasks.tasks_table()
