@@ -24,8 +24,9 @@ from figures.rows import tidy
 
 def forget() -> None:
     """Clear the caches of models and data, as in a new process, which did not read the files before they changed."""
-    for cached in (inputs._model, inputs._data, inputs._of_weights, inputs._of_data):
+    for cached in (inputs._model, inputs._data, inputs._of_data):
         cached.cache_clear()
+    inputs._known.clear()
 
 
 @pytest.fixture(scope="module")
