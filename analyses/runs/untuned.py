@@ -100,6 +100,6 @@ def _about(spec: Spec, inputs: Inputs, scorer: Any) -> dict[str, Any]:
     read = {field.name: getattr(spec, field.name) for field in fields(DataPart) if field.name != "examples"}
     return read | {
         "task": spec.task_name, "weights": inputs.loaded.fingerprint, "form": inputs.loaded.form, "attention": spec.attention,
-        "max_length": scorer.max_length, "data": inputs.data.fingerprint_without_test, "device": torch.device(inputs.device).type, "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
+        "max_length": scorer.max_length, "data": inputs.data.fingerprint_without_test,
+        "device": torch.device(inputs.device).type, "threads": torch.get_num_threads(), "torch": torch.__version__,
     }  # fmt: skip
