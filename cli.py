@@ -295,7 +295,7 @@ def models(json_: ui.Json = False, dry_run: ui.DryRun = False) -> None:
     checkpoints google/t5-*-lm-adapt are T5 v1.1 with further training as language models. Every other Hugging Face id or folder is valid too.
     """
     rows = apet.models.models_table()
-    ui.listing("models", rows if json_ else [ui.short_model_line(row) for row in rows], json_)
+    ui.listing("models", rows if json_ else [ui.short_model_line(row) for row in rows], json_, "family")
 
 
 @ui.command("tasks")

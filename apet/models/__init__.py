@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from apet.exports import on_demand
 
 if TYPE_CHECKING:
-    from apet.models.aliases import ALIASES, count_parameters
+    from apet.models.aliases import ALIASES
     from apet.models.ladder import (
         DEFAULTS,
         HALF_STEPS,
