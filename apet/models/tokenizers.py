@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from apet.errors import MissingInput
+from apet.models.forms import pretrained_form
 from apet.models.guarded_calls import quiet, reading
 from apet.models.ladder import ladder_tokenizer
 from apet.models.locations import ModelLocation
@@ -20,8 +21,9 @@ def load_tokenizer(location: ModelLocation, config: Any, drawn: bool) -> Any:
     Return the ladder's tokenizer for a ladder model, and for fresh weights (`drawn`) if the model has no tokenizer on this machine. Raises
     MissingInput if the tokenizer is missing or cannot be read.
     """
+    family = "bert" if pretrained_form(config) == "masked" else config.model_type
     if location.on_ladder or (drawn and location.folder is None):
-        return ladder_tokenizer(config.model_type)
+        return ladder_tokenizer(family)
     from transformers import AutoTokenizer
     from transformers.utils.import_utils import is_protobuf_available, is_sentencepiece_available
 
@@ -29,7 +31,7 @@ def load_tokenizer(location: ModelLocation, config: Any, drawn: bool) -> Any:
     # Without vocabulary files, transformers silently builds a tokenizer that knows only its special tokens.
     if not any(True for pattern in VOCABULARIES for _ in folder.glob(pattern)) and _wants_files(folder):
         if drawn:
-            return ladder_tokenizer(config.model_type)
+            return ladder_tokenizer(family)
         expected = ", ".join(VOCABULARIES)
         raise MissingInput(f"{location.source} has no tokenizer on this machine (none of {expected}): download it or add its files")
     converted = any(folder.glob("*.model")) and not (folder / "tokenizer.json").exists()

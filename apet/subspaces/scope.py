@@ -38,7 +38,7 @@ _BY_NAME = {
     "decoder": re.compile(r"(^|\.)(decoder\.(block|layers?|final|embed)|h\.\d+|ln_f)"),
     "new": re.compile(r"(^|\.)apet_"),
 }
-_HEADS = re.compile(r"(classifier|classification_head|score|qa_outputs|cls)(\.|$)")
+_HEADS = re.compile(r"(classifier|classification_head|score|qa_outputs|cls|logits_proj|sequence_summary)(\.|$)")
 _RANGE = re.compile(r"layers?:(\d+)(?:-(\d+))?")
 _LAYER = re.compile(r"(?:^|\.)(?:block|layers?|h)\.(\d+)\.")
 ROLES = (*_BY_NAME, "embeddings", "token-tables", "head", "weights", "biases", "norms", "all")

@@ -115,9 +115,14 @@ def _folder(kind: str) -> Any:
     return kept
 
 
+def folder_of(kind: str) -> str:
+    """A folder with the kind's model, made once per process."""
+    return _folder(kind).name
+
+
 def tiny(kind: str, classes: int | None = None) -> Loaded:
     """A new copy of the kind's model."""
-    return load_model(_folder(kind).name, classes=classes)
+    return load_model(folder_of(kind), classes=classes)
 
 
 def wrapped(tokenizer: Tokenizer, **special: str) -> Any:
