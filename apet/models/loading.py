@@ -1,6 +1,7 @@
-"""Load models by name: the built-in ladder, aliases (`apet.models.aliases`), Hugging Face ids in the cache, and folders.
+"""Load models by name: the built-in ladder, aliases (`apet.models.aliases`), Hugging Face ids in the cache, folders, and GGUF files.
 
-This module does not use the network, reads weights from safetensors files only, and never runs code that comes with a checkpoint.
+This module does not use the network, reads weights from safetensors and GGUF files only, and never runs code that comes with a checkpoint.
+Quantised weights of a GGUF file are converted to float32, or to the chosen type.
 """
 
 from __future__ import annotations
@@ -126,11 +127,11 @@ def _config(name: str, location: ModelLocation, drawn: bool) -> Any:
     if drawn and alias_config:
         return AutoConfig.for_model(**alias_config)
     folder = location.require(weights=not drawn)
-    with reading(f"config.json of {location.source}"):
+    with reading(f"{'the configuration' if location.gguf else 'config.json'} of {location.source}"):
         if alias_config and "model_type" not in json.loads((folder / "config.json").read_text()):
             config = AutoConfig.for_model(**alias_config)  # the first BERT checkpoints are older than this field
         else:
-            config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+            config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **location.file_argument)
     config._commit_hash = folder.name if folder.parent.name == "snapshots" else None
     return config
 
@@ -158,7 +159,7 @@ def _pretrained(location: ModelLocation, config: Any, form: str, attention: str,
     with own_seed(0), quiet(), reading(f"the weights of {location.source}"):
         model, report = getattr(transformers, FORMS[form][0]).from_pretrained(
             folder, config=config, attn_implementation=attention, dtype=dtype, use_safetensors=True, local_files_only=True,
-            trust_remote_code=False, output_loading_info=True, ignore_mismatched_sizes=True,
+            trust_remote_code=False, output_loading_info=True, ignore_mismatched_sizes=True, **location.file_argument,
         )  # fmt: skip
     unmerged = sorted(filter(FOREIGN.search, report["unexpected_keys"]))
     if unmerged:

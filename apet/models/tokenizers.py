@@ -29,16 +29,19 @@ def load_tokenizer(location: ModelLocation, config: Any, drawn: bool) -> Any:
 
     folder = location.require(weights=False)
     # Without vocabulary files, transformers silently builds a tokenizer that knows only its special tokens.
-    if not any(True for pattern in VOCABULARIES for _ in folder.glob(pattern)) and _wants_files(folder):
+    listed = location.gguf or any(True for pattern in VOCABULARIES for _ in folder.glob(pattern))
+    if not listed and _wants_files(folder):
         if drawn:
             return ladder_tokenizer(family)
         expected = ", ".join(VOCABULARIES)
         raise MissingInput(f"{location.source} has no tokenizer on this machine (none of {expected}): download it or add its files")
-    converted = any(folder.glob("*.model")) and not (folder / "tokenizer.json").exists()
+    converted = not location.gguf and any(folder.glob("*.model")) and not (folder / "tokenizer.json").exists()
     if converted and not (is_sentencepiece_available() and is_protobuf_available()):
         raise MissingInput(f"the tokenizer of {location.source} is a SentencePiece model: run 'pip install sentencepiece protobuf'")
     with quiet(), reading(f"the tokenizer of {location.source}"):
-        tokenizer = AutoTokenizer.from_pretrained(folder, config=config, local_files_only=True, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(
+            folder, config=config, local_files_only=True, trust_remote_code=False, **location.file_argument
+        )
     return tokenizer
 
 
