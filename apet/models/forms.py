@@ -26,7 +26,9 @@ def form_of(name: str, config: Any, classes: int | None, attention: str) -> str:
     kind, pretrained = config.model_type, pretrained_form(config)
     if kind not in _types(pretrained):
         if kind in _types("encoder-decoder"):
-            raise UsageError(f"{name} is the encoder of a {kind} model alone, for which transformers has neither words nor classes as output")
+            raise UsageError(
+                f"{name} is the encoder of a {kind} model alone, for which transformers has neither words nor classes as output"
+            )
         raise UsageError(
             f"{name} is a {kind} model, which cannot be loaded as {pretrained}: choose an encoder-decoder, masked or causal language model"
         )

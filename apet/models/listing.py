@@ -10,7 +10,7 @@ from apet.models.net_names import NET_NAMES
 
 
 def models_table() -> list[dict[str, Any]]:
-    """Return one row per known model by family, shipped models first. `apet.models.aliases.Count` says what is counted."""
+    """Return one row per known model by family, shipped models first. `apet.models.aliases.Count` explains the counts."""
     return [*map(_shipped, ladder_names()), *map(_alias_row, ALIASES), *map(_net_row, NET_NAMES)]
 
 

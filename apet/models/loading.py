@@ -30,6 +30,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 ATTENTION = ("eager", "sdpa")
 FOREIGN = re.compile(r"\.(lora_|ia3_|adapters?[._]|prompt_|prefix_)")  # parameters of a tuning method that were not merged
 
+
 @dataclass(frozen=True)
 class Loaded:
     """A model with its tokenizer.

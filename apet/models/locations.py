@@ -94,7 +94,8 @@ def locate(name: str) -> ModelLocation:
     if "/" in name:
         return ModelLocation(name, None)
     raise UsageError(
-        f"unknown model '{name}' (no ladder model, alias, folder, GGUF file, or id with a slash){did_you_mean(name, [*every_name(), *ALIASES])}"
+        f"unknown model '{name}' (no ladder model, alias, folder, GGUF file, or id with a slash)"
+        f"{did_you_mean(name, [*every_name(), *ALIASES])}"
     )
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
 
 from apet.errors import MissingInput, UsageError
+from apet.methods import METHODS, make_tunable
 from apet.methods.tunable_model import classification_head
 from apet.models.forms import FORMS
 from apet.models.ladder import ladder_tokenizer
@@ -20,9 +21,8 @@ from apet.tasks import TASKS
 
 HEADED = [kind for kind in SIZES if kind in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES]
 TASK, PAIRS = TASKS["mini-review"], TASKS["mini-nli"]
-REVIEWS = [
-    {"sentence": text, "label": i % 2} for i, text in enumerate(["a lovely film", "a horrible , sad and very long story", "fun", "it is great"])
-]
+TEXTS = ("a lovely film", "a horrible , sad and very long story", "fun", "it is great")
+REVIEWS = [{"sentence": text, "label": i % 2} for i, text in enumerate(TEXTS)]
 READ_AS = {"gpt2": "bloom", "llama": "bloom", "opt": "bloom", "t5": "t5", "bart": "t5"}
 
 
@@ -85,9 +85,10 @@ def test_a_pair_is_read_as_the_tokenizer_joins_it(kind: str) -> None:
     loaded = tiny(kind, 3)
     scorer = scorer_of(loaded, PAIRS)
     examples = [{"premise": "a man is here", "hypothesis": "he is", "label": 0}, {"premise": "no", "hypothesis": "a", "label": 1}]
-    expected = [loaded.model(**loaded.tokenizer(*list(e.values())[:2], return_tensors="pt", return_token_type_ids=False)).logits for e in examples]
+    joined = [loaded.tokenizer(e["premise"], e["hypothesis"], return_tensors="pt", return_token_type_ids=False) for e in examples]
+    expected = torch.cat([loaded.model(**inputs).logits for inputs in joined])
     (batch,) = scorer.batches(examples, 2)
-    torch.testing.assert_close(scorer.logits(loaded.model, batch), torch.cat(expected), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(scorer.logits(loaded.model, batch), expected, rtol=1e-5, atol=1e-6)
 
 
 # Checkpoints without a language-model head
@@ -174,6 +175,28 @@ def test_an_architecture_without_classifier_is_refused(kind: str) -> None:
 
 
 # The position that a head reads
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "bloom"])  # rotary, learned and ALiBi positions
+@torch.no_grad()
+def test_a_causal_head_behind_a_prompt_reads_the_last_token(kind: str) -> None:
+    loaded = tiny(kind, 2)
+    scorer = scorer_of(loaded, TASK, reserve=METHODS["prompt"].virtual_tokens)
+    base: Any = loaded.model
+    mounted = make_tunable("prompt", base)
+    for parameter in mounted.trainable.values():
+        parameter.copy_(0.3 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
+    prompt = mounted.model.get_prompt(1)  # pyright: ignore[reportCallIssue]
+    embedded = [base.get_input_embeddings()(torch.tensor([item["input_ids"]])) for item in scorer.encode(REVIEWS)]
+    states = [base.base_model(inputs_embeds=torch.cat([prompt, text], dim=1))[0][:, -1] for text in embedded]
+    found = torch.cat([scorer.logits(mounted.model, batch) for batch in scorer.batches(REVIEWS, 4)])
+    torch.testing.assert_close(found, base.score(torch.cat(states)), rtol=1e-4, atol=1e-5)
+    assert len(mounted.head) == 1 and mounted.k_head == 64
+
+
+def test_a_head_on_an_encoder_decoder_refuses_virtual_tokens() -> None:
+    with pytest.raises(UsageError, match="classification head of .*, an encoder-decoder, cannot read virtual tokens"):
+        scorer_of(tiny("bart", 2), TASK, reserve=100)
 
 
 def test_a_causal_head_needs_a_padding_or_an_end_token(tmp_path: Path) -> None:

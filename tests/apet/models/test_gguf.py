@@ -32,7 +32,7 @@ def vocabulary() -> tuple[list[str], list[str]]:
 
 def write(path: Path, quantised: bool = False, tokenizer: str = "gpt2") -> dict[str, np.ndarray]:
     """Write a tiny Llama to `path`. Return its weights by their names in the file, after quantisation."""
-    import gguf
+    import gguf  # pyright: ignore[reportMissingImports] (an extra)
 
     tokens, merges = vocabulary()
     numbers, rows = np.random.default_rng(3), len(tokens)

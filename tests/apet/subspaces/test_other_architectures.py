@@ -1,4 +1,4 @@
-"""Mixtures of experts, whose experts lie in tensors of three dimensions, and state-space models: entries, gradients and Hessian products."""
+"""Mixtures of experts, whose experts lie in tensors of three dimensions, and state-space models: scopes and derivatives."""
 
 import copy
 
