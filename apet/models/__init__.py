@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 from apet.exports import on_demand
 
 if TYPE_CHECKING:
-    from apet.models.aliases import ALIASES
     from apet.models.forms import BARE, FORMS, pretrained_form
     from apet.models.ladder import (
         DEFAULTS,
