@@ -280,13 +280,13 @@ def export(
 
 @ui.command("models")
 def models(json_: ui.Json = False, dry_run: ui.DryRun = False) -> None:
-    """List the built-in ladder models and the aliases of Hugging Face models, with the numbers of parameters in total and in the blocks.
+    """List the built-in ladder models and the aliases of Hugging Face models by family, with parameters in total and in the blocks.
 
     The aliases t5-* are T5 v1.1, as in the paper. (The original T5 has no xl; its largest models are google-t5/t5-3b and t5-11b.) The
-    checkpoints google/t5-*-lm-adapt are T5 v1.1 with further training as language models. Every other Hugging Face id or folder is valid too.
+    checkpoints google/t5-*-lm-adapt are T5 v1.1 with further training. Other Hugging Face ids, folders and GGUF files are valid too.
     """
     rows = apet.models.models_table()
-    ui.listing("models", rows if json_ else [ui.short_model_line(row) for row in rows], json_)
+    ui.listing("models", rows if json_ else [ui.short_model_line(row) for row in rows], json_, "family")
 
 
 @ui.command("tasks")

@@ -87,13 +87,24 @@ def _first_sentence(path: Path) -> str:
     return (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").split("\n\n")[0].replace("\n", " ")
 
 
+MODELS = """# Models
+
+`--model` takes one of these names, a Hugging Face id, a folder with a checkpoint in safetensors, or a GGUF file.
+[Choose a model](../howto/models.md) describes the others that load. An encoder is counted as a masked language model. The layers of T5
+are the encoder's; the decoder has as many. The licence is the checkpoint's.
+"""
+
+
 def models() -> str:
+    """Return a table of models per family."""
     from apet.models import models_table
 
-    head = "# Models\n\n`--model` takes one of these names, a Hugging Face id, or a folder with a checkpoint in safetensors.\n\n"
-    names = {"name": "name", "family": "family", "parameters": "parameters", "without_embeddings": "without embeddings", "layers": "layers",
+    names = {"name": "name", "parameters": "parameters", "without_embeddings": "without embeddings", "layers": "layers",
              "licence": "licence", "source": "weights"}  # fmt: skip
-    return head + _chosen(models_table(), names)
+    rows, parts = models_table(), [MODELS]
+    for family in dict.fromkeys(row["family"] for row in rows):
+        parts.append(f"## {family}\n\n" + _chosen([row for row in rows if row["family"] == family], names))
+    return "\n".join(parts)
 
 
 def tasks() -> str:

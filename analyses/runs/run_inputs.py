@@ -72,14 +72,23 @@ def inputs(spec: Spec, data: Path | None, device: str = "cpu", shapes_only: bool
 
 
 def model_of(spec: Spec, device: str = "cpu", shapes_only: bool = False) -> Any:
-    """Return the spec's base model before tuning (apet.models.loading.Loaded), with a new head if the readout is a head.
+    """Return the spec's base model before tuning (apet.models.loading.Loaded), with a classification head if the readout is a head.
+
+    Raises UsageError for a checkpoint without a language-model head if the readout is words.
 
     With `shapes_only` the model has no weights and takes no memory. A slice converts the spec's weights to float32. The conversion is
     exact, and a lower precision would round small displacements away.
     """
+    from apet.models import BARE
+
     loaded = _model(*_drawn_as(spec), device, spec.weights, spec.attention, shapes_only, _classes(spec), spec.in_float32)
     if spec.readout == "head" and loaded.form not in ("head", "image"):
-        raise UsageError(f"{spec.model} answers {spec.task} in words: a classification head needs a BERT model and a task with classes")
+        raise UsageError(f"{spec.task} has no classes, which a classification head needs", readout="words")
+    if loaded.form == BARE:
+        raise UsageError(
+            f"{spec.model} has no language-model head, so it cannot answer {spec.task} in words (only training runs on a task with classes "
+            "have a classification head)", readout="head",
+        )  # fmt: skip
     return loaded
 
 
@@ -131,16 +140,18 @@ def _drawn_as(spec: Spec) -> tuple[str, bool, int]:
 
 
 def _classes(spec: Spec) -> int | None:
-    """Return the number of outputs of a new classification head, or None if the model answers without one.
+    """Return the number of outputs of a classification head, or None if the model answers without one.
 
-    A masked model gets a head if the task has classes, unless the readout is words.
+    The task must have classes. With the readout auto, masked models and saved classifiers get a head.
     """
+    from apet.models import BARE
     from apet.tasks import task_named
 
     classes = task_named(spec.task).classes
     if spec.readout == "words" or not classes:
         return None
-    return classes if _form(*_drawn_as(spec), spec.weights, spec.attention) == "masked" else None
+    form = _form(*_drawn_as(spec), spec.weights, spec.attention)
+    return classes if form in ("masked", BARE) or (spec.readout == "head" and form != "image") else None
 
 
 @cache

@@ -31,7 +31,7 @@ class TrainSpec(WeightsPart, Spec):
 
     # fmt: off
     attention: str = option("Model", "eager", "Attention implementation. sdpa is faster, but has no second derivatives.", choices=("eager", "sdpa"))
-    readout: str = option("Data", "auto", "Readout of a BERT model: a classification head, which is trained too and counted separately (auto, head), or label words at [MASK] (words).", choices=("auto", "words", "head"))
+    readout: str = option("Data", "auto", "words: label words of a language model. head: a classification head, which is trained too and counted separately. auto: head for masked models and saved classifiers, otherwise words.", choices=("auto", "words", "head"))
     eval_examples: int | None = option("Data", None, "Evaluate on a fixed random subset of this many examples of each split. All runs of a task use the same subset. With early stopping the training loss and the monitored loss take at most as many.", means="all", least=1)
     eval_batch: int = option("Data", 64, "Number of examples per batch of an evaluation.", least=1)
     decode: bool = option("Data", False, "Classes: after training also let the model write its answer by greedy decoding, and report the share of right answers (decoded_accuracy).")

@@ -18,7 +18,7 @@ MODEL, DATA, TUNED, TRAINING, WHERE, CURVATURE = "Model", "Data", "Tuned paramet
 @dataclass(frozen=True, kw_only=True)
 class ModelPart:
     # fmt: off
-    model: str = option(MODEL, "mini-t5-790k", "Base model: a built-in ladder model (see 'models'), an alias such as t5-xl, a Hugging Face id, or a folder.")
+    model: str = option(MODEL, "mini-t5-790k", "Base model: a built-in ladder model (see 'models'), an alias such as t5-xl, a Hugging Face id, a folder, or a GGUF file.")
     random_init: bool = option(MODEL, False, "Keep the architecture but draw new weights: the model's random-init twin.")
     # fmt: on
 

@@ -63,9 +63,10 @@ def short_threshold_line(row: dict[str, Any], settings: bool) -> dict[str, str]:
 
 
 def short_model_line(row: dict[str, Any]) -> dict[str, Any]:
-    """Return a short line for a model. The family is left out, because the model's name contains it and ids are long."""
-    heads = {"without_embeddings": "in blocks", "heldout_loss": "loss"}
-    return {heads.get(name, name): value for name, value in row.items() if name != "family"}
+    """Return a short line for a model. The held-out loss of a shipped model stands beside its source."""
+    source = row["source"] if row["heldout_loss"] is None else f"{row['source']}, loss {row['heldout_loss']:.3g}"
+    names = {"family": "family", "name": "name", "parameters": "parameters", "without_embeddings": "in blocks", "layers": "layers"}
+    return {short: row[name] for name, short in names.items()} | {"licence": row["licence"], "source": source}
 
 
 def short_task_line(row: dict[str, Any]) -> dict[str, Any]:

@@ -74,13 +74,18 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def listing(title: str, rows: list[dict[str, Any]], as_json: bool = False) -> None:
-    """Print the rows as a table, or {title: rows} as JSON."""
+def listing(title: str, rows: list[dict[str, Any]], as_json: bool = False, group: str | None = None) -> None:
+    """Print the rows as a table, or {title: rows} as JSON.
+
+    The column `group` is not printed: an empty line separates rows with different values of it.
+    """
     if as_json:
         return print_result({title: rows}, True)
-    table = Table(*(Column(name, overflow="fold") for name in rows[0]), box=None)
-    for row in rows:
-        table.add_row(*(cell(value) for value in row.values()))
+    table = Table(*(Column(name, overflow="fold") for name in rows[0] if name != group), box=None)
+    for before, row in zip([rows[0], *rows], rows, strict=False):
+        if group is not None and before[group] != row[group]:
+            table.add_row()
+        table.add_row(*(cell(value) for name, value in row.items() if name != group))
     Console(width=None if sys.stdout.isatty() else WIDTH, markup=False).print(table)
 
 

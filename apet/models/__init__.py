@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from apet.exports import on_demand
 
 if TYPE_CHECKING:
-    from apet.models.aliases import ALIASES, count_parameters
+    from apet.models.forms import BARE, FORMS, pretrained_form
     from apet.models.ladder import (
         DEFAULTS,
         HALF_STEPS,
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
         ladder_tokenizer,
     )
     from apet.models.listing import models_table
-    from apet.models.loading import FORMS, Loaded, load_model
+    from apet.models.loading import Loaded, load_model
     from apet.models.locations import locate
     from apet.models.net_names import NET_NAMES
     from apet.models.vocabulary import CLS, EOS, FIRST_SENTINEL, MASK, POSITIONS, SEP, SPECIAL_TOKENS, VOCABULARY

@@ -1,6 +1,7 @@
-"""Load models by name: the built-in ladder, aliases (`apet.models.aliases`), Hugging Face ids in the cache, and folders.
+"""Load models by name: the built-in ladder, aliases (`apet.models.aliases`), Hugging Face ids in the cache, folders, and GGUF files.
 
-This module does not use the network, reads weights from safetensors files only, and never runs code that comes with a checkpoint.
+This module does not use the network, reads weights from safetensors and GGUF files only, and never runs code that comes with a checkpoint.
+Quantised weights of a GGUF file are converted to float32, or to the chosen type.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 from apet.errors import MissingInput, UsageError, lookup
 from apet.models.aliases import ALIASES
+from apet.models.forms import BARE, FORMS, form_of, is_classifier, of_output
 from apet.models.guarded_calls import own_seed, quiet, reading
 from apet.models.ladder import attend_nearby, config_of
 from apet.models.locations import ModelLocation, locate
@@ -28,21 +30,15 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 ATTENTION = ("eager", "sdpa")
 FOREIGN = re.compile(r"\.(lora_|ia3_|adapters?[._]|prompt_|prefix_)")  # parameters of a tuning method that were not merged
 
-# form -> (Auto class of transformers, table of its model types)
-FORMS = {
-    "encoder-decoder": ("AutoModelForSeq2SeqLM", "MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES"),
-    "masked": ("AutoModelForMaskedLM", "MODEL_FOR_MASKED_LM_MAPPING_NAMES"),
-    "head": ("AutoModelForSequenceClassification", "MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES"),
-    "causal": ("AutoModelForCausalLM", "MODEL_FOR_CAUSAL_LM_MAPPING_NAMES"),
-}
-
 
 @dataclass(frozen=True)
 class Loaded:
     """A model with its tokenizer.
 
     `parameters` counts tied tensors once. `without_embeddings` is the same number without token embeddings and output head.
-    `fingerprint` is a sha256 of all weights, empty for a model without weights (shapes only). `form` is a key of FORMS or "image".
+    `fingerprint` is a sha256 of all weights, empty for a model without weights (shapes only). `form` is a key of `apet.models.forms.FORMS`,
+    "image" for a network, or "bare" for a checkpoint without a language-model head. A bare model cannot answer in words: the language-model
+    head that it is loaded with was never trained. Load it with `classes`.
     """
 
     name: str
@@ -60,8 +56,9 @@ def load_model(
 ) -> Loaded:  # fmt: skip
     """Load the model `name` in evaluation mode, as an encoder-decoder, masked or causal language model, whichever it is.
 
-    `classes` C >= 2 replaces the head of a masked language model by a classification head (form "head"); models of other forms do not
-    change. Parameters of this head that the checkpoint lacks are random numbers that depend only on the parameter's name.
+    With `classes` C >= 2 the model has a classification head in place of its language-model head (form "head"). The head of a checkpoint
+    that was saved as a classifier of C classes is kept. All parameters of the head that the checkpoint lacks, or has for another number of
+    classes, are random numbers that depend only on the parameter's name.
 
     `random_init` keeps the architecture and draws all weights with `seed`; an alias then needs no files on this machine. `shapes_only`
     builds the model without weights, on the meta device. `attention` is "eager", which can be differentiated twice, or "sdpa", which is
@@ -81,7 +78,7 @@ def load_model(
         return _net(name, random_init or shapes_only, seed, device, dtype, shapes_only)
     location = locate(name)
     config, drawn = _config(name, location, random_init or shapes_only), random_init or shapes_only
-    form = _form(name, config, classes, attention)
+    form = form_of(name, config, classes, attention)
     if form == "head":
         config.num_labels = classes
     if drawn:
@@ -89,7 +86,9 @@ def load_model(
         if location.on_ladder and config.model_type == "bert" and not shapes_only:
             attend_nearby(model)  # the random-init twin starts as pretraining did
     else:
-        model = _pretrained(location, config, form, attention, DTYPES[dtype])
+        model, form = _pretrained(location, config, form, attention, DTYPES[dtype])
+    if classes is None and is_classifier(config):
+        form = BARE
     tokenizer = load_tokenizer(location, config, drawn)
     _differentiable(model)
     model.eval()
@@ -129,32 +128,13 @@ def _config(name: str, location: ModelLocation, drawn: bool) -> Any:
     if drawn and alias_config:
         return AutoConfig.for_model(**alias_config)
     folder = location.require(weights=not drawn)
-    with reading(f"config.json of {location.source}"):
+    with reading(f"{'the configuration' if location.gguf else 'config.json'} of {location.source}"):
         if alias_config and "model_type" not in json.loads((folder / "config.json").read_text()):
             config = AutoConfig.for_model(**alias_config)  # the first BERT checkpoints are older than this field
         else:
-            config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+            config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **location.file_argument)
     config._commit_hash = folder.name if folder.parent.name == "snapshots" else None
     return config
-
-
-def _form(name: str, config: Any, classes: int | None, attention: str) -> str:
-    """Return the model's form, a key of FORMS. Raises UsageError if transformers has no such model or no such attention for it."""
-    import transformers
-    from transformers.models.auto import modeling_auto
-
-    kind = config.model_type
-    types = {form: getattr(modeling_auto, table) for form, (_, table) in FORMS.items()}
-    form = "encoder-decoder" if getattr(config, "is_encoder_decoder", False) else "masked" if kind in types["masked"] else "causal"
-    form = "head" if form == "masked" and classes is not None else form
-    if kind not in types[form]:
-        raise UsageError(
-            f"{name} is a {kind} model, which cannot be loaded as {form}: choose an encoder-decoder, masked or causal language model"
-        )
-    class_name = types[form][kind]
-    if attention == "sdpa" and not getattr(transformers, class_name)._supports_sdpa:
-        raise UsageError(f"{name} is a {kind} model, which does not support sdpa attention: use eager")
-    return form
 
 
 def _drawn(config: Any, form: str, attention: str, seed: int, device: str) -> nn.Module:
@@ -166,44 +146,44 @@ def _drawn(config: Any, form: str, attention: str, seed: int, device: str) -> nn
         if form == "head":
             model.drawn = frozenset(name for name, _ in model.named_parameters() if not name.startswith(f"{model.base_model_prefix}."))
         # transformers ties the output head of T5 v1.1 to the embeddings, unlike its checkpoints. This field marks T5 v1.1.
-        if getattr(config, "scale_decoder_outputs", True) is False:
+        elif getattr(config, "scale_decoder_outputs", True) is False:
             model.lm_head.weight = nn.Parameter(torch.randn(model.lm_head.weight.shape) * config.initializer_factor)
             model.all_tied_weights_keys.pop("lm_head.weight", None)
     return model
 
 
-def _pretrained(location: ModelLocation, config: Any, form: str, attention: str, dtype: torch.dtype) -> nn.Module:
+def _pretrained(location: ModelLocation, config: Any, form: str, attention: str, dtype: torch.dtype) -> tuple[Any, str]:
+    """Return the model with the checkpoint's weights, and its form: "bare" if the checkpoint lacks the language-model head."""
     import transformers
 
     folder = location.require()
     with own_seed(0), quiet(), reading(f"the weights of {location.source}"):
         model, report = getattr(transformers, FORMS[form][0]).from_pretrained(
             folder, config=config, attn_implementation=attention, dtype=dtype, use_safetensors=True, local_files_only=True,
-            trust_remote_code=False, output_loading_info=True, ignore_mismatched_sizes=True,
+            trust_remote_code=False, output_loading_info=True, ignore_mismatched_sizes=True, **location.file_argument,
         )  # fmt: skip
     unmerged = sorted(filter(FOREIGN.search, report["unexpected_keys"]))
     if unmerged:
         raise UsageError(
             f"{location.source} holds {unmerged[0]} in addition to the model's weights: merge the tuned parameters into the model first"
         )
+    new = {key for key in report["missing_keys"] if of_output(model, form, key)}
     for key, stored_shape, expected_shape in sorted(report["mismatched_keys"]):
+        if form == "head" and of_output(model, form, key):  # a classifier of another number of classes
+            new.add(key)
+            continue
         raise MissingInput(
             f"the weights of {location.source} do not fit its config: {key} has shape {tuple(stored_shape)}, the config requires "
             f"{tuple(expected_shape)}"
         )
-    new = sorted(key for key in report["missing_keys"] if form == "head" and _of_head(model, key))
-    lacking = sorted(report["missing_keys"] - set(new))
+    lacking = sorted(report["missing_keys"] - new)
     if lacking:
         raise MissingInput(f"{location.source} lacks weights of a {config.model_type} model ({form}): {lacking[0]} is missing")
-    for key in new:
+    for key in sorted(new):
         _fill(key, model.get_parameter(key), getattr(config, "initializer_range", 0.02))
-    model.drawn = frozenset(new)  # see `apet.methods.tunable_model.classification_head`
-    return model
-
-
-def _of_head(model: Any, key: str) -> bool:
-    """Return whether a parameter belongs to the classification head: it is outside the base model or in the pooler."""
-    return not key.startswith(f"{model.base_model_prefix}.") or ".pooler." in key
+    if form == "head":
+        model.drawn = frozenset(new)  # see `apet.methods.tunable_model.classification_head`
+    return model, BARE if new and form != "head" else form
 
 
 def _fill(name: str, parameter: Tensor, std: float) -> None:

@@ -1,4 +1,4 @@
-"""Find a model's files: in the built-in ladder, in the Hugging Face cache, or in a folder.
+"""Find a model's files: in the built-in ladder, in the Hugging Face cache, in a folder, or in a GGUF file.
 
 This module neither uses the network nor imports torch. A model that is not on this machine leads to an error with the download command.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from apet.errors import MissingInput, UsageError, did_you_mean
@@ -20,25 +21,38 @@ UNREAD = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack")
 
 @dataclass(frozen=True)
 class ModelLocation:
-    """A ladder name, Hugging Face id or folder (`source`), and the folder of its files (`folder`, None if not on this machine)."""
+    """A ladder name, Hugging Face id, folder or GGUF file (`source`), and the folder of its files (`folder`, None if not on this machine).
+
+    `gguf` is the name of a GGUF file in the folder, which then holds configuration, weights and tokenizer.
+    """
 
     source: str
     folder: Path | None
+    gguf: str | None = None
 
     @property
     def on_ladder(self) -> bool:
         return self.source in every_name()
 
+    @property
+    def file_argument(self) -> dict[str, str]:
+        """The argument that tells transformers' `from_pretrained` to read the GGUF file, if there is one."""
+        return {} if self.gguf is None else {"gguf_file": self.gguf}
+
     def require(self, weights: bool = True) -> Path:
         """Return the folder.
 
-        Raises MissingInput, with a remedy, unless it holds a config and, with `weights`, all safetensors files. Raises UsageError if it
-        holds an adapter as well.
+        Raises MissingInput, with a remedy, unless it holds a config and, with `weights`, all safetensors files, or if the package for GGUF
+        files is missing. Raises UsageError if the folder holds an adapter as well.
         """
         if self.folder is None and self.on_ladder:
             raise MissingInput(f"{self.source} is not shipped with weights (pretrain it first)", random_init=True)
         if self.folder is None:
             raise MissingInput(f"{self.source} is not on this machine: download it with 'hf download {self.source}'")
+        if self.gguf is not None:
+            if find_spec("gguf") is None:
+                raise MissingInput(f"{self.source} is a GGUF file, which needs the package gguf: run 'pip install gguf'")
+            return self.folder
         if (self.folder / ADAPTER).exists():  # transformers would add the adapter to the model, or load another model instead
             raise UsageError(
                 f"{self.source} holds a peft adapter ({ADAPTER}): merge it into its model (peft's merge_and_unload, save_pretrained), "
@@ -67,6 +81,10 @@ def locate(name: str) -> ModelLocation:
         return ModelLocation(name, LADDER / name if (LADDER / name / WEIGHTS).exists() else None)
     if name in ALIASES:
         return ModelLocation(ALIASES[name].hub_id, snapshot(ALIASES[name].hub_id))
+    if name.endswith(".gguf"):
+        if not Path(name).is_file():
+            raise MissingInput(f"no model file {name}: check the path")
+        return ModelLocation(name, Path(name).parent, Path(name).name)
     if Path(name).is_dir():
         return ModelLocation(name, Path(name))
     if cached := snapshot(name):
@@ -76,7 +94,8 @@ def locate(name: str) -> ModelLocation:
     if "/" in name:
         return ModelLocation(name, None)
     raise UsageError(
-        f"unknown model '{name}' (no ladder model, alias, folder, or id with a slash){did_you_mean(name, [*every_name(), *ALIASES])}"
+        f"unknown model '{name}' (no ladder model, alias, folder, GGUF file, or id with a slash)"
+        f"{did_you_mean(name, [*every_name(), *ALIASES])}"
     )
 
 

@@ -15,7 +15,11 @@ from apet.tasks import IMAGE_SIDE, Example
 
 
 class Head(Scorer):
-    """BERT with a classification head. It reads the fields without a template, and there is no prior."""
+    """A language model with a classification head. It reads the fields without a template, and there is no prior.
+
+    Texts are padded on the right. A head on an encoder reads the first token or the mean, a head on a causal model the last token before
+    the padding, a head on an encoder-decoder the last end token. The tokenizer joins the two texts of a pair.
+    """
 
     writes_text = False
 
@@ -39,12 +43,18 @@ class Head(Scorer):
 
     def logits(self, model: nn.Module, batch: Batch) -> Tensor:
         inputs = {name: value for name, value in batch.items() if name != "labels"}
-        if "token_type_ids" not in forward_arguments(model):
+        if not _tells_texts_apart(model):
             del inputs["token_type_ids"]
         return model(**inputs).logits
 
     def _write(self, model: Any, batch: Batch, tokens: int) -> Tensor:
         raise UsageError("a classification head cannot generate text: use a model that answers in words")
+
+
+def _tells_texts_apart(model: Any) -> bool:
+    """Return whether the model has embeddings of several token types. GPT-2 would read types as tokens, RoBERTa has one type only."""
+    base = getattr(model, "get_base_model", lambda: model)()
+    return "token_type_ids" in forward_arguments(base) and (getattr(base.config, "type_vocab_size", None) or 0) > 1
 
 
 class Images(Head):

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from apet.errors import UsageError
+from apet.models import pretrained_form
 from apet.scoring.class_heads import Head, Images
 from apet.scoring.scorer import MAX_TARGET, Scorer
 from apet.scoring.text_tokenizer import TextTokenizer
@@ -31,6 +32,7 @@ def scorer_of(loaded: Any, task: Task, max_length: int = 128, device: str = "cpu
     - the model is causal and the template has a field after the slot,
     - the model reads texts and the examples are images, or the reverse,
     - the label words do not differ in their first token, or the tokenizer does not know one of them,
+    - a classification head cannot find the token that it reads (`_reading_position`),
     - neither config nor tokenizer names a first token of the decoder.
     """
     form = loaded.form
@@ -45,7 +47,9 @@ def scorer_of(loaded: Any, task: Task, max_length: int = 128, device: str = "cpu
         )
     model, config = loaded.model, loaded.model.config
     if task.generates and form in ("masked", "head"):
-        raise UsageError(f"{task.name} asks for text, which {loaded.name} cannot generate: choose a T5 or BLOOM model")
+        raise UsageError(
+            f"{task.name} asks for text, which {loaded.name} cannot generate: choose an encoder-decoder or a causal language model"
+        )
     tokenizer = TextTokenizer(loaded.tokenizer, _rows(model))
     room = _room(loaded, reserve + (MAX_TARGET if form == "causal" and task.generates else 0))
     max_length = max_length if room is None else min(max_length, room)
@@ -53,8 +57,37 @@ def scorer_of(loaded: Any, task: Task, max_length: int = 128, device: str = "cpu
         scorer = EncoderDecoder(task, tokenizer, _decoder_start(loaded.name, config, loaded.tokenizer), max_length, device)
     else:
         scorer = FORMS[form](task, tokenizer, max_length, device)
+    if form == "head":
+        _reading_position(scorer, loaded, reserve)
     _probe(scorer, model)
     return scorer
+
+
+def _reading_position(scorer: Scorer, loaded: Any, reserve: int) -> None:
+    """Prepare a classification head to find the token that it reads.
+
+    An encoder's head needs nothing. A causal model's head reads the last token that is not the padding id of the config, so the config
+    gets the id with which this scorer pads. With virtual tokens the model gets embeddings instead of ids and its head reads the last
+    position, so all texts of a batch must have the same length. An encoder-decoder's head reads the last end token.
+    """
+    name, config, tokenizer = loaded.name, loaded.model.config, loaded.tokenizer
+    if config.is_encoder_decoder:
+        item = scorer._tokenize([dict.fromkeys(scorer.task.fields, "a")])[0]
+        if item["input_ids"][-1] != config.eos_token_id or scorer.tokenizer.pad == config.eos_token_id:
+            raise UsageError(
+                f"the classification head of {name} reads the end token (eos_token_id {config.eos_token_id} in config.json), which its "
+                "tokenizer does not put after a text", readout="words",
+            )  # fmt: skip
+        if reserve:
+            raise UsageError(f"the classification head of {name}, an encoder-decoder, cannot read virtual tokens", readout="words")
+    elif pretrained_form(config) == "causal":
+        if tokenizer.pad_token_id is None and tokenizer.eos_token_id is None:
+            raise UsageError(
+                f"the tokenizer of {name} has neither a padding nor an end token, so its classification head cannot find the last token "
+                "of a text: set pad_token in tokenizer_config.json"
+            )
+        config.get_text_config().pad_token_id = scorer.tokenizer.pad
+        scorer.reads_padding = reserve > 0
 
 
 def _room(loaded: Any, taken: int) -> int | None:
@@ -130,7 +163,7 @@ def _probe(scorer: Scorer, model: nn.Module) -> None:
         scorer.whole_head = True
         scorer.whole_head = in_part is None or not _close(in_part, scorer.logits(model, scorer.collate(items[1:])))
     alone = torch.cat([scorer.logits(model, scorer.collate([item])) for item in items])
-    scorer.reads_padding = not _close(scorer.logits(model, scorer.collate(items)), alone)
+    scorer.reads_padding |= not _close(scorer.logits(model, scorer.collate(items)), alone)
 
 
 def _close(logits: Tensor, expected: Tensor) -> bool:

@@ -29,18 +29,20 @@ from apet.errors import UsageError, did_you_mean
 DEFAULT = ""  # everything except the token tables
 _ASKS_FOR_TABLES = {"token-tables", "embeddings", "head", "all"}
 
-# Names in the blocks of T5, BERT, BLOOM and GPT-2. Norms and embeddings are recognised by the module's class instead (`_by_class`).
+# Names in the blocks of transformers' models. Norms and embeddings are recognised by the module's class instead (`_by_class`).
 _BY_NAME = {
-    "attention": re.compile(r"attention\.|attn\."),
-    "feed-forward": re.compile(r"denserelu|intermediate\.|(?<!attention\.)output\.dense|mlp\.|ffn\."),
+    "attention": re.compile(r"attentions?\.|attn\."),
+    "feed-forward": re.compile(
+        r"denserelu|intermediate\.|(?<!attention\.)output\.dense|mlp\.|ffns?\.|ffn_output|feed_forward\.|(^|\.)ff\.|(^|\.)fc[12]\."
+    ),
     "positions": re.compile(r"position_embeddings|relative_attention_bias|\bwpe\."),
     "encoder": re.compile(r"(^|\.)encoder\."),
     "decoder": re.compile(r"(^|\.)(decoder\.(block|layers?|final|embed)|h\.\d+|ln_f)"),
     "new": re.compile(r"(^|\.)apet_"),
 }
-_HEADS = re.compile(r"(classifier|classification_head|score|qa_outputs|cls)(\.|$)")
+_HEADS = re.compile(r"(classifier|classification_head|score|qa_outputs|cls|logits_proj|sequence_summary)(\.|$)")
 _RANGE = re.compile(r"layers?:(\d+)(?:-(\d+))?")
-_LAYER = re.compile(r"(?:^|\.)(?:block|layers?|h)\.(\d+)\.")
+_LAYER = re.compile(r"(?:^|\.)(?:blocks?|layers?|h|albert_layer_groups|attentions|ffns|layer_norm[12])\.(\d+)\.")
 ROLES = (*_BY_NAME, "embeddings", "token-tables", "head", "weights", "biases", "norms", "all")
 
 
@@ -91,11 +93,11 @@ def _parameters(module: nn.Module | None) -> set[int]:
 
 
 def _by_class(module: nn.Module, leaf: str) -> set[str]:
-    if type(module).__name__.endswith("Norm"):
+    if type(module).__name__.endswith(("Norm", "NormGated")):
         return {"norms"} | ({"biases"} if leaf == "bias" else set())
     if isinstance(module, nn.Embedding):
         return {"embeddings"}
-    return {"biases"} if leaf == "bias" else {"weights"}
+    return {"biases"} if leaf == "bias" or leaf.endswith("_bias") else {"weights"}
 
 
 def parse_scope(scope: str) -> list[list[str]]:

@@ -31,6 +31,7 @@ SIZES: dict[str, dict[str, Any]] = {
     "olmoe": {**EXPERTS, "num_experts": 4},
     "gpt_oss": {**EXPERTS, "num_local_experts": 4, "head_dim": 8},
     "qwen2_moe": {**EXPERTS, "num_experts": 4, "moe_intermediate_size": 16, "shared_expert_intermediate_size": 48},
+    "qwen3_moe": {**EXPERTS, "head_dim": 8, "num_experts": 4, "moe_intermediate_size": 16},
     "gpt_neox": {**WIDE, "max_position_embeddings": 256},
     "opt": {**WIDE, "word_embed_proj_dim": 32, "ffn_dim": 64, "max_position_embeddings": 64},
     "gpt2": GPT,
@@ -48,6 +49,9 @@ SIZES: dict[str, dict[str, Any]] = {
     "xglm": {"d_model": 32, "ffn_dim": 64, "num_layers": 2, "attention_heads": 4, "max_position_embeddings": 256},
     "biogpt": {**WIDE, "max_position_embeddings": 256},
     "mamba": {"hidden_size": 32, "num_hidden_layers": 2, "state_size": 4},
+    "mamba2": {
+        "hidden_size": 32, "num_hidden_layers": 2, "state_size": 8, "num_heads": 8, "head_dim": 8, "n_groups": 1, "chunk_size": 8,
+    },
     "rwkv": {"hidden_size": 32, "attention_hidden_size": 32, "num_hidden_layers": 2},
     "xlnet": {"d_model": 32, "n_layer": 2, "n_head": 4, "d_inner": 64},
     # masked
@@ -115,9 +119,14 @@ def _folder(kind: str) -> Any:
     return kept
 
 
+def folder_of(kind: str) -> str:
+    """A folder with the kind's model, made once per process."""
+    return _folder(kind).name
+
+
 def tiny(kind: str, classes: int | None = None) -> Loaded:
     """A new copy of the kind's model."""
-    return load_model(_folder(kind).name, classes=classes)
+    return load_model(folder_of(kind), classes=classes)
 
 
 def wrapped(tokenizer: Tokenizer, **special: str) -> Any:

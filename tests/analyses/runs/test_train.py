@@ -4,6 +4,7 @@ import copy
 import json
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,7 @@ from analyses.results.training_table import table, write_table
 from analyses.runs.execute import gradients, run
 from analyses.runs.rehearsal import rehearse
 from analyses.runs.run_inputs import inputs
-from analyses.specs import PredictSpec, Spec, TrainSpec
+from analyses.specs import PredictSpec, Spec, SpectrumSpec, TrainSpec
 from analyses.store import Row, Store
 from analyses.thresholds.measured import finished, thresholds
 from analyses.thresholds.targets import Target
@@ -72,9 +73,34 @@ def test_a_task_of_texts_reports_its_own_metrics(model, answers, tmp_path):
     assert ("accuracy", "validation") not in rows
 
 
-@pytest.mark.parametrize("change", [{"model": BERT, "task": "nq_open"}, {"readout": "head"}, {"model": BERT, "readout": "hed"}])
+@pytest.mark.parametrize(("model", "head"), [(T5, 24 * 24 + 24 + 2 * 24 + 2), (BLOOM, 2 * 24)])
+def test_a_head_on_a_model_of_words_is_trained_where_asked(model, head, folder, tmp_path):
+    words, headed = replace(BASE, model=model), replace(BASE, model=model, readout="head")
+    assert ("k_head", None) not in rows_of(words, folder, tmp_path)
+    rows = rows_of(headed, folder, tmp_path)
+    loss = rows["loss", "validation"]
+    assert (rows["k_head", None].value, loss.k) == (head, 30)
+    assert loss.protocol.endswith(", head") and loss.weights == rows_of(words, folder, tmp_path)["loss", "validation"].weights
+
+
+def test_a_model_without_language_model_head_answers_by_a_head_alone(folder, tmp_path):
+    model: Any = load_model(BERT, random_init=True)
+    model.model.bert.save_pretrained(tmp_path / "encoder")
+    model.tokenizer.save_pretrained(tmp_path / "encoder")
+    spec = replace(BASE, model=str(tmp_path / "encoder"), random_init=False, steps=2)
+    auto, headed = rows_of(spec, folder, tmp_path), rows_of(replace(spec, readout="head"), folder, tmp_path)
+    losses = [rows["loss", "validation"] for rows in (auto, headed)]
+    assert losses[0].value == losses[1].value and losses[0].weights == losses[1].weights != ""
+    for lacking in (replace(spec, readout="words"), SpectrumSpec(model=spec.model, task="sst2", k=5)):
+        with pytest.raises(UsageError, match=r"encoder has no language-model head, so it cannot answer sst2 in words .*: use readout"):
+            inputs(lacking, folder)
+
+
+@pytest.mark.parametrize(
+    "change", [{"model": BERT, "task": "nq_open"}, {"task": "nq_open", "readout": "head"}, {"model": BERT, "readout": "hed"}]
+)
 def test_what_a_model_cannot_answer_is_refused(change, folder, answers, tmp_path):
-    with pytest.raises(UsageError, match="T5 or BLOOM|answers sst2 in words|did you mean head"):
+    with pytest.raises(UsageError, match="an encoder-decoder or a causal|nq_open has no classes|did you mean head"):
         run(replace(BASE, **change), Store(tmp_path), answers if change.get("task") else folder)
 
 

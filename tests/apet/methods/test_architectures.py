@@ -20,7 +20,7 @@ from apet.methods.operations import inject
 METHODS = ("lora", "adapter")
 NO_ATTENTION = "has no self-attention in a list of blocks"
 REFUSED = {  # (architecture, method): what the architecture lacks
-    **{(kind, method): NO_ATTENTION for kind in ("mamba", "rwkv", "fnet") for method in METHODS},
+    **{(kind, method): NO_ATTENTION for kind in ("mamba", "mamba2", "rwkv", "fnet") for method in METHODS},
     ("xlnet", "adapter"): r"self-attention of XLNetLMHeadModel \(transformer.layer.0.rel_attn\) has no last linear projection",
     ("xlm", "adapter"): "XLMWithLMHeadModel has no feed-forward part in one block with transformer.attentions.0",
 }

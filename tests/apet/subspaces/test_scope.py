@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from resident_cases import MODELS, SMALL, Net, transformer
+from tiny_cases import SIZES, random_model
 from torch import nn
 from transformers import BertConfig, BertForMaskedLM
 
@@ -284,3 +285,16 @@ def test_different_scopes_and_shapes_have_different_fingerprints():
     assert len({ParameterSpace.of(bare("t5"), scope).fingerprint for scope in scopes}) == len(scopes)
     shapes = [ParameterSpace.of(nn.Linear(*shape)).fingerprint for shape in ((3, 4), (4, 3), (3, 5))]
     assert len(set(shapes)) == 3
+
+
+@pytest.mark.parametrize("kind", [kind for kind in SIZES if kind not in ("mamba", "mamba2")])  # a state space is neither of the two
+def test_every_tensor_of_any_block_has_a_layer_and_is_attention_feed_forward_or_norm(kind):
+    changes = {"cls_token_id": 2, "sep_token_id": 2} if kind == "modernbert" else {}
+    model, _ = random_model(kind, vocab_size=96, **changes)
+    inside = {name: roles for name, roles in tensor_roles(model).items() if re.search(r"\.\d+\.", name)}
+    assert {layer_of(name) for name in inside} >= {0}
+    for name, roles in inside.items():
+        assert layer_of(name) is not None, name
+        assert len(roles & {"attention", "feed-forward", "norms", "positions"}) >= 1, name
+        assert not {"attention", "feed-forward"} <= roles, name
+        assert ("biases" in roles) == name.endswith("bias"), name
