@@ -15,6 +15,7 @@ import analyses.store
 import analyses.studies
 import analyses.thresholds
 import apet.machine
+import apet.methods
 import apet.models
 import apet.pretraining
 import apet.subspaces
@@ -112,15 +113,14 @@ def spectrum(
     planned = analyses.runs.check(spec, given.inputs(spec))
     if given.dry_run:
         return ui.print_result(planned, given.json)
-    products, examples = planned["products"], planned["train_examples"]
-    ui.log.print(f"{planned['algorithm']}: at most {products:,} products on {examples} examples", highlight=False)
+    ui.log.print("{algorithm}: at most {products:,} products on {train_examples} examples".format(**planned), highlight=False)
     names = [given.run(one_spec, store) for one_spec in specs]
-    if apet.machine.is_main_process():  # the main process commits and prints
+    if apet.machine.is_main_process():
         summaries = [analyses.results.spectrum_summary(name, store) for name in names]
         ui.print_result({"along": summaries} if along else summaries[0], given.json)
 
 
-@ui.command("slice", SliceSpec)
+@ui.command("slice", SliceSpec, without=("method_option",))
 def slice_(
     given: ui.Given, at: ui.At = None,
     to: Annotated[list[Path] | None, Option(metavar="RUN", help="optima: another run of the same model and task, for a line; give the option twice for a plane, and so on. Runs may have other position seeds, k and methods (full, bitfit, lora with --keep-end). The slice lies in the space that the entries of all runs span together.", rich_help_panel=WHERE)] = None,
@@ -167,8 +167,8 @@ def study(
     done, failed, elsewhere = len(outcome.done), len(outcome.failed), outcome.elsewhere
     with ui.bar() as progress:
         count = analyses.thresholds.commit_thresholds(store, () if elsewhere else plan.targets, progress)
-    about = {"study": plan.name, "results": str(store.root)}
-    ui.print_result(about | {"done": done, "failed": failed, "elsewhere": elsewhere, "thresholds": count}, json_)
+    counts = {"done": done, "failed": failed, "elsewhere": elsewhere, "thresholds": count}
+    ui.print_result({"study": plan.name, "results": str(store.root), **counts}, json_)
     if elsewhere:
         ui.log.print(f"{elsewhere} runs of other shards are not done yet: start the study again for the stages that depend on them")
     if failed:
@@ -209,9 +209,7 @@ def explain(
     from figures import draw_all
 
     known = analyses.results.Results.of(results, ui.aim_of(target, fraction))
-    on_loss = next((target for target in known.targets if target.on_loss), None)
-    if on_loss is None:
-        raise UsageError(f"{results} has no threshold on the training loss", target="fraction:0.9")
+    on_loss = known.on_loss()
     if dry_run:
         predictions = sum(run.spec["kind"] == PredictSpec.kind for run in known.runs)
         return ui.print_result({"runs": len(known.runs), "predictions": predictions, "target": str(on_loss)}, json_)
@@ -258,14 +256,7 @@ def table(
 ) -> None:  # fmt: skip
     """Print a table of training runs with one line per model, task, method and k: scores, standard errors, chance, seeds and minutes."""
     if rows:
-        if out is None:
-            raise UsageError("--rows has too many rows to print", out=...)
-        if split is not None:
-            raise UsageError("--split has no effect with --rows, which writes all splits: leave out --split")
-        records = analyses.results.rows_of(results, None, every=True).to_dict("records")
-        if not dry_run:
-            analyses.results.write_table(records, out)
-        return ui.print_result({"rows": len(records), "out": str(out)}, json_)
+        return ui.print_result(analyses.results.write_rows(results, out, split, dry_run), json_)
     lines = analyses.results.table(analyses.store.Store(results), split or "validation")
     if not lines:
         raise MissingInput(f"no finished training run under {results}")
@@ -278,9 +269,9 @@ def table(
 
 @ui.command("export")
 def export(
-    run: Annotated[Path, Argument(help="Folder of a finished APET run, for instance results/train/RUN_ID.")],
-    out: Annotated[Path, Argument(help="Path to write: a file for apet, a folder for merged and shira.")],
-    form: Annotated[str, Option("--as", help="Format. apet: the tuned values, a few kB; merged: an ordinary checkpoint; shira: a peft adapter (linear layers only).")] = "apet",
+    run: Annotated[Path, Argument(help="Folder of a finished training run, for instance results/train/RUN_ID. Runs of other methods than apet need --keep-end.")],
+    out: Annotated[Path, Argument(help="Path to write: a file for apet, a folder for the other formats.")],
+    form: Annotated[str, Option("--as", help="Format. apet: the tuned values, a few kB; merged: an ordinary checkpoint; shira: tuned entries as a peft adapter (linear layers only); peft: an adapter of lora, prompt, prefix or peft:NAME.")] = "apet",
     json_: ui.Json = False, dry_run: ui.DryRun = False,
 ) -> None:  # fmt: skip
     """Export a tuned model for use in other programs."""
@@ -296,6 +287,17 @@ def models(json_: ui.Json = False, dry_run: ui.DryRun = False) -> None:
     """
     rows = apet.models.models_table()
     ui.listing("models", rows if json_ else [ui.short_model_line(row) for row in rows], json_)
+
+
+@ui.command("methods")
+def methods(
+    model: Annotated[str | None, Option(help="Also count the parameters that each method tunes in this model. Its weights are not loaded.")] = None,
+    method_option: ui.HavingOption = None, json_: ui.Json = False, dry_run: ui.DryRun = False,
+) -> None:  # fmt: skip
+    """List the tuning methods with their options, the option that --k sets, and where training starts. --json lists all options."""
+    with ui.bar() as progress:
+        rows = apet.methods.methods_table(model, ",".join(method_option or []), progress)
+    ui.listing("methods", rows if json_ else [ui.short_method_line(row, model is not None) for row in rows], json_)
 
 
 @ui.command("tasks")
@@ -332,8 +334,6 @@ def pretrain(
     device: ui.Device = "auto", resume: ui.Resume = True, json_: ui.Json = False, dry_run: ui.DryRun = False,
 ) -> None:  # fmt: skip
     """Pretrain a ladder model, seeded and bitwise resumable, in bf16 autocast, by Adafactor (T5) or Muon (BERT and BLOOM)."""
-    if not minutes > 0:
-        raise UsageError(f"--minutes must be positive (got {minutes})")
     recipe = (family, size, corpus, source or [], steps, seed, minutes, tokenizer)
     with ui.bar() as report:
         summary = apet.pretraining.make_ladder_model(*recipe, ui.on_device(device), out, not resume, dry_run, report)

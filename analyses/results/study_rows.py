@@ -24,6 +24,12 @@ class Results:
     runs: list[Run]
     targets: list[Target]
 
+    def on_loss(self) -> Target:
+        """Return the target on the training loss. Raises UsageError if there is none."""
+        if not (found := [target for target in self.targets if target.on_loss]):
+            raise UsageError(f"{self.store.root} has no threshold on the training loss", target="fraction:0.9")
+        return found[0]
+
     @classmethod
     def of(cls, folder: Path, target: Target | None = None, every: bool = False) -> Results:
         """Read the results in `folder`.

@@ -10,6 +10,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+from analyses.results.study_rows import rows_of
 from analyses.runs import DIGITS
 from analyses.store import Store, Summary
 from analyses.thresholds import Names
@@ -104,6 +105,21 @@ def write_table(lines: list[dict[str, Any]], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as temporary:
         write(pd.DataFrame(lines), temporary)
+
+
+def write_rows(results: Path, out: Path | None, split: str | None, dry_run: bool) -> dict[str, Any]:
+    """Write every row of every run in the folder `results` to `out`, unless `dry_run`, and return the command's JSON object.
+
+    Raises UsageError without `out`, and for a split, because all splits are written.
+    """
+    if out is None:
+        raise UsageError("--rows has too many rows to print", out=...)
+    if split is not None:
+        raise UsageError("--split has no effect with --rows, which writes all splits: leave out --split")
+    records = rows_of(results, None, every=True).to_dict("records")
+    if not dry_run:
+        write_table(records, out)
+    return {"rows": len(records), "out": str(out)}
 
 
 def _markdown(frame: Any, path: Path) -> None:

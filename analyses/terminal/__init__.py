@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         DryRun,
         Fraction,
         Given,
+        HavingOption,
         Json,
         Out,
         Results,
@@ -26,7 +27,14 @@ if TYPE_CHECKING:
         command,
         on_device,
     )
-    from analyses.terminal.lines import print_explanation, print_report, short_model_line, short_table_line, short_task_line
+    from analyses.terminal.lines import (
+        print_explanation,
+        print_report,
+        short_method_line,
+        short_model_line,
+        short_table_line,
+        short_task_line,
+    )
     from analyses.terminal.printing import bar, listing, log, print_plan, print_result
     from analyses.terminal.progress_table import run_watched
 

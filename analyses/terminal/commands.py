@@ -46,6 +46,10 @@ Aim = Annotated[
 Fraction = Annotated[float | None, typer.Option(help="Short for --target fraction:AMOUNT.", min=0.01, max=0.99)]
 Runs = Annotated[Path, typer.Argument(help="Folder of a study's results, for instance results/demo.")]
 Results = Annotated[Path, typer.Argument(help="Folder of a study's results, for instance results/demo, or a .parquet file of its rows.")]
+HavingOption = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME=VALUE", help="List only the methods that have this option, with this value (repeat it for more)."),
+]
 At = Annotated[
     Path | None,
     typer.Option(
@@ -169,6 +173,7 @@ def command(name: str, *kinds: type[Spec], without: Collection[str] = ()) -> Cal
                     chosen = {option.name: values.pop(option.name) for option in fields if option.name not in taken}
                     common = {option.name: values.pop(option.name) for option in shared}
                     common |= {"set_": common["set_"] or [], "device_name": common.pop("device")}
+                    chosen = {name: ",".join(value) if isinstance(value, list) else value for name, value in chosen.items() if value != []}
                     values["given"] = Given({name: value for name, value in chosen.items() if value is not None}, **common)
                 with terminable():
                     function(**values)

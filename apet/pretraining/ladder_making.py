@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
+from apet.errors import UsageError
 from apet.files import atomic_folder
 from apet.models import DEFAULTS, HALF_STEPS, SCHEDULES, SOURCES, TOKENIZER, config_of
 from apet.pretraining.corpus import corpus_files, token_stream, train_tokenizer
@@ -29,6 +30,8 @@ def make_ladder_model(
     ladder's sub-folders of `corpus` that exist, or of the whole folder if none exists. Return a summary. Its "finished" is False if
     `minutes` ran out before the last step; the same call then resumes. With `dry_run` nothing is trained, and the summary lists the files.
     """
+    if not minutes > 0:
+        raise UsageError(f"minutes = {minutes} must be positive")
     config_of(family, size)
     sources = sources or [name for name in SOURCES if (corpus / name).is_dir()]
     train_files, heldout_files = corpus_files(corpus, sources, heldout=False), corpus_files(corpus, _holding(corpus, sources), heldout=True)
