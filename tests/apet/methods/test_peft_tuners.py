@@ -13,7 +13,17 @@ from tiny_cases import random_model
 from torch import Tensor, nn
 
 from apet.errors import UsageError
-from apet.methods import METHOD_NAMES, PEFT_METHODS, PlacementConfig, TunableModel, count_tuned, default_rate, final_values, make_tunable
+from apet.methods import (
+    METHOD_NAMES,
+    PEFT_METHODS,
+    PlacementConfig,
+    TunableModel,
+    count_tuned,
+    default_rate,
+    final_values,
+    make_tunable,
+    restored,
+)
 from apet.methods.peft_folder import save_peft
 from apet.methods.peft_tuners import REFUSED, peft_method
 
@@ -94,9 +104,24 @@ def test_a_tuner_that_needs_what_a_run_does_not_have_is_refused_by_name_in_one_l
 
 
 @every_tuner
+def test_a_tuner_leaves_no_trace(kind, name):
+    model = copy.deepcopy(base(kind))
+    with restored(model) as keep:
+        tunable = make_tunable(name, model, PlacementConfig(options=options_of(name)))
+        assert keep(tunable.model) == {}
+        with torch.no_grad():
+            for parameter in tunable.trainable.values():
+                parameter.add_(0.1)
+        assert not torch.equal(logits(tunable.model), logits(base(kind)))
+    pairs = zip(model.state_dict().items(), base(kind).state_dict().items(), strict=True)
+    assert all(path == other and torch.equal(value, expected) for (path, value), (other, expected) in pairs)
+    assert torch.equal(logits(model), logits(base(kind)))
+
+
+@every_tuner
 def test_final_values_merge_into_the_base_model_where_the_record_says_so(kind, name):
     tunable, _ = trained(kind, name)
-    wanted, values = logits(tunable.model), final_values(name, base(kind), tunable)
+    wanted, values = logits(tunable.model), final_values(name, {}, tunable)
     assert sum(value.numel() for value in values["new"].values()) == tunable.k and values["head"] == {}
     assert bool(values["end"]) == peft_method(name).mergeable
     if values["end"]:
@@ -124,7 +149,7 @@ def test_peft_alone_loads_our_own_methods_with_the_same_logits(kind, name, tmp_p
 
 def check_reload(name: str, kind: str, tunable: TunableModel, folder: Path) -> None:
     torch.manual_seed(5)  # nothing that is not stored may depend on the generator
-    values = final_values(name, base(kind), tunable)
+    values = final_values(name, {}, tunable)
     save_peft(name, kind, copy.deepcopy(base(kind)), tunable.options, values["new"], values["head"], folder / "adapter")
     torch.manual_seed(7)
     loaded = PeftModel.from_pretrained(copy.deepcopy(base(kind)), str(folder / "adapter")).eval()
