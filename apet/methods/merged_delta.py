@@ -30,7 +30,7 @@ def final_values(method: str, untuned: Mapping[str, Tensor], mounted: TunableMod
     head: the parameters of the head, by name in the base model.
     end: displacements of the base model's tensors (`displacement`), if they describe the tuned model completely.
     """
-    values = {name: p.detach().float().cpu() for name, p in mounted.trainable.items()}
+    values = {name: p.detach().to("cpu", torch.float32, copy=True) for name, p in mounted.trainable.items()}
     head = {_unwrapped(name, untuned): values[name] for name in mounted.head}
     new = {name: value for name, value in values.items() if _unwrapped(name, untuned) not in untuned}
     whole = method_named(method).mergeable and (not new or any(map(_merges, mounted.model.modules())))
