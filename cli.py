@@ -29,7 +29,7 @@ OUTPUT, SEARCH, WHERE = "Output", "Threshold", "Evaluation point"
 # Fields without an option in intrinsic-dim: the search chooses their values, or only --set can set them.
 OWN = ("method", "k", "matched", "early_stop", "readout", "test", "trajectory", "keep_end", "operations", "unit", "order", "position_seed")
 RARE = ("weights", "attention", "max_length", "accumulate", "schedule", "warmup", "clip", "weight_decay", "gradient_checkpointing")
-RARE += ("algorithm", "lanczos_steps", "probes")
+RARE += ("algorithm", "lanczos_steps", "probes", "method_option")
 
 
 @ui.command("train", TrainSpec)
