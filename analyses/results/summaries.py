@@ -38,7 +38,7 @@ def train_summary(name: str, store: Store) -> dict[str, Any]:
         requested = by_key["requested_k", None]
         out |= {
             "requested_k": int(requested.value),
-            **({"method_option": requested.note} if requested.note else {"entries": _entries(rows)}),
+            **({"method_option": requested.group} if requested.group else {"entries": _entries(rows)}),
         }
     for (quantity, split), row in measured.items():
         key = quantity if split == "validation" else f"{split}_{quantity}"

@@ -71,7 +71,7 @@ def train_run(spec: TrainSpec, inputs: Inputs, context: Context) -> tuple[list[R
             *([make("prior_stderr", scorer.prior_stderr)] if scorer.has_prior and not math.isnan(scorer.prior_stderr) else []),
             *([make("k_head", mounted.k_head)] if mounted.head else []),
             *_placement_rows(mounted, make),
-            *([] if spec.placed or spec.k is None else [make("requested_k", spec.k, note=written(mounted.options))]),
+            *([] if spec.placed or spec.k is None else [make("requested_k", spec.k, group=written(mounted.options))]),
         ]
         arrays = _arrays(spec, mounted, progress) | {"prior": scorer.prior.cpu().numpy()}
         return rows, arrays | (_end(spec, untuned, mounted) if spec.keep_end else {})

@@ -55,9 +55,9 @@ def test_options_and_a_requested_k_are_in_the_rows(folder, tmp_path):
     assert {(row.method, row.placement) for row in rows} == {("lora", "alpha=4,r=2")}
     rows = store.rows(run(spec_of(method="peft:vera", k=500, steps=2), store, folder))
     (requested,) = [row for row in rows if row.quantity == "requested_k"]
-    assert requested.value == 500 and requested.note.startswith("r=")
+    assert requested.value == 500 and requested.group.startswith("r=")
     model = inputs(spec_of(), folder).loaded.model
-    assert {row.k for row in rows} == {count_tuned("peft:vera", model, requested.note)}
+    assert {row.k for row in rows} == {count_tuned("peft:vera", model, requested.group)}
 
 
 def test_a_plan_has_the_k_of_every_method(folder):
