@@ -15,6 +15,7 @@ import analyses.store
 import analyses.studies
 import analyses.thresholds
 import apet.machine
+import apet.methods
 import apet.models
 import apet.pretraining
 import apet.subspaces
@@ -28,7 +29,7 @@ OUTPUT, SEARCH, WHERE = "Output", "Threshold", "Evaluation point"
 # Fields without an option in intrinsic-dim: the search chooses their values, or only --set can set them.
 OWN = ("method", "k", "matched", "early_stop", "readout", "test", "trajectory", "keep_end", "operations", "unit", "order", "position_seed")
 RARE = ("weights", "attention", "max_length", "accumulate", "schedule", "warmup", "clip", "weight_decay", "gradient_checkpointing")
-RARE += ("algorithm", "lanczos_steps", "probes")
+RARE += ("algorithm", "lanczos_steps", "probes", "method_option")
 
 
 @ui.command("train", TrainSpec)
@@ -112,15 +113,14 @@ def spectrum(
     planned = analyses.runs.check(spec, given.inputs(spec))
     if given.dry_run:
         return ui.print_result(planned, given.json)
-    products, examples = planned["products"], planned["train_examples"]
-    ui.log.print(f"{planned['algorithm']}: at most {products:,} products on {examples} examples", highlight=False)
+    ui.log.print("{algorithm}: at most {products:,} products on {train_examples} examples".format(**planned), highlight=False)
     names = [given.run(one_spec, store) for one_spec in specs]
-    if apet.machine.is_main_process():  # the main process commits and prints
+    if apet.machine.is_main_process():
         summaries = [analyses.results.spectrum_summary(name, store) for name in names]
         ui.print_result({"along": summaries} if along else summaries[0], given.json)
 
 
-@ui.command("slice", SliceSpec)
+@ui.command("slice", SliceSpec, without=("method_option",))
 def slice_(
     given: ui.Given, at: ui.At = None,
     to: Annotated[list[Path] | None, Option(metavar="RUN", help="optima: another run of the same model and task, for a line; give the option twice for a plane, and so on. Runs may have other position seeds, k and methods (full, bitfit, lora with --keep-end). The slice lies in the space that the entries of all runs span together.", rich_help_panel=WHERE)] = None,
@@ -167,8 +167,8 @@ def study(
     done, failed, elsewhere = len(outcome.done), len(outcome.failed), outcome.elsewhere
     with ui.bar() as progress:
         count = analyses.thresholds.commit_thresholds(store, () if elsewhere else plan.targets, progress)
-    about = {"study": plan.name, "results": str(store.root)}
-    ui.print_result(about | {"done": done, "failed": failed, "elsewhere": elsewhere, "thresholds": count}, json_)
+    counts = {"done": done, "failed": failed, "elsewhere": elsewhere, "thresholds": count}
+    ui.print_result({"study": plan.name, "results": str(store.root), **counts}, json_)
     if elsewhere:
         ui.log.print(f"{elsewhere} runs of other shards are not done yet: start the study again for the stages that depend on them")
     if failed:
@@ -269,9 +269,9 @@ def table(
 
 @ui.command("export")
 def export(
-    run: Annotated[Path, Argument(help="Folder of a finished APET run, for instance results/train/RUN_ID.")],
-    out: Annotated[Path, Argument(help="Path to write: a file for apet, a folder for merged and shira.")],
-    form: Annotated[str, Option("--as", help="Format. apet: the tuned values, a few kB; merged: an ordinary checkpoint; shira: a peft adapter (linear layers only).")] = "apet",
+    run: Annotated[Path, Argument(help="Folder of a finished training run, for instance results/train/RUN_ID. Runs of other methods than apet need --keep-end.")],
+    out: Annotated[Path, Argument(help="Path to write: a file for apet, a folder for the other formats.")],
+    form: Annotated[str, Option("--as", help="Format. apet: the tuned values, a few kB; merged: an ordinary checkpoint; shira: tuned entries as a peft adapter (linear layers only); peft: an adapter of lora, prompt, prefix or peft:NAME.")] = "apet",
     json_: ui.Json = False, dry_run: ui.DryRun = False,
 ) -> None:  # fmt: skip
     """Export a tuned model for use in other programs."""
@@ -287,6 +287,17 @@ def models(json_: ui.Json = False, dry_run: ui.DryRun = False) -> None:
     """
     rows = apet.models.models_table()
     ui.listing("models", rows if json_ else [ui.short_model_line(row) for row in rows], json_, "family")
+
+
+@ui.command("methods")
+def methods(
+    model: Annotated[str | None, Option(help="Also count the parameters that each method tunes in this model. Its weights are not loaded.")] = None,
+    method_option: ui.HavingOption = None, json_: ui.Json = False, dry_run: ui.DryRun = False,
+) -> None:  # fmt: skip
+    """List the tuning methods with their options, the option that --k sets, and where training starts. --json lists all options."""
+    with ui.bar() as progress:
+        rows = apet.methods.methods_table(model, ",".join(method_option or []), progress)
+    ui.listing("methods", rows if json_ else [ui.short_method_line(row, model is not None) for row in rows], json_)
 
 
 @ui.command("tasks")

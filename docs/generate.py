@@ -46,7 +46,7 @@ def _field(name: str, owners: list[str]) -> tuple[str, ...]:
 
     spec = KINDS[owners[0]]
     about, types = options_of(spec)[name], [kind.__name__ for kind in types_of(spec)[name] if kind is not NoneType]
-    choices = f" One of {', '.join(about.choices)}." if about.choices else ""
+    choices = f" One of {', '.join(about.shown_choices)}." if about.choices else ""
     return f"`{name}`", ", ".join(owners), " or ".join(types), about.default or _default(defaults_of(spec)[name]), about.help + choices
 
 
@@ -107,6 +107,62 @@ def models() -> str:
     return "\n".join(parts)
 
 
+METHODS = """# Methods
+
+`--method` takes one of these names, and `--matched` each of them except `apet`. `python cli.py methods --model NAME` counts their
+parameters on a model.
+
+`--method-option NAME=VALUE` sets an option; repeat it for more. In a study file the field is one text, `method_option: alpha=32,r=4`.
+Values of a list are joined by `|`, and a text cannot contain a comma. With method `apet`, the options belong to the method in
+`--matched`.
+
+`--k K` sets the option in the column "`--k` sets" so that the number of tuned parameters is nearest to K. `--dry-run` and the result
+state the option's value, the requested and the actual number.
+
+Methods `peft:NAME` are the tuners of the installed peft with the options of their Config. They are placed on peft's own targets for the
+model's type; for other types, on the projections that `lora` would choose, or on the normalisation layers (`ln_tuning`). `target_modules`
+takes names joined by `|`, or `all-linear`. An option that does not fit the model is refused with peft's reason.
+
+"Merges" says whether a run's final point is a displacement of the base model's own tensors: it can be exported as a checkpoint and appear
+in slices.
+
+A random projection (`--subspace`) of a method's parameters moves them along random lines from their initial values. The weights are linear
+in z only where they are linear in the new parameters (`bitfit`, `peft:ia3`, `peft:fourierft`, `peft:shira`, ...). They are not for
+products of tuned factors (`lora`, `peft:vera`, `peft:loha`, ...). Where one factor of a product starts at zero, the gradient of the other
+factor is zero at the start.
+
+"""
+REFUSALS = """
+## Tuners of peft that are refused
+
+"""
+ADDING = """
+## Add a method
+
+Write a file in `apet/methods` with one record `Method`: name, words and marker for figures, learning rate, and a function `build(model,
+**options)` that makes the new parameters trainable and returns a `TunableModel`. List the record in `METHODS`
+(`apet/methods/registry.py`). Options, the dial of `--k`, the listing and this page follow from the record.
+"""
+
+
+def methods() -> str:
+    """Return all methods with their options, the tuners of peft that are refused, and how to add a method."""
+    from apet.methods import method_named, methods_table
+
+    rows = methods_table()
+    usable = [row for row in rows if not row["reason"]]
+    yes = {True: "yes", False: "no"}
+    cells = (
+        [f"`{row['name']}`", row["tunes"], ", ".join(f"`{name}={value}`" for name, value in row["options"].items()),
+         f"`{row['k_option']}`" if row["k_option"] else "", yes[row["starts_at_base"]],
+         yes[method_named(row["name"]).mergeable]]
+        for row in usable
+    )  # fmt: skip
+    head = ("method", "tunes", "options and defaults", "`--k` sets", "starts at the base model", "merges")
+    refused = ([f"`{row['name']}`", row["reason"].removeprefix("is not supported: ")] for row in rows if row["reason"])
+    return METHODS + table(head, cells) + REFUSALS + table(("tuner", "reason"), refused) + ADDING
+
+
 def tasks() -> str:
     from apet.tasks import KEYS, tasks_table
 
@@ -131,7 +187,7 @@ def _shown(value: object) -> str:
     return "" if value is None else f"{value:,}" if isinstance(value, int) else str(value)
 
 
-PAGES: dict[str, Callable[[], str]] = {each.__name__: each for each in (options, commands, quantities, models, tasks, rooms)}
+PAGES: dict[str, Callable[[], str]] = {each.__name__: each for each in (options, commands, quantities, models, methods, tasks, rooms)}
 
 if __name__ == "__main__":
     for name, page in PAGES.items():

@@ -43,6 +43,24 @@ def test_train_prints_the_contracts_fields(train):
     assert found["k"] == 50
 
 
+def test_methods_are_listed_with_their_options_and_their_k_on_a_model():
+    rows = {row["name"]: row for row in answer("methods", "--model", "mini-t5-130k")["methods"]}
+    assert rows["lora"]["options"] == {"r": "8", "alpha": "16", "targets": "none"} and rows["lora"]["k_option"] == "r"
+    halved = {row["name"]: row for row in answer("methods", "--model", "mini-t5-130k", "--method-option", "r=4")["methods"]}
+    assert rows["lora"]["k"] == 2 * halved["lora"]["k"] > 0 and "adapter" not in halved
+    assert "is not supported: it needs a task id" in rows["peft:poly"]["reason"] and rows["peft:poly"]["k"] is None
+    assert all(len(line) <= 120 for line in call("methods")[1].splitlines())
+    assert call("methods", "--method-option", "rr=4")[2].strip() == "error: no method has the options rr=4"
+
+
+def test_a_requested_k_of_another_method_is_printed_with_the_option_that_it_sets(train):
+    arguments = [*train[: train.index("--k")], "--k", "900", *train[train.index("--k") + 2 :], "--method", "lora"]
+    planned, found = answer(*arguments, "--dry-run"), answer(*arguments)
+    for result in (planned, found):
+        assert (result["requested_k"], result["method_option"]) == (900, "r=1") and result["k"] == planned["k"] != 900
+    assert "entries" not in found
+
+
 def test_the_test_split_is_evaluated_where_it_has_labels(train, folder, tmp_path):
     def run_on(name: str, test: str | None) -> tuple[int, str, str]:
         data = shutil.copytree(folder, tmp_path / name)

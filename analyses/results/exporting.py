@@ -1,4 +1,4 @@
-"""Export of a finished APET run: as a small artefact, a merged checkpoint, or a peft adapter (SHiRA)."""
+"""Export of a finished training run: as a small artefact, a merged checkpoint, or an adapter of peft."""
 
 from __future__ import annotations
 
@@ -7,32 +7,33 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from analyses.results.exporting_methods import export_method, write_card
 from analyses.runs import model_of, plain_scorer
 from analyses.specs import Spec, TrainSpec, spec_from
 from analyses.store import Store
-from apet.errors import MissingInput, UsageError, lookup
-from apet.files import atomic_path
-from apet.scoring import Verbaliser, model_card
+from apet.errors import MissingInput, UsageError, one_of
+from apet.scoring import Verbaliser
 
 
 def export(run: Path, form: str, out: Path) -> dict[str, Any]:
-    """Write the run in folder `run` in the form `form` (apet, merged, shira) to `out`. Return the command's JSON object.
+    """Write the run in folder `run` in the form `form` (apet, merged, shira, peft) to `out`. Return the command's JSON object.
 
-    Raises MissingInput if the folder holds no finished run. Raises UsageError for a run of another method than apet, for a form that cannot
-    hold the run, and if the weights of the base model have changed since the run.
+    Raises MissingInput if the folder holds no finished run. Raises UsageError for a run of another kind, for a form that cannot hold the
+    run, and if the weights of the base model have changed since the run.
     """
-    from apet.models import FORMS as AUTO
-
-    write, store = lookup(FORMS, form, "form"), Store(run.parent)
+    one_of((*FORMS, "peft"), form, "form")
+    store = Store(run.parent)
     if not store.done(run.name):
         raise MissingInput(f"no finished run in {run}")
     spec = spec_from(store.spec(run.name))
-    if not isinstance(spec, TrainSpec) or spec.method != "apet":
-        raise UsageError(f"{run.name} is a {spec.kind} run of method {spec.method}: only tuned entries (apet) are exported")
-    if spec.subspace != "coordinates":
-        raise UsageError(
-            f"{run.name} tunes all parameters through the subspace {spec.subspace}: only tuned entries (coordinates) are exported"
-        )
+    if not isinstance(spec, TrainSpec):
+        raise UsageError(f"{run.name} is a {spec.kind} run: only training runs are exported")
+    if spec.projected:
+        raise UsageError(f"{run.name} tunes parameters through the subspace {spec.subspace}: only runs without a projection are exported")
+    if spec.method != "apet":
+        return export_method(spec, store, run.name, form, out)
+    if form == "peft":
+        raise UsageError(f"{run.name} is a run of apet, whose entries peft holds as SHiRA: choose the form shira")
     if form != "apet" and spec.operations != "add":
         raise UsageError(f"{run.name} tunes new parameters ({spec.operations}), which only the form apet can hold: choose that form")
     artefact, loaded = artefact_of(spec, store, run.name)
@@ -41,12 +42,11 @@ def export(run: Path, form: str, out: Path) -> dict[str, Any]:
     if form == "shira" and artefact.head:
         raise UsageError(f"{run.name} trained a classification head, which a SHiRA adapter cannot hold: choose the form apet or merged")
     artefact.check_base(loaded.fingerprint)
-    write(artefact, loaded, out)
+    FORMS[form](artefact, loaded, out)
     if form != "apet":
         artefact.verbaliser.save(out)
     if form == "merged":
-        with atomic_path(out / "README.md") as temporary:
-            temporary.write_text(model_card(spec.model, plain_scorer(spec, loaded), loaded.form, AUTO[loaded.form][0]), encoding="utf-8")
+        write_card(spec, loaded, out)
     return {"run_id": run.name, "form": form, "k": len(artefact.z), "written": str(out)}
 
 

@@ -35,7 +35,11 @@ def train_summary(name: str, store: Store) -> dict[str, Any]:
     if k_head:
         out["k_head"] = int(k_head.value)
     if ("requested_k", None) in by_key:
-        out |= {"requested_k": int(by_key["requested_k", None].value), "entries": _entries(rows)}
+        requested = by_key["requested_k", None]
+        out |= {
+            "requested_k": int(requested.value),
+            **({"method_option": requested.group} if requested.group else {"entries": _entries(rows)}),
+        }
     for (quantity, split), row in measured.items():
         key = quantity if split == "validation" else f"{split}_{quantity}"
         out |= {key: row.value, f"{key}_stderr": row.stderr}

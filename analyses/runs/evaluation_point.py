@@ -17,22 +17,18 @@ import numpy as np
 
 from analyses.runs.run_inputs import Context, Inputs, mounted_for, origin, subsets
 from analyses.runs.untuned import scorer_for
-from analyses.specs import SliceSpec, SpectrumSpec
+from analyses.specs import SliceSpec, SpectrumSpec, defaults_of
 from analyses.store import Row, Store
 from apet.errors import MissingInput, UsageError
 
 PointSpec = SpectrumSpec | SliceSpec
-METHODS_FIELDS = (
-    "model",
-    "random_init",
-    "task",
-    "method",
-    "max_length",
-    "prior_stderr",
-    "weights",
-)  # fields in which a slice must agree with the run of another method
-SUBSPACE = ("model", "random_init", "task", "k", "matched", "subspace", "operations", "scope", "unit", "order", "position_seed")
-PLACED = ("k", "matched", "unit", "order", "position_seed")  # fields that select entries within the space of the other fields
+# Fields in which a slice must agree with the run of another method.
+METHODS_FIELDS = ("model", "random_init", "task", "method", "max_length", "prior_stderr", "weights")
+SUBSPACE = (
+    "model", "random_init", "task", "k", "matched", "method_option", "subspace", "operations", "scope", "unit", "order", "position_seed",
+)  # fmt: skip
+# Fields that select entries within the space of the other fields.
+PLACED = ("k", "matched", "method_option", "unit", "order", "position_seed")
 
 
 @dataclass(frozen=True)
@@ -176,9 +172,9 @@ def _tuned(
         raise UsageError(f"{run_id} is not an apet run with label words: only such a run ends at a point of this subspace")
     same = (*same, *(["weights"] if spec.in_float32 else []))
     for name in (*same, *(["train_seed"] if spec.random_init else [])):  # the seed of the weights
-        if other[name] != getattr(spec, name):
+        if (value := other.get(name, defaults_of(type(spec))[name])) != getattr(spec, name):  # a run may be older than the field
             raise UsageError(
-                f"{run_id} has {name} {other[name]}, but this {spec.kind} has {getattr(spec, name)}: the two are not in the same subspace"
+                f"{run_id} has {name} {value}, but this {spec.kind} has {getattr(spec, name)}: the two are not in the same subspace"
             )
     _check_origin(run_id, store.rows(run_id)[0], spec, inputs, other["weights"])
     return store, other, arrays
@@ -210,14 +206,16 @@ def _of_method(spec: dict[str, Any]) -> bool:
 
 def _check_kept(run_id: str, other: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
     """Raise UsageError unless a run of another method than apet saved a displacement of the model's own tensors."""
-    from apet.methods import MERGEABLE
+    from apet.methods import method_named
 
-    method = other["method"]
-    if method not in MERGEABLE:
+    method, kept = other["method"], {name.partition(".")[0] for name in arrays}
+    if not method_named(method).mergeable or ("end" not in kept and "new" in kept):
         raise UsageError(
             f"{run_id} is a run of {method}, which tunes new parameters: its final point is not a point of the base model's own entries"
         )
-    if not any(name.startswith("end.") for name in arrays):
+    if "head" in kept:
+        raise UsageError(f"{run_id} trained a classification head, which is not a point of the base model's own entries", readout="words")
+    if "end" not in kept:
         raise UsageError(
             f"{run_id} is a run of {method} that did not save its final point: train it again with 'train --method {method} --keep-end'"
         )

@@ -55,9 +55,12 @@ def check(spec: Spec, inputs: Inputs) -> dict[str, Any]:
     spec, model = spec.resolved(), inputs.loaded.model
     kind = RUN_KINDS[spec.kind]
     space = tunable_space(model, spec.operation_names, spec.scope, dry=True)
-    size = count_tuned(spec.method, model) if spec.projected and spec.method != "apet" else space.size
+    size = count_tuned(spec.method, model, spec.method_option) if spec.projected and spec.method != "apet" else space.size
+    k = spec.k if spec.placed else None
+    if spec.matched:
+        k = count_tuned(spec.matched, model, spec.method_option if spec.method == "apet" else "")
     examples, _ = subsets(spec, inputs)
-    planned = Planned(inputs, examples, count_tuned(spec.matched, model) if spec.matched else spec.k, space.layers)
+    planned = Planned(inputs, examples, k, space.layers)
     if planned.k is not None and planned.k > size:
         raise UsageError(f"k = {planned.k} is over the {size} parameters in scope of {spec.model}: lower k or widen the scope")
     if world_size() > 1 and (part := kind.alone(spec)):

@@ -217,11 +217,13 @@ def heldout(spec: Spec, inputs: Inputs, split: str) -> list:
 
 def plain_scorer(spec: Spec, loaded: Any, device: str = "cpu") -> Any:
     """Return the task's scorer for the model, without a prior."""
-    from apet.methods import METHODS
+    from apet.methods import tokens_taken
     from apet.scoring import scorer_of
     from apet.tasks import task_named
 
-    return scorer_of(loaded, task_named(spec.task), spec.max_length, device, METHODS[spec.method].virtual_tokens)
+    k = None if spec.placed else spec.k
+    taken = tokens_taken(spec.method, loaded.model, spec.method_option, k)
+    return scorer_of(loaded, task_named(spec.task), spec.max_length, device, taken)
 
 
 def kept_verbaliser(spec: Spec, form: str) -> Any:
@@ -243,8 +245,12 @@ def identity_of_model(spec: Spec, form: str, weights: str) -> str:
 
 
 def mounted_for(spec: Spec, model: Any, scorer: Any, examples: list) -> Any:
-    """Mount the spec's method on `model`. If the order is a score of the entries, `examples` determine the scores."""
-    from apet.methods import PlacementConfig, make_tunable
+    """Mount the spec's method on `model`. If the order is a score of the entries, `examples` determine the scores.
+
+    If padding between virtual tokens and a text matters to the model, `scorer` makes batches of equal length from then on.
+    """
+    from apet.methods import PlacementConfig, make_tunable, method_named
+    from apet.scoring import check_padding
     from apet.subspaces import score_entries
 
     def measured(space: Any) -> Any:
@@ -252,9 +258,13 @@ def mounted_for(spec: Spec, model: Any, scorer: Any, examples: list) -> Any:
 
     order, score = ("score", measured) if spec.order in SCORE_NAMES else (spec.order, None)
     choice = PlacementConfig(
-        spec.k, spec.matched, spec.position_seed, spec.operation_names, spec.scope, spec.unit, order, score, spec.subspace
-    )
-    return make_tunable(spec.method, model, choice)
+        spec.k, spec.matched, spec.position_seed, spec.operation_names, spec.scope, spec.unit, order, score, spec.subspace,
+        spec.method_option,
+    )  # fmt: skip
+    mounted = make_tunable(spec.method, model, choice)
+    if method_named(spec.method).virtual_tokens:
+        check_padding(scorer, mounted.model)
+    return mounted
 
 
 @contextmanager

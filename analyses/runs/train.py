@@ -14,7 +14,7 @@ from analyses.runs.untuned import scorer_for, untuned_scores
 from analyses.specs import TrainSpec, asks_for_text
 from analyses.store import Row
 from apet.errors import UsageError
-from apet.methods import METHODS, default_rate
+from apet.methods import chosen_options, count_tuned, default_rate, method_named, written
 from apet.subspaces import SCORE_NAMES
 
 SEEN = 500  # training examples that a run with early stopping evaluates
@@ -71,9 +71,10 @@ def train_run(spec: TrainSpec, inputs: Inputs, context: Context) -> tuple[list[R
             *([make("prior_stderr", scorer.prior_stderr)] if scorer.has_prior and not math.isnan(scorer.prior_stderr) else []),
             *([make("k_head", mounted.k_head)] if mounted.head else []),
             *_placement_rows(mounted, make),
+            *([] if spec.placed or spec.k is None else [make("requested_k", spec.k, group=written(mounted.options))]),
         ]
         arrays = _arrays(spec, mounted, progress) | {"prior": scorer.prior.cpu().numpy()}
-        return rows, arrays | (_end(untuned, model) if spec.keep_end else {})
+        return rows, arrays | (_end(spec, untuned, mounted) if spec.keep_end else {})
 
 
 def train_options(spec: TrainSpec, k: int, examples: int) -> Any:
@@ -114,20 +115,24 @@ def train_gradients(spec: TrainSpec, examples: int) -> int:
 
 
 def train_plan(spec: TrainSpec, planned: Planned) -> dict[str, Any]:
-    """Return {}. Raise UsageError if the model, the data or the data type of the weights do not permit the run."""
-    from apet.methods import check_mergeable
+    """Return the k of a method that places no entries, with the requested k and the options that it set.
 
-    if spec.weights != "float32" and not spec.projected and not METHODS[spec.method].low_precision:
+    Raise UsageError if the model, the data or the data type of the weights do not permit the run.
+    """
+    if spec.weights != "float32" and not spec.projected and not method_named(spec.method).low_precision:
         raise UsageError(
             f"{spec.method} updates the base model's own tensors, and weights in {spec.weights} round small updates away", weights="float32"
         )
-    if spec.keep_end:
-        check_mergeable(spec.method, planned.inputs.loaded.model)
     if not planned.examples:
         raise UsageError(f"{spec.task} has too few training examples to hold out some for early stopping", early_stop=False)
     if spec.test and "test" not in planned.inputs.data.splits:
         raise UsageError(f"{spec.task} has no labelled test split in these data: leave out test")
-    return {}
+    if spec.placed:
+        return {}
+    model = planned.inputs.loaded.model
+    options = written(chosen_options(spec.method, model, spec.method_option, spec.k))
+    requested = {} if spec.k is None else {"requested_k": spec.k, "method_option": options}
+    return {"k": count_tuned(spec.method, model, options), **requested}
 
 
 def _check_every(examples: int, batch: int) -> int:
@@ -187,11 +192,15 @@ def _arrays(spec: TrainSpec, mounted: Any, progress: Any) -> dict[str, np.ndarra
     return arrays
 
 
-def _end(untuned: dict[str, Any], model: Any) -> dict[str, np.ndarray]:
-    """Return the final displacement of each of the base model's tensors, as `end.NAME`."""
-    from apet.methods import displacement
+def _end(spec: TrainSpec, untuned: dict[str, Any], mounted: Any) -> dict[str, np.ndarray]:
+    """Return the final values as arrays: `new.NAME`, `head.NAME`, and the displacements of the base model's tensors, `end.NAME`."""
+    from apet.methods import final_values
 
-    return {f"end.{name}": change.numpy() for name, change in displacement(untuned, model).items()}
+    return {
+        f"{part}.{name}": value.numpy()
+        for part, values in final_values(spec.method, untuned, mounted).items()
+        for name, value in values.items()
+    }
 
 
 def _placement_rows(mounted: Any, make: Callable[..., Row]) -> list[Row]:

@@ -24,9 +24,11 @@ _APET: Use = ("method apet", lambda s: s.placed and s.method == "apet")
 _UNITS: Use = ("tuned entries in any order except reference (whole tensors)", lambda s: s.places_entries and s.order != "reference")
 _DRAWN: Use = ("random placements and projections", lambda s: s.placed and (s.projected or s.order not in SCORE_NAMES))
 _WORDS: Use = ("label words", lambda s: has_label_words(s.task) and s.readout != "head")
+_OPTIONS: Use = ("methods with options, and numbers of parameters matched to theirs", lambda s: s.matched is not None)
 _TEXTS: Use = ("tasks with texts", lambda s: not reads_images(s.task))
 TUNED_USES: dict[str, Use] = {
-    "max_length": _TEXTS, "prior_stderr": _WORDS, "k": PLACED, "matched": PLACED, "subspace": PLACED, "scope": PLACED, "operations": _APET, "order": _ENTRIES,
+    "max_length": _TEXTS, "prior_stderr": _WORDS, "k": PLACED, "matched": PLACED, "method_option": _OPTIONS, "subspace": PLACED,
+    "scope": PLACED, "operations": _APET, "order": _ENTRIES,
     "unit": _UNITS, "position_seed": _DRAWN,
 }  # fmt: skip
 
@@ -76,7 +78,7 @@ class Spec(WorkPart, TunedPart, DataPart, ModelPart):
         if (name := self.unused()) is not None:
             raise UsageError(self.no_effect(name))
         self.check()
-        return self.derived()
+        return replace(self.derived(), method_option=self.canonical_options)
 
     def no_effect(self, name: str) -> str:
         return f"{name} = {getattr(self, name)} has no effect on this {self.kind} run: it is for {self.uses[name][0]}"

@@ -51,7 +51,12 @@ def _of_others(name: str, value: Any, kind: type[Spec]) -> str:
 
 
 def trimmed(spec: S, shared: Collection[str] = (), where: Where = lambda name: "") -> S:
-    """Return the spec with unused `shared` fields reset to their defaults. Raise UsageError for any other field without effect."""
+    """Return the spec with unused `shared` fields reset to their defaults. Raise UsageError for any other field without effect.
+
+    A shared k is a number of placed parameters and never sets an option of another method.
+    """
+    if "k" in shared and not spec.placed:
+        spec = replace(spec, k=None)
     while (name := spec.unused()) is not None:  # one at a time, because the use of a field can depend on another field
         if name not in shared:
             raise UsageError(f"{where(name)}{spec.no_effect(name)}")

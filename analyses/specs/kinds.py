@@ -10,13 +10,17 @@ from analyses.specs.base import PLACED, TUNED_USES, Spec, Use
 from analyses.specs.option import option
 from analyses.specs.parts import DTYPES, PointPart, ProductsPart, WeightsPart, asks_for_text, has_label_words
 from apet.errors import UsageError
-from apet.methods import MERGEABLE, METHODS, default_rate
+from apet.methods import METHOD_NAMES, default_rate, method_named
 from apet.training import SCHEDULES
 
 TUNED, TRAINING, CURVATURE, SLICE, PREDICTION = "Tuned parameters", "Training", "Curvature", "Slice", "Prediction"
 MOST_POINTS = 100_000  # in the grid of a slice; each point costs one row and one forward pass of all examples
 MOST_DIMS = 10  # of a slice: in 11 dimensions even three points per axis exceed MOST_POINTS
 
+_SIZED: Use = (
+    f"{PLACED[0]}, and methods with an option that sets k (see 'methods')",
+    lambda s: s.placed or bool(method_named(s.method).dial),
+)
 _ADAMW: Use = ("training by adamw", lambda s: s.optimizer == "adamw")
 
 
@@ -26,7 +30,8 @@ class TrainSpec(WeightsPart, Spec):
 
     kind, words, version = "train", "training runs", 1
     uses = TUNED_USES | dict.fromkeys(("lr", "schedule", "warmup", "clip", "weight_decay", "find_lr", "accumulate"), _ADAMW) | {
-        "trajectory": PLACED, "decode": ("tasks with label words", lambda s: has_label_words(s.task)),
+        "trajectory": PLACED, "decode": ("tasks with label words", lambda s: has_label_words(s.task)), "k": _SIZED,
+        "method_option": (TUNED_USES["method_option"][0], lambda s: s.method != "apet" or s.matched is not None),
     }  # fmt: skip
 
     # fmt: off
@@ -35,7 +40,7 @@ class TrainSpec(WeightsPart, Spec):
     eval_examples: int | None = option("Data", None, "Evaluate on a fixed random subset of this many examples of each split. All runs of a task use the same subset. With early stopping the training loss and the monitored loss take at most as many.", means="all", least=1)
     eval_batch: int = option("Data", 64, "Number of examples per batch of an evaluation.", least=1)
     decode: bool = option("Data", False, "Classes: after training also let the model write its answer by greedy decoding, and report the share of right answers (decoded_accuracy).")
-    method: str = option(TUNED, "apet", "Tuning method: apet (k parameters at any positions), full (all parameters), or a parameter-efficient method (lora, adapter, prompt, prefix, bitfit).", choices=METHODS)
+    method: str = option(TUNED, "apet", "Tuning method: apet (k parameters at any positions), full (all parameters), lora, adapter, prompt, prefix, bitfit, or peft:NAME (see 'methods').", choices=METHOD_NAMES)
     early_stop: bool = option(TRAINING, True, "Hold out part of the training data, monitor its loss and keep the best state. Without early stopping the run monitors the training loss and continues to its plateau.")
     test: bool = option(TRAINING, False, "Also evaluate on the test split, which must have labels.")
     steps: int = option(TRAINING, 1000, "Maximum number of steps. A run ends earlier if it reaches its plateau.", least=1)
@@ -49,7 +54,7 @@ class TrainSpec(WeightsPart, Spec):
     weight_decay: float = option(TRAINING, 0.0, "Decoupled weight decay of AdamW.", least=0)
     gradient_checkpointing: bool = option(TRAINING, False, "Recompute activations instead of storing them.")
     trajectory: bool = option(TRAINING, False, "Record the tuned values at every evaluation of the monitored loss, for 'spectrum --along'.")
-    keep_end: bool = option(TRAINING, False, "full, bitfit, lora: save the final displacement of the base model's tensors (4 bytes per entry), for slices.")
+    keep_end: bool = option(TRAINING, False, "Save the final values, for 'export' and slices. Runs of apet always do.")
     dtype: str = option(TRAINING, "float32", "Data type of the computation (autocast). Tuned values stay float32.", choices=DTYPES)
     # fmt: on
 
@@ -66,9 +71,10 @@ class TrainSpec(WeightsPart, Spec):
             raise UsageError("optimizer lbfgs minimises the training loss and does not support early stopping", early_stop=False)
         if self.optimizer == "lbfgs" and self.dtype != "float32":
             raise UsageError(f"dtype = {self.dtype} is too coarse for the line searches of optimizer lbfgs", dtype="float32")
-        if self.keep_end and (self.method not in MERGEABLE or self.projected) and not self._keeps_anyway:
-            choice = f"subspace {self.subspace}" if self.projected else f"method {self.method}"
-            raise UsageError(f"keep_end is not available for {choice}: only {', '.join(MERGEABLE)} end at a displacement of the base model")
+        if self.keep_end and self.projected:
+            raise UsageError(
+                f"keep_end has no effect on subspace {self.subspace}: the run saves its {self.k or 'k'} coordinates in any case"
+            )
 
     @property
     def _keeps_anyway(self) -> bool:
@@ -115,7 +121,7 @@ class SliceSpec(PointPart, WeightsPart, Spec):
     uses = TUNED_USES
 
     # fmt: off
-    method: str = option(SLICE, "apet", "Method of the run at the centre of the slice.", choices=METHODS, flag="")
+    method: str = option(SLICE, "apet", "Method of the run at the centre of the slice.", choices=METHOD_NAMES, flag="")
     to: str | None = option(SLICE, None, "Other runs whose final points the slice contains, for directions optima.", flag="", metavar="RUN")
     dims: int = option(SLICE, 1, f"Number of dimensions: 1 is a line, 2 is a plane, at most {MOST_DIMS}. The arrays of the run hold the whole grid.")
     directions: str = option(SLICE, "random", "; ".join(f"{direction.name}: {direction.help}" for direction in DIRECTIONS.values()) + ".", choices=DIRECTIONS)

@@ -23,7 +23,7 @@ class Option:
     """Meaning (`help`) and permitted values of a field: one of `choices`, a number of at least `least`, or a `positive` number.
 
     `flag` is the field's name on the command line, or "" if no command has an option for the field. `default` describes the meaning of
-    None.
+    None. A field with `repeated` may be given several times on the command line; its value is the texts joined by commas.
     """
 
     help: str
@@ -34,15 +34,21 @@ class Option:
     positive: bool = False
     flag: str | None = None
     metavar: str | None = None
+    repeated: bool = False
+
+    @property
+    def shown_choices(self) -> list[str]:
+        """The choices without the members of a family such as peft:NAME, which the help describes."""
+        return [choice for choice in self.choices if ":" not in choice]
 
 
 def option(
     panel: str, default: Any, help: str, *, means: str = "", choices: Collection[str] = (), least: float | None = None,
-    positive: bool = False, flag: str | None = None, metavar: str | None = None,
+    positive: bool = False, flag: str | None = None, metavar: str | None = None, repeated: bool = False,
 ) -> Any:  # fmt: skip
     """Return a dataclass field with the `Option` that describes it."""
     assert panel in PANELS, panel
-    return field(default=default, metadata={"option": Option(help, panel, means, choices, least, positive, flag, metavar)})
+    return field(default=default, metadata={"option": Option(help, panel, means, choices, least, positive, flag, metavar, repeated)})
 
 
 @cache

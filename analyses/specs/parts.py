@@ -7,7 +7,7 @@ from typing import Any
 
 from analyses.specs.option import option
 from apet.errors import UsageError
-from apet.methods import BASELINES, OPERATION_NAMES
+from apet.methods import BASELINE_NAMES, OPERATION_NAMES, method_named, read_options, written
 from apet.projections import SUBSPACE_NAMES
 from apet.subspaces import ORDER_NAMES, UNIT_NAMES
 
@@ -45,8 +45,9 @@ class TunedPart:
     """Choice of k tuned parameters: entries of the model's tensors, or coordinates of a random projection."""
 
     # fmt: off
-    k: int | None = option(TUNED, None, "Number of tuned parameters: entries, or dimensions of a projection.", least=1)
-    matched: str | None = option(TUNED, None, "Tune as many parameters as this method.", choices=BASELINES, metavar="METHOD")
+    k: int | None = option(TUNED, None, "Number of tuned parameters: entries, or dimensions of a projection. Other methods take the nearest possible number.", least=1)
+    matched: str | None = option(TUNED, None, "Tune as many parameters as this method.", choices=BASELINE_NAMES, metavar="METHOD")
+    method_option: str = option(TUNED, "", "Option of the method or the matched method, such as r=4 (repeatable).", metavar="NAME=VALUE", repeated=True)
     operations: str = option(TUNED, "add", "Parameters that APET may tune, joined by +. add: existing ones. New ones: bias (zero biases in linear layers without one), prefix (keys and values in every self-attention), prompt (input rows of every self-attention), plug (bottleneck adapters).", choices=OPERATION_NAMES, metavar="A+B")
     subspace: str = option(TUNED, "coordinates", "coordinates: k entries of the model. Random projections to all parameters in scope: fastfood, fastfood-tensor (one per tensor), said (with a learned scale per layer), countsketch, gaussian (slow), fastfood-legacy (with the defects of public code).", choices=SUBSPACE_NAMES)
     scope: str = option(TUNED, "", "Entries that may be tuned: entries that match all given terms. Terms: attention, feed-forward, encoder, decoder, layers:0-3, weights, biases, norms, positions, embeddings, token-tables, head, all, or a pattern such as *.q.weight. a|b: a or b. !a: not a.", means="all except token tables")
@@ -72,6 +73,12 @@ class TunedPart:
         return self.placed and not self.projected
 
     @property
+    def canonical_options(self) -> str:
+        """`method_option` without defaults, sorted by name. Raises UsageError for an option that the method does not have."""
+        method = self.matched if self.method == "apet" else self.method
+        return "" if not self.method_option or method is None else written(read_options(method_named(method), self.method_option))
+
+    @property
     def operation_names(self) -> tuple[str, ...]:
         return tuple(self.operations.split("+"))
 
@@ -83,12 +90,12 @@ class TunedPart:
 
     @property
     def tuned(self) -> dict[str, Any]:
-        """Columns of rows that describe the tuned parameters: method, subspace, placement and position seed."""
+        """Columns of rows that describe the tuned parameters: method, subspace, placement (or options of the method) and position seed."""
         apet = self.method == "apet"
         return {
             "method": self.method,
             "subspace": self.subspace if apet or self.projected else self.method,
-            "placement": self.placement if apet else self.scope or None,
+            "placement": self.placement if apet else " ".join(filter(None, (self.method_option, self.scope))) or None,
             "position_seed": self.position_seed if apet or self.projected else None,
         }
 

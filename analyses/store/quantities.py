@@ -87,7 +87,11 @@ TRAINING = (
         "norm of the gradient of the mean training loss in the tuned entries, at the end without early stopping",
     ),
     Quantity("k_head", "number of trained parameters of a classification head, not included in k", "parameters"),
-    Quantity("requested_k", "requested k; whole units may tune fewer entries", "parameters"),
+    Quantity(
+        "requested_k",
+        "requested k; whole units may tune fewer entries, and an option of another method gives the nearest number",
+        "parameters",
+    ),
     Quantity("entries", "number of tuned entries in a layer or in a kind of tensor (the column group)", "entries"),
     Quantity("prior_stderr", "largest standard error of the label words' prior, less its mean over the classes", "nats"),
     Quantity("kept_prior", "1 if the label words' prior was stored with the model instead of measured on it"),

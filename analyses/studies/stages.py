@@ -77,7 +77,7 @@ def _joined(parents: Sequence[tuple[Spec, str]], name: str) -> list[tuple[Spec, 
 
 
 # Fields that only runs of method apet use: they describe the tuned entries.
-_WITH_METHOD = {"k", "matched", "operations", "scope", "unit", "order", "position_seed", "trajectory", "keep_end"}
+_WITH_METHOD = {"k", "matched", "method_option", "operations", "scope", "unit", "order", "position_seed", "trajectory", "keep_end"}
 
 
 def _besides(spec: Spec, name: str) -> tuple:

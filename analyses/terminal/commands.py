@@ -50,6 +50,10 @@ CheckedTask = Annotated[str | None, typer.Option(metavar="TASK", help="Check thi
 ReadingModel = Annotated[str | None, typer.Option(help="With --check: show examples as this model reads them. \\[default: mini-t5-790k]")]
 TaskFolder = Annotated[Path | None, typer.Option(help="With --check: folder with the task's data. \\[default: the task's source]")]
 MaxLength = Annotated[int | None, typer.Option(help="With --check: maximum tokens per example. \\[default: 128]", min=1)]
+HavingOption = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME=VALUE", help="List only the methods that have this option, with this value (repeat it for more)."),
+]
 At = Annotated[
     Path | None,
     typer.Option(
@@ -173,6 +177,7 @@ def command(name: str, *kinds: type[Spec], without: Collection[str] = ()) -> Cal
                     chosen = {option.name: values.pop(option.name) for option in fields if option.name not in taken}
                     common = {option.name: values.pop(option.name) for option in shared}
                     common |= {"set_": common["set_"] or [], "device_name": common.pop("device")}
+                    chosen = {name: ",".join(value) if isinstance(value, list) else value for name, value in chosen.items() if value != []}
                     values["given"] = Given({name: value for name, value in chosen.items() if value is not None}, **common)
                 with terminable():
                     function(**values)

@@ -69,6 +69,21 @@ def short_model_line(row: dict[str, Any]) -> dict[str, Any]:
     return {short: row[name] for name, short in names.items()} | {"licence": row["licence"], "source": source}
 
 
+def short_method_line(row: dict[str, Any], counted: bool) -> dict[str, Any]:
+    """Return a short line for a method: its k on a model if it is `counted`, else its options with numbers as defaults."""
+    if counted:
+        return {"name": row["name"], "k": row["k"], "--k sets": row["k_option"], "note": row["reason"]}
+    numbers = ", ".join(f"{name}={value}" for name, value in row["options"].items() if value.replace(".", "").isdigit())
+    start = {True: "base model", False: "elsewhere", None: "-"}[row["starts_at_base"]]
+    return {
+        "name": row["name"],
+        "tunes": row["tunes"] or row["reason"],
+        "options": numbers,
+        "--k sets": row["k_option"],
+        "starts at": start,
+    }
+
+
 def short_task_line(row: dict[str, Any]) -> dict[str, Any]:
     """Return a task as cells of two lines each."""
     row = row | {"label words": " / ".join(row["label_words"]) or "-"}

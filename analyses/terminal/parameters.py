@@ -31,12 +31,14 @@ def _parameter(name: str, kind: type[Spec]) -> inspect.Parameter:
     about, default = options_of(kind)[name], defaults_of(kind)[name]
     (hint,) = (option_type for option_type in types_of(kind)[name] if option_type is not NoneType)
     shown = about.default or ("" if default in (None, "") or isinstance(default, bool) else str(default))
-    choices = f"{', '.join(about.choices)}. " if not all(choice in about.help for choice in about.choices) else ""
+    choices = f"{', '.join(about.shown_choices)}. " if not all(choice in about.help for choice in about.shown_choices) else ""
     text = f"{choices}{about.help}" + (f" \\[default: {shown}]" if shown else "")
     option = typer.Option(
         flag(name, about.flag, default), help=text, rich_help_panel=about.panel, metavar=about.metavar, show_default=False
     )
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[hint | None, option])
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[(list[str] if about.repeated else hint) | None, option]
+    )
 
 
 def flag(name: str, declared: str | None, default: Any) -> str:

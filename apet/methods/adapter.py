@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from apet.methods.method import Method
+from apet.methods.method import Method, MethodOption
+from apet.methods.operation_names import SIZE
 
 if TYPE_CHECKING:
     from torch import nn
@@ -12,13 +13,15 @@ if TYPE_CHECKING:
     from apet.methods.tunable_model import TunableModel
 
 
-def tune_adapters(model: nn.Module) -> TunableModel:
-    """Add bottlenecks to `model` and make only them trainable."""
-    from apet.methods.operations import inject
+def tune_adapters(model: nn.Module, size: int = SIZE) -> TunableModel:
+    """Add bottlenecks of width `size` to `model` and make only them trainable."""
+    from apet.methods.operations import inject_bottlenecks
     from apet.methods.tunable_model import tune_only
 
-    names = set(inject(model, ("plug",)))
+    names = set(inject_bottlenecks(model, size))
     return tune_only(model, [p for name, p in model.named_parameters() if name in names])
 
 
-ADAPTER = Method("adapter", "adapter", "D", 1e-2, tune_adapters)
+ADAPTER = Method(
+    "adapter", "adapter", "D", 1e-2, tune_adapters, "new: two bottlenecks per block", {"size": MethodOption(SIZE, least=1)}, dial="size",
+)  # fmt: skip

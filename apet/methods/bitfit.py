@@ -33,4 +33,4 @@ def own_biases(model: nn.Module) -> list[nn.Parameter]:
     return [p for name, p in model.named_parameters() if name.rpartition(".")[2] == "bias"]
 
 
-BITFIT = Method("bitfit", "BitFit", "P", 1e-2, tune_biases, mergeable=True)
+BITFIT = Method("bitfit", "BitFit", "P", 1e-2, tune_biases, "all biases", mergeable=True)

@@ -19,4 +19,4 @@ def tune_all(model: nn.Module) -> TunableModel:
     return tune_only(model, list(model.parameters()))
 
 
-FULL = Method("full", "full fine-tuning", "*", 1e-3, tune_all, mergeable=True)
+FULL = Method("full", "full fine-tuning", "*", 1e-3, tune_all, "every parameter", mergeable=True)

@@ -17,8 +17,9 @@ old keys, whatever the new values are. A separate softmax is the parallel form o
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -27,10 +28,9 @@ from torch import Tensor, nn
 
 from apet.errors import UsageError, lookup
 from apet.methods.blocks import is_conv1d, plug_positions
-from apet.methods.operation_names import OPERATION_NAMES
+from apet.methods.operation_names import OPERATION_NAMES, SIZE
 from apet.random_numbers import weights
 
-SIZE = 24  # width of a bottleneck, as in the paper
 ROWS = 10  # rows of a prefix or prompt, in every self-attention
 
 
@@ -73,11 +73,20 @@ def inject(model: nn.Module, operations: tuple[str, ...]) -> list[str]:
     Raises UsageError for an unknown operation, for a model that an operation does not support, and for a model that already has new
     parameters.
     """
+    return _injected(model, [lookup(OPERATIONS, operation, "operation") for operation in operations])
+
+
+def inject_bottlenecks(model: nn.Module, size: int) -> list[str]:
+    """Add the new parameters of the operation `plug`, with bottlenecks of width `size`, to `model` and return their names, sorted."""
+    return _injected(model, [partial(plug, size=size)])
+
+
+def _injected(model: nn.Module, operations: Sequence[Callable[[nn.Module], None]]) -> list[str]:
     before = {name for name, _ in model.named_parameters()}
     if any(".apet_" in name for name in before):
         raise UsageError("the model already has new parameters: load it again")
     for operation in operations:
-        lookup(OPERATIONS, operation, "operation")(model)
+        operation(model)
     new = sorted({name for name, _ in model.named_parameters()} - before)
     for name in new:
         if name.endswith(("down.weight", ".keys")):
@@ -111,10 +120,10 @@ class Bottleneck(nn.Module):
         return x + self.up(F.gelu(self.down(x)))
 
 
-def plug(model: nn.Module) -> None:
-    """Add a bottleneck after the last projection of the self-attention and of the feed-forward part: two per block."""
+def plug(model: nn.Module, size: int = SIZE) -> None:
+    """Add a bottleneck of width `size` after the last projection of the self-attention and of the feed-forward part: two per block."""
     for module, width in plug_positions(model):
-        module.apet_plug = Bottleneck(next(module.parameters()), width, SIZE)
+        module.apet_plug = Bottleneck(next(module.parameters()), width, size)
         module.register_forward_hook(_through_bottleneck)
 
 

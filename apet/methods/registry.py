@@ -1,14 +1,18 @@
-"""The table of all methods. To add a method, write its record in a new file and list it in METHODS below."""
+"""The table of all methods. To add a method, write its record in a new file and list it in METHODS below.
+
+The methods `peft:NAME` are not in the table: `method_named` makes their records on demand.
+"""
 
 from __future__ import annotations
 
-from apet.errors import UsageError, lookup
+from apet.errors import UsageError, one_of
 from apet.methods.adapter import ADAPTER
 from apet.methods.bitfit import BITFIT
 from apet.methods.entries import APET
 from apet.methods.full import FULL
 from apet.methods.lora import LORA
 from apet.methods.method import Method
+from apet.methods.peft_tuners import PEFT_METHODS, peft_method
 from apet.methods.virtual_tokens import PREFIX, PROMPT
 
 MARKERS = frozenset("os^v<>D*PXdph8")  # the filled markers of matplotlib
@@ -18,7 +22,7 @@ def table(*methods: Method) -> dict[str, Method]:
     """Return {name: method}.
 
     Raises ValueError if a name, words or marker is missing or used twice, for an unknown marker, for a learning rate that is not positive,
-    and for a method other than apet without `build`.
+    and for a method other than apet without `build`. Also raises ValueError if a dial or the number of virtual tokens is not an option.
     """
     for fact in ("name", "words", "marker"):
         values = [getattr(method, fact) for method in methods]
@@ -27,6 +31,9 @@ def table(*methods: Method) -> dict[str, Method]:
             problem = f"'{doubled[0]}' is used twice" if doubled else "one method has none"
             raise ValueError(f"`{fact}` must be set and different for every method: {problem}")
     for method in methods:
+        for option in (method.dial, method.virtual_tokens):
+            if option and option not in method.options:
+                raise ValueError(f"{method.name} has no option '{option}'")
         if method.marker not in MARKERS:
             raise ValueError(f"unknown marker '{method.marker}' of {method.name}: use one of {' '.join(sorted(MARKERS))}")
         if not _rate(method, 1) > 0:
@@ -34,6 +41,12 @@ def table(*methods: Method) -> dict[str, Method]:
         if (method.build is None) != (method is APET):
             raise ValueError(f"{method.name} cannot be built: every method except apet must have `build`")
     return {method.name: method for method in methods}
+
+
+def method_named(name: str) -> Method:
+    """Return the record of a method. Raises UsageError for an unknown name, and for a tuner of peft that cannot be supported."""
+    one_of((*METHODS, *PEFT_METHODS), name, "method")
+    return METHODS[name] if name in METHODS else peft_method(name)
 
 
 def default_rate(method: str, k: int | None, subspace: str = "coordinates") -> float:
@@ -46,7 +59,7 @@ def default_rate(method: str, k: int | None, subspace: str = "coordinates") -> f
     # 3 times this rate was the best (.916 against .902, fc).
     if subspace != "coordinates" and k is not None:
         return k**-0.5
-    return _rate(lookup(METHODS, method, "method"), k)
+    return _rate(method_named(method), k)
 
 
 def _rate(method: Method, k: int | None) -> float:
@@ -59,4 +72,5 @@ def _rate(method: Method, k: int | None) -> float:
 
 METHODS = table(APET, FULL, LORA, ADAPTER, PROMPT, PREFIX, BITFIT)
 BASELINES = tuple(name for name, method in METHODS.items() if method is not APET)
-MERGEABLE = tuple(name for name, method in METHODS.items() if method.mergeable)
+METHOD_NAMES = (*METHODS, *PEFT_METHODS)
+BASELINE_NAMES = (*BASELINES, *PEFT_METHODS)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import nn
@@ -16,7 +17,8 @@ from apet.subspaces import Attached, ParameterSpace, Placement, tensor_roles
 class TunableModel:
     """The model to call, its trainable tensors by name, and `write`, which must be called after each optimiser step.
 
-    `head` names the tensors of `trainable` that belong to a classification head, which does not count in k.
+    `head` names the tensors of `trainable` that belong to a classification head, which does not count in k. `options` are the method's
+    options that differ from their default.
     """
 
     model: nn.Module
@@ -26,6 +28,7 @@ class TunableModel:
     placement: Placement | None = None
     attached: Attached | Projected | None = None
     head: frozenset[str] = frozenset()
+    options: Mapping[str, Any] = field(default_factory=dict)
     trajectory: list[torch.Tensor] = field(default_factory=list)  # z (k,) at each evaluation, if the run keeps it
 
     @property

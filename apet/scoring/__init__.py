@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from apet.scoring.loss import IGNORED, cross_entropy
     from apet.scoring.sampling_errors import stderr_of_mean
     from apet.scoring.scorer import Batch, Item, Scorer
-    from apet.scoring.scorer_choice import scorer_of
+    from apet.scoring.scorer_choice import check_padding, scorer_of
     from apet.scoring.verbaliser import VERBALISER_FILE, Verbaliser, model_card, saved_verbaliser
 
 __getattr__ = on_demand(__name__, __file__)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from apet.errors import UsageError
 from apet.models import pretrained_form
 from apet.scoring.class_heads import Head, Images
-from apet.scoring.scorer import MAX_TARGET, Scorer
+from apet.scoring.scorer import MAX_TARGET, Item, Scorer
 from apet.scoring.text_tokenizer import TextTokenizer
 from apet.scoring.word_forms import Causal, EncoderDecoder, Masked
 from apet.tasks import Task
@@ -162,8 +162,26 @@ def _probe(scorer: Scorer, model: nn.Module) -> None:
             in_part = None
         scorer.whole_head = True
         scorer.whole_head = in_part is None or not _close(in_part, scorer.logits(model, scorer.collate(items[1:])))
+    scorer.reads_padding |= _reads_padding(scorer, model, items)
+
+
+@torch.no_grad()
+def check_padding(scorer: Scorer, model: nn.Module) -> None:
+    """Set `reads_padding` if the logits of `model`, the scorer's model behind virtual tokens, depend on padding.
+
+    Padding between virtual tokens and a text moves the text for models with windows, recurrences or relative positions. The two texts
+    are the shortest and the longest of the scorer, so that every window that matters is seen.
+    """
+    short, long = dict.fromkeys(scorer.task.fields, "a"), dict.fromkeys(scorer.task.fields, "a b " * scorer.max_length)
+    items = scorer._tokenize([short, long])
+    items[1] = scorer._shortened(long, len(items[1]["input_ids"])) | {"target": [0]}
+    scorer.reads_padding |= _reads_padding(scorer, model, [items[0] | {"target": [0]}, items[1]])
+
+
+def _reads_padding(scorer: Scorer, model: nn.Module, items: list[Item]) -> bool:
+    """Return whether the logits of items of different lengths depend on padding."""
     alone = torch.cat([scorer.logits(model, scorer.collate([item])) for item in items])
-    scorer.reads_padding |= not _close(scorer.logits(model, scorer.collate(items)), alone)
+    return not _close(scorer.logits(model, scorer.collate(items)), alone)
 
 
 def _close(logits: Tensor, expected: Tensor) -> bool:

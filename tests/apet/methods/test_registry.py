@@ -8,7 +8,7 @@ from torch import nn
 from train_cases import OPTIONS, ROWS, ready
 
 from apet.errors import UsageError
-from apet.methods import BASELINES, MERGEABLE, METHODS, Method, TunableModel, count_tuned, default_rate, registry
+from apet.methods import BASELINES, METHODS, Method, TunableModel, count_tuned, default_rate, registry
 from apet.methods.tunable_model import tune_only
 from apet.scoring import evaluate
 from apet.training import train
@@ -63,7 +63,9 @@ def test_a_method_of_low_precision_tunes_float32_beside_bfloat16_weights(method)
 
 
 def test_what_is_merged_displaces_the_models_own_tensors():
-    assert MERGEABLE == ("full", "lora", "bitfit") and set(BASELINES) == set(METHODS) - {"apet"}
+    assert {name for name in METHODS if METHODS[name].mergeable} == {"apet", "full", "lora", "bitfit"} and set(BASELINES) == set(
+        METHODS
+    ) - {"apet"}
 
 
 @pytest.mark.parametrize(
