@@ -60,8 +60,9 @@ def load_model(
 ) -> Loaded:  # fmt: skip
     """Load the model `name` in evaluation mode, as an encoder-decoder, masked or causal language model, whichever it is.
 
-    `classes` C >= 2 replaces the head of a masked language model by a classification head (form "head"); models of other forms do not
-    change. Parameters of this head that the checkpoint lacks are random numbers that depend only on the parameter's name.
+    `classes` C >= 1 replaces the head of a masked language model by a head with C outputs (form "head"; one output is a regression);
+    models of other forms do not change. Parameters of this head that the checkpoint lacks are random numbers that depend only on the
+    parameter's name.
 
     `random_init` keeps the architecture and draws all weights with `seed`; an alias then needs no files on this machine. `shapes_only`
     builds the model without weights, on the meta device. `attention` is "eager", which can be differentiated twice, or "sdpa", which is
@@ -75,8 +76,8 @@ def load_model(
     """
     lookup(DTYPES, dtype, "dtype")
     lookup(dict.fromkeys(ATTENTION), attention, "attention")
-    if classes is not None and classes < 2:
-        raise UsageError(f"classes = {classes} must be at least 2 for a classification head")
+    if classes is not None and classes < 1:
+        raise UsageError(f"classes = {classes} must be at least 2 for a classification head, or 1 for a regression")
     if name in NETS:
         return _net(name, random_init or shapes_only, seed, device, dtype, shapes_only)
     location = locate(name)

@@ -19,8 +19,8 @@ class Head(Scorer):
 
     writes_text = False
 
-    def _label_tokens(self) -> tuple[list[int], list[int]]:
-        return [], list(range(self.task.classes))
+    def _label_tokens(self) -> tuple[list[int], list[list[int]], bool]:
+        return [], [[label] for label in range(self.task.classes)], False
 
     def _tokenize(self, examples: Sequence[Example]) -> list[Item]:
         if len(self.task.fields) > 2:
@@ -51,7 +51,7 @@ class Images(Head):
     """A network for images (form "image"). Like a classification head it has no template and no prior. All images have the same size."""
 
     def encode(self, examples: Sequence[Example]) -> list[Item]:
-        return [{"image": example["image"], "target": [example["label"]]} for example in examples]
+        return [{"image": example["image"], "target": [self._label(example)]} for example in examples]
 
     def length(self, item: Item) -> int:
         return len(item["image"])

@@ -10,26 +10,29 @@ from torch import Tensor, nn
 
 from apet.errors import UsageError
 from apet.scoring.class_heads import Head, Images
-from apet.scoring.scorer import MAX_TARGET, Scorer
+from apet.scoring.scorer import Scorer
 from apet.scoring.text_tokenizer import TextTokenizer
 from apet.scoring.word_forms import Causal, EncoderDecoder, Masked
 from apet.tasks import Task
 
-FORMS = {"encoder-decoder": EncoderDecoder, "causal": Causal, "masked": Masked, "head": Head}
+FORMS = {"masked": Masked, "head": Head}
 
 
-def scorer_of(loaded: Any, task: Task, max_length: int = 128, device: str = "cpu", reserve: int = 0) -> Scorer:
+def scorer_of(loaded: Any, task: Task, max_length: int = 128, device: str = "cpu", reserve: int = 0, chat: bool = False) -> Scorer:
     """Return the scorer of a loaded model (`apet.models.Loaded`) for a task.
 
     If the number of positions is limited, `max_length` is lowered to the number of positions without the `reserve` virtual tokens (of a
-    prompt or prefix) and, for a causal model, without the answer.
+    prompt or prefix) and without the answer (`Scorer.answer_room`). With `chat`, a causal model reads each text as a user's message in the
+    tokenizer's chat template.
 
     Raises UsageError if
 
     - no position remains for a text,
     - the task asks for text and the model cannot generate text,
     - the model reads texts and the examples are images, or the reverse,
-    - the label words do not differ in their first token, or the tokenizer does not know one of them,
+    - the task asks for a number and the model has no head,
+    - `chat` is set and the model is not causal, or its tokenizer has no chat template,
+    - the tokens of the label words do not differ, or the tokenizer does not know one of them,
     - neither config nor tokenizer names a first token of the decoder.
     """
     form = loaded.form
@@ -41,13 +44,20 @@ def scorer_of(loaded: Any, task: Task, max_length: int = 128, device: str = "cpu
     model, config = loaded.model, loaded.model.config
     if task.generates and form in ("masked", "head"):
         raise UsageError(f"{task.name} asks for text, which {loaded.name} cannot generate: choose a T5 or BLOOM model")
+    if chat and (form != "causal" or not loaded.tokenizer.chat_template):
+        reason = "its tokenizer has no chat template" if form == "causal" else f"it was loaded as a model of the form {form}, not causal"
+        raise UsageError(f"{loaded.name} cannot answer chat prompts: {reason}", prompt="plain")
+    if task.regresses and form != "head":
+        raise UsageError(f"{task.name} asks for a number, which needs a head, but {loaded.name} does not have one: use another model")
     tokenizer = TextTokenizer(loaded.tokenizer, _rows(model))
-    room = _room(loaded, reserve + (MAX_TARGET if form == "causal" and task.generates else 0))
-    max_length = max_length if room is None else min(max_length, room)
     if form == "encoder-decoder":
         scorer = EncoderDecoder(task, tokenizer, _decoder_start(loaded.name, config, loaded.tokenizer), max_length, device)
+    elif form == "causal":
+        scorer = Causal(task, tokenizer, max_length, device, chat)
     else:
         scorer = FORMS[form](task, tokenizer, max_length, device)
+    room = _room(loaded, reserve + scorer.answer_room)
+    scorer.max_length = max_length if room is None else min(max_length, room)
     _probe(scorer, model)
     return scorer
 

@@ -8,6 +8,6 @@ if TYPE_CHECKING:
     from apet.tasks.examples import Example
     from apet.tasks.generated.sentiment import generate
     from apet.tasks.mnist_files import IMAGE_SIDE
-    from apet.tasks.task_table import TASKS, Task, load_task, task_named, tasks_table
+    from apet.tasks.task_table import CORRELATIONS, TASKS, Task, load_task, task_named, tasks_table
 
 __getattr__ = on_demand(__name__, __file__)

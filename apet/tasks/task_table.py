@@ -47,8 +47,10 @@ class Task:
     """A task: a `template` with the `fields` and {slot}, label words, and the source of its examples.
 
     `words[label]` is the label word of a class. A task without label words is a generation task. `target` is the field of the answer: an
-    integer label, a text, or a list of texts that are all right. `metric` is accuracy, exact_match (with F1) or rouge_l. Without `hub`
-    the examples are generated.
+    integer label, a number, a text, or a list of texts that are all right. `metric` is the main metric, a key of a table in
+    `apet.scoring.metrics`, and `also` names further metrics of labels to report. `scoring` is "first" (a label word is scored by its first
+    token that differs), "whole" (by all tokens) or "auto" (by all tokens only if the first tokens coincide). Without `hub` the examples
+    are generated.
     """
 
     name: str
@@ -57,13 +59,25 @@ class Task:
     words: tuple[str, ...] = ()
     target: str = "label"
     metric: str = "accuracy"
+    also: tuple[str, ...] = ()
     hub: Hub | None = None
     about: str = ""
     images: bool = False  # the only field is an image, and there is no template
+    scoring: str = "auto"
 
     @property
     def classes(self) -> int:
         return len(self.words)
+
+    @property
+    def outputs(self) -> int:
+        """Number of outputs per example: the logits of the classes, one predicted number, or 0 for a text."""
+        return 1 if self.regresses else self.classes
+
+    @property
+    def rank(self) -> int:
+        """Largest rank of one example's Gauss-Newton matrix: C - 1 for C classes, 1 for a number, or 0 for a text (unknown here)."""
+        return 1 if self.regresses else max(0, self.classes - 1)
 
     @property
     def regresses(self) -> bool:
@@ -124,9 +138,9 @@ TASKS = {
         Task("mini-paraphrase", "{sentence1} {sentence2} {slot}.", ("sentence1", "sentence2"), ("no", "yes"),
              about="synonyms and roles in rearranged sentences; the nouns of the test split are unseen in training; 0 different, 1 same"),
         Task("mrpc", "{sentence1} {sentence2} the same or different? {slot}.", ("sentence1", "sentence2"), ("different", "same"),
-             hub=Hub(_GLUE, "mrpc"), about="sentences from the news; 0 different, 1 same"),
+             also=("f1",), hub=Hub(_GLUE, "mrpc"), about="sentences from the news; 0 different, 1 same"),
         Task("qqp", "{question1} {question2} the same or different? {slot}.", ("question1", "question2"), ("different", "same"),
-             hub=Hub(_GLUE, "qqp"), about="questions from Quora; 0 different, 1 same"),
+             also=("f1",), hub=Hub(_GLUE, "qqp"), about="questions from Quora; 0 different, 1 same"),
         # Generation
         Task("mini-qa", "{context} question: {question} answer: {slot}", ("context", "question"), target="answer", metric="exact_match",
              about="who, where and when in short stories; the names and places of the test split are unseen in training"),
