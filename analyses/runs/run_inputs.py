@@ -77,7 +77,7 @@ def model_of(spec: Spec, device: str = "cpu", shapes_only: bool = False) -> Any:
     With `shapes_only` the model has no weights and takes no memory. A slice converts the spec's weights to float32. The conversion is
     exact, and a lower precision would round small displacements away.
     """
-    loaded = _model(*_drawn_as(spec), device, spec.weights, spec.attention, shapes_only, _classes(spec), spec.in_float32)
+    loaded = _model(*_drawn_as(spec), device, spec.weights, spec.attention, shapes_only, _outputs(spec), spec.in_float32)
     if spec.readout == "head" and loaded.form not in ("head", "image"):
         raise UsageError(f"{spec.model} answers {spec.task} in words: a classification head needs a BERT model and a task with classes")
     return loaded
@@ -89,7 +89,7 @@ def fingerprints(spec: Spec, data: Path | None, device: str = "cpu") -> tuple[st
     The model is loaded at most once per process for this purpose. A run on `device` uses the same copy.
     """
     _base_weights(spec, spec.weights, device)  # first, so that a model with a new head and the same model without it are not both kept
-    key = (*_drawn_as(spec), spec.weights, _classes(spec))
+    key = (*_drawn_as(spec), spec.weights, _outputs(spec))
     if key not in _known:
         model_of(spec, device)
     form, weights = _known[key]
@@ -112,7 +112,7 @@ _known: dict[tuple, tuple[str, str]] = {}  # (name, random_init, seed, dtype, cl
 def _base_weights(spec: Spec, dtype: str, device: str) -> str:
     """Return the fingerprint of the base model in `dtype`, without a new head."""
     key = (*_drawn_as(spec), dtype, None)
-    if key not in _known and _classes(spec) is None and dtype == spec.weights:
+    if key not in _known and _outputs(spec) is None and dtype == spec.weights:
         model_of(spec, device)
     elif key not in _known:
         _model.__wrapped__(*_drawn_as(spec), "cpu", dtype, "eager", False, None, False)  # not kept: the run does not use this model
@@ -128,17 +128,19 @@ def _drawn_as(spec: Spec) -> tuple[str, bool, int]:
     return spec.model, spec.random_init, spec.train_seed if spec.random_init else 0
 
 
-def _classes(spec: Spec) -> int | None:
-    """Return the number of outputs of a new classification head, or None if the model answers without one.
+def _outputs(spec: Spec) -> int | None:
+    """Return the number of outputs of a new head, or None if the model answers without one.
 
-    A masked model gets a head if the task has classes, unless the readout is words.
+    Every model gets a head if the task asks for a number. A masked model also does if the task has classes, unless the readout is words.
     """
     from apet.tasks import task_named
 
-    classes = task_named(spec.task).classes
-    if spec.readout == "words" or not classes:
+    task = task_named(spec.task)
+    if task.regresses:
+        return task.outputs
+    if spec.readout == "words" or not task.classes:
         return None
-    return classes if _form(*_drawn_as(spec), spec.weights, spec.attention) == "masked" else None
+    return task.outputs if _form(*_drawn_as(spec), spec.weights, spec.attention) == "masked" else None
 
 
 @cache
@@ -202,7 +204,8 @@ def plain_scorer(spec: Spec, loaded: Any, device: str = "cpu") -> Any:
     from apet.scoring import scorer_of
     from apet.tasks import task_named
 
-    return scorer_of(loaded, task_named(spec.task), spec.max_length, device, METHODS[spec.method].virtual_tokens)
+    virtual = METHODS[spec.method].virtual_tokens
+    return scorer_of(loaded, task_named(spec.task), spec.max_length, device, virtual, chat=spec.prompt == "chat")
 
 
 def kept_verbaliser(spec: Spec, form: str) -> Any:
@@ -214,7 +217,7 @@ def kept_verbaliser(spec: Spec, form: str) -> Any:
         return None
     folder = locate(spec.model).folder
     known = None if folder is None else saved_verbaliser(folder)
-    return known if known is not None and known.asks(task_named(spec.task)) else None
+    return known if known is not None and known.asks(task_named(spec.task), spec.prompt) else None
 
 
 def identity_of_model(spec: Spec, form: str, weights: str) -> str:
@@ -257,11 +260,13 @@ def tuned(spec: Spec, model: Any, scorer: Any, examples: list) -> Iterator[tuple
 
 def row_maker(spec: Spec, inputs: Inputs) -> Callable[..., Row]:
     """Return a function that makes rows of this run and fills in the columns for the run's kind and setting."""
-    name = f"{spec.model} (random init)" if spec.random_init else spec.model
+    from apet.scoring import metric_names
+
+    name, task = f"{spec.model} (random init)" if spec.random_init else spec.model, inputs.data.task
     protocol = f"{spec.protocol}, head" if inputs.loaded.form == "head" else spec.protocol
-    common = {"kind": spec.kind, "protocol": protocol, **spec.tuned, **origin(spec, inputs)}
+    common = {"kind": spec.kind, "protocol": protocol, "metric": metric_names(task)[0], **spec.tuned, **origin(spec, inputs)}
 
     def make(quantity: str, value: float, **columns: Any) -> Row:
-        return Row(name, inputs.loaded.parameters, spec.task, quantity, float(value), **{**common, **columns})
+        return Row(name, inputs.loaded.parameters, task.name, quantity, float(value), **{**common, **columns})
 
     return make

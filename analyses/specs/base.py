@@ -26,7 +26,8 @@ _DRAWN: Use = ("random placements and projections", lambda s: s.placed and (s.pr
 _WORDS: Use = ("label words", lambda s: has_label_words(s.task) and s.readout != "head")
 _TEXTS: Use = ("tasks with texts", lambda s: not reads_images(s.task))
 TUNED_USES: dict[str, Use] = {
-    "max_length": _TEXTS, "prior_stderr": _WORDS, "k": PLACED, "matched": PLACED, "subspace": PLACED, "scope": PLACED, "operations": _APET, "order": _ENTRIES,
+    "max_length": _TEXTS, "prompt": _TEXTS, "prior_stderr": _WORDS, "k": PLACED, "matched": PLACED, "subspace": PLACED, "scope": PLACED,
+    "operations": _APET, "order": _ENTRIES,
     "unit": _UNITS, "position_seed": _DRAWN,
 }  # fmt: skip
 
@@ -92,9 +93,10 @@ class Spec(WorkPart, TunedPart, DataPart, ModelPart):
 
     @property
     def protocol(self) -> str:
-        """Examples, their length, prior and early stopping: runs are comparable if these, the model, the task and the tuned parameters agree."""
+        """Examples, their length, prompts, prior and early stopping: runs are comparable if these, the model, the task and the tuned parameters agree."""
         parts = ["all examples" if self.examples is None else f"{self.examples:,} examples"]
         parts += [f"{self.max_length} tokens"] if self.max_length != defaults_of(type(self))["max_length"] else []
+        parts += ["chat prompts"] if self.prompt == "chat" else []
         parts += [] if self.prior_stderr is None else [f"prior within {self.prior_stderr:g}"]
         if not self.early_stop:
             return ", ".join(parts)

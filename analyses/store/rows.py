@@ -21,6 +21,7 @@ class Row:
     Columns that identify the row
         model, parameters, task: the name and size of the model, and the task.
         run_id, kind: the run that made the row and its kind; "threshold" for a summary of runs, "" for a row without a run.
+        metric: the main metric of the task; "" in rows of older versions, which have only built-in tasks (see `main_metric`).
         protocol, method, subspace, placement: the setting. Rows with equal settings answer the same question.
         k, position_seed, train_seed, split, target: number of tuned entries, seeds, split of the data, and the score (or radius) to reach.
         at_run, at_step: the training run and the step at which the point was recorded; "" for the initial point, None for the final point.
@@ -78,6 +79,7 @@ class Row:
     dof: int | None = None
     p: float = math.nan
     other_model: str = ""
+    metric: str = ""
 
     def __post_init__(self) -> None:
         if self.quantity not in QUANTITIES:
