@@ -8,10 +8,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from apet.random_numbers import generator
+from apet.scoring.answers import first_answer, right_answers
 from apet.scoring.label_scores import label_score
 from apet.scoring.metrics import LABEL_METRICS, TEXT_METRICS
 from apet.scoring.sampling_errors import Score, mean_score, stderr_of_counts
-from apet.scoring.scorer import first_answer, right_answers
 from apet.tasks import Example, Task
 
 RANDOM_GUESS_SEED = 20261121

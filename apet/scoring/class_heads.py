@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from apet.errors import UsageError
-from apet.scoring.scorer import SILENT, Batch, Item, Report, Scorer, forward_arguments
+from apet.scoring.readout import forward_arguments
+from apet.scoring.scorer import SILENT, Batch, Item, Report, Scorer
 from apet.tasks import IMAGE_SIDE, Example
 
 

@@ -10,11 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from apet.machine import in_parts
+from apet.scoring.answers import right_answers
 from apet.scoring.label_scores import label_score, number_score
 from apet.scoring.loss import IGNORED
 from apet.scoring.metrics import TEXT_METRICS, metric_names, normalised
 from apet.scoring.sampling_errors import Score, mean_score, stderr_of_ratio
-from apet.scoring.scorer import SILENT, Item, Report, Scorer, right_answers
+from apet.scoring.scorer import SILENT, Item, Report, Scorer
 from apet.tasks import Example, Task
 
 

@@ -25,7 +25,6 @@ including the final </s>, and the logits have shape (B, T, V).
 
 from __future__ import annotations
 
-import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -36,9 +35,11 @@ from torch import Tensor, nn
 
 from apet.errors import UsageError
 from apet.machine import in_parts
+from apet.scoring.answers import first_answer, label_tokens, mean_log_probabilities
 from apet.scoring.loss import cross_entropy, squared_error
 from apet.scoring.readout import output_head, restricted
 from apet.scoring.text_tokenizer import TextTokenizer
+from apet.scoring.truncation import shortened
 from apet.subspaces import Rows
 from apet.tasks import Example, Task
 
@@ -103,7 +104,7 @@ class Scorer(ABC):
         items = self._tokenize(examples)
         for i, item in enumerate(items):
             if len(item["input_ids"]) > self.max_length:
-                items[i] = self._shortened(examples[i], len(item["input_ids"]))
+                items[i] = shortened(examples[i], item, self.max_length, self.task, self.tokenizer, self._tokenize)
         for item, example in zip(items, examples, strict=True):
             item["target"] = self._target_ids(first_answer(example, self.task)) if self.task.generates else [self._label(example)]
         return items
@@ -191,30 +192,9 @@ class Scorer(ABC):
         return 0
 
     def _label_tokens(self) -> tuple[list[int], list[list[int]], bool]:
-        """Return the stem, the scored tokens of each label word, and whether they are whole words.
-
-        Raises UsageError if the tokenizer does not know a label word, or if the scored tokens of two words are equal.
-        """
+        """Return the stem, the scored tokens of each label word, and whether they are whole words."""
         words = [self._answer_ids(word) for word in self.task.words]
-        unknown = self.tokenizer.pretrained.unk_token_id
-        for word, ids in zip(self.task.words, words, strict=True):
-            if not ids or unknown in ids:
-                raise UsageError(f"the tokenizer does not know the label word {word!r}: choose another label word or model")
-        same = 0
-        while same < min(map(len, words), default=0) and len({ids[same] for ids in words}) == 1:
-            same += 1
-        stem, rest = words[0][:same] if words else [], [ids[same : same + 1] for ids in words]
-        distinct = [] not in rest and len({ids[0] for ids in rest}) == len(rest) and (not stem or self.multi_token_answers)
-        if distinct and self.task.scoring != "whole":
-            return stem, rest, False
-        if self.task.scoring == "first":
-            raise UsageError(
-                f"the label words {self.task.words} do not differ in their first token under this tokenizer: "
-                "choose other label words, or score whole words"
-            )
-        if len(set(map(tuple, words))) < len(words):
-            raise UsageError(f"the label words {self.task.words} must have different tokens under this tokenizer: choose other label words")
-        return [], words, True
+        return label_tokens(self.task, words, self.tokenizer.pretrained.unk_token_id, self.multi_token_answers)
 
     @property
     def has_prior(self) -> bool:
@@ -238,30 +218,6 @@ class Scorer(ABC):
     def _end_ids(self) -> list[int]:
         end = self.tokenizer.pretrained.eos_token_id
         return [] if end is None else [end]
-
-    def _shortened(self, example: Example, length: int) -> Item:
-        """Return the example's item after cutting the ends of its longest fields.
-
-        A cut text may gain a token, so cutting is repeated until the example fits. Raises UsageError if it cannot fit.
-        """
-        while True:
-            # One character may have several tokens, so a cut to fewer tokens may leave the text unchanged.
-            cuts = (self._cut(example, excess) for excess in range(length - self.max_length, length + 1))
-            shorter = next((cut for cut in cuts if cut != example), example)
-            if shorter == example:
-                raise UsageError(
-                    f"max_length = {self.max_length} is too short for the template of {self.task.name}: use a larger max_length"
-                )
-            example = shorter
-            (item,) = self._tokenize([example])
-            length = len(item["input_ids"])
-            if length <= self.max_length:
-                return item
-
-    def _cut(self, example: Example, excess: int) -> Example:
-        cutters = {name: self.tokenizer.cutter(example[name]) for name in self.task.fields}
-        keep = _level({name: count for name, (count, _) in cutters.items()}, excess)
-        return example | {name: cutters[name][1](count) for name, count in keep.items()}
 
     def _texts(self, examples: Sequence[Example], template: str, slot: str = "") -> list[str]:
         fields = [{name: self.tokenizer.escaped(example[name]) for name in self.task.fields} for example in examples]
@@ -311,10 +267,7 @@ class Scorer(ABC):
 
         `select` picks the L positions that predict the tokens.
         """
-        logits = self._logits_at(model, inputs, None, select)  # (B, L, V)
-        log_p = (logits.float() if logits.dtype.itemsize < 4 else logits).log_softmax(-1)
-        tokens = torch.tensor(words, device=self.device).T  # (L, number of words)
-        return log_p.gather(-1, tokens.expand(len(log_p), -1, -1)).mean(1)
+        return mean_log_probabilities(self._logits_at(model, inputs, None, select), words)
 
     def _scores_in_turn(self, model: nn.Module, inputs_of: Callable[[list[int]], Batch]) -> Tensor:
         """Return the scores of whole label words minus the prior, (B, C), from one forward pass per word.
@@ -334,38 +287,12 @@ class Scorer(ABC):
         return select(logits) if rows is None else select(logits)[..., rows.index]
 
 
-def right_answers(example: Example, task: Task) -> list[str]:
-    """Return all right target texts."""
-    answer = example[task.target]
-    return [answer] if isinstance(answer, str) else answer
-
-
 def _stderr(logits: Tensor) -> float:
     """Return the largest standard error of the mean of centred logits (n, C) over examples."""
     centred = logits - logits.mean(1, keepdim=True)
     return float(centred.std(0).max() / len(logits) ** 0.5) if len(logits) > 1 else float("nan")
 
 
-def first_answer(example: Example, task: Task) -> str:
-    """Return the target text: the only right answer or the first of several."""
-    return right_answers(example, task)[0]
-
-
 def last(count: int) -> SelectPositions:
     """Return the function that selects the last `count` positions."""
     return lambda states: states[:, -count:]
-
-
-def forward_arguments(model: nn.Module) -> set[str]:
-    """Return the names that the model's forward pass accepts."""
-    base = getattr(model, "get_base_model", lambda: model)()  # the forward pass of a peft wrapper accepts any argument
-    return set(inspect.signature(base.forward).parameters)
-
-
-def _level(lengths: dict[str, int], excess: int) -> dict[str, int]:
-    """Return the lengths after `excess` cuts by one, each at the longest length, so that the lengths stay as equal as possible."""
-    keep = dict(lengths)
-    for _ in range(excess):
-        longest = max(keep, key=lambda name: keep[name])
-        keep[longest] = max(0, keep[longest] - 1)
-    return keep

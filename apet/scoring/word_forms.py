@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from apet.scoring.chat import space_before_answer, user_turn
 from apet.scoring.loss import IGNORED
-from apet.scoring.scorer import MAX_TARGET, Batch, Item, Scorer, SelectPositions, forward_arguments, last
+from apet.scoring.readout import forward_arguments
+from apet.scoring.scorer import MAX_TARGET, Batch, Item, Scorer, SelectPositions, last
 from apet.scoring.text_tokenizer import TextTokenizer
 from apet.tasks import Example, Task
 
