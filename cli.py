@@ -85,7 +85,7 @@ def intrinsic_dim(
     search = analyses.studies.Search.single(ui.aim_of(target, fraction), runs, k_min, k_max)
     fields, where = given.named(TrainSpec)
     analyses.specs.spec_from(fields | {"k": 1}, where, shared=fields)  # an error in a config names its line
-    fields = {"examples": 128, "batch": 16, "readout": "words"} | fields
+    fields = {"examples": 128, "batch": 16} | fields
     if given.dry_run:
         specs = analyses.thresholds.plan(fields, search, predict, measure, given.data)
         planned = [analyses.runs.check(spec, given.inputs(specs[0])) for spec in specs]

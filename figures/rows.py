@@ -11,15 +11,16 @@ from typing import Any, cast
 
 import pandas as pd
 
-from analyses.store import completed
+from analyses.store import QUANTITIES, completed
 
 IDENTITY = ("model", "parameters", "task", "protocol", "method", "subspace", "placement", "k", "position_seed", "train_seed")
 SETTING = ("protocol", "subspace", "placement")  # columns that distinguish the settings of a task
 ASKING = ("train", "threshold")  # kinds of rows that define the settings of a task
 ORDER = ["parameters", "model", "task", "method", "k", "run_id", "quantity", "split", "x", "y", "series", "group", "further", "status"]
 # Column of the wide table of training runs -> (quantity, split); split "" matches any split.
+MAIN = "main metric"  # stands for the task's main metric, which the column `metric` names
 RUN_QUANTITIES = {
-    "accuracy": ("accuracy", "validation"),
+    "score": (MAIN, "validation"),
     "train_loss": ("loss", "train"),
     "validation_loss": ("loss", "validation"),
     "chance": ("chance", ""),
@@ -127,18 +128,32 @@ def runs(rows: pd.DataFrame) -> pd.DataFrame:
     rows = where(rows, rows["kind"] == "train")
     parts = []
     for column, (quantity, split) in RUN_QUANTITIES.items():
-        part = pick(rows, quantity, split).set_index("run_id")
+        chosen = where(rows, rows["quantity"] == _main_metrics(rows)) if quantity == MAIN else pick(rows, quantity)
+        part = (where(chosen, chosen["split"] == split) if split else chosen).set_index("run_id")
         if part.index.has_duplicates:
             twice = part.index[part.index.duplicated()][0]
             raise CannotDraw(f"run {twice!r} has several rows of {quantity} {split}".rstrip())
         parts.append(part[["value", "stderr"]].set_axis([column, f"{column}_stderr"], axis=1))
     table = pd.concat(parts, axis=1)
     # Keep evaluated runs only: an id that only states a chance level is not a run.
-    table = where(table, table[["accuracy", "train_loss", "validation_loss"]].notna().any(axis=1))
-    stated = where(rows, rows["quantity"].isin([quantity for quantity, _ in RUN_QUANTITIES.values()]))
+    table = where(table, table[["score", "train_loss", "validation_loss"]].notna().any(axis=1))
+    stated = where(
+        rows, rows["quantity"].isin([quantity for quantity, _ in RUN_QUANTITIES.values()]) | (rows["quantity"] == _main_metrics(rows))
+    )
     identity = stated.drop_duplicates("run_id").set_index("run_id")[list(IDENTITY)]
     table = identity.loc[table.index].join(table)
     return table.rename_axis("run_id").sort_values(by=["parameters", "model", "method", "k", "run_id"])
+
+
+def _main_metrics(rows: pd.DataFrame) -> pd.Series:
+    """Return the main metric of each row's task. Rows of older versions do not name it; it is the accuracy."""
+    return cast(pd.Series, rows["metric"].replace("", "accuracy"))
+
+
+def metric_label(rows: pd.DataFrame) -> str:
+    """Return the label of the main metric of training runs on one task, for axes and sentences."""
+    named = sorted(set(_main_metrics(where(rows, rows["kind"] == "train"))))
+    return QUANTITIES[named[0]].label if named else QUANTITIES["accuracy"].label
 
 
 def means(table: pd.DataFrame, column: str) -> pd.DataFrame:

@@ -23,7 +23,8 @@ DIRECTIONS = {direction.name: direction.words for direction in runs.DIRECTIONS.v
 CAPTIONS = {
     "performance": (
         "Performance against the number k of tuned parameters (log scale). Each column is one model, by size. The upper panels show the "
-        "validation accuracy, with the chance level dotted. The lower panels show the training loss, with the target dash-dotted. Small "
+        "main metric on the validation set, with the chance level dotted. The lower panels show the training loss, with the target "
+        "dash-dotted. Small "
         "points are runs and large points their mean. Bars are one standard error over runs, or over examples for a single run. Full "
         "fine-tuning is a horizontal line, because its k is the size of the model. Other methods are shown at their own k. Vertical lines "
         "are the measured k* (solid) and the predicted k (dashed), with their 95 % intervals as bands. An arrowhead at the edge of a panel "
@@ -149,7 +150,7 @@ DEFINITIONS = {
     "chance": f"{meaning('chance')}.",
     "plateau": f"{meaning('plateau')}. The residual gradient measures the distance from it.",
     "±": (
-        "one standard error. For an accuracy, it combines the sampling error of the validation set with the spread over runs, if there are "
+        "one standard error. For a score, it combines the sampling error of the validation set with the spread over runs, if there are "
         "several runs."
     ),
 }  # fmt: skip

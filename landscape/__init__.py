@@ -30,6 +30,7 @@ from landscape.curvature import (
     NotSymmetric,
     Objective,
     OperatorCheck,
+    SquaredError,
     blocks,
     check_operator,
     groups,

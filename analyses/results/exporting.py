@@ -63,6 +63,8 @@ def artefact_of(spec: Spec, store: Store, run_id: str) -> tuple[Any, Any]:
         )
     scorer = plain_scorer(spec, loaded)
     scorer.prior = torch.as_tensor(arrays["prior"])
+    if "scale" in arrays:
+        scorer.scale = tuple(arrays["scale"].tolist())
     row = next(row for row in store.rows(run_id) if row.quantity == "requested_k")
     rule = None if "index" in arrays else PlacementRule(spec.unit, spec.order, spec.position_seed, int(row.value))
     env = store.env(run_id)

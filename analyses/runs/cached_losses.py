@@ -142,6 +142,8 @@ def _measures(objectives: dict[str, Any], metric: bool) -> list[Measure]:
 def _weights(labels: Any) -> np.ndarray:
     from apet.scoring import IGNORED
 
+    if labels.is_floating_point():  # targets of a regression
+        return np.ones(len(labels))
     return (labels.reshape(len(labels), -1) != IGNORED).sum(1).double().cpu().numpy()
 
 

@@ -23,7 +23,7 @@ from apet.errors import MissingInput, UsageError
 
 PointSpec = SpectrumSpec | SliceSpec
 # Fields in which a slice must agree with the run of another method.
-METHODS_FIELDS = ("model", "random_init", "task", "method", "max_length", "prior_stderr", "weights")
+METHODS_FIELDS = ("model", "random_init", "task", "method", "max_length", "prior_stderr", "prompt", "weights")
 SUBSPACE = (
     "model", "random_init", "task", "k", "matched", "method_option", "subspace", "operations", "scope", "unit", "order", "position_seed",
 )  # fmt: skip
@@ -62,9 +62,10 @@ def _attached(spec: PointSpec, inputs: Inputs, context: Context) -> Iterator[Poi
 
     from apet.machine import accelerator_for, sum_over_processes
     from apet.subspaces import Coordinates, StackedForward, all_names, plain, stacked_is_faster
-    from landscape.curvature import CrossEntropy, Objective
+    from landscape.curvature import CrossEntropy, Objective, SquaredError
 
     model, scorer = inputs.loaded.model, scorer_for(spec, inputs, context)
+    criterion = SquaredError() if scorer.task.regresses else CrossEntropy()
     examples, _ = subsets(spec, inputs)
     processes = accelerator_for(inputs.device, "no")
     if spec.samples is not None and processes.num_processes > 1:
@@ -92,7 +93,7 @@ def _attached(spec: PointSpec, inputs: Inputs, context: Context) -> Iterator[Poi
                     f"{processes.num_processes} processes cannot share {len(subset)} examples in batches of {spec.batch}: lower batch"
                 )
             return Objective(
-                outputs, CrossEntropy(), batches, subspace.k, device=inputs.device, total=lambda value: sum_over_processes(processes, value)
+                outputs, criterion, batches, subspace.k, device=inputs.device, total=lambda value: sum_over_processes(processes, value)
             )
 
         def embedded(z: Any, entries: Any) -> torch.Tensor:
@@ -253,7 +254,8 @@ def fields_at(store: Store, run_id: str, methods: bool = False) -> dict[str, Any
     if spec["kind"] != "train" or spec["method"] != "apet":
         kind = f"a {spec['kind']} run" + (f" of method {spec['method']}" if "method" in spec else "")
         raise UsageError(f"{run_id} is {kind}: only training runs of method apet end at a point of a tuned subspace")
-    return {name: spec[name] for name in (*SUBSPACE, "max_length", "prior_stderr", "weights") if name in spec} | _drawn_from(spec)
+    names = (*SUBSPACE, "max_length", "prior_stderr", "prompt", "weights")
+    return {name: spec[name] for name in names if name in spec} | _drawn_from(spec)
 
 
 def _drawn_from(spec: dict[str, Any]) -> dict[str, Any]:

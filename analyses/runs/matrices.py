@@ -30,7 +30,7 @@ class Matrix:
     words: str  # name in figures and help
     dashes: str  # matplotlib's line style
     build: Callable[..., Any]  # (objective, z (k,), memory=bytes; samples, seed if `sampled`) -> a LinearOperator
-    rows: Callable[..., Any] | None = None  # (point, progress) -> A (n (C - 1), k) with A'A the matrix, for a task with classes
+    rows: Callable[..., Any] | None = None  # (point, progress) -> A (n * `Task.rank`, k) with A'A the matrix, if the rank is known
     sampled: bool = False  # whether it can be estimated from labels that are sampled from the model
     semidefinite: bool = False  # whether no eigenvalue can be negative
 
@@ -54,7 +54,7 @@ def _empirical_fisher(objective: Any, z: Tensor, *, memory: float) -> LinearOper
 
 
 def gauss_newton_rows_of(point: Point, progress: Callable[[int, int], None] | None = None) -> Tensor:
-    """Return rows A (n (C - 1), k) with A'A the Gauss-Newton matrix of the label words, for the examples of all processes."""
+    """Return rows A (n r, k) with A'A the Gauss-Newton matrix, r = `Task.rank` (C - 1 for C classes), for the examples of all processes."""
     from apet.machine import gather_rows
     from apet.subspaces import NotPerExample
     from landscape.spectra import gauss_newton_rows
@@ -118,7 +118,7 @@ def recorded(matrix: Any, point: Point, context: Context) -> Any:
 
 
 def gauss_newton_spectrum(point: Point) -> Spectrum:
-    """Return the exact spectrum of the Gauss-Newton matrix of the label words."""
+    """Return the exact spectrum of the Gauss-Newton matrix. The task must not ask for text."""
     from landscape.spectra import spectrum_of_rows
 
     return spectrum_of_rows(gauss_newton_rows_of(point))

@@ -34,13 +34,14 @@ NUMBERS = 1 + 2 * RAYS + 1 + 27 * RAYS  # points: average sharpness (both ways p
 
 def numbers_gradients(spec: SliceSpec, examples: int) -> int:
     """Return about how many example-gradients `about` takes."""
-    products = 2 * LANCZOS_STEPS + (PROBES * LANCZOS_STEPS if _classes(spec) is None else 1)
+    products = 2 * LANCZOS_STEPS + (1 if _exact(spec) else PROBES * LANCZOS_STEPS)
     widths = 1 + (spec.at is not None)
     return examples * (NUMBERS // 3 + STARTS * STEPS * 4 // 3 + 2 * products + widths * DRAWS * SEARCH * 4 // 3)
 
 
-def _classes(spec: SliceSpec) -> int | None:
-    return task_named(spec.task).classes or None
+def _exact(spec: SliceSpec) -> bool:
+    """Return whether the Gauss-Newton matrix has rows, so that its spectrum is exact."""
+    return task_named(spec.task).rank > 0
 
 
 def about(
@@ -89,12 +90,12 @@ def _width_rows(width: Any, norm: float, edge: str, make: Callable[..., Row]) ->
 def _angular_dimension(spec: SliceSpec, point: Point, norm: float) -> tuple[float, float]:
     """Return the local angular dimension of the quadratic's sub-level set, seen from distance |theta|, and its standard error.
 
-    The dimension is k - N_eff(2 LEVEL / |theta|^2) of the Gauss-Newton matrix (Larsen et al. 2021, arXiv 2107.05802), exact for a task
-    with classes.
+    The dimension is k - N_eff(2 LEVEL / |theta|^2) of the Gauss-Newton matrix (Larsen et al. 2021, arXiv 2107.05802), exact unless
+    the task asks for text.
     """
     from landscape.spectra import SpectralMeasure, effective_dimension, slq, with_quadrature_error
 
-    if _classes(spec) is not None:
+    if _exact(spec):
         measure = SpectralMeasure.of_eigenvalues(gauss_newton_spectrum(point).all_eigenvalues)
     else:
         with matrix_at(point, "ggn") as matrix:

@@ -1,6 +1,6 @@
 """A run of kind predict: the quantities that predict, without training, how many parameters reach a target.
 
-For a task with classes, the Gram matrix of its label words determines all quantities exactly. For a task with text answers, or with
+For a task with classes, the Gram matrix of its label words determines all quantities exactly. For other tasks, or with
 `--set algorithm=lanczos`, products with the Gauss-Newton matrix of everything in scope give spectral measures of the gradient and of the
 eigenvalues. The measures are taken at the initial point and along the proximal path of the linearised model. With k (or matched), the run
 computes the loss that the quadratic model reaches in that one placement.
@@ -29,7 +29,7 @@ HALF = "half_"  # prefix of arrays from half of the examples
 
 def predict_gradients(spec: PredictSpec, examples: int) -> int:
     """Return an upper bound on the example-gradients of a run on `examples` examples."""
-    spent = 2 * examples * products(spec) if spec.takes_products else examples * max(1, task_named(spec.task).classes - 1)
+    spent = 2 * examples * products(spec) if spec.takes_products else examples * task_named(spec.task).rank
     spent += path_gradients(spec, examples, LINEAR) if spec.takes_products and not spec.placed else 0
     return spent + (path_gradients(spec, examples) if spec.path else 0)
 
@@ -131,7 +131,7 @@ def _measures(spec: SpectrumSpec, steps: int, inputs: Inputs, context: Context, 
         with matrix_at(initial, "ggn") as matrix:
             along = spectral_measure(matrix, gradient, spec.lanczos_steps)
             measure = counted(matrix, spec, report)
-        ceiling = min(initial.objective.size, _rank(initial.objective))
+        ceiling = min(initial.objective.size, _rank(initial.objective, task_named(spec.task).rank))
         path = {} if prefix else linear_arrays(initial, spec, steps, context)
     radau = measure if measure.radau is None else measure.radau
     arrays = {
@@ -146,15 +146,18 @@ def _active(gradient: Any) -> float:
     return float((gradient != 0).double().mean())
 
 
-def _rank(objective: Any) -> int:
-    """Return an upper bound on the matrix's rank: number of labels times (number of classes or tokens in the vocabulary - 1)."""
+def _rank(objective: Any, of_example: int) -> int:
+    """Return an upper bound on the matrix's rank: number of labels times the rank per label.
+
+    The rank per label is `of_example`, or for a text (0) the number of tokens in the vocabulary - 1.
+    """
     import torch
 
     z = objective.vector(torch.zeros(objective.size), "z")
     _, weights = objective.batch_losses(z)
     with torch.no_grad():
         choices = objective.outputs(z, objective.batches[0]).shape[-1]
-    return int(weights.sum()) * (choices - 1)
+    return int(weights.sum()) * (of_example or choices - 1)
 
 
 def _of_placement(spec: PredictSpec, inputs: Inputs, context: Context) -> Result:

@@ -1,8 +1,9 @@
 """Proximal paths for a run of kind predict: of the model itself and, if there is no Gram matrix, of the linearised model.
 
 Thresholds follow from a path for every target down to the loss at its end. A path starts at the initial point and varies everything in
-scope. Each point of a path has a spectrum of the Gauss-Newton matrix, which is exact for label words on the model's own path and estimated
-by quadrature otherwise. For label words, the function `coordinate_threshold` (T5) also gives the number of single entries.
+scope. Each point of a path has a spectrum of the Gauss-Newton matrix. On the model's own path it is exact, and the function
+`coordinate_threshold` (T5) also gives the number of single entries. For a task with text answers and on the path of the linearised model
+it is estimated by quadrature.
 """
 
 from __future__ import annotations
@@ -33,14 +34,15 @@ def path_arrays(spec: SpectrumSpec, inputs: Inputs, context: Context) -> dict[st
     """Return the arrays of the model's own path. The subspace of `spec` is everything in scope.
 
     path (P, 5): kappa, loss, |d|, residual and number of gradients of all examples for each of P points. The first point is the initial
-    point (kappa = inf). path_nodes, path_weights (P, probes, points): the spectrum at each point. For label words also path_t5 (P,): the
-    expected number of single entries that reach the point's envelope on the quadratic that touches the loss at the point (nan: none).
+    point (kappa = inf). path_nodes, path_weights (P, probes, points): the spectrum at each point. Unless the task asks for text, also
+    path_t5 (P,): the expected number of single entries that reach the point's envelope on the quadratic that touches the loss at the point
+    (nan: none).
     """
     from landscape.prediction import MAX_ITER
 
     with point(spec, inputs, context) as initial:
         path = _followed(initial, "", MAX_ITER, context)
-        if task_named(spec.task).classes == 0:
+        if not task_named(spec.task).rank:
             return _arrays(path, [_sampled(point_on_path, spec) for point_on_path in _points(initial, path, context)])
         measures: list[Curvature] = []
         singles: list[float] = []
@@ -107,9 +109,9 @@ def path_gradients(spec: PredictSpec, examples: int, prefix: str = "") -> int:
 
 def curvature_gradients(spec: PredictSpec, examples: int, prefix: str) -> int:
     """Return an upper bound on the example-gradients of the spectrum at one point, including the measure of d; a product counts as two."""
-    classes = task_named(spec.task).classes
-    if classes and not prefix:
-        return examples * (classes - 1)
+    rank = task_named(spec.task).rank
+    if rank and not prefix:
+        return examples * rank
     return 2 * examples * spec.lanczos_steps * (spec.probes + (2 if prefix else 1))
 
 

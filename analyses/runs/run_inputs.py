@@ -81,7 +81,7 @@ def model_of(spec: Spec, device: str = "cpu", shapes_only: bool = False) -> Any:
     """
     from apet.models import BARE
 
-    loaded = _model(*_drawn_as(spec), device, spec.weights, spec.attention, shapes_only, _classes(spec), spec.in_float32)
+    loaded = _model(*_drawn_as(spec), device, spec.weights, spec.attention, shapes_only, _outputs(spec), spec.in_float32)
     if spec.readout == "head" and loaded.form not in ("head", "image"):
         raise UsageError(f"{spec.task} has no classes, which a classification head needs", readout="words")
     if loaded.form == BARE:
@@ -100,7 +100,7 @@ def fingerprints(spec: Spec, data: Path | None, device: str = "cpu") -> tuple[st
     from apet.tasks import task_named
 
     _base_weights(spec, spec.weights, device)  # first, so that a model with a new head and the same model without it are not both kept
-    key = (*_drawn_as(spec), spec.weights, _classes(spec))
+    key = (*_drawn_as(spec), spec.weights, _outputs(spec))
     if key not in _known:
         model_of(spec, device)
     form, weights = _known[key]
@@ -123,7 +123,7 @@ _known: dict[tuple, tuple[str, str]] = {}  # (name, random_init, seed, dtype, cl
 def _base_weights(spec: Spec, dtype: str, device: str) -> str:
     """Return the fingerprint of the base model in `dtype`, without a new head."""
     key = (*_drawn_as(spec), dtype, None)
-    if key not in _known and _classes(spec) is None and dtype == spec.weights:
+    if key not in _known and _outputs(spec) is None and dtype == spec.weights:
         model_of(spec, device)
     elif key not in _known:
         _model.__wrapped__(*_drawn_as(spec), "cpu", dtype, "eager", False, None, False)  # not kept: the run does not use this model
@@ -139,19 +139,22 @@ def _drawn_as(spec: Spec) -> tuple[str, bool, int]:
     return spec.model, spec.random_init, spec.train_seed if spec.random_init else 0
 
 
-def _classes(spec: Spec) -> int | None:
-    """Return the number of outputs of a classification head, or None if the model answers without one.
+def _outputs(spec: Spec) -> int | None:
+    """Return the number of outputs of a head, or None if the model answers without one.
 
-    The task must have classes. With the readout auto, masked models and saved classifiers get a head.
+    Every model gets a head if the task asks for a number. If the task has classes, masked models and saved classifiers get a head with the
+    readout auto, and all models with the readout head.
     """
     from apet.models import BARE
     from apet.tasks import task_named
 
-    classes = task_named(spec.task).classes
-    if spec.readout == "words" or not classes:
+    task = task_named(spec.task)
+    if task.regresses:
+        return task.outputs
+    if spec.readout == "words" or not task.classes:
         return None
     form = _form(*_drawn_as(spec), spec.weights, spec.attention)
-    return classes if form in ("masked", BARE) or (spec.readout == "head" and form != "image") else None
+    return task.outputs if form in ("masked", BARE) or (spec.readout == "head" and form != "image") else None
 
 
 @cache
@@ -223,7 +226,7 @@ def plain_scorer(spec: Spec, loaded: Any, device: str = "cpu") -> Any:
 
     k = None if spec.placed else spec.k
     taken = tokens_taken(spec.method, loaded.model, spec.method_option, k)
-    return scorer_of(loaded, task_named(spec.task), spec.max_length, device, taken)
+    return scorer_of(loaded, task_named(spec.task), spec.max_length, device, taken, chat=spec.prompt == "chat")
 
 
 def kept_verbaliser(spec: Spec, form: str) -> Any:
@@ -235,7 +238,7 @@ def kept_verbaliser(spec: Spec, form: str) -> Any:
         return None
     folder = locate(spec.model).folder
     known = None if folder is None else saved_verbaliser(folder)
-    return known if known is not None and known.asks(task_named(spec.task)) else None
+    return known if known is not None and known.asks(task_named(spec.task), spec.prompt) else None
 
 
 def identity_of_model(spec: Spec, form: str, weights: str) -> str:

@@ -109,11 +109,11 @@ def _scaled(spec: SliceSpec, point: Point, gradient: Any, context: Context) -> F
 
 
 def _rows_fit(spec: SliceSpec, point: Point) -> bool:
-    """Return whether the rows of the Gauss-Newton matrix, n (C - 1) for n examples of C classes, exist and fit into memory."""
+    """Return whether the rows of the Gauss-Newton matrix, `Task.rank` per example, exist and fit into memory."""
     from apet.tasks import task_named
 
     examples = point.processes.num_processes * sum(len(batch["labels"]) for batch in point.objective.batches)
-    rows = (task_named(spec.task).classes - 1) * examples
+    rows = task_named(spec.task).rank * examples
     return 0 < 8 * rows * len(point.z) <= graph_memory(point)
 
 

@@ -28,14 +28,15 @@ POINTS, DECADES = 25, 4  # grid of kappa for N_eff(kappa): points, and decades b
 def route(spec: SpectrumSpec, k: int, layers: int = 12) -> tuple[str, int]:
     """Return the algorithm for the spectrum of k coordinates in `layers` layers, and an upper bound on its products.
 
-    rows: exact, from C - 1 backward passes for C classes. columns: exact, from k products. lanczos: top eigenpairs and quadrature.
+    rows: exact, from `Task.rank` backward passes (C - 1 for C classes). columns: exact, from k products. lanczos: top eigenpairs and
+    quadrature.
     """
-    classes = task_named(spec.task).classes
+    rank = task_named(spec.task).rank
     # Rounds for top pairs, probes, the gradient's measure, the diagonal, and the top pair of each layer. Self-checks are not counted.
     lanczos = spec.lanczos_steps * (ROUNDS + spec.probes + 1) + TOP + spec.probes + layers * (BLOCK_STEPS + 1)
     if spec.algorithm != "lanczos" and spec.samples is None:
-        if MATRICES[spec.matrix].rows and classes:
-            return "rows", classes - 1
+        if MATRICES[spec.matrix].rows and rank:
+            return "rows", rank
         if spec.algorithm == "exact" or k <= lanczos:
             return "columns", k
     return "lanczos", lanczos

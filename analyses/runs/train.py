@@ -74,6 +74,7 @@ def train_run(spec: TrainSpec, inputs: Inputs, context: Context) -> tuple[list[R
             *([] if spec.placed or spec.k is None else [make("requested_k", spec.k, group=written(mounted.options))]),
         ]
         arrays = _arrays(spec, mounted, progress) | {"prior": scorer.prior.cpu().numpy()}
+        arrays |= {"scale": np.array(scorer.scale)} if scorer.task.regresses else {}
         return rows, arrays | (_end(spec, untuned, mounted) if spec.keep_end else {})
 
 
@@ -158,7 +159,7 @@ def _chance_rows(data: Any, heldout: list, split: str, make: Callable[..., Row])
 
 def _score_rows(prefix: str, scores: dict[str, dict], make: Callable[..., Row]) -> list[Row]:
     return [
-        make(prefix + name, score.value, stderr=score.stderr, split=split)
+        make(prefix + name, score.value, stderr=score.stderr, split=split, note=score.note)
         for split, split_scores in scores.items()
         for name, score in split_scores.items()
     ]

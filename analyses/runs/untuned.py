@@ -12,12 +12,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields
 from typing import Any
 
-from analyses.runs.run_inputs import Context, Inputs, kept_verbaliser, plain_scorer, shuffled
+from analyses.runs.run_inputs import Context, Inputs, kept_verbaliser, plain_scorer, shuffled, subsets
 from analyses.specs import DataPart, Spec, TrainSpec
 from apet.errors import UsageError
 from apet.files import write_whole, writing
 from apet.machine import is_main_process
-from apet.scoring import VERBALISER_FILE
+from apet.scoring import VERBALISER_FILE, Verbaliser
 
 SHARED = ".shared"
 CALIBRATION = 256  # examples on which the label words' prior is measured
@@ -25,10 +25,16 @@ MOST_CALIBRATION = 2048  # the same, for a prior with a given standard error
 
 
 def scorer_for(spec: Spec, inputs: Inputs, context: Context) -> Any:
-    """Return the task's scorer for the model. The label words' prior is read from the model's folder, or measured if not stored there."""
+    """Return the task's scorer for the model.
+
+    The label words' prior is read from the model's folder, or measured if not stored there. The targets of a regression are standardised
+    by the training examples.
+    """
     import torch
 
     scorer = plain_scorer(spec, inputs.loaded, inputs.device)
+    if scorer.task.regresses:
+        scorer.standardise(subsets(spec, inputs)[0])
     if not scorer.has_prior:
         return scorer
     known = kept_verbaliser(spec, inputs.loaded.form)
@@ -43,7 +49,7 @@ def scorer_for(spec: Spec, inputs: Inputs, context: Context) -> Any:
         with context.timed("prior"):
             measured = measured_once(context, {"measured": "prior", **_about(spec, inputs, scorer)}, measure)
         prior, scorer.prior_stderr = measured["prior"], measured["stderr"]
-    elif list(known.label_ids) != scorer.label_ids.tolist():
+    elif known.label_ids != Verbaliser.of(scorer).label_ids:
         raise UsageError(
             f"{VERBALISER_FILE} and the tokenizer in {spec.model} give the label words different ids: the files do not belong together"
         )
@@ -69,7 +75,12 @@ def untuned_scores(
             for split, some in splits.items()
         }
 
-    about = {"measured": "scores", "prior": scorer.prior.tolist(), "counts": {split: len(some) for split, some in splits.items()}}
+    about = {
+        "measured": "scores",
+        "prior": scorer.prior.tolist(),
+        "scale": scorer.scale,
+        "counts": {split: len(some) for split, some in splits.items()},
+    }
     about |= {"early_stop": spec.early_stop, "eval_examples": spec.eval_examples, "eval_batch": spec.eval_batch}
     with context.timed("before"):
         scores = measured_once(context, about | _about(spec, inputs, scorer), measure)

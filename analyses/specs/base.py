@@ -27,8 +27,8 @@ _WORDS: Use = ("label words", lambda s: has_label_words(s.task) and s.readout !=
 _OPTIONS: Use = ("methods with options, and numbers of parameters matched to theirs", lambda s: s.matched is not None)
 _TEXTS: Use = ("tasks with texts", lambda s: not reads_images(s.task))
 TUNED_USES: dict[str, Use] = {
-    "max_length": _TEXTS, "prior_stderr": _WORDS, "k": PLACED, "matched": PLACED, "method_option": _OPTIONS, "subspace": PLACED,
-    "scope": PLACED, "operations": _APET, "order": _ENTRIES,
+    "max_length": _TEXTS, "prompt": _TEXTS, "prior_stderr": _WORDS, "k": PLACED, "matched": PLACED, "method_option": _OPTIONS,
+    "subspace": PLACED, "scope": PLACED, "operations": _APET, "order": _ENTRIES,
     "unit": _UNITS, "position_seed": _DRAWN,
 }  # fmt: skip
 
@@ -101,9 +101,10 @@ class Spec(WorkPart, TunedPart, DataPart, ModelPart):
 
     @property
     def protocol(self) -> str:
-        """Examples, their length, prior and early stopping: runs are comparable if these, the model, the task and the tuned parameters agree."""
+        """Examples, their length, prompts, prior and early stopping: runs are comparable if these, the model, the task and the tuned parameters agree."""
         parts = ["all examples" if self.examples is None else f"{self.examples:,} examples"]
         parts += [f"{self.max_length} tokens"] if self.max_length != defaults_of(type(self))["max_length"] else []
+        parts += ["chat prompts"] if self.prompt == "chat" else []
         parts += [] if self.prior_stderr is None else [f"prior within {self.prior_stderr:g}"]
         if not self.early_stop:
             return ", ".join(parts)

@@ -8,7 +8,7 @@ from typing import Any, Self
 from analyses.runs import DIRECTIONS, MATRICES
 from analyses.specs.base import PLACED, TUNED_USES, Spec, Use
 from analyses.specs.option import option
-from analyses.specs.parts import DTYPES, PointPart, ProductsPart, WeightsPart, asks_for_text, has_label_words
+from analyses.specs.parts import DTYPES, PointPart, ProductsPart, WeightsPart, asks_for_number, asks_for_text, has_label_words
 from apet.errors import UsageError
 from apet.methods import METHOD_NAMES, default_rate, method_named
 from apet.training import SCHEDULES
@@ -67,6 +67,8 @@ class TrainSpec(WeightsPart, Spec):
 
     def check(self) -> None:
         self.check_tuned()
+        if self.readout == "words" and asks_for_number(self.task):
+            raise UsageError(f"{self.task} asks for a number, which label words cannot give: it needs a head", readout="head")
         if self.optimizer == "lbfgs" and self.early_stop:
             raise UsageError("optimizer lbfgs minimises the training loss and does not support early stopping", early_stop=False)
         if self.optimizer == "lbfgs" and self.dtype != "float32":
@@ -152,6 +154,8 @@ class SliceSpec(PointPart, WeightsPart, Spec):
         self.check_tuned()
         self.check_step()
         self._check_grid(self.derived().points or 1)
+        if self.metric and (asks_for_text(self.task) or asks_for_number(self.task)):
+            raise UsageError(f"metric measures accuracies, but {self.task} does not have classes: leave out metric")
         self._check_directions()
         if self.method != "apet" and not (self.at or self.to):
             raise UsageError(f"a slice with method {self.method} needs a run of {self.method} at its centre", at=..., to=...)
@@ -221,7 +225,7 @@ class PredictSpec(ProductsPart, Spec):
     @property
     def takes_products(self) -> bool:
         """Whether the prediction uses products with a matrix instead of a Gram matrix."""
-        return self.placed or self.algorithm == "lanczos" or asks_for_text(self.task)
+        return self.placed or self.algorithm == "lanczos" or asks_for_text(self.task) or asks_for_number(self.task)
 
     @property
     def tuned(self) -> dict[str, Any]:
@@ -230,9 +234,10 @@ class PredictSpec(ProductsPart, Spec):
 
     def check(self) -> None:
         self.check_tuned()
-        if self.algorithm == "exact" and asks_for_text(self.task):
+        if self.algorithm == "exact" and (asks_for_text(self.task) or asks_for_number(self.task)):
+            answer = "text" if asks_for_text(self.task) else "a number"
             raise UsageError(
-                f"{self.task} asks for text, but an exact prediction needs classes (a Gram matrix of label words)", algorithm="lanczos"
+                f"{self.task} asks for {answer}, but an exact prediction needs classes (a Gram matrix of label words)", algorithm="lanczos"
             )
 
 

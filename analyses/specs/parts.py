@@ -36,6 +36,7 @@ class DataPart:
     task: str = option(DATA, "sst2", "Name of a task (see 'tasks'), or path of a task file (.yaml).")
     examples: int | None = option(DATA, None, "Use a fixed subset of this many training examples.", means="all", least=1)
     prior_stderr: float | None = option(DATA, None, "Measure the prior of the label words on as few examples as this standard error (nats) needs, at least 64 and at most 2,048.", means="256 examples", positive=True)
+    prompt: str = option(DATA, "plain", "plain, or chat: the text is a user's message in the chat template.", choices=("plain", "chat"))
     max_length: int = option(DATA, 128, "Maximum tokens per example; the longest field is truncated at its end.", least=1)
     # fmt: on
 
@@ -159,6 +160,13 @@ def has_label_words(task: str) -> bool:
     from apet.tasks import task_named
 
     return not task_named(task).images and bool(task_named(task).words)
+
+
+def asks_for_number(task: str) -> bool:
+    """Return whether the answers of the task are numbers."""
+    from apet.tasks import task_named
+
+    return task_named(task).regresses
 
 
 def reads_images(task: str) -> bool:

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 
 # Thresholds measured by runs.
-K_STAR, K_LOSS, K_PART, K_HIGH, K_LOW = MEASURED = ("k_star", "k_loss", "k_part", "k_high", "k_low")
+K_STAR, K_LOSS, K_PART, K_HIGH, K_LOW, K_METRIC = MEASURED = ("k_star", "k_loss", "k_part", "k_high", "k_low", "k_metric")
 ON_LOSS = (K_STAR, K_LOSS)  # thresholds of a training loss, which can be predicted; the others have a validation metric as target
 # Thresholds predicted without training.
 K_PRED, K_GM, K_M0, K_M1 = "k_pred", "k_gm", "k_m0", "k_m1"
@@ -64,17 +64,57 @@ class Quantity:
 
 
 TRAINING = (
-    Quantity("loss", "mean loss over examples (over tokens, if the task asks for text)", "nats", EXAMPLES),
+    Quantity(
+        "loss",
+        "mean loss over examples: cross-entropy (over tokens, if the task asks for text), or for a regression the squared "
+        "error in units of the variance of the training targets",
+        "nats",
+        EXAMPLES,
+    ),
     Quantity("accuracy", "share of examples whose right answer ranks first among the label words or classes", "fraction", EXAMPLES),
     Quantity("decoded_accuracy", "share of examples whose greedily decoded text begins with the right answer", "fraction", EXAMPLES),
     Quantity("exact_match", "share of decoded answers that equal a right answer after normalisation", "fraction", EXAMPLES),
-    Quantity("f1", "mean over examples of the harmonic mean of word precision and recall", "fraction", EXAMPLES, label="F1"),
+    Quantity(
+        "f1",
+        "harmonic mean of precision and recall: of class 1 for two classes, as a mean over classes (macro) for more, and of the "
+        "words of a decoded answer as a mean over examples",
+        "fraction",
+        EXAMPLES,
+        label="F1",
+    ),
     Quantity("rouge_l", "mean ROUGE-L of the decoded texts", "fraction", EXAMPLES, label="ROUGE-L"),
+    Quantity(
+        "matthews",
+        "Matthews correlation coefficient of predicted and right labels; 0 for constant predictions",
+        "",
+        EXAMPLES,
+        "Matthews correlation",
+    ),
+    Quantity(
+        "pearson", "Pearson correlation of predicted and right numbers; 0 for constant predictions", "", EXAMPLES, "Pearson correlation"
+    ),
+    Quantity(
+        "spearman",
+        "Spearman rank correlation of predicted and right numbers; 0 for constant predictions",
+        "",
+        EXAMPLES,
+        "Spearman correlation",
+    ),
     Quantity("initial_loss", "mean loss of the untuned model", "nats", EXAMPLES),
     Quantity("initial_accuracy", "accuracy of the untuned model", "fraction", EXAMPLES),
-    Quantity("majority", "main metric of a baseline that always gives the most common answer of the training set", "fraction", EXAMPLES),
-    Quantity("random_guess", "main metric of a baseline that guesses answers at random", "fraction", EXAMPLES),
-    Quantity("chance", "main metric of the better baseline without a model (most common answer or random guess)", "fraction", EXAMPLES),
+    Quantity("initial_f1", "F1 of the untuned model's labels", "fraction", EXAMPLES, "initial F1"),
+    *(
+        Quantity(f"initial_{name}", f"{name.capitalize()} correlation of the untuned model", "", EXAMPLES)
+        for name in ("matthews", "pearson", "spearman")
+    ),
+    Quantity(
+        "majority",
+        "main metric of a baseline that always gives the most common answer of the training set (for a regression, the mean)",
+        "",
+        EXAMPLES,
+    ),
+    Quantity("random_guess", "main metric of a baseline that guesses answers at random", "", EXAMPLES),
+    Quantity("chance", "main metric of the better baseline without a model (most common answer or random guess)", "", EXAMPLES),
     Quantity("plateau", "1 if the monitored loss no longer fell when the run ended, else 0"),
     Quantity("steps", "number of optimizer steps", "steps"),
     Quantity("example_gradients", "number of gradients of single examples; a matrix product counts two per example", "example gradients"),
@@ -180,6 +220,7 @@ _MEASURED = (
     Quantity(K_PART, "k at which APET runs reach a given share of full fine-tuning's metric", "parameters", RUNS, "part of full"),
     Quantity(K_HIGH, "k at which APET runs reach full fine-tuning's metric less a margin", "parameters", RUNS, "high threshold"),
     Quantity(K_LOW, "k at which APET runs reach chance plus a given share of the distance to 1", "parameters", RUNS, "low threshold"),
+    Quantity(K_METRIC, "k at which APET runs reach a given value of the metric", "parameters", RUNS, "given metric"),
 )  # fmt: skip
 _PREDICTED = (
     Quantity(K_PRED, "k at which the quadratic at the initial point reaches the target (T3)", "parameters", JACKKNIFE,
@@ -213,12 +254,13 @@ THRESHOLDS = (
     *(Quantity(name + OF_HALF, f"{name} predicted from half of the examples", "parameters") for name in (K_PRED, K_GM)),
     Quantity("target_loss", "training loss to reach, shared by the measured and the predicted threshold of a model", "nats",
              label="target"),
-    Quantity("target_metric", "validation metric to reach", "fraction"),
+    Quantity("target_metric", "validation metric to reach"),
     Quantity("target_share", "target as a share of full fine-tuning's improvement over the untuned model", "fraction"),
     Quantity("runs", "number of APET runs behind the measured threshold", "runs"),
     Quantity("runs_diverged", "number of training runs that diverged and are left out", "runs"),
     Quantity("slope", "slope of the line (or probit) through the gaps over log k", "", "standard error over runs"),
-    Quantity("gap", "distance of a run beyond the target: log target loss - log loss, or logit metric - logit target", x="k"),
+    Quantity("gap", "distance of a run beyond the target: log target loss - log loss, or logit metric - logit target (the logit of "
+             "(1 + r) / 2 for a correlation r)", x="k"),
     Quantity("mapped_loss", "training loss at which full fine-tuning crosses a metric target", "nats",
              "95 % bootstrap interval over states of full fine-tuning"),
     Quantity("map_offset", "APET's metric less full fine-tuning's at equal training loss, in logits", "", "standard error of the fit"),

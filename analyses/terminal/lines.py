@@ -48,8 +48,8 @@ def short_threshold_line(row: dict[str, Any], settings: bool) -> dict[str, str]:
             return f"{row[f'{name}_censored']} {low if row[f'{name}_censored'] == 'above' else high}"
         return f"{cell(row[name])} [{low}, {high}]" if row[name] is not None else "-"
 
-    def accuracy(method: str) -> str:
-        value, error = row[f"accuracy_{method}"], row[f"accuracy_{method}_stderr"]
+    def score(method: str) -> str:
+        value, error = row[f"score_{method}"], row[f"score_{method}_stderr"]
         return "-" if value is None else f"{value:.3f}" + ("" if error is None else f" ± {error:.3f}")
 
     return {
@@ -57,7 +57,7 @@ def short_threshold_line(row: dict[str, Any], settings: bool) -> dict[str, str]:
         "model": row["model"],
         "k* measured": interval("k_star"),
         "predicted": interval("k_predicted"),
-        **{method: accuracy(method) for method in ("full", "lora", "apet")},
+        **{method: score(method) for method in ("full", "lora", "apet")},
         "chance": cell(row["chance"]),
     }
 

@@ -16,6 +16,7 @@ from analyses.thresholds.measured import LEVEL, thresholds
 from analyses.thresholds.targets import Run, Target
 from apet.errors import UsageError
 from apet.machine import world_size
+from apet.tasks import task_named
 
 Fields = dict[str, Any]  # names and values of spec fields
 
@@ -39,7 +40,9 @@ def references(fields: Fields, search: Search, predict: bool) -> list[Spec]:
 
 
 def _training(fields: Fields) -> TrainSpec:
-    spec = spec_from(fields | {"kind": "train", "early_stop": False}, shared=field_names())
+    """Return a training run's spec, which answers in words unless the task asks for a number."""
+    readout = {} if _regresses(fields) else {"readout": "words"}
+    spec = spec_from(readout | fields | {"kind": "train", "early_stop": False}, shared=field_names())
     assert isinstance(spec, TrainSpec)
     return spec
 
@@ -49,8 +52,17 @@ def _base(fields: Fields) -> TrainSpec:
     return _training(fields | {"method": "apet", "k": 1})
 
 
+def _regresses(fields: Fields) -> bool:
+    return task_named(fields.get("task", defaults_of(TrainSpec)["task"])).regresses
+
+
 def check_fields(fields: Fields, search: Search, predict: bool, measure: bool) -> None:
-    """Raise UsageError for a field that the search sets itself, or that no run of the search uses."""
+    """Raise UsageError for a field that the search sets itself or that no run uses, and for a target that the task does not permit."""
+    if search.target.on_loss and _regresses(fields):
+        raise UsageError(
+            f"{fields['task']} asks for a number, so its runs also train a head, but a target on the training loss is for other runs",
+            target="metric:.8",
+        )
     for name in OWN:
         if name in fields:
             raise UsageError(f"{name} = {fields[name]} has no effect on intrinsic-dim, which sets {name} itself")

@@ -39,7 +39,7 @@ def points(runs: Sequence[Run], target: Target, value: float, metric: str, untun
     for run in runs:
         for prefix in prefixes:
             if run.has(f"{prefix}loss", "train") and run.has(prefix + metric, "validation"):
-                loss, gap = run.value(f"{prefix}loss", "train"), target.gap_of(run.value(prefix + metric, "validation"), value)
+                loss, gap = run.value(f"{prefix}loss", "train"), target.gap_of(run.value(prefix + metric, "validation"), value, metric)
                 if loss > 0 and math.isfinite(gap):
                     pairs.append((-math.log(loss), gap))
     return np.array(sorted(set(pairs)) if untuned else pairs).reshape(-1, 2)

@@ -71,6 +71,10 @@ TARGET_KINDS = by_name(
             "above_chance", quantities.K_LOW, "above-chance:.1 (chance plus this share of the distance to 1, the low threshold)",
             "validation metric of chance plus {percent} % of the distance to 1", _above_chance, needs_full=False, zero=True,
         ),
+        TargetKind(
+            "metric", quantities.K_METRIC, "metric:.8 (this value)", "validation metric of {amount}",
+            lambda amount, runs, metric: amount, needs_full=False,
+        ),
     ],
     unique=("quantity", "words"),
 )  # fmt: skip

@@ -12,6 +12,7 @@ from typing import Any
 from analyses.store import NoValue, Row, Store, statuses
 from analyses.thresholds.target_kinds import TARGET_KINDS, TargetKind
 from apet.errors import UsageError, one_of
+from apet.scoring import lowest
 
 Tuned = tuple[str | None, str | None]  # subspace and placement
 
@@ -84,6 +85,7 @@ class Target:
     of_full: the share `amount` (0..1) of full fine-tuning's main metric on the validation split, not of its improvement.
     below_full: full fine-tuning's main metric less `amount` (0..1), the paper's high threshold.
     above_chance: chance plus the share `amount` (0..1) of the distance to 1, the paper's low threshold.
+    metric: the main metric `amount` (0..1) on the validation split.
 
     Scores of several full fine-tuning runs (train seeds) are averaged. Only the runs with the most steps count.
     """
@@ -166,8 +168,10 @@ class Target:
         initial = [run.value(f"initial_{name}", split) for run in runs if run.has(f"initial_{name}", split)]
         if self.kind == "above_chance" and value >= 1:
             return NoValue(statuses.UNDECIDED, f"answers without a model already have {metric} 1: no target lies above chance")
-        if not self.on_loss and not 0 <= value <= 1:
-            return NoValue(statuses.UNDECIDED, f"the target, {metric} of {value:.4g}, is outside 0..1")
+        if self.kind == "of_full" and value <= 0:
+            return NoValue(statuses.UNDECIDED, f"full fine-tuning does not reach a positive {metric}: a share of it is not a target")
+        if not self.on_loss and not lowest(metric) <= value <= 1:
+            return NoValue(statuses.UNDECIDED, f"the target, {metric} of {value:.4g}, is outside {lowest(metric):g}..1")
         if self.kind == "fraction" and value >= mean(initial):
             reason = f"full fine-tuning does not improve on the untuned model's training loss of {mean(initial):.4g}"
             return NoValue(statuses.UNDECIDED, reason)
@@ -180,14 +184,14 @@ class Target:
 
         The gap is NaN if it is not defined: for a run that diverged, or a target outside the range of the score.
         """
-        return self.gap_of(run.value("loss", "train") if self.on_loss else run.value(metric, "validation"), value)
+        return self.gap_of(run.value("loss", "train") if self.on_loss else run.value(metric, "validation"), value, metric)
 
-    def gap_of(self, score: float, value: float) -> float:
-        """Return the gap of a score beyond the target's value, as `gap` does."""
+    def gap_of(self, score: float, value: float, metric: str) -> float:
+        """Return the gap of a score (a loss or `metric`) beyond the target's value, as `gap` does."""
         from landscape.measurement import accuracy_gap, loss_gap
 
         try:
-            return loss_gap(score, value) if self.on_loss else accuracy_gap(score, value)
+            return loss_gap(score, value) if self.on_loss else accuracy_gap(score, value, lowest=lowest(metric))
         except ValueError:
             return math.nan
 
@@ -212,4 +216,5 @@ class Target:
         """Return whether a future run of `spec` (`analyses.specs.Spec`) will be in the group of `run`."""
         same = all(getattr(spec, name) == run.spec[name] for name in ("model", "random_init", "examples", "max_length", "readout"))
         same = same and spec.task_name == run.spec["task"]
+        same = same and spec.prompt == run.spec.get("prompt", "plain")
         return same and (self.on_loss or spec.early_stop == run.spec["early_stop"])

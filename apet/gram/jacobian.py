@@ -62,8 +62,8 @@ class Passes:
 
     def __init__(self, model: nn.Module, scorer: Scorer, items: Sequence[Item], dense: set[int]):
         self.model, self.scorer, self.items = model, scorer, items
-        self.dense, self.classes = dense, scorer.task.classes
-        self.rows = len(items) * (self.classes - 1)
+        self.dense, self.rank = dense, scorer.task.rank
+        self.rows = len(items) * self.rank
 
     def gram(self, tensors: Sequence[Tensor], memory: float, report: Callable[[int, int], None]) -> tuple[Tensor, int]:
         """Compute (K (m, m), number of active entries), with one pass over the examples for each group of tensors."""
@@ -86,8 +86,8 @@ class Passes:
         first = group[0]
         gradients = torch.empty(self.rows, sum(t.numel() for t in dense), device=first.device, dtype=_at_least_float32(first))
         for i, item in enumerate(self.items):
-            self._example(item, i * (self.classes - 1), group, dense, factors, gradients)
-            report((i + 1) * (self.classes - 1))
+            self._example(item, i * self.rank, group, dense, factors, gradients)
+            report((i + 1) * self.rank)
         return list(factors.values()), gradients
 
     def _example(

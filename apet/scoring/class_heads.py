@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from apet.errors import UsageError
-from apet.scoring.scorer import SILENT, Batch, Item, Report, Scorer, forward_arguments
+from apet.scoring.readout import forward_arguments
+from apet.scoring.scorer import SILENT, Batch, Item, Report, Scorer
 from apet.tasks import IMAGE_SIDE, Example
 
 
@@ -23,8 +24,8 @@ class Head(Scorer):
 
     writes_text = False
 
-    def _label_tokens(self) -> tuple[list[int], list[int]]:
-        return [], list(range(self.task.classes))
+    def _label_tokens(self) -> tuple[list[int], list[list[int]], bool]:
+        return [], [[label] for label in range(self.task.classes)], False
 
     def _tokenize(self, examples: Sequence[Example]) -> list[Item]:
         if len(self.task.fields) > 2:
@@ -61,7 +62,7 @@ class Images(Head):
     """A network for images (form "image"). Like a classification head it has no template and no prior. All images have the same size."""
 
     def encode(self, examples: Sequence[Example]) -> list[Item]:
-        return [{"image": example["image"], "target": [example["label"]]} for example in examples]
+        return [{"image": example["image"], "target": [self._label(example)]} for example in examples]
 
     def length(self, item: Item) -> int:
         return len(item["image"])

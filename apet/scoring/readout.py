@@ -6,6 +6,7 @@ take most of the forward pass's time and memory.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -43,3 +44,9 @@ def restricted(head: nn.Linear | None, rows: Rows | None, select: Callable[[Tens
         yield
     finally:
         del head.forward
+
+
+def forward_arguments(model: nn.Module) -> set[str]:
+    """Return the names that the model's forward pass accepts."""
+    base = getattr(model, "get_base_model", lambda: model)()  # the forward pass of a peft wrapper accepts any argument
+    return set(inspect.signature(base.forward).parameters)

@@ -9,20 +9,22 @@ There are five forms, one for each kind of model input:
     image             an image; the network's last layer gives the logits
 
 Models of the first three forms (`apet.scoring.word_forms`) answer in words, so an untuned model is already a classifier, although a poor
-one. The logit of class c is the logit of one token of its label word: the first token that the label words do not share. The loss is
-the cross-entropy over the C label words alone, so its Gauss-Newton matrix has rank at most n (C - 1) for n examples.
+one. The logit of class c is the logit of one token of its label word: the first token that the label words do not share. If this token
+does not distinguish the words, or if the task asks for whole words, the logit is the mean log-probability of the word's tokens, without a
+token for its end. The loss is the cross-entropy over the C label words alone, so its Gauss-Newton matrix has rank at most n (C - 1) for n
+examples.
 
 A language model prefers some words to others for any input. This prior, the mean of the untuned model's logits over unlabelled
 examples, is subtracted from the logits (calibration as in Zhao et al. 2021, arXiv 2102.09690, but on the inputs of the task).
 Otherwise the first tuned parameters would only unlearn the prior, and the quadratic model at the initial point would describe little else.
 
-The last two forms are in `apet.scoring.class_heads`. For generation tasks (answers, summaries), the loss is over all target tokens
+The last two forms are in `apet.scoring.class_heads`. A regression needs a head, whose only output predicts the target, standardised by the
+mean and standard deviation of the training examples. For generation tasks (answers, summaries), the loss is over all target tokens
 including the final </s>, and the logits have shape (B, T, V).
 """
 
 from __future__ import annotations
 
-import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -33,13 +35,16 @@ from torch import Tensor, nn
 
 from apet.errors import UsageError
 from apet.machine import in_parts
+from apet.scoring.answers import first_answer, label_tokens, mean_log_probabilities
+from apet.scoring.loss import cross_entropy, squared_error
 from apet.scoring.readout import output_head, restricted
 from apet.scoring.text_tokenizer import TextTokenizer
+from apet.scoring.truncation import shortened
 from apet.subspaces import Rows
 from apet.tasks import Example, Task
 
 Item = dict[str, Any]  # one encoded example: input_ids, target (the label, or the tokens of the text), ...
-SelectPosition = Callable[[Tensor], Tensor]  # (B, T, d) -> (B, 1, d)
+SelectPositions = Callable[[Tensor], Tensor]  # (B, T, d) -> (B, L, d)
 Batch = dict[str, Any]  # input_ids and attention_mask (B, T), labels (B,) or (B, T'), ...
 Report = Callable[[int, int], None]  # (number of examples done, total number)
 SILENT: Report = lambda done, total: None  # noqa: E731
@@ -51,7 +56,8 @@ class Scorer(ABC):
 
     `prior` (C,) is subtracted from the label-word logits. `max_length` is a number of tokens. A longer example loses the end of its
     longest field, but never the question after this field. All label words begin with the tokens `stem`, which are part of the model's
-    input. `label_ids` (C,) are the tokens after the stem.
+    input. `label_tokens` are the scored tokens of each label word: the one after the stem, or all of them if `whole` (the stem is then
+    empty). `label_ids` (C,) are their first tokens. `scale` is the mean and standard deviation of a regression's training targets.
     """
 
     writes_text = True  # whether the model can generate text
@@ -61,11 +67,13 @@ class Scorer(ABC):
 
     def __init__(self, task: Task, tokenizer: TextTokenizer, max_length: int = 128, device: str = "cpu"):
         self.task, self.tokenizer, self.max_length, self.device = task, tokenizer, max_length, device
-        self.stem, label_ids = self._label_tokens()
-        self.label_ids = torch.tensor(label_ids, device=device)  # (C,)
-        self._label_rows = Rows(tuple(label_ids), self.label_ids)
+        self.stem, self.label_tokens, self.whole = self._label_tokens()
+        first = [tokens[0] for tokens in self.label_tokens]
+        self.label_ids = torch.tensor(first, device=device)  # (C,)
+        self._label_rows = Rows(tuple(first), self.label_ids)
         self.prior = torch.zeros(task.classes, device=device)  # (C,)
         self.prior_stderr = float("nan")  # the largest of all classes, of logits less their mean over the classes
+        self.scale = (0.0, 1.0)
 
     @abstractmethod
     def _tokenize(self, examples: Sequence[Example]) -> list[Item]:
@@ -77,21 +85,44 @@ class Scorer(ABC):
 
     @abstractmethod
     def logits(self, model: nn.Module, batch: Batch) -> Tensor:
-        """Return the label-word logits minus the prior (B, C), or, for a generation task, the logits of the target tokens (B, T', V)."""
+        """Return the label-word logits minus the prior (B, C).
+
+        For a regression, return the predicted standardised targets (B, 1). For a generation task, return the logits of the target tokens
+        (B, T', V).
+        """
 
     @abstractmethod
     def _write(self, model: Any, batch: Batch, tokens: int) -> Tensor:
         """Return the ids of greedy decoding, at most `tokens` per example: (B, tokens)."""
+
+    def loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return the sum of the training losses and the total weight of a batch, both 0-d."""
+        return (squared_error if self.task.regresses else cross_entropy)(self.logits(model, batch), batch)
 
     def encode(self, examples: Sequence[Example]) -> list[Item]:
         """Return one item per example, with the inputs, shortened to `max_length`, and the target."""
         items = self._tokenize(examples)
         for i, item in enumerate(items):
             if len(item["input_ids"]) > self.max_length:
-                items[i] = self._shortened(examples[i], len(item["input_ids"]))
+                items[i] = shortened(examples[i], item, self.max_length, self.task, self.tokenizer, self._tokenize)
         for item, example in zip(items, examples, strict=True):
-            item["target"] = self._target_ids(first_answer(example, self.task)) if self.task.generates else [example["label"]]
+            item["target"] = self._target_ids(first_answer(example, self.task)) if self.task.generates else [self._label(example)]
         return items
+
+    def standardise(self, examples: Sequence[Example]) -> None:
+        """Set `scale` to the mean and standard deviation of the targets of `examples`. Raises UsageError if all targets are equal."""
+        targets = np.array([example[self.task.target] for example in examples], np.float64)
+        if np.ptp(targets) == 0:
+            raise UsageError(
+                f"all {len(targets)} training examples of {self.task.name} have the target {targets[0]:g}: use more or other examples"
+            )
+        self.scale = float(targets.mean()), float(targets.std())
+
+    def _label(self, example: Example) -> float:
+        """Return the label of an example, or the standardised target of a regression."""
+        mean, deviation = self.scale
+        answer = example[self.task.target]
+        return (answer - mean) / deviation if self.task.regresses else answer
 
     def length(self, item: Item) -> int:
         """Return the number of tokens that the model reads. Items of equal length need no padding."""
@@ -155,25 +186,15 @@ class Scorer(ABC):
         """Return the part of the label word that the model can write: the whole word, or only its first token for one [MASK]."""
         return self.task.words[label]
 
-    def _label_tokens(self) -> tuple[list[int], list[int]]:
-        """Return the tokens with which all label words begin, and the next token of each word.
+    @property
+    def answer_room(self) -> int:
+        """Number of positions that the answer takes in addition to the text."""
+        return 0
 
-        Raises UsageError if the tokenizer does not know a label word or the next tokens are not distinct.
-        """
+    def _label_tokens(self) -> tuple[list[int], list[list[int]], bool]:
+        """Return the stem, the scored tokens of each label word, and whether they are whole words."""
         words = [self._answer_ids(word) for word in self.task.words]
-        unknown = self.tokenizer.pretrained.unk_token_id
-        for word, ids in zip(self.task.words, words, strict=True):
-            if not ids or unknown in ids:
-                raise UsageError(f"the tokenizer does not know the label word {word!r}: choose another label word or model")
-        same = 0
-        while same < min(map(len, words), default=0) and len({ids[same] for ids in words}) == 1:
-            same += 1
-        stem, rest = words[0][:same] if words else [], [ids[same : same + 1] for ids in words]
-        if [] in rest or len({ids[0] for ids in rest}) < len(rest) or (stem and not self.multi_token_answers):
-            raise UsageError(
-                f"the label words {self.task.words} do not differ in their first token under this tokenizer: choose other label words"
-            )
-        return stem, [ids[0] for ids in rest]
+        return label_tokens(self.task, words, self.tokenizer.pretrained.unk_token_id, self.multi_token_answers)
 
     @property
     def has_prior(self) -> bool:
@@ -198,30 +219,6 @@ class Scorer(ABC):
         end = self.tokenizer.pretrained.eos_token_id
         return [] if end is None else [end]
 
-    def _shortened(self, example: Example, length: int) -> Item:
-        """Return the example's item after cutting the ends of its longest fields.
-
-        A cut text may gain a token, so cutting is repeated until the example fits. Raises UsageError if it cannot fit.
-        """
-        while True:
-            # One character may have several tokens, so a cut to fewer tokens may leave the text unchanged.
-            cuts = (self._cut(example, excess) for excess in range(length - self.max_length, length + 1))
-            shorter = next((cut for cut in cuts if cut != example), example)
-            if shorter == example:
-                raise UsageError(
-                    f"max_length = {self.max_length} is too short for the template of {self.task.name}: use a larger max_length"
-                )
-            example = shorter
-            (item,) = self._tokenize([example])
-            length = len(item["input_ids"])
-            if length <= self.max_length:
-                return item
-
-    def _cut(self, example: Example, excess: int) -> Example:
-        cutters = {name: self.tokenizer.cutter(example[name]) for name in self.task.fields}
-        keep = _level({name: count for name, (count, _) in cutters.items()}, excess)
-        return example | {name: cutters[name][1](count) for name, count in keep.items()}
-
     def _texts(self, examples: Sequence[Example], template: str, slot: str = "") -> list[str]:
         fields = [{name: self.tokenizer.escaped(example[name]) for name in self.task.fields} for example in examples]
         return [template.format(**texts, slot=slot) for texts in fields]
@@ -241,7 +238,8 @@ class Scorer(ABC):
         }
 
     def _labels(self, items: Sequence[Item]) -> Tensor:
-        return torch.tensor([item["target"][0] if item["target"] else 0 for item in items], device=self.device)
+        dtype = torch.float32 if self.task.regresses else torch.int64
+        return torch.tensor([item["target"][0] if item["target"] else 0 for item in items], dtype=dtype, device=self.device)
 
     def _greedy(self, model: Any, inputs: Batch, tokens: int, **ids: int) -> Tensor:
         """Return the inputs' ids continued by greedy decoding with at most `tokens` ids.
@@ -260,17 +258,33 @@ class Scorer(ABC):
         finally:
             wrapped.generation_config = defaults
 
-    def _label_word_logits(self, model: nn.Module, inputs: Batch, select: SelectPosition) -> Tensor:
-        """Return the label-word logits minus the prior, at the position that `select` picks in each text: (B, C)."""
-        return self._logits_at(model, inputs, self._label_rows, select) - self.prior
+    def _label_word_logits(self, model: nn.Module, inputs: Batch, select: SelectPositions) -> Tensor:
+        """Return the logits of the first tokens minus the prior, at the position that `select` picks in each text: (B, C)."""
+        return self._logits_at(model, inputs, self._label_rows, select)[:, 0] - self.prior
 
-    def _logits_at(self, model: nn.Module, inputs: Batch, rows: Rows | None, select: SelectPosition) -> Tensor:
-        """Return the logits at the position that `select` picks: of `rows` of the output head (B, C), or of all rows (B, V)."""
+    def _word_score(self, model: nn.Module, inputs: Batch, words: Sequence[Sequence[int]], select: SelectPositions) -> Tensor:
+        """Return the mean log-probability of the tokens of each of `words` (all of length L), (B, number of words).
+
+        `select` picks the L positions that predict the tokens.
+        """
+        return mean_log_probabilities(self._logits_at(model, inputs, None, select), words)
+
+    def _scores_in_turn(self, model: nn.Module, inputs_of: Callable[[list[int]], Batch]) -> Tensor:
+        """Return the scores of whole label words minus the prior, (B, C), from one forward pass per word.
+
+        The inputs of a word end with all its tokens except the last one, which the model need not read.
+        """
+        scores = [self._word_score(model, inputs_of(word), [word], last(len(word))) for word in self.label_tokens]
+        return torch.cat(scores, dim=1) - self.prior
+
+    def _logits_at(self, model: nn.Module, inputs: Batch, rows: Rows | None, select: SelectPositions) -> Tensor:
+        """Return the logits at the positions that `select` picks: of `rows` of the output head (B, L, C), or of all rows (B, L, V)."""
         head = None if self.whole_head else output_head(model)
         with restricted(head, rows, select):
             logits = model(**inputs).logits
-        logits = (select(logits) if head is None else logits)[:, 0]
-        return logits if head is not None or rows is None else logits[:, rows.index]
+        if head is not None:
+            return logits
+        return select(logits) if rows is None else select(logits)[..., rows.index]
 
 
 def _stderr(logits: Tensor) -> float:
@@ -279,27 +293,6 @@ def _stderr(logits: Tensor) -> float:
     return float(centred.std(0).max() / len(logits) ** 0.5) if len(logits) > 1 else float("nan")
 
 
-def first_answer(example: Example, task: Task) -> str:
-    """Return the target text: the only right answer or the first of several."""
-    answer = example[task.target]
-    return answer if isinstance(answer, str) else answer[0]
-
-
-def last(states: Tensor) -> Tensor:
-    """Return the last position of (B, T, d): (B, 1, d)."""
-    return states[:, -1:]
-
-
-def forward_arguments(model: nn.Module) -> set[str]:
-    """Return the names that the model's forward pass accepts."""
-    base = getattr(model, "get_base_model", lambda: model)()  # the forward pass of a peft wrapper accepts any argument
-    return set(inspect.signature(base.forward).parameters)
-
-
-def _level(lengths: dict[str, int], excess: int) -> dict[str, int]:
-    """Return the lengths after `excess` cuts by one, each at the longest length, so that the lengths stay as equal as possible."""
-    keep = dict(lengths)
-    for _ in range(excess):
-        longest = max(keep, key=lambda name: keep[name])
-        keep[longest] = max(0, keep[longest] - 1)
-    return keep
+def last(count: int) -> SelectPositions:
+    """Return the function that selects the last `count` positions."""
+    return lambda states: states[:, -count:]

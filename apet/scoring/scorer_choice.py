@@ -11,19 +11,21 @@ from torch import Tensor, nn
 from apet.errors import UsageError
 from apet.models import pretrained_form
 from apet.scoring.class_heads import Head, Images
-from apet.scoring.scorer import MAX_TARGET, Item, Scorer
+from apet.scoring.scorer import Item, Scorer
 from apet.scoring.text_tokenizer import TextTokenizer
+from apet.scoring.truncation import shortened
 from apet.scoring.word_forms import Causal, EncoderDecoder, Masked
 from apet.tasks import Task
 
-FORMS = {"encoder-decoder": EncoderDecoder, "causal": Causal, "masked": Masked, "head": Head}
+FORMS = {"masked": Masked, "head": Head}
 
 
-def scorer_of(loaded: Any, task: Task, max_length: int = 128, device: str = "cpu", reserve: int = 0) -> Scorer:
+def scorer_of(loaded: Any, task: Task, max_length: int = 128, device: str = "cpu", reserve: int = 0, chat: bool = False) -> Scorer:
     """Return the scorer of a loaded model (`apet.models.Loaded`) for a task.
 
     If the number of positions is limited, `max_length` is lowered to the number of positions without the `reserve` virtual tokens (of a
-    prompt or prefix) and, for a causal model, without the answer.
+    prompt or prefix) and without the answer (`Scorer.answer_room`). With `chat`, a causal model reads each text as a user's message in the
+    tokenizer's chat template.
 
     Raises UsageError if
 
@@ -31,7 +33,9 @@ def scorer_of(loaded: Any, task: Task, max_length: int = 128, device: str = "cpu
     - the task asks for text and the model cannot generate text,
     - the model is causal and the template has a field after the slot,
     - the model reads texts and the examples are images, or the reverse,
-    - the label words do not differ in their first token, or the tokenizer does not know one of them,
+    - the task asks for a number and the model has no head,
+    - `chat` is set and the model is not causal, or its tokenizer has no chat template,
+    - the tokens of the label words do not differ, or the tokenizer does not know one of them,
     - a classification head cannot find the token that it reads (`_reading_position`),
     - neither config nor tokenizer names a first token of the decoder.
     """
@@ -50,13 +54,20 @@ def scorer_of(loaded: Any, task: Task, max_length: int = 128, device: str = "cpu
         raise UsageError(
             f"{task.name} asks for text, which {loaded.name} cannot generate: choose an encoder-decoder or a causal language model"
         )
+    if chat and (form != "causal" or not loaded.tokenizer.chat_template):
+        reason = "its tokenizer has no chat template" if form == "causal" else f"it was loaded as a model of the form {form}, not causal"
+        raise UsageError(f"{loaded.name} cannot answer chat prompts: {reason}", prompt="plain")
+    if task.regresses and form != "head":
+        raise UsageError(f"{task.name} asks for a number, which needs a head, but {loaded.name} does not have one: use another model")
     tokenizer = TextTokenizer(loaded.tokenizer, _rows(model))
-    room = _room(loaded, reserve + (MAX_TARGET if form == "causal" and task.generates else 0))
-    max_length = max_length if room is None else min(max_length, room)
     if form == "encoder-decoder":
         scorer = EncoderDecoder(task, tokenizer, _decoder_start(loaded.name, config, loaded.tokenizer), max_length, device)
+    elif form == "causal":
+        scorer = Causal(task, tokenizer, max_length, device, chat)
     else:
         scorer = FORMS[form](task, tokenizer, max_length, device)
+    room = _room(loaded, reserve + scorer.answer_room)
+    scorer.max_length = max_length if room is None else min(max_length, room)
     if form == "head":
         _reading_position(scorer, loaded, reserve)
     _probe(scorer, model)
@@ -174,7 +185,7 @@ def check_padding(scorer: Scorer, model: nn.Module) -> None:
     """
     short, long = dict.fromkeys(scorer.task.fields, "a"), dict.fromkeys(scorer.task.fields, "a b " * scorer.max_length)
     items = scorer._tokenize([short, long])
-    items[1] = scorer._shortened(long, len(items[1]["input_ids"])) | {"target": [0]}
+    items[1] = shortened(long, items[1], scorer.max_length, scorer.task, scorer.tokenizer, scorer._tokenize) | {"target": [0]}
     scorer.reads_padding |= _reads_padding(scorer, model, [items[0] | {"target": [0]}, items[1]])
 
 

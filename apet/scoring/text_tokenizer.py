@@ -60,15 +60,15 @@ class TextTokenizer:
             self._check_rows(row["input_ids"])
         return rows
 
-    def continuation(self, lead: str, text: str) -> list[int]:
-        """Return the ids of `text` after `lead` and a space, without the ids that the tokenizer adds around a text.
+    def continuation(self, lead: str, text: str, space: str = " ") -> list[int]:
+        """Return the ids of `text` after `lead` and `space`, without the ids that the tokenizer adds around a text.
 
         A tokenizer may encode a word differently at the beginning of a text.
         """
         text = self.escaped(text.strip())
         if not lead:
             return self.encode([f" {text}"], framed=False)[0]["input_ids"]
-        alone, whole = (row["input_ids"] for row in self.encode([lead, f"{lead} {text}"], framed=False))
+        alone, whole = (row["input_ids"] for row in self.encode([lead, f"{lead}{space}{text}"], framed=False))
         same = next((i for i, pair in enumerate(zip(alone, whole, strict=False)) if pair[0] != pair[1]), min(len(alone), len(whole)))
         return whole[same:]
 

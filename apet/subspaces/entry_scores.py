@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from apet.errors import lookup
-from apet.scoring import Scorer, cross_entropy
+from apet.scoring import Scorer
 from apet.subspaces.placement import Scores
 from apet.subspaces.placement_names import SCORE_NAMES
 from apet.subspaces.scope import all_names, only_trainable
@@ -46,7 +46,7 @@ def _gradients(model: nn.Module, tensors: list, scorer: Scorer, examples: Sequen
     """Yield the gradients of the summed loss for each batch of at most `size` examples."""
     with only_trainable(model, tensors):
         for batch in scorer.batches(examples, size):
-            loss_sum, _ = cross_entropy(scorer.logits(model, batch), batch)
+            loss_sum, _ = scorer.loss(model, batch)
             gradients = torch.autograd.grad(loss_sum, tensors, allow_unused=True, materialize_grads=True)
             yield [g.float() for g in gradients]
 

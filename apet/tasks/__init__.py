@@ -10,6 +10,6 @@ if TYPE_CHECKING:
     from apet.tasks.mnist_files import IMAGE_SIDE
     from apet.tasks.own_tasks import KEYS
     from apet.tasks.task_data import load_data, load_task, task_named
-    from apet.tasks.task_table import TASKS, Task, tasks_table
+    from apet.tasks.task_table import CORRELATIONS, TASKS, Task, tasks_table
 
 __getattr__ = on_demand(__name__, __file__)

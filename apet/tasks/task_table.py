@@ -52,7 +52,9 @@ class Task:
 
     `words[label]` is the label word of a class. A task without label words asks for a number if its `metric` is one of CORRELATIONS,
     otherwise for a text. `target` is the field of the answer: an integer label, a number, a text, or a list of texts that are all right.
-    `metric` is the main metric. `scoring` is one of SCORINGS.
+    `metric` is the main metric, a key of a table in `apet.scoring.metrics`, and `also` names further metrics of labels to report. `scoring`
+    is "first" (a label word is scored by its first token that differs), "whole" (by all tokens) or "auto" (by all tokens only if the first
+    tokens coincide).
 
     The examples come from `hub` or `files`; without both they are generated. `columns` holds pairs of a field and the name of its column
     in the data, if the two differ. `class_names` are other names for the classes in the data. `held_out` is the share of the training
@@ -65,6 +67,7 @@ class Task:
     words: tuple[str, ...] = ()
     target: str = "label"
     metric: str = "accuracy"
+    also: tuple[str, ...] = ()
     scoring: str = "auto"
     hub: Hub | None = None
     about: str = ""
@@ -77,6 +80,16 @@ class Task:
     @property
     def classes(self) -> int:
         return len(self.words)
+
+    @property
+    def outputs(self) -> int:
+        """Number of outputs per example: the logits of the classes, one predicted number, or 0 for a text."""
+        return 1 if self.regresses else self.classes
+
+    @property
+    def rank(self) -> int:
+        """Largest rank of one example's Gauss-Newton matrix: C - 1 for C classes, 1 for a number, or 0 for a text (unknown here)."""
+        return 1 if self.regresses else max(0, self.classes - 1)
 
     @property
     def regresses(self) -> bool:
@@ -184,9 +197,9 @@ TASKS = {
         Task("mini-paraphrase", "{sentence1} {sentence2} {slot}.", ("sentence1", "sentence2"), ("no", "yes"),
              about="synonyms and roles in rearranged sentences; the nouns of the test split are unseen in training; 0 different, 1 same"),
         Task("mrpc", "{sentence1} {sentence2} the same or different? {slot}.", ("sentence1", "sentence2"), ("different", "same"),
-             hub=Hub(_GLUE, "mrpc"), about="sentences from the news; 0 different, 1 same"),
+             also=("f1",), hub=Hub(_GLUE, "mrpc"), about="sentences from the news; 0 different, 1 same"),
         Task("qqp", "{question1} {question2} the same or different? {slot}.", ("question1", "question2"), ("different", "same"),
-             hub=Hub(_GLUE, "qqp"), about="questions from Quora; 0 different, 1 same"),
+             also=("f1",), hub=Hub(_GLUE, "qqp"), about="questions from Quora; 0 different, 1 same"),
         # Generation
         Task("mini-qa", "{context} question: {question} answer: {slot}", ("context", "question"), target="answer", metric="exact_match",
              about="who, where and when in short stories; the names and places of the test split are unseen in training"),

@@ -18,7 +18,7 @@ from torch import nn
 
 from apet.errors import Interrupted
 from apet.methods import TunableModel
-from apet.scoring import Batch, Scorer, cross_entropy, sorted_by_length
+from apet.scoring import Batch, Scorer, sorted_by_length
 from apet.tasks import Example
 from apet.training.options import REDUCTIONS, Progress
 
@@ -101,7 +101,7 @@ def mean_loss(model: nn.Module, scorer: Scorer, batches: Iterable[Batch], weight
         parameter.grad = None
     losses = []
     for batch in batches:
-        loss = cross_entropy(scorer.logits(model, batch), batch)[0] / weight
+        loss = scorer.loss(model, batch)[0] / weight
         loss.backward()
         losses.append(loss.detach())
     return float(torch.stack(losses).double().sum())

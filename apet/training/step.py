@@ -14,7 +14,7 @@ from torch import nn
 from apet.errors import ApetError
 from apet.machine import SMALLER, out_of_memory, release_memory, sum_over_processes
 from apet.methods import TunableModel
-from apet.scoring import Item, Scorer, cross_entropy
+from apet.scoring import Item, Scorer
 from apet.tasks import Example
 from apet.training.batches import Batches, parts
 from apet.training.options import Progress, TrainOptions, rate_factor
@@ -117,7 +117,7 @@ class Stepper:
     def _backward_of(self, items: Sequence[Item], weight: float) -> torch.Tensor:
         batch = self.scorer.collate(items)
         with self.accelerator.autocast():
-            loss_sum, _ = cross_entropy(self.scorer.logits(self.model, batch), batch)
+            loss_sum, _ = self.scorer.loss(self.model, batch)
         loss = loss_sum / weight
         self.accelerator.backward(loss)
         return loss.detach()

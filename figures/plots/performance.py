@@ -1,4 +1,4 @@
-"""Performance against the number of tuned parameters: accuracy above, training loss below, one column per model."""
+"""Performance against the number of tuned parameters: the main metric above, training loss below, one column per model."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from matplotlib.patches import Patch
 from analyses.store import quantities, statuses
 from figures import style
 from figures.interval import Interval, prediction, threshold
-from figures.rows import CannotDraw, Setting, chance, in_setting, means, models, of_model, pick, runs, settings, tidy
+from figures.rows import CannotDraw, Setting, chance, in_setting, means, metric_label, models, of_model, pick, runs, settings, tidy
 from figures.words import method_name
 
-HEIGHTS = {"accuracy": "validation accuracy", "train_loss": "training loss"}
+HEIGHTS = ("score", "train_loss")  # columns of runs, from the top
 PANEL_HEIGHT = 1.55  # inches
 # Drawn elements in the order of the legend. Each of the two thresholds is a line with a band.
 RUN = "single APET run"
@@ -48,14 +48,14 @@ class Panel:
 
 @style.paper()
 def draw(rows: pd.DataFrame) -> Figure:
-    """Return the figure: accuracy and training loss against k (log scale), one column per model, by size; settings are stacked.
+    """Return the figure: the main metric and the training loss against k (log scale), one column per model, by size; settings are stacked.
 
     Points are runs, bars the standard error over runs. Raises CannotDraw if `rows` hold no APET run.
     """
     rows = tidy(rows)
     names = [name for name in models(rows) if _apet(runs(of_model(rows, name)))]
     if not names:
-        raise CannotDraw("no APET run with an accuracy or a training loss in the rows")
+        raise CannotDraw("no APET run with a validation score or a training loss in the rows")
     lines = [(setting, column) for setting in settings(rows) for column in HEIGHTS]
     panels = [{p.model: p for p in _panels(rows, names, *line)} for line in lines]
     panels = [line for line in panels if line]
@@ -92,7 +92,7 @@ def _fill(axes: Axes, panel: Panel, colour: style.Colour) -> None:
             _full(axes, table, panel.column)
         else:
             _series(axes, str(method), table, panel.column, colour)
-    if panel.column == "accuracy" and math.isfinite(level := chance(panel.runs)):
+    if panel.column == "score" and math.isfinite(level := chance(panel.runs)):
         axes.axhline(level, color=style.GREY, linestyle=":", label=CHANCE, zorder=1)
     if panel.column == "train_loss":
         _theory(axes, panel.rows)
@@ -182,7 +182,8 @@ def _label(
     for line, row in zip(panels, grid, strict=True):
         first = next(axes for name, axes in zip(names, row, strict=True) if name in line)
         panel = next(iter(line.values()))
-        first.set_ylabel(HEIGHTS[panel.column] if one_task else f"{panel.setting.label}\n{HEIGHTS[panel.column]}")
+        height = "training loss" if panel.column == "train_loss" else f"validation {metric_label(panel.rows)}"
+        first.set_ylabel(height if one_task else f"{panel.setting.label}\n{height}")
         first.tick_params(labelleft=True)
     for name, column in zip(names, grid.T, strict=True):
         present = [axes for line, axes in zip(panels, column, strict=True) if name in line]

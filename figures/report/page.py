@@ -17,7 +17,7 @@ from analyses.store import QUANTITIES
 from figures.files import replacing
 from figures.interval import Pair, pairs
 from figures.numbers import MISSING, interval, number, with_error
-from figures.report.summary_table import Best, best_accuracies
+from figures.report.summary_table import Best, best_scores
 from figures.report.verdicts import Answer, answers, misfits, unchecked
 from figures.rows import models, of_model, pick, runs, tidy, where
 from figures.words import CAPTIONS, DEFINITIONS, MATRICES, method_name
@@ -43,7 +43,7 @@ def write_report(
         title=title,
         answers=_by_question(answers(rows)),
         thresholds=[_threshold_line(pair) for pair in pairs(rows)],
-        accuracies=[_accuracy_line(best) for best in best_accuracies(rows)],
+        scores=[_score_line(best) for best in best_scores(rows)],
         curvatures=_curvatures(rows),
         curvature_head=CURVATURES,
         targets=_targets(rows),
@@ -114,10 +114,10 @@ def _threshold_line(pair: Pair) -> list[str]:
     ]  # fmt: skip
 
 
-def _accuracy_line(best: Best) -> list[str]:
+def _score_line(best: Best) -> list[str]:
     return [
-        best.setting.label, best.model, method_name(best.method), f"{best.k:,}",
-        with_error(best.accuracy, best.error), str(best.n), number(best.chance),
+        best.setting.label, best.model, method_name(best.method), f"{best.k:,}", best.metric,
+        with_error(best.score, best.error), str(best.n), number(best.chance),
     ]  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""A table with one line per setting and model: thresholds and best accuracies, for the end of a command and for the report."""
+"""A table with one line per setting and model: thresholds and best scores, for the end of a command and for the report."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import pandas as pd
 
 from analyses.store import quantities
 from figures.interval import Interval, prediction, threshold
-from figures.rows import ASKING, Setting, chance, in_setting, means, models, of_model, runs, settings, tidy, where
+from figures.rows import ASKING, Setting, chance, in_setting, means, metric_label, models, of_model, runs, settings, tidy, where
 
-METHODS = ("full", "lora", "apet")  # methods whose accuracies a line shows
+METHODS = ("full", "lora", "apet")  # methods whose scores a line shows
 
 
 @dataclass(frozen=True)
 class Best:
-    """The best mean accuracy of a method on one model: the mean over `n` runs at `k`, with its standard error.
+    """The best mean score (the task's main metric) of a method on one model: the mean over `n` runs at `k`, with its standard error.
 
     `error` combines the sampling error of the validation set, which the runs share, with the spread over runs.
     """
@@ -26,7 +26,8 @@ class Best:
     setting: Setting
     method: str
     k: int
-    accuracy: float
+    metric: str  # label of the metric
+    score: float
     error: float
     n: int
     chance: float
@@ -34,38 +35,39 @@ class Best:
     @property
     def above(self) -> float:
         """Distance above chance in standard errors; NaN if the standard error or chance is unknown."""
-        return (self.accuracy - self.chance) / self.error if self.error > 0 else math.nan
+        return (self.score - self.chance) / self.error if self.error > 0 else math.nan
 
 
-def best_accuracies(rows: pd.DataFrame) -> list[Best]:
-    """Return the k with the highest mean validation accuracy, by setting, model size and method. `rows` come from `tidy`.
+def best_scores(rows: pd.DataFrame) -> list[Best]:
+    """Return the k with the highest mean validation score, by setting, model size and method. `rows` come from `tidy`.
 
     The validation split both chooses k and is reported, so the best of many k is biased upwards.
     """
     best = []
     for setting in settings(rows):
         for model, parameters in models(rows).items():
-            table = runs(in_setting(of_model(rows, model), setting))
+            selected = in_setting(of_model(rows, model), setting)
+            table, metric = runs(selected), metric_label(selected)
             level = chance(table)
             for method, of_method in table.groupby("method"):
-                by_k = means(of_method, "accuracy")
+                by_k = means(of_method, "score")
                 if len(by_k):
                     k, mean, spread, n = (float(x) for x in by_k.sort_values(by="mean").iloc[-1])
-                    sampled = of_method.loc[of_method["k"] == k, "accuracy_stderr"].mean()
+                    sampled = of_method.loc[of_method["k"] == k, "score_stderr"].mean()
                     error = math.hypot(sampled, spread) if n > 1 else float(sampled)
-                    best.append(Best(model, parameters, setting, str(method), int(k), mean, error, int(n), level))
+                    best.append(Best(model, parameters, setting, str(method), int(k), metric, mean, error, int(n), level))
     return best
 
 
 def summary_table(rows: pd.DataFrame) -> list[dict[str, object]]:
-    """Return a line per setting and model: its size, measured and predicted k* with intervals, accuracies with errors, and chance.
+    """Return a line per setting and model: its size, measured and predicted k* with intervals, scores with errors, and chance.
 
-    `k_predicted` is the prediction along the path if it was followed, else from the quadratic. Accuracies are the best means of full
+    `k_predicted` is the prediction along the path if it was followed, else from the quadratic. Scores are the best means of full
     fine-tuning, LoRA and APET. None stands for missing numbers and for censored values, whose known end is kept. `why_open` states the
     reason of an open interval.
     """
     rows = tidy(rows)
-    bests = {(best.setting, best.model, best.method): best for best in best_accuracies(rows)}
+    bests = {(best.setting, best.model, best.method): best for best in best_scores(rows)}
     lines = []
     for setting in settings(rows):
         for model, parameters in models(rows).items():
@@ -78,8 +80,8 @@ def summary_table(rows: pd.DataFrame) -> list[dict[str, object]]:
                 line |= _threshold(name, interval)
             for method in METHODS:
                 best = bests.get((setting, model, method))
-                line |= {f"accuracy_{method}": best.accuracy if best else None}
-                line |= {f"accuracy_{method}_stderr": _or_none(best.error) if best else None}
+                line |= {f"score_{method}": best.score if best else None}
+                line |= {f"score_{method}_stderr": _or_none(best.error) if best else None}
             line["chance"] = _or_none(chance(runs(selected)))
             line["why_open"] = "; ".join(f"{name} has {i.why_open}" for name, i in thresholds.items() if i and i.why_open)
             lines.append(line)

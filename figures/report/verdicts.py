@@ -12,7 +12,7 @@ import pandas as pd
 from analyses.findings import family
 from figures.interval import Pair, Ratio, pairs
 from figures.numbers import interval, listed, number, with_error
-from figures.report.summary_table import Best, best_accuracies
+from figures.report.summary_table import Best, best_scores
 from figures.rows import in_setting, models, of_model, runs, settings
 from figures.words import method_name
 
@@ -41,7 +41,7 @@ def answers(rows: pd.DataFrame) -> list[Answer]:
             measured.setdefault((pair.question, family(pair.model)), []).append(pair)
         if pair.measured and pair.predicted:
             predicted.setdefault(pair.question, []).append(pair)
-    return [*map(_scale, measured.values()), *map(_prediction, predicted.values()), *_learned(best_accuracies(rows))]
+    return [*map(_scale, measured.values()), *map(_prediction, predicted.values()), *_learned(best_scores(rows))]
 
 
 def _scale(thresholds: list[Pair]) -> Answer:
@@ -92,8 +92,8 @@ def _learned(best: list[Best]) -> Iterator[Answer]:
         candidates = [candidate for candidate in best if candidate.setting == setting and math.isfinite(candidate.above)]
         if candidates:
             top = max(candidates, key=lambda candidate: candidate.above)
-            accuracy = with_error(top.accuracy, top.error)
-            result = f"{method_name(top.method)} of {top.model} (k = {top.k:,}) reaches a validation accuracy of {accuracy}"
+            score = with_error(top.score, top.error)
+            result = f"{method_name(top.method)} of {top.model} (k = {top.k:,}) reaches a validation {top.metric} of {score}"
             word = "yes" if top.above >= SURE else "undecided"
             sentence = f"On {setting.label}, {result}, {top.above:.1f} standard errors above chance ({number(top.chance)})."
             yield Answer("Is the task learned?", word, sentence)
@@ -123,8 +123,8 @@ def unchecked(rows: pd.DataFrame) -> list[str]:
         sentences.append(f"The rows hold only one of measured and predicted k for {'; '.join(incomplete)}.")
     missing = {
         "whether they reached their plateau": table["plateau"].isna(),
-        "whether they are above chance (accuracy, standard error or chance is missing)": (
-            table[["accuracy", "accuracy_stderr", "chance"]].isna().any(axis=1)
+        "whether they are above chance (score, standard error or chance is missing)": (
+            table[["score", "score_stderr", "chance"]].isna().any(axis=1)
         ),
     }
     for question, mask in missing.items():
@@ -165,8 +165,8 @@ def _runs(name: str, table: pd.DataFrame) -> Iterator[str]:
         gradient = float(table["residual_gradient"].to_numpy()[moving].max())
         left = f"; largest residual gradient {number(gradient)}" if math.isfinite(gradient) else ""
         yield f"{name}: {_share(table, moving)} did not reach the plateau{left}."
-    above = table["accuracy"] - table["chance"] >= 2 * table["accuracy_stderr"]
-    judged = table[["accuracy", "accuracy_stderr", "chance"]].notna().all(axis=1)
+    above = table["score"] - table["chance"] >= 2 * table["score_stderr"]
+    judged = table[["score", "score_stderr", "chance"]].notna().all(axis=1)
     low = (judged & ~above).to_numpy()
     if low.any():
         yield f"{name}: {_share(table, low)} did not exceed chance by 2 standard errors."

@@ -6,7 +6,7 @@
 
 # pyright: reportUnusedImport=false
 
-from landscape.curvature.criterion import CrossEntropy, HasCurvature, HasLosses, HasRoots, HasSampledCurvature
+from landscape.curvature.criterion import CrossEntropy, HasCurvature, HasLosses, HasRoots, HasSampledCurvature, SquaredError
 from landscape.curvature.curvature_matrices import CurvatureOperator, EmpiricalFisher, GaussNewton, Hessian
 from landscape.curvature.kept_graphs import GRAPH_MEMORY, KeptGraphs
 from landscape.curvature.module_outputs import ModuleOutputs

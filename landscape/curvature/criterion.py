@@ -133,6 +133,48 @@ class CrossEntropy:
         return (self.labels(batch) != self.ignored).unsqueeze(-1)
 
 
+class SquaredError:
+    """Squared error (output - label)^2 of outputs (B, 1), for labels(batch) of shape (B,). The weight is the number of examples.
+
+    Up to a constant, the loss is the negative log-likelihood of a normal distribution around the output, with variance 1/2. Monte Carlo
+    Fisher matrices draw labels from this distribution.
+    """
+
+    def __init__(self, labels: Callable[[Any], Tensor] = lambda batch: batch["labels"]) -> None:
+        self.labels = labels
+
+    def __call__(self, outputs: Tensor, batch: Any) -> tuple[Tensor, Tensor]:
+        """Return the sum of the losses and the number of examples, both 0-d."""
+        losses = self.losses(outputs, batch)
+        return losses.sum(), losses.new_tensor(len(losses))
+
+    def losses(self, outputs: Tensor, batch: Any) -> Tensor:
+        """Return the loss of each example, (B,)."""
+        return (_rows(outputs)[:, 0] - self.labels(batch)).square()
+
+    def curvature(self, outputs: Tensor, batch: Any) -> OutputProduct:
+        """Return u -> 2 u."""
+        return lambda u: 2 * u
+
+    def sampled_curvature(self, outputs: Tensor, batch: Any, samples: int, random: Stream) -> OutputProduct:
+        """Return an unbiased estimate of `curvature`: u -> the mean of g^2 u over `samples` gradients g of the loss of a drawn label."""
+        squares = self._drawn(outputs, samples, random).square().mean(1, keepdim=True)
+        return lambda u: (squares * u.double()).to(u)
+
+    def sampled_forms(self, outputs: Tensor, batch: Any, samples: int, random: Stream) -> OutputProduct:
+        """Return u -> quadratic forms (samples,): for each draw of `sampled_curvature`, the sum over examples of (g u)^2."""
+        gradients = self._drawn(outputs, samples, random)
+        return lambda u: (gradients * u.double()).square().sum(0)
+
+    def roots(self, outputs: Tensor, batch: Any) -> list[Tensor]:
+        """Return one tensor (B, 1) whose square is, for each example, the curvature 2."""
+        return [torch.full_like(outputs.detach(), 2**0.5)]
+
+    def _drawn(self, outputs: Tensor, samples: int, random: Stream) -> Tensor:
+        """Return gradients g = 2 (output - label) for drawn labels, float64 (B, samples): normal numbers of variance 2."""
+        return 2**0.5 * torch.as_tensor(random.standard_normal((len(outputs), samples)), device=outputs.device)
+
+
 def _along(u: Tensor, p: Tensor, drawn: Tensor) -> Tensor:
     """Return (p - e_y)'u for every drawn label y, (..., samples)."""
     u = u.double()

@@ -89,14 +89,17 @@ def loss_gap(loss: float, target: float, clip: float = 1e-6) -> float:
     return math.log(target) - math.log(max(loss, clip * target))
 
 
-def accuracy_gap(accuracy: float, target: float, clip: float = 1e-3) -> float:
+def accuracy_gap(accuracy: float, target: float, clip: float = 1e-3, lowest: float = 0.0) -> float:
     """Return logit accuracy - logit target, which is positive if the target is reached.
 
-    Both are clipped to clip..1 - clip, so the gap is finite. Raises ValueError unless both are in 0..1.
+    `accuracy` may be any score in lowest..1, which is mapped to 0..1 first. For a correlation r (lowest = -1), logit((1 + r) / 2) is twice
+    Fisher's transform of r. Both numbers are clipped to clip..1 - clip, so the gap is finite. Raises ValueError unless both are in
+    lowest..1.
     """
-    if not (0 <= accuracy <= 1 and 0 <= target <= 1):
-        raise ValueError(f"accuracy and target must be in 0..1, got {accuracy} and {target}")
-    clipped, clipped_target = (min(max(share, clip), 1 - clip) for share in (accuracy, target))
+    if not (lowest <= accuracy <= 1 and lowest <= target <= 1):
+        raise ValueError(f"accuracy and target must be in {lowest:g}..1, got {accuracy} and {target}")
+    shares = ((score - lowest) / (1 - lowest) for score in (accuracy, target))
+    clipped, clipped_target = (min(max(share, clip), 1 - clip) for share in shares)
     return math.log(clipped / (1 - clipped)) - math.log(clipped_target / (1 - clipped_target))
 
 

@@ -65,7 +65,7 @@ def test_report_escapes_everything(tmp_path: Path, pngs: dict[str, Path]):
 def test_report_of_few_rows_says_what_is_absent(tmp_path: Path):
     rows = study().query("quantity == 'loss'")
     text = words(write_report(rows, tmp_path, "Few", {}, skipped={"spectra": "no eigenvalue"}))
-    for expected in ("The rows hold no threshold.", "no validation accuracy", "was not drawn: no eigenvalue",
+    for expected in ("The rows hold no threshold.", "no validation score", "was not drawn: no eigenvalue",
                      "72 of 72 runs do not state whether they reached their plateau"):  # fmt: skip
         assert expected in text
     assert "so no question can be answered" in text
@@ -181,7 +181,7 @@ def test_summary_has_a_line_a_model_and_none_for_what_is_absent():
     lines = summary_table(study(censored=(SMALL,)).query("method != 'lora'"))
     assert [line["model"] for line in lines] == list(MODELS)
     first = lines[0]
-    assert (first["k_star"], first["k_star_low"], first["accuracy_lora"]) == (None, 256.0, None)
+    assert (first["k_star"], first["k_star_low"], first["score_lora"]) == (None, 256.0, None)
     assert (first["k_star_censored"], first["k_predicted_censored"]) == ("above", None)
     assert first["k_predicted"] == pytest.approx(76.8)
     assert first["chance"] == 0.509
@@ -191,13 +191,13 @@ def test_best_apet_is_the_best_mean_not_the_best_run():
     rows = study({LARGE: MODELS[LARGE]})
     apet = rows[(rows["quantity"] == "accuracy") & (rows["method"] == "apet")]
     best = max(apet[apet["k"] == k]["value"].mean() for k in KS)
-    assert summary_table(rows)[0]["accuracy_apet"] == pytest.approx(best)
+    assert summary_table(rows)[0]["score_apet"] == pytest.approx(best)
 
 
 def test_contradicting_rows_are_refused():
     rows = study({LARGE: MODELS[LARGE]})
     again = rows[rows["quantity"] == "accuracy"].assign(value=0.1)
-    with pytest.raises(CannotDraw, match="several rows of accuracy"):
+    with pytest.raises(CannotDraw, match="several rows of main metric"):
         summary_table(pd.concat([rows, again]))
 
 

@@ -18,7 +18,7 @@ from analyses.thresholds.measured import finished, thresholds
 from analyses.thresholds.targets import Target
 from apet.errors import UsageError
 from apet.models.loading import load_model
-from figures.report.summary_table import best_accuracies
+from figures.report.summary_table import best_scores
 from figures.rows import tidy
 
 
@@ -74,7 +74,7 @@ def test_neither_thresholds_nor_reports_pool_them(changing) -> None:
     rows = thresholds(store, runs, Target("loss", 1e-3))
     assert [row.value for row in rows if row.quantity == "runs"] == [1, 1, 1]
     assert len({(row.model, row.protocol) for row in rows}) == 3
-    best = best_accuracies(tidy(frame([row for run in runs for row in run.rows])))
+    best = best_scores(tidy(frame([row for run in runs for row in run.rows])))
     scores = [store.rows(name) for name in ids]
     accuracies = [row.value for rows in scores for row in rows if (row.quantity, row.split) == ("accuracy", "validation")]
     assert sorted((each.accuracy, each.n) for each in best) == sorted((accuracy, 1) for accuracy in accuracies)

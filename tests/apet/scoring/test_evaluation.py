@@ -10,8 +10,10 @@ from scoring_cases import CHATS, MODELS, REVIEWS, WRITING, asked_by_hand, ready
 
 from apet.errors import ApetError
 from apet.scoring import Scorer, cross_entropy, scorer_of, stderr_of_mean
-from apet.scoring.evaluation import Score, better_baseline, evaluate, metric_names, model_free_scores, predictions
-from apet.scoring.metrics import exact_match, f1, rouge_l
+from apet.scoring.baselines import better_baseline, model_free_scores
+from apet.scoring.evaluation import evaluate, predictions
+from apet.scoring.metrics import exact_match, f1, metric_names, rouge_l
+from apet.scoring.sampling_errors import Score
 from apet.tasks.task_data import load_task
 from apet.tasks.task_table import TASKS
 

@@ -6,7 +6,7 @@ from rouge_score.rouge_scorer import RougeScorer
 from scipy.stats import binomtest
 
 from apet.scoring import stderr_of_mean
-from apet.scoring.metrics import METRICS, exact_match, f1, normalised, rouge_l
+from apet.scoring.metrics import TEXT_METRICS, exact_match, f1, normalised, rouge_l
 from apet.scoring.sampling_errors import Z
 
 
@@ -81,7 +81,7 @@ def test_rouge_l_is_the_librarys_best_over_the_answers():
 
 
 def test_every_metric_is_one_for_the_answer_itself_and_first_of_its_group():
-    for name, group in METRICS.items():
+    for name, group in TEXT_METRICS.items():
         assert next(iter(group)) == name
         assert all(metric("some words, here", ["other", "some words, here"]) == 1.0 for metric in group.values())
 

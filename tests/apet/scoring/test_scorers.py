@@ -73,9 +73,17 @@ def test_calibration_leaves_a_head_and_a_task_of_texts_alone():
 
 
 @pytest.mark.parametrize("name", ["t5", "bloom", "bert"])
-def test_label_words_that_begin_alike_are_refused(name):
-    with pytest.raises(UsageError, match="do not differ in their first token"):
-        scorer_of(ready(name), replace(TASKS["sst2"], words=("great", "great")))
+def test_label_words_that_are_alike_are_refused(name):
+    for words, scoring, reason in (
+        (("great", "great"), "auto", "must have different tokens"),
+        (
+            ("great", "great film"),
+            "first",
+            "do not differ in their first token under this tokenizer: choose other label words, or",
+        ),
+    ):
+        with pytest.raises(UsageError, match=reason):
+            scorer_of(ready(name), replace(TASKS["sst2"], words=words, scoring=scoring))
 
 
 def test_a_text_with_a_mask_or_a_null_of_its_own_is_asked_at_the_slot():

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from apet.errors import UsageError
 from apet.methods import PlacementConfig, make_tunable
 from apet.models.loading import load_model
-from apet.scoring import Scorer, scorer_of
+from apet.scoring import Scorer, cross_entropy, scorer_of
 from apet.subspaces import SCORED_ORDERS, score_entries
 from apet.subspaces.placement import Scores
 from apet.subspaces.space import ParameterSpace
@@ -178,8 +178,8 @@ def test_a_sum_of_two_tensors_has_the_gradient_of_each():
             for i in range(0, len(rows), size):
                 yield {"labels": torch.tensor(rows[i : i + size])}
 
-        def logits(self, model, batch):
-            return (model.a + model.b).expand(len(batch["labels"]), -1)
+        def loss(self, model, batch):
+            return cross_entropy((model.a + model.b).expand(len(batch["labels"]), -1), batch)
 
     model = Sum()
     for n in (32, 64, 96):
