@@ -39,9 +39,8 @@ def train(
 ) -> None:  # fmt: skip
     """Tune a model on a task and evaluate it on the validation split.
 
-    Under 'accelerate launch' each process computes its share of every batch. With --dry-run the command estimates time and memory in
-    seconds, from a rehearsal of a few steps on this machine or, for a large model, of a few examples. A model that does not fit into the
-    free memory is not rehearsed.
+    Under 'accelerate launch' each process computes its share of every batch. With --dry-run the command estimates time and memory from a
+    rehearsal of some seconds, unless the model is too large.
     """
     spec = given.spec(TrainSpec)
     if given.dry_run:

@@ -18,7 +18,7 @@ MODEL, DATA, TUNED, TRAINING, WHERE, CURVATURE = "Model", "Data", "Tuned paramet
 @dataclass(frozen=True, kw_only=True)
 class ModelPart:
     # fmt: off
-    model: str = option(MODEL, "mini-t5-790k", "Base model: a built-in ladder model (see 'models'), an alias such as t5-xl, a Hugging Face id, a folder, or a GGUF file.")
+    model: str = option(MODEL, "mini-t5-790k", "A ladder model or an alias (see 'models'), a Hugging Face id, a folder, or a GGUF file.")
     random_init: bool = option(MODEL, False, "Keep the architecture but draw new weights: the model's random-init twin.")
     # fmt: on
 
@@ -26,7 +26,7 @@ class ModelPart:
 @dataclass(frozen=True, kw_only=True)
 class WeightsPart:
     # fmt: off
-    weights: str = option(MODEL, "float32", "Data type of the base model's weights during training. A slice loads the same values as float32.", choices=DTYPES)
+    weights: str = option(MODEL, "float32", "Data type of the base model's weights. A slice loads them as float32.", choices=DTYPES)
     # fmt: on
 
 
@@ -35,9 +35,9 @@ class DataPart:
     # fmt: off
     task: str = option(DATA, "sst2", "Name of a task (see 'tasks'), or path of a task file (.yaml).")
     examples: int | None = option(DATA, None, "Use a fixed subset of this many training examples.", means="all", least=1)
-    prior_stderr: float | None = option(DATA, None, "Measure the prior of the label words on as few examples as this standard error (nats) needs, at least 64 and at most 2,048.", means="256 examples", positive=True)
+    prior_stderr: float | None = option(DATA, None, "Measure the label words' prior on as few examples as this standard error (nats) needs.", means="256 examples", positive=True)
     prompt: str = option(DATA, "plain", "plain, or chat: the text is a user's message in the chat template.", choices=("plain", "chat"))
-    max_length: int = option(DATA, 128, "Maximum tokens per example; the longest field is truncated at its end.", least=1)
+    max_length: int = option(DATA, 128, "Maximum tokens per example; the longest field is truncated.", least=1)
     # fmt: on
 
 
@@ -49,11 +49,11 @@ class TunedPart:
     k: int | None = option(TUNED, None, "Number of tuned parameters: entries, or dimensions of a projection. Other methods take the nearest possible number.", least=1)
     matched: str | None = option(TUNED, None, "Tune as many parameters as this method.", choices=BASELINE_NAMES, metavar="METHOD")
     method_option: str = option(TUNED, "", "Option of the method or the matched method, such as r=4 (repeatable).", metavar="NAME=VALUE", repeated=True)
-    operations: str = option(TUNED, "add", "Parameters that APET may tune, joined by +. add: existing ones. New ones: bias (zero biases in linear layers without one), prefix (keys and values in every self-attention), prompt (input rows of every self-attention), plug (bottleneck adapters).", choices=OPERATION_NAMES, metavar="A+B")
-    subspace: str = option(TUNED, "coordinates", "coordinates: k entries of the model. Random projections to all parameters in scope: fastfood, fastfood-tensor (one per tensor), said (with a learned scale per layer), countsketch, gaussian (slow), fastfood-legacy (with the defects of public code).", choices=SUBSPACE_NAMES)
+    operations: str = option(TUNED, "add", "Parameters that APET may tune, joined by +. add: existing ones. New ones: bias (in linear layers without one), prefix (keys and values of self-attentions), prompt (their input rows), plug (bottlenecks).", choices=OPERATION_NAMES, metavar="A+B")
+    subspace: str = option(TUNED, "coordinates", "coordinates: k entries. Random projections to all parameters in scope: fastfood, fastfood-tensor (one per tensor), said (learned scale per layer), countsketch, gaussian (slow), fastfood-legacy (with the defects of public code).", choices=SUBSPACE_NAMES)
     scope: str = option(TUNED, "", "Entries that may be tuned: entries that match all given terms. Terms: attention, feed-forward, encoder, decoder, layers:0-3, weights, biases, norms, positions, embeddings, token-tables, head, all, or a pattern such as *.q.weight. a|b: a or b. !a: not a.", means="all except token tables")
-    unit: str = option(TUNED, "entry", "Group of entries that is chosen together. A block has 16 x 16 entries.", choices=UNIT_NAMES)
-    order: str = option(TUNED, "random", "Ranking of the units; the first k entries are tuned. random; layer or kind (alternating between layers or kinds of tensor); magnitude, gradient or fisher (largest first); reference (the paper's code: whole tensors).", choices=ORDER_NAMES)
+    unit: str = option(TUNED, "entry", "Entries chosen together. A block is 16 x 16.", choices=UNIT_NAMES)
+    order: str = option(TUNED, "random", "Ranking of the units; the first k entries are tuned. random; layer or kind (alternating); magnitude, gradient or fisher (largest first); reference (the paper's code: whole tensors).", choices=ORDER_NAMES)
     position_seed: int = option(TUNED, 0, "Seed of a random placement or projection: which k are tuned.", least=0)
     # fmt: on
 
@@ -114,7 +114,7 @@ class WorkPart:
     """Batch size and the seed of all random draws except the placement."""
 
     # fmt: off
-    batch: int = option(TRAINING, 32, "Batch size: number of examples per training step, or per pass of a curvature product.", least=1)
+    batch: int = option(TRAINING, 32, "Examples per step, or per pass of a curvature product.", least=1)
     train_seed: int = option(TRAINING, 0, "Seed of batches, new weights and random probes.", least=0)
     # fmt: on
 

@@ -147,7 +147,7 @@ class Given:
 
 def _given(
     data: Annotated[Path | None, typer.Option(help="Folder with train and validation files (.jsonl, .csv, .tsv, .parquet).", rich_help_panel="Data")] = None,
-    seed: Annotated[int | None, typer.Option(help="Set both the position seed and the train seed.", rich_help_panel="Tuned parameters", min=0)] = None,
+    seed: Annotated[int | None, typer.Option(help="Set both the position seed and the train seed.", rich_help_panel="Tuned parameters")] = None,
     device: Device = "auto", out: Out = Path("results"),
     config: Annotated[Path | None, typer.Option(help="YAML file with fields of the run; command-line options take precedence.", rich_help_panel=OUTPUT)] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="Set any field, for instance --set batch=8; overrides all other settings.", rich_help_panel=OUTPUT)] = None,

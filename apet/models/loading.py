@@ -56,9 +56,9 @@ def load_model(
 ) -> Loaded:  # fmt: skip
     """Load the model `name` in evaluation mode, as an encoder-decoder, masked or causal language model, whichever it is.
 
-    With `classes` C >= 1 the model has a head with C outputs in place of its language-model head (form "head"); a regression has one output.
-    The head of a checkpoint that was saved as a classifier of C classes is kept. All parameters of the head that the checkpoint lacks, or
-    has for another number of classes, are random numbers that depend only on the parameter's name.
+    With `classes` C >= 1 the model has a head with C outputs in place of its language-model head (form "head"). A regression has one
+    output. The head of a checkpoint that was saved as a classifier of C classes is kept. All parameters of the head that the checkpoint
+    lacks, or has for another number of classes, are random numbers that depend only on the parameter's name.
 
     `random_init` keeps the architecture and draws all weights with `seed`; an alias then needs no files on this machine. `shapes_only`
     builds the model without weights, on the meta device. `attention` is "eager", which can be differentiated twice, or "sdpa", which is
