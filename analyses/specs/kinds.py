@@ -48,13 +48,13 @@ class TrainSpec(WeightsPart, Spec):
     find_lr: bool = option(TRAINING, False, "First try five rates around the learning rate for 40 steps each.", flag="--find-lr/--no-find-lr")
     optimizer: str = option(TRAINING, "adamw", "adamw, or lbfgs (full-batch steps).", choices=("adamw", "lbfgs"))
     schedule: str = option(TRAINING, "plateau", "Learning-rate schedule. plateau: the rate falls when the monitored loss stalls.", choices=tuple(SCHEDULES))
-    accumulate: int = option(TRAINING, 1, "Process each batch in this many parts, and in more if memory runs out.", least=1)
+    accumulate: int = option(TRAINING, 1, "Parts of each batch; more if memory runs out.", least=1)
     warmup: int = option(TRAINING, 20, "Number of steps with a rising learning rate.", least=0)
     clip: float = option(TRAINING, 1.0, "Maximum norm to which gradients are clipped.", positive=True)
     weight_decay: float = option(TRAINING, 0.0, "Decoupled weight decay of AdamW.", least=0)
     gradient_checkpointing: bool = option(TRAINING, False, "Recompute activations instead of storing them.")
     trajectory: bool = option(TRAINING, False, "Record the tuned values at every evaluation, for 'spectrum --along'.")
-    keep_end: bool = option(TRAINING, False, "Save the final values for 'export' and slices, as apet always does.")
+    keep_end: bool = option(TRAINING, False, "Save the final values for 'export' and slices.")
     dtype: str = option(TRAINING, "float32", "Data type of autocast. Tuned values stay float32.", choices=DTYPES)
     # fmt: on
 
