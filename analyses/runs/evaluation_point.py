@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from analyses.runs.run_inputs import Context, Inputs, mounted_for, origin, subsets
+from analyses.runs.mounting import mounted_for
+from analyses.runs.run_inputs import Context, Inputs, origin, subsets
 from analyses.runs.untuned import scorer_for
 from analyses.specs import SliceSpec, SpectrumSpec, defaults_of
 from analyses.store import Row, Store

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from analyses.runs.run_inputs import Inputs, heldout, model_of, plain_scorer, subsets, tuned
+from analyses.runs.mounting import tuned
+from analyses.runs.run_inputs import Inputs, heldout, model_of, plain_scorer, subsets
 from analyses.runs.train import SEEN, decodes, examples_a_step, most_steps, train_options
 from analyses.runs.untuned import CALIBRATION, MOST_CALIBRATION
 from analyses.specs import Spec, TrainSpec

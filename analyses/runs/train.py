@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from analyses.runs.run_inputs import Context, Inputs, Planned, heldout, row_maker, subsets, tuned
+from analyses.runs.mounting import tuned
+from analyses.runs.run_inputs import Context, Inputs, Planned, heldout, row_maker, subsets
 from analyses.runs.untuned import scorer_for, untuned_scores
 from analyses.specs import TrainSpec, asks_for_text
 from analyses.store import Row
