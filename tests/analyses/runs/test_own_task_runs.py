@@ -27,6 +27,21 @@ template: "capital of {country}: {slot}"
 target: capital
 metric: rouge_l
 """
+TONE = """name: tone
+fields: [text]
+template: "{text} it was {slot}."
+label_words: [not good at all, not bad at all]
+source: {files: rows}
+"""
+LENGTH = """name: length
+fields: [text]
+template: "{text} {slot}"
+target: words
+metric: pearson
+columns: {words: count}
+"""
+TASKS = {"support": SUPPORT, "capitals": CAPITALS, "tone": TONE, "length": LENGTH}
+METRICS = {"support": "accuracy", "capitals": "rouge_l", "tone": "accuracy", "length": "pearson"}
 KINDS = ["billing", "shipping", "product"]
 MODEL = ["--model", "mini-t5-130k", "--random-init"]
 SHORT = ["--steps", "3", "--batch", "8", "--examples", "8"]
@@ -34,9 +49,9 @@ SHORT = ["--steps", "3", "--batch", "8", "--examples", "8"]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """A folder with two tasks and their data."""
+    """A folder with four tasks and their data."""
     root = tmp_path_factory.mktemp("tasks")
-    for name, text in (("support", SUPPORT), ("capitals", CAPITALS)):
+    for name, text in TASKS.items():
         (root / name).mkdir()
         (root / name / "task.yaml").write_text(text)
     rows = "".join(f'"message {i}, about {i % 7}",{KINDS[i % 3]}\n' for i in range(40))
@@ -44,6 +59,13 @@ def folder(tmp_path_factory) -> Path:
     for split, count in (("train", 12), ("validation", 6)):
         rows = "".join(f"land of {split} {i},town {i % 2}\n" for i in range(count))
         (root / "capitals" / f"{split}.csv").write_text("country,capital\n" + rows)
+        texts = [" ".join(["a fine film", "a dull film"][i % 2] for _ in range(1 + i % 4)) + f" {split} {i}" for i in range(2 * count)]
+        (root / "tone" / "rows").mkdir(exist_ok=True)
+        labels = ["not bad at all", "not good at all"]
+        lines = [json.dumps({"text": text, "label": labels[i % 2]}) for i, text in enumerate(texts)]
+        (root / "tone" / "rows" / f"{split}.jsonl").write_text("\n".join(lines) + "\n")
+        numbers = "".join(f"{text}\t{len(text.split()) / 2}\n" for text in texts)
+        (root / "length" / f"{split}.tsv").write_text("text\tcount\n" + numbers)
     return root
 
 
@@ -99,16 +121,17 @@ def test_an_export_notices_that_the_task_file_has_changed(folder, tmp_path):
     assert "has changed since the run" in refused.stderr.replace("\n", " ")
 
 
-@pytest.mark.parametrize("name", ["support", "capitals"])
+@pytest.mark.parametrize("name", TASKS)
 def test_thresholds_figures_and_reports_come_from_the_rows_alone(name, folder, tmp_path):
     task = shutil.copytree(folder / name, tmp_path / name)
-    search = ["--runs", "4", "--k-min", "4", "--k-max", "64", *(["--no-predict"] if name == "capitals" else [])]
-    arguments = ("intrinsic-dim", *MODEL, "--task", task / "task.yaml", "--fraction", "0.5", *SHORT, *search, "--out", tmp_path)
+    search = ["--runs", "4", "--k-min", "4", "--k-max", "64", *(["--no-predict"] if name in ("capitals", "length") else [])]
+    model, target = (MODEL, "fraction:0.5") if name != "length" else (["--model", "mini-bert-120k"], "metric:0.9")
+    arguments = ("intrinsic-dim", *model, "--task", task / "task.yaml", "--target", target, *SHORT, *search, "--out", tmp_path)
     found = run(*arguments)
-    assert found["task"] == name and found["target_kind"] == "fraction:0.5"
+    assert found["task"] == name and found["target_kind"] == target
     results = tmp_path / "intrinsic-dim"
     known = {line["task"]: line["metric"] for line in run("table", results)["table"]}
-    assert known == {name: {"support": "accuracy", "capitals": "rouge_l"}[name]}
+    assert known == {name: METRICS[name]}
     shutil.rmtree(task)  # nothing reads the task file any more
     assert {line["task"]: line["metric"] for line in run("table", results)["table"]} == known
     reported = run("report", results)
@@ -143,6 +166,20 @@ def test_the_data_of_a_study_are_found_by_the_tasks_name(folder, tmp_path, monke
     assert {path.name for path in (tmp_path / "results" / "one").iterdir() if (path / "DONE").exists()} == {
         path.name for path in (tmp_path / "results" / "two").iterdir() if (path / "DONE").exists()
     }
+
+
+def test_label_words_that_share_their_first_tokens_and_numbers_are_trained_and_analysed(folder, tmp_path):
+    tone = train(folder / "tone" / "task.yaml", tmp_path)
+    assert 0 <= tone["accuracy"] <= 1 and tone["train_loss"] > 0
+    at = ["--at", tmp_path / "train" / tone["run_id"], "--examples", "4"]
+    spectrum = run("spectrum", *at, "--matrix", "ggn")
+    assert spectrum["symmetry_defect"] < 1e-4 and min(spectrum["eigenvalues"]) >= 0
+    assert sum(value > 1e-12 for value in spectrum["eigenvalues"]) <= 4  # n (C - 1)
+    length = train(folder / "length" / "task.yaml", tmp_path, "--model", "mini-bert-120k")
+    assert -1 <= length["pearson"] <= 1 and length["pearson_stderr"] > 0 and "accuracy" not in length
+    refused = run("train", "--model", "mini-bert-120k", "--task", folder / "length" / "task.yaml", "--k", "4", "--readout", "words", code=2)
+    assert "\n" not in refused["error"].strip() or "head" in refused["error"]
+    assert "head" in refused["error"]
 
 
 # the check of a task
