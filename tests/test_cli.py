@@ -82,7 +82,8 @@ def test_a_finished_run_is_not_computed_again_and_force_does(train, tmp_path):
     stamp = done.stat().st_mtime_ns
     assert answer(*train) == first
     assert done.stat().st_mtime_ns == stamp
-    assert answer(*train, "--force") == first
+    again = answer(*train, "--force")
+    assert all(again[name] == value for name, value in first.items() if name not in ("seconds", "time"))
     assert done.stat().st_mtime_ns > stamp
 
 

@@ -119,7 +119,7 @@ def test_a_projection(kind):
 @pytest.fixture(autouse=True)
 def no_folder_to_look_into(monkeypatch):
     """The Llama is not a stored model, so it does not have a folder with a saved verbaliser."""
-    monkeypatch.setattr("analyses.runs.run_inputs.kept_verbaliser", lambda *_: None)
+    monkeypatch.setattr("analyses.runs.untuned.kept_verbaliser", lambda *_: None)
 
 
 def at(name: str, folder, **fields):

@@ -90,7 +90,7 @@ def test_the_pages_tables_have_a_line_for_each_model_and_what_was_done_with_it(r
     found = tables(reported[2])
     assert [line[:2] for line in found["Thresholds"]] == [["sst2", model] for model in MODELS]
     methods = [("sst2", model, method) for model in MODELS for method in ("APET", "full fine-tuning", "LoRA")]
-    assert [tuple(line[:3]) for line in found["Best accuracy on validation"]] == methods
+    assert [tuple(line[:3]) for line in found["Best score on validation"]] == methods
     assert [line[1] for line in found["Curvature at the pretrained point"]] == list(MODELS)
 
 

@@ -160,7 +160,7 @@ def _chance_rows(data: Any, heldout: list, split: str, make: Callable[..., Row])
 
 def _score_rows(prefix: str, scores: dict[str, dict], make: Callable[..., Row]) -> list[Row]:
     return [
-        make(prefix + name, score.value, stderr=score.stderr, split=split, note=score.note)
+        make(prefix + name, score.value, stderr=score.stderr, split=split, note=score.remark)
         for split, split_scores in scores.items()
         for name, score in split_scores.items()
     ]

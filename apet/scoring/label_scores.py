@@ -20,5 +20,5 @@ def number_score(metric: str, targets: np.ndarray, predicted: np.ndarray) -> Sco
     """Return a correlation of predicted numbers (n,) with the targets (n,). An undefined correlation counts as 0, with a note."""
     function = NUMBER_METRICS[metric]
     constant = [name for name, numbers in (("predictions", predicted), ("targets", targets)) if np.ptp(numbers) == 0]
-    note = f"all {constant[0]} are equal: the correlation is not defined and counts as 0" if constant else ""
-    return Score(float(function(predicted, targets)), stderr_of_correlation(function, predicted, targets), note)
+    remark = f"all {constant[0]} are equal: the correlation is not defined and counts as 0" if constant else ""
+    return Score(float(function(predicted, targets)), stderr_of_correlation(function, predicted, targets), remark)

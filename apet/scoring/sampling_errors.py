@@ -17,7 +17,7 @@ Z = 1.96  # normal quantile of a 95 % interval, for which Agresti and Coull chos
 
 @dataclass(frozen=True)
 class Score:
-    """A number over examples, its standard error, and a note on a special case.
+    """A number over examples, its standard error, and a remark on a special case.
 
     A loss is in nats (for a regression, in units of the variance of the standardised targets). The standard error of a loss or a
     correlation is NaN for a single example. The standard error of any other metric is never 0.
@@ -25,7 +25,7 @@ class Score:
 
     value: float
     stderr: float
-    note: str = ""
+    remark: str = ""
 
 
 def mean_score(scores: Sequence[float] | np.ndarray) -> Score:

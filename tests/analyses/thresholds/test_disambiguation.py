@@ -77,7 +77,7 @@ def test_neither_thresholds_nor_reports_pool_them(changing) -> None:
     best = best_scores(tidy(frame([row for run in runs for row in run.rows])))
     scores = [store.rows(name) for name in ids]
     accuracies = [row.value for rows in scores for row in rows if (row.quantity, row.split) == ("accuracy", "validation")]
-    assert sorted((each.accuracy, each.n) for each in best) == sorted((accuracy, 1) for accuracy in accuracies)
+    assert sorted((each.score, each.n) for each in best) == sorted((accuracy, 1) for accuracy in accuracies)
 
 
 def test_a_threshold_that_was_kept_under_the_plain_name_is_not_taken_for_a_named_one(changing, tmp_path: Path) -> None:

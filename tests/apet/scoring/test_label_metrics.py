@@ -99,8 +99,8 @@ def test_an_undefined_correlation_counts_as_zero_with_a_note():
     for targets, predicted, noun in ((x, np.full(6, 0.3), "predictions"), (np.full(6, 0.3), x, "targets")):
         score = number_score("pearson", targets, predicted)
         assert (score.value, score.stderr) == (0.0, pytest.approx(5**-0.5))
-        assert score.note == f"all {noun} are equal: the correlation is not defined and counts as 0"
-    assert number_score("pearson", x, x**2).note == ""
+        assert score.remark == f"all {noun} are equal: the correlation is not defined and counts as 0"
+    assert number_score("pearson", x, x**2).remark == ""
     assert np.isnan(number_score("pearson", x[:1], x[:1]).stderr)
 
 
