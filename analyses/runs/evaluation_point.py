@@ -62,7 +62,7 @@ def _attached(spec: PointSpec, inputs: Inputs, context: Context) -> Iterator[Poi
     import torch
 
     from apet.machine import accelerator_for, sum_over_processes
-    from apet.subspaces import Coordinates, StackedForward, all_names, plain, stacked_is_faster
+    from apet.subspaces import Coordinates, all_names, plain, stacked_forward
     from landscape.curvature import CrossEntropy, Objective, SquaredError
 
     model, scorer = inputs.loaded.model, scorer_for(spec, inputs, context)
@@ -79,8 +79,8 @@ def _attached(spec: PointSpec, inputs: Inputs, context: Context) -> Iterator[Poi
     if isinstance(subspace, Coordinates):  # a projection's coordinates are not entries of a tensor
         subspace = subspace.union([entries for entries, _ in ends.others])
         theta = subspace.pull({name: plain(p).detach() for name, p in all_names(model).items()})
-    several = spec.many_points and stacked_is_faster(model, subspace)
-    many = StackedForward(model, subspace, scorer.logits) if several else None
+    trial = next(iter(scorer.batches(examples[:1], 1)))
+    many = stacked_forward(model, subspace, scorer.logits, trial) if spec.many_points else None
     with subspace.attach(model) as attached:
 
         def outputs(z: torch.Tensor, batch: Any) -> torch.Tensor:

@@ -31,12 +31,21 @@ class StackedForward:
     def __init__(self, model: nn.Module, coordinates: Coordinates, logits: Logits) -> None:
         parameters = all_names(model)
         self.tensors = {name: plain(parameters[name]).detach().clone() for name, _, _ in coordinates.by_tensor}
-        self.by_tensor, self.net = coordinates.by_tensor, _Called(model, logits)
+        self.by_tensor, self.net, self.k = coordinates.by_tensor, _Called(model, logits), coordinates.k
 
     @torch.no_grad()
     def __call__(self, points: Tensor, batch: Any) -> Tensor:
         stacks = {f"model.{name}": self._stack(name, points[:, where], flat) for name, where, flat in self.by_tensor}
         return vmap(lambda tensors: functional_call(self.net, tensors, (batch,)))(stacks)
+
+    def works(self, batch: Any) -> bool:
+        """Return whether the forward pass on `batch` can be vectorised: FNet, for one, writes results of points into a shared tensor."""
+        device = next(iter(self.tensors.values())).device
+        try:
+            self(torch.zeros(2, self.k, device=device), batch)
+        except RuntimeError:
+            return False
+        return True
 
     def _stack(self, name: str, changes: Tensor, flat: Any) -> Tensor:
         tensor = self.tensors[name]
@@ -44,6 +53,14 @@ class StackedForward:
         chosen = slice(None) if flat is None else torch.as_tensor(flat, device=changes.device)
         stack[:, chosen] = (stack[:, chosen].to(changes.dtype) + changes).to(tensor.dtype)
         return stack.view(len(changes), *tensor.shape)
+
+
+def stacked_forward(model: nn.Module, coordinates: Coordinates, logits: Logits, batch: Any) -> StackedForward | None:
+    """Return a stacked forward pass, or None if one point at a time is faster or a pass on `batch` cannot be vectorised."""
+    if not stacked_is_faster(model, coordinates):
+        return None
+    stacked = StackedForward(model, coordinates, logits)
+    return stacked if stacked.works(batch) else None
 
 
 def stacked_is_faster(model: nn.Module, coordinates: Coordinates) -> bool:

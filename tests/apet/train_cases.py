@@ -27,7 +27,8 @@ def ready(
 ):  # fmt: skip
     loaded = load_model(name, random_init=True)
     torch.manual_seed(0)
-    mounted = make_tunable(method, loaded.model, PlacementConfig(k, subspace=subspace))
+    placed = method == "apet" or subspace != "coordinates"
+    mounted = make_tunable(method, loaded.model, PlacementConfig(k if placed else None, subspace=subspace))
     return mounted.model, mounted, scorer_of(loaded, task)
 
 

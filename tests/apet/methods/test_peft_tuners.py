@@ -129,7 +129,7 @@ def test_final_values_merge_into_the_base_model_where_the_record_says_so(kind, n
         with torch.no_grad():
             for parameter, change in values["end"].items():
                 model.get_parameter(parameter).add_(change)
-        tolerance = 2e-5 if name == "peft:fourierft" and kind == "t5" else 5e-6
+        tolerance = 5e-5 if name == "peft:fourierft" and kind == "t5" else 5e-6
         torch.testing.assert_close(logits(model), wanted, rtol=0, atol=tolerance)
         assert (wanted - logits(base(kind))).abs().max() > 1e-4
 

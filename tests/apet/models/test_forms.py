@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
 
 from apet.errors import MissingInput, UsageError
-from apet.methods import METHODS, make_tunable
+from apet.methods import make_tunable, tokens_taken
 from apet.methods.tunable_model import classification_head
 from apet.models.forms import FORMS
 from apet.models.ladder import ladder_tokenizer
@@ -181,7 +181,7 @@ def test_an_architecture_without_classifier_is_refused(kind: str) -> None:
 @torch.no_grad()
 def test_a_causal_head_behind_a_prompt_reads_the_last_token(kind: str) -> None:
     loaded = tiny(kind, 2)
-    scorer = scorer_of(loaded, TASK, reserve=METHODS["prompt"].virtual_tokens)
+    scorer = scorer_of(loaded, TASK, reserve=tokens_taken("prompt", loaded.model))
     base: Any = loaded.model
     mounted = make_tunable("prompt", base)
     for parameter in mounted.trainable.values():

@@ -2,14 +2,16 @@
 
 import pytest
 import torch
+from tiny_cases import tiny
 
 from apet.models.loading import load_model
 from apet.scoring import scorer_of
-from apet.subspaces import StackedForward, stacked_is_faster
+from apet.subspaces import StackedForward, stacked_forward
 from apet.subspaces.coordinates import Coordinates
 from apet.subspaces.placement import random_entries
 from apet.subspaces.scope import all_names
 from apet.subspaces.space import ParameterSpace
+from apet.subspaces.stacked_forward import stacked_is_faster
 from apet.tasks.task_data import load_task
 
 
@@ -40,3 +42,13 @@ def test_it_pays_for_the_smallest_models_alone():
     assert asked("mini-t5-130k")
     assert not asked("mini-t5-6m")
     assert not asked("mini-bert-120k")
+
+
+@pytest.mark.parametrize(("kind", "works"), [("fnet", False), ("llama", True)])
+def test_a_model_that_cannot_be_vectorised_has_no_stacked_pass(kind: str, works: bool):
+    loaded, data = tiny(kind), load_task("mini-sentiment", None)
+    scorer = scorer_of(loaded, data.task)
+    space = ParameterSpace.of(loaded.model)
+    coordinates = Coordinates(space, random_entries(space.size, 10, 0))
+    batch = next(iter(scorer.batches(data.splits["train"][:1], 1)))
+    assert (stacked_forward(loaded.model, coordinates, scorer.logits, batch) is not None) == works
