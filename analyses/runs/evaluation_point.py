@@ -62,7 +62,7 @@ def _attached(spec: PointSpec, inputs: Inputs, context: Context) -> Iterator[Poi
     import torch
 
     from apet.machine import accelerator_for, sum_over_processes
-    from apet.subspaces import Coordinates, all_names, plain, stacked_forward
+    from apet.subspaces import Coordinates, all_names, plain, stacked_pass
     from landscape.curvature import CrossEntropy, Objective, SquaredError
 
     model, scorer = inputs.loaded.model, scorer_for(spec, inputs, context)
@@ -80,7 +80,7 @@ def _attached(spec: PointSpec, inputs: Inputs, context: Context) -> Iterator[Poi
         subspace = subspace.union([entries for entries, _ in ends.others])
         theta = subspace.pull({name: plain(p).detach() for name, p in all_names(model).items()})
     trial = next(iter(scorer.batches(examples[:1], 1)))
-    many = stacked_forward(model, subspace, scorer.logits, trial) if spec.many_points else None
+    many = stacked_pass(model, subspace, scorer.logits, trial) if spec.many_points else None
     with subspace.attach(model) as attached:
 
         def outputs(z: torch.Tensor, batch: Any) -> torch.Tensor:

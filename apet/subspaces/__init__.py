@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from apet.subspaces.scope import all_names, layer_label, only_trainable, parse_scope, tensor_roles
     from apet.subspaces.space import ParameterSpace
     from apet.subspaces.sparsity_pattern import KERNELS, SparsityPattern
-    from apet.subspaces.stacked_forward import AT_ONCE, StackedForward, stacked_forward
+    from apet.subspaces.stacked_forward import AT_ONCE, StackedForward, stacked_pass
     from apet.subspaces.written_values import WrittenValues
 
 __getattr__ = on_demand(__name__, __file__)

@@ -55,7 +55,7 @@ class StackedForward:
         return stack.view(len(changes), *tensor.shape)
 
 
-def stacked_forward(model: nn.Module, coordinates: Coordinates, logits: Logits, batch: Any) -> StackedForward | None:
+def stacked_pass(model: nn.Module, coordinates: Coordinates, logits: Logits, batch: Any) -> StackedForward | None:
     """Return a stacked forward pass, or None if one point at a time is faster or a pass on `batch` cannot be vectorised."""
     if not stacked_is_faster(model, coordinates):
         return None

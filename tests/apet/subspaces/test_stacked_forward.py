@@ -6,7 +6,7 @@ from tiny_cases import tiny
 
 from apet.models.loading import load_model
 from apet.scoring import scorer_of
-from apet.subspaces import StackedForward, stacked_forward
+from apet.subspaces import StackedForward, stacked_pass
 from apet.subspaces.coordinates import Coordinates
 from apet.subspaces.placement import random_entries
 from apet.subspaces.scope import all_names
@@ -51,4 +51,4 @@ def test_a_model_that_cannot_be_vectorised_has_no_stacked_pass(kind: str, works:
     space = ParameterSpace.of(loaded.model)
     coordinates = Coordinates(space, random_entries(space.size, 10, 0))
     batch = next(iter(scorer.batches(data.splits["train"][:1], 1)))
-    assert (stacked_forward(loaded.model, coordinates, scorer.logits, batch) is not None) == works
+    assert (stacked_pass(loaded.model, coordinates, scorer.logits, batch) is not None) == works
