@@ -8,7 +8,6 @@ from analyses.store import Row, Store
 
 SHARE_OF_STEPS = 0.6
 PARTS = {  # parts of a run's time in addition to the steps, and what changes them
-    "loading": "does not depend on the number of steps",
     "prior": "is measured once per model and task: prior_stderr sets how precisely",
     "before": "is evaluated once per model and task: eval_examples sets on how many examples",
     "monitoring": "evaluates the monitored loss: eval_examples sets on how many examples",

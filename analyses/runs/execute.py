@@ -133,8 +133,7 @@ def compute(
     started, peak_was_reset = time.monotonic(), reset_peak(device)
     context = Context(store.folder(name), report, track, afresh)
     try:
-        with context.timed("loading"):
-            run_inputs = inputs(spec, data, device)
+        run_inputs = inputs(spec, data, device)
         check(spec, run_inputs)
         costs, source = _costs(spec, device, context)
         with using_costs(costs):

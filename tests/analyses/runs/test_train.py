@@ -168,7 +168,7 @@ def test_a_finished_run_leaves_no_checkpoint_behind(folder, tmp_path):
     name = run(BASE, store, folder)
     assert not list(store.folder(name).glob("checkpoint*"))
     env = json.loads((store.folder(name) / "env.json").read_text())
-    assert set(env["parts"]) == {"loading", "prior", "before", "steps", "monitoring", "after"}
+    assert set(env["parts"]) == {"prior", "before", "steps", "monitoring", "after"}
     assert 0 < sum(env["parts"].values()) <= env["seconds"]
     assert env["peak_gb"] is None or env["peak_gb"] > 0.05  # None if the system cannot reset the peak for each run
 
