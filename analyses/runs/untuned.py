@@ -111,6 +111,7 @@ def _about(spec: Spec, inputs: Inputs, scorer: Any) -> dict[str, Any]:
     read = {field.name: getattr(spec, field.name) for field in fields(DataPart) if field.name != "examples"}
     return read | {
         "task": spec.task_name, "weights": inputs.loaded.fingerprint, "form": inputs.loaded.form, "attention": spec.attention,
+        "dtype": str(next(inputs.loaded.model.parameters()).dtype),  # of a slice float32, whatever the type of the weights
         "max_length": scorer.max_length, "data": inputs.data.fingerprint_without_test,
         "device": torch.device(inputs.device).type, "threads": torch.get_num_threads(), "torch": torch.__version__,
     }  # fmt: skip
