@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +30,7 @@ def export_method(spec: TrainSpec, store: Store, run_id: str, form: str, out: Pa
     if not end and not new:
         raise UsageError(f"{run_id} did not save its final values: train it again", keep_end=True)
     loaded = model_of(spec, "cpu")
-    if json.loads((store.folder(run_id) / "env.json").read_text())["weights"] != loaded.fingerprint:
+    if store.env(run_id)["weights"] != loaded.fingerprint:
         raise UsageError(f"the weights of {spec.model} have changed since {run_id} was trained: load the model that it tuned")
     scorer = plain_scorer(spec, loaded)
     scorer.prior = arrays["prior"]
@@ -58,7 +57,7 @@ def _merged(spec: TrainSpec, loaded: Any, end: dict[str, Any], head: dict[str, A
 
     import torch
 
-    from apet.methods import save_merged
+    from apet.methods import save_checkpoint
 
     if not end:
         raise UsageError(
@@ -75,7 +74,7 @@ def _merged(spec: TrainSpec, loaded: Any, end: dict[str, Any], head: dict[str, A
             p.copy_(p.double() + change.double())
         for name, value in head.items():
             model.get_parameter(name).copy_(value)
-    save_merged(model, loaded.tokenizer, out)
+    save_checkpoint(model, loaded.tokenizer, out)
 
 
 def _adapter(spec: TrainSpec, loaded: Any, new: dict[str, Any], head: dict[str, Any], out: Path) -> None:

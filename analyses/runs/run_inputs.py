@@ -138,6 +138,13 @@ def _drawn_as(spec: Spec) -> tuple[str, bool, int]:
     return spec.model, spec.random_init, spec.train_seed if spec.random_init else 0
 
 
+@cache
+def _form(model: str, attention: str) -> str:
+    from apet.models import saved_form
+
+    return saved_form(model, attention)
+
+
 def _outputs(spec: Spec) -> int | None:
     """Return the number of outputs of a head, or None if the model answers without one.
 
@@ -152,14 +159,8 @@ def _outputs(spec: Spec) -> int | None:
         return task.outputs
     if spec.readout == "words" or not task.classes:
         return None
-    form = _form(*_drawn_as(spec), spec.weights, spec.attention)
+    form = _form(spec.model, spec.attention)
     return task.outputs if form in ("masked", BARE) or (spec.readout == "head" and form != "image") else None
-
-
-@cache
-def _form(*about: Any) -> str:
-    name, random_init, seed, dtype, attention = about
-    return _model.__wrapped__(name, random_init, seed, "cpu", dtype, attention, True, None, False).form
 
 
 def task_data(name: str, folder: Path | None, test: bool) -> Any:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from apet.exports import on_demand
 
 if TYPE_CHECKING:
-    from apet.methods.artefact import Artefact, PlacementRule, save_merged
+    from apet.methods.artefact import Artefact, PlacementRule, save_checkpoint, save_merged
     from apet.methods.merged_delta import displacement, final_values
     from apet.methods.method import Method
     from apet.methods.method_listing import methods_table

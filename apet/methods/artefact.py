@@ -145,6 +145,10 @@ def save_merged(model: Any, tokenizer: Any, folder: Path) -> None:
     """Write the model with its tuned values as an ordinary checkpoint folder, which can be loaded without this program."""
     import copy
 
-    merged = copy.deepcopy(model)  # a deep copy holds ordinary parameters
-    merged.save_pretrained(folder, safe_serialization=True)
+    save_checkpoint(copy.deepcopy(model), tokenizer, folder)  # a deep copy holds ordinary parameters
+
+
+def save_checkpoint(model: Any, tokenizer: Any, folder: Path) -> None:
+    """Write a model with ordinary parameters, and its tokenizer, as a checkpoint folder."""
+    model.save_pretrained(folder, safe_serialization=True)
     tokenizer.save_pretrained(folder)

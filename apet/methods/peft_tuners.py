@@ -34,7 +34,7 @@ REFUSED = {
     "cpt": "needs the token ids and masks of a context",
     "multitask_prompt_tuning": "needs a task id in every batch",
     "poly": "needs a task id in every batch",
-    "shadow": "trains a second model with a loss of its own",
+    "shadow": "trains a second model with a separate loss",
     "xlora": "mixes trained LoRA adapters, which it reads from folders",
 }
 # Fields that are not options: they concern training, other parameters, saving or hardware.

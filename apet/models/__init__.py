@@ -18,7 +18,7 @@ if TYPE_CHECKING:
         ladder_tokenizer,
     )
     from apet.models.listing import models_table
-    from apet.models.loading import Loaded, load_model
+    from apet.models.loading import Loaded, load_model, saved_form
     from apet.models.locations import locate
     from apet.models.net_names import NET_NAMES
     from apet.models.vocabulary import CLS, EOS, FIRST_SENTINEL, MASK, POSITIONS, SEP, SPECIAL_TOKENS, VOCABULARY

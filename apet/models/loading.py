@@ -99,6 +99,18 @@ def load_model(
     return Loaded(name, model, tokenizer, total, total - tables, "" if shapes_only else fingerprint(model), form)
 
 
+def saved_form(name: str, attention: str = "eager") -> str:
+    """Return the form of the model `name` from its configuration alone: a key of FORMS, "image", or "bare" for a saved classifier.
+
+    Raises the errors of `load_model` for an unknown name, a model of another kind and an attention that the model does not support.
+    """
+    if name in NETS:
+        return "image"
+    config = _config(name, locate(name), True)
+    form = form_of(name, config, None, attention)
+    return BARE if is_classifier(config) else form
+
+
 def _net(name: str, drawn: bool, seed: int, device: str, dtype: str, shapes_only: bool) -> Loaded:
     if not drawn:
         raise UsageError(f"{name} has no trained weights", random_init=True)

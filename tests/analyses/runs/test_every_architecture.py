@@ -52,7 +52,7 @@ REFUSED = {
         )
     },
 }  # fmt: skip
-# A checkpoint holds neither a projection's coordinates nor new parameters. Without biases, those of bitfit are new.
+# A checkpoint holds neither a projection's coordinates nor new parameters. In a model without biases, bitfit adds new ones.
 NOT_EXPORTED = {"fastfood": "only runs without a projection are exported", "adapter": "cannot hold"}
 WITHOUT_BIASES = ("llama", "mistral", "qwen3", "gemma2", "mixtral", "olmoe", "qwen3_moe", "mpt", "t5", "mt5")
 
