@@ -16,6 +16,7 @@ ON_LOSS = (K_STAR, K_LOSS)  # thresholds of a training loss, which can be predic
 K_PRED, K_GM, K_M0, K_M1 = "k_pred", "k_gm", "k_m0", "k_m1"
 K_PATH_GM, K_PATH_M0, K_PATH_M1, K_PATH_T5 = "k_path_gm", "k_path_m0", "k_path_m1", "k_path_t5"
 K_GORDON, K_LARSEN, K_BRACKET, K_BRACKET_PATH = "k_gordon", "k_larsen", "k_bracket", "k_bracket_path"
+CLAIM = "claim"  # a verdict of the findings
 # Suffixes of a threshold's name.
 OPEN = "_open"  # the reason for an open interval, and the runs that would close it
 OVER_RANK = "_over_rank"  # the threshold if the rank of the Gram matrix bounds it, so that it depends little on the model
@@ -29,6 +30,7 @@ RESIDUAL = "stderr is the residual of the eigenpair"
 FROM_RESIDUALS = "stderr is computed from the residuals of the eigenpairs"
 DRAWS = "standard error over random draws"
 BOUNDS = "low and high are the two bounds"
+SAMPLING = "95 % confidence interval"
 
 
 @dataclass(frozen=True)
@@ -280,6 +282,20 @@ FINDINGS = (
     Quantity("placement_spread", "standard deviation of placement_loss over position seeds", "fraction", "jackknife standard error",
              x="number of seeds"),
     Quantity("placement_correlation", "Spearman correlation of measured and predicted placement_loss", x="number of seeds"),
+    Quantity("position_sd", "standard deviation of the main metric over positions of the tuned entries: the square root of the variance "
+             "component of position seeds", "", SAMPLING, "sd over positions"),
+    Quantity("train_sd", "standard deviation of the main metric over train seeds: the square root of their variance component plus the "
+             "residual one", "", SAMPLING, "sd over train seeds"),
+    Quantity("method_sd", "standard deviation of the main metric over parameter-efficient methods (means over seeds)", "", SAMPLING,
+             "sd over methods"),
+    Quantity("method_gap", "main metric of a method less the main metric of APET with as many parameters at random positions", "",
+             "standard error and 95 % t-interval over seeds", "method less APET"),
+    Quantity("scale_slope", "change of log y per change of log N, for models of N parameters; the column series names y, and the column "
+             "group says what N counts", "", SAMPLING, "slope over scale"),
+    Quantity(CLAIM, "estimate that decides a claim (the column series) for one case (the column group); the status is the verdict, p is "
+             "corrected for all cases of the claim, and the note is the sentence", "", SAMPLING),
+    Quantity("claim_needs", "how many times as much data would decide a claim, if the estimate and the scatter stay; the note is the "
+             "sentence"),
     Quantity("quadratic_k_star", "exact threshold of a quadratic, from one QR decomposition", "parameters", "standard error over seeds"),
     Quantity("quadratic_k", "threshold of a quadratic by a predictor (the column series)", "parameters"),
 )  # fmt: skip

@@ -9,7 +9,8 @@ UNDECIDED = "undecided"  # no value: the runs do not determine it
 AT_LEAST = "at least"  # the value is a lower bound
 USED, FAR, FAILED_TRAINING = GAPS = ("used", "far", "failed training")  # for a gap: how the fit of the threshold treats the run
 EXPLAINED, NOT_EXPLAINED = VERDICTS = ("explained", "not explained")  # for a change between two models; UNDECIDED is the third verdict
-STATUSES = ("", *CENSORED, UNDECIDED, AT_LEAST, *GAPS, *VERDICTS)
+SUPPORTED, NOT_SUPPORTED = DECIDED = ("supported", "not supported")  # for a claim of the findings; UNDECIDED is the third verdict
+STATUSES = ("", *CENSORED, UNDECIDED, AT_LEAST, *GAPS, *VERDICTS, *DECIDED)
 
 
 @dataclass(frozen=True)
