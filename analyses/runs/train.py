@@ -71,6 +71,7 @@ def train_run(spec: TrainSpec, inputs: Inputs, context: Context) -> tuple[list[R
             *(make("residual_gradient", norm, split="train") for norm in residual),
             *([make("prior_stderr", scorer.prior_stderr)] if scorer.has_prior and not math.isnan(scorer.prior_stderr) else []),
             *([make("k_head", mounted.k_head)] if mounted.head else []),
+            make("without_embeddings", inputs.loaded.without_embeddings),
             *_placement_rows(mounted, make),
             *([] if spec.placed or spec.k is None else [make("requested_k", spec.k, group=written(mounted.options))]),
         ]

@@ -128,6 +128,7 @@ TRAINING = (
         "residual_gradient",
         "norm of the gradient of the mean training loss in the tuned entries, at the end without early stopping",
     ),
+    Quantity("without_embeddings", "number of the model's parameters without token embeddings and output head", "parameters"),
     Quantity("k_head", "number of trained parameters of a classification head, not included in k", "parameters"),
     Quantity(
         "requested_k",

@@ -34,7 +34,7 @@ class Row:
         quantity: a name in `analyses.store.quantities`, which defines `value`, `stderr`, `low` and `high`.
         series: one of several series of the quantity (m0, m1, gm; measured, predicted; line, curve; rank, eigenvalue; layer, kind; an
             algorithm).
-        group: the member of the series, for instance a layer's label.
+        group: the member of the series, for instance a layer's label; the target of a threshold, for instance "below-full:0.01".
         x, y, further: the position on a curve (x), on a surface (x, y), or on a slice with more axes (`further` from the third axis on).
         status: "" for an ordinary value, else one of `analyses.store.statuses`.
         dof, p: degrees of freedom and two-sided p value of a test against zero.

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from landscape.measurement import Crossing
 
 LEVEL = 0.95  # confidence level of measured and predicted intervals
-METHOD = 5  # version of the method; increased if the same runs give other thresholds
+METHOD = 6  # version of the method; increased if the same runs give other thresholds
 
 
 def finished(store: Store) -> list[Run]:
@@ -151,7 +151,7 @@ def _rows(store: Store, runs: list[Run], target: Target, seed: int, tuned: Tuned
             sample.model, sample.parameters, sample.task, quantity, _number(number), name, "threshold", sample.protocol,
             **{
                 "split": "train" if target.on_loss else "validation", "method": "apet", "subspace": subspace, "placement": placement,
-                "target": value, "weights": sample.weights, "data": sample.data, "metric": sample.metric, **columns,
+                "target": value, "group": str(target), "weights": sample.weights, "data": sample.data, "metric": sample.metric, **columns,
             },
         )  # fmt: skip
 
