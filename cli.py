@@ -220,6 +220,31 @@ def explain(
     ui.print_explanation(summaries, figure or list(drawn.skipped.values()))
 
 
+@ui.command("findings")
+def findings(
+    results: ui.Results,
+    out: Annotated[Path | None, Option(help="Parquet file for the rows. \\[default: RESULTS/findings.parquet; none for a .parquet file]")] = None,
+    similar: Annotated[float, Option(help="F3: factor within which tasks need similar numbers.", min=1.01)] = 2.0,
+    target: ui.Aim = None, fraction: ui.Fraction = None, json_: ui.Json = False, dry_run: ui.DryRun = False,
+) -> None:  # fmt: skip
+    """Test the claims about scale: F1 (positions), F2 and F3 (thresholds) of Su et al., methods, landscape and predictions.
+
+    Each claim is supported, not supported or undecided, by a test that is corrected for all cases of the claim. A censored threshold counts as
+    the interval in which it lies. An undecided claim states how much more data would decide it. 'figures' and 'report' show the verdicts.
+    """
+    rows = analyses.results.rows_of(results, ui.aim_of(target, fraction), every=True)
+    if dry_run:
+        return ui.print_result({"rows": len(rows), "out": str(out)}, json_)
+    from analyses.findings import FINDING_ROWS
+
+    path = out or (results / FINDING_ROWS if results.is_dir() else None)
+    with ui.bar() as progress:
+        verdicts = analyses.results.concluded(rows, similar, path, progress)
+    if json_:
+        return ui.print_result({"claims": verdicts, "written": str(path) if path else None}, True)
+    ui.print_claims(verdicts, path)
+
+
 @ui.command("report")
 def report(
     results: ui.Results,

@@ -1,10 +1,12 @@
-"""Findings from thresholds and runs: the quality of predictions of k*, the causes of its change with scale, and the effect of placement."""
+"""Findings from rows: verdicts on the claims about scale, the quality of predictions of k*, and the causes of its change with scale."""
 
 from typing import TYPE_CHECKING
 
 from apet.exports import on_demand
 
 if TYPE_CHECKING:
+    from analyses.findings.claims import CLAIMS, Claim
+    from analyses.findings.conclude import FINDING_ROWS, findings
     from analyses.findings.families import family
     from analyses.findings.placements import placement_rows
     from analyses.findings.predicted_cells import PREDICTOR, Cell, cells

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from analyses.findings import EXPLAINED_ROWS, explain, placement_rows
-from analyses.store import Row, Store, frame
+from analyses.findings import CLAIMS, EXPLAINED_ROWS, FINDING_ROWS, explain, findings, placement_rows
+from analyses.runs import Report
+from analyses.store import Row, Store, frame, quantities
 from analyses.thresholds import Run, Target, finished, known_targets, thresholds, whole
 from apet.errors import ApetError, MissingInput, UsageError
 from apet.files import atomic_path
@@ -55,12 +57,12 @@ class Results:
         return [row for target in targets for row in thresholds(self.store, self.runs, target)]
 
     def rows(self) -> DataFrame:
-        """Return all rows: of runs, placements and thresholds, and the rows written by 'explain'."""
+        """Return all rows: of runs, placements and thresholds, and the rows written by 'explain' and 'findings'."""
         import pandas as pd
 
         table = frame([row for run in whole(self.runs) for row in run.rows] + placement_rows(self.runs) + self.thresholds(self.targets))
-        explained = self.store.root / EXPLAINED_ROWS
-        return pd.concat([table, read_rows(explained)], ignore_index=True) if explained.is_file() else table
+        written = [self.store.root / name for name in (EXPLAINED_ROWS, FINDING_ROWS)]
+        return pd.concat([table, *(read_rows(path) for path in written if path.is_file())], ignore_index=True)
 
 
 def rows_of(results: Path, target: Target | None, every: bool = False) -> DataFrame:
@@ -87,6 +89,28 @@ def explained(results: Results, target: Target) -> tuple[DataFrame, list[dict[st
     with atomic_path(results.store.root / EXPLAINED_ROWS) as temporary:
         table.to_parquet(temporary)
     return table, summaries
+
+
+def concluded(rows: DataFrame, similar: float, out: Path | None, report: Report = lambda *_: None) -> list[dict[str, Any]]:
+    """Return one JSON object per verdict of the findings. The rows of the findings are written to the .parquet file `out`, if given."""
+    found = findings(rows, similar, report)
+    if out is not None:
+        with atomic_path(out) as temporary:
+            frame(found).to_parquet(temporary)
+    needs = {(row.series, row.group): row.value for row in found if row.quantity == quantities.CLAIM_NEEDS}
+    return [
+        {
+            "claim": row.series, "statement": CLAIMS[row.series].statement, "case": row.group, "verdict": row.status,
+            **{name: _or_none(getattr(row, name)) for name in ("value", "low", "high", "p")},
+            "times_as_much_data": _or_none(needs.get((row.series, row.group), math.nan)), "figure": CLAIMS[row.series].figure,
+            "sentence": row.note,
+        }
+        for row in found if row.quantity == quantities.CLAIM
+    ]  # fmt: skip
+
+
+def _or_none(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
 
 def read_rows(path: Path) -> DataFrame:

@@ -16,7 +16,7 @@ ON_LOSS = (K_STAR, K_LOSS)  # thresholds of a training loss, which can be predic
 K_PRED, K_GM, K_M0, K_M1 = "k_pred", "k_gm", "k_m0", "k_m1"
 K_PATH_GM, K_PATH_M0, K_PATH_M1, K_PATH_T5 = "k_path_gm", "k_path_m0", "k_path_m1", "k_path_t5"
 K_GORDON, K_LARSEN, K_BRACKET, K_BRACKET_PATH = "k_gordon", "k_larsen", "k_bracket", "k_bracket_path"
-CLAIM = "claim"  # a verdict of the findings
+CLAIM, CLAIM_NEEDS = "claim", "claim_needs"  # a verdict of the findings, and what would decide it
 # Suffixes of a threshold's name.
 OPEN = "_open"  # the reason for an open interval, and the runs that would close it
 OVER_RANK = "_over_rank"  # the threshold if the rank of the Gram matrix bounds it, so that it depends little on the model
@@ -295,7 +295,7 @@ FINDINGS = (
              "group says what N counts", "", SAMPLING, "slope over scale"),
     Quantity(CLAIM, "estimate that decides a claim (the column series) for one case (the column group); the status is the verdict, p is "
              "corrected for all cases of the claim, and the note is the sentence", "", SAMPLING),
-    Quantity("claim_needs", "how many times as much data would decide a claim, if the estimate and the scatter stay; the note is the "
+    Quantity(CLAIM_NEEDS, "how many times as much data would decide a claim, if the estimate and the scatter stay; the note is the "
              "sentence"),
     Quantity("quadratic_k_star", "exact threshold of a quadratic, from one QR decomposition", "parameters", "standard error over seeds"),
     Quantity("quadratic_k", "threshold of a quadratic by a predictor (the column series)", "parameters"),

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         on_device,
     )
     from analyses.terminal.lines import (
+        print_claims,
         print_explanation,
         print_report,
         print_task_check,

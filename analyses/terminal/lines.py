@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -118,6 +119,21 @@ def print_explanation(summaries: list[dict[str, Any]], figure: Sequence[str]) ->
         print(f"{pair['small']} -> {pair['large']} on {pair['task']}, {pair['subspace']}: {pair['verdict']}: {pair['why']}")
     for path in figure:
         print(f"figure: {path}")
+
+
+def print_claims(verdicts: list[dict[str, Any]], rows: Path | None) -> None:
+    """Print each claim with the number of its verdicts and its figure, one sentence per case, and the path of the rows."""
+    for name in dict.fromkeys(verdict["claim"] for verdict in verdicts):
+        own = [verdict for verdict in verdicts if verdict["claim"] == name]
+        counts = Counter(verdict["verdict"] for verdict in own)
+        print(f"{name}: {own[0]['statement']}")
+        print(f"  {', '.join(f'{count} {word}' for word, count in counts.items())} (figure: {own[0]['figure']})")
+        for verdict in own:
+            print(textwrap.fill(verdict["sentence"], WIDTH, initial_indent="  - ", subsequent_indent="    "))
+    if not verdicts:
+        print("no claim can be tested: the rows hold no thresholds, crossed seeds, methods, spectra or predictions")
+    if rows:
+        print(f"rows: {rows}")
 
 
 def print_report(table: list[dict[str, Any]], answers: Sequence[Any], page: Path) -> None:

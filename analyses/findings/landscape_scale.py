@@ -1,0 +1,103 @@
+"""The loss landscape at the initial point over model size: each number that k* depends on, and the direction that would lower k*.
+
+By T3, k* depends on the shape of the spectrum, on the alignment of the gradient with it, and on the gap to the target; for single entries
+also on the share of active entries. k* does not depend on the height of the spectrum, so the trace is no part of the claim.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from analyses.findings.claims import Case, bracket, falls, rises
+from analyses.findings.families import family
+from analyses.findings.regressions import Point, described, populations, slope
+from analyses.findings.scores import Frame, sizes
+from analyses.store import QUANTITIES, Row
+
+RIDGE = 0.01  # N_eff is compared at this share of the largest eigenvalue, because k* does not depend on the spectrum's height
+RANK = 10  # the alignment is the gradient's share along this many eigenvectors
+# Quantity -> the direction that would lower k*.
+LOWERS = {
+    "n_eff": falls, "effective_rank": falls, "decay_exponent": rises, "top_alignment": rises, "initial_loss": falls, "live_fraction": rises,
+}  # fmt: skip
+WORDS = {falls: "falls", rises: "rises"}
+
+
+def landscape_cases(rows: Frame) -> tuple[list[Case], list[Row]]:
+    """Return the cases of the claim that a number changes with size so that k* falls, and the rows of its slope."""
+    cases, slopes, whole = [], [], {model: float(size) for model, size in sizes(rows).items()}
+    for (quantity, matrix), points in sorted(_points(rows).items()):
+        for models, task, own in populations(points):
+            what = ", ".join(filter(None, (_label(quantity), matrix)))
+            common: dict[str, Any] = {"claim": "landscape", "name": f"{models}, {what}", "models": models, "task": task}
+            try:
+                estimate = slope(own, whole)
+            except ValueError as reason:
+                cases.append(Case(**common, reason=str(reason)))
+                continue
+            direction = LOWERS[quantity]
+            slope_words = bracket(estimate.value, estimate.low, estimate.high)
+            result = f"it changes as N^b with b = {slope_words} (k* would fall if it {WORDS[direction]})"
+            slopes.append(
+                Row(models, 0, task, "scale_slope", estimate.value, low=estimate.low, high=estimate.high, series=quantity, matrix=matrix,
+                    kind="finding")
+            )  # fmt: skip
+            cases.append(Case(**common, estimate=estimate, test=direction(estimate), result=result, data=described(own)))
+    return cases, slopes
+
+
+def _label(quantity: str) -> str:
+    extra = {"n_eff": f" at {100 * RIDGE:g} % of the largest eigenvalue", "top_alignment": f" with the top {RANK}"}.get(quantity, "")
+    return QUANTITIES[quantity].label.replace("$N_{eff}$", "N_eff") + extra
+
+
+def _points(rows: Frame) -> dict[tuple[str, str], list[Point]]:
+    """Return (quantity, matrix) -> the mean log value of each model and task, with its standard error over runs."""
+    found: dict[tuple[str, str], dict[tuple[str, str], list[float]]] = {}
+    for quantity, matrix, model, task, value in _values(rows):
+        if value > 0:
+            found.setdefault((quantity, matrix), {}).setdefault((model, task), []).append(math.log(value))
+    return {
+        key: [
+            Point(family(model), model, task, float(np.mean(logs)), float(np.mean(logs)), _stderr(logs))
+            for (model, task), logs in sorted(by_model.items())
+        ]
+        for key, by_model in found.items()
+    }  # fmt: skip
+
+
+def _stderr(logs: list[float]) -> float:
+    return float(np.std(logs, ddof=1)) / math.sqrt(len(logs)) if len(logs) > 1 else 0.0
+
+
+def _values(rows: Frame) -> Iterator[tuple[str, str, str, str, float]]:
+    """Yield (quantity, matrix, model, task, value) of every spectrum at the initial point, training run and prediction."""
+    spectra = rows[(rows["matrix"] != "") & (rows["at_run"] == "") & rows["samples"].isna() & (rows["kind"] == "spectrum")]
+    for _, own in spectra.groupby("run_id"):
+        first = own.iloc[0]
+        whose = first["matrix"], first["model"], first["task"]
+        for quantity in ("effective_rank", "decay_exponent"):
+            for value in own.loc[(own["quantity"] == quantity) & own["x"].isna(), "value"]:
+                yield quantity, *whose, float(value)
+        for value in own.loc[(own["quantity"] == "top_alignment") & (own["x"] == RANK), "value"]:
+            yield "top_alignment", *whose, float(value)
+        if (effective := _effective(own)) is not None:
+            yield "n_eff", *whose, effective
+    single = rows[rows["quantity"].isin(["initial_loss", "live_fraction"])]
+    single = single[(single["quantity"] == "live_fraction") | (single["split"] == "train")]
+    for row in single.drop_duplicates(["quantity", "model", "task", "value"]).itertuples():
+        yield str(row.quantity), "", str(row.model), str(row.task), float(row.value)
+
+
+def _effective(spectrum: Frame) -> float | None:
+    """Return N_eff at RIDGE times the largest eigenvalue, interpolated between the recorded ridges; None if it is beyond them."""
+    eigenvalues, curve = (spectrum[spectrum["quantity"] == name] for name in ("eigenvalue", "n_eff"))
+    curve = curve.sort_values("x")
+    top = float(eigenvalues["value"].max()) if len(eigenvalues) else math.nan
+    if not (top > 0) or len(curve) < 2 or not curve["x"].min() <= RIDGE * top <= curve["x"].max():
+        return None
+    return float(np.interp(math.log(RIDGE * top), np.log(curve["x"].to_numpy(float)), curve["value"].to_numpy(float)))

@@ -1,0 +1,171 @@
+"""F1 of Su et al. (arXiv 2306.02320): do the positions of the tuned entries matter less in larger models?
+
+The measure is the variance component of position seeds in the main metric, from runs that cross position seeds with train seeds
+(`landscape.inference.variance_components`). It is compared over model sizes, beside the standard deviation over train seeds and over
+parameter-efficient methods.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import combinations
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from analyses.findings.claims import ALL, EVERY_TASK, Case, bracket, counted, falls
+from analyses.findings.families import family
+from analyses.findings.scores import SETTING, Frame, scores
+from analyses.store import Row
+
+if TYPE_CHECKING:
+    from landscape.inference import Crossed
+
+FEWEST_METHODS = 3  # methods for a standard deviation over methods
+
+
+@dataclass(frozen=True)
+class Table:
+    """The crossed scores of one model in one setting: what distinguishes the setting in words, k, and the table."""
+
+    model: str
+    parameters: int
+    task: str
+    setting: str
+    k: int
+    as_many_as: str  # the methods with exactly k parameters on this model; "" if there is none
+    crossed: Crossed
+
+    @property
+    def question(self) -> str:
+        """What tables of different models must share: task, setting, and k or the method that k was matched to."""
+        return f"{self.task}{self.setting}, {f'k of {self.as_many_as}' if self.as_many_as else f'k = {self.k:,}'}"
+
+
+def tables(rows: Frame) -> list[Table]:
+    """Return the crossed tables of APET runs: the largest complete part of position seeds by train seeds, at least 2 x 2."""
+    from landscape.inference import Crossed
+
+    lines, found = scores(rows), []
+    apet = lines[lines["method"] == "apet"]
+    several = {name: lines.loc[lines["method"] == "apet", name].nunique() > 1 for name in SETTING}
+    for key, group in apet.groupby(["model", "parameters", *SETTING, "k"]):
+        model, parameters, *setting, k = key
+        words = "".join(f", {value}" for name, value in zip(SETTING[1:], setting[1:], strict=True) if several[name] and value)
+        whole = _complete(group)
+        matched = lines[
+            (lines["model"] == model) & (lines["task"] == setting[0]) & (lines["k"] == k) & ~lines["method"].isin(["apet", "full"])
+        ]
+        if whole is not None and np.ptp(whole) > 0:
+            methods = " and ".join(sorted(set(matched["method"])))
+            found.append(Table(str(model), int(parameters), str(setting[0]), words, int(k), methods, Crossed(whole)))
+    return found
+
+
+def _complete(group: Frame) -> np.ndarray | None:
+    """Return the largest complete table of scores, position seeds by train seeds; None if it is smaller than 2 x 2.
+
+    A pair of seeds with several runs (of other rates or numbers of steps) is ambiguous and is left out.
+    """
+    counts = group.groupby(["position_seed", "train_seed"])["value"].agg(["mean", "size"])
+    table = counts.loc[counts["size"] == 1, "mean"].unstack()
+    best: np.ndarray | None = None
+    columns = sorted(table.columns, key=lambda seed: -table[seed].notna().sum())[:8]
+    for width in range(2, len(columns) + 1):
+        for chosen in combinations(columns, width):
+            part = table[list(chosen)].dropna().to_numpy()
+            if len(part) >= 2 and (best is None or part.size > best.size):
+                best = part
+    return best
+
+
+def position_cases(rows: Frame) -> tuple[list[Case], list[Row]]:
+    """Return the cases of F1, and rows of the standard deviations over positions, train seeds and methods."""
+    found = tables(rows)
+    return list(_cases(found)), [row for table in found for row in _spread_rows(table)] + method_spreads(rows)
+
+
+def _cases(found: list[Table]) -> Iterator[Case]:
+    by_family: dict[str, list[Table]] = defaultdict(list)
+    for table in found:
+        by_family[family(table.model)].append(table)
+    if len(by_family) > 1:
+        by_family[ALL] = found
+    for name, own in sorted(by_family.items(), key=lambda item: item[0] == ALL):
+        tasks = sorted({table.task for table in own})
+        common: dict[str, Any] = {"claim": "F1", "name": name, "models": name, "task": tasks[0] if len(tasks) == 1 else EVERY_TASK}
+        yield _case(own, common)
+
+
+def _case(own: list[Table], common: dict[str, Any]) -> Case:
+    from landscape.inference import spread_slope
+
+    models = {table.model: table.parameters for table in own}
+    if len(set(models.values())) < 2:
+        return Case(**common, reason=f"there is {counted(len(set(models.values())), 'size')}, and a change over size needs at least 2")
+    blocks = sorted({(family(table.model), table.question) for table in own})
+    block = [blocks.index((family(table.model), table.question)) for table in own]
+    log_size = np.log([table.parameters for table in own])
+    try:
+        estimate = spread_slope([table.crossed for table in own], log_size - log_size.mean(), block)
+    except ValueError:
+        return Case(**common, reason="no task and k has crossed runs on two sizes")
+    result = f"the standard deviation over positions changes as N^b with b = {bracket(estimate.value, estimate.low, estimate.high)}"
+    small, large = (_typical([table for table in own if table.parameters == size]) for size in (min(models.values()), max(models.values())))
+    result += f" ({small} at the smallest size and {large} at the largest)"
+    shape = " and ".join(sorted({"{} x {}".format(*table.crossed.scores.shape) for table in own}))
+    data = f"{counted(len(models), 'model')}, {counted(len(own), 'table')} of {shape} position and train seeds"
+    return Case(**common, estimate=estimate, test=falls(estimate), result=result, data=data)
+
+
+def _typical(own: list[Table]) -> str:
+    """Return the root mean square of the standard deviations over positions and over train seeds in words."""
+    positions, trains = (
+        math.sqrt(float(np.mean([getattr(table.crossed, name) ** 2 for table in own]))) for name in ("of_rows", "of_columns")
+    )
+    return f"{positions:.2g} beside {trains:.2g} over train seeds"
+
+
+def _spread_rows(table: Table) -> Iterator[Row]:
+    from landscape.inference import row_spread
+
+    positions, trains = table.crossed.scores.shape
+    common: dict[str, Any] = {"kind": "finding", "split": "validation", "method": "apet", "k": table.k, "series": table.as_many_as}
+    estimate = row_spread(table.crossed)
+    numbers = {
+        "position_sd": (estimate.value, estimate.low, estimate.high, positions),
+        "train_sd": (table.crossed.of_columns, *table.crossed.of_columns_interval(), trains),
+    }
+    for quantity, (value, low, high, count) in numbers.items():
+        yield Row(table.model, table.parameters, table.task, quantity, value, low=low, high=high, x=float(count), **common)
+
+
+def method_spreads(rows: Frame) -> list[Row]:
+    """Return the standard deviation of the main metric over parameter-efficient methods by model and task, with a chi-squared interval."""
+    from scipy.special import chdtri
+
+    lines, result = scores(rows), []
+    others = lines[~lines["method"].isin(["apet", "full"])]
+    for (model, parameters, task), group in others.groupby(["model", "parameters", "task"]):
+        means = group.groupby("method")["value"].mean().to_numpy()
+        if len(means) >= FEWEST_METHODS:
+            sd, dof = float(means.std(ddof=1)), len(means) - 1
+            low, high = (sd * math.sqrt(dof / tail) for tail in chdtri(dof, [0.025, 0.975]))
+            result.append(
+                Row(
+                    model,
+                    int(parameters),
+                    task,
+                    "method_sd",
+                    sd,
+                    low=low,
+                    high=high,
+                    x=float(len(means)),
+                    kind="finding",
+                    split="validation",
+                )
+            )
+    return result

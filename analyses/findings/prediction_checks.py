@@ -1,0 +1,94 @@
+"""Predictions made without training against measurements: thresholds, and changes of thresholds between neighbouring sizes."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from typing import Any
+
+from analyses.findings.claims import Case, bracket, counted, is_within, rises
+from analyses.findings.families import family
+from analyses.findings.predicted_cells import Cell, cells
+from analyses.findings.regressions import Point, Z, described, mean, populations, through_origin
+from analyses.findings.scores import Frame
+
+FACTOR = 2.0  # margin of agreement of predicted and measured thresholds
+HALF = 0.5  # measured changes below half of the predicted ones refute the prediction of changes
+SPACES = {"coordinates": "entries"}
+
+
+def prediction_cases(rows: Frame) -> list[Case]:
+    """Return the cases of the claim that predicted and measured k* agree: the mean of log(predicted / measured) over models and tasks.
+
+    Predictions above 30 % of the rank, which bounds them for any model, are a case of their own. Censored thresholds have no ratio and are
+    left out.
+    """
+    groups: dict[str, list[tuple[Point, Cell]]] = defaultdict(list)
+    for cell in cells(rows):
+        error = cell.error()
+        if math.isfinite(error):
+            known = cell.low > 0 and math.isfinite(cell.high)
+            stderr = (math.log(cell.high) - math.log(cell.low)) / (2 * Z) if known else 0.0
+            name = SPACES.get(cell.subspace, "random directions") + (", above 30 % of the rank" if cell.over_rank else "")
+            groups[name].append((Point(family(cell.model), cell.model, cell.task, error, error, stderr), cell))
+    return [case for name, pairs in sorted(groups.items()) for case in _cases(name, pairs)]
+
+
+def _cases(space: str, pairs: list[tuple[Point, Cell]]) -> list[Case]:
+    cases = []
+    for models, task, own in populations([point for point, _ in pairs]):
+        common: dict[str, Any] = {"claim": "prediction", "name": f"{models}, {space}", "models": models, "task": task}
+        near = sum(abs(point.low) <= math.log(FACTOR) for point in own)
+        try:
+            estimate = mean(own)
+        except ValueError as reason:
+            cases.append(Case(**common, reason=str(reason)))
+            continue
+        ratio = bracket(*(math.exp(min(number, 700.0)) for number in (estimate.value, estimate.low, estimate.high)))
+        result = f"the predicted k* is {ratio} times the measured one, and {near} of {counted(len(own), 'prediction')} within a factor of 2"
+        cases.append(Case(**common, estimate=estimate, test=is_within(estimate, math.log(FACTOR)), result=result, data=described(own)))
+    return cases
+
+
+def change_cases(rows: Frame) -> list[Case]:
+    """Return the cases of the claim that changes of k* between two sizes are predicted: the slope of measured over predicted changes.
+
+    The changes are the rows of 'explain'. The slope is 1 for perfect predictions, and the line passes through zero.
+    """
+    identity = ["model", "other_model", "task", "subspace", "placement", "protocol", "target"]
+    measured, predicted = (
+        rows[(rows["quantity"] == name) & (rows["series"] == "")].drop_duplicates(identity)
+        for name in ("measured_change", "explained_total")
+    )
+    if measured.empty or predicted.empty:
+        return []
+    both = measured.merge(predicted[[*identity, "value"]], on=identity, suffixes=("", "_predicted")).dropna(
+        subset=["value", "value_predicted"]
+    )
+    cases = []
+    for subspace, group in both.groupby("subspace", dropna=False):
+        points, x = [], {}
+        for row in group.itertuples():
+            known = math.isfinite(row.low) and math.isfinite(row.high)
+            point = Point(
+                family(row.model),
+                f"{row.other_model} to {row.model}",
+                row.task,
+                row.value,
+                row.value,
+                (row.high - row.low) / (2 * Z) if known else 0.0,
+            )
+            points.append(point)
+            x[point] = float(row.value_predicted)
+        space = SPACES.get(str(subspace or "coordinates"), "random directions")
+        for models, task, own in populations(points):
+            common: dict[str, Any] = {"claim": "attribution", "name": f"{models}, {space}", "models": models, "task": task}
+            try:
+                estimate = through_origin(own, [x[point] for point in own])
+            except ValueError as reason:
+                cases.append(Case(**common, reason=str(reason)))
+                continue
+            result = f"a measured change is {bracket(estimate.value, estimate.low, estimate.high)} times the predicted one"
+            data = counted(len(own), "pair") + " of models"
+            cases.append(Case(**common, estimate=estimate, test=rises(estimate, HALF), result=result, data=data))
+    return cases

@@ -1,0 +1,38 @@
+"""The scores of training runs, one line per run, from rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from analyses.findings.families import family
+from analyses.thresholds import main_metric
+
+Frame = Any  # a pandas DataFrame; pandas' own types say little about what indexing returns
+SETTING = ("task", "protocol", "subspace", "placement")  # runs of one setting differ in model, k and seeds
+
+
+def scores(rows: Frame) -> Frame:
+    """Return a line per training run that did not diverge: its identity, family, and main metric on the validation set with its error."""
+    runs = rows[rows["kind"] == "train"]
+    diverged = set(runs.loc[runs["quantity"] == "diverged", "run_id"])
+    metrics = [main_metric(metric, task) for metric, task in zip(runs["metric"], runs["task"], strict=True)]
+    chosen = runs[(runs["quantity"] == metrics) & (runs["split"] == "validation") & ~runs["run_id"].isin(diverged)]
+    columns = ["run_id", "model", "parameters", *SETTING, "method", "k", "position_seed", "train_seed", "value", "stderr"]
+    table = chosen.drop_duplicates("run_id")[columns].reset_index(drop=True)
+    return table.assign(family=[family(model) for model in table["model"]])
+
+
+def sizes(rows: Frame) -> dict[str, int]:
+    """Return model -> number of parameters."""
+    return {str(model): int(size) for model, size in zip(rows["model"], rows["parameters"], strict=True)}
+
+
+def sizes_without_embeddings(rows: Frame) -> dict[str, int]:
+    """Return model -> number of parameters without embeddings, for models whose training runs recorded it."""
+    stated = rows[rows["quantity"] == "without_embeddings"]
+    return {str(model): int(value) for model, value in zip(stated["model"], stated["value"], strict=True)}
+
+
+def setting_words(keys: dict[str, Any], several: dict[str, bool]) -> str:
+    """Return the columns of a setting in words; a column that does not vary in the table is left out."""
+    return ", ".join(str(value) for name, value in keys.items() if several[name] and value)

@@ -1,0 +1,125 @@
+"""F2 of Su et al. (arXiv 2306.02320): do larger models need fewer tuned entries? And F3: do tasks need similar numbers on one model?
+
+F2 is tested for every kind of target and every subspace apart: the slope of log k over log N within a family. The slope of log (k / N) is
+this slope less 1. F3 is tested for the low threshold: the standard deviation of log k over tasks within a model, against a stated margin
+and beside the standard deviation over models within a task.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from analyses.findings.claims import Case, bracket, falls, is_below
+from analyses.findings.families import family
+from analyses.findings.regressions import Point, described, populations, slope, spread, threshold_point
+from analyses.findings.scores import Frame, sizes, sizes_without_embeddings
+from analyses.store import QUANTITIES, Row, quantities
+
+if TYPE_CHECKING:
+    from landscape.inference import Estimate
+
+SIMILAR = 2.0  # tasks need similar numbers if k varies over tasks by less than this factor (one standard deviation)
+PARAMETERS, BODY = "all parameters", "without embeddings"  # what N counts
+SHARE = "_share"  # suffix: k / N
+
+
+def threshold_points(rows: Frame) -> dict[tuple[str, str], list[Point]]:
+    """Return (quantity, question in words) -> points of log k, for all measured thresholds.
+
+    A question is a target in a subspace and placement. Thresholds of different protocols are different questions.
+    """
+    measured = rows[rows["quantity"].isin(quantities.MEASURED) & rows["x"].isna()]
+    shares = dict(zip(*(rows.loc[rows["quantity"] == "target_share", name] for name in ("run_id", "value")), strict=True))
+    several = {"protocol": measured["protocol"].nunique() > 1, "placement": measured.groupby("subspace")["placement"].nunique().max() > 1}
+    found: dict[tuple[str, str], list[Point]] = defaultdict(list)
+    for row in measured.itertuples():
+        point = threshold_point(family(str(row.model)), row)
+        if point is not None:
+            found[str(row.quantity), _question(row, shares.get(row.run_id, math.nan), several)].append(point)
+    return found
+
+
+def _question(row: Any, share: float, several: dict[str, bool]) -> str:
+    """Return the target and the subspace in words. Rows of older versions do not state the target, but its share of the improvement."""
+    target = row.group or (f"{100 * share:.3g} % of the improvement" if math.isfinite(share) else QUANTITIES[row.quantity].label)
+    space = "random directions" if row.subspace not in ("", "coordinates") else "entries"
+    parts = [target, space, *(str(getattr(row, name)) for name in several if several[name] and getattr(row, name))]
+    return ", ".join(parts)
+
+
+def scale_cases(rows: Frame) -> tuple[list[Case], list[Row]]:
+    """Return the cases of F2, and the rows of slopes of log k and of log (k / N)."""
+    cases, slopes = [], []
+    body, whole = sizes_without_embeddings(rows), sizes(rows)
+    for (quantity, question), points in sorted(threshold_points(rows).items()):
+        if quantity == quantities.K_LOW:
+            continue
+        for models, task, own in populations(points):
+            name = f"{models}, {QUANTITIES[quantity].label}, {question}"
+            common: dict[str, Any] = {"claim": "F2", "name": name, "models": models, "task": task}
+            try:
+                estimates = dict(_slopes(own, whole, body))
+            except ValueError as reason:
+                cases.append(Case(**common, reason=str(reason)))
+                continue
+            estimate = estimates[PARAMETERS]
+            slopes += _slope_rows(quantity, question, models, task, estimates)
+            cases.append(Case(**common, estimate=estimate, test=falls(estimate), result=_in_words(estimates), data=described(own)))
+    return cases, slopes
+
+
+def _slopes(points: list[Point], whole: dict[str, int], body: dict[str, int]) -> Iterator[tuple[str, Estimate]]:
+    """Yield the slope over the number of parameters, and over the number without embeddings if every model states it."""
+    yield PARAMETERS, slope(points, {model: float(size) for model, size in whole.items()})
+    if all(point.model in body for point in points):
+        yield BODY, slope(points, {model: float(size) for model, size in body.items()})
+
+
+def _in_words(estimates: dict[str, Estimate]) -> str:
+    one = estimates[PARAMETERS]
+    text = f"k changes as N^b with b = {bracket(one.value, one.low, one.high)}, and k / N with b - 1 = {one.value - 1:.2g}"
+    if BODY in estimates:
+        other = estimates[BODY]
+        text += f"; without embeddings in N, b = {bracket(other.value, other.low, other.high)}"
+    return text
+
+
+def _slope_rows(quantity: str, question: str, models: str, task: str, estimates: dict[str, Estimate]) -> Iterator[Row]:
+    for counted, estimate in estimates.items():
+        for series, less in ((quantity, 0.0), (quantity + SHARE, 1.0)):
+            yield Row(
+                models, 0, task, "scale_slope", estimate.value - less, low=estimate.low - less, high=estimate.high - less, series=series,
+                group=counted, kind="finding", note=question,
+            )  # fmt: skip
+
+
+def task_cases(rows: Frame, similar: float = SIMILAR) -> list[Case]:
+    """Return the cases of F3 with the margin `similar` (a factor)."""
+    cases = []
+    for (quantity, question), points in sorted(threshold_points(rows).items()):
+        if quantity != quantities.K_LOW:
+            continue
+        for models, task, own in populations(points):
+            common: dict[str, Any] = {"claim": "F3", "name": f"{models}, {question}", "models": models, "task": task}
+            try:
+                over_tasks = spread(own, within="model", over="task")
+            except ValueError as reason:
+                cases.append(Case(**common, reason=str(reason)))
+                continue
+            result = f"k varies over tasks within a model by a factor of {_factor(over_tasks)} (one standard deviation; margin {similar:g})"
+            try:
+                over_models = spread(own, within="task", over="model")
+                result += f", and over models within a task by {_factor(over_models)}"
+            except ValueError:
+                pass
+            test = is_below(over_tasks, math.log(similar))
+            cases.append(Case(**common, estimate=over_tasks, test=test, result=result, data=described(own)))
+    return cases
+
+
+def _factor(estimate: Estimate) -> str:
+    """Return a standard deviation of log k as a factor with its interval."""
+    return bracket(*(math.exp(min(number, 700.0)) for number in (estimate.value, estimate.low, estimate.high)))

@@ -1,0 +1,199 @@
+"""Findings from rows: verdicts on planted effects, on degenerate input, and the sentences."""
+
+import math
+from collections import Counter
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+import planted
+import pytest
+
+from analyses.findings import CLAIMS, findings
+from analyses.store import Row, frame, quantities, statuses
+
+TASKS = ("one", "two", "three")
+Draw = Callable[[np.random.Generator], list[Row]]
+# name -> (rows, claim, verdicts that are false)
+SCENARIOS: dict[str, tuple[Draw, str, set[str]]] = {
+    "no change": (lambda rng: planted.thresholds(rng, 0.0, tasks=TASKS, task_sd=1.0), "F2", {statuses.SUPPORTED}),
+    "no change, models scatter": (
+        lambda rng: planted.thresholds(rng, 0.0, tasks=TASKS, task_sd=1.0, model_sd=0.5), "F2", {statuses.SUPPORTED},
+    ),
+    "a fall": (lambda rng: planted.thresholds(rng, -0.3, tasks=TASKS, task_sd=1.0, sd=0.6), "F2", {statuses.NOT_SUPPORTED}),
+    "reversed": (lambda rng: planted.thresholds(rng, 0.3, tasks=TASKS, task_sd=1.0, sd=0.6), "F2", {statuses.SUPPORTED}),
+    "no change, half censored": (
+        lambda rng: planted.thresholds(rng, 0.0, tasks=TASKS, task_sd=0.3, sd=0.6, censored=0.5), "F2", {statuses.SUPPORTED},
+    ),
+    "a fall, half censored": (
+        lambda rng: planted.thresholds(rng, -0.3, tasks=TASKS, task_sd=0.3, sd=0.6, censored=0.5), "F2", {statuses.NOT_SUPPORTED},
+    ),
+    "positions, no change": (lambda rng: planted.crossed(rng, 1.0, tasks=TASKS), "F1", {statuses.SUPPORTED}),
+    "positions, reversed": (lambda rng: planted.crossed(rng, 2.0, tasks=TASKS), "F1", {statuses.SUPPORTED}),
+    "positions, a fall": (lambda rng: planted.crossed(rng, 0.5, tasks=TASKS), "F1", {statuses.NOT_SUPPORTED}),
+    "similar tasks": (
+        lambda rng: planted.thresholds(rng, 0.0, tasks="abcdef", task_sd=0.35, quantity=quantities.K_LOW), "F3", {statuses.NOT_SUPPORTED},
+    ),
+    "different tasks": (
+        lambda rng: planted.thresholds(rng, 0.0, tasks="abcdef", task_sd=1.4, quantity=quantities.K_LOW), "F3", {statuses.SUPPORTED},
+    ),
+    "tasks at the margin": (
+        lambda rng: planted.thresholds(rng, 0.0, tasks="abcdef", task_sd=math.log(2), quantity=quantities.K_LOW), "F3",
+        {statuses.SUPPORTED, statuses.NOT_SUPPORTED},
+    ),
+}  # fmt: skip
+
+
+def counted(draw: Draw, claim: str, draws: int) -> Counter[str]:
+    return Counter(planted.verdicts(draw(np.random.default_rng([seed, draws])))[claim, "planted"] for seed in range(draws))
+
+
+def most(draws: int, share: float) -> int:
+    """The number of false verdicts that a true rate of `share` exceeds with a probability of 1 %."""
+    from scipy.stats import binom
+
+    return int(binom.ppf(0.99, draws, share))
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_verdicts_are_rarely_false(name: str) -> None:
+    draw, claim, false = SCENARIOS[name]
+    found = counted(draw, claim, 12)
+    assert sum(found[verdict] for verdict in false) <= most(12, 0.05)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_false_verdicts_are_at_most_5_percent_in_400_draws(name: str) -> None:
+    draw, claim, false = SCENARIOS[name]
+    found = counted(draw, claim, 400)
+    assert sum(found[verdict] for verdict in false) <= 20, found
+
+
+def test_a_slope_of_a_half_is_found() -> None:
+    """4 sizes, 5 seeds, a standard deviation of .15: at least 80 %."""
+    assert counted(lambda rng: planted.thresholds(rng, -0.5), "F2", 25)[statuses.SUPPORTED] >= 20
+
+
+def test_halved_variances_are_found() -> None:
+    """4 sizes, 4 x 3 seeds, three tasks. One task has 3 degrees of freedom per size, with which no test reaches 70 %."""
+    assert counted(lambda rng: planted.crossed(rng, 0.5, tasks=TASKS), "F1", 60)[statuses.SUPPORTED] >= 42
+
+
+def test_a_claim_states_its_estimate_interval_test_and_verdict() -> None:
+    rows = planted.thresholds(np.random.default_rng(0), -0.5, tasks=TASKS, task_sd=1.0)
+    found = findings(frame(rows))
+    (claim,) = (row for row in found if row.quantity == quantities.CLAIM)
+    assert claim.series == "F2" and claim.status == statuses.SUPPORTED and claim.p < 0.025
+    assert claim.low < -0.5 < claim.high
+    assert claim.note.startswith("planted, high threshold, planted, entries: k changes as N^b with b = -0.5")
+    assert "(4 models, 3 tasks, 12 values)" in claim.note and "is supported (p = " in claim.note
+    slopes = {(row.series, row.group): row.value for row in found if row.quantity == "scale_slope"}
+    assert slopes["k_high_share", "all parameters"] == pytest.approx(claim.value - 1)
+
+
+def test_sizes_without_embeddings_give_a_second_slope() -> None:
+    rows = planted.thresholds(np.random.default_rng(0), -0.5)
+    rows += [planted.run(model, size, "task", size**0.5, quantity="without_embeddings") for model, size in planted.SIZES.items()]
+    found = {row.group: row.value for row in findings(frame(rows)) if row.quantity == "scale_slope" and row.series == "k_high"}
+    assert found["without embeddings"] == pytest.approx(2 * found["all parameters"], rel=0.01)
+
+
+def test_an_undecided_claim_states_what_would_decide_it() -> None:
+    rows = planted.thresholds(np.random.default_rng(1), -0.15, tasks=TASKS, model_sd=0.6)
+    found = findings(frame(rows))
+    (claim,) = (row for row in found if row.quantity == quantities.CLAIM)
+    (needs,) = (row for row in found if row.quantity == quantities.CLAIM_NEEDS)
+    assert claim.status == statuses.UNDECIDED and needs.value > 1 and needs.note in claim.note
+    assert "times as many model sizes or tasks would decide it" in needs.note
+
+
+def test_tests_are_corrected_for_the_cases_of_a_claim() -> None:
+    rng = np.random.default_rng(2)
+    one = planted.thresholds(rng, -0.5)
+    families = [row for name in "abc" for row in planted.thresholds(rng, 0.0, sizes={f"{name}-{m}": n for m, n in planted.SIZES.items()})]
+    alone, among = (
+        next(row for row in findings(frame(rows)) if row.quantity == quantities.CLAIM and row.model == "planted")
+        for rows in (one, one + families)
+    )
+    assert among.p == pytest.approx(5 * alone.p, rel=1e-6)  # four families and all together; its p is the smallest
+    assert "corrected for 5 cases" in among.note
+
+
+def gaps(offset: float, models: int = 4) -> list[Row]:
+    rng, rows = np.random.default_rng(3), []
+    for model, size in list(planted.SIZES.items())[:models]:
+        for seed in range(4):
+            score = 0.8 + 0.005 * rng.normal()
+            rows.append(planted.run(model, size, "task", score, position_seed=seed, train_seed=0, run_id=f"{model} apet {seed}"))
+            score = 0.8 + offset + 0.005 * rng.normal()
+            columns = {"method": "lora", "placement": None, "train_seed": seed, "run_id": f"{model} lora {seed}"}
+            rows.append(planted.run(model, size, "task", score, **columns))
+    return rows
+
+
+@pytest.mark.parametrize(("offset", "verdict"), [(0.0, statuses.SUPPORTED), (0.1, statuses.NOT_SUPPORTED)])
+def test_methods_against_their_twins(offset: float, verdict: str) -> None:
+    found = findings(frame(gaps(offset)))
+    (claim,) = (row for row in found if row.quantity == quantities.CLAIM and row.series == "methods")
+    assert claim.status == verdict and claim.low <= offset <= claim.high
+    each = [row for row in found if row.quantity == "method_gap"]
+    assert len(each) == 4 and all(row.low < row.value < row.high and row.method == "lora" for row in each)
+    assert all(row.value == pytest.approx(offset, abs=4 * row.stderr) for row in each)
+
+
+def test_spreads_over_positions_train_seeds_and_methods_are_rows() -> None:
+    rows = planted.crossed(np.random.default_rng(4), 1.0) + gaps(0.02)
+    rows += [planted.run("planted-0m", 10**6, "task", score, method=method, run_id=method) for method, score in (("bitfit", 0.7), ("adapter", 0.9))]
+    found = findings(frame(rows))
+    spreads = {(row.model, row.quantity): row for row in found if row.quantity in ("position_sd", "train_sd", "method_sd")}
+    assert {model for model, quantity in spreads if quantity == "position_sd"} == set(planted.SIZES)
+    own = spreads["planted-0m", "position_sd"]
+    assert own.low <= own.value <= own.high and own.k == 1000 and own.x == 4
+    assert spreads["planted-0m", "method_sd"].value == pytest.approx(np.std([0.82, 0.7, 0.9], ddof=1), abs=0.02)
+
+
+def test_an_incomplete_table_of_seeds_is_reduced_to_its_largest_complete_part() -> None:
+    rows = [row for row in planted.crossed(np.random.default_rng(5), 1.0) if (row.position_seed, row.train_seed) != (3, 2)]
+    own = next(row for row in findings(frame(rows)) if row.quantity == "position_sd")
+    assert own.x == 3  # 3 x 3 in place of 4 x 2
+
+
+DEGENERATE = {
+    "no rows": [],
+    "one size": planted.thresholds(np.random.default_rng(0), 0.0, tasks=TASKS, sizes={"planted-0m": 10**6}),
+    "one task": planted.thresholds(np.random.default_rng(0), 0.0, quantity=quantities.K_LOW),
+    "all censored": planted.thresholds(np.random.default_rng(0), 0.0, tasks=TASKS, censored=1.0),
+    "one seed": planted.crossed(np.random.default_rng(0), 1.0, trains=1),
+    "one placement": planted.crossed(np.random.default_rng(0), 1.0, positions=1),
+    "one size, crossed": planted.crossed(np.random.default_rng(0), 1.0, sizes={"planted-0m": 10**6}),
+}
+
+
+@pytest.mark.parametrize("name", DEGENERATE)
+def test_degenerate_rows_give_undecided_claims_with_a_reason(name: str) -> None:
+    claims = [row for row in findings(frame(DEGENERATE[name])) if row.quantity == quantities.CLAIM]
+    assert all(row.status == statuses.UNDECIDED and "because" in row.note for row in claims)
+    assert bool(claims) == (name not in ("no rows", "one seed", "one placement"))
+
+
+def test_rows_of_two_versions() -> None:
+    """Rows without the newer columns are read, and so are tables that mix both."""
+    rows = frame(planted.thresholds(np.random.default_rng(0), -0.5))
+    older = frame(planted.thresholds(np.random.default_rng(1), -0.5, tasks=("other",))).drop(columns=["metric", "dof", "p", "status"])
+    found = findings(pd.concat([rows, older], ignore_index=True))
+    (claim,) = (row for row in found if row.quantity == quantities.CLAIM)
+    assert claim.status == statuses.SUPPORTED and "2 tasks" in claim.note
+
+
+def test_earlier_findings_are_ignored() -> None:
+    rows = frame(planted.thresholds(np.random.default_rng(0), -0.5))
+    once = findings(rows)
+    again = findings(pd.concat([rows, frame(once)], ignore_index=True))
+    assert [row.note for row in again] == [row.note for row in once]
+
+
+def test_every_claim_names_a_figure() -> None:
+    from figures import FIGURES
+
+    assert {claim.figure for claim in CLAIMS.values()} <= {*FIGURES, "positions", "methods"}
