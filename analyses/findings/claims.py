@@ -6,8 +6,8 @@ A claim is tested in several cases, such as one per family. Each case has an est
     not supported   the test against an effect of at least the smallest size of interest (the margin) rejects it: the claim does not hold
     undecided       neither test rejects; the claim needs more data
 
-Both tests are corrected for the number of cases of the claim (Holm), at a level of 2.5 % each, so that a claim without effect gives any
-wrong verdict in at most 5 % of studies.
+Both tests are corrected for the number of cases of the claim (Holm), at a level of 2.5 % each. So the probability that a study gives any
+wrong verdict on a claim is at most 5 %.
 """
 
 from __future__ import annotations
@@ -96,8 +96,8 @@ def _needed(end: float, value: float, distance: float) -> float:
 class Case:
     """One case of a claim.
 
-    claim: key of CLAIMS. name: the case in words, unique in its claim. models, task: of the rows. result: the estimate in words, with its
-    interval. data: what it rests on, such as "5 sizes, 3 tasks". reason: why there is no estimate; "" if there is one.
+    claim: key of CLAIMS. name: the case in words, unique in its claim. models, task: columns of the rows. result: the estimate in words,
+    with its interval. data: the data behind the estimate, such as "5 sizes, 3 tasks". reason: why there is no estimate, else "".
     """
 
     claim: str

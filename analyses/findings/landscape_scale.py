@@ -1,7 +1,7 @@
 """The loss landscape at the initial point over model size: each number that k* depends on, and the direction that would lower k*.
 
 By T3, k* depends on the shape of the spectrum, on the alignment of the gradient with it, and on the gap to the target; for single entries
-also on the share of active entries. k* does not depend on the height of the spectrum, so the trace is no part of the claim.
+also on the share of active entries. k* does not depend on the height of the spectrum, so the claim leaves out the trace.
 """
 
 from __future__ import annotations

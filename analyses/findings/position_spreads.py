@@ -1,8 +1,8 @@
 """F1 of Su et al. (arXiv 2306.02320): do the positions of the tuned entries matter less in larger models?
 
 The measure is the variance component of position seeds in the main metric, from runs that cross position seeds with train seeds
-(`landscape.inference.variance_components`). It is compared over model sizes, beside the standard deviation over train seeds and over
-parameter-efficient methods.
+(`landscape.inference.variance_components`). This component is compared over model sizes, beside the standard deviations over train
+seeds and over parameter-efficient methods.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Table:
 
     @property
     def question(self) -> str:
-        """What tables of different models must share: task, setting, and k or the method that k was matched to."""
+        """Task, setting, and k or the method that k was matched to: what tables of different models must share."""
         return f"{self.task}{self.setting}, {f'k of {self.as_many_as}' if self.as_many_as else f'k = {self.k:,}'}"
 
 

@@ -20,7 +20,7 @@ SPACES = {"coordinates": "entries"}
 def prediction_cases(rows: Frame) -> list[Case]:
     """Return the cases of the claim that predicted and measured k* agree: the mean of log(predicted / measured) over models and tasks.
 
-    Predictions above 30 % of the rank, which bounds them for any model, are a case of their own. Censored thresholds have no ratio and are
+    Predictions above 30 % of the rank, which bounds them for any model, are a separate case. Censored thresholds have no ratio and are
     left out.
     """
     groups: dict[str, list[tuple[Point, Cell]]] = defaultdict(list)

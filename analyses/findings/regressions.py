@@ -82,7 +82,7 @@ def slope(points: Sequence[Point], size: dict[str, float]) -> Estimate:
 
 
 def through_origin(points: Sequence[Point], x: Sequence[float]) -> Estimate:
-    """Return the slope of the values over x on a line through zero, with every point a group of its own.
+    """Return the slope of the values over x on a line through zero, with every point as a separate group.
 
     Raises ValueError for fewer than three points.
     """

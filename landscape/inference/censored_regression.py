@@ -126,8 +126,8 @@ def coefficient(data: Observations, column: int, between_columns: int, level: fl
     """Return the coefficient of a column with the interval and test of its profile likelihood.
 
     `between_columns` is the number of regressors that differ between groups but not within them (the column itself among them). The
-    reference distribution is Student's t with dof = groups - between_columns: t^2 = dof (exp(LR / groups) - 1) for the likelihood ratio
-    LR, which is the exact t test for exact values and equally large groups. Groups without an exact value count as half a group.
+    reference distribution is Student's t with dof = groups - between_columns, for t^2 = dof (exp(LR / groups) - 1) and the likelihood
+    ratio LR. For exact values and equally large groups it is the exact t test. Groups without an exact value count as half a group.
 
     Raises ValueError if fewer than one degree of freedom remains.
     """

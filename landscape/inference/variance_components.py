@@ -136,7 +136,7 @@ def spread_slope(tables: Sequence[Crossed], x: FloatArray, block: Sequence[int],
         return known[slope]
 
     widest = max(float(x[members].max() - x[members].min()) for members in blocks)
-    slopes = np.linspace(-8 / widest, 8 / widest, 161)
+    slopes = np.linspace(-8 / widest, 8 / widest, 49)
     centre = _refined(profile, slopes, np.array([profile(float(slope)) for slope in slopes]))
     best = profile(centre)
 
@@ -150,7 +150,7 @@ def spread_slope(tables: Sequence[Crossed], x: FloatArray, block: Sequence[int],
 def _best_intercept(tables: list[Crossed], offsets: FloatArray) -> float:
     """Return the largest sum of log-likelihoods over a common intercept of log sd_a = intercept + offset."""
     grids = [table.profile[0] - offset for table, offset in zip(tables, offsets, strict=True)]
-    candidates: FloatArray = np.linspace(min(float(grid[0]) for grid in grids), max(float(grid[-1]) for grid in grids), 4 * GRID)
+    candidates: FloatArray = np.linspace(min(float(grid[0]) for grid in grids), max(float(grid[-1]) for grid in grids), 2 * GRID)
     total = np.zeros(len(candidates))
     for table, offset in zip(tables, offsets, strict=True):
         total += table.log_likelihood(candidates + offset)
@@ -162,7 +162,7 @@ def _refined(function: Callable[[float], float], points: FloatArray, values: Flo
     best = int(values.argmax())
     low, high = float(points[max(best - 1, 0)]), float(points[min(best + 1, len(points) - 1)])
     ratio = (math.sqrt(5) - 1) / 2
-    for _ in range(30):
+    for _ in range(20):
         one, other = high - ratio * (high - low), low + ratio * (high - low)
         low, high = (low, other) if function(one) >= function(other) else (one, high)
     return (low + high) / 2

@@ -28,9 +28,9 @@ SCENARIOS: dict[str, tuple[Draw, str, set[str]]] = {
     "a fall, half censored": (
         lambda rng: planted.thresholds(rng, -0.3, tasks=TASKS, task_sd=0.3, sd=0.6, censored=0.5), "F2", {statuses.NOT_SUPPORTED},
     ),
-    "positions, no change": (lambda rng: planted.crossed(rng, 1.0, tasks=TASKS), "F1", {statuses.SUPPORTED}),
-    "positions, reversed": (lambda rng: planted.crossed(rng, 2.0, tasks=TASKS), "F1", {statuses.SUPPORTED}),
-    "positions, a fall": (lambda rng: planted.crossed(rng, 0.5, tasks=TASKS), "F1", {statuses.NOT_SUPPORTED}),
+    "positions, no change": (lambda rng: planted.crossed(rng, 0.0, tasks=TASKS), "F1", {statuses.SUPPORTED}),
+    "positions, reversed": (lambda rng: planted.crossed(rng, 0.25, tasks=TASKS), "F1", {statuses.SUPPORTED}),
+    "positions, a fall": (lambda rng: planted.crossed(rng, -0.25, tasks=TASKS), "F1", {statuses.NOT_SUPPORTED}),
     "similar tasks": (
         lambda rng: planted.thresholds(rng, 0.0, tasks="abcdef", task_sd=0.35, quantity=quantities.K_LOW), "F3", {statuses.NOT_SUPPORTED},
     ),
@@ -58,8 +58,8 @@ def most(draws: int, share: float) -> int:
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_verdicts_are_rarely_false(name: str) -> None:
     draw, claim, false = SCENARIOS[name]
-    found = counted(draw, claim, 12)
-    assert sum(found[verdict] for verdict in false) <= most(12, 0.05)
+    found = counted(draw, claim, 6)
+    assert sum(found[verdict] for verdict in false) <= most(6, 0.05)
 
 
 @pytest.mark.long
@@ -76,8 +76,8 @@ def test_a_slope_of_a_half_is_found() -> None:
 
 
 def test_halved_variances_are_found() -> None:
-    """4 sizes, 4 x 3 seeds, three tasks. One task has 3 degrees of freedom per size, with which no test reaches 70 %."""
-    assert counted(lambda rng: planted.crossed(rng, 0.5, tasks=TASKS), "F1", 60)[statuses.SUPPORTED] >= 42
+    """4 sizes, each 4 times the one before, 4 x 3 seeds and three tasks. With one task, 3 degrees of freedom per size are too few."""
+    assert counted(lambda rng: planted.crossed(rng, -0.25, tasks=TASKS), "F1", 60)[statuses.SUPPORTED] >= 42
 
 
 def test_a_claim_states_its_estimate_interval_test_and_verdict() -> None:
@@ -86,7 +86,7 @@ def test_a_claim_states_its_estimate_interval_test_and_verdict() -> None:
     (claim,) = (row for row in found if row.quantity == quantities.CLAIM)
     assert claim.series == "F2" and claim.status == statuses.SUPPORTED and claim.p < 0.025
     assert claim.low < -0.5 < claim.high
-    assert claim.note.startswith("planted, high threshold, planted, entries: k changes as N^b with b = -0.5")
+    assert claim.note.startswith("planted, high threshold, planted, entries: k changes as N^b with b = -0.48 [")
     assert "(4 models, 3 tasks, 12 values)" in claim.note and "is supported (p = " in claim.note
     slopes = {(row.series, row.group): row.value for row in found if row.quantity == "scale_slope"}
     assert slopes["k_high_share", "all parameters"] == pytest.approx(claim.value - 1)
@@ -143,8 +143,11 @@ def test_methods_against_their_twins(offset: float, verdict: str) -> None:
 
 
 def test_spreads_over_positions_train_seeds_and_methods_are_rows() -> None:
-    rows = planted.crossed(np.random.default_rng(4), 1.0) + gaps(0.02)
-    rows += [planted.run("planted-0m", 10**6, "task", score, method=method, run_id=method) for method, score in (("bitfit", 0.7), ("adapter", 0.9))]
+    rows = planted.crossed(np.random.default_rng(4), 0.0) + gaps(0.02)
+    rows += [
+        planted.run("planted-0m", 10**6, "task", score, method=method, run_id=method)
+        for method, score in (("bitfit", 0.7), ("adapter", 0.9))
+    ]
     found = findings(frame(rows))
     spreads = {(row.model, row.quantity): row for row in found if row.quantity in ("position_sd", "train_sd", "method_sd")}
     assert {model for model, quantity in spreads if quantity == "position_sd"} == set(planted.SIZES)
@@ -154,7 +157,7 @@ def test_spreads_over_positions_train_seeds_and_methods_are_rows() -> None:
 
 
 def test_an_incomplete_table_of_seeds_is_reduced_to_its_largest_complete_part() -> None:
-    rows = [row for row in planted.crossed(np.random.default_rng(5), 1.0) if (row.position_seed, row.train_seed) != (3, 2)]
+    rows = [row for row in planted.crossed(np.random.default_rng(5), 0.0) if (row.position_seed, row.train_seed) != (3, 2)]
     own = next(row for row in findings(frame(rows)) if row.quantity == "position_sd")
     assert own.x == 3  # 3 x 3 in place of 4 x 2
 
@@ -164,9 +167,9 @@ DEGENERATE = {
     "one size": planted.thresholds(np.random.default_rng(0), 0.0, tasks=TASKS, sizes={"planted-0m": 10**6}),
     "one task": planted.thresholds(np.random.default_rng(0), 0.0, quantity=quantities.K_LOW),
     "all censored": planted.thresholds(np.random.default_rng(0), 0.0, tasks=TASKS, censored=1.0),
-    "one seed": planted.crossed(np.random.default_rng(0), 1.0, trains=1),
-    "one placement": planted.crossed(np.random.default_rng(0), 1.0, positions=1),
-    "one size, crossed": planted.crossed(np.random.default_rng(0), 1.0, sizes={"planted-0m": 10**6}),
+    "one seed": planted.crossed(np.random.default_rng(0), 0.0, trains=1),
+    "one placement": planted.crossed(np.random.default_rng(0), 0.0, positions=1),
+    "one size, crossed": planted.crossed(np.random.default_rng(0), 0.0, sizes={"planted-0m": 10**6}),
 }
 
 
