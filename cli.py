@@ -148,6 +148,7 @@ def study(
     shard: Annotated[str, Option(metavar="I/N", help="Compute only the I-th of N parts, for a scheduler's job array over one folder of results.")] = "1/1",
     data: Annotated[Path | None, Option(help="Folder with one folder per task (overrides the study file).")] = None,
     retry_failed: Annotated[bool, Option("--retry-failed", help="Run failed runs again.")] = False,
+    flops: Annotated[float | None, Option(help="With --dry-run: plan for a device with this many operations per second, such as 3e14 (30 % of the bfloat16 peak of an H100), by arithmetic and without the models.", min=1.0)] = None,
     device: ui.Device = "auto", out: ui.Out = Path("results"), resume: ui.Resume = True, json_: ui.Json = False, dry_run: ui.DryRun = False,
 ) -> None:  # fmt: skip
     """Compute all unfinished runs of a study. A failed run is stored as a row with its error and does not stop other runs.
@@ -159,7 +160,9 @@ def study(
     plan = analyses.studies.with_data(plan, data) if data is not None else plan
     store, part = analyses.store.Store(out / plan.name), analyses.studies.parse_shard(shard)
     if dry_run:
-        return ui.print_plan(analyses.studies.plan(plan, store, jobs, ui.on_device(device)), json_)
+        return ui.print_plan(analyses.studies.plan(plan, store, jobs, ui.on_device(device), flops), json_)
+    if flops is not None:
+        raise UsageError("--flops is for a plan: give --dry-run, too")
     since = 0 if resume and not retry_failed else store.now()
     options = analyses.studies.Options(ui.on_device(device), part, not resume, retry_failed, jobs > 1, since)
     outcome = ui.run_watched(plan, store, jobs, options)

@@ -17,6 +17,7 @@ from analyses.studies.stages import Find, at_optimum, between, walk
 from analyses.studies.study_file import Stage, Study
 from analyses.studies.walk import find
 from apet.errors import ApetError
+from apet.models import models_table
 
 
 @dataclass
@@ -29,24 +30,38 @@ class Share:
     failed: int = 0
     gradient_equivalents: int = 0  # cost of the remaining runs
     costliest: tuple[int, TrainSpec] | None = None  # the remaining training run with the highest cost, and this cost
+    tokens: int = 0  # at most, in these example gradients
+    full: bool = False  # whether a run tunes all parameters
     missing: str | None = None  # the reason if runs of this model cannot be computed on this machine
+    unknown: str | None = None  # the reason if the cost of a run is not known
 
 
-def plan(study: Study, store: Store, jobs: int = 1, device: str = "cpu") -> dict[str, Any]:
+def plan(study: Study, store: Store, jobs: int = 1, device: str = "cpu", flops: float | None = None) -> dict[str, Any]:
     """Return the plan as a JSON object. `hours` are divided by `jobs`, and are None if a model's time cannot be estimated.
 
     For each model with remaining runs, the costliest training run is rehearsed for some seconds in a separate process
     (`analyses.runs.rehearsal`). The time of the other runs is proportional to their example gradients.
+
+    flops: operations per second of another device. The hours then follow from arithmetic, without rehearsal and without the model's files
+    (`arithmetic_hours`), as do `least_gb`.
     """
     shares: dict[str, Share] = defaultdict(Share)
     for spec, count, known in _runs(study, partial(find, study, store)):
         _add(shares[spec.model], spec, count, known, study, store)
-    lines = [_line(name, share, study, jobs, device) for name, share in shares.items()]
+    lines = [
+        _line(name, share, study, jobs, device) if flops is None else _arithmetic_line(name, share, jobs, flops)
+        for name, share in shares.items()
+    ]
     hours = [line["hours"] for line in lines]
     return {
         "study": study.name,
         **{key: sum(line[key] for line in lines) for key in ("runs", "estimated_runs", "done", "failed", "gradient_equivalents")},
         "hours": None if None in hours else sum(hours),
+        **(
+            {}
+            if flops is None
+            else {"hours_by": f"6 operations per parameter and token, at {flops:.2g} per second; small models take longer"}
+        ),
         "models": lines,
     }
 
@@ -83,26 +98,55 @@ def _expected(stage: Stage, before: dict[str, list[tuple[Spec, int]]]) -> list[t
 def _add(share: Share, spec: Spec, count: int, known: bool, study: Study, store: Store) -> None:
     share.runs += count
     share.estimated += 0 if known else count
+    data, state = study.data.get(spec.task_name), None
     try:
-        data = study.data.get(spec.task_name)
         state = store.state(identify(spec, data)) if known else None
+    except ApetError as error:  # also a model that is not on this machine
+        share.missing = share.missing or str(error)
+    try:
         gradients = cost(spec, Inputs(None, task_data(spec.task, data, spec.test), "cpu"))
     except ApetError as error:
-        share.missing = share.missing or str(error)
+        share.missing = share.unknown = str(error)
         return
     share.done += state == DONE
     share.failed += state == FAILED
     if state is None:
         share.gradient_equivalents += count * gradients
+        share.tokens += count * gradients * getattr(spec, "max_length", 0)
+        share.full |= isinstance(spec, TrainSpec) and spec.method == "full"
         if isinstance(spec, TrainSpec) and (share.costliest is None or gradients > share.costliest[0]):
             share.costliest = (gradients, spec)
 
 
-def _line(name: str, share: Share, study: Study, jobs: int, device: str) -> dict[str, Any]:
-    line = {
+def arithmetic_hours(tokens: int, parameters: int, flops: float) -> float:
+    """Return the hours of training on `tokens` tokens at 6 operations per parameter and token, which bound a step of any method."""
+    return 6 * parameters * tokens / flops / 3600
+
+
+def _arithmetic_line(name: str, share: Share, jobs: int, flops: float) -> dict[str, Any]:
+    """Return the line of a model whose time follows from its number of parameters, and the least memory of a run in GB (1e9 bytes).
+
+    The memory holds float32 weights, with a gradient and two moments of each if a run tunes all parameters; activations are not counted.
+    """
+    parameters = {line["name"]: line["parameters"] for line in models_table()}.get(name)
+    line = _counts(name, share) | {"hours": None, "least_gb": None}
+    if parameters is None or share.unknown:
+        return line | {
+            "note": share.unknown or "the number of parameters of this model is not known: only aliases are planned by arithmetic"
+        }
+    gigabytes = parameters * (16 if share.full else 4) / 1e9
+    return line | {"hours": arithmetic_hours(share.tokens, parameters, flops) / jobs, "least_gb": gigabytes}
+
+
+def _counts(name: str, share: Share) -> dict[str, Any]:
+    return {
         "model": name, "runs": share.runs, "estimated_runs": share.estimated, "done": share.done, "failed": share.failed,
-        "gradient_equivalents": share.gradient_equivalents, "hours": 0.0 if not share.missing else None, "peak_gb": None,
+        "gradient_equivalents": share.gradient_equivalents,
     }  # fmt: skip
+
+
+def _line(name: str, share: Share, study: Study, jobs: int, device: str) -> dict[str, Any]:
+    line = _counts(name, share) | {"hours": 0.0 if not share.missing else None, "peak_gb": None}
     if share.missing:
         return line | {"note": share.missing}
     if share.gradient_equivalents == 0:

@@ -87,3 +87,17 @@ def test_the_board_counts_and_tells_when_all_is_done():
     board.take(Event("done", three))
     assert (board.done, board.failed, board.left()) == (2, 1, 0.0)
     assert one.title == "mini-t5-240k sst2 apet k = 1, seed 0/0"
+
+
+def test_a_plan_by_arithmetic_needs_no_model_on_this_machine(tmp_path):
+    """BERT is not here: 2 runs of 10 steps of 4 examples of at most 64 tokens, 6 operations per parameter and token."""
+    fields = "{steps: 10, batch: 4, max_length: 64, task: mini-nli, examples: 40, early_stop: false, model: bert-base}"
+    content = f"{{name: s, defaults: {fields}, grid: [%s]}}"
+    (tmp_path / "s.yaml").write_text(content % "{method: apet, k: 10}, {method: full}")
+    (line,) = plan(read_study(tmp_path / "s.yaml"), Store(tmp_path), flops=1e12)["models"]
+    parameters = 109_514_298
+    assert line["hours"] == pytest.approx(6 * parameters * 2 * 10 * 4 * 64 / 1e12 / 3600)
+    assert line["least_gb"] == pytest.approx(16 * parameters / 1e9) and "note" not in line
+    (tmp_path / "s.yaml").write_text((content % "{method: apet, k: 10}").replace("bert-base", "someone/model"))
+    (line,) = plan(read_study(tmp_path / "s.yaml"), Store(tmp_path), flops=1e12)["models"]
+    assert line["hours"] is None and "only aliases" in line["note"]
