@@ -19,6 +19,7 @@ from analyses.findings.scores import Frame, sizes
 from analyses.store import QUANTITIES, Row
 
 RIDGE = 0.01  # N_eff is compared at this share of the largest eigenvalue, because k* does not depend on the spectrum's height
+GAUSS_NEWTON = "ggn"  # the matrix of T3; spectra of other matrices count only without spectra of this one
 RANK = 10  # the alignment is the gradient's share along this many eigenvectors
 # Quantity -> the direction that would lower k*.
 LOWERS = {
@@ -77,6 +78,8 @@ def _stderr(logs: list[float]) -> float:
 def _values(rows: Frame) -> Iterator[tuple[str, str, str, str, float]]:
     """Yield (quantity, matrix, model, task, value) of every spectrum at the initial point, training run and prediction."""
     spectra = rows[(rows["matrix"] != "") & (rows["at_run"] == "") & rows["samples"].isna() & (rows["kind"] == "spectrum")]
+    if (spectra["matrix"] == GAUSS_NEWTON).any():
+        spectra = spectra[spectra["matrix"] == GAUSS_NEWTON]
     for _, own in spectra.groupby("run_id"):
         first = own.iloc[0]
         whose = first["matrix"], first["model"], first["task"]

@@ -200,3 +200,64 @@ def test_every_claim_names_a_figure() -> None:
     from figures import FIGURES
 
     assert {claim.figure for claim in CLAIMS.values()} <= {*FIGURES, "positions", "methods"}
+
+
+def spectra(matrix: str, n_eff: float) -> list[Row]:
+    """Spectra at the initial point whose N_eff at 1 % of the largest eigenvalue (2) is 10 (N / smallest)^n_eff."""
+    rows = []
+    for model, size in planted.SIZES.items():
+        for task in TASKS:
+            common = {"run_id": f"{model} {task} {matrix}", "kind": "spectrum", "matrix": matrix}
+            level = 10 * (size / 10**6) ** n_eff * (1.02 if task == "one" else 1.0)
+            rows.append(Row(model, size, task, "eigenvalue", 2.0, x=1.0, **common))
+            rows += [
+                Row(model, size, task, "n_eff", level * factor, x=0.02 * ridge, **common) for ridge, factor in ((0.1, 1.5), (10.0, 0.5))
+            ]
+            rows.append(Row(model, size, task, "effective_rank", level, **common))
+    return rows
+
+
+def test_the_landscape_over_size() -> None:
+    """N_eff is interpolated at a share of the largest eigenvalue, and spectra of the Hessian do not count beside Gauss-Newton ones."""
+    found = findings(frame(spectra("ggn", -0.3) + spectra("hessian", 0.5)))
+    claims = {row.group: row for row in found if row.quantity == quantities.CLAIM}
+    assert set(claims) == {"planted, N_eff at 1 % of the largest eigenvalue, ggn", "planted, effective rank, ggn"}
+    for claim in claims.values():
+        assert claim.value == pytest.approx(-0.3, abs=1e-3) and claim.status == statuses.SUPPORTED
+
+
+def cell(model: str, size: int, task: str, ratio: float, measured: float = 50.0) -> list[Row]:
+    """A measured k* with its prediction, as a threshold's rows hold them."""
+    common = {"run_id": f"{model} {task}", "kind": "threshold", "subspace": "coordinates", "method": "apet"}
+    return [
+        Row(model, size, task, quantities.K_STAR, measured, low=measured / 1.2, high=measured * 1.2, **common),
+        Row(model, size, task, "target_share", 0.5, **common),
+        Row(model, size, task, quantities.K_M1, measured * ratio, **common),
+    ]
+
+
+@pytest.mark.parametrize(("ratio", "verdict"), [(1.2, statuses.SUPPORTED), (4.0, statuses.NOT_SUPPORTED)])
+def test_predicted_against_measured_thresholds(ratio: float, verdict: str) -> None:
+    rng = np.random.default_rng(6)
+    rows = [
+        row
+        for model, size in planted.SIZES.items()
+        for task in TASKS
+        for row in cell(model, size, task, ratio * math.exp(0.1 * rng.normal()))
+    ]
+    claim = next(row for row in findings(frame(rows)) if row.quantity == quantities.CLAIM and row.series == "prediction")
+    assert claim.status == verdict and math.exp(claim.value) == pytest.approx(ratio, rel=0.15)
+    assert f"{12 if ratio < 2 else 0} of 12 predictions within a factor of 2" in claim.note
+
+
+@pytest.mark.parametrize(("sign", "verdict"), [(1, statuses.SUPPORTED), (-1, statuses.NOT_SUPPORTED)])
+def test_predicted_changes_of_thresholds(sign: int, verdict: str) -> None:
+    rows = []
+    for number, predicted in enumerate((0.6, -0.5, 0.9, -0.8, 0.7)):
+        common = {"other_model": f"planted-{number}m", "subspace": "coordinates", "target": 0.1, "protocol": "planted"}
+        name, size = f"planted-{number + 1}m", 10**6 * (number + 2)
+        rows.append(Row(name, size, "task", "explained_total", predicted, **common))
+        measured = sign * predicted + 0.05 * (-1) ** number
+        rows.append(Row(name, size, "task", "measured_change", measured, low=measured - 0.2, high=measured + 0.2, **common))
+    (claim,) = (row for row in findings(frame(rows)) if row.quantity == quantities.CLAIM)
+    assert (claim.series, claim.status) == ("attribution", verdict) and claim.low < sign < claim.high
