@@ -254,18 +254,18 @@ def report(
     out: Annotated[Path | None, Option(help="HTML file to write. \\[default: RESULTS/report.html]")] = None,
     target: ui.Aim = None, fraction: ui.Fraction = None, json_: ui.Json = False, dry_run: ui.DryRun = False,
 ) -> None:  # fmt: skip
-    """Write a self-contained HTML page with the study's figures and tables, and print the table of thresholds."""
+    """Write a self-contained HTML page with findings, answers, warnings, figures and tables, and print the table of thresholds."""
     from figures.report import drawn_report
     from figures.rows import CannotDraw
 
-    rows = analyses.results.rows_of(results, ui.aim_of(target, fraction))
+    rows, facts = analyses.results.reported(results, ui.aim_of(target, fraction))
     page = out or (results.parent if results.suffix == ".parquet" else results) / "report.html"
     if dry_run:
         return ui.print_result({"rows": len(rows), "out": str(page)}, json_)
     ui.log.print(f"drawing the figures of {results}", highlight=False)
     with ui.bar() as progress:
         try:
-            table, answers = drawn_report(rows, page, f"Study {results.name}", lambda name, done, of: progress(f"drawing {name}", done, of))
+            table, answers = drawn_report(rows, facts, page, lambda name, done, of: progress(f"drawing {name}", done, of))
         except CannotDraw as reason:
             raise ApetError(f"cannot write a report of {results}: {reason}") from None
     if json_:

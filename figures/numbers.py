@@ -49,3 +49,9 @@ def listed(values: list[float]) -> str:
     """Return distinct values, sorted, as in "4, 16 and 64"."""
     words = [number(value) for value in sorted(set(values))]
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def counted(n: int, nouns: str) -> str:
+    """Return "1 run" or "3 runs" from "run", and "3 spectra" from "spectrum/spectra"."""
+    one, _, several = nouns.partition("/")
+    return f"{n:,} {one if n == 1 else several or one + 's'}"

@@ -70,9 +70,15 @@ def where(rows: pd.DataFrame, mask: Any) -> pd.DataFrame:
     return cast(pd.DataFrame, rows.loc[mask])
 
 
+def records(rows: pd.DataFrame) -> list[Any]:
+    """Return the rows as named tuples with one attribute per column (pandas types them as plain tuples)."""
+    return list(rows.itertuples(index=False))
+
+
 def models(rows: pd.DataFrame) -> dict[str, int]:
     """Return a dictionary from model name to number of parameters, smallest first."""
-    sizes = sorted({(int(size), str(name)) for name, size in zip(rows["model"], rows["parameters"], strict=True)})
+    named = rows[["model", "parameters"]].drop_duplicates()
+    sizes = sorted((int(size), str(name)) for name, size in named.itertuples(index=False))
     return {name: size for size, name in sizes}
 
 

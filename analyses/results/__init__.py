@@ -6,6 +6,7 @@ from apet.exports import on_demand
 
 if TYPE_CHECKING:
     from analyses.results.exporting import export
+    from analyses.results.run_facts import reported
     from analyses.results.study_rows import Results, concluded, explained, rows_of
     from analyses.results.summaries import slice_summary, spectrum_summary, train_summary
     from analyses.results.training_table import table, write_rows, write_table

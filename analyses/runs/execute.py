@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import platform
+import shlex
+import sys
 import time
 import traceback
 from contextlib import ExitStack
@@ -152,7 +154,7 @@ def compute(
         "parts": context.parts,
         "device": device, "data": str(data) if data else None, "data_fingerprint": run_inputs.data.fingerprint,
         **({} if run_inputs.data.task.built_in else {"task": run_inputs.data.task.definition}),
-        "weights": run_inputs.loaded.fingerprint, "kernels": {**asdict(costs), "from": source}, **versions(),
+        "weights": run_inputs.loaded.fingerprint, "kernels": {**asdict(costs), "from": source}, "command": command_line(), **versions(),
     }  # fmt: skip
     if is_main_process():
         store.commit(name, spec_dict(spec.resolved()), [replace(row, run_id=name) for row in rows], arrays, env)
@@ -181,13 +183,20 @@ def _costs(spec: Spec, device: str, context: Context) -> tuple[Costs, str]:
 def fail(spec: Spec, name: str, store: Store, reason: str, trace: str = "") -> None:
     """Commit a run as failed. `reason` is one line."""
     row = Row(spec.model, 0, spec.task_name, "failed", 1.0, name, spec.kind, spec.protocol, k=spec.k, note=reason, **spec.tuned)
-    store.commit(name, spec_dict(spec.resolved()), [row], {}, {"seconds": 0.0, "traceback": trace, **versions()}, FAILED)
+    env = {"seconds": 0.0, "traceback": trace, "command": command_line(), **versions()}
+    store.commit(name, spec_dict(spec.resolved()), [row], {}, env, FAILED)
 
 
 def _line(error: Exception) -> str:
     """Return the error in one line, with its type unless it is an ApetError."""
     text = " ".join(str(error).split())
     return text if isinstance(error, ApetError) else f"{type(error).__name__}: {text}"
+
+
+def command_line() -> str:
+    """Return the command that started this program, as for a shell. A worker process of a study has its parent's."""
+    program = Path(sys.argv[0]).name
+    return shlex.join([*(["python"] if program.endswith(".py") else []), program, *sys.argv[1:]])
 
 
 def versions() -> dict[str, str]:

@@ -9,6 +9,7 @@ import pandas as pd
 
 from analyses.store import quantities
 from figures.interval import Interval, prediction, threshold
+from figures.report.targets import by_target, on_target
 from figures.rows import ASKING, Setting, chance, in_setting, means, metric_label, models, of_model, runs, settings, tidy, where
 
 METHODS = ("full", "lora", "apet")  # methods whose scores a line shows
@@ -43,10 +44,10 @@ def best_scores(rows: pd.DataFrame) -> list[Best]:
 
     The validation split both chooses k and is reported, so the best of many k is biased upwards.
     """
-    best = []
+    best, trained = [], where(rows, rows["kind"] == "train")
     for setting in settings(rows):
-        for model, parameters in models(rows).items():
-            selected = in_setting(of_model(rows, model), setting)
+        for model, parameters in models(trained).items():
+            selected = in_setting(of_model(trained, model), setting)
             table, metric = runs(selected), metric_label(selected)
             level = chance(table)
             for method, of_method in table.groupby("method"):
@@ -68,13 +69,18 @@ def summary_table(rows: pd.DataFrame) -> list[dict[str, object]]:
     """
     rows = tidy(rows)
     bests = {(best.setting, best.model, best.method): best for best in best_scores(rows)}
+    return [line for target, part in by_target(rows).items() for line in _lines(part, target, bests)]
+
+
+def _lines(rows: pd.DataFrame, target: str, bests: dict[tuple[Setting, str, str], Best]) -> list[dict[str, object]]:
+    """Return the lines of one target, which the setting names if the rows hold several."""
     lines = []
     for setting in settings(rows):
         for model, parameters in models(rows).items():
             selected = in_setting(of_model(rows, model), setting)
             if where(selected, selected["kind"].isin(ASKING)).empty:
                 continue
-            line: dict[str, object] = {"setting": setting.label, "model": model, "parameters": parameters}
+            line: dict[str, object] = {"setting": on_target(setting.label, target), "model": model, "parameters": parameters}
             thresholds = {quantities.K_STAR: threshold(selected, quantities.K_STAR), "k_predicted": prediction(selected)}
             for name, interval in thresholds.items():
                 line |= _threshold(name, interval)

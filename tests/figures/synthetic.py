@@ -153,6 +153,24 @@ def _attribution(common: Row) -> list[Row]:
     ]
 
 
+def claims() -> pd.DataFrame:
+    """Return rows of findings: three verdicts on F1 and one on F3, and what would decide the open one."""
+    base = {**BLANK, "kind": "finding", "protocol": None, "method": None, "subspace": None, "placement": None, "k": None, "parameters": 0}
+    cases = [
+        ("F1", "mini-t5", "sst2", -0.3, -0.5, -0.1, 0.004, "supported"),
+        ("F1", "all families", "all tasks", -0.2, -0.35, -0.05, 0.02, "supported"),
+        ("F1", "mini-bert", "sst2", 0.01, -0.4, 0.45, 0.9, "undecided"),
+        ("F3", "mini-t5-6m", "all tasks", 4.2, 3.1, 6.0, 1e-5, "not supported"),
+    ]
+    rows = [
+        {**base, "model": model, "task": task, "quantity": "claim", "series": key, "group": f"{model}, {task}, spread over positions",
+         "value": value, "low": low, "high": high, "p": p, "status": status, "note": f"On {model} and {task}, the verdict is {status}."}
+        for key, model, task, value, low, high, p, status in cases
+    ]  # fmt: skip
+    needs = {**rows[2], "quantity": "claim_needs", "value": 8.0, "status": "", "p": math.nan, "note": "About 8 times as many placements."}
+    return pd.DataFrame([*rows, needs])
+
+
 def quadratics() -> pd.DataFrame:
     """Return rows like the rows that benchmarks/prediction.py writes."""
     rows: list[Row] = []
@@ -195,6 +213,7 @@ def _spectra(base: Row) -> list[Row]:
     curves += [("density", x, y, 0.1 * y) for x, y in density] + [("n_eff", x, y, 0.05 * y) for x, y in n_eff]
     curves += [("top_alignment", rank, 1 - 0.7**rank, math.nan) for rank in range(1, 11)]
     scalars = [("trace", 41.0, 1.1), ("negative_mass", 0.012, 0.002), ("symmetry_defect", 2.1e-7, math.nan)]
+    scalars += [("determinism_defect", 0.0, math.nan)]
     scalars += [("effective_rank", 3 + size / 10, 0.3), ("decay_exponent", 1.3, 0.2)]
     blocks = [("layer", group) for group in ("outside", "encoder 0", "encoder 1", "decoder 0")]
     blocks += [("kind", group) for group in ("attention", "norms")]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
 import math
 import re
 from html import unescape
@@ -10,22 +12,27 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from plotly.offline import get_plotlyjs
 
-from figures import FIGURES
 from figures.interval import Interval, Ratio
 from figures.numbers import interval, with_error
 from figures.report.page import write_report
 from figures.report.summary_table import summary_table
-from figures.report.verdicts import answers, misfits, unchecked
+from figures.report.verdicts import answers
+from figures.report.warning_list import unchecked, warnings
 from figures.rows import CannotDraw, tidy
 from tests.figures.synthetic import KS, MODELS, change, study
 
 SMALL, LARGE = "mini-t5-240k", "mini-t5-6m"
 
 
+def misfits(rows: pd.DataFrame) -> list[str]:
+    return [sentence for warning in warnings(rows) for sentence in warning.sentences]
+
+
 def words(path: Path) -> str:
     """Return the page's visible text."""
-    page = re.sub(r"<style>.*?</style>", "", path.read_text(encoding="utf-8"), flags=re.S)
+    page = re.sub(r"<(style|script)[ >].*?</\1>", "", path.read_text(encoding="utf-8"), flags=re.S)
     return " ".join(unescape(re.sub(r"<[^>]+>", " ", page)).split())
 
 
@@ -33,11 +40,25 @@ def verdict(rows: pd.DataFrame) -> str:
     return " ".join(found.word for found in answers(tidy(rows)) if found.question == "Does k* change with scale?").removeprefix("it ")
 
 
-def test_report_loads_nothing_and_needs_no_script(tmp_path: Path, pngs: dict[str, Path]):
+def test_report_loads_nothing(tmp_path: Path, pngs: dict[str, Path]):
     page = write_report(study(), tmp_path, "Study", pngs).read_text(encoding="utf-8")
-    assert page.count("data:image/png;base64,") == len(pngs) == len(FIGURES) - 2  # quadratics and placements are of other studies
+    repeated = {"cells", "relief"}  # they show again what thresholds and contours show
+    assert set(re.findall(r'<figure id="figure-(\w+)">', page)) == set(pngs) - repeated
+    assert page.count("data:image/png;base64,") == len(pngs) - len(repeated)
+    assert all(f"The figure “{name}” shows" in page for name in repeated)
     rest = re.sub(r"data:image/png;base64,[A-Za-z0-9+/=]+", "", page)
-    assert not re.search(r"http|<script|<link|@import|url\(|//", rest)
+    assert not re.search(r"https?://|<script[^>]* src|<link|@import|url\(", rest)
+    assert "default-src 'none'" in page
+
+
+def test_plotly_is_embedded_once_and_only_for_a_chart(tmp_path: Path):
+    rows = study({LARGE: MODELS[LARGE]})
+    pages = {name: write_report(rows[rows["kind"].isin(kinds)], tmp_path / name, "Study", {}).read_text() for name, kinds in
+             (("both", ["spectrum", "slice"]), ("neither", ["train"]))}  # fmt: skip
+    assert (pages["both"].count('id="plotly"'), pages["neither"].count('id="plotly"')) == (1, 0)
+    (program,) = re.findall(r'id="plotly">([A-Za-z0-9+/=]+)</script>', pages["both"])
+    assert gzip.decompress(base64.b64decode(program)).decode() == get_plotlyjs()
+    assert len(pages["both"]) < 3e6 and len(pages["neither"]) < 1e5
 
 
 def test_report_contains_the_numbers(tmp_path: Path, pngs: dict[str, Path]):
@@ -58,7 +79,7 @@ def test_report_escapes_everything(tmp_path: Path, pngs: dict[str, Path]):
     rows = change(study(), SMALL, "k_star", note="<script>alert(1)</script>")
     rows["model"] = rows["model"].replace(SMALL, "<img src=x>")
     page = write_report(rows, tmp_path / "own.html", "a < b & <b>c</b>", pngs, skipped={"x": "<i>"}).read_text()
-    assert not re.search(r"<script|<img src=x|<b>c|<i>", page)
+    assert not re.search(r"<script>alert|<img src=x|<b>c|<i>", page)
     assert (tmp_path / "own.html").exists()
 
 
@@ -66,7 +87,7 @@ def test_report_of_few_rows_says_what_is_absent(tmp_path: Path):
     rows = study().query("quantity == 'loss'")
     text = words(write_report(rows, tmp_path, "Few", {}, skipped={"spectra": "no eigenvalue"}))
     for expected in ("The rows hold no threshold.", "no validation score", "was not drawn: no eigenvalue",
-                     "72 of 72 runs do not state whether they reached their plateau"):  # fmt: skip
+                     "72 of 72 training runs do not state whether they reached their plateau"):  # fmt: skip
         assert expected in text
     assert "so no question can be answered" in text
 
@@ -174,7 +195,7 @@ def test_a_study_that_fits_has_no_misfits():
 def test_runs_without_a_standard_error_are_not_judged():
     rows = change(study({LARGE: MODELS[LARGE]}), LARGE, "accuracy", stderr=math.nan, value=0.4)
     assert not any("chance" in sentence for sentence in misfits(tidy(rows)))
-    assert any("18 of 18 runs do not state whether they are above chance" in s for s in unchecked(tidy(rows)))
+    assert any("18 of 18 training runs do not state whether they are above chance" in s for s in unchecked(tidy(rows)))
 
 
 def test_summary_has_a_line_a_model_and_none_for_what_is_absent():

@@ -1,0 +1,72 @@
+"""The rows that a page can use. Rows of older versions are named, and left out if they cannot be compared with newer rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from analyses.store import COLUMNS, QUANTITIES
+from figures.numbers import counted
+from figures.report.targets import pairs_by_target
+from figures.rows import CannotDraw, tidy, where
+
+
+def usable(rows: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """Return (tidy rows, one sentence for everything that older or incomplete rows lack).
+
+    Rows of the first versions do not state the kind of their run, so they cannot be sorted into training runs, thresholds and spectra. Such
+    rows are left out beside newer rows. Thresholds are left out if two of one target and setting differ. Raises CannotDraw if a column
+    without a default is missing.
+    """
+    missing = [name for name in COLUMNS if name not in rows.columns]
+    sentences = []
+    if missing:
+        sentences.append(f"The rows are of an older version: they lack the {_columns(missing)}, which then count as not stated.")
+    rows, older = _without_older(rows)
+    rows, unsized = _with_sizes(rows)
+    sentences += older + unsized
+    rows = _sized(tidy(rows))
+    if unknown := sorted(set(rows["quantity"]) - set(QUANTITIES)):
+        sentences.append(f"The page does not use rows of quantities that this version does not know: {', '.join(unknown)}.")
+        rows = where(rows, rows["quantity"].isin(list(QUANTITIES)))
+    try:
+        pairs_by_target(rows)
+    except CannotDraw as reason:
+        sentences.append(f"The thresholds are left out, because the rows contradict each other: {reason}.")
+        rows = where(rows, rows["kind"] != "threshold")
+    return rows, sentences
+
+
+def _without_older(rows: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """Return (rows that state the kind of their run, a sentence on other rows), or all rows if none states it."""
+    older: Any = rows["kind"].isna() if "kind" in rows.columns else pd.Series(True, index=rows.index)
+    if older.all() and len(rows):
+        return rows, ["No row states the kind of its run, so the page cannot list training runs, thresholds, spectra or slices."]
+    if not older.any():
+        return rows, []
+    tasks = ", ".join(sorted(set(where(rows, older)["task"].astype(str))))
+    return where(rows, ~older), [
+        f"{counted(int(older.sum()), 'row')} of an older version ({tasks}) are left out, because they do not state the kind of their run "
+        "and cannot be compared with newer rows: write a separate report of them."
+    ]
+
+
+def _with_sizes(rows: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """Return (rows with 0 for an unknown size of a model, a sentence on the models)."""
+    if "parameters" not in rows.columns or not rows["parameters"].isna().to_numpy().any():
+        return rows, []
+    unsized = where(rows, rows["parameters"].isna())
+    names = ", ".join(sorted(set(unsized["model"].astype(str))))
+    sentence = f"{counted(len(unsized), 'row')} do not state the size of their model ({names}), which is shown as 0."
+    return rows.assign(parameters=rows["parameters"].fillna(0)), [sentence]
+
+
+def _sized(rows: pd.DataFrame) -> pd.DataFrame:
+    """Give failed runs, which do not state the size of their model, the size that other rows of the model state."""
+    known = rows.groupby("model")["parameters"].transform("max")
+    return rows.assign(parameters=rows["parameters"].where(rows["quantity"] != "failed", known))
+
+
+def _columns(names: list[str]) -> str:
+    return f"column {names[0]}" if len(names) == 1 else f"columns {', '.join(names)}"
