@@ -147,19 +147,15 @@ class Pair:
 
 def pairs(rows: pd.DataFrame) -> list[Pair]:
     """Return the thresholds by kind, setting and model size. Models without thresholds are left out. `rows` come from `tidy`."""
-    names = [*quantities.MEASURED, *PREDICTED]
-    thresholds = where(rows, rows["quantity"].isin([name + suffix for name in names for suffix in ("", quantities.OPEN)]))
-    result: dict[str, list[Pair]] = {quantity: [] for quantity in quantities.MEASURED}
-    for setting in settings(rows):
-        for model, parameters in models(thresholds).items():
-            chosen = in_setting(of_model(thresholds, model), setting)
-            present = set(chosen["quantity"])
-            # Only thresholds of a training loss have predictions.
-            of_loss = quantities.K_LOSS if quantities.K_LOSS in present else quantities.K_STAR
-            predicted = prediction(chosen) if present else None
-            for quantity in result:
-                measured = threshold(chosen, quantity) if quantity in present else None
-                pair = Pair(model, parameters, setting, quantity, measured, predicted if quantity == of_loss else None)
+    result = []
+    for quantity in quantities.MEASURED:
+        for setting in settings(rows):
+            for model, parameters in models(rows).items():
+                chosen = in_setting(of_model(rows, model), setting)
+                # Only thresholds of a training loss have predictions.
+                of_loss = quantities.K_STAR if pick(chosen, quantities.K_LOSS).empty else quantities.K_LOSS
+                predicted = prediction(chosen) if quantity == of_loss else None
+                pair = Pair(model, parameters, setting, quantity, threshold(chosen, quantity), predicted)
                 if pair.measured or pair.predicted:
-                    result[quantity].append(pair)
-    return [pair for found in result.values() for pair in found]
+                    result.append(pair)
+    return result

@@ -70,15 +70,9 @@ def where(rows: pd.DataFrame, mask: Any) -> pd.DataFrame:
     return cast(pd.DataFrame, rows.loc[mask])
 
 
-def records(rows: pd.DataFrame) -> list[Any]:
-    """Return the rows as named tuples with one attribute per column (pandas types them as plain tuples)."""
-    return list(rows.itertuples(index=False))
-
-
 def models(rows: pd.DataFrame) -> dict[str, int]:
     """Return a dictionary from model name to number of parameters, smallest first."""
-    named = rows[["model", "parameters"]].drop_duplicates()
-    sizes = sorted((int(size), str(name)) for name, size in named.itertuples(index=False))
+    sizes = sorted({(int(size), str(name)) for name, size in zip(rows["model"], rows["parameters"], strict=True)})
     return {name: size for size, name in sizes}
 
 
@@ -181,3 +175,8 @@ def chance(table: pd.DataFrame) -> float:
     if len(levels) > 1:
         raise CannotDraw(f"runs of one task state different chance levels: {levels}")
     return float(levels[0]) if levels else math.nan
+
+
+def records(rows: pd.DataFrame) -> list[Any]:
+    """Return the rows as named tuples with one attribute per column (pandas types them as plain tuples)."""
+    return list(rows.itertuples(index=False))

@@ -8,7 +8,7 @@ import pandas as pd
 
 from analyses.store import COLUMNS, QUANTITIES
 from figures.numbers import counted
-from figures.report.targets import pairs_by_target
+from figures.report.by_target import pairs_by_target
 from figures.rows import CannotDraw, tidy, where
 
 
@@ -26,7 +26,7 @@ def usable(rows: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     rows, older = _without_older(rows)
     rows, unsized = _with_sizes(rows)
     sentences += older + unsized
-    rows = _sized(tidy(rows))
+    rows = tidy(rows)
     if unknown := sorted(set(rows["quantity"]) - set(QUANTITIES)):
         sentences.append(f"The page does not use rows of quantities that this version does not know: {', '.join(unknown)}.")
         rows = where(rows, rows["quantity"].isin(list(QUANTITIES)))
@@ -53,19 +53,17 @@ def _without_older(rows: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
 
 
 def _with_sizes(rows: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
-    """Return (rows with 0 for an unknown size of a model, a sentence on the models)."""
-    if "parameters" not in rows.columns or not rows["parameters"].isna().to_numpy().any():
+    """Return (rows of models whose size some row states, a sentence on other models). Failed runs, which do not state it, are kept."""
+    if "parameters" not in rows.columns or "quantity" not in rows.columns:
         return rows, []
-    unsized = where(rows, rows["parameters"].isna())
-    names = ", ".join(sorted(set(unsized["model"].astype(str))))
-    sentence = f"{counted(len(unsized), 'row')} do not state the size of their model ({names}), which is shown as 0."
-    return rows.assign(parameters=rows["parameters"].fillna(0)), [sentence]
-
-
-def _sized(rows: pd.DataFrame) -> pd.DataFrame:
-    """Give failed runs, which do not state the size of their model, the size that other rows of the model state."""
     known = rows.groupby("model")["parameters"].transform("max")
-    return rows.assign(parameters=rows["parameters"].where(rows["quantity"] != "failed", known))
+    rows = rows.assign(parameters=rows["parameters"].where(rows["parameters"] > 0, known).fillna(0))
+    unsized = known.isna() & (rows["quantity"] != "failed")
+    if not unsized.to_numpy().any():
+        return rows, []
+    names = ", ".join(sorted(set(where(rows, unsized)["model"].astype(str))))
+    sentence = f"{counted(int(unsized.to_numpy().sum()), 'row')} are left out, because they do not state the size of their model ({names})."
+    return where(rows, ~unsized), [sentence]
 
 
 def _columns(names: list[str]) -> str:

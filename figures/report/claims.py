@@ -13,13 +13,13 @@ from figures.rows import pick, records, where
 
 # Claim (the column series) -> its words, and the figures that show it, best first.
 CLAIMS = {
-    "F1": ("The positions of the tuned entries matter less in larger models.", ("positions", "placements")),
-    "F2": ("Larger models need fewer tuned entries to match full fine-tuning.", ("thresholds_over_scale", "thresholds", "crossing")),
-    "F3": ("On one model, different tasks need a similar number of tuned entries to beat chance.", ("thresholds",)),
-    "methods": ("Methods differ from APET with as many parameters.", ("methods", "performance")),
-    "landscape": ("The loss landscape changes with the size of the model.", ("landscape", "scale")),
-    "prediction": ("The threshold is predicted without training.", ("predictions", "cells", "thresholds")),
-    "attribution": ("The change of the threshold with scale has a cause.", ("attribution",)),
+    "F1": ("The positions of the tuned entries matter less in larger models.", ("positions", "placements", "claims")),
+    "F2": ("Larger models need fewer tuned entries to match full fine-tuning.", ("thresholds", "claims")),
+    "F3": ("On one model, different tasks need a similar number of tuned entries to beat chance.", ("thresholds", "claims")),
+    "methods": ("Methods differ from APET with as many parameters.", ("methods", "claims")),
+    "landscape": ("The loss landscape changes with the size of the model.", ("scale", "spectra", "claims")),
+    "prediction": ("The threshold is predicted without training.", ("predictions", "cells", "claims")),
+    "attribution": ("The change of the threshold with scale has a cause.", ("attribution", "claims")),
 }
 MARKS = {statuses.SUPPORTED: "✓", statuses.NOT_SUPPORTED: "✗", statuses.UNDECIDED: "?"}  # a verdict is not shown by colour alone
 OVERALL = ("all families", "all models", "all tasks")  # models and tasks of a case that pools several
@@ -60,12 +60,12 @@ class Claim:
 
 
 def claims(rows: pd.DataFrame, figures: list[str]) -> list[Claim]:
-    """Return the claims in `rows` (from `tidy`), in the order of CLAIMS. `figures` are the names of the drawn figures."""
+    """Return the claims in `rows` (from `tidy`), in the order of CLAIMS. `figures` are the names of the figures on the page."""
     verdicts, needs = pick(rows, quantities.CLAIM), pick(rows, "claim_needs")
     more = {(row.series, row.model, row.task, row.group): row.note for row in records(needs)}
     found = []
     for key in sorted(set(verdicts["series"]), key=lambda key: (list(CLAIMS).index(key) if key in CLAIMS else len(CLAIMS), key)):
-        words, shown = CLAIMS.get(key, ("", ()))
+        words, shown = CLAIMS.get(key, ("", ("claims",)))
         of_claim = where(verdicts, verdicts["series"] == key)
         of_claim = of_claim.assign(pooled=of_claim["model"].isin(OVERALL).astype(int) + of_claim["task"].isin(OVERALL).astype(int))
         ordered = of_claim.sort_values(["pooled", "model", "task", "group"], ascending=[False, True, True, True], kind="stable")

@@ -11,8 +11,8 @@ import pandas as pd
 
 from figures.interval import Pair
 from figures.numbers import counted, interval, number, with_error
+from figures.report.by_target import on_target
 from figures.report.summary_table import Best
-from figures.report.targets import on_target
 from figures.rows import pick, records, where
 from figures.style import DPI
 from figures.words import CAPTIONS, method_name
@@ -22,27 +22,25 @@ MOST = 6  # numbers in the text of a figure; the tables hold all
 OTHER = "Other figures"
 # Heading -> the question that its figures answer together, and their names in order.
 GROUPS = {
-    "Findings": (
-        "The claims over all models and tasks. The verdicts stand at the top of the page.",
-        ("positions", "thresholds_over_scale", "methods", "landscape"),
-    ),
+    "Claims": ("The verdicts at the top of the page, beside each other.", ("claims",)),
     "Performance and thresholds": (
-        "The scores and losses over k, the threshold at which they cross the target, and the thresholds of all models together.",
-        ("performance", "crossing", "thresholds"),
+        "The scores and losses over k, other methods, the crossing of the target, and the thresholds of all models together.",
+        ("performance", "methods", "crossing", "thresholds"),
     ),
     "Predictors of the threshold": (
-        "Every predictor beside the one that the thresholds above show, the path that it follows, and the causes of the change with scale.",
+        "The predictors against the measured thresholds, the path that they follow, and the causes of the change with scale.",
         ("predictions", "cells", "paths", "attribution", "quadratics"),
     ),
-    "Positions of the tuned entries": ("The effect of the choice of positions.", ("placements",)),
+    "Positions of the tuned entries": ("The effect of the choice of positions.", ("positions", "placements")),
     "Curvature": (
         "Whole spectra, single numbers of the spectra over scale, and the curvature by layer.",
-        ("spectra", "scale", "layers"),
+        ("spectra", "n_eff", "scale", "layers"),
     ),
     "Loss surfaces": (
         "The loss along lines and over planes, in true distances and on common axes over scale.",
         ("slices", "contours", "relief", "ratios", "surfaces"),
     ),
+    "Cost": ("The cost of the results beside full fine-tuning.", ("cost",)),
 }
 
 
@@ -85,8 +83,10 @@ def grouped(images: dict[str, Path], texts: dict[str, str], thresholds: dict[str
 def repeated(names: list[str], thresholds: dict[str, list[Pair]]) -> dict[str, str]:
     """Return {figure: sentence} for figures whose content other figures on the page show completely."""
     found = {}
-    if {"cells", "thresholds"} <= set(names) and len(thresholds) == 1:
-        found["cells"] = "The figure “cells” shows the points of “thresholds” (a) again, because the rows hold one target."
+    if {"cells", "predictions"} <= set(names) and len(thresholds) == 1:
+        found["cells"] = "The figure “cells” shows a predictor of “predictions” again, because the rows hold one target."
+    if {"n_eff", "spectra"} <= set(names):
+        found["n_eff"] = "The figure “n_eff” shows the curves N_eff of “spectra” again."
     if {"relief", "contours"} <= set(names):
         found["relief"] = "The figure “relief” shows the planes of “contours” again, as heights."
     return found
@@ -112,13 +112,16 @@ def alternatives(rows: pd.DataFrame, thresholds: dict[str, list[Pair]], best: li
         f"{with_error(each.score, each.error)} by {method_name(each.method)} of {each.model} on {each.setting.label}" for each in best
     ]
     both = ". ".join(part for part in (measured, predicted) if part)
-    spectra, slices, placed = _spectra(rows), _slices(rows), _placements(rows)
-    return {
-        "performance": ". ".join(part for part in (_some("best score", scores), measured) if part),
-        **dict.fromkeys(("thresholds", "predictions", "cells", "paths"), both), "crossing": measured,
-        "attribution": _change(rows), **dict.fromkeys(("spectra", "scale", "layers"), spectra),
-        **dict.fromkeys(("slices", "contours", "relief", "ratios", "surfaces"), slices), "placements": placed,
-    }  # fmt: skip
+    texts = {
+        ("performance", "methods"): _some("best score", scores),
+        ("crossing",): measured,
+        ("thresholds", "predictions", "cells", "paths"): both,
+        ("attribution",): _change(rows),
+        ("positions", "placements"): _placements(rows),
+        ("spectra", "n_eff", "scale", "layers"): _spectra(rows),
+        ("slices", "contours", "relief", "ratios", "surfaces"): _slices(rows),
+    }
+    return {name: text for names, text in texts.items() for name in names}
 
 
 def _some(what: str, items: list[str]) -> str:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import base64
 import gzip
 import json
+from importlib import import_module
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.colors import to_hex
 
 from figures import style
-from figures.plots.grids import Grid, grids
 from figures.rows import CannotDraw, models, pick, records, where
 from figures.words import MATRICES
 
@@ -38,7 +39,7 @@ def spectra(rows: pd.DataFrame) -> dict[str, Any] | None:
     rows = where(rows, (rows["kind"] == "spectrum") & rows["quantity"].isin(list(CURVES)) & rows["x"].notna() & rows["value"].notna())
     if rows.empty:
         return None
-    colours = {name: _hexadecimal(colour) for name, colour in style.model_colours(models(rows)).items()}
+    colours = {name: to_hex(colour) for name, colour in style.model_colours(models(rows)).items()}
     groups: dict[str, list[dict[str, Any]]] = {}
     for run_id in dict.fromkeys(rows["run_id"]):
         of_run = where(rows, rows["run_id"] == run_id)
@@ -55,10 +56,6 @@ def _spectrum_name(row: Any) -> str:
 
 def _view(name: str, x: str, y: str, x_scale: str, y_scale: str) -> dict[str, str]:
     return {"name": name, "x": x, "y": y, "x_scale": x_scale, "y_scale": y_scale}
-
-
-def _hexadecimal(colour: style.Colour) -> str:
-    return "#" + "".join(f"{round(255 * part):02x}" for part in colour)
 
 
 def _curves(rows: pd.DataFrame, colours: dict[str, str]) -> dict[str, Any]:
@@ -78,12 +75,12 @@ def _curves(rows: pd.DataFrame, colours: dict[str, str]) -> dict[str, Any]:
 def surfaces(rows: pd.DataFrame) -> list[dict[str, Any]] | None:
     """Return the loss over every plane, with its marked points; None without planes. `rows` come from `tidy`."""
     try:
-        return [_surface(grid) for grid in grids(rows, 2)]
+        return [_surface(grid) for grid in import_module("figures.plots.grids").grids(rows, 2)]
     except CannotDraw:
         return None
 
 
-def _surface(grid: Grid) -> dict[str, Any]:
+def _surface(grid: Any) -> dict[str, Any]:
     places = [
         {"x": _short([place.x])[0], "y": _short([place.y])[0], "step": place.step, "loss": _short([place.loss])[0]} for place in grid.places
     ]

@@ -15,11 +15,11 @@ from figures.files import replacing
 from figures.interval import Pair
 from figures.numbers import interval, number, with_error
 from figures.report import curvature_table, interactive, run_table
+from figures.report.by_target import on_target, pairs_by_target
 from figures.report.by_version import usable
 from figures.report.claims import claims
 from figures.report.gallery import alternatives, grouped
 from figures.report.summary_table import Best, best_scores
-from figures.report.targets import on_target, pairs_by_target
 from figures.report.verdicts import Answer, answers
 from figures.report.warning_list import CHECKED, unchecked, warnings
 from figures.rows import CannotDraw, where
@@ -41,13 +41,14 @@ def write_report(
     rows, older = usable(rows)
     if rows.empty:
         raise CannotDraw("there are no rows" + "".join(f"; {sentence}" for sentence in older))
-    found = claims(rows, list(figures))
-    rows = where(rows, rows["kind"] != "finding")  # their models and tasks are often pools of several
     out = Path(out)
     path = out if out.suffix == ".html" else out / "report.html"
+    rest = where(rows, rows["kind"] != "finding")  # models and tasks of findings are often pools of several
+    judged = _judged(rest, figures)
+    shown = [figure.name for group in judged["groups"] for figure in group.figures]
     page = _template().render(
-        _judged(rows, figures) | _tables(rows, facts or {}) | _charts(rows),
-        title=title, older=older, claims=found, skipped=skipped or {}, checked=CHECKED, definitions=DEFINITIONS,
+        judged | _tables(rest, facts or {}) | _charts(rest),
+        title=title, older=older, claims=claims(rows, shown), skipped=skipped or {}, checked=CHECKED, definitions=DEFINITIONS,
     )  # fmt: skip
     with replacing(path) as temporary:
         temporary.write_text(page, encoding="utf-8")

@@ -63,7 +63,7 @@ def costs(rows: pd.DataFrame, measured: Measured | None) -> list[list[str]]:
         cost = f"{sum(known):,.0f}" if known else NOT_RECORDED
         words = [OTHER_KINDS.get(kind, "training").partition("/")[0], model, task, method_name(method) if kind == "train" else MISSING]
         lines.append([*words, f"{len(ids):,}", cost, _seconds(ids, measured), _peak(ids, measured)])
-    return sorted(lines, key=lambda line: (line[0] != "training", line[0], line[2], sizes[line[1]], line[1], line[3]))
+    return sorted(lines, key=lambda line: (line[0] != "training", line[0], line[2], sizes.get(line[1], 0), line[1], line[3]))
 
 
 def _seconds(ids: list[str], measured: Measured | None) -> str:

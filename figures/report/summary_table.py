@@ -9,7 +9,7 @@ import pandas as pd
 
 from analyses.store import quantities
 from figures.interval import Interval, prediction, threshold
-from figures.report.targets import by_target, on_target
+from figures.report.by_target import by_target, on_target
 from figures.rows import ASKING, Setting, chance, in_setting, means, metric_label, models, of_model, runs, settings, tidy, where
 
 METHODS = ("full", "lora", "apet")  # methods whose scores a line shows

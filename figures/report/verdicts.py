@@ -11,8 +11,8 @@ import pandas as pd
 from analyses.findings import family
 from figures.interval import Pair, Ratio
 from figures.numbers import interval, number, with_error
+from figures.report.by_target import on_target, pairs_by_target
 from figures.report.summary_table import Best, best_scores
-from figures.report.targets import on_target, pairs_by_target
 from figures.report.warning_list import FACTOR
 from figures.words import method_name
 

@@ -11,7 +11,7 @@ import pandas as pd
 
 from figures.interval import Pair
 from figures.numbers import counted, interval, listed, number
-from figures.report.targets import on_target, pairs_by_target
+from figures.report.by_target import on_target, pairs_by_target
 from figures.rows import in_setting, models, of_model, pick, records, runs, settings, where
 from figures.words import MATRICES, method_name
 

@@ -42,7 +42,7 @@ def verdict(rows: pd.DataFrame) -> str:
 
 def test_report_loads_nothing(tmp_path: Path, pngs: dict[str, Path]):
     page = write_report(study(), tmp_path, "Study", pngs).read_text(encoding="utf-8")
-    repeated = {"cells", "relief"}  # they show again what thresholds and contours show
+    repeated = {"cells", "n_eff", "relief"} & set(pngs)  # they show again what predictions, spectra and contours show
     assert set(re.findall(r'<figure id="figure-(\w+)">', page)) == set(pngs) - repeated
     assert page.count("data:image/png;base64,") == len(pngs) - len(repeated)
     assert all(f"The figure “{name}” shows" in page for name in repeated)

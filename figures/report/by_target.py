@@ -8,9 +8,9 @@ import pandas as pd
 
 from analyses.store import quantities
 from figures.interval import PREDICTED, Pair, pairs
-from figures.rows import where
+from figures.rows import SETTING, where
 
-SAME = ["model", "task", "protocol", "subspace", "placement", "quantity"]  # columns that name a threshold, except its target
+SAME = ["model", "task", *SETTING, "quantity"]  # columns that name a threshold, except its target
 
 
 def by_target(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -29,8 +29,15 @@ def by_target(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 
 def pairs_by_target(rows: pd.DataFrame) -> dict[str, list[Pair]]:
-    """Return {target in words: thresholds (`pairs`)}, with the target "" if no setting has several."""
-    return {target: pairs(part) for target, part in by_target(rows).items()}
+    """Return {target in words: thresholds (`pairs`)}, with the target "" if no setting has several. `rows` come from `tidy`."""
+    return {target: pairs(_slim(part)) for target, part in by_target(rows).items()}
+
+
+def _slim(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of thresholds, and one row of every setting: `pairs` needs no other rows, and looks through them many times."""
+    names = [name + suffix for name in (*quantities.MEASURED, *PREDICTED) for suffix in ("", quantities.OPEN)]
+    asked = ~rows.duplicated(["kind", "method", "task", *SETTING])
+    return where(rows, rows["quantity"].isin(names) | asked)
 
 
 def on_target(question: str, target: str) -> str:
