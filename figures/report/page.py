@@ -17,7 +17,7 @@ from figures.numbers import interval, number, with_error
 from figures.report import curvature_table, interactive, run_table
 from figures.report.by_target import on_target, pairs_by_target
 from figures.report.by_version import usable
-from figures.report.claims import claims
+from figures.report.claim_list import claims
 from figures.report.gallery import alternatives, grouped
 from figures.report.summary_table import Best, best_scores
 from figures.report.verdicts import Answer, answers

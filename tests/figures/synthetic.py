@@ -162,12 +162,14 @@ def claims() -> pd.DataFrame:
         ("F1", "mini-bert", "sst2", 0.01, -0.4, 0.45, 0.9, "undecided"),
         ("F3", "mini-t5-6m", "all tasks", 4.2, 3.1, 6.0, 1e-5, "not supported"),
     ]
-    rows = [
-        {**base, "model": model, "task": task, "quantity": "claim", "series": key, "group": f"{model}, {task}, spread over positions",
-         "value": value, "low": low, "high": high, "p": p, "status": status, "note": f"On {model} and {task}, the verdict is {status}."}
-        for key, model, task, value, low, high, p, status in cases
-    ]  # fmt: skip
+    rows = []
+    for key, model, task, value, low, high, p, status in cases:
+        case = f"{model}, {task}, spread over positions"
+        numbers = {"value": value, "low": low, "high": high, "p": p}
+        words = {"group": case, "status": status, "note": f"{case}: it moves. The verdict is {status}."}
+        rows.append({**base, "model": model, "task": task, "quantity": "claim", "series": key, **numbers, **words})
     needs = {**rows[2], "quantity": "claim_needs", "value": 8.0, "status": "", "p": math.nan, "note": "About 8 times as many placements."}
+    rows[2]["note"] += f" {needs['note']}"
     return pd.DataFrame([*rows, needs])
 
 

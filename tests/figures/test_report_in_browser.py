@@ -254,7 +254,9 @@ def test_the_printed_page_is_complete_and_has_no_blank_sheet(opened: Opened, tmp
     assert len(shades) > 2
     assert all(shade.min() < 128 for shade in shades)  # not blank
     assert all(np.median(shade) > 240 for shade in shades)  # not dark
-    text = " ".join(" ".join(page.get_textpage().get_text_bounded() for page in document).split())
+    sheets = [" ".join(page.get_textpage().get_text_bounded().split()) for page in document]
+    assert [sheet for sheet in sheets if "finished" in sheet] == [sheet for sheet in sheets if "(position, train)" in sheet]  # heads repeat
+    text = " ".join(sheets)
     assert "Figure “paths” was not drawn: no path in the rows." in text  # folded on the screen
     assert "symmetry defect 0.003" in text
     assert "Dark page" not in text and "Light page" not in text and "Curve" not in text

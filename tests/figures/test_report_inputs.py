@@ -37,10 +37,10 @@ def test_claims_come_first_with_verdict_numbers_and_the_data_that_would_decide_t
     page, found = path.read_text(), words(path)
     assert page.index('id="findings"') < page.index('id="answers"') < page.index('id="warnings"') < page.index('id="figures"')
     for expected in (
-        "F1: The positions of the tuned entries matter less in larger models. Supported in 2 of 3 cases, undecided in 1.",
+        "F1: the spread over positions of the tuned entries falls with model size Supported in 2 of 3 cases, undecided in 1.",
         "✓ supported all families, all tasks, spread over positions estimate -0.2 [-0.35, -0.05], p = 0.02",
         "? undecided mini-bert, sst2, spread over positions estimate 0.01 [-0.4, 0.45], p = 0.9 "
-        "On mini-bert and sst2, the verdict is undecided. About 8 times as many placements.",
+        "it moves. The verdict is undecided. About 8 times as many placements.",
         "✗ not supported mini-t5-6m, all tasks, spread over positions estimate 4.2 [3.1, 6], p = 1e-05",
     ):
         assert expected in found

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
+from analyses.findings import CLAIMS
 from analyses.store import quantities, statuses
 from figures.numbers import MISSING, counted, number
 from figures.rows import pick, records, where
 
-# Claim (the column series) -> its words, and the figures that show it, best first.
-CLAIMS = {
-    "F1": ("The positions of the tuned entries matter less in larger models.", ("positions", "placements", "claims")),
-    "F2": ("Larger models need fewer tuned entries to match full fine-tuning.", ("thresholds", "claims")),
-    "F3": ("On one model, different tasks need a similar number of tuned entries to beat chance.", ("thresholds", "claims")),
-    "methods": ("Methods differ from APET with as many parameters.", ("methods", "claims")),
-    "landscape": ("The loss landscape changes with the size of the model.", ("scale", "spectra", "claims")),
-    "prediction": ("The threshold is predicted without training.", ("predictions", "cells", "claims")),
-    "attribution": ("The change of the threshold with scale has a cause.", ("attribution", "claims")),
-}
+INSTEAD = {"positions": "placements", "cells": "predictions", "scale": "spectra"}  # the next best figure of a claim
 MARKS = {statuses.SUPPORTED: "✓", statuses.NOT_SUPPORTED: "✗", statuses.UNDECIDED: "?"}  # a verdict is not shown by colour alone
 OVERALL = ("all families", "all models", "all tasks")  # models and tasks of a case that pools several
 
@@ -61,21 +55,23 @@ class Claim:
 
 def claims(rows: pd.DataFrame, figures: list[str]) -> list[Claim]:
     """Return the claims in `rows` (from `tidy`), in the order of CLAIMS. `figures` are the names of the figures on the page."""
-    verdicts, needs = pick(rows, quantities.CLAIM), pick(rows, "claim_needs")
-    more = {(row.series, row.model, row.task, row.group): row.note for row in records(needs)}
+    verdicts = pick(rows, quantities.CLAIM)
+    needs = {(row.series, row.model, row.task, row.group): row.note for row in records(pick(rows, quantities.CLAIM_NEEDS))}
     found = []
     for key in sorted(set(verdicts["series"]), key=lambda key: (list(CLAIMS).index(key) if key in CLAIMS else len(CLAIMS), key)):
-        words, shown = CLAIMS.get(key, ("", ("claims",)))
         of_claim = where(verdicts, verdicts["series"] == key)
         of_claim = of_claim.assign(pooled=of_claim["model"].isin(OVERALL).astype(int) + of_claim["task"].isin(OVERALL).astype(int))
         ordered = of_claim.sort_values(["pooled", "model", "task", "group"], ascending=[False, True, True, True], kind="stable")
-        cases = [_case(row, more.get((row.series, row.model, row.task, row.group), "")) for row in records(ordered)]
-        found.append(Claim(key, words, next((name for name in shown if name in figures), ""), cases))
+        cases = [_case(row, needs.get((row.series, row.model, row.task, row.group), "")) for row in records(ordered)]
+        words, best = (CLAIMS[key].statement, CLAIMS[key].figure) if key in CLAIMS else ("", "")
+        figure = next((name for name in (best, INSTEAD.get(best, ""), "claims") if name in figures), "")
+        found.append(Claim(key, words, figure, cases))
     return found
 
 
-def _case(row, needs: str) -> Case:
-    ends = f"[{number(row.low)}, {number(row.high)}]"
-    name = ", ".join(dict.fromkeys(part for part in (row.group or row.model, *([] if row.task in row.group else [row.task])) if part))
-    estimate = MISSING if pd.isna(row.value) else f"{number(row.value)} {ends}"
-    return Case(name, row.status or statuses.UNDECIDED, estimate, number(row.p), row.note, needs)
+def _case(row: Any, needs: str) -> Case:
+    """Return the case of a row. Its note begins with the case and may end with its needs, which the page shows apart."""
+    name = row.group or ", ".join(filter(None, (row.model, row.task)))
+    estimate = MISSING if math.isnan(row.value) else f"{number(row.value)} [{number(row.low)}, {number(row.high)}]"
+    sentence = row.note.removeprefix(f"{name}: ").removesuffix(needs).strip()
+    return Case(name, row.status or statuses.UNDECIDED, estimate, number(row.p), sentence, needs)
