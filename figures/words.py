@@ -20,6 +20,16 @@ def _listed(*names: str) -> str:
 MATRICES = {matrix.name: matrix.words for matrix in runs.MATRICES.values()}
 DIRECTIONS = {direction.name: direction.words for direction in runs.DIRECTIONS.values()}
 
+CLAIMS = {  # key of a claim -> its words
+    "F1": "F1: positions of tuned entries matter less in larger models",
+    "F2": "F2: larger models need fewer entries to match full fine-tuning",
+    "F3": "F3: on one model, tasks need a similar number of entries to beat chance",
+    "methods": "Methods against APET with as many parameters",
+    "landscape": "The landscape over scale",
+    "prediction": "Predicted against measured k*",
+    "attribution": "Attribution of the change of k* with scale",
+}
+
 CAPTIONS = {
     "performance": (
         "Performance against the number k of tuned parameters (log scale). Each column is one model, by size. The upper panels show the "
@@ -31,11 +41,37 @@ CAPTIONS = {
         "marks a censored threshold that lies beyond that side. The thin curve is the training loss that the quadratic at the pretrained "
         "point predicts (T1)."
     ),
+    "methods": (
+        "Main metric on the validation set over the number N of model parameters, one panel per task and family. Each method is shown at "
+        "its largest number of tuned parameters, as a mean over seeds with one standard error; chance is dotted. The lower panels show "
+        "the gap of each method: its main metric less the one of APET with as many parameters at random positions, with 95 % "
+        "t-intervals. Methods are shifted slightly apart, so that their bars do not overlap."
+    ),
+    "positions": (
+        "Spread over positions of the tuned entries against other spreads, over the number N of model parameters (log axes). Upper panels: "
+        + _listed("position_sd", "train_sd", "method_sd")
+        + ". Bars are 95 % intervals. Lower panels: the standard deviation of the final training loss, as a share of the untuned model's, "
+        "over placements, measured and predicted by the quadratic at the pretrained point; bars are one standard error. A bar that reaches "
+        "zero ends in an arrow, and an open arrow marks a spread of zero."
+    ),
+    "claims": (
+        "Verdicts on the claims. Each line is one case with its estimate, 95 % interval and verdict; cases without an estimate are at the "
+        "edge. p values of a claim are corrected for all of its cases."
+    ),
+    "cost": (
+        "Cost in example gradients over the cost of one full fine-tuning run of the same model and setting (grey line), against the number "
+        "N of model parameters (log axes). Points are means over runs; their bars reach from the cheapest to the most expensive run."
+    ),
+    "n_eff": (
+        f"N_eff, the {meaning('n_eff')}, against the ridge kappa (log axes). Each model has a colour and a marker. Bands are one standard "
+        "error. Several spectra of one model are separate lines."
+    ),
     "thresholds": (
-        "Measured and predicted thresholds of all models and settings, on log scales. (a) Predicted k against measured k*, with the line "
-        "of equality and the band of a factor of 2. (b) Both against the number of parameters of the model. Lines join the sizes of one "
-        "family; a censored threshold interrupts them. Bars are 95 % intervals. An open arrow at an edge marks a censored threshold that "
-        "lies beyond that side. In (b), measured and predicted points are shifted slightly apart, so that their bars do not overlap."
+        "Thresholds over the number N of model parameters, one stack of panels per task and family (log axes). Top: number k of tuned "
+        "parameters. Below: k / N, and k / N with N without token embeddings and output head if the rows state it. Bars are 95 % "
+        "intervals. An arrow at an edge marks a censored threshold that lies beyond that side; it interrupts the line. The pale line is "
+        "the fitted slope of log k or log k / N over log N with its 95 % interval, through the geometric mean of the points. Series are "
+        "shifted slightly apart, so that their bars do not overlap."
     ),
     "crossing": (
         "Measurement of each threshold, one panel per model and target. Points show the gap of every run to its target against k (log "
