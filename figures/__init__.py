@@ -59,7 +59,14 @@ class Drawn:
     """The result of `draw_all`."""
 
     written: dict[str, list[Path]] = field(default_factory=dict)  # figure -> its PDF, SVG, PNG and CSV, and its page if it has one
+    tables: dict[str, list[Path]] = field(default_factory=dict)  # table -> its CSV, LaTeX and Markdown
     skipped: dict[str, str] = field(default_factory=dict)  # figure -> reason why it was not drawn
+
+    @property
+    def summary(self) -> dict[str, dict]:
+        """The JSON object of the command. Without `only`, it also lists the tables."""
+        written, tables = ({name: list(map(str, paths)) for name, paths in found.items()} for found in (self.written, self.tables))
+        return {"written": written, **({"tables": tables} if tables else {}), "skipped": self.skipped}
 
 
 def draw_all(
@@ -71,13 +78,14 @@ def draw_all(
 ) -> Drawn:
     """Draw the figures named in `only` (default: all) for `page`, and write `out`/NAME.pdf, NAME.svg, NAME.png (200 dpi) and NAME.csv.
 
-    NAME.csv holds the rows that the figure draws. Some figures also have an interactive page, NAME.html. report(name, done, total) is
-    called before each figure. A figure is skipped, with a reason, if its rows are absent or ambiguous. Raises ValueError for an unknown
-    name.
+    NAME.csv holds the rows that the figure draws. Some figures also have an interactive page, NAME.html. Without `only`, the tables of
+    thresholds, claims and methods are written to `out`/tables as CSV, LaTeX and Markdown. report(name, done, total) is called before each
+    figure. A figure or table is skipped, with a reason, if its rows are absent or ambiguous. Raises ValueError for an unknown name.
     """
     from figures.files import save_data, save_page
     from figures.rows import CannotDraw, tidy
     from figures.style import save
+    from figures.tables import write_tables
 
     drawn, out = Drawn(), Path(out)
     names = list(FIGURES) if only is None else [_known(name) for name in only]
@@ -92,6 +100,10 @@ def draw_all(
                     drawn.written[name].append(save_page(module.page(rows), out, name))
             except CannotDraw as reason:
                 drawn.skipped[name] = str(reason)
+    if only is None:
+        tables, skipped = write_tables(rows, out / "tables")
+        drawn.tables.update(tables)
+        drawn.skipped.update({f"table of {name}": reason for name, reason in skipped.items()})
     return drawn
 
 

@@ -90,16 +90,20 @@ def is_first(axes: Axes) -> bool:
 
 
 def outside_legend(figure: Figure, handles: Mapping[str, Key]) -> None:
-    """Add one legend for all panels, below them, with as many columns as fit the width of the figure."""
+    """Add one legend for all panels, below them, with as many columns as fit the width of the figure.
+
+    The figure has room for a legend of one line, and grows with every further line.
+    """
     for lines in range(1, len(handles) + 1):
         legend = figure.legend(
             cast(list[Artist], list(handles.values())), list(handles), loc="outside lower center", ncols=-(-len(handles) // lines),
             columnspacing=1.2, handlelength=2.4, handletextpad=0.5, borderaxespad=0.2,
         )  # fmt: skip
-        if legend.get_window_extent(cast(FigureCanvasAgg, figure.canvas).get_renderer()).width <= figure.bbox.width:
+        extent = legend.get_window_extent(cast(FigureCanvasAgg, figure.canvas).get_renderer())
+        if extent.width <= figure.bbox.width or lines == len(handles):
+            figure.set_figheight(figure.get_figheight() + extent.height / figure.dpi * (1 - 1 / lines))
             return
-        if lines < len(handles):
-            legend.remove()
+        legend.remove()
 
 
 def used_labels(figure: Figure) -> set[str]:

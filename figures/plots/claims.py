@@ -56,7 +56,7 @@ def draw(rows: pd.DataFrame) -> Figure:
 
 def _wrapped(case: str) -> str:
     """Return the name of a case in lines that leave room for the panel."""
-    return textwrap.fill(case, max(12, int(SHARE * page().wide / (0.055 * page().small / 7))))
+    return textwrap.fill(case, max(12, int(SHARE * page().wide / (0.055 * page().small / 7))), break_on_hyphens=False)
 
 
 def _forest(axes: Axes, claims: pd.DataFrame, names: list[str]) -> None:

@@ -16,6 +16,8 @@ from figures.venues import page
 from figures.words import MATRICES
 
 ROW = 0.135  # inches per line of the heat map
+PANELS = 0.66  # share of the width that the panels have, beside their labels and the colour bar
+NARROWEST, TITLE, CHARACTER = 0.085, 0.75, 0.06  # inches: smallest width of a column and of a title, width of a character
 SMALLEST = 1e-8  # relative to the largest value; smaller values have the darkest colour
 
 
@@ -37,14 +39,17 @@ def draw(rows: pd.DataFrame) -> Figure:
     )  # keeps the models of a family together
     parts = sorted(set(zip(blocks["series"], blocks["group"], strict=True)), key=_order)
     cells = sorted(set(zip(blocks["task"], blocks["matrix"], strict=True)))
-    figure = layout.new_figure(page().wide, ROW * len(parts) + 1.3)
-    grid = figure.subplots(1, len(cells), squeeze=False, sharey=True)[0]
-    # 0.6 is the share of the page that the panels have, and 0.06 inches the width of a character.
-    crowded = 0.6 * page().wide / (len(names) * len(cells)) < 0.06 * max(len(style.short_name(name)) for name in names)
+    columns = min(len(cells), max(1, int(PANELS * page().wide / max(NARROWEST * len(names), TITLE))))
+    lines = -(-len(cells) // columns)
+    figure = layout.new_figure(page().wide, (ROW * len(parts) + 1.3) * lines)
+    grid = figure.subplots(lines, columns, squeeze=False, sharey=True).ravel()
+    for axes in grid[len(cells) :]:
+        axes.remove()
+    crowded = PANELS * page().wide / (len(names) * columns) < CHARACTER * max(len(style.short_name(name)) for name in names)
     values = blocks["value"].to_numpy(float)
     largest = float(values.max())
     norm = LogNorm(max(float(values[values > 0].min()), largest * SMALLEST), largest)
-    for index, (axes, (task, matrix)) in enumerate(zip(grid, cells, strict=True)):
+    for index, (axes, (task, matrix)) in enumerate(zip(grid, cells, strict=False)):
         panel = where(blocks, (blocks["task"] == task) & (blocks["matrix"] == matrix))
         table = panel.pivot_table(index=["series", "group"], columns="model", values="value", aggfunc="mean").reindex(
             index=parts, columns=names
@@ -57,7 +62,7 @@ def draw(rows: pd.DataFrame) -> Figure:
         axes.set_yticks(range(len(parts)), [group for _, group in parts])
         axes.axhline(sum(grouping == "layer" for grouping, _ in parts) - 0.5, color="white", linewidth=2)
         layout.letter(axes, index, f"{task}\n{MATRICES[matrix]}")
-    figure.colorbar(grid[0].images[0], ax=list(grid), label="trace / number of tuned entries", pad=0.01)
+    figure.colorbar(grid[0].images[0], ax=list(grid[: len(cells)]), label="trace / number of tuned entries", pad=0.01)
     return layout.finish(figure)
 
 

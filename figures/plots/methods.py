@@ -20,7 +20,6 @@ from figures.rows import (
     in_setting,
     means,
     metric_label,
-    models,
     of,
     panel_title,
     run_rows,
@@ -57,13 +56,20 @@ def draw(rows: pd.DataFrame) -> Figure:
     heights = ([HEIGHT] if len(table) else []) + ([LOWER] if len(gaps) else [])
     figure, grid = layout.stacks(len(panels), heights, width=1.6)
     for index, ((panel, of_panel), stack) in enumerate(zip(panels.items(), grid, strict=True)):
-        if len(table):
-            _scores(stack[0], of_panel, looks)
-        if len(gaps):
-            _gaps(stack[-1], of(of_panel, "method_gap"), looks)
-        _label(stack, of_panel, bool(len(table)))
+        scored, differ = runs(of_panel).dropna(subset=["score"]), of(of_panel, "method_gap")
+        drawn = [(_scores, scored, f"validation {metric_label(of_panel)}")] if len(table) else []
+        drawn += [(_gaps, differ, QUANTITIES["method_gap"].label)] if len(gaps) else []
+        for axes, (draw_panel, lines, label) in zip(stack, drawn, strict=True):
+            if lines.empty:
+                axes.remove()
+                continue
+            draw_panel(axes, lines, looks)
+            sizes = lines["parameters"].to_numpy(float)
+            style.log_counts(axes.xaxis, sizes.min() / 1.6, sizes.max() * 1.6, most=4)
+            axes.set(xlabel="model parameters N", ylabel=label if layout.is_first(axes) else "")
+        present = [axes for axes, (_, lines, _) in zip(stack, drawn, strict=True) if len(lines)]
         if title := panel_title(panel, list(panels)):
-            layout.letter(stack[0], index, title)
+            layout.letter(present[0], index, title)
     layout.outside_legend(figure, _legend(figure, looks))
     return layout.finish(figure)
 
@@ -79,8 +85,7 @@ def _panels(rows: pd.DataFrame) -> dict[Panel, pd.DataFrame]:
     return panels
 
 
-def _scores(axes: Axes, rows: pd.DataFrame, looks: dict[str, style.Look]) -> None:
-    table = runs(rows).dropna(subset=["score"])
+def _scores(axes: Axes, table: pd.DataFrame, looks: dict[str, style.Look]) -> None:
     for method, x, of_method in _apart(table, looks):
         sizes = sorted(set(of_method["parameters"]))
         of_largest = [means(where(of_method, of_method["parameters"] == size), "score").iloc[-1] for size in sizes]
@@ -108,17 +113,6 @@ def _apart(table: pd.DataFrame, looks: dict[str, style.Look]) -> list[tuple[str,
     present = [method for method in looks if method in set(table["method"])]
     middle = (len(present) - 1) / 2
     return [(method, APART ** (i - middle), where(table, table["method"] == method)) for i, method in enumerate(present)]
-
-
-def _label(stack: np.ndarray, rows: pd.DataFrame, scored: bool) -> None:
-    sizes = list(models(rows).values())
-    for axes in stack:
-        style.log_counts(axes.xaxis, min(sizes) / 1.6, max(sizes) * 1.6, most=4)
-    stack[-1].set_xlabel("model parameters N")
-    if layout.is_first(stack[0]):
-        labels = ([f"validation {metric_label(rows)}"] if scored else []) + [QUANTITIES["method_gap"].label]
-        for axes, label in zip(stack, labels, strict=False):
-            axes.set_ylabel(label)
 
 
 def _legend(figure: Figure, looks: dict[str, style.Look]) -> dict[str, layout.Key]:

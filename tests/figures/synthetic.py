@@ -34,7 +34,6 @@ def study(models: dict[str, int] | None = None, *, task: str = "sst2", censored:
         base = {**BLANK, "model": model, "parameters": parameters, "task": task}
         rows += _training(base)
         rows += _thresholds(base, model in censored)
-        rows += _metric_thresholds(base, model in censored)
         rows += _spectra(base)
         rows += _slices(base)
     return pd.DataFrame(rows)
@@ -81,7 +80,7 @@ def _run(base: Row, method: str, k: int, seed: int) -> list[Row]:
         {**run, "quantity": "residual_gradient", "value": 3e-4 * (1 + seed)},
         {**run, "quantity": "without_embeddings", "value": 0.6 * base["parameters"]},
         {**run, "quantity": "steps", "value": 300},
-        {**run, "quantity": "example_gradients", "value": 300 * 256 * (2.6 if method == "apet" else 1.0)},
+        {**run, "quantity": "example_gradients", "value": 300 * 256},
     ]
 
 
@@ -125,21 +124,18 @@ def _thresholds(base: Row, censored: bool) -> list[Row]:
     ]
 
 
-def _metric_thresholds(base: Row, censored: bool) -> list[Row]:
-    """Return the high and the low threshold: two targets of a metric."""
-    k_star = K_STAR.get(base["model"], 15.0)
-    rows = []
-    for quantity, target, value in (("k_high", "below-full:0.02", 2.2 * k_star), ("k_low", "above-chance:0.1", 0.3 * k_star)):
-        columns = {
-            "value": value,
-            "low": 0.7 * value,
-            "high": 1.5 * value,
-            "group": target,
-            "run_id": f"{base['model']}-{base['task']}-{target}",
-        }
-        columns |= {"value": math.nan, "low": 256.0, "high": math.nan, "status": "above"} if censored and quantity == "k_high" else {}
-        rows.append({**base, "kind": "threshold", "k": None, "target": 0.8, "split": "validation", "quantity": quantity, **columns})
-    return rows
+def thresholds_of_metric(models: dict[str, int] | None = None, *, task: str = "sst2", censored: tuple[str, ...] = ()) -> pd.DataFrame:
+    """The high and the low threshold of each model; `censored` names models whose high threshold is not reached."""
+    rows: list[Row] = []
+    for model, size in (models or MODELS).items():
+        k_star = K_STAR.get(model, 15.0)
+        base = {**BLANK, "model": model, "parameters": size, "task": task, "kind": "threshold", "k": None, "target": 0.8}
+        for quantity, target, value in (("k_high", "below-full:0.02", 2.2 * k_star), ("k_low", "above-chance:0.1", 0.3 * k_star)):
+            ends = {"value": value, "low": 0.7 * value, "high": 1.5 * value}
+            if quantity == "k_high" and model in censored:
+                ends = {"value": math.nan, "low": 256.0, "status": "above"}
+            rows.append({**base, "quantity": quantity, "group": target, "run_id": f"{model}-{task}-{target}", **ends})
+    return pd.DataFrame(rows)
 
 
 def findings(models: dict[str, int] | None = None, tasks: tuple[str, ...] = ("sst2", "rte")) -> pd.DataFrame:
