@@ -31,7 +31,7 @@ def data(rows: pd.DataFrame) -> pd.DataFrame:
 
 @style.paper()
 def draw(rows: pd.DataFrame) -> Figure:
-    """Return the figure: example gradients over those of a full fine-tuning run, one panel per setting and family, on log axes.
+    """Return the figure: cost divided by the cost of a full fine-tuning run, one panel per setting and family, on log axes.
 
     Points are means over runs; their bars reach from the cheapest to the most expensive run. Raises CannotDraw without the cost of a full
     fine-tuning run of a model and of another run or prediction of it.

@@ -40,6 +40,7 @@ PANEL_HEIGHT = 1.55  # inches
 # Drawn elements in the order of the legend. Each of the two thresholds is a line with a band.
 RUN = "single APET run"
 FULL = "full fine-tuning (mean ± s.e.)"
+FULL_DASHES = style.DASHES[5]
 CHANCE = "chance"
 TARGET = "target loss"
 THEORY = "predicted loss (T1)"
@@ -162,7 +163,7 @@ def _mean_label(method: str) -> str:
 def _full(axes: Axes, table: pd.DataFrame, column: str) -> None:
     """Draw full fine-tuning as a horizontal line. A point at its k would squeeze everything else into a corner."""
     mean = means(table, column).iloc[-1]
-    axes.axhline(mean["mean"], color=style.INK, linewidth=0.9, label=FULL, zorder=2)
+    axes.axhline(mean["mean"], color=style.INK, linestyle=FULL_DASHES, linewidth=0.9, label=FULL, zorder=2)
     if math.isfinite(mean["stderr"]):
         ends = mean["mean"] - mean["stderr"], mean["mean"] + mean["stderr"]
         axes.axhspan(*ends, color=style.INK, alpha=0.15, linewidth=0, zorder=1)
@@ -254,7 +255,7 @@ def _legend(used: set[str], methods: list[str]) -> dict[str, layout.Key]:
         if method != "apet":
             key.set(linestyle="none", markerfacecolor="white")
         keys[_mean_label(method)] = key
-    keys[FULL] = (Patch(color=ink, alpha=0.15, lw=0), Line2D([], [], color=ink, lw=0.9))
+    keys[FULL] = (Patch(color=ink, alpha=0.15, lw=0), Line2D([], [], color=ink, ls=FULL_DASHES, lw=0.9))
     keys[CHANCE] = Line2D([], [], color=grey, ls=":")
     keys[TARGET] = Line2D([], [], color=grey, ls="-.", lw=0.9)
     for label, colour, dashes, _ in THRESHOLDS.values():

@@ -23,7 +23,7 @@ LOOKS = {"position_sd": ("o", style.SERIES[0]), "train_sd": ("s", style.SERIES[1
 PLACED = "placement_spread"
 LOSSES = {"measured": ("D", style.SERIES[0], "full"), "predicted": ("D", style.SERIES[1], "none")}
 Panel = tuple[str, str]  # task and family
-Series = tuple[str, str]  # what is spread, and k
+Series = tuple[str, str]  # name of the spread, and k
 
 
 def data(rows: pd.DataFrame) -> pd.DataFrame:
@@ -79,7 +79,7 @@ def _key(row: Any) -> Series:
 
 
 def _looks(spreads: pd.DataFrame) -> dict[Series, style.Look]:
-    """Return the look of each series: marker and colour by what is spread, dashes by k."""
+    """Return the look of each series: marker and colour by the kind of spread, dashes by k."""
     keys = sorted({_key(row) for row in spreads.itertuples()}, key=lambda key: ([*LOOKS, *LOSSES].index(key[0]), key[1]))
     ks = sorted({k for _, k in keys})
     looks = {}
