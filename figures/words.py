@@ -85,8 +85,9 @@ CAPTIONS = {
     "cells": (
         "Predicted against measured k* for every target that is a share of full fine-tuning's improvement, one panel per task and "
         "subspace, on log scales. Each model has a colour and a marker. The line marks equality and the band a factor of 2. Horizontal "
-        "bars are the 95 % intervals of the measured k*; an arrow at the edge marks an end that lies beyond the axis or is unknown. Hollow markers are "
-        "predictions above 30 % of the rank ceiling n (C - 1), which limits a prediction for any model. Censored thresholds are left out."
+        "bars are the 95 % intervals of the measured k*; an arrow at the edge marks an end that lies beyond the axis or is unknown. "
+        "Hollow markers are predictions above 30 % of the rank ceiling n (C - 1), which limits a prediction for any model. Censored "
+        "thresholds are left out."
     ),
     "predictions": (
         "Predictors of k* against the measured k*, one panel each, on log scales, with the line of equality and the band of a factor of 2. "
@@ -120,9 +121,9 @@ CAPTIONS = {
         "0.001."
     ),
     "spectra": (
-        "Curvature of the training loss at the pretrained point. Each model has a colour and a marker, each matrix a line style. Eigenvalues: "
-        "|l| against rank, separately for positive (filled) and negative (open) eigenvalues; bars are residuals. Density: the eigenvalue "
-        "density, on a symmetric log axis and on a linear axis in units of each spectrum's largest |l|. The density is smoothed, so it "
+        "Curvature of the training loss at the pretrained point. Each model has a colour and a marker, each matrix a line style. "
+        "Eigenvalues: |l| against rank, separately for positive (filled) and negative (open) eigenvalues; bars are residuals. Density: the "
+        "eigenvalue density, on a symmetric log axis and on a linear axis in units of each spectrum's largest |l|. The density is smoothed, so it "
         f"extends beyond the eigenvalues by the width of its kernel. N_eff: the {meaning('n_eff')}, against the ridge kappa. Gradient "
         f"share: the {meaning('top_alignment')}; and the {meaning('alignment')}. Bands and bars are one standard error. A bar that "
         "reaches zero ends in an arrow. Several spectra of one model are separate lines."
