@@ -139,21 +139,22 @@ def _wrap(axes: Axes) -> None:
     if place is None or whole is None:  # a colour bar
         return
     starts = [other.get_window_extent().x0 for other in whole.axes]
-    right = min([start for start in starts if start > panel.x0 + 1], default=whole.bbox.width) - panel.x0 - 4
+    right = min([start for start in starts if start > panel.x0 + 1], default=whole.bbox.width) - panel.x0
     middle = (panel.x0 + panel.x1) / 2
     room = min(0.97 * whole.bbox.width / place.get_gridspec().ncols, 1.96 * (whole.bbox.width - middle), 1.96 * middle)
     for text, most, along in ((cast(Any, axes)._left_title, right, "width"), (axes.title, room, "width"), (axes.xaxis.label, room, "width"),
                               (axes.yaxis.label, 1.05 * panel.height, "height")):  # fmt: skip
+        text.set_linespacing(page().spacing)
         _fit(text, most, along)
 
 
 def _fit(text: Text, most: float, along: str) -> None:
-    """Wrap each line of a text at spaces until its extent along "width" or "height" is at most `most` pixels, if that is possible."""
+    """Wrap each line of a text at spaces until its extent along "width" or "height" is at most 98 % of `most`, if that is possible."""
     words = text.get_text()
     if "$" in words or not words.strip():
         return
     for width in range(max(map(len, words.splitlines())), 5, -1):
-        if getattr(text.get_window_extent(), along) <= most:
+        if getattr(text.get_window_extent(), along) <= 0.98 * most:
             return
         lines = [textwrap.wrap(line, width, break_long_words=False, break_on_hyphens=False) for line in words.splitlines()]
         text.set_text("\n".join(part for line in lines for part in line))

@@ -45,7 +45,7 @@ def paper() -> Iterator[None]:
     fixed: dict[Any, Any] = {
         "pdf.fonttype": 42,  # TrueType: journals refuse Type 3
         "svg.hashsalt": "apet",  # otherwise the ids in an SVG differ each time
-        "savefig.dpi": DPI,
+        **dict.fromkeys(("figure.dpi", "savefig.dpi"), DPI),  # equal, because hinted text has other widths at another resolution
         "axes.linewidth": 0.6,
         "lines.linewidth": 1.1,
         "lines.markersize": 4.0,

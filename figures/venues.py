@@ -21,6 +21,7 @@ class Page:
     maths: str = "dejavusans"
     large: float = 7.5  # labels and titles
     small: float = 7.0  # ticks and legends
+    spacing: float = 1.2  # of the lines of one text, relative to the height of the font
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -67,7 +68,7 @@ def _of_venue(style: Style) -> Page:
         narrow, wide = (size["figure.figsize"][0] for size in both)
     fonts = getattr(fontsizes, name)()
     large, small = (max(SMALLEST, fonts[key]) for key in ("axes.labelsize", "legend.fontsize"))
-    return Page(narrow, wide, "STIXGeneral", "stix", large, small)  # STIX resembles Times and is part of matplotlib
+    return Page(narrow, wide, "STIXGeneral", "stix", large, small, 0.95)  # STIX resembles Times and is part of matplotlib
 
 
 def page() -> Page:

@@ -20,16 +20,6 @@ def _listed(*names: str) -> str:
 MATRICES = {matrix.name: matrix.words for matrix in runs.MATRICES.values()}
 DIRECTIONS = {direction.name: direction.words for direction in runs.DIRECTIONS.values()}
 
-CLAIMS = {  # key of a claim -> its words
-    "F1": "F1: positions of tuned entries matter less in larger models",
-    "F2": "F2: larger models need fewer entries to match full fine-tuning",
-    "F3": "F3: on one model, tasks need a similar number of entries to beat chance",
-    "methods": "Methods against APET with as many parameters",
-    "landscape": "The landscape over scale",
-    "prediction": "Predicted against measured k*",
-    "attribution": "Attribution of the change of k* with scale",
-}
-
 CAPTIONS = {
     "performance": (
         "Performance against the number k of tuned parameters (log scale). Each stack is one model, by size. The upper panels show the "
@@ -71,7 +61,8 @@ CAPTIONS = {
         "Thresholds over the number N of model parameters, one stack of panels per task and family (log axes). Top: number k of tuned "
         "parameters. Below: k / N, and k / N with N without token embeddings and output head if the rows state it. Bars are 95 % "
         "intervals. An arrow at an edge marks a censored threshold that lies beyond that side; it interrupts the line. The pale line is "
-        "the fitted slope of log k or log k / N over log N with its 95 % interval, through the geometric mean of the points. Series are "
+        "the fitted slope of log k or log k / N over log N with its 95 % interval, through the geometric mean of the points; it is the "
+        "slope of all tasks together where a task has none of its own. Series are "
         "shifted slightly apart, so that their bars do not overlap."
     ),
     "crossing": (
@@ -123,10 +114,11 @@ CAPTIONS = {
     "spectra": (
         "Curvature of the training loss at the pretrained point. Each model has a colour and a marker, each matrix a line style. "
         "Eigenvalues: |l| against rank, separately for positive (filled) and negative (open) eigenvalues; bars are residuals. Density: the "
-        "eigenvalue density, on a symmetric log axis and on a linear axis in units of each spectrum's largest |l|. The density is smoothed, so it "
-        f"extends beyond the eigenvalues by the width of its kernel. N_eff: the {meaning('n_eff')}, against the ridge kappa. Gradient "
-        f"share: the {meaning('top_alignment')}; and the {meaning('alignment')}. Bands and bars are one standard error. A bar that "
-        "reaches zero ends in an arrow. Several spectra of one model are separate lines."
+        "eigenvalue density, on a symmetric log axis and on a linear axis in units of each spectrum's largest |l|. The density is "
+        "smoothed, so it extends beyond the eigenvalues by the width of its kernel. "
+        f"N_eff: the {meaning('n_eff')}, against the ridge kappa. Gradient share: the {meaning('top_alignment')}; and the "
+        f"{meaning('alignment')}. Bands and bars are one standard error. A bar that reaches zero ends in an arrow. Several spectra of one "
+        "model are separate lines."
     ),
     "scale": (
         "Numbers of the spectrum at the pretrained point against the number of parameters, by task. Each family has a colour and a marker, "

@@ -9,11 +9,11 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from analyses.findings import CLAIMS
 from analyses.store import quantities, statuses
 from figures import layout, style
 from figures.rows import CannotDraw, of, tidy, where
 from figures.venues import page
-from figures.words import CLAIMS
 
 LINE = 0.145  # inches per line of text at 7 pt
 SHARE = 0.42  # largest part of the figure's width for the names of the cases
@@ -47,11 +47,15 @@ def draw(rows: pd.DataFrame) -> Figure:
     grid = figure.subplots(len(keys), 1, squeeze=False, height_ratios=heights)[:, 0]
     for index, (axes, (key, of_claim)) in enumerate(zip(grid, panels, strict=True)):
         _forest(axes, of_claim, names[key])
-        layout.letter(axes, index, CLAIMS.get(str(key), str(key)))
+        layout.letter(axes, index, _title(str(key)))
         axes.set_xlabel("estimate, 95 % CI")
     present = set(claims["status"])
     layout.outside_legend(figure, {status: look.key(ls="none") for status, look in LOOKS.items() if status in present})
     return layout.finish(figure)
+
+
+def _title(key: str) -> str:
+    return f"{key}: {CLAIMS[key].statement}" if key in CLAIMS else key
 
 
 def _wrapped(case: str) -> str:
@@ -79,5 +83,5 @@ def _forest(axes: Axes, claims: pd.DataFrame, names: list[str]) -> None:
         x, transform = (0.02, axes.get_yaxis_transform()) if at_edge else (value, axes.transData)
         axes.plot(x, place, **look.line(linestyle="none", markersize=4.5), transform=transform, clip_on=False, zorder=3)
         axes.text(1.02, place, status, transform=axes.get_yaxis_transform(), va="center", fontsize=page().small)
-    axes.set_yticks(places, names)
+    axes.set_yticks(places, names, linespacing=page().spacing)
     axes.tick_params(axis="y", length=0)

@@ -45,7 +45,9 @@ def draw(rows: pd.DataFrame) -> Figure:
     _between_limits(right, exact, rows)
     layout.letter(left, 0, "T3")
     layout.letter(right, 1, "T3 and T5, rotated")
-    keys: dict[str, layout.Key] = {label: Line2D([], [], marker=m, ls="none", color=c, fillstyle="none") for label, m, c in KINDS.values() if label in labels}
+    kinds = [style.Look(colour, marker, "none", "none") for _, marker, colour in KINDS.values()]
+    names = [label for label, _, _ in KINDS.values()]
+    keys: dict[str, layout.Key] = {name: kind.key() for name, kind in zip(names, kinds, strict=True) if name in labels}
     layout.outside_legend(figure, keys | {label: Line2D([], [], color=c, ls=d) for label, (d, c) in METHODS.items()})
     return layout.finish(figure)
 

@@ -11,18 +11,16 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from analyses.findings import family
+from analyses.findings import BODY, EVERY_TASK, PARAMETERS, SHARE, family
 from analyses.store import QUANTITIES, quantities, statuses
 from figures import layout, style
 from figures.interval import PREDICTED, Interval, Pair, pairs
-from figures.rows import CannotDraw, Panel, of, panel_title, tidy, where
+from figures.rows import CannotDraw, Panel, Setting, of, panel_title, tidy, where
 
 HEIGHT, LOWER = 1.7, 1.35  # inches: k, and k / N
 MARGIN = 1.6  # factor from the data to the limits of the axes, which keeps arrows at the edge apart from points
 APART = 1.05  # factor between series on the x axis, so that their bars do not overlap
 PREDICTION = "predicted"
-ALL, WITHOUT = "all parameters", "without embeddings"  # what N counts in rows of scale_slope
-SHARE = "_share"  # suffix of the name of a share k / N in rows of scale_slope
 # Threshold -> marker, colour, dashes. The line of a slope has the dashes of its threshold.
 LOOKS = {
     quantities.K_STAR: ("o", style.SERIES[0], "-"),
@@ -62,10 +60,10 @@ def draw(rows: pd.DataFrame) -> Figure:
     looks = _looks(panels)
     figure, grid = layout.stacks(len(panels), [HEIGHT, LOWER, LOWER][: 1 + len(sizes)], width=1.6)
     for index, ((panel, series), stack) in enumerate(zip(panels.items(), grid, strict=True)):
-        for axes, (count, share) in zip(stack, [(ALL, False), *((name, True) for name in sizes)], strict=True):
+        for axes, (count, share) in zip(stack, [(PARAMETERS, False), *((name, True) for name in sizes)], strict=True):
             _panel(axes, series, looks, sizes[count], share)
             _slope_lines(axes, _slopes(rows, panel, count, share), series, looks, sizes[count], share)
-            axes.set_xlabel("N" if count == ALL else f"N {count}")
+            axes.set_xlabel("N" if count == PARAMETERS else f"N {count}")
             if layout.is_first(axes):
                 axes.set_ylabel("k / N" if share else "tuned parameters k")
         if title := panel_title(panel, list(panels)):
@@ -90,7 +88,7 @@ def _sizes(rows: pd.DataFrame, found: list[Pair]) -> dict[str, dict[str, int]]:
     everything = {pair.model: pair.parameters for pair in found}
     stated = of(rows, "without_embeddings")
     blocks = {str(name): int(value) for name, value in zip(stated["model"], stated["value"], strict=True)}
-    return {ALL: everything} | ({WITHOUT: blocks} if set(everything) <= set(blocks) else {})
+    return {PARAMETERS: everything} | ({BODY: blocks} if set(everything) <= set(blocks) else {})
 
 
 def _looks(panels: dict[Panel, dict[Series, list[tuple[Pair, Interval]]]]) -> dict[Series, style.Look]:
@@ -133,10 +131,20 @@ def _series(axes: Axes, points: list[tuple[float, Interval, int]], look: style.L
 
 
 def _slopes(rows: pd.DataFrame, panel: Panel, count: str, share: bool) -> pd.DataFrame:
+    """Return the slopes of a panel's family: of its task, or else of all tasks together."""
     setting, name = panel
     slopes = of(rows, "scale_slope")
-    slopes = where(slopes, (slopes["model"] == name) & (slopes["task"] == setting.task) & (slopes["group"] == count))
-    return where(slopes, slopes["series"].str.endswith(SHARE) == share)
+    slopes = where(slopes, (slopes["model"] == name) & (slopes["group"] == count) & (slopes["series"].str.endswith(SHARE) == share))
+    of_task = where(slopes, slopes["task"] == setting.task)
+    return where(slopes, slopes["task"] == EVERY_TASK) if of_task.empty else of_task
+
+
+def _slope_of(slopes: pd.DataFrame, target: str, setting: Setting) -> pd.DataFrame:
+    """Return the slopes whose note names the target and, if that leaves several, the subspace."""
+    if target:
+        slopes = where(slopes, slopes["note"].str.startswith(f"{target}, "))
+    directions = setting.subspace not in ("", "coordinates")
+    return slopes if len(slopes) == 1 else where(slopes, slopes["note"].str.contains("random directions") == directions)
 
 
 def _slope_lines(
@@ -144,17 +152,17 @@ def _slope_lines(
     sizes: dict[str, int], share: bool,
 ) -> None:  # fmt: skip
     """Draw each slope with its interval as a line and a fan through the geometric mean of the points, which the rows do not state."""
-    for name in dict.fromkeys(slopes["series"]):
-        fitted, keys = where(slopes, slopes["series"] == name), [key for key in series if key[0] == name.removesuffix(SHARE)]
-        if len(fitted) != 1 or len(keys) != 1:  # a slope does not name its target
-            continue
-        known = [(sizes[pair.model], i.value / (sizes[pair.model] if share else 1)) for pair, i in series[keys[0]] if not i.censored]
-        if len(known) < 2:
+    for key, members in series.items():
+        name, target = key
+        of_series = where(slopes, slopes["series"] == name + SHARE * share)
+        fitted = _slope_of(of_series, target, members[0][0].setting)
+        known = [(sizes[pair.model], i.value / (sizes[pair.model] if share else 1)) for pair, i in members if not i.censored]
+        if len(fitted) != 1 or len(known) < 2:
             continue
         x = np.geomspace(min(size for size, _ in known), max(size for size, _ in known), 30)
         middle_x, middle_y = np.exp(np.log(np.array(known)).mean(axis=0))
         line, low, high = (middle_y * (x / middle_x) ** float(fitted[end].iloc[0]) for end in ("value", "low", "high"))
-        colour = looks[keys[0]].colour
+        colour = looks[key].colour
         axes.plot(x, line, color=colour, linewidth=1.6, alpha=0.5, solid_capstyle="butt", label=SLOPE, zorder=1)
         axes.fill_between(x, low, high, color=colour, alpha=0.12, linewidth=0, zorder=0)
 
