@@ -5,12 +5,11 @@ from typing import TYPE_CHECKING
 from apet.exports import on_demand
 
 if TYPE_CHECKING:
-    from analyses.findings.claims import CLAIMS, EVERY_TASK
+    from analyses.findings.claims import BODY, CLAIMS, EVERY_TASK, PARAMETERS, SHARE
     from analyses.findings.conclude import FINDING_ROWS, findings
     from analyses.findings.families import family
     from analyses.findings.placements import placement_rows
     from analyses.findings.predicted_cells import PREDICTOR, Cell, cells
     from analyses.findings.threshold_changes import EXPLAINED_ROWS, explain
-    from analyses.findings.threshold_scale import BODY, PARAMETERS, SHARE
 
 __getattr__ = on_demand(__name__, __file__)
