@@ -61,9 +61,9 @@ CAPTIONS = {
         "Thresholds over the number N of model parameters, one stack of panels per task and family (log axes). Top: number k of tuned "
         "parameters. Below: k / N, and k / N with N without token embeddings and output head if the rows state it. Bars are 95 % "
         "intervals. An arrow at an edge marks a censored threshold that lies beyond that side; it interrupts the line. The pale line is "
-        "the fitted slope of log k or log k / N over log N with its 95 % interval, through the geometric mean of the points; it is the "
-        "slope of all tasks together where a task has none of its own. Series are "
-        "shifted slightly apart, so that their bars do not overlap."
+        "the fitted slope of log k or log k / N over log N with its 95 % interval, through the geometric mean of the points. If the rows "
+        "hold no slope for the task, it is the slope of all tasks together. Series are shifted slightly apart, so that their bars do not "
+        "overlap."
     ),
     "crossing": (
         "Measurement of each threshold, one panel per model and target. Points show the gap of every run to its target against k (log "
