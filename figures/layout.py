@@ -131,7 +131,8 @@ def finish(figure: Figure) -> Figure:
     figure.set_layout_engine("none")  # otherwise every file format would lay the figure out again
     for axes in figure.axes:
         if axes.get_subplotspec() is not None:  # the layout is exact to rounding only, but equal figures must give equal bytes
-            axes.set_position([round(float(number), 6) for number in axes.get_position(original=True).bounds])
+            x, y, width, height = (round(float(number), 6) for number in axes.get_position(original=True).bounds)
+            axes.set_position((x, y, width, height))
     return figure
 
 
