@@ -23,6 +23,7 @@ import apet.tasks
 from analyses import terminal as ui
 from analyses.specs import PredictSpec, SliceSpec, SpectrumSpec, TrainSpec
 from apet.errors import ApetError, MissingInput, UsageError, lookup
+from figures import Columns, Style
 
 app = ui.app
 OUTPUT, SEARCH, WHERE = "Output", "Threshold", "Evaluation point"
@@ -180,20 +181,22 @@ def study(
 @ui.command("figures")
 def figures(
     results: ui.Results,
-    out: Annotated[Path, Option(help="Folder for the PDF and PNG files.")] = Path("figures/out"),
-    only: Annotated[list[str] | None, Option(help="Draw only this figure (repeat for more). Rows of runs: performance, spectra, scale, layers, thresholds, crossing, predictions, cells (predicted against measured, all targets), paths, attribution, placements (F1), quadratics. Slices: slices (the loss along lines), contours (over planes), ratios (the Hessian's over planes), surfaces (over scale, on common axes), relief (in 3-D, and an interactive page).")] = None,
+    out: Annotated[Path, Option(help="Folder for the figures (PDF, SVG, PNG), the rows that each draws (CSV), and tables (CSV, LaTeX, Markdown).")] = Path("figures/out"),
+    only: Annotated[list[str] | None, Option(help="Draw only this figure (repeat for more). Findings: claims, methods (over scale), positions (F1). Rows of runs: performance, thresholds (over scale), crossing, predictions, cells (predicted against measured, all targets), paths, attribution, spectra, n_eff, scale, layers, placements, cost, quadratics. Slices: slices (the loss along lines), contours (over planes), ratios (the Hessian's over planes), surfaces (over scale, on common axes), relief (in 3-D, and an interactive page).")] = None,
+    style: Annotated[Style | None, Option(help="Venue whose widths and font sizes the figures have. \\[default: 3.3 and 6.9 inches]")] = None,
+    columns: Annotated[Columns | None, Option(help="half: all figures are as wide as a column (or half of the text); full: as the text. \\[default: what suits each figure]")] = None,
     target: ui.Aim = None, fraction: ui.Fraction = None, json_: ui.Json = False, dry_run: ui.DryRun = False,
 ) -> None:  # fmt: skip
-    """Draw all figures for which a study has rows, as PDF and PNG. Surfaces are also drawn as an interactive page that works offline."""
-    from figures import EVERY_TARGET, FIGURES, draw_all
+    """Draw all figures for which a study has rows, and write tables of thresholds, claims and methods. All figures are readable in grey."""
+    from figures import EVERY_TARGET, FIGURES, draw_all, page_of
 
     for name in only or []:
         lookup(FIGURES, name, "figure")
     rows = analyses.results.rows_of(results, ui.aim_of(target, fraction), every=bool(only) and set(only) <= set(EVERY_TARGET))
     if dry_run:
         return ui.print_result({"rows": len(rows), "out": str(out)}, json_)
-    drawn = draw_all(rows, out, only)
-    ui.print_result({"written": {name: [str(p) for p in paths] for name, paths in drawn.written.items()}, "skipped": drawn.skipped}, json_)
+    drawn = draw_all(rows, out, only, page=page_of(style, columns))
+    ui.print_result(drawn.summary, json_)
 
 
 @ui.command("explain")

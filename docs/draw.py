@@ -19,7 +19,8 @@ from analyses.specs import SliceSpec, TrainSpec
 from analyses.store import Store, frame
 from analyses.thresholds import Run
 from apet.subspaces import ParameterSpace, place
-from figures import style
+from figures import layout, style
+from figures.venues import DEFAULT
 from landscape import CrossEntropy, GaussNewton, ModuleOutputs, Objective, eigenpairs, to_dense
 
 ROOT = Path(__file__).parents[1]
@@ -30,7 +31,7 @@ EXAMPLE = {"task": "mini-nli", "model": "mini-t5-790k", "subspace": "coordinates
 
 def flow() -> Figure:
     """Return boxes from a spec to its rows."""
-    figure = style.new_figure(style.TEXT_WIDTH, 1.5)
+    figure = layout.new_figure(DEFAULT.wide, 1.5)
     axes = _blank(figure.subplots())
     boxes = {
         "spec": (0, 1),
@@ -54,7 +55,7 @@ def flow() -> Figure:
 
 def subspace() -> Figure:
     """Return tuned entries of a matrix beside a random projection."""
-    figure = style.new_figure(style.TEXT_WIDTH, 1.7)
+    figure = layout.new_figure(DEFAULT.wide, 1.7)
     entries, projection = figure.subplots(1, 2)
     _matrix(entries, _placed(nn.Linear(16, 8, bias=False), 12), "12 single entries")
     columns = np.random.default_rng(0).normal(size=(8 * 16, 12))
@@ -68,7 +69,7 @@ def objective() -> Figure:
     with tempfile.TemporaryDirectory() as folder:
         store = Store(Path(folder))
         rows = frame(list(Run.of(store, run(spec, store)).rows))
-    figure = style.new_figure(style.COLUMN_WIDTH, 2.2)
+    figure = layout.new_figure(DEFAULT.narrow, 2.2)
     axes = figure.subplots()
     loss = rows[(rows.quantity == "slice_loss") & (rows.split == "train")].sort_values("x")
     axes.plot(loss.x, loss.value, color=style.INK, label="training loss")
@@ -89,7 +90,7 @@ def spec() -> Figure:
         rows = [row for row in Run.of(Store(Path(folder)), name).rows if row.quantity in ("loss", "accuracy", "initial_loss") and row.split]
     shown = [f"{row.quantity:<13}{row.split:<11}{row.value:.3f} ± {row.stderr:.3f}" for row in rows[:5]]
     panels = {"spec": [f"{key}: {value}" for key, value in described.changed.items()], f"run {name}": files, "rows": shown}
-    figure = style.new_figure(style.TEXT_WIDTH, 1.0)
+    figure = layout.new_figure(DEFAULT.wide, 1.0)
     for axes, (title, lines) in zip(figure.subplots(1, 3, width_ratios=(1.2, 1, 1.8)), panels.items(), strict=True):
         _blank(axes).text(0, 1, "\n".join(lines), va="top", family="DejaVu Sans Mono", fontsize=7)
         axes.set_title(title, loc="left")
@@ -105,7 +106,7 @@ def operator() -> Figure:
     loss = Objective(outputs, CrossEntropy(lambda pair: pair[1]), [batch], outputs.size, torch.float64)
     matrix = GaussNewton(loss, torch.zeros(outputs.size, dtype=torch.float64))
     dense = to_dense(matrix).numpy()
-    figure = style.new_figure(style.TEXT_WIDTH, 2.3)
+    figure = layout.new_figure(DEFAULT.wide, 2.3)
     left, right = figure.subplots(1, 2)
     most = np.abs(dense).max()
     left.imshow(np.sign(dense) * np.sqrt(np.abs(dense) / most), cmap="RdBu_r", vmin=-1, vmax=1)
@@ -125,7 +126,7 @@ def placement() -> Figure:
     """Return four placements of 64 entries in one matrix."""
     module = nn.Linear(32, 32, bias=False)
     scores = {"weight": np.abs(module.weight.detach().numpy())}
-    figure = style.new_figure(style.TEXT_WIDTH, 1.9)
+    figure = layout.new_figure(DEFAULT.wide, 1.9)
     for axes, (title, options) in zip(figure.subplots(1, 4), {
         "single entries, random": {}, "rows": {"unit": "row"}, "columns": {"unit": "column"},
         "largest magnitude": {"order": "score", "scores": scores},
@@ -137,7 +138,7 @@ def placement() -> Figure:
 def targets() -> Figure:
     """Return losses of runs over k, three targets and their thresholds."""
     rows = _rows()
-    figure = style.new_figure(style.COLUMN_WIDTH, 2.3)
+    figure = layout.new_figure(DEFAULT.narrow, 2.3)
     axes = figure.subplots()
     gaps = rows[rows.quantity == "gap"]
     first = gaps[gaps.target == gaps.target.max()].sort_values("x")
@@ -163,7 +164,7 @@ def k_star() -> Figure:
     same = rows[rows.target == star.target]
     gaps = same[same.quantity == "gap"].sort_values("x")
     slope = same[same.quantity == "slope"].iloc[0].value
-    figure = style.new_figure(style.COLUMN_WIDTH, 2.3)
+    figure = layout.new_figure(DEFAULT.narrow, 2.3)
     axes = figure.subplots()
     axes.axvspan(star.low, star.high, color=style.PREDICTED, alpha=0.15, linewidth=0, label="95 % interval")
     axes.axhline(0, color=style.GREY, linewidth=0.6)

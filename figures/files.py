@@ -6,6 +6,10 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @contextmanager
@@ -19,3 +23,21 @@ def replacing(target: Path) -> Iterator[Path]:
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def save_page(text: str, folder: Path, name: str) -> Path:
+    """Write NAME.html under `folder`, completely or not at all."""
+    path = folder / f"{name}.html"
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return path
+
+
+def save_data(rows: pd.DataFrame, folder: Path, name: str) -> Path:
+    """Write `rows` without empty columns to NAME.csv under `folder`, completely or not at all."""
+    text = rows.assign(further=[" ".join(map(str, position)) for position in rows["further"]])
+    filled = [str(column) for column in text if not set(text[column].dropna()) <= {""}]
+    path = folder / f"{name}.csv"
+    with replacing(path) as temporary:
+        text[filled].to_csv(temporary, index=False, lineterminator="\n")
+    return path

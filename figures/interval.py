@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
@@ -62,17 +63,34 @@ def threshold(rows: pd.DataFrame, quantity: str) -> Interval | None:
 
     Raises CannotDraw for several rows, since different targets must not be drawn as one.
     """
-    candidates = pick(rows, quantity)
-    candidates = where(candidates, candidates["x"].isna())
-    if candidates.empty:
-        return None
+    candidates = _of_threshold(rows, quantity)
     if len(candidates) > 1:
         model, task = candidates["model"].iloc[0], candidates["task"].iloc[0]
         targets = ", ".join(f"{target:.4g}" for target in candidates["target"])
         raise CannotDraw(f"{len(candidates)} rows of {quantity} for {model} on {task} (targets {targets}): select one target")
-    row = candidates.iloc[0]
+    return None if candidates.empty else _interval(candidates.iloc[0], rows)
+
+
+def thresholds(rows: pd.DataFrame, quantity: str) -> dict[str, Interval]:
+    """Return a dictionary from target (as in "below-full:0.01"; "" if the rows do not name it) to the threshold of one model and setting.
+
+    Raises CannotDraw for several rows of one target.
+    """
+    candidates = _of_threshold(rows, quantity)
+    groups = {str(group): where(candidates, candidates["group"] == group) for group in dict.fromkeys(candidates["group"])}
+    intervals = {group: threshold(of_target, quantity) for group, of_target in groups.items()}
+    return {group: interval for group, interval in intervals.items() if interval is not None}
+
+
+def _of_threshold(rows: pd.DataFrame, quantity: str) -> pd.DataFrame:
+    candidates = pick(rows, quantity)
+    return where(candidates, candidates["x"].isna())
+
+
+def _interval(row: Any, rows: pd.DataFrame) -> Interval:
     value, low, high, target = (float(row[name]) for name in ("value", "low", "high", "target"))
-    reasons = pick(rows, quantity + quantities.OPEN)["note"]
+    opened = pick(rows, row["quantity"] + quantities.OPEN)
+    reasons = where(opened, opened["run_id"] == row["run_id"])["note"]
     undecided = f"no value: {row['note']}" if row["status"] == statuses.UNDECIDED else ""
     return Interval(value, low, high, target, str(row["status"]), str(reasons.iloc[0]) if len(reasons) else undecided)
 
@@ -126,12 +144,13 @@ class Pair:
     quantity: str  # quantity of the measured threshold
     measured: Interval | None
     predicted: Interval | None
+    named: str = ""  # the target, as in "below-full:0.01", if the rows hold several targets of this kind
 
     @property
     def question(self) -> str:
         """The setting, and the kind of threshold unless it refers to the training loss."""
         kind = "" if self.quantity == quantities.K_STAR else QUANTITIES[self.quantity].label
-        return ", ".join(filter(None, (self.setting.label, kind)))
+        return ", ".join(filter(None, (self.setting.label, kind, self.named)))
 
     @property
     def ratio(self) -> Ratio | None:
@@ -149,13 +168,17 @@ def pairs(rows: pd.DataFrame) -> list[Pair]:
     """Return the thresholds by kind, setting and model size. Models without thresholds are left out. `rows` come from `tidy`."""
     result = []
     for quantity in quantities.MEASURED:
+        targets = list(dict.fromkeys(_of_threshold(rows, quantity)["group"])) or [""]
         for setting in settings(rows):
             for model, parameters in models(rows).items():
                 chosen = in_setting(of_model(rows, model), setting)
                 # Only thresholds of a training loss have predictions.
                 of_loss = quantities.K_STAR if pick(chosen, quantities.K_LOSS).empty else quantities.K_LOSS
-                predicted = prediction(chosen) if quantity == of_loss else None
-                pair = Pair(model, parameters, setting, quantity, threshold(chosen, quantity), predicted)
-                if pair.measured or pair.predicted:
-                    result.append(pair)
+                for target in targets:
+                    of_target = where(chosen, chosen["group"] == target) if len(targets) > 1 else chosen
+                    predicted = prediction(of_target) if quantity == of_loss else None
+                    named = target if len(targets) > 1 else ""
+                    pair = Pair(model, parameters, setting, quantity, threshold(of_target, quantity), predicted, named)
+                    if pair.measured or pair.predicted:
+                        result.append(pair)
     return result

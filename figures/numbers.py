@@ -45,6 +45,19 @@ def interval(threshold: Interval | None) -> str:
     return f"censored: {side} {number(bound)}" if math.isfinite(bound) else f"censored: {side}"
 
 
+def short_interval(threshold: Interval | None) -> str:
+    """Return a threshold as text for a table, as in "21 [18, 25]", "> 4,096" if it is censored above this bound, or "undecided"."""
+    if threshold is None or not threshold.censored:
+        return interval(threshold)
+    sign, bound = {statuses.ABOVE: (">", threshold.low), statuses.BELOW: ("<", threshold.high)}.get(threshold.censored, ("", math.nan))
+    return f"{sign} {number(bound)}" if math.isfinite(bound) else threshold.status or MISSING
+
+
+def ends(low: float, high: float) -> str:
+    """Return an interval as text, as in "[18, 25]"; a dash stands for an unknown end."""
+    return f"[{number(low)}, {number(high)}]"
+
+
 def listed(values: list[float]) -> str:
     """Return distinct values, sorted, as in "4, 16 and 64"."""
     words = [number(value) for value in sorted(set(values))]

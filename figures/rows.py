@@ -51,6 +51,16 @@ class Setting:
         return ", ".join(part for part in (self.task, self.protocol, self.subspace, self.placement) if part)
 
 
+Panel = tuple[Setting, str]  # a setting and a family of models, which share a panel
+
+
+def panel_title(panel: Panel, panels: list[Panel]) -> str:
+    """Return what distinguishes a panel from the others of its figure, in lines: the setting, the family, or nothing."""
+    setting, family = panel
+    parts = [setting.label] if len({other for other, _ in panels}) > 1 else []
+    return "\n".join(parts + ([family] if len({other for _, other in panels}) > 1 else []))
+
+
 def tidy(rows: pd.DataFrame) -> pd.DataFrame:
     """Return `rows` without exact duplicates, in a fixed order, with every column of `analyses.store.Row`.
 
@@ -72,8 +82,14 @@ def where(rows: pd.DataFrame, mask: Any) -> pd.DataFrame:
 
 def models(rows: pd.DataFrame) -> dict[str, int]:
     """Return a dictionary from model name to number of parameters, smallest first."""
+    rows = _of_models(rows)
     sizes = sorted({(int(size), str(name)) for name, size in zip(rows["model"], rows["parameters"], strict=True)})
     return {name: size for size, name in sizes}
+
+
+def _of_models(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows about a model and a task. Findings about families or several tasks have no number of parameters."""
+    return where(rows, rows["parameters"] > 0)
 
 
 def settings(rows: pd.DataFrame) -> list[Setting]:
@@ -81,6 +97,7 @@ def settings(rows: pd.DataFrame) -> list[Setting]:
 
     Training runs and thresholds define the settings. A spectrum or a slice on other examples does not add one.
     """
+    rows = _of_models(rows)
     asked = where(rows, rows["kind"].isin(ASKING))
     result: list[Setting] = []
     for task in sorted(set(rows["task"])):
@@ -118,6 +135,20 @@ def pick(rows: pd.DataFrame, quantity: str, split: str = "") -> pd.DataFrame:
     """Return the rows of one quantity, and of one split if given."""
     chosen = rows["quantity"] == quantity
     return where(rows, chosen & (rows["split"] == split) if split else chosen)
+
+
+def of(rows: pd.DataFrame, *names: str) -> pd.DataFrame:
+    """Return the rows of the quantities `names`."""
+    return where(rows, rows["quantity"].isin(names))
+
+
+def run_rows(rows: pd.DataFrame, *columns: str) -> pd.DataFrame:
+    """Return the rows of training runs that `runs` reads for the named columns (by default: all columns)."""
+    chosen = pd.Series(False, index=rows.index)
+    for quantity, split in (RUN_QUANTITIES[column] for column in columns or RUN_QUANTITIES):
+        named = rows["quantity"] == (_main_metrics(rows) if quantity == MAIN else quantity)
+        chosen |= named & (rows["split"] == split) if split else named
+    return where(rows, chosen & (rows["kind"] == "train"))
 
 
 def runs(rows: pd.DataFrame) -> pd.DataFrame:

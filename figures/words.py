@@ -22,20 +22,48 @@ DIRECTIONS = {direction.name: direction.words for direction in runs.DIRECTIONS.v
 
 CAPTIONS = {
     "performance": (
-        "Performance against the number k of tuned parameters (log scale). Each column is one model, by size. The upper panels show the "
+        "Performance against the number k of tuned parameters (log scale). Each stack is one model, by size. The upper panels show the "
         "main metric on the validation set, with the chance level dotted. The lower panels show the training loss, with the target "
         "dash-dotted. Small "
         "points are runs and large points their mean. Bars are one standard error over runs, or over examples for a single run. Full "
         "fine-tuning is a horizontal line, because its k is the size of the model. Other methods are shown at their own k. Vertical lines "
-        "are the measured k* (solid) and the predicted k (dashed), with their 95 % intervals as bands. An arrowhead at the edge of a panel "
+        "are the measured k* (solid) and the predicted k (dashed), and in the upper panels the high threshold (dash-dotted) and the low "
+        "threshold (dotted), with their 95 % intervals as bands. An arrowhead at the edge of a panel "
         "marks a censored threshold that lies beyond that side. The thin curve is the training loss that the quadratic at the pretrained "
         "point predicts (T1)."
     ),
+    "methods": (
+        "Main metric on the validation set over the number N of model parameters, one panel per task and family. Each method is shown at "
+        "its largest number of tuned parameters, as a mean over seeds with one standard error; chance is dotted. The lower panels show "
+        "the gap of each method: its main metric less the one of APET with as many parameters at random positions, with 95 % "
+        "t-intervals. Methods are shifted slightly apart, so that their bars do not overlap."
+    ),
+    "positions": (
+        "Spread over positions of the tuned entries against other spreads, over the number N of model parameters (log axes). Upper panels: "
+        + _listed("position_sd", "train_sd", "method_sd")
+        + ". Bars are 95 % intervals. Lower panels: the standard deviation of the final training loss, as a share of the untuned model's, "
+        "over placements, measured and predicted by the quadratic at the pretrained point; bars are one standard error. A bar that reaches "
+        "zero ends in an arrow, and an open arrow marks a spread of zero."
+    ),
+    "claims": (
+        "Verdicts on the claims. Each line is one case with its estimate, 95 % interval and verdict; cases without an estimate are at the "
+        "edge. p values of a claim are corrected for all of its cases."
+    ),
+    "cost": (
+        "Cost in example gradients over the cost of one full fine-tuning run of the same model and setting (grey line), against the number "
+        "N of model parameters (log axes). Points are means over runs; their bars reach from the cheapest to the most expensive run."
+    ),
+    "n_eff": (
+        f"N_eff, the {meaning('n_eff')}, against the ridge kappa (log axes). Each model has a colour and a marker. Bands are one standard "
+        "error. Several spectra of one model are separate lines."
+    ),
     "thresholds": (
-        "Measured and predicted thresholds of all models and settings, on log scales. (a) Predicted k against measured k*, with the line "
-        "of equality and the band of a factor of 2. (b) Both against the number of parameters of the model. Lines join the sizes of one "
-        "family; a censored threshold interrupts them. Bars are 95 % intervals. An open arrow at an edge marks a censored threshold that "
-        "lies beyond that side. In (b), measured and predicted points are shifted slightly apart, so that their bars do not overlap."
+        "Thresholds over the number N of model parameters, one stack of panels per task and family (log axes). Top: number k of tuned "
+        "parameters. Below: k / N, and k / N with N without token embeddings and output head if the rows state it. Bars are 95 % "
+        "intervals. An arrow at an edge marks a censored threshold that lies beyond that side; it interrupts the line. The pale line is "
+        "the fitted slope of log k or log k / N over log N with its 95 % interval, through the geometric mean of the points. If the rows "
+        "hold no slope for the task, it is the slope of all tasks together. Series are shifted slightly apart, so that their bars do not "
+        "overlap."
     ),
     "crossing": (
         "Measurement of each threshold, one panel per model and target. Points show the gap of every run to its target against k (log "
@@ -46,16 +74,17 @@ CAPTIONS = {
         "side. A panel without a line takes k* only from which runs reached the target."
     ),
     "cells": (
-        "Predicted against measured k* for every target that is a share of full fine-tuning's improvement, one panel per subspace, on log "
-        "scales. Colours are models and markers are tasks. The line marks equality and the band a factor of 2. Horizontal bars are the "
-        "95 % intervals of the measured k*; an arrow at the edge marks an end that lies beyond the axis or is unknown. Hollow markers are "
-        "predictions above 30 % of the rank ceiling n (C - 1), which limits a prediction for any model. Censored thresholds are left out."
+        "Predicted against measured k* for every target that is a share of full fine-tuning's improvement, one panel per task and "
+        "subspace, on log scales. Each model has a colour and a marker. The line marks equality and the band a factor of 2. Horizontal "
+        "bars are the 95 % intervals of the measured k*; an arrow at the edge marks an end that lies beyond the axis or is unknown. "
+        "Hollow markers are predictions above 30 % of the rank ceiling n (C - 1), which limits a prediction for any model. Censored "
+        "thresholds are left out."
     ),
     "predictions": (
-        "Predictors of k* against the measured k*, on log scales, with the line of equality and the band of a factor of 2. Each model has "
-        "a colour and each predictor a marker. Predictors of one threshold are shifted slightly apart. The predictors are: "
+        "Predictors of k* against the measured k*, one panel each, on log scales, with the line of equality and the band of a factor of 2. "
+        "Each model has a colour and a marker. An arrow at an edge marks a censored threshold. The predictors are: "
         + _listed(quantities.K_PRED, quantities.K_GM, quantities.K_M0, quantities.K_M1, quantities.K_GORDON, quantities.K_LARSEN)
-        + f". Bars of T3 and gm: {QUANTITIES[quantities.K_GM].interval}. Censored thresholds are left out."
+        + f". Bars of T3 and gm: {QUANTITIES[quantities.K_GM].interval}."
     ),
     "paths": (
         "Training loss against k (log scale), one panel per model and setting. The solid line is the Moreau envelope of the linearised "
@@ -65,8 +94,8 @@ CAPTIONS = {
     "attribution": (
         "Difference log k*(small) - log k*(large) between two models of a family. The first two bars are the measured and the predicted "
         "(m1) difference. The other bars are the Shapley split of the prediction into the shape of the spectrum, the alignment of the "
-        "gradient with the spectrum, the gap to the target, and the share of active entries. Full colours match the alignment by "
-        "eigenvalue rank, pale colours by l / l_1. Bars have 95 % intervals from resampled examples or probes; unknown bars are left out. "
+        "gradient with the spectrum, the gap to the target, and the share of active entries. Full bars match the alignment by "
+        "eigenvalue rank, hatched bars by l / l_1. Bars have 95 % intervals from resampled examples or probes; unknown bars are left out. "
         "The verdict in each title is taken from the rows."
     ),
     "placements": (
@@ -83,12 +112,13 @@ CAPTIONS = {
         "0.001."
     ),
     "spectra": (
-        "Curvature of the training loss at the pretrained point. Each model has a colour and each matrix a line style. Eigenvalues: |l| "
-        "against rank, separately for positive (filled) and negative (open) eigenvalues; bars are residuals. Density: the eigenvalue "
-        "density, on a symmetric log axis and on a linear axis in units of each spectrum's largest |l|. The density is smoothed, so it "
-        f"extends beyond the eigenvalues by the width of its kernel. N_eff: the {meaning('n_eff')}, against the ridge kappa. Gradient "
-        f"share: the {meaning('top_alignment')}; and the {meaning('alignment')}. Bands and bars are one standard error. A bar that "
-        "reaches zero ends in an arrow. Several spectra of one model are separate lines."
+        "Curvature of the training loss at the pretrained point. Each model has a colour and a marker, each matrix a line style. "
+        "Eigenvalues: |l| against rank, separately for positive (filled) and negative (open) eigenvalues; bars are residuals. Density: the "
+        "eigenvalue density, on a symmetric log axis and on a linear axis in units of each spectrum's largest |l|. The density is "
+        "smoothed, so it extends beyond the eigenvalues by the width of its kernel. "
+        f"N_eff: the {meaning('n_eff')}, against the ridge kappa. Gradient share: the {meaning('top_alignment')}; and the "
+        f"{meaning('alignment')}. Bands and bars are one standard error. A bar that reaches zero ends in an arrow. Several spectra of one "
+        "model are separate lines."
     ),
     "scale": (
         "Numbers of the spectrum at the pretrained point against the number of parameters, by task. Each family has a colour and a marker, "

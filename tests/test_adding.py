@@ -18,6 +18,7 @@ from analyses.specs.base import Spec
 from analyses.specs.building import spec_dict, spec_from
 from analyses.specs.kinds import KINDS, TrainSpec
 from analyses.specs.option import option
+from analyses.store.rows import COLUMNS
 from analyses.store.run_store import VERSIONS, Store
 from analyses.terminal.parameters import as_flag, parameters
 from apet.errors import UsageError
@@ -78,6 +79,9 @@ def test_an_option_is_one_declaration_and_renames_no_run():
 def test_a_figure_is_one_file_and_one_name(tmp_path, monkeypatch):
     module = ModuleType("figures.plots.toy")
     module.draw = lambda rows: Figure()
+    module.data = lambda rows: rows
     monkeypatch.setitem(sys.modules, "figures.plots.toy", module)
     monkeypatch.setitem(FIGURES, "toy", lambda rows: sys.modules["figures.plots.toy"].draw(rows))
-    assert [path.name for path in draw_all(pd.DataFrame(), tmp_path, ["toy"]).written["toy"]] == ["toy.pdf", "toy.png"]
+    rows = pd.DataFrame(columns=list(COLUMNS))
+    names = [path.name for path in draw_all(rows, tmp_path, ["toy"]).written["toy"]]
+    assert names == ["toy.pdf", "toy.svg", "toy.png", "toy.csv"]

@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from analyses.findings.claims import Case, bracket, falls, is_below
+from analyses.findings.claims import BODY, PARAMETERS, SHARE, Case, bracket, falls, is_below
 from analyses.findings.families import family
 from analyses.findings.regressions import Point, described, populations, slope, spread, threshold_point
 from analyses.findings.scores import Frame, sizes, sizes_without_embeddings
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from landscape.inference import Estimate
 
 SIMILAR = 2.0  # tasks need similar numbers if k varies over tasks by less than this factor (one standard deviation)
-PARAMETERS, BODY = "all parameters", "without embeddings"  # what N counts
-SHARE = "_share"  # suffix: k / N
 
 
 def threshold_points(rows: Frame) -> dict[tuple[str, str], list[Point]]:

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
 from analyses.results.study_rows import rows_of
+from analyses.results.table_files import write_table
 from analyses.runs import DIGITS
 from analyses.store import Store, Summary
 from analyses.thresholds import Names, main_metric
-from apet.errors import UsageError, lookup
-from apet.files import atomic_path
+from apet.errors import UsageError
 
 
 @dataclass
@@ -96,16 +95,6 @@ def _line(key: tuple, settings: str, seeds: _Seeds) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def write_table(lines: list[dict[str, Any]], path: Path) -> None:
-    """Write the lines to `path` in the format of its suffix: .csv, .parquet, .tex (booktabs) or .md. Raises UsageError for any other."""
-    import pandas as pd
-
-    write = lookup(_WRITERS, path.suffix, "suffix of a table")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_path(path) as temporary:
-        write(pd.DataFrame(lines), temporary)
-
-
 def write_rows(results: Path, out: Path | None, split: str | None, dry_run: bool) -> dict[str, Any]:
     """Write every row of every run in the folder `results` to `out`, unless `dry_run`, and return the command's JSON object.
 
@@ -119,41 +108,3 @@ def write_rows(results: Path, out: Path | None, split: str | None, dry_run: bool
     if not dry_run:
         write_table(records, out)
     return {"rows": len(records), "out": str(out)}
-
-
-def _markdown(frame: Any, path: Path) -> None:
-    cells = [
-        list(frame.columns),
-        ["---"] * len(frame.columns),
-        *([_short(value).replace("|", "\\|") for value in row] for row in frame.itertuples(index=False)),
-    ]
-    path.write_text("".join(f"| {' | '.join(line)} |\n" for line in cells), encoding="utf-8")
-
-
-def _latex(frame: Any, path: Path) -> None:
-    shown = frame.map(_short).map(_escaped)
-    columns = " & ".join(map(_escaped, frame.columns))
-    rows = "".join(" & ".join(line) + " \\\\\n" for line in shown.itertuples(index=False))
-    head = f"\\begin{{tabular}}{{{'l' * len(frame.columns)}}}\n\\toprule\n{columns} \\\\\n\\midrule\n"
-    path.write_text(f"{head}{rows}\\bottomrule\n\\end{{tabular}}\n", encoding="utf-8")
-
-
-def _escaped(text: str) -> str:
-    """Return the LaTeX source that prints `text`."""
-    return "".join(LATEX.get(character, character) for character in text)
-
-
-def _short(value: Any) -> str:
-    return f"{value:,}" if isinstance(value, int) else f"{value:.3f}" if isinstance(value, float) else str(value)
-
-
-LATEX = {character: f"\\{character}" for character in "_%&#${}"} | {
-    "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-}  # fmt: skip
-_WRITERS: dict[str, Callable[[Any, Path], None]] = {
-    ".csv": lambda frame, path: frame.to_csv(path, index=False),
-    ".parquet": lambda frame, path: frame.to_parquet(path, index=False),
-    ".tex": _latex,
-    ".md": _markdown,
-}

@@ -11,53 +11,58 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from analyses.store import QUANTITIES
-from figures import style
-from figures.rows import CannotDraw, pick, tidy, where
+from figures import layout, style
+from figures.rows import CannotDraw, of, pick, tidy, where
 
 HEIGHT = 2.3  # inches per line of panels
 COLOURS = {
     "measured_change": style.MEASURED, "explained_total": style.PREDICTED, "explained_spectrum": "#0072b2",
     "explained_alignment": "#009e73", "explained_gap": "#cc79a7", "explained_live": "#e69f00",
 }  # fmt: skip
+HATCH = "//////"
+
+
+def data(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows that the figure draws."""
+    return of(rows, *COLOURS, "explain_verdict")
 
 
 @style.paper()
 def draw(rows: pd.DataFrame) -> Figure:
     """Return the figure: one panel per task, subspace and pair of models, with log k*(small) - log k*(large) and 95 % intervals.
 
-    Full colours show the split by eigenvalue rank, pale colours the split by l / l_1. Raises CannotDraw if the rows hold no attribution.
+    Full bars show the split by eigenvalue rank, hatched bars the split by l / l_1. Raises CannotDraw if the rows hold no attribution.
     """
     rows = tidy(rows)
-    changes = where(rows, rows["quantity"].isin([*COLOURS, "explain_verdict"]))
+    changes = data(rows)
     if pick(changes, "explained_total").empty:
         raise CannotDraw("no explained_total in the rows: 'explain' writes them")
     pairs = [pair for _, pair in changes.groupby(["task", "subspace", "x", "parameters", "run_id"])]
     cells = [pair for pair in pairs if {"measured_change", "explained_total"} & set(pair["quantity"])]  # the others would be empty panels
-    columns = style.grid_columns(len(cells))
-    lines = -(-len(cells) // columns)
-    figure = style.new_figure(style.TEXT_WIDTH if columns > 1 else style.COLUMN_WIDTH, HEIGHT * lines + 0.35)
-    grid = figure.subplots(lines, columns, squeeze=False).reshape(-1)
-    for index, (axes, pair) in enumerate(zip(grid, cells, strict=False)):
+    figure, grid = layout.small_multiples(len(cells), HEIGHT, wide_from=2)
+    columns = layout.columns_of(grid)
+    for index, (axes, pair) in enumerate(zip(grid, cells, strict=True)):
         _bars(axes, pair)
         verdict = pick(pair, "explain_verdict").iloc[0]
         names = f"{style.short_name(verdict['other_model'])} to\n{style.short_name(verdict['model'])}"
         setting = ", ".join(part for part in (str(pair[name].iloc[0]) for name in ("task", "subspace")) if part)
-        style.letter(axes, index, f"{setting}: {verdict['status']}\n{names}")
-        if index % columns == 0:
+        layout.letter(axes, index, f"{setting}: {verdict['status']}\n{names}")
+        if layout.is_first(axes):
             axes.set_ylabel("log k*(small) − log k*(large)")
-    for axes in grid[len(cells) :]:
-        axes.remove()
-    for axes in grid[max(0, len(cells) - columns) : len(cells)]:  # the lowest panel of each column
+    for axes in grid[max(0, len(cells) - columns) :]:  # the lowest panel of each column
         axes.set_xticks(range(len(COLOURS)), [QUANTITIES[quantity].label for quantity in COLOURS], rotation=90)
-    keys: dict[str, style.Key] = {"split by rank": Patch(color=style.GREY), "split by eigenvalue": Patch(color=style.GREY, alpha=0.4)}
-    style.outside_legend(figure, keys)
-    return style.finish(figure)
+    keys: dict[str, layout.Key] = {
+        "split by rank": Patch(color=style.GREY),
+        "split by eigenvalue": Patch(facecolor="white", edgecolor=style.GREY, hatch=HATCH, lw=0.6),
+    }
+    layout.outside_legend(figure, keys)
+    return layout.finish(figure)
 
 
 def _bars(axes: Axes, rows: pd.DataFrame) -> None:
     axes.axhline(0, color=style.GREY, linewidth=0.6)
     for place, (quantity, colour) in enumerate(COLOURS.items()):
-        for aside, by, alpha in ((-0.2, "rank", 1.0), (0.2, "eigenvalue", 0.4)):
+        for aside, by in ((-0.2, "rank"), (0.2, "eigenvalue")):
             bar_row = pick(rows, quantity)
             if quantity != "measured_change":
                 bar_row = where(bar_row, bar_row["series"] == by)
@@ -66,7 +71,8 @@ def _bars(axes: Axes, rows: pd.DataFrame) -> None:
             value, low, high = (float(bar_row[name].iloc[0]) for name in ("value", "low", "high"))
             wide = quantity in ("measured_change", "explained_total")
             at = place if wide else place + aside
-            axes.bar(at, value, width=0.7 if wide else 0.38, color=colour, alpha=alpha, linewidth=0)
+            look = {"facecolor": colour, "linewidth": 0} if aside < 0 else {"facecolor": "white", "hatch": HATCH, "linewidth": 0.6}
+            axes.bar(at, value, width=0.7 if wide else 0.36, edgecolor=colour, **look)
             if math.isfinite(low) and math.isfinite(high):
                 bar = np.array([[value - low], [high - value]])
                 axes.errorbar(at, value, yerr=bar, color=style.INK, elinewidth=0.7, capsize=1.5, ls="none")

@@ -11,8 +11,8 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 
-from figures import style
-from figures.plots.grids import Grid, grids
+from figures import layout, style
+from figures.plots.grids import Grid, grids, slice_rows
 from figures.rows import tidy
 from figures.style import number_label
 
@@ -23,20 +23,25 @@ OUTSIDE = "#dddddd"  # colour of points that were not computed or whose loss is 
 FINER = 12  # refinement of the grid, per axis, on which the computed losses are interpolated
 
 
+def data(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows that the figure draws."""
+    return slice_rows(rows, 2)
+
+
 @style.paper()
 def draw(rows: pd.DataFrame) -> Figure:
     """Return the figure: one panel per plane, all on one colour scale. Raises CannotDraw without slices over planes."""
     slices = grids(tidy(rows), 2)
-    figure, cells = style.small_multiples(len(slices), HEIGHT if len(slices) > 1 else 2.4)
+    figure, cells = layout.small_multiples(len(slices), HEIGHT if len(slices) > 1 else 2.4)
     norm = loss_norm(slices)
     for index, (axes, grid) in enumerate(zip(cells, slices, strict=True)):
         filled(axes, grid, norm)
         places(axes, grid, norm)
         axes.set(xlabel=grid.label(0, len(slices) > 1), ylabel=grid.label(1, len(slices) > 1))
         title = f"{grid.title}, {grid.taken}" if len({grid.taken for grid in slices}) > 1 else grid.title
-        style.letter(axes, index, title if math.isnan(grid.off) else f"{title}\nΔloss ≤ {number_label(grid.off)}")
+        layout.letter(axes, index, title if math.isnan(grid.off) else f"{title}\nΔloss ≤ {number_label(grid.off)}")
     loss_bar(figure, cells, norm)
-    return style.finish(figure)
+    return layout.finish(figure)
 
 
 def loss_norm(slices: list[Grid]) -> Normalize:

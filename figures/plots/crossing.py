@@ -12,8 +12,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from analyses.store import quantities, statuses
-from figures import style
-from figures.rows import CannotDraw, models, pick, tidy, where
+from figures import layout, style
+from figures.rows import CannotDraw, models, of, pick, tidy, where
 
 HEIGHT = 2.1  # inches per line of panels
 # Quantity of a threshold -> definition of the gap.
@@ -25,6 +25,11 @@ STATES = {statuses.USED: ("run used in the fit", "o", True), statuses.FAR: ("run
 ROOM = 1.6  # limit of the axis relative to the largest gap in the fit; larger gaps are drawn at the edge
 EDGE = 0.94
 LINE, ZERO, CENSORED, BEYOND = "robust line", "k*, 95 % CI", "censored on this side", "gap beyond the axis"
+
+
+def data(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows that the figure draws."""
+    return of(rows, "gap", "slope", *THRESHOLDS)
 
 
 @style.paper()
@@ -39,25 +44,17 @@ def draw(rows: pd.DataFrame) -> Figure:
     if not thresholds:
         raise CannotDraw("no gap of a run to a target in the rows")
     colours = style.model_colours(models(rows))
-    columns = style.grid_columns(len(thresholds))
-    lines = math.ceil(len(thresholds) / columns)
-    width = style.TEXT_WIDTH if columns > 1 else style.COLUMN_WIDTH
-    figure = style.new_figure(width, HEIGHT * lines + (0.5 if columns > 1 else 0.9))
-    grid = figure.subplots(lines, columns, squeeze=False)
+    figure, cells = layout.small_multiples(len(thresholds), HEIGHT, wide_from=2)
     several = len({str(measured["task"].iloc[0]) for _, measured in thresholds}) > 1
-    for index, axes in enumerate(grid.flat):
-        if index >= len(thresholds):
-            axes.remove()
-            continue
-        quantity, measured = thresholds[index]
+    for index, (axes, (quantity, measured)) in enumerate(zip(cells, thresholds, strict=True)):
         _panel(axes, measured, quantity, colours[str(measured["model"].iloc[0])])
         name, task = style.short_name(str(measured["model"].iloc[0])), str(measured["task"].iloc[0])
-        axes.set_title(f"{name}\n{task}" if several else name, fontsize=7)
+        axes.set_title(f"{name}\n{task}" if several else name)
         axes.set_xlabel("tuned parameters k")
-        if index % columns == 0 or THRESHOLDS[quantity] != THRESHOLDS[thresholds[index - 1][0]]:
+        if layout.is_first(axes) or THRESHOLDS[quantity] != THRESHOLDS[thresholds[index - 1][0]]:
             axes.set_ylabel(THRESHOLDS[quantity])
-    style.outside_legend(figure, _legend(rows, thresholds))
-    return style.finish(figure)
+    layout.outside_legend(figure, _legend(rows, thresholds))
+    return layout.finish(figure)
 
 
 def _thresholds(rows: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
@@ -117,9 +114,9 @@ def _top(gaps: pd.DataFrame) -> float:
     return ROOM * widest if widest > 0 else 1.0
 
 
-def _legend(rows: pd.DataFrame, thresholds: list[tuple[str, pd.DataFrame]]) -> dict[str, style.Key]:
+def _legend(rows: pd.DataFrame, thresholds: list[tuple[str, pd.DataFrame]]) -> dict[str, layout.Key]:
     present = set(pick(rows, "gap")["status"])
-    keys: dict[str, style.Key] = {
+    keys: dict[str, layout.Key] = {
         label: Line2D([], [], marker=marker, linestyle="none", ms=3.2, color=style.INK, mfc=style.INK if filled else "white")
         for state, (label, marker, filled) in STATES.items() if state in present
     }  # fmt: skip

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from analyses import runs
-from figures.rows import CannotDraw, pick, where
+from figures.rows import CannotDraw, of, pick, where
 from figures.style import short_name
 
 
@@ -66,6 +66,16 @@ class Grid:
     @property
     def title(self) -> str:
         return short_name(self.model)
+
+
+def slice_rows(rows: pd.DataFrame, *dims: int) -> pd.DataFrame:
+    """Return the rows that `grids` reads for slices of the numbers of dimensions `dims` (1 and 2)."""
+    rows = where(rows, ~_elsewhere(rows))
+    losses = pick(rows, "slice_loss", "train")
+    planes = set(where(losses, losses["y"].notna())["run_id"])
+    chosen = [run for run in set(losses["run_id"]) if (2 if run in planes else 1) in dims]
+    drawn = of(rows, "slice_loss", "slice_quadratic", "theta_norm", "explained_variance", "slice_place", "slice_place_loss", "off_plane")
+    return where(drawn, drawn["run_id"].isin(chosen))
 
 
 def grids(rows: pd.DataFrame, dims: int) -> list[Grid]:

@@ -8,10 +8,16 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from figures import style
-from figures.rows import CannotDraw, in_setting, models, of_model, pick, runs, settings, tidy, where
+from figures import layout, style
+from figures.rows import CannotDraw, in_setting, models, of, of_model, pick, run_rows, runs, settings, tidy, where
 
 HEIGHT = 2.1  # inches per line of panels
+
+
+def data(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows that the figure draws."""
+    trained = run_rows(where(rows, rows["method"] == "apet"), "train_loss")
+    return pd.concat([of(rows, "path_envelope", "predicted_loss"), trained]).sort_index()
 
 
 @style.paper()
@@ -26,25 +32,22 @@ def draw(rows: pd.DataFrame) -> Figure:
         raise CannotDraw("no path_envelope in the rows: run predictions from a Gram matrix, which store it")
     cells = [(setting, model, chosen) for setting in settings(rows) for model in models(path)
              if not pick(chosen := in_setting(of_model(rows, model), setting), "path_envelope").empty]  # fmt: skip
-    columns = style.grid_columns(len(cells))
-    lines = -(-len(cells) // columns)
-    figure = style.new_figure(style.TEXT_WIDTH if columns > 1 else style.COLUMN_WIDTH, HEIGHT * lines + 0.4)
-    grid = figure.subplots(lines, columns, squeeze=False).reshape(-1)
+    figure, grid = layout.small_multiples(len(cells), HEIGHT, wide_from=2)
     colours = style.model_colours(models(rows))
-    for index, (axes, (setting, model, chosen)) in enumerate(zip(grid, cells, strict=False)):
+    for index, (axes, (setting, model, chosen)) in enumerate(zip(grid, cells, strict=True)):
         _panel(axes, chosen, colours[model])
         same = in_setting(rows, setting)
         top = max(*pick(same, "path_envelope")["value"], *_measured(same)["train_loss"])
         axes.set_ylim(-0.04 * top, 1.05 * top)  # one scale per setting, with space for the points at zero
         name = style.short_name(model)
-        style.letter(axes, index, name if len({setting for setting, _, _ in cells}) == 1 else "\n".join((name, *setting.label.split(", "))))
+        layout.letter(
+            axes, index, name if len({setting for setting, _, _ in cells}) == 1 else "\n".join((name, *setting.label.split(", ")))
+        )
         axes.set_xlabel("tuned parameters k")
-        if index % columns == 0:
+        if layout.is_first(axes):
             axes.set_ylabel("training loss")
-    for axes in grid[len(cells) :]:
-        axes.remove()
-    style.outside_legend(figure, _legend(rows))
-    return style.finish(figure)
+    layout.outside_legend(figure, _legend(rows))
+    return layout.finish(figure)
 
 
 def _panel(axes: Axes, rows: pd.DataFrame, colour: style.Colour) -> None:
@@ -60,8 +63,8 @@ def _panel(axes: Axes, rows: pd.DataFrame, colour: style.Colour) -> None:
     style.log_counts(axes.xaxis, max(0.5, min(ks) / 1.3), max(ks) * 1.3)
 
 
-def _legend(rows: pd.DataFrame) -> dict[str, style.Key]:
-    keys: dict[str, style.Key] = {
+def _legend(rows: pd.DataFrame) -> dict[str, layout.Key]:
+    keys: dict[str, layout.Key] = {
         "Moreau path (line gm, band m0 to m1)": (Patch(color=style.INK, alpha=0.2, linewidth=0), Line2D([], [], color=style.INK)),
         "T1 at the pretrained point": Line2D([], [], color=style.PREDICTED, lw=0.7, ls="--"),
     }

@@ -8,9 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from figures import style
+from figures import layout, style
 from figures.plots.predictions import band
-from figures.rows import CannotDraw, pick, tidy, where
+from figures.rows import CannotDraw, of, pick, tidy, where
 
 HEIGHT = 3.2  # inches
 FEWEST = 8.0  # smallest k* that is shown; the largest is half of the size
@@ -21,6 +21,11 @@ KINDS = {
     ("coordinates", 0.0): ("coordinates, diagonal", "X", "#d55e00"),
 }
 METHODS = {"T3": ("--", "#0072b2"), "T5": ("-", "#cc79a7")}
+
+
+def data(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows that the figure draws."""
+    return of(rows, "quadratic_k_star", "quadratic_k")
 
 
 @style.paper()
@@ -35,15 +40,16 @@ def draw(rows: pd.DataFrame) -> Figure:
     exact = where(exact, (exact["value"] >= FEWEST) & (exact["value"] <= exact["parameters"] / 2))
     if exact.empty:
         raise CannotDraw("no quadratic_k_star in the rows: benchmarks/prediction.py --rows FILE writes them")
-    figure = style.new_figure(style.TEXT_WIDTH, HEIGHT)
-    left, right = figure.subplots(1, 2)
+    figure, (left, right) = layout.small_multiples(2, HEIGHT, wide_from=2)
     labels = _against_exact(left, exact, _predicted(rows, "T3"))
     _between_limits(right, exact, rows)
-    style.letter(left, 0, "T3 against the exact k*")
-    style.letter(right, 1, "coordinates: T3 and T5 between the limits")
-    keys: dict[str, style.Key] = {label: Line2D([], [], marker=m, ls="none", color=c) for label, m, c in KINDS.values() if label in labels}
-    style.outside_legend(figure, keys | {label: Line2D([], [], color=c, ls=d) for label, (d, c) in METHODS.items()})
-    return style.finish(figure)
+    layout.letter(left, 0, "T3")
+    layout.letter(right, 1, "T3 and T5, rotated")
+    kinds = [style.Look(colour, marker, "none", "none") for _, marker, colour in KINDS.values()]
+    names = [label for label, _, _ in KINDS.values()]
+    keys: dict[str, layout.Key] = {name: kind.key() for name, kind in zip(names, kinds, strict=True) if name in labels}
+    layout.outside_legend(figure, keys | {label: Line2D([], [], color=c, ls=d) for label, (d, c) in METHODS.items()})
+    return layout.finish(figure)
 
 
 def _predicted(rows: pd.DataFrame, method: str) -> pd.DataFrame:

@@ -9,20 +9,25 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from figures import style
+from figures import layout, style
 from figures.plots.contours import COLOURS, loss_bar, loss_norm
-from figures.plots.grids import Grid, Place, grids
+from figures.plots.grids import Grid, Place, grids, slice_rows
 from figures.rows import tidy
 from figures.style import number_label
 
 HEIGHT = 1.45  # inches per panel
 
 
+def data(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows that the figure draws."""
+    return slice_rows(rows, 2)
+
+
 @style.paper()
 def draw(rows: pd.DataFrame) -> Figure:
     """Return the figure: one panel per plane; height is the loss, on a log scale. Raises CannotDraw without slices over planes."""
     slices = grids(tidy(rows), 2)
-    figure, cells = style.small_multiples(len(slices), HEIGHT if len(slices) > 1 else 2.6, projection="3d")
+    figure, cells = layout.small_multiples(len(slices), HEIGHT if len(slices) > 1 else 2.6, projection="3d")
     norm = loss_norm(slices)
     for index, (axes, grid) in enumerate(zip(cells, slices, strict=True)):
         _surface(cast(Any, axes), grid, norm)
@@ -33,7 +38,7 @@ def draw(rows: pd.DataFrame) -> Figure:
                 axis.labelpad = 4
         axes.set_title(f"({'abcdefghijklmnopqrstuvwxyz'[index % 26]}) {grid.title}", loc="left", y=1.0, pad=2)
     loss_bar(figure, cells, norm)
-    return style.finish(figure)
+    return layout.finish(figure)
 
 
 def _surface(axes: Any, grid: Grid, norm: Any) -> None:

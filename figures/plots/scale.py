@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,8 +13,9 @@ from matplotlib.lines import Line2D
 from analyses import runs
 from analyses.findings import family
 from analyses.store import QUANTITIES
-from figures import style
-from figures.rows import CannotDraw, at_pretrained, pick, tidy, where
+from figures import layout, style
+from figures.rows import CannotDraw, at_pretrained, of, tidy, where
+from figures.venues import page
 from figures.words import MATRICES
 
 HEIGHT = 1.75  # inches per line of panels
@@ -29,9 +29,15 @@ PANELS = {
     "top_alignment": ("gradient share, top ten", False),
     "negative_mass": (QUANTITIES["negative_mass"].label, False),
 }
+OF_RANK = {"eigenvalue": 1, "top_alignment": 10}  # the rank of a curve that a panel shows
 LINES = {matrix.name: matrix.dashes for matrix in runs.MATRICES.values()}
 SEMIDEFINITE = [matrix.name for matrix in runs.MATRICES.values() if matrix.semidefinite]  # their negative mass is zero
-FAMILY_MARKERS = "osD^vPX*"
+
+
+def data(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows that the figure draws."""
+    numbers = of(at_pretrained(rows), *PANELS)
+    return where(numbers, numbers["x"].isna() | (numbers["x"] == numbers["quantity"].map(OF_RANK.get)))
 
 
 @style.paper()
@@ -46,10 +52,11 @@ def draw(rows: pd.DataFrame) -> Figure:
     if len(set(zip(numbers["family"], numbers["model"], strict=True))) == len(families):
         raise CannotDraw("no spectra at the pretrained point of two models of one family in the rows")
     tasks = sorted(set(numbers["task"]))
-    lines = math.ceil(len(PANELS) / COLUMNS)  # lines of panels per task
-    figure = style.new_figure(style.TEXT_WIDTH, HEIGHT * lines * len(tasks) + 0.45)
-    grid = figure.subplots(lines * len(tasks), COLUMNS, squeeze=False).reshape(len(tasks), -1)
-    looks = {family: (colour, FAMILY_MARKERS[i % 8]) for i, (family, colour) in enumerate(style.model_colours(families).items())}
+    columns = min(COLUMNS, layout.most_columns())
+    lines = math.ceil(len(PANELS) / columns)  # lines of panels per task
+    figure = layout.new_figure(page().wide, HEIGHT * lines * len(tasks) + 0.45)
+    grid = figure.subplots(lines * len(tasks), columns, squeeze=False).reshape(len(tasks), -1)
+    looks = style.model_looks(families)
     index = 0
     for task, line in zip(tasks, grid, strict=True):
         for (name, (title, log)), axes in zip(PANELS.items(), line, strict=True):
@@ -60,19 +67,15 @@ def draw(rows: pd.DataFrame) -> Figure:
                 axes.remove()
                 continue
             _panel(axes, panel_rows, looks, log)
-            style.letter(axes, index, f"{task}: {title}" if len(tasks) > 1 else title)
+            layout.letter(axes, index, f"{task}: {title}" if len(tasks) > 1 else title)
             index += 1
-    style.outside_legend(figure, _legend(looks, set(numbers["matrix"])))
-    return style.finish(figure)
+    layout.outside_legend(figure, _legend(looks, set(numbers["matrix"])))
+    return layout.finish(figure)
 
 
 def _numbers(rows: pd.DataFrame) -> pd.DataFrame:
     """Return a table with a line per spectrum and number: task, family, model, parameters, matrix, quantity, value, stderr, ..."""
-    rows = at_pretrained(rows)
-    of_rank = {"eigenvalue": 1, "top_alignment": 10}
-    parts = [pick(rows, name) for name in PANELS if name not in of_rank]
-    parts += [where(numbers, numbers["x"] == rank) for numbers, rank in ((pick(rows, name), rank) for name, rank in of_rank.items())]
-    numbers = pd.concat(parts, ignore_index=True)
+    numbers = data(rows).reset_index(drop=True)
     numbers["family"] = [family(name) for name in numbers["model"]]
     for column in ("k", "placement"):
         if len(set(numbers[column])) > 1:
@@ -80,17 +83,17 @@ def _numbers(rows: pd.DataFrame) -> pd.DataFrame:
     return numbers
 
 
-def _panel(axes: Axes, numbers: pd.DataFrame, looks: dict[str, tuple[style.Colour, str]], log: bool) -> None:
+def _panel(axes: Axes, numbers: pd.DataFrame, looks: dict[str, style.Look], log: bool) -> None:
     values = numbers["value"].to_numpy(float)
     foot = float(values[values > 0].min()) / 2 if log and (values > 0).any() else 0.0
     for name, matrix in sorted(set(zip(numbers["family"], numbers["matrix"], strict=True))):
         group = where(numbers, (numbers["family"] == name) & (numbers["matrix"] == matrix))
-        colour, marker = looks[name]
         sizes = sorted(set(group["parameters"]))
         middle, spread = zip(*(_mean(where(group, group["parameters"] == size)) for size in sizes), strict=True)
-        look: dict[str, Any] = {"color": colour, "marker": marker, "linestyle": LINES[matrix], "markersize": 3, "linewidth": 0.9}
+        look = looks[name].line(linestyle=LINES[matrix], markersize=3, linewidth=0.9)
         if log:
-            style.log_bars(axes, np.array(sizes, float), np.array(middle), np.array(spread), foot, **look)
+            y, error = np.array(middle), np.array(spread)
+            style.log_bars(axes, np.array(sizes, float), y, y - error, y + error, foot, **look)
         else:
             axes.errorbar(np.array(sizes, float), middle, yerr=spread, elinewidth=0.7, **look)
     sizes_drawn = numbers["parameters"].to_numpy(float)
@@ -108,8 +111,6 @@ def _mean(group: pd.DataFrame) -> tuple[float, float]:
     return float(values.mean()), spread if math.isfinite(spread) else 0.0
 
 
-def _legend(looks: dict[str, tuple[style.Colour, str]], matrices: set[str]) -> dict[str, style.Key]:
-    keys: dict[str, style.Key] = {
-        family: Line2D([], [], color=colour, marker=marker, markersize=3) for family, (colour, marker) in looks.items()
-    }
+def _legend(looks: dict[str, style.Look], matrices: set[str]) -> dict[str, layout.Key]:
+    keys: dict[str, layout.Key] = {family: look.key(ls="none") for family, look in looks.items()}
     return keys | {MATRICES[name]: Line2D([], [], color=style.INK, ls=dashes) for name, dashes in LINES.items() if name in matrices}

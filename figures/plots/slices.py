@@ -11,13 +11,18 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from figures import style
-from figures.plots.grids import Grid, grids
+from figures import layout, style
+from figures.plots.grids import Grid, grids, slice_rows
 from figures.rows import tidy
 from figures.words import DIRECTIONS
 
 HEIGHT = 1.45  # inches per panel
 LOG_FROM = 30.0  # ratio of the highest to the lowest loss above which the axis is logarithmic
+
+
+def data(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows that the figure draws."""
+    return slice_rows(rows, 1)
 
 
 @style.paper()
@@ -29,15 +34,15 @@ def draw(rows: pd.DataFrame) -> Figure:
     panels: dict[tuple, list[Grid]] = defaultdict(list)
     for grid in slices:
         panels[grid.task, grid.parameters, grid.model, grid.directions, grid.taken].append(grid)
-    figure, cells = style.small_multiples(len(panels), HEIGHT, most=3)  # at most 3 columns, because titles are long
+    figure, cells = layout.small_multiples(len(panels), HEIGHT, most=3)  # at most 3 columns, because titles are long
     for index, (axes, group) in enumerate(zip(cells, panels.values(), strict=True)):
         fan(axes, group, group)
         axes.set_xlabel("displacement $|\\delta|$")
-        if index % style.columns_of(cells) == 0:
+        if index % layout.columns_of(cells) == 0:
             axes.set_ylabel("loss")
-        style.letter(axes, index, _title(group[0], slices))
-    style.outside_legend(figure, legend(slices))
-    return style.finish(figure)
+        layout.letter(axes, index, _title(group[0], slices))
+    layout.outside_legend(figure, legend(slices))
+    return layout.finish(figure)
 
 
 def fan(axes: Axes, group: list[Grid], within: list[Grid], relative: bool = False) -> None:
@@ -76,9 +81,9 @@ def _title(grid: Grid, slices: list[Grid]) -> str:
     return "\n".join(filter(None, (grid.title, ", ".join(parts))))
 
 
-def legend(slices: list[Grid]) -> dict[str, style.Key]:
+def legend(slices: list[Grid]) -> dict[str, layout.Key]:
     ink = style.INK
-    keys: dict[str, style.Key] = {"training loss ± s.e.": (Patch(color=ink, alpha=0.2, lw=0), Line2D([], [], color=ink))}
+    keys: dict[str, layout.Key] = {"training loss ± s.e.": (Patch(color=ink, alpha=0.2, lw=0), Line2D([], [], color=ink))}
     if any(grid.validation is not None for grid in slices):
         keys["validation loss"] = Line2D([], [], color=ink, ls="--", lw=0.8)
     if any(grid.quadratic is not None for grid in slices):

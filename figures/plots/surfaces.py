@@ -8,14 +8,20 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from figures import style
+from figures import layout, style
 from figures.plots.contours import filled, loss_bar, loss_norm, places
-from figures.plots.grids import Grid, grids
+from figures.plots.grids import Grid, grids, slice_rows
 from figures.plots.slices import fan, legend
-from figures.rows import CannotDraw, tidy
+from figures.rows import CannotDraw, tidy, where
 from figures.words import DIRECTIONS
 
 HEIGHT = 1.3  # inches per panel
+
+
+def data(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows that the figure draws."""
+    _, slices = _drawn(rows)
+    return slice_rows(where(rows, rows["run_id"].isin([grid.run_id for grid in slices or []])), 1, 2)
 
 
 @style.paper()
@@ -25,14 +31,12 @@ def draw(rows: pd.DataFrame) -> Figure:
     All panels share their axes and their colour scale, so that they can be compared by eye. Raises CannotDraw unless two sizes of model
     have slices.
     """
-    planes, slices = True, _comparable(tidy(rows), 2)
-    if slices is None:
-        planes, slices = False, _comparable(tidy(rows), 1)
+    planes, slices = _drawn(tidy(rows))
     if slices is None:
         raise CannotDraw("no slices with the same directions of models of two sizes in the rows")
     models = list(dict.fromkeys(grid.model for grid in slices))
     groups = [[grid for grid in slices if grid.model == model] for model in models]
-    figure, cells = style.small_multiples(len(groups), HEIGHT, share=True)
+    figure, cells = layout.small_multiples(len(groups), HEIGHT, share=True)
     norm = loss_norm(slices)
     for index, (axes, group) in enumerate(zip(cells, groups, strict=True)):
         if planes:
@@ -40,14 +44,20 @@ def draw(rows: pd.DataFrame) -> Figure:
             places(axes, group[0], norm, relative=True)
         else:
             fan(axes, group, slices, relative=True)
-        style.letter(axes, index, group[0].title)
+        layout.letter(axes, index, group[0].title)
     _common(cells, slices, planes)
     if planes:
         loss_bar(figure, cells, norm)
     else:
-        style.outside_legend(figure, legend(slices))
+        layout.outside_legend(figure, legend(slices))
     figure.suptitle(f"{slices[0].task}, {slices[0].taken}: {DIRECTIONS.get(slices[0].directions, slices[0].directions)}", fontsize=7.5)
-    return style.finish(figure)
+    return layout.finish(figure)
+
+
+def _drawn(rows: pd.DataFrame) -> tuple[bool, list[Grid] | None]:
+    """Return (whether planes are drawn, the slices); None without slices of two sizes."""
+    planes = _comparable(rows, 2)
+    return (True, planes) if planes is not None else (False, _comparable(rows, 1))
 
 
 def _comparable(rows: pd.DataFrame, dims: int) -> list[Grid] | None:
@@ -66,9 +76,9 @@ def _comparable(rows: pd.DataFrame, dims: int) -> list[Grid] | None:
 
 def _common(cells: list, slices: list[Grid], planes: bool) -> None:
     """Set the labels and the widest limits for all panels."""
-    for axes in cells[-style.columns_of(cells) :]:
+    for axes in cells[-layout.columns_of(cells) :]:
         axes.set_xlabel("$|\\delta| / |\\theta|$")
-    for axes in cells[:: style.columns_of(cells)]:
+    for axes in cells[:: layout.columns_of(cells)]:
         axes.set_ylabel("$|\\delta| / |\\theta|$" if planes else "loss")
     reach = max(float(np.abs(grid.x / grid.norm).max()) for grid in slices)
     for axes in cells:

@@ -1,4 +1,4 @@
-"""Predicted against measured k*, and both against the size of the model."""
+"""Measured and predicted thresholds over the number of model parameters, and as a share of it: a stack of panels per task and family."""
 
 from __future__ import annotations
 
@@ -11,149 +11,171 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from analyses.findings import family
-from analyses.store import statuses
-from figures import style
-from figures.interval import Interval, Pair, pairs
-from figures.rows import CannotDraw, models, tidy
+from analyses.findings import BODY, EVERY_TASK, PARAMETERS, SHARE, family
+from analyses.store import QUANTITIES, quantities, statuses
+from figures import layout, style
+from figures.interval import PREDICTED, Interval, Pair, pairs
+from figures.rows import CannotDraw, Panel, Setting, of, panel_title, tidy, where
 
-HEIGHT = 3.3  # inches
-SETTING_MARKERS = "oDs^vPX*"
-Colours = dict[str, style.Colour]  # by model
-Markers = dict[str, str]  # by setting
-SERIES = {"measured": ("measured k*", style.MEASURED, "-"), "predicted": ("predicted k", style.PREDICTED, "--")}
+HEIGHT, LOWER = 1.7, 1.35  # inches: k, and k / N
 MARGIN = 1.6  # factor from the data to the limits of the axes, which keeps arrows at the edge apart from points
-ARROWS = {("x", statuses.ABOVE): ">", ("x", statuses.BELOW): "<", ("y", statuses.ABOVE): "^", ("y", statuses.BELOW): "v"}
-INSIDE = {statuses.ABOVE: 0.97, statuses.BELOW: 0.03}  # position of an arrow, as a fraction of the axis
+APART = 1.05  # factor between series on the x axis, so that their bars do not overlap
+PREDICTION = "predicted"
+# Threshold -> marker, colour, dashes. The line of a slope has the dashes of its threshold.
+LOOKS = {
+    quantities.K_STAR: ("o", style.SERIES[0], "-"),
+    PREDICTION: ("s", style.SERIES[1], "--"),
+    quantities.K_HIGH: ("^", style.SERIES[2], "-."),
+    quantities.K_LOW: ("v", style.SERIES[3], ":"),
+    quantities.K_PART: ("D", style.SERIES[4], style.DASHES[4]),
+    quantities.K_LOSS: ("P", style.SERIES[5], style.DASHES[5]),
+    quantities.K_METRIC: ("X", style.SERIES[6], style.DASHES[6]),
+}
+FILLS = ("full", "none", "left", "right", "top", "bottom")  # of the targets of one kind of threshold
+Series = tuple[str, str]  # threshold and target
+SLOPE = "fitted slope, 95 % CI"
+
+
+def data(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows that the figure draws."""
+    slopes = of(rows, "scale_slope")
+    drawn = [*quantities.MEASURED, *(name + SHARE for name in quantities.MEASURED)]
+    return pd.concat(
+        [of(rows, *quantities.MEASURED, *PREDICTED, "without_embeddings"), where(slopes, slopes["series"].isin(drawn))]
+    ).sort_index()
 
 
 @style.paper()
 def draw(rows: pd.DataFrame) -> Figure:
-    """Return the figure: predicted against measured k* (if any model has both), and both against the number of parameters.
+    """Return the figure: k over N, k / N over N, and k / N again with N without embeddings if the rows state this N for every model.
 
-    Bars are the recorded intervals. Arrows at an edge are censored thresholds. Raises CannotDraw if the rows hold no threshold with a
-    value.
+    Bars are 95 % intervals, arrows at an edge are censored thresholds, and lines are fitted slopes if the rows hold them. Raises CannotDraw
+    if the rows hold no threshold with a value.
     """
     rows = tidy(rows)
-    thresholds = pairs(rows)
-    if not any(i and not i.censored for pair in thresholds for i in (pair.measured, pair.predicted)):
-        raise CannotDraw("every threshold in the rows is censored" if thresholds else "no threshold in the rows")
-    # A pair without any value has no position in (a). In (b) it is shown by two arrows.
-    both = [p for p in thresholds if p.measured and p.predicted and not (p.measured.censored and p.predicted.censored)]
-    colours = style.model_colours(models(rows))
-    markers = dict(zip(sorted({pair.question for pair in thresholds}), SETTING_MARKERS * 9, strict=False))
-    figure = style.new_figure(style.TEXT_WIDTH if both else style.COLUMN_WIDTH, HEIGHT)
-    axes = figure.subplots(1, 2 if both else 1, squeeze=False)[0]
-    if both:
-        _predicted_against_measured(axes[0], both, colours, markers)
-    _against_size(axes[-1], thresholds, colours, markers)
-    style.outside_legend(figure, _legend(thresholds, both, colours, markers))
-    if both:
-        style.letter(axes[0], 0, "predicted against measured")
-        style.letter(axes[1], 1, "against model size")
-    return style.finish(figure)
+    found = pairs(rows)
+    if not any(i and not i.censored for pair in found for i in (pair.measured, pair.predicted)):
+        raise CannotDraw("every threshold in the rows is censored" if found else "no threshold in the rows")
+    panels, sizes = _panels(found), _sizes(rows, found)
+    looks = _looks(panels)
+    figure, grid = layout.stacks(len(panels), [HEIGHT, LOWER, LOWER][: 1 + len(sizes)], width=1.6)
+    for index, ((panel, series), stack) in enumerate(zip(panels.items(), grid, strict=True)):
+        for axes, (count, share) in zip(stack, [(PARAMETERS, False), *((name, True) for name in sizes)], strict=True):
+            _panel(axes, series, looks, sizes[count], share)
+            _slope_lines(axes, _slopes(rows, panel, count, share), series, looks, sizes[count], share)
+            axes.set_xlabel("N" if count == PARAMETERS else f"N {count}")
+            if layout.is_first(axes):
+                axes.set_ylabel("k / N" if share else "tuned parameters k")
+        if title := panel_title(panel, list(panels)):
+            layout.letter(stack[0], index, title)
+    layout.outside_legend(figure, _legend(figure, panels, looks))
+    return layout.finish(figure)
 
 
-def _numbers(thresholds: list[Pair]) -> list[float]:
-    """Return all positive finite values and ends, which set the limits. Bounds count, so that arrows lie beyond them."""
-    intervals = [i for pair in thresholds for i in (pair.measured, pair.predicted) if i]
-    return [n for i in intervals for n in (i.value, *i.ends) if math.isfinite(n) and n > 0]
+def _panels(found: list[Pair]) -> dict[Panel, dict[Series, list[tuple[Pair, Interval]]]]:
+    """Return the thresholds of each panel, by kind and target, from the smallest model to the largest."""
+    panels: dict[Panel, dict[Series, list[tuple[Pair, Interval]]]] = {}
+    for pair in sorted(found, key=lambda pair: (pair.setting.label, family(pair.model), pair.parameters)):
+        series = panels.setdefault((pair.setting, family(pair.model)), {})
+        for name, interval in ((pair.quantity, pair.measured), (PREDICTION, pair.predicted)):
+            if interval is not None:
+                series.setdefault((name, pair.named), []).append((pair, interval))
+    return panels
 
 
-def _limits(thresholds: list[Pair]) -> tuple[float, float]:
-    numbers = _numbers(thresholds)
-    return min(numbers) / MARGIN, max(numbers) * MARGIN
+def _sizes(rows: pd.DataFrame, found: list[Pair]) -> dict[str, dict[str, int]]:
+    """Return what N counts -> model -> N. N without embeddings is left out unless the rows state it for every model."""
+    everything = {pair.model: pair.parameters for pair in found}
+    stated = of(rows, "without_embeddings")
+    blocks = {str(name): int(value) for name, value in zip(stated["model"], stated["value"], strict=True)}
+    return {PARAMETERS: everything} | ({BODY: blocks} if set(everything) <= set(blocks) else {})
 
 
-def _bar(interval: Interval) -> np.ndarray | None:
-    """Return the distances from the value to its ends in the form that errorbar takes; None if an end is unknown."""
-    below, above = interval.value - interval.low, interval.high - interval.value
-    return np.array([[max(below, 0.0)], [max(above, 0.0)]]) if math.isfinite(below + above) else None
+def _looks(panels: dict[Panel, dict[Series, list[tuple[Pair, Interval]]]]) -> dict[Series, style.Look]:
+    """Return the look of each kind of threshold and target. Targets of one kind differ in the fill of the marker."""
+    every = sorted({key for series in panels.values() for key in series}, key=lambda key: (list(LOOKS).index(key[0]), key[1]))
+    looks = {}
+    for name, target in every:
+        marker, colour, dashes = LOOKS[name]
+        fill = FILLS[[other for kind, other in every if kind == name].index(target) % len(FILLS)]
+        looks[name, target] = style.Look(colour, marker, dashes, "none" if name == PREDICTION else fill)
+    return looks
 
 
-def _predicted_against_measured(axes: Axes, both: list[Pair], colours: Colours, markers: Markers) -> None:
-    limits = _limits(both)
-    style.log_counts(axes.xaxis, *limits)
-    style.log_counts(axes.yaxis, *limits)
-    line = np.array(limits)
-    axes.fill_between(line, line / 2, line * 2, color=style.GREY, alpha=0.18, linewidth=0)
-    axes.plot(line, line, color=style.GREY, linewidth=0.8)
-    for pair in both:
-        _point(axes, pair, colours[pair.model], markers[pair.question])
-    axes.set(xlabel="measured k*", ylabel="predicted k", aspect="equal")
+def _panel(
+    axes: Axes, series: dict[Series, list[tuple[Pair, Interval]]], looks: dict[Series, style.Look], sizes: dict[str, int], share: bool
+) -> None:  # fmt: skip
+    """Draw each series over N. The series are shifted slightly apart, so that their bars do not overlap."""
+    members = [member for points in series.values() for member in points]
+    numbers = [n / (sizes[pair.model] if share else 1) for pair, i in members for n in (i.value, *i.ends) if math.isfinite(n) and n > 0]
+    drawn = [sizes[pair.model] for pair, _ in members]
+    style.log_counts(axes.xaxis, min(drawn) / MARGIN, max(drawn) * MARGIN, most=4)
+    label = style.power_label if share else style.count_label
+    style.log_counts(axes.yaxis, min(numbers) / MARGIN, max(numbers) * MARGIN, label=label)
+    for place, key in enumerate(key for key in looks if key in series):
+        aside = APART ** (place - (len(series) - 1) / 2)
+        _series(axes, [(sizes[pair.model] * aside, i, sizes[pair.model] if share else 1) for pair, i in series[key]], looks[key])
 
 
-def _point(axes: Axes, pair: Pair, colour: style.Colour, marker: str) -> None:
-    """Draw a point with both bars. A censored threshold is an open arrow at its edge, since only a bound is known."""
-    measured, predicted = pair.measured, pair.predicted
-    assert measured is not None
-    assert predicted is not None
-    if not measured.censored and not predicted.censored:
-        axes.errorbar(
-            measured.value, predicted.value, xerr=_bar(measured), yerr=_bar(predicted), color=colour, marker=marker,
-            elinewidth=0.8, capsize=1.5,
-        )  # fmt: skip
-        return
-    x, at_x = _edge(measured)
-    y, _ = _edge(predicted)
-    if x is None or y is None:
-        return
-    arrow = ARROWS["x" if at_x else "y", measured.censored or predicted.censored]
-    transform = axes.get_yaxis_transform() if at_x else axes.get_xaxis_transform()
-    axes.plot(x, y, arrow, color=colour, mfc="white", transform=transform, zorder=4)
+def _series(axes: Axes, points: list[tuple[float, Interval, int]], look: style.Look) -> None:
+    """Draw (x, threshold, unit of the threshold) as points with bars, joined by a line that a censored threshold interrupts."""
+    values = [math.nan if interval.censored else interval.value / unit for _, interval, unit in points]
+    axes.plot([x for x, _, _ in points], values, **look.line(linewidth=0.7, marker="none"))
+    for (x, interval, unit), value in zip(points, values, strict=True):
+        if interval.censored:
+            style.edge_arrow(axes, x, interval.censored, "y", look.colour)
+        else:
+            low, high = ((value - interval.low / unit), (interval.high / unit - value))
+            bar = np.array([[max(low, 0.0)], [max(high, 0.0)]]) if math.isfinite(low + high) else None
+            axes.errorbar(x, value, yerr=bar, **look.line(linestyle="none"), elinewidth=0.8, capsize=1.5, markersize=3.5)
 
 
-def _edge(interval: Interval) -> tuple[float | None, bool]:
-    """Return a position: (value, False) in data units, (fraction, True) of the axis if censored, (None, True) if unknown."""
-    return (INSIDE.get(interval.censored), True) if interval.censored else (interval.value, False)
+def _slopes(rows: pd.DataFrame, panel: Panel, count: str, share: bool) -> pd.DataFrame:
+    """Return the slopes of a panel's family: of its task, or else of all tasks together."""
+    setting, name = panel
+    slopes = of(rows, "scale_slope")
+    slopes = where(slopes, (slopes["model"] == name) & (slopes["group"] == count) & (slopes["series"].str.endswith(SHARE) == share))
+    of_task = where(slopes, slopes["task"] == setting.task)
+    return where(slopes, slopes["task"] == EVERY_TASK) if of_task.empty else of_task
 
 
-def _against_size(axes: Axes, thresholds: list[Pair], colours: Colours, markers: Markers) -> None:
-    sizes = [pair.parameters for pair in thresholds]
-    style.log_counts(axes.xaxis, min(sizes) / MARGIN, max(sizes) * MARGIN)
-    style.log_counts(axes.yaxis, *_limits(thresholds))
-    for series, (_, colour, dashes) in SERIES.items():
-        for setting, marker in markers.items():
-            in_setting = [pair for pair in thresholds if pair.question == setting]
-            for name in dict.fromkeys(family(pair.model) for pair in in_setting):  # sizes of different families are not joined
-                _sizes(axes, [pair for pair in in_setting if family(pair.model) == name], series, colour, dashes, marker)
-    axes.set(xlabel="parameters of the model", ylabel="tuned parameters k")
+def _slope_of(slopes: pd.DataFrame, target: str, setting: Setting) -> pd.DataFrame:
+    """Return the slopes whose note names the target and, if that leaves several, the subspace."""
+    if target:
+        slopes = where(slopes, slopes["note"].str.startswith(f"{target}, "))
+    directions = setting.subspace not in ("", "coordinates")
+    return slopes if len(slopes) == 1 else where(slopes, slopes["note"].str.contains("random directions") == directions)
 
 
-def _sizes(axes: Axes, thresholds: list[Pair], series: str, colour: str, dashes: str, marker: str) -> None:
-    """Draw one series over models. Measured and predicted points are shifted slightly apart, so that their bars do not overlap."""
-    aside, filled = (0.96, colour) if series == "measured" else (1.04, "white")
-    points: list[tuple[float, Interval | None]] = [(p.parameters * aside, getattr(p, series)) for p in thresholds]
-    # A censored model breaks the line, since a line between its neighbours would suggest a value.
-    values = [math.nan if i is None or i.censored else i.value for _, i in points]
-    axes.plot([x for x, _ in points], values, linestyle=dashes, color=colour, linewidth=0.8)
-    for x, interval in points:
-        if interval is not None and interval.censored in INSIDE:
-            arrow, height = ARROWS["y", interval.censored], INSIDE[interval.censored]
-            axes.plot(x, height, arrow, color=colour, mfc="white", transform=axes.get_xaxis_transform(), zorder=4)
-        elif interval is not None and not interval.censored:
-            axes.errorbar(
-                x, interval.value, yerr=_bar(interval), color=colour, marker=marker, mfc=filled, elinewidth=0.8,
-                capsize=1.5,
-            )  # fmt: skip
+def _slope_lines(
+    axes: Axes, slopes: pd.DataFrame, series: dict[Series, list[tuple[Pair, Interval]]], looks: dict[Series, style.Look],
+    sizes: dict[str, int], share: bool,
+) -> None:  # fmt: skip
+    """Draw each slope with its interval as a line and a fan through the geometric mean of the points, which the rows do not state."""
+    for key, members in series.items():
+        name, target = key
+        of_series = where(slopes, slopes["series"] == name + SHARE * share)
+        fitted = _slope_of(of_series, target, members[0][0].setting)
+        known = [(sizes[pair.model], i.value / (sizes[pair.model] if share else 1)) for pair, i in members if not i.censored]
+        if len(fitted) != 1 or len(known) < 2:
+            continue
+        x = np.geomspace(min(size for size, _ in known), max(size for size, _ in known), 30)
+        middle_x, middle_y = np.exp(np.log(np.array(known)).mean(axis=0))
+        line, low, high = (middle_y * (x / middle_x) ** float(fitted[end].iloc[0]) for end in ("value", "low", "high"))
+        colour = looks[key].colour
+        axes.plot(x, line, color=colour, linewidth=1.6, alpha=0.5, solid_capstyle="butt", label=SLOPE, zorder=1)
+        axes.fill_between(x, low, high, color=colour, alpha=0.12, linewidth=0, zorder=0)
 
 
-def _legend(thresholds: list[Pair], both: list[Pair], colours: Colours, markers: Markers) -> dict[str, style.Key]:
-    """Return the legend's keys: colours are models (left), line and fill the series (right), markers the settings if several."""
-    keys: dict[str, style.Key] = {}
-    for model in dict.fromkeys(pair.model for pair in both):
-        keys[style.short_name(model)] = Line2D([], [], marker="o", linestyle="none", color=colours[model])
-    for series, (label, colour, dashes) in SERIES.items():
-        filled = colour if series == "measured" else "white"
-        if any(getattr(pair, series) for pair in thresholds):
-            keys[label] = Line2D([], [], marker="o", color=colour, mfc=filled, ls=dashes, lw=0.8)
-    if both:
-        keys["equality, within a factor of 2"] = (
-            Patch(color=style.GREY, alpha=0.18, linewidth=0),
-            Line2D([], [], color=style.GREY, linewidth=0.8),
-        )
-    if any(i and i.censored in INSIDE for pair in thresholds for i in (pair.measured, pair.predicted)):
-        keys["censored on this side"] = Line2D([], [], marker=">", ls="none", color=style.INK, mfc="white")
-    for setting, marker in markers.items() if len(markers) > 1 else ():
-        keys[setting] = Line2D([], [], marker=marker, linestyle="none", color=style.INK)
+def _legend(figure: Figure, panels: dict[Panel, dict[Series, list[tuple[Pair, Interval]]]], looks: dict[Series, style.Look]) -> dict:
+    keys: dict[str, layout.Key] = {_label(*key): look.key() for key, look in looks.items()}
+    if any(i.censored in statuses.CENSORED for series in panels.values() for points in series.values() for _, i in points):
+        keys["censored on this side"] = style.arrow_key("y")
+    if SLOPE in layout.used_labels(figure):
+        keys[SLOPE] = (Patch(color=style.INK, alpha=0.12, lw=0), Line2D([], [], color=style.INK, alpha=0.5, lw=1.6))
     return keys
+
+
+def _label(name: str, target: str) -> str:
+    label = {PREDICTION: "predicted k*", quantities.K_STAR: "measured k*"}.get(name) or QUANTITIES[name].label
+    return f"{label}, {target}" if target else label

@@ -78,6 +78,7 @@ def _run(base: Row, method: str, k: int, seed: int) -> list[Row]:
         {**run, **train, "quantity": "initial_loss", "value": 0.693, "stderr": 0.004},
         {**run, "quantity": "plateau", "value": 0.0 if (k, seed) == (256, 2) else 1.0},
         {**run, "quantity": "residual_gradient", "value": 3e-4 * (1 + seed)},
+        {**run, "quantity": "without_embeddings", "value": 0.6 * base["parameters"]},
         {**run, "quantity": "steps", "value": 300},
         {**run, "quantity": "example_gradients", "value": 300 * 256},
     ]
@@ -121,6 +122,58 @@ def _thresholds(base: Row, censored: bool) -> list[Row]:
         *_path(common, k_pred),
         *_attribution(common),
     ]
+
+
+def thresholds_of_metric(models: dict[str, int] | None = None, *, task: str = "sst2", censored: tuple[str, ...] = ()) -> pd.DataFrame:
+    """The high and the low threshold of each model; `censored` names models whose high threshold is not reached."""
+    rows: list[Row] = []
+    for model, size in (models or MODELS).items():
+        k_star = K_STAR.get(model, 15.0)
+        base = {**BLANK, "model": model, "parameters": size, "task": task, "kind": "threshold", "k": None, "target": 0.8}
+        for quantity, target, value in (("k_high", "below-full:0.02", 2.2 * k_star), ("k_low", "above-chance:0.1", 0.3 * k_star)):
+            ends = {"value": value, "low": 0.7 * value, "high": 1.5 * value}
+            if quantity == "k_high" and model in censored:
+                ends = {"value": math.nan, "low": 256.0, "status": "above"}
+            rows.append({**base, "quantity": quantity, "group": target, "run_id": f"{model}-{task}-{target}", **ends})
+    return pd.DataFrame(rows)
+
+
+def findings(models: dict[str, int] | None = None, tasks: tuple[str, ...] = ("sst2", "rte")) -> pd.DataFrame:
+    """Rows as the findings write them: spreads, gaps of methods, slopes over scale, and claims with a verdict."""
+    models = models or MODELS
+    blank = {**BLANK, "protocol": "", "method": "", "subspace": "", "placement": "", "k": None, "kind": "finding"}
+    rows: list[Row] = []
+    for model, size in models.items():
+        for task in tasks:
+            base = {**blank, "model": model, "parameters": size, "task": task}
+            spreads = [("position_sd", 64, "", 2.0 * size**-0.4), ("position_sd", 2048, "lora", 1.2 * size**-0.35 if size > 3e5 else 0.0)]
+            spreads += [("train_sd", 64, "", 0.006), ("method_sd", None, "", 0.7 * size**-0.25)]
+            for quantity, k, series, sd in spreads:
+                rows.append(
+                    {**base, "quantity": quantity, "k": k, "series": series, "value": sd, "low": 0.5 * sd, "high": 2.1 * sd, "x": 5.0}
+                )
+            rows.append({**rows[-2], "quantity": "train_sd", "series": "lora", "k": 2048, "low": 0.0})
+            for method, gap in (("lora", 0.02), ("adapter", -0.01), ("peft:ia3", 0.004)):
+                value = gap * (size / 2e5) ** -0.3
+                rows.append({**base, "quantity": "method_gap", "method": method, "k": 2048, "value": value, "stderr": 0.003,
+                             "low": value - 0.008, "high": value + 0.008})  # fmt: skip
+    names = sorted({model.rpartition("-")[0] for model in models})
+    for name in names:
+        for task in tasks:
+            base = {**blank, "model": name, "parameters": 0, "task": task, "quantity": "scale_slope"}
+            for series, slope in (("k_high", -0.45), ("k_low", -0.4), ("k_high_share", -1.45), ("k_low_share", -1.4)):
+                for group in ("all parameters", "without embeddings"):
+                    rows.append({**base, "series": series, "group": group, "value": slope, "low": slope - 0.2, "high": slope + 0.2})
+    cases = [("F1", "entries", "supported", 0.3), ("F1", "rows", "undecided", 0.05), ("F2", "below-full:0.02, entries", "supported", -0.45),
+             ("F2", "below-full:0.05, a case whose name takes more than one line, because it names much", "not supported", 0.2),
+             ("F3", "above-chance:0.1", "undecided", math.nan), ("methods", "LoRA", "supported", 0.02),
+             ("prediction", "k_gm", "supported", 0.1)]  # fmt: skip
+    for key, case, status, value in cases:
+        for task in tasks:
+            base = {**blank, "model": names[0], "parameters": 0, "task": task, "quantity": "claim", "series": key}
+            rows.append({**base, "group": f"{names[0]}, {task}, {case}", "status": status, "value": value, "low": value - 0.15,
+                         "high": math.inf if status == "undecided" else value + 0.15, "p": 0.03, "note": "A sentence."})  # fmt: skip
+    return pd.DataFrame(rows)
 
 
 def _path(common: Row, k: float) -> list[Row]:

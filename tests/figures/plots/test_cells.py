@@ -13,7 +13,8 @@ def test_a_panel_a_subspace_and_hollow_marks_over_the_rank() -> None:
     figure = draw(ROWS)
     assert [axes.get_title(loc="left") for axes in figure.axes] == ["(a) coordinates", "(b) fastfood"]
     left, right = ([line for line in axes.lines if line.get_marker() not in ("None", None, "")] for axes in figure.axes)
-    assert [line.get_fillstyle() for line in left + right] == ["full", "none"]
+    left, right = ([line for line in lines if len(line.get_xdata()) == 1] for lines in (left, right))
+    assert [line.get_markerfacecolor() == "white" for line in left + right] == [False, True]
     assert [float(line.get_xdata()[0]) for line in right] == [12.0]
 
 

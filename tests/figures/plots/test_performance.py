@@ -19,7 +19,7 @@ def of_matthews() -> pd.DataFrame:
 def test_the_axis_names_the_main_metric_and_points_have_its_values():
     rows = of_matthews()
     axes = draw(rows).axes[0]
-    assert axes.get_ylabel() == "validation Matthews correlation"
+    assert axes.get_ylabel().split() == ["validation", "Matthews", "correlation"]
     drawn = {float(y) for line in axes.lines if line.get_label() == "single APET run" for y in line.get_ydata()}
     apet = rows[(rows["quantity"] == "matthews") & (rows["method"] == "apet")]
     assert drawn == set(apet["value"])
@@ -33,5 +33,5 @@ def test_the_report_names_the_main_metric():
 
 def test_rows_that_do_not_name_a_metric_have_accuracy():
     rows = study(ONE)
-    assert draw(rows).axes[0].get_ylabel() == "validation accuracy"
+    assert draw(rows).axes[0].get_ylabel().split() == ["validation", "accuracy"]
     assert {best.metric for best in best_scores(tidy(rows))} == {"accuracy"}
