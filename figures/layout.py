@@ -133,6 +133,7 @@ def finish(figure: Figure) -> Figure:
         if axes.get_subplotspec() is not None:  # the layout is exact to rounding only, but equal figures must give equal bytes
             x, y, width, height = (round(float(number), 6) for number in axes.get_position(original=True).bounds)
             axes.set_position((x, y, width, height))
+    figure.draw_without_rendering()  # places the texts anew
     return figure
 
 

@@ -31,7 +31,7 @@ LOOKS = {
     quantities.K_LOSS: ("P", style.SERIES[5], style.DASHES[5]),
     quantities.K_METRIC: ("X", style.SERIES[6], style.DASHES[6]),
 }
-FILLS = ("full", "none", "left", "right", "top", "bottom")  # of the targets of one kind of threshold
+FILLS = ("full", "none", "left", "bottom", "right", "top")  # of the targets of one kind of threshold
 Series = tuple[str, str]  # threshold and target
 SLOPE = "fitted slope, 95 % CI"
 
@@ -98,7 +98,7 @@ def _looks(panels: dict[Panel, dict[Series, list[tuple[Pair, Interval]]]]) -> di
     for name, target in every:
         marker, colour, dashes = LOOKS[name]
         fill = FILLS[[other for kind, other in every if kind == name].index(target) % len(FILLS)]
-        looks[name, target] = style.Look(colour, marker, dashes, "none" if name == PREDICTION else fill)
+        looks[name, target] = style.Look(colour, marker, dashes, fill)
     return looks
 
 

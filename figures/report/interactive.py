@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import gzip
 import json
-from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ import pandas as pd
 from matplotlib.colors import to_hex
 
 from figures import style
+from figures.plots import Grid, grids
 from figures.rows import CannotDraw, models, pick, records, where
 from figures.words import MATRICES
 
@@ -75,12 +75,12 @@ def _curves(rows: pd.DataFrame, colours: dict[str, str]) -> dict[str, Any]:
 def surfaces(rows: pd.DataFrame) -> list[dict[str, Any]] | None:
     """Return the loss over every plane, with its marked points; None without planes. `rows` come from `tidy`."""
     try:
-        return [_surface(grid) for grid in import_module("figures.plots.grids").grids(rows, 2)]
+        return [_surface(grid) for grid in grids(rows, 2)]
     except CannotDraw:
         return None
 
 
-def _surface(grid: Any) -> dict[str, Any]:
+def _surface(grid: Grid) -> dict[str, Any]:
     places = [
         {"x": _short([place.x])[0], "y": _short([place.y])[0], "step": place.step, "loss": _short([place.loss])[0]} for place in grid.places
     ]

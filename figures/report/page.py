@@ -14,7 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from figures.files import replacing
 from figures.interval import Pair
 from figures.numbers import interval, number, with_error
-from figures.report import curvature_table, interactive, run_table
+from figures.report import curvature_table, run_table
 from figures.report.by_target import on_target, pairs_by_target
 from figures.report.by_version import usable
 from figures.report.claim_list import claims
@@ -93,6 +93,8 @@ def _tables(rows: pd.DataFrame, facts: dict[str, Any]) -> dict[str, Any]:
 
 def _charts(rows: pd.DataFrame) -> dict[str, Any]:
     """Return the data of the interactive charts, and plotly's program if there is a chart."""
+    from figures.report import interactive  # loads matplotlib
+
     charts = {"spectra": interactive.spectra(rows), "surfaces": interactive.surfaces(rows)}
     charts = {name: data for name, data in charts.items() if data}
     return {"charts": {name: interactive.as_json(data) for name, data in charts.items()}, "plotly": interactive.script() if charts else ""}

@@ -217,7 +217,7 @@ def test_spreads_of_zero_are_open_arrows_and_the_least_end_of_an_interval_an_arr
 
 def test_claims_have_a_panel_each_and_a_marker_per_verdict():
     drawn = FIGURES["claims"](findings(TWO, ("sst2",)))
-    assert [axes.get_title(loc="left")[:6] for axes in drawn.axes] == ["(a) F1", "(b) F2", "(c) F3", "(d) Me", "(e) Pr"]
+    assert [axes.get_title(loc="left")[:6] for axes in drawn.axes] == ["(a) F1", "(b) F2", "(c) F3", "(d) me", "(e) pr"]
     (first, second, *_) = drawn.axes
     assert [text.get_text() for text in first.texts] == ["supported", "undecided"]
     assert [line.get_marker() for line in second.lines if line.get_marker() in "oXD"] == ["o", "X"]

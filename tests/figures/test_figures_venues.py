@@ -72,7 +72,14 @@ def look(handle: Artist | tuple) -> tuple:
     """Return all properties of a legend's sample except its colours."""
     if isinstance(handle, Line2D):
         hollow = np.allclose(to_rgb(handle.get_markerfacecolor()), 1)
-        return (str(handle.get_marker()), str(handle.get_linestyle()), hollow, handle.get_fillstyle(), handle.get_linewidth())
+        return (
+            str(handle.get_marker()),
+            handle.get_linestyle(),
+            str(handle._dash_pattern),
+            hollow,
+            handle.get_fillstyle(),
+            handle.get_linewidth(),
+        )
     if isinstance(handle, Patch):
         return ("patch", handle.get_hatch())
     return tuple(map(look, getattr(handle, "get_children", lambda: handle)()))
