@@ -78,7 +78,7 @@ def _stderr(logs: list[float]) -> float:
 def _values(rows: Frame) -> Iterator[tuple[tuple[str, str, str], str, str, float]]:
     """Yield ((quantity, matrix, setting), model, task, value) of every spectrum at the initial point, training run and prediction.
 
-    A spectrum depends on the examples, on the tuned entries, and on k. So these are told apart where a model has several.
+    A spectrum depends on the examples, on the tuned entries, and on k. The setting names each of them that has several values for a model.
     """
     spectra = rows[(rows["matrix"] != "") & (rows["at_run"] == "") & rows["samples"].isna() & (rows["kind"] == "spectrum")]
     if (spectra["matrix"] == GAUSS_NEWTON).any():
@@ -102,7 +102,7 @@ def _values(rows: Frame) -> Iterator[tuple[tuple[str, str, str], str, str, float
 
 
 def _several(rows: Frame, *columns: str) -> list[str]:
-    """Return the columns of which some model has several values."""
+    """Return the columns that have several values for some model."""
     return [name for name in columns if rows.groupby("model")[name].nunique().max() > 1]
 
 

@@ -58,7 +58,7 @@ def change_cases(rows: Frame) -> list[Case]:
     identity = ["model", "other_model", "task", "subspace", "placement", "protocol", "target"]
     measured, predicted = (
         rows[rows["quantity"] == name].drop_duplicates(identity) for name in ("measured_change", "explained_total")
-    )  # the predicted total is the same in its series by rank and by eigenvalue
+    )  # the predicted total does not depend on its series, rank or eigenvalue
     if measured.empty or predicted.empty:
         return []
     both = measured.merge(predicted[[*identity, "value"]], on=identity, suffixes=("", "_predicted")).dropna(
