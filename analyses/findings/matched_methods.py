@@ -14,7 +14,7 @@ from analyses.findings.claims import PARAMETERS, Case, bracket, is_within
 from analyses.findings.families import family
 from analyses.findings.position_spreads import complete
 from analyses.findings.regressions import Point, described, mean, populations, slope
-from analyses.findings.scores import Frame, apet_entries, other_methods, scores, sizes
+from analyses.findings.scores import HEAD, Frame, apet_entries, other_methods, scores, sizes
 from analyses.store import Row
 
 CLOSE = 0.02  # margin of equivalence in the main metric
@@ -45,10 +45,11 @@ def _gap_row(key: list[Any], method: tuple[str, str], own: Frame, placement: str
     (variance, dof), (other, other_dof) = _mean_error(own), _mean_error(twin)
     stderr, weights = math.sqrt(variance + other), variance**2 / dof + other**2 / other_dof
     half = t_quantile(min((variance + other) ** 2 / weights, 1e6) if weights > 0 else 1e6) * stderr
-    name = " ".join(filter(None, (*method, placement.removeprefix(RANDOM))))
+    shown = protocol.removesuffix(HEAD)  # as in the rows of the runs
+    name = " ".join(filter(None, (*method, placement.removeprefix(RANDOM).strip()))) + protocol.removeprefix(shown)
     return Row(
         str(model), int(parameters), str(task), "method_gap", gap, stderr=stderr, low=gap - half, high=gap + half, kind="finding",
-        protocol=str(protocol), split="validation", method=method[0], k=int(k), group=name, placement=placement,
+        protocol=shown, split="validation", method=method[0], k=int(k), group=name,
     )  # fmt: skip
 
 

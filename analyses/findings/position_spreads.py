@@ -18,7 +18,7 @@ import numpy as np
 
 from analyses.findings.claims import ALL, EVERY_TASK, Case, bracket, counted, falls
 from analyses.findings.families import family
-from analyses.findings.scores import SETTING, Frame, apet_entries, other_methods, scores
+from analyses.findings.scores import HEAD, SETTING, Frame, apet_entries, other_methods, scores
 from analyses.store import Row
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ def method_spreads(rows: Frame) -> list[Row]:
             result.append(
                 Row(
                     model, int(parameters), task, "method_sd", sd, low=low, high=high, x=float(len(means)), kind="finding",
-                    protocol=protocol, split="validation",
+                    protocol=protocol.removesuffix(HEAD), split="validation",
                 )
             )  # fmt: skip
     return result

@@ -9,6 +9,7 @@ from analyses.thresholds import main_metric
 
 Frame = Any  # a pandas DataFrame; pandas' own types say little about what indexing returns
 SETTING = ("task", "protocol", "subspace", "placement")  # runs of one setting differ in model, k and seeds
+HEAD = ", readout head"  # suffix of a protocol: runs with a trained classification head
 ENTRIES = "coordinates"  # the subspace of tuned entries
 
 
@@ -26,7 +27,7 @@ def scores(rows: Frame) -> Frame:
 def readouts_apart(rows: Frame) -> Frame:
     """Return the rows with the protocol of runs with a trained classification head marked, because they do not compare with other runs."""
     heads = rows["run_id"].isin(rows.loc[rows["quantity"] == "k_head", "run_id"])
-    return rows.assign(protocol=rows["protocol"].where(~heads, rows["protocol"] + ", readout head"))
+    return rows.assign(protocol=rows["protocol"].where(~heads, rows["protocol"] + HEAD))
 
 
 def apet_entries(lines: Frame) -> Frame:

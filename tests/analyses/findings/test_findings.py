@@ -297,7 +297,7 @@ def test_options_of_a_method_and_readouts_are_told_apart() -> None:
     marks = [dataclasses.replace(row, quantity="k_head", value=64.0) for row in heads]
     found = findings(frame(rows + wider + heads + marks))
     by_group = {(row.model, row.group, row.protocol): row.value for row in found if row.quantity == "method_gap"}
-    assert by_group["planted-0m", "lora", "planted, readout head"] == pytest.approx(0.0)
+    assert by_group["planted-0m", "lora, readout head", "planted"] == pytest.approx(0.0)
     assert abs(by_group["planted-0m", "lora", "planted"]) < 0.02
     assert by_group["planted-0m", "lora r=16", "planted"] == pytest.approx(-0.7, abs=0.02)
 
