@@ -239,11 +239,11 @@ def findings(
     the interval in which it lies. An undecided claim states how much more data would decide it. 'figures' and 'report' show the verdicts.
     """
     rows = analyses.results.rows_of(results, ui.aim_of(target, fraction), every=True)
-    if dry_run:
-        return ui.print_result({"rows": len(rows), "out": str(out)}, json_)
     from analyses.findings import FINDING_ROWS
 
     path = out or (results / FINDING_ROWS if results.is_dir() else None)
+    if dry_run:
+        return ui.print_result({"rows": len(rows), "out": str(path) if path else None}, json_)
     with ui.bar() as progress:
         verdicts = analyses.results.concluded(rows, similar, path, progress)
     if json_:

@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from analyses.store import Row, frame, quantities
 
 SIZES = {f"planted-{number}m": 4**number * 1_000_000 for number in range(4)}
-RUNS = dict(protocol="planted", method="apet", subspace="coordinates", placement="random")  # noqa: C408 - read as columns
+RUNS = dict(protocol="planted", method="apet", subspace="coordinates", placement="add random entry")  # noqa: C408 - read as columns
 
 
 def threshold(model: str, size: int, task: str, log_k: float, stderr: float, quantity: str = quantities.K_HIGH, **columns: object) -> Row:

@@ -52,7 +52,7 @@ CLAIMS = {
 
 @dataclass(frozen=True)
 class Test:
-    """The two one-sided p values of a case, and how many times as much data would decide it (inf: no amount; 1: decided already)."""
+    """The two one-sided p values of a case, and how many times as much data would decide it at 95 %, alone (inf: no amount)."""
 
     support: float
     refute: float
@@ -128,6 +128,8 @@ def verdicts(cases: Iterable[Case]) -> list[Row]:
 
 
 def _rows(case: Case, support: float, refute: float, tested: int) -> list[Row]:
+    from scipy.special import ndtri
+
     common: dict[str, Any] = {"kind": "finding", "series": case.claim, "group": case.name}
     if case.estimate is None or case.test is None:
         sentence = f"{case.name}: {statuses.UNDECIDED}, because {case.reason}."
@@ -138,7 +140,8 @@ def _rows(case: Case, support: float, refute: float, tested: int) -> list[Row]:
     tests = f"p = {support:.2g} for it and {refute:.2g} against it" if status == statuses.UNDECIDED else f"p = {p:.2g}"
     verdict = f"That {CLAIMS[case.claim].statement} is {status} ({tests}{corrected})."
     sentence = f"{case.name}: {case.result} ({case.data}). {verdict}"
-    needs = _needs(case, case.test.needs) if status == statuses.UNDECIDED else ""
+    factor = case.test.needs * (ndtri(LEVEL / tested) / ndtri(LEVEL)) ** 2  # the interval of a corrected test is wider
+    needs = _needs(case, factor) if status == statuses.UNDECIDED else ""
     row = Row(
         case.models, 0, case.task, quantities.CLAIM, case.estimate.value, low=case.estimate.low, high=case.estimate.high, p=p,
         dof=int(case.estimate.dof) if math.isfinite(case.estimate.dof) else None, status=status,
@@ -146,7 +149,7 @@ def _rows(case: Case, support: float, refute: float, tested: int) -> list[Row]:
     )  # fmt: skip
     if not needs:
         return [row]
-    return [row, Row(case.models, 0, case.task, quantities.CLAIM_NEEDS, case.test.needs, note=needs, **common)]
+    return [row, Row(case.models, 0, case.task, quantities.CLAIM_NEEDS, factor, note=needs, **common)]
 
 
 def _needs(case: Case, factor: float) -> str:

@@ -9,7 +9,7 @@ from analyses.findings.landscape_scale import landscape_cases
 from analyses.findings.matched_methods import method_cases
 from analyses.findings.position_spreads import position_cases
 from analyses.findings.prediction_checks import change_cases, prediction_cases
-from analyses.findings.scores import Frame
+from analyses.findings.scores import Frame, readouts_apart
 from analyses.findings.threshold_scale import SIMILAR, scale_cases, task_cases
 from analyses.runs import Report
 from analyses.store import Row, completed
@@ -25,7 +25,7 @@ def findings(rows: Frame, similar: float = SIMILAR, report: Report = lambda *_: 
     default is missing.
     """
     rows = completed(rows)
-    rows = rows[rows["kind"] != "finding"].drop_duplicates(ignore_index=True)
+    rows = readouts_apart(rows[rows["kind"] != "finding"].drop_duplicates(ignore_index=True))
     parts: dict[str, Callable[[], tuple[list[Case], list[Row]]]] = {
         "positions": lambda: position_cases(rows),
         "thresholds over size": lambda: scale_cases(rows),

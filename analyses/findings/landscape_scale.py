@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from analyses.findings.claims import Case, bracket, falls, rises
+from analyses.findings.claims import PARAMETERS, Case, bracket, falls, rises
 from analyses.findings.families import family
 from analyses.findings.regressions import Point, described, populations, slope
 from analyses.findings.scores import Frame, sizes
@@ -31,9 +31,9 @@ WORDS = {falls: "falls", rises: "rises"}
 def landscape_cases(rows: Frame) -> tuple[list[Case], list[Row]]:
     """Return the cases of the claim that a number changes with size so that k* falls, and the rows of its slope."""
     cases, slopes, whole = [], [], {model: float(size) for model, size in sizes(rows).items()}
-    for (quantity, matrix), points in sorted(_points(rows).items()):
+    for (quantity, matrix, setting), points in sorted(_points(rows).items()):
         for models, task, own in populations(points):
-            what = ", ".join(filter(None, (_label(quantity), matrix)))
+            what = ", ".join(filter(None, (_label(quantity), matrix, setting)))
             common: dict[str, Any] = {"claim": "landscape", "name": f"{models}, {what}", "models": models, "task": task}
             try:
                 estimate = slope(own, whole)
@@ -45,7 +45,7 @@ def landscape_cases(rows: Frame) -> tuple[list[Case], list[Row]]:
             result = f"it changes as N^b with b = {slope_words} (k* would fall if it {WORDS[direction]})"
             slopes.append(
                 Row(models, 0, task, "scale_slope", estimate.value, low=estimate.low, high=estimate.high, series=quantity, matrix=matrix,
-                    kind="finding")
+                    group=PARAMETERS, kind="finding", note=setting)
             )  # fmt: skip
             cases.append(Case(**common, estimate=estimate, test=direction(estimate), result=result, data=described(own)))
     return cases, slopes
@@ -56,12 +56,12 @@ def _label(quantity: str) -> str:
     return QUANTITIES[quantity].label.replace("$N_{eff}$", "N_eff") + extra
 
 
-def _points(rows: Frame) -> dict[tuple[str, str], list[Point]]:
-    """Return (quantity, matrix) -> the mean log value of each model and task, with its standard error over runs."""
-    found: dict[tuple[str, str], dict[tuple[str, str], list[float]]] = {}
-    for quantity, matrix, model, task, value in _values(rows):
+def _points(rows: Frame) -> dict[tuple[str, str, str], list[Point]]:
+    """Return (quantity, matrix, setting in words) -> the mean log value of each model and task, with its standard error over runs."""
+    found: dict[tuple[str, str, str], dict[tuple[str, str], list[float]]] = {}
+    for key, model, task, value in _values(rows):
         if value > 0:
-            found.setdefault((quantity, matrix), {}).setdefault((model, task), []).append(math.log(value))
+            found.setdefault(key, {}).setdefault((model, task), []).append(math.log(value))
     return {
         key: [
             Point(family(model), model, task, float(np.mean(logs)), float(np.mean(logs)), _stderr(logs))
@@ -75,25 +75,40 @@ def _stderr(logs: list[float]) -> float:
     return float(np.std(logs, ddof=1)) / math.sqrt(len(logs)) if len(logs) > 1 else 0.0
 
 
-def _values(rows: Frame) -> Iterator[tuple[str, str, str, str, float]]:
-    """Yield (quantity, matrix, model, task, value) of every spectrum at the initial point, training run and prediction."""
+def _values(rows: Frame) -> Iterator[tuple[tuple[str, str, str], str, str, float]]:
+    """Yield ((quantity, matrix, setting), model, task, value) of every spectrum at the initial point, training run and prediction.
+
+    A spectrum depends on the examples, on the tuned entries, and on k. The setting names each of them that has several values for a model.
+    """
     spectra = rows[(rows["matrix"] != "") & (rows["at_run"] == "") & rows["samples"].isna() & (rows["kind"] == "spectrum")]
     if (spectra["matrix"] == GAUSS_NEWTON).any():
         spectra = spectra[spectra["matrix"] == GAUSS_NEWTON]
+    several = _several(spectra, "protocol", "subspace", "placement", "k")
     for _, own in spectra.groupby("run_id"):
         first = own.iloc[0]
-        whose = first["matrix"], first["model"], first["task"]
+        matrix, setting, whose = first["matrix"], _setting(first, several), (first["model"], first["task"])
         for quantity in ("effective_rank", "decay_exponent"):
             for value in own.loc[(own["quantity"] == quantity) & own["x"].isna(), "value"]:
-                yield quantity, *whose, float(value)
+                yield (quantity, matrix, setting), *whose, float(value)
         for value in own.loc[(own["quantity"] == "top_alignment") & (own["x"] == RANK), "value"]:
-            yield "top_alignment", *whose, float(value)
+            yield ("top_alignment", matrix, setting), *whose, float(value)
         if (effective := _effective(own)) is not None:
-            yield "n_eff", *whose, effective
+            yield ("n_eff", matrix, setting), *whose, effective
     single = rows[rows["quantity"].isin(["initial_loss", "live_fraction"])]
     single = single[(single["quantity"] == "live_fraction") | (single["split"] == "train")]
-    for row in single.drop_duplicates(["quantity", "model", "task", "value"]).itertuples():
-        yield str(row.quantity), "", str(row.model), str(row.task), float(row.value)
+    several = _several(single, "protocol")
+    for _, row in single.drop_duplicates(["quantity", "protocol", "model", "task", "value"]).iterrows():
+        yield (row["quantity"], "", _setting(row, several)), row["model"], row["task"], float(row["value"])
+
+
+def _several(rows: Frame, *columns: str) -> list[str]:
+    """Return the columns that have several values for some model."""
+    return [name for name in columns if rows.groupby("model")[name].nunique().max() > 1]
+
+
+def _setting(row: Any, columns: list[str]) -> str:
+    words = (f"k = {row[name]:,.0f}" if name == "k" and row[name] > 0 else str(row[name] or "") for name in columns)
+    return ", ".join(word for word in words if word and word != "nan")
 
 
 def _effective(spectrum: Frame) -> float | None:

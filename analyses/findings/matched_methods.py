@@ -8,65 +8,77 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from analyses.findings.claims import Case, bracket, is_within
+import numpy as np
+
+from analyses.findings.claims import PARAMETERS, Case, bracket, is_within
 from analyses.findings.families import family
+from analyses.findings.position_spreads import complete
 from analyses.findings.regressions import Point, described, mean, populations, slope
-from analyses.findings.scores import Frame, scores, sizes
+from analyses.findings.scores import HEAD, Frame, apet_entries, other_methods, scores, sizes
 from analyses.store import Row
 
 CLOSE = 0.02  # margin of equivalence in the main metric
+RANDOM = "add random entry"  # placements of single existing entries in random order begin with it; a scope may follow
 
 
 def gap_rows(rows: Frame) -> list[Row]:
-    """Return a row of `method_gap` per model, task, protocol and method with a twin.
+    """Return a row of `method_gap` per model, task, protocol, method and twin. The group is the method with its options.
 
-    The standard error combines both spreads over seeds. A side with a single run has the standard error over its examples. The interval is
-    Welch's t (1947, doi 10.2307/2332510), or normal with a single run on both sides.
+    The standard error combines the errors of both means over seeds (`_mean_error`). The interval is Welch's t (1947, doi
+    10.2307/2332510), or normal with a single run on both sides.
     """
-    lines, result = scores(rows), []
-    for (model, parameters, task, protocol), group in lines.groupby(["model", "parameters", "task", "protocol"]):
-        random = group[(group["method"] == "apet") & (group["subspace"] == "coordinates")]
-        for (method, k), own in group[~group["method"].isin(["apet", "full"])].groupby(["method", "k"]):
-            twin = random[random["k"] == k]
-            if len(twin):
-                gap = float(own["value"].mean() - twin["value"].mean())
-                stderr, dof = _stderr(own, twin)
-                half = _quantile(dof) * stderr
-                result.append(
-                    Row(
-                        str(model), int(parameters), str(task), "method_gap", gap, stderr=stderr, low=gap - half, high=gap + half,
-                        kind="finding", protocol=str(protocol), split="validation", method=str(method), k=int(k),
-                    )
-                )  # fmt: skip
-    return result
-
-
-def _stderr(*sides: Frame) -> tuple[float, float]:
-    """Return (standard error of the difference of two means, its degrees of freedom)."""
-    variances = [
-        (float(side["value"].var(ddof=1)) / len(side), len(side) - 1) if len(side) > 1 else (float(side["stderr"].iloc[0]) ** 2, math.inf)
-        for side in sides
+    lines = scores(rows)
+    entries, same = apet_entries(lines), ["model", "parameters", "task", "protocol", "k"]
+    twins = {key: list(own.groupby("placement")) for key, own in entries[entries["placement"].str.startswith(RANDOM)].groupby(same)}
+    return [
+        _gap_row(key, (str(method), str(options)), own, str(placement), twin)
+        for (*key, method, options), own in other_methods(lines).groupby([*same, "method", "placement"])
+        for placement, twin in twins.get(tuple(key), ())
     ]
-    total = sum(variance for variance, _ in variances)
-    weights = sum(variance**2 / dof for variance, dof in variances)
-    return math.sqrt(total), total**2 / weights if weights > 0 else math.inf
 
 
-def _quantile(dof: float) -> float:
+def _gap_row(key: list[Any], method: tuple[str, str], own: Frame, placement: str, twin: Frame) -> Row:
     from landscape.numerics import t_quantile
 
-    return t_quantile(min(dof, 1e6))
+    model, parameters, task, protocol, k = key
+    gap = float(own["value"].mean() - twin["value"].mean())
+    (variance, dof), (other, other_dof) = _mean_error(own), _mean_error(twin)
+    stderr, weights = math.sqrt(variance + other), variance**2 / dof + other**2 / other_dof
+    half = t_quantile(min((variance + other) ** 2 / weights, 1e6) if weights > 0 else 1e6) * stderr
+    shown = protocol.removesuffix(HEAD)  # as in the rows of the runs
+    name = " ".join(filter(None, (*method, placement.removeprefix(RANDOM).strip()))) + protocol.removeprefix(shown)
+    return Row(
+        str(model), int(parameters), str(task), "method_gap", gap, stderr=stderr, low=gap - half, high=gap + half, kind="finding",
+        protocol=shown, split="validation", method=method[0], k=int(k), group=name,
+    )  # fmt: skip
+
+
+def _mean_error(side: Frame) -> tuple[float, float]:
+    """Return (variance of the mean score, its degrees of freedom).
+
+    In a complete table of position seeds by train seeds, runs share seeds, so the variance sums the shares of both components. A single
+    run has the variance over its examples.
+    """
+    if len(side) == 1:
+        return float(side["stderr"].iloc[0]) ** 2, math.inf
+    table = complete(side)
+    if table is None or table.size < len(side) or np.ptp(table) == 0:
+        return float(side["value"].var(ddof=1)) / len(side), len(side) - 1
+    from landscape.inference import Crossed
+
+    crossed = Crossed(table)
+    rows, columns, residual = crossed.mean_squares
+    variance, parts = max(rows + columns - residual, residual), np.array([rows, columns, residual])
+    return variance / table.size, variance**2 / float((parts**2 / np.array(crossed.degrees)).sum())
 
 
 def method_cases(rows: Frame) -> tuple[list[Case], list[Row]]:
     """Return the cases of the claim that a method and its twin score alike, and rows of the gaps and of their slopes over log N."""
     gaps = gap_rows(rows)
     cases, slopes, whole = [], [], {model: float(size) for model, size in sizes(rows).items()}
-    for method in sorted({str(row.method) for row in gaps}):
-        points = [
-            Point(family(row.model), row.model, row.task, row.value, row.value, row.stderr)
-            for row in gaps if row.method == method and math.isfinite(row.stderr)
-        ]  # fmt: skip
+    for method in sorted({row.group for row in gaps}):
+        own_rows = [row for row in gaps if row.group == method and math.isfinite(row.stderr)]
+        points = [Point(family(row.model), row.model, row.task, row.value, row.value, row.stderr) for row in own_rows]
         for models, task, own in populations(points):
             common: dict[str, Any] = {"claim": "methods", "name": f"{models}, {method}", "models": models, "task": task}
             try:
@@ -82,8 +94,8 @@ def method_cases(rows: Frame) -> tuple[list[Case], list[Row]]:
             else:
                 result += f"; the gap changes by {bracket(change.value, change.low, change.high)} per factor e of N"
                 slopes.append(
-                    Row(models, 0, task, "scale_slope", change.value, low=change.low, high=change.high, series="method_gap", group=method,
-                        kind="finding")
+                    Row(models, 0, task, "scale_slope", change.value, low=change.low, high=change.high, series="method_gap",
+                        group=PARAMETERS, method=own_rows[0].method, kind="finding", note=method)
                 )  # fmt: skip
             cases.append(Case(**common, estimate=estimate, test=is_within(estimate, CLOSE), result=result, data=described(own)))
     return cases, gaps + slopes

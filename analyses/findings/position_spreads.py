@@ -18,7 +18,7 @@ import numpy as np
 
 from analyses.findings.claims import ALL, EVERY_TASK, Case, bracket, counted, falls
 from analyses.findings.families import family
-from analyses.findings.scores import SETTING, Frame, scores
+from analyses.findings.scores import HEAD, SETTING, Frame, apet_entries, other_methods, scores
 from analyses.store import Row
 
 if TYPE_CHECKING:
@@ -46,26 +46,27 @@ class Table:
 
 
 def tables(rows: Frame) -> list[Table]:
-    """Return the crossed tables of APET runs: the largest complete part of position seeds by train seeds, at least 2 x 2."""
+    """Return the crossed tables of tuned entries: the largest complete part of position seeds by train seeds, at least 2 x 2.
+
+    A table of equal scores has no variance and is left out.
+    """
     from landscape.inference import Crossed
 
     lines, found = scores(rows), []
-    apet = lines[lines["method"] == "apet"]
-    several = {name: lines.loc[lines["method"] == "apet", name].nunique() > 1 for name in SETTING}
+    apet, others = apet_entries(lines), other_methods(lines)
+    several = {name: apet[name].nunique() > 1 for name in SETTING}
     for key, group in apet.groupby(["model", "parameters", *SETTING, "k"]):
         model, parameters, *setting, k = key
         words = "".join(f", {value}" for name, value in zip(SETTING[1:], setting[1:], strict=True) if several[name] and value)
-        whole = _complete(group)
-        matched = lines[
-            (lines["model"] == model) & (lines["task"] == setting[0]) & (lines["k"] == k) & ~lines["method"].isin(["apet", "full"])
-        ]
+        whole = complete(group)
+        matched = others[(others["model"] == model) & (others["task"] == setting[0]) & (others["k"] == k)]
         if whole is not None and np.ptp(whole) > 0:
-            methods = " and ".join(sorted(set(matched["method"])))
+            methods = " and ".join(sorted(set((matched["method"] + " " + matched["placement"]).str.strip())))
             found.append(Table(str(model), int(parameters), str(setting[0]), words, int(k), methods, Crossed(whole)))
     return found
 
 
-def _complete(group: Frame) -> np.ndarray | None:
+def complete(group: Frame) -> np.ndarray | None:
     """Return the largest complete table of scores, position seeds by train seeds; None if it is smaller than 2 x 2.
 
     A pair of seeds with several runs (of other rates or numbers of steps) is ambiguous and is left out.
@@ -144,28 +145,19 @@ def _spread_rows(table: Table) -> Iterator[Row]:
 
 
 def method_spreads(rows: Frame) -> list[Row]:
-    """Return the standard deviation of the main metric over parameter-efficient methods by model and task, with a chi-squared interval."""
+    """Return the standard deviation of the main metric over methods by model, task and protocol, with a chi-squared interval."""
     from scipy.special import chdtri
 
     lines, result = scores(rows), []
-    others = lines[~lines["method"].isin(["apet", "full"])]
-    for (model, parameters, task), group in others.groupby(["model", "parameters", "task"]):
+    for (model, parameters, task, protocol), group in other_methods(lines).groupby(["model", "parameters", "task", "protocol"]):
         means = group.groupby("method")["value"].mean().to_numpy()
         if len(means) >= FEWEST_METHODS:
             sd, dof = float(means.std(ddof=1)), len(means) - 1
             low, high = (sd * math.sqrt(dof / tail) for tail in chdtri(dof, [0.025, 0.975]))
             result.append(
                 Row(
-                    model,
-                    int(parameters),
-                    task,
-                    "method_sd",
-                    sd,
-                    low=low,
-                    high=high,
-                    x=float(len(means)),
-                    kind="finding",
-                    split="validation",
+                    model, int(parameters), task, "method_sd", sd, low=low, high=high, x=float(len(means)), kind="finding",
+                    protocol=protocol.removesuffix(HEAD), split="validation",
                 )
-            )
+            )  # fmt: skip
     return result

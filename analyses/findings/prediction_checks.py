@@ -53,31 +53,25 @@ def _cases(space: str, pairs: list[tuple[Point, Cell]]) -> list[Case]:
 def change_cases(rows: Frame) -> list[Case]:
     """Return the cases of the claim that changes of k* between two sizes are predicted: the slope of measured over predicted changes.
 
-    The changes are the rows of 'explain'. The slope is 1 for perfect predictions, and the line passes through zero.
+    The changes are the rows of 'explain' for neighbouring sizes. The slope is 1 for perfect predictions, and the line passes through zero.
     """
     identity = ["model", "other_model", "task", "subspace", "placement", "protocol", "target"]
     measured, predicted = (
-        rows[(rows["quantity"] == name) & (rows["series"] == "")].drop_duplicates(identity)
-        for name in ("measured_change", "explained_total")
-    )
+        rows[rows["quantity"] == name].drop_duplicates(identity) for name in ("measured_change", "explained_total")
+    )  # the predicted total does not depend on its series, rank or eigenvalue
     if measured.empty or predicted.empty:
         return []
     both = measured.merge(predicted[[*identity, "value"]], on=identity, suffixes=("", "_predicted")).dropna(
         subset=["value", "value_predicted"]
     )
+    both = _neighbours(both)
     cases = []
     for subspace, group in both.groupby("subspace", dropna=False):
         points, x = [], {}
         for row in group.itertuples():
             known = math.isfinite(row.low) and math.isfinite(row.high)
-            point = Point(
-                family(row.model),
-                f"{row.other_model} to {row.model}",
-                row.task,
-                row.value,
-                row.value,
-                (row.high - row.low) / (2 * Z) if known else 0.0,
-            )
+            stderr = (row.high - row.low) / (2 * Z) if known else 0.0
+            point = Point(family(row.model), f"{row.other_model} to {row.model}", row.task, row.value, row.value, stderr)
             points.append(point)
             x[point] = float(row.value_predicted)
         space = SPACES.get(str(subspace or "coordinates"), "random directions")
@@ -92,3 +86,12 @@ def change_cases(rows: Frame) -> list[Case]:
             data = counted(len(own), "pair") + " of models"
             cases.append(Case(**common, estimate=estimate, test=rises(estimate, HALF), result=result, data=data))
     return cases
+
+
+def _neighbours(pairs: Frame) -> Frame:
+    """Return the pairs without the smallest against the largest of several sizes, whose change is the sum of the others."""
+    setting = ["task", "subspace", "placement", "protocol", "target"]
+    own = [pairs["model"].map(family), *(pairs[name] for name in setting)]
+    from_small = pairs.groupby([*own, "other_model"], dropna=False)["model"].transform("nunique")
+    to_large = pairs.groupby([*own, "model"], dropna=False)["other_model"].transform("nunique")
+    return pairs[(from_small == 1) | (to_large == 1)]

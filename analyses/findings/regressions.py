@@ -41,15 +41,18 @@ class Point:
 def threshold_point(family: str, row: Any) -> Point | None:
     """Return the point of log k for the row of a threshold; None if the row states no bound.
 
-    The 95 % interval gives the standard error of log k. A threshold with a single known end counts as censored at this end.
+    The 95 % interval gives the standard error of log k. A threshold with a single known end counts as censored at this end. If the untuned
+    model reaches the target, k is below 1.
     """
     value, low, high = (math.log(end) if end > 0 else math.nan for end in (row.value, row.low, row.high))
     whose = family, row.model, row.task
     if math.isfinite(value) and math.isfinite(low) and math.isfinite(high):
         return Point(*whose, value, value, (high - low) / (2 * Z))
-    if math.isfinite(low) and row.status != statuses.BELOW:
-        return Point(*whose, low, math.inf)
-    return Point(*whose, -math.inf, high) if math.isfinite(high) and row.status != statuses.ABOVE else None
+    if row.status == statuses.BELOW:
+        low, high = -math.inf, high if math.isfinite(high) else 0.0
+    low = low if math.isfinite(low) else -math.inf
+    high = high if math.isfinite(high) and row.status != statuses.ABOVE else math.inf
+    return Point(*whose, low, high) if math.isfinite(low) or math.isfinite(high) else None
 
 
 def populations(points: Sequence[Point]) -> list[tuple[str, str, list[Point]]]:
@@ -74,11 +77,17 @@ def slope(points: Sequence[Point], size: dict[str, float]) -> Estimate:
     points = [point for point in points if point.model in size]
     _need(len({point.model for point in points}), 3, "model size", "a slope and its scatter")
     log_size = np.log([size[point.model] for point in points])
-    families = len({point.family for point in points})
     data = _observations(points, lambda point: (point.family, point.task), lambda point: point.model, log_size - log_size.mean())
     from landscape.inference import coefficient
 
-    return coefficient(data, column=0, between_columns=1 + families)
+    return coefficient(data, column=0, between_columns=between_columns(data))
+
+
+def between_columns(data: Observations) -> int:
+    """Return how many coefficients the differences between groups determine, rather than the differences within them."""
+    means = (data.membership / data.membership.sum(0)) @ (data.membership.T @ data.design)
+    rank = np.linalg.matrix_rank
+    return int(rank(data.design) - rank(data.design - means))
 
 
 def through_origin(points: Sequence[Point], x: Sequence[float]) -> Estimate:

@@ -9,6 +9,8 @@ from analyses.thresholds import main_metric
 
 Frame = Any  # a pandas DataFrame; pandas' own types say little about what indexing returns
 SETTING = ("task", "protocol", "subspace", "placement")  # runs of one setting differ in model, k and seeds
+HEAD = ", readout head"  # suffix of a protocol: runs with a trained classification head
+ENTRIES = "coordinates"  # the subspace of tuned entries
 
 
 def scores(rows: Frame) -> Frame:
@@ -22,6 +24,23 @@ def scores(rows: Frame) -> Frame:
     return table.assign(family=[family(model) for model in table["model"]])
 
 
+def readouts_apart(rows: Frame) -> Frame:
+    """Return the rows with the protocol of runs with a trained classification head marked, because they do not compare with other runs."""
+    heads = rows["run_id"].isin(rows.loc[rows["quantity"] == "k_head", "run_id"])
+    return rows.assign(protocol=rows["protocol"].where(~heads, rows["protocol"] + HEAD))
+
+
+def apet_entries(lines: Frame) -> Frame:
+    """Return the scores of runs that tune entries by APET. Runs in random directions have no positions."""
+    return lines[(lines["method"] == "apet") & lines["subspace"].isin(["", ENTRIES])]
+
+
+def other_methods(lines: Frame) -> Frame:
+    """Return the scores of parameter-efficient methods in their own parameters, not in a random projection of them."""
+    own = (lines["subspace"] == lines["method"]) | (lines["subspace"] == "")
+    return lines[~lines["method"].isin(["apet", "full"]) & own]
+
+
 def sizes(rows: Frame) -> dict[str, int]:
     """Return model -> number of parameters."""
     return {str(model): int(size) for model, size in zip(rows["model"], rows["parameters"], strict=True)}
@@ -31,8 +50,3 @@ def sizes_without_embeddings(rows: Frame) -> dict[str, int]:
     """Return model -> number of parameters without embeddings, for models whose training runs recorded it."""
     stated = rows[rows["quantity"] == "without_embeddings"]
     return {str(model): int(value) for model, value in zip(stated["model"], stated["value"], strict=True)}
-
-
-def setting_words(keys: dict[str, Any], several: dict[str, bool]) -> str:
-    """Return the columns of a setting in words; a column that does not vary in the table is left out."""
-    return ", ".join(str(value) for name, value in keys.items() if several[name] and value)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from analyses.findings.claims import BODY, PARAMETERS, SHARE, Case, bracket, falls, is_below
 from analyses.findings.families import family
 from analyses.findings.regressions import Point, described, populations, slope, spread, threshold_point
-from analyses.findings.scores import Frame, sizes, sizes_without_embeddings
+from analyses.findings.scores import ENTRIES, Frame, sizes, sizes_without_embeddings
 from analyses.store import QUANTITIES, Row, quantities
 
 if TYPE_CHECKING:
@@ -27,11 +27,15 @@ SIMILAR = 2.0  # tasks need similar numbers if k varies over tasks by less than 
 def threshold_points(rows: Frame) -> dict[tuple[str, str], list[Point]]:
     """Return (quantity, question in words) -> points of log k, for all measured thresholds.
 
-    A question is a target in a subspace and placement. Thresholds of different protocols are different questions.
+    A question is a target in a subspace and placement. Thresholds of different protocols or random projections are different questions.
     """
     measured = rows[rows["quantity"].isin(quantities.MEASURED) & rows["x"].isna()]
     shares = dict(zip(*(rows.loc[rows["quantity"] == "target_share", name] for name in ("run_id", "value")), strict=True))
-    several = {"protocol": measured["protocol"].nunique() > 1, "placement": measured.groupby("subspace")["placement"].nunique().max() > 1}
+    several = {
+        "protocol": measured["protocol"].nunique() > 1,
+        "subspace": measured.loc[~measured["subspace"].isin(["", ENTRIES]), "subspace"].nunique() > 1,
+        "placement": measured.groupby("subspace")["placement"].nunique().max() > 1,
+    }
     found: dict[tuple[str, str], list[Point]] = defaultdict(list)
     for row in measured.itertuples():
         point = threshold_point(family(str(row.model)), row)
@@ -43,9 +47,9 @@ def threshold_points(rows: Frame) -> dict[tuple[str, str], list[Point]]:
 def _question(row: Any, share: float, several: dict[str, bool]) -> str:
     """Return the target and the subspace in words. Rows of older versions do not state the target, but its share of the improvement."""
     target = row.group or (f"{100 * share:.3g} % of the improvement" if math.isfinite(share) else QUANTITIES[row.quantity].label)
-    space = "random directions" if row.subspace not in ("", "coordinates") else "entries"
-    parts = [target, space, *(str(getattr(row, name)) for name in several if several[name] and getattr(row, name))]
-    return ", ".join(parts)
+    space = "random directions" if row.subspace not in ("", ENTRIES) else "entries"
+    words = [str(getattr(row, name)) for name in several if several[name]]
+    return ", ".join(dict.fromkeys([target, space, *(word for word in words if word not in ("", ENTRIES))]))
 
 
 def scale_cases(rows: Frame) -> tuple[list[Case], list[Row]]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from analyses.findings import CLAIMS, EXPLAINED_ROWS, FINDING_ROWS, explain, findings, placement_rows
 from analyses.runs import Report
-from analyses.store import Row, Store, frame, quantities
+from analyses.store import Row, Store, completed, frame, quantities
 from analyses.thresholds import Run, Target, finished, known_targets, thresholds, whole
 from apet.errors import ApetError, MissingInput, UsageError
 from apet.files import atomic_path
@@ -92,7 +92,14 @@ def explained(results: Results, target: Target) -> tuple[DataFrame, list[dict[st
 
 
 def concluded(rows: DataFrame, similar: float, out: Path | None, report: Report = lambda *_: None) -> list[dict[str, Any]]:
-    """Return one JSON object per verdict of the findings. The rows of the findings are written to the .parquet file `out`, if given."""
+    """Return one JSON object per verdict of the findings. The rows of the findings are written to the .parquet file `out`, if given.
+
+    Raises UsageError for a table without the columns of rows.
+    """
+    try:
+        rows = completed(rows)
+    except ValueError as reason:
+        raise UsageError(f"no findings follow from this table: {reason}") from None
     found = findings(rows, similar, report)
     if out is not None:
         with atomic_path(out) as temporary:

@@ -1,5 +1,6 @@
 """Findings from rows: verdicts on planted effects, on degenerate input, and the sentences."""
 
+import dataclasses
 import math
 from collections import Counter
 from collections.abc import Callable
@@ -8,8 +9,10 @@ import numpy as np
 import pandas as pd
 import planted
 import pytest
+from scipy.stats import norm
 
 from analyses.findings import CLAIMS, findings
+from analyses.findings.regressions import Point, slope, threshold_point
 from analyses.store import Row, frame, quantities, statuses
 
 TASKS = ("one", "two", "three")
@@ -127,7 +130,7 @@ def gaps(offset: float, models: int = 4) -> list[Row]:
             score = 0.8 + 0.005 * rng.normal()
             rows.append(planted.run(model, size, "task", score, position_seed=seed, train_seed=0, run_id=f"{model} apet {seed}"))
             score = 0.8 + offset + 0.005 * rng.normal()
-            columns = {"method": "lora", "placement": None, "train_seed": seed, "run_id": f"{model} lora {seed}"}
+            columns = {"method": "lora", "subspace": "lora", "placement": None, "train_seed": seed, "run_id": f"{model} lora {seed}"}
             rows.append(planted.run(model, size, "task", score, **columns))
     return rows
 
@@ -145,7 +148,7 @@ def test_methods_against_their_twins(offset: float, verdict: str) -> None:
 def test_spreads_over_positions_train_seeds_and_methods_are_rows() -> None:
     rows = planted.crossed(np.random.default_rng(4), 0.0) + gaps(0.02)
     rows += [
-        planted.run("planted-0m", 10**6, "task", score, method=method, run_id=method)
+        planted.run("planted-0m", 10**6, "task", score, method=method, subspace=method, run_id=method)
         for method, score in (("bitfit", 0.7), ("adapter", 0.9))
     ]
     found = findings(frame(rows))
@@ -256,8 +259,85 @@ def test_predicted_changes_of_thresholds(sign: int, verdict: str) -> None:
     for number, predicted in enumerate((0.6, -0.5, 0.9, -0.8, 0.7)):
         common = {"other_model": f"planted-{number}m", "subspace": "coordinates", "target": 0.1, "protocol": "planted"}
         name, size = f"planted-{number + 1}m", 10**6 * (number + 2)
-        rows.append(Row(name, size, "task", "explained_total", predicted, **common))
+        rows.append(Row(name, size, "task", "explained_total", predicted, series="rank", **common))
         measured = sign * predicted + 0.05 * (-1) ** number
         rows.append(Row(name, size, "task", "measured_change", measured, low=measured - 0.2, high=measured + 0.2, **common))
     (claim,) = (row for row in findings(frame(rows)) if row.quantity == quantities.CLAIM)
     assert (claim.series, claim.status) == ("attribution", verdict) and claim.low < sign < claim.high
+
+
+def test_pairs_that_span_other_pairs_do_not_count_twice() -> None:
+    """'explain' compares neighbouring sizes, and the smallest with the largest, whose change is the sum of the others."""
+    rows = []
+    for small, large in ((0, 1), (1, 2), (2, 3), (0, 3)):
+        common = {"other_model": f"planted-{small}m", "subspace": "coordinates", "protocol": "planted"}
+        rows.append(Row(f"planted-{large}m", 10**large, "task", "measured_change", 0.5, low=0.3, high=0.7, **common))
+        rows += [Row(f"planted-{large}m", 10**large, "task", "explained_total", 0.6, series=by, **common) for by in ("rank", "eigenvalue")]
+    (claim,) = (row for row in findings(frame(rows)) if row.quantity == quantities.CLAIM)
+    assert "(3 pairs of models)" in claim.note
+
+
+def test_random_directions_have_no_positions() -> None:
+    rows = [dataclasses.replace(row, subspace="fastfood", placement="add") for row in planted.crossed(np.random.default_rng(0), 0.0)]
+    assert not findings(frame(rows))
+
+
+@pytest.mark.parametrize("columns", [{"placement": "add magnitude entry"}, {"placement": "add random row"}, {"subspace": "fastfood"}])
+def test_twins_are_entries_at_random_positions(columns: dict[str, str]) -> None:
+    rows = gaps(0.0)
+    other = [dataclasses.replace(row, run_id=f"{row.run_id} x", value=0.1, **columns) for row in rows if row.method == "apet"]
+    gap = [row.value for row in findings(frame(rows + other)) if row.quantity == "method_gap"]
+    assert gap == [row.value for row in findings(frame(rows)) if row.quantity == "method_gap"] and len(gap) == 4
+
+
+def test_options_of_a_method_and_readouts_are_told_apart() -> None:
+    rows = gaps(0.0)
+    wider = [dataclasses.replace(row, placement="r=16", run_id=f"{row.run_id} r", value=0.1) for row in rows if row.method == "lora"]
+    heads = [dataclasses.replace(row, run_id=f"{row.run_id} head", value=0.3) for row in rows]
+    marks = [dataclasses.replace(row, quantity="k_head", value=64.0) for row in heads]
+    found = findings(frame(rows + wider + heads + marks))
+    by_group = {(row.model, row.group, row.protocol): row.value for row in found if row.quantity == "method_gap"}
+    assert by_group["planted-0m", "lora, readout head", "planted"] == pytest.approx(0.0)
+    assert abs(by_group["planted-0m", "lora", "planted"]) < 0.02
+    assert by_group["planted-0m", "lora r=16", "planted"] == pytest.approx(-0.7, abs=0.02)
+
+
+def test_seeds_that_runs_share_count_once_in_the_error_of_a_gap() -> None:
+    """12 runs of 4 placements are 4 draws of a placement, not 12."""
+    rng, size = np.random.default_rng(0), 10**6
+    rows = planted.crossed(rng, 0.0, sd=0.05, train_sd=0.001, sizes={"planted-0m": size})
+    sd = np.std([np.mean([row.value for row in rows if row.position_seed == i]) for i in range(4)], ddof=1)
+    lora = {"method": "lora", "subspace": "lora", "placement": None}
+    rows += [planted.run("planted-0m", size, "task", 0.7 + 1e-4 * i, train_seed=i, run_id=f"lora {i}", **lora) for i in range(3)]
+    (gap,) = (row for row in findings(frame(rows)) if row.quantity == "method_gap")
+    assert gap.stderr == pytest.approx(sd / 2, rel=0.05)
+
+
+def test_a_model_that_reaches_the_target_untuned_needs_less_than_one_entry() -> None:
+    row = planted.threshold("planted-0m", 10**6, "task", 0.0, 0.0, value=math.nan, low=math.nan, high=math.nan, status=statuses.BELOW)
+    assert threshold_point("planted", row) == Point("planted", "planted-0m", "task", -math.inf, 0.0)
+
+
+def test_models_with_different_tasks_leave_fewer_degrees_of_freedom() -> None:
+    """Two tasks on two models each: 4 models, 2 intercepts and a slope."""
+    y = {"planted-0m": 1.0, "planted-1m": 1.3, "planted-2m": 0.2, "planted-3m": 0.9}
+    points = [Point("planted", model, "one" if model < "planted-2m" else "two", value, value) for model, value in y.items()]
+    assert slope(points, {model: float(size) for model, size in planted.SIZES.items()}).dof == 1
+
+
+def test_spectra_of_several_k_are_separate_cases() -> None:
+    rows = [dataclasses.replace(row, k=k, run_id=f"{row.run_id} {k}") for k in (100, 1000) for row in spectra("ggn", -0.3)]
+    names = {row.group for row in findings(frame(rows)) if row.quantity == quantities.CLAIM}
+    assert "planted, effective rank, ggn, k = 1,000" in names and len(names) == 4
+
+
+def test_what_would_decide_a_claim_counts_the_correction() -> None:
+    """The same case among more cases needs more data."""
+    rng = np.random.default_rng(1)
+    one = planted.thresholds(rng, -0.15, tasks=TASKS, model_sd=0.6)
+    more = [row for name in "abc" for row in planted.thresholds(rng, 0.0, sizes={f"{name}-{m}": n for m, n in planted.SIZES.items()})]
+    alone, among = (
+        next(row.value for row in findings(frame(rows)) if row.quantity == quantities.CLAIM_NEEDS and row.model == "planted")
+        for rows in (one, one + more)
+    )
+    assert among == pytest.approx(alone * (norm.ppf(0.005) / norm.ppf(0.025)) ** 2)
