@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import pandas as pd
 
+DPI = 200  # dots per inch of a PNG
+
 
 @contextmanager
 def replacing(target: Path) -> Iterator[Path]:

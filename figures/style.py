@@ -20,10 +20,8 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 
 from analyses.method_facts import METHOD_MARKERS
 from analyses.store import statuses
-from figures.files import replacing
+from figures.files import DPI, replacing
 from figures.venues import page
-
-DPI = 200
 
 Colour = tuple[float, float, float] | str
 INK = "#333333"

@@ -11,7 +11,12 @@ PRINTED = {  # functions that show a note to people
     "analyses/thresholds/intrinsic_dimension.py:_summary",  # the definition of the target
     "analyses/thresholds/intrinsic_dimension.py:_answer",
     "analyses/thresholds/intrinsic_dimension.py:told",
-    "figures/interval.py:threshold",  # the reason of an open interval
+    "figures/interval.py:_interval",  # the reason of an open interval
+    "figures/report/by_target.py:_labels",  # the target's definition, in rows of older versions
+    "figures/report/claim_list.py:claims",  # the sentences of a verdict
+    "figures/report/claim_list.py:_case",
+    "figures/report/run_table.py:training_runs",  # the reason of a failed run
+    "figures/report/warning_list.py:_failed",
     "figures/report/page.py:_targets",
     "analyses/terminal/printing.py:print_plan",  # the note of a plan's line, which is not a row
 }

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from apet.exports import on_demand
 
 if TYPE_CHECKING:
-    from analyses.findings.claims import BODY, CLAIMS, EVERY_TASK, PARAMETERS, SHARE
+    from analyses.findings.claims import CLAIMS, EVERY_TASK, SHARE
     from analyses.findings.conclude import FINDING_ROWS, findings
     from analyses.findings.families import family
     from analyses.findings.placements import placement_rows

@@ -26,7 +26,6 @@ LEVEL = 0.025  # of each one-sided test
 SLOPE_MARGIN = 0.1  # smallest slope of interest on log-log axes: a change by a factor of 10^0.1 = 1.26 per tenfold model size
 ALL = "all families"
 EVERY_TASK = "all tasks"
-PARAMETERS, BODY = "all parameters", "without embeddings"  # what N counts in a slope over model size
 SHARE = "_share"  # suffix of the name of a share k / N
 
 

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from analyses.findings.claims import PARAMETERS, Case, bracket, falls, rises
+from analyses.findings.claims import Case, bracket, falls, rises
 from analyses.findings.families import family
 from analyses.findings.regressions import Point, described, populations, slope
 from analyses.findings.scores import Frame, sizes
-from analyses.store import QUANTITIES, Row
+from analyses.store import QUANTITIES, Row, quantities
 
 RIDGE = 0.01  # N_eff is compared at this share of the largest eigenvalue, because k* does not depend on the spectrum's height
 GAUSS_NEWTON = "ggn"  # the matrix of T3; spectra of other matrices count only without spectra of this one
@@ -44,8 +44,8 @@ def landscape_cases(rows: Frame) -> tuple[list[Case], list[Row]]:
             slope_words = bracket(estimate.value, estimate.low, estimate.high)
             result = f"it changes as N^b with b = {slope_words} (k* would fall if it {WORDS[direction]})"
             slopes.append(
-                Row(models, 0, task, "scale_slope", estimate.value, low=estimate.low, high=estimate.high, series=quantity, matrix=matrix,
-                    group=PARAMETERS, kind="finding", note=setting)
+                Row(models, 0, task, quantities.SLOPE, estimate.value, low=estimate.low, high=estimate.high, series=quantity, matrix=matrix,
+                    kind="finding", note=setting)
             )  # fmt: skip
             cases.append(Case(**common, estimate=estimate, test=direction(estimate), result=result, data=described(own)))
     return cases, slopes

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from analyses.findings.claims import PARAMETERS, Case, bracket, is_within
+from analyses.findings.claims import Case, bracket, is_within
 from analyses.findings.families import family
 from analyses.findings.position_spreads import complete
 from analyses.findings.regressions import Point, described, mean, populations, slope
 from analyses.findings.scores import HEAD, Frame, apet_entries, other_methods, scores, sizes
-from analyses.store import Row
+from analyses.store import Row, quantities
 
 CLOSE = 0.02  # margin of equivalence in the main metric
 RANDOM = "add random entry"  # placements of single existing entries in random order begin with it; a scope may follow
@@ -94,8 +94,8 @@ def method_cases(rows: Frame) -> tuple[list[Case], list[Row]]:
             else:
                 result += f"; the gap changes by {bracket(change.value, change.low, change.high)} per factor e of N"
                 slopes.append(
-                    Row(models, 0, task, "scale_slope", change.value, low=change.low, high=change.high, series="method_gap",
-                        group=PARAMETERS, method=own_rows[0].method, kind="finding", note=method)
+                    Row(models, 0, task, quantities.SLOPE, change.value, low=change.low, high=change.high, series="method_gap",
+                        method=own_rows[0].method, kind="finding", note=method)
                 )  # fmt: skip
             cases.append(Case(**common, estimate=estimate, test=is_within(estimate, CLOSE), result=result, data=described(own)))
     return cases, gaps + slopes

@@ -10,9 +10,10 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from analyses.findings.claims import BODY, PARAMETERS, SHARE, Case, bracket, falls, is_below
+from analyses.findings.claims import SHARE, Case, bracket, falls, is_below
 from analyses.findings.families import family
 from analyses.findings.regressions import Point, described, populations, slope, spread, threshold_point
 from analyses.findings.scores import ENTRIES, Frame, sizes, sizes_without_embeddings
@@ -24,11 +25,21 @@ if TYPE_CHECKING:
 SIMILAR = 2.0  # tasks need similar numbers if k varies over tasks by less than this factor (one standard deviation)
 
 
-def threshold_points(rows: Frame) -> dict[tuple[str, str], list[Point]]:
-    """Return (quantity, question in words) -> points of log k, for all measured thresholds.
+@dataclass(frozen=True, order=True)
+class Question:
+    """A threshold's quantity, target and subspace, and all that distinguishes it from other questions in words.
 
-    A question is a target in a subspace and placement. Thresholds of different protocols or random projections are different questions.
+    Thresholds of different placements, protocols or random projections are different questions.
     """
+
+    quantity: str
+    words: str
+    target: str
+    subspace: str
+
+
+def threshold_points(rows: Frame) -> dict[Question, list[Point]]:
+    """Return question -> points of log k, for all measured thresholds."""
     measured = rows[rows["quantity"].isin(quantities.MEASURED) & rows["x"].isna()]
     shares = dict(zip(*(rows.loc[rows["quantity"] == "target_share", name] for name in ("run_id", "value")), strict=True))
     several = {
@@ -36,15 +47,16 @@ def threshold_points(rows: Frame) -> dict[tuple[str, str], list[Point]]:
         "subspace": measured.loc[~measured["subspace"].isin(["", ENTRIES]), "subspace"].nunique() > 1,
         "placement": measured.groupby("subspace")["placement"].nunique().max() > 1,
     }
-    found: dict[tuple[str, str], list[Point]] = defaultdict(list)
+    found: dict[Question, list[Point]] = defaultdict(list)
     for row in measured.itertuples():
         point = threshold_point(family(str(row.model)), row)
         if point is not None:
-            found[str(row.quantity), _question(row, shares.get(row.run_id, math.nan), several)].append(point)
+            words = _words(row, shares.get(row.run_id, math.nan), several)
+            found[Question(str(row.quantity), words, str(row.group), str(row.subspace or ENTRIES))].append(point)
     return found
 
 
-def _question(row: Any, share: float, several: dict[str, bool]) -> str:
+def _words(row: Any, share: float, several: dict[str, bool]) -> str:
     """Return the target and the subspace in words. Rows of older versions do not state the target, but its share of the improvement."""
     target = row.group or (f"{100 * share:.3g} % of the improvement" if math.isfinite(share) else QUANTITIES[row.quantity].label)
     space = "random directions" if row.subspace not in ("", ENTRIES) else "entries"
@@ -56,56 +68,56 @@ def scale_cases(rows: Frame) -> tuple[list[Case], list[Row]]:
     """Return the cases of F2, and the rows of slopes of log k and of log (k / N)."""
     cases, slopes = [], []
     body, whole = sizes_without_embeddings(rows), sizes(rows)
-    for (quantity, question), points in sorted(threshold_points(rows).items()):
-        if quantity == quantities.K_LOW:
+    for question, points in sorted(threshold_points(rows).items()):
+        if question.quantity == quantities.K_LOW:
             continue
         for models, task, own in populations(points):
-            name = f"{models}, {QUANTITIES[quantity].label}, {question}"
+            name = f"{models}, {QUANTITIES[question.quantity].label}, {question.words}"
             common: dict[str, Any] = {"claim": "F2", "name": name, "models": models, "task": task}
             try:
                 estimates = dict(_slopes(own, whole, body))
             except ValueError as reason:
                 cases.append(Case(**common, reason=str(reason)))
                 continue
-            estimate = estimates[PARAMETERS]
-            slopes += _slope_rows(quantity, question, models, task, estimates)
+            estimate = estimates[quantities.SLOPE]
+            slopes += _slope_rows(question, models, task, estimates)
             cases.append(Case(**common, estimate=estimate, test=falls(estimate), result=_in_words(estimates), data=described(own)))
     return cases, slopes
 
 
 def _slopes(points: list[Point], whole: dict[str, int], body: dict[str, int]) -> Iterator[tuple[str, Estimate]]:
     """Yield the slope over the number of parameters, and over the number without embeddings if every model states it."""
-    yield PARAMETERS, slope(points, {model: float(size) for model, size in whole.items()})
+    yield quantities.SLOPE, slope(points, {model: float(size) for model, size in whole.items()})
     if all(point.model in body for point in points):
-        yield BODY, slope(points, {model: float(size) for model, size in body.items()})
+        yield quantities.BODY_SLOPE, slope(points, {model: float(size) for model, size in body.items()})
 
 
 def _in_words(estimates: dict[str, Estimate]) -> str:
-    one = estimates[PARAMETERS]
+    one = estimates[quantities.SLOPE]
     text = f"k changes as N^b with b = {bracket(one.value, one.low, one.high)}, and k / N with b - 1 = {one.value - 1:.2g}"
-    if BODY in estimates:
-        other = estimates[BODY]
+    if quantities.BODY_SLOPE in estimates:
+        other = estimates[quantities.BODY_SLOPE]
         text += f"; without embeddings in N, b = {bracket(other.value, other.low, other.high)}"
     return text
 
 
-def _slope_rows(quantity: str, question: str, models: str, task: str, estimates: dict[str, Estimate]) -> Iterator[Row]:
-    for counted, estimate in estimates.items():
-        for series, less in ((quantity, 0.0), (quantity + SHARE, 1.0)):
+def _slope_rows(question: Question, models: str, task: str, estimates: dict[str, Estimate]) -> Iterator[Row]:
+    for quantity, estimate in estimates.items():
+        for series, less in ((question.quantity, 0.0), (question.quantity + SHARE, 1.0)):
             yield Row(
-                models, 0, task, "scale_slope", estimate.value - less, low=estimate.low - less, high=estimate.high - less, series=series,
-                group=counted, kind="finding", note=question,
+                models, 0, task, quantity, estimate.value - less, low=estimate.low - less, high=estimate.high - less, series=series,
+                group=question.target, subspace=question.subspace, kind="finding", note=question.words,
             )  # fmt: skip
 
 
 def task_cases(rows: Frame, similar: float = SIMILAR) -> list[Case]:
     """Return the cases of F3 with the margin `similar` (a factor)."""
     cases = []
-    for (quantity, question), points in sorted(threshold_points(rows).items()):
-        if quantity != quantities.K_LOW:
+    for question, points in sorted(threshold_points(rows).items()):
+        if question.quantity != quantities.K_LOW:
             continue
         for models, task, own in populations(points):
-            common: dict[str, Any] = {"claim": "F3", "name": f"{models}, {question}", "models": models, "task": task}
+            common: dict[str, Any] = {"claim": "F3", "name": f"{models}, {question.words}", "models": models, "task": task}
             try:
                 over_tasks = spread(own, within="model", over="task")
             except ValueError as reason:

@@ -15,6 +15,7 @@ ON_LOSS = (K_STAR, K_LOSS)  # thresholds of a training loss, which can be predic
 K_PRED, K_GM, K_M0, K_M1 = "k_pred", "k_gm", "k_m0", "k_m1"
 K_PATH_GM, K_PATH_M0, K_PATH_M1, K_PATH_T5 = "k_path_gm", "k_path_m0", "k_path_m1", "k_path_t5"
 K_GORDON, K_LARSEN, K_BRACKET, K_BRACKET_PATH = "k_gordon", "k_larsen", "k_bracket", "k_bracket_path"
+SLOPE, BODY_SLOPE = "scale_slope", "scale_slope_without_embeddings"  # of a number over model size
 CLAIM, CLAIM_NEEDS = "claim", "claim_needs"  # a verdict of the findings, and what would decide it
 # Suffixes of a threshold's name.
 OPEN = "_open"  # the reason for an open interval, and the runs that would close it
@@ -247,8 +248,9 @@ FINDINGS = (
              "sd over methods"),
     Quantity("method_gap", "main metric of a method less the main metric of APET with as many parameters at random positions", "",
              "standard error and 95 % t-interval over seeds", "method less APET"),
-    Quantity("scale_slope", "change of log y per change of log N, for models of N parameters; the column series names y, and the column "
-             "group says what N counts", "", SAMPLING, "slope over scale"),
+    Quantity(SLOPE, "change of log y per change of log N, for models of N parameters; the column series names y, and for a threshold the "
+             "column group is its target", "", SAMPLING, "slope over scale"),
+    Quantity(BODY_SLOPE, f"{SLOPE} for models of N parameters without embeddings", "", SAMPLING),
     Quantity(CLAIM, "estimate that decides a claim (the column series) for one case (the column group); the status is the verdict, p is "
              "corrected for all cases of the claim, and the note is the sentence", "", SAMPLING),
     Quantity(CLAIM_NEEDS, "how many times as much data would decide a claim, if the estimate and the scatter stay; the note is the "

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from analyses.findings import BODY, EVERY_TASK, PARAMETERS, SHARE, family
+from analyses.findings import EVERY_TASK, SHARE, family
 from analyses.store import QUANTITIES, quantities, statuses
 from figures import layout, style
 from figures.interval import PREDICTED, Interval, Pair, pairs
@@ -34,11 +34,12 @@ LOOKS = {
 FILLS = ("full", "none", "left", "bottom", "right", "top")  # of the targets of one kind of threshold
 Series = tuple[str, str]  # threshold and target
 SLOPE = "fitted slope, 95 % CI"
+SIZES = {quantities.SLOPE: "N", quantities.BODY_SLOPE: "N without embeddings"}  # quantity of a slope -> label of its axis
 
 
 def data(rows: pd.DataFrame) -> pd.DataFrame:
     """Return the rows that the figure draws."""
-    slopes = of(rows, "scale_slope")
+    slopes = of(rows, *SIZES)
     drawn = [*quantities.MEASURED, *(name + SHARE for name in quantities.MEASURED)]
     return pd.concat(
         [of(rows, *quantities.MEASURED, *PREDICTED, "without_embeddings"), where(slopes, slopes["series"].isin(drawn))]
@@ -60,10 +61,10 @@ def draw(rows: pd.DataFrame) -> Figure:
     looks = _looks(panels)
     figure, grid = layout.stacks(len(panels), [HEIGHT, LOWER, LOWER][: 1 + len(sizes)], width=1.6)
     for index, ((panel, series), stack) in enumerate(zip(panels.items(), grid, strict=True)):
-        for axes, (count, share) in zip(stack, [(PARAMETERS, False), *((name, True) for name in sizes)], strict=True):
+        for axes, (count, share) in zip(stack, [(quantities.SLOPE, False), *((name, True) for name in sizes)], strict=True):
             _panel(axes, series, looks, sizes[count], share)
             _slope_lines(axes, _slopes(rows, panel, count, share), series, looks, sizes[count], share)
-            axes.set_xlabel("N" if count == PARAMETERS else f"N {count}")
+            axes.set_xlabel(SIZES[count])
             if layout.is_first(axes):
                 axes.set_ylabel("k / N" if share else "tuned parameters k")
         if title := panel_title(panel, list(panels)):
@@ -88,7 +89,7 @@ def _sizes(rows: pd.DataFrame, found: list[Pair]) -> dict[str, dict[str, int]]:
     everything = {pair.model: pair.parameters for pair in found}
     stated = of(rows, "without_embeddings")
     blocks = {str(name): int(value) for name, value in zip(stated["model"], stated["value"], strict=True)}
-    return {PARAMETERS: everything} | ({BODY: blocks} if set(everything) <= set(blocks) else {})
+    return {quantities.SLOPE: everything} | ({quantities.BODY_SLOPE: blocks} if set(everything) <= set(blocks) else {})
 
 
 def _looks(panels: dict[Panel, dict[Series, list[tuple[Pair, Interval]]]]) -> dict[Series, style.Look]:
@@ -133,18 +134,17 @@ def _series(axes: Axes, points: list[tuple[float, Interval, int]], look: style.L
 def _slopes(rows: pd.DataFrame, panel: Panel, count: str, share: bool) -> pd.DataFrame:
     """Return the slopes of a panel's family: of its task, or else of all tasks together."""
     setting, name = panel
-    slopes = of(rows, "scale_slope")
-    slopes = where(slopes, (slopes["model"] == name) & (slopes["group"] == count) & (slopes["series"].str.endswith(SHARE) == share))
+    slopes = of(rows, count)
+    slopes = where(slopes, (slopes["model"] == name) & (slopes["series"].str.endswith(SHARE) == share))
     of_task = where(slopes, slopes["task"] == setting.task)
     return where(slopes, slopes["task"] == EVERY_TASK) if of_task.empty else of_task
 
 
 def _slope_of(slopes: pd.DataFrame, target: str, setting: Setting) -> pd.DataFrame:
-    """Return the slopes whose note names the target and, if that leaves several, the subspace."""
+    """Return the slopes of the target and, if that leaves several, of the subspace."""
     if target:
-        slopes = where(slopes, slopes["note"].str.startswith(f"{target}, "))
-    directions = setting.subspace not in ("", "coordinates")
-    return slopes if len(slopes) == 1 else where(slopes, slopes["note"].str.contains("random directions") == directions)
+        slopes = where(slopes, slopes["group"] == target)
+    return slopes if len(slopes) == 1 else where(slopes, slopes["subspace"] == (setting.subspace or "coordinates"))
 
 
 def _slope_lines(

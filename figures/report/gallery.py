@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pandas as pd
 
+from figures.files import DPI
 from figures.interval import Pair
 from figures.numbers import counted, interval, number, with_error
 from figures.report.by_target import on_target
 from figures.report.summary_table import Best
 from figures.rows import pick, records, where
-from figures.style import DPI
 from figures.words import CAPTIONS, method_name
 
 SCREEN = 144  # pixels per inch of a figure on the screen: 1.5 times its size in print

@@ -160,10 +160,10 @@ def findings(models: dict[str, int] | None = None, tasks: tuple[str, ...] = ("ss
     names = sorted({model.rpartition("-")[0] for model in models})
     for name in names:
         for task in tasks:
-            base = {**blank, "model": name, "parameters": 0, "task": task, "quantity": "scale_slope"}
+            base = {**blank, "model": name, "parameters": 0, "task": task}
             for series, slope in (("k_high", -0.45), ("k_low", -0.4), ("k_high_share", -1.45), ("k_low_share", -1.4)):
-                for group in ("all parameters", "without embeddings"):
-                    rows.append({**base, "series": series, "group": group, "value": slope, "low": slope - 0.2, "high": slope + 0.2})
+                for quantity in ("scale_slope", "scale_slope_without_embeddings"):
+                    rows.append({**base, "quantity": quantity, "series": series, "value": slope, "low": slope - 0.2, "high": slope + 0.2})
     cases = [("F1", "entries", "supported", 0.3), ("F1", "rows", "undecided", 0.05), ("F2", "below-full:0.02, entries", "supported", -0.45),
              ("F2", "below-full:0.05, a case whose name takes more than one line, because it names much", "not supported", 0.2),
              ("F3", "above-chance:0.1", "undecided", math.nan), ("methods", "LoRA", "supported", 0.02),

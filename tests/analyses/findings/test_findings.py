@@ -91,15 +91,15 @@ def test_a_claim_states_its_estimate_interval_test_and_verdict() -> None:
     assert claim.low < -0.5 < claim.high
     assert claim.note.startswith("planted, high threshold, planted, entries: k changes as N^b with b = -0.48 [")
     assert "(4 models, 3 tasks, 12 values)" in claim.note and "is supported (p = " in claim.note
-    slopes = {(row.series, row.group): row.value for row in found if row.quantity == "scale_slope"}
-    assert slopes["k_high_share", "all parameters"] == pytest.approx(claim.value - 1)
+    slopes = {row.series: row.value for row in found if row.quantity == quantities.SLOPE}
+    assert slopes["k_high_share"] == pytest.approx(claim.value - 1)
 
 
 def test_sizes_without_embeddings_give_a_second_slope() -> None:
     rows = planted.thresholds(np.random.default_rng(0), -0.5)
     rows += [planted.run(model, size, "task", size**0.5, quantity="without_embeddings") for model, size in planted.SIZES.items()]
-    found = {row.group: row.value for row in findings(frame(rows)) if row.quantity == "scale_slope" and row.series == "k_high"}
-    assert found["without embeddings"] == pytest.approx(2 * found["all parameters"], rel=0.01)
+    found = {row.quantity: row.value for row in findings(frame(rows)) if row.series == "k_high"}
+    assert found[quantities.BODY_SLOPE] == pytest.approx(2 * found[quantities.SLOPE], rel=0.01)
 
 
 def test_an_undecided_claim_states_what_would_decide_it() -> None:

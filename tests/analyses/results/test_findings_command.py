@@ -55,4 +55,4 @@ def test_rows_without_any_claim(tmp_path):
         0, "no claim can be tested: the rows hold no thresholds, crossed seeds, methods, spectra or predictions",
     )  # fmt: skip
     code, out = call("findings", tmp_path / "rows.parquet", "--dry-run", "--json")
-    assert (code, json.loads(out)) == (0, {"rows": 1, "out": "None"})
+    assert (code, json.loads(out)) == (0, {"rows": 1, "out": None})
