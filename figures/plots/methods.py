@@ -81,7 +81,9 @@ def _panels(rows: pd.DataFrame) -> dict[Panel, pd.DataFrame]:
         of_setting = data(in_setting(rows, setting))
         families = of_setting["model"].map(family)
         for name in sorted(set(families)):
-            panels[setting, name] = where(of_setting, families == name)
+            own = where(of_setting, families == name)
+            if runs(own)["score"].notna().any() or len(of(own, "method_gap")):  # a chance level alone is no panel
+                panels[setting, name] = own
     return panels
 
 

@@ -236,6 +236,12 @@ def test_a_method_is_drawn_at_its_largest_k_and_its_gap_below():
     np.testing.assert_allclose(np.asarray(lora.get_ydata(), float), expected)
 
 
+def test_a_task_with_a_chance_level_alone_has_no_panel_of_methods():
+    rows = study(TWO)
+    level = rows[rows["quantity"] == "chance"].assign(task="other")
+    assert len(FIGURES["methods"](pd.concat([rows, level])).axes) == len(FIGURES["methods"](rows).axes)
+
+
 def test_costs_are_in_units_of_a_full_fine_tuning_run():
     rows = study(TWO)
     apet = (rows["quantity"] == "example_gradients") & (rows["method"] == "apet")
