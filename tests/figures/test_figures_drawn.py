@@ -238,7 +238,8 @@ def test_a_method_is_drawn_at_its_largest_k_and_its_gap_below():
 
 def test_a_task_with_a_chance_level_alone_has_no_panel_of_methods():
     rows = study(TWO)
-    level = rows[rows["quantity"] == "chance"].assign(task="other")
+    level = rows[rows["quantity"] == "chance"]
+    level = level.assign(task="other", run_id="other " + level["run_id"])
     assert len(FIGURES["methods"](pd.concat([rows, level])).axes) == len(FIGURES["methods"](rows).axes)
 
 
