@@ -24,7 +24,10 @@ Z = 1.959964  # half-width of a normal 95 % interval in standard errors
 
 @dataclass(frozen=True)
 class Point:
-    """A value on one model and task: exact (low = high, with a standard error), or known to lie between low and high."""
+    """A value on one model and task: exact (low = high, with a standard error), or known to lie between low and high.
+
+    A value without a bound (both infinite) says nothing. Estimates leave it out, and `described` counts it.
+    """
 
     family: str
     model: str
@@ -37,9 +40,13 @@ class Point:
     def is_censored(self) -> bool:
         return self.low != self.high
 
+    @property
+    def is_bounded(self) -> bool:
+        return math.isfinite(self.low) or math.isfinite(self.high)
 
-def threshold_point(family: str, row: Any) -> Point | None:
-    """Return the point of log k for the row of a threshold; None if the row states no bound.
+
+def threshold_point(family: str, row: Any) -> Point:
+    """Return the point of log k for the row of a threshold.
 
     The 95 % interval gives the standard error of log k. A threshold with a single known end counts as censored at this end. If the untuned
     model reaches the target, k is below 1.
@@ -52,7 +59,14 @@ def threshold_point(family: str, row: Any) -> Point | None:
         low, high = -math.inf, high if math.isfinite(high) else 0.0
     low = low if math.isfinite(low) else -math.inf
     high = high if math.isfinite(high) and row.status != statuses.ABOVE else math.inf
-    return Point(*whose, low, high) if math.isfinite(low) or math.isfinite(high) else None
+    return Point(*whose, low, high)
+
+
+def _bounded(points: Sequence[Point]) -> list[Point]:
+    """Return the points with a bound. Raises ValueError if there is none."""
+    if not (known := [point for point in points if point.is_bounded]):
+        raise ValueError("no value has a known bound")
+    return known
 
 
 def populations(points: Sequence[Point]) -> list[tuple[str, str, list[Point]]]:
@@ -74,7 +88,7 @@ def slope(points: Sequence[Point], size: dict[str, float]) -> Estimate:
 
     Raises ValueError, with the reason, if the points do not determine it.
     """
-    points = [point for point in points if point.model in size]
+    points = [point for point in _bounded(points) if point.model in size]
     _need(len({point.model for point in points}), 3, "model size", "a slope and its scatter")
     log_size = np.log([size[point.model] for point in points])
     data = _observations(points, lambda point: (point.family, point.task), lambda point: point.model, log_size - log_size.mean())
@@ -116,6 +130,7 @@ def spread(points: Sequence[Point], within: str, over: str) -> Estimate:
     """Return the standard deviation of the values over one of "model" and "task" within the other. Raises ValueError for a single one."""
     from landscape.inference import total_spread
 
+    points = _bounded(points)
     _need(len({getattr(point, over) for point in points}), 2, over, "a spread")
     data = _observations(points, lambda point: getattr(point, within), lambda point: getattr(point, over))
     return total_spread(data)
@@ -159,6 +174,9 @@ def _need(found: int, least: int, noun: str, what: str) -> None:
 
 def described(points: Sequence[Point]) -> str:
     """Return what a case rests on, such as "5 models, 2 tasks, 10 values (3 censored)"."""
+    open_values = sum(not point.is_bounded for point in points)
+    points = [point for point in points if point.is_bounded]
     censored = sum(point.is_censored for point in points)
-    values = counted(len(points), "value") + (f" ({censored} censored)" if censored else "")
+    notes = [f"{censored} censored"] * (censored > 0) + [f"{open_values} more without a bound left out"] * (open_values > 0)
+    values = counted(len(points), "value") + (f" ({', '.join(notes)})" if notes else "")
     return f"{counted(len({p.model for p in points}), 'model')}, {counted(len({p.task for p in points}), 'task')}, {values}"

@@ -49,10 +49,9 @@ def threshold_points(rows: Frame) -> dict[Question, list[Point]]:
     }
     found: dict[Question, list[Point]] = defaultdict(list)
     for row in measured.itertuples():
-        point = threshold_point(family(str(row.model)), row)
-        if point is not None:
-            words = _words(row, shares.get(row.run_id, math.nan), several)
-            found[Question(str(row.quantity), words, str(row.group), str(row.subspace or ENTRIES))].append(point)
+        words = _words(row, shares.get(row.run_id, math.nan), several)
+        question = Question(str(row.quantity), words, str(row.group), str(row.subspace or ENTRIES))
+        found[question].append(threshold_point(family(str(row.model)), row))
     return found
 
 

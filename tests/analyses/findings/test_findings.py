@@ -4,6 +4,7 @@ import dataclasses
 import math
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -341,3 +342,13 @@ def test_what_would_decide_a_claim_counts_the_correction() -> None:
         for rows in (one, one + more)
     )
     assert among == pytest.approx(alone * (norm.ppf(0.005) / norm.ppf(0.025)) ** 2)
+
+
+def test_thresholds_without_a_bound_are_left_out_and_counted() -> None:
+    rows = planted.thresholds(np.random.default_rng(0), -0.5, tasks=TASKS)
+    unbounded = [replace(row, low=math.nan, high=math.nan) if row.task == "one" and row.model != "planted-0m" else row for row in rows]
+    (claim,) = (row for row in findings(frame(unbounded)) if row.quantity == quantities.CLAIM)
+    assert "(4 models, 3 tasks, 9 values (3 more without a bound left out))" in claim.note and claim.status == statuses.SUPPORTED
+    none = [replace(row, low=math.nan, high=math.nan) for row in rows]
+    (claim,) = (row for row in findings(frame(none)) if row.quantity == quantities.CLAIM)
+    assert claim.status == statuses.UNDECIDED and "because no value has a known bound" in claim.note
