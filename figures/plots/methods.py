@@ -82,7 +82,7 @@ def _panels(rows: pd.DataFrame) -> dict[Panel, pd.DataFrame]:
         families = of_setting["model"].map(family)
         for name in sorted(set(families)):
             own = where(of_setting, families == name)
-            if runs(own)["score"].notna().any() or len(of(own, "method_gap")):  # a chance level alone makes no panel
+            if len(runs(own).dropna(subset=["score"])) or len(of(own, "method_gap")):  # a chance level alone makes no panel
                 panels[setting, name] = own
     return panels
 
