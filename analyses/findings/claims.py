@@ -164,6 +164,11 @@ def bracket(value: float, low: float, high: float) -> str:
     return f"{value:.2g} [{low:.2g}, {high:.2g}]"
 
 
+def factor(estimate: Estimate) -> str:
+    """Return an estimate on a natural log scale as a factor with its interval."""
+    return bracket(*(math.exp(min(number, 700.0)) for number in (estimate.value, estimate.low, estimate.high)))
+
+
 def counted(n: int, noun: str) -> str:
     """Return "1 size" or "3 sizes"."""
     return f"{n} {noun}" if n == 1 else f"{n} {noun}s"

@@ -30,7 +30,7 @@ WORDS = {falls: "falls", rises: "rises"}
 
 def landscape_cases(rows: Frame) -> tuple[list[Case], list[Row]]:
     """Return the cases of the claim that a number changes with size so that k* falls, and the rows of its slope."""
-    cases, slopes, whole = [], [], {model: float(size) for model, size in sizes(rows).items()}
+    cases, slopes, whole = [], [], sizes(rows)
     for (quantity, matrix, setting), points in sorted(_points(rows).items()):
         for models, task, own in populations(points):
             what = ", ".join(filter(None, (_label(quantity), matrix, setting)))

@@ -75,7 +75,7 @@ def _mean_error(side: Frame) -> tuple[float, float]:
 def method_cases(rows: Frame) -> tuple[list[Case], list[Row]]:
     """Return the cases of the claim that a method and its twin score alike, and rows of the gaps and of their slopes over log N."""
     gaps = gap_rows(rows)
-    cases, slopes, whole = [], [], {model: float(size) for model, size in sizes(rows).items()}
+    cases, slopes, whole = [], [], sizes(rows)
     for method in sorted({row.group for row in gaps}):
         own_rows = [row for row in gaps if row.group == method and math.isfinite(row.stderr)]
         points = [Point(family(row.model), row.model, row.task, row.value, row.value, row.stderr) for row in own_rows]

@@ -6,15 +6,14 @@ import math
 from collections import defaultdict
 from typing import Any
 
-from analyses.findings.claims import Case, bracket, counted, is_within, rises
+from analyses.findings.claims import Case, bracket, counted, factor, is_within, rises
 from analyses.findings.families import family
 from analyses.findings.predicted_cells import Cell, cells
 from analyses.findings.regressions import Point, Z, described, mean, populations, through_origin
-from analyses.findings.scores import Frame
+from analyses.findings.scores import Frame, space
 
 FACTOR = 2.0  # margin of agreement of predicted and measured thresholds
 HALF = 0.5  # measured changes below half of the predicted ones refute the prediction of changes
-SPACES = {"coordinates": "entries"}
 
 
 def prediction_cases(rows: Frame) -> list[Case]:
@@ -29,23 +28,23 @@ def prediction_cases(rows: Frame) -> list[Case]:
         if math.isfinite(error):
             known = cell.low > 0 and math.isfinite(cell.high)
             stderr = (math.log(cell.high) - math.log(cell.low)) / (2 * Z) if known else 0.0
-            name = SPACES.get(cell.subspace, "random directions") + (", above 30 % of the rank" if cell.over_rank else "")
+            name = space(cell.subspace) + (", above 30 % of the rank" if cell.over_rank else "")
             groups[name].append((Point(family(cell.model), cell.model, cell.task, error, error, stderr), cell))
     return [case for name, pairs in sorted(groups.items()) for case in _cases(name, pairs)]
 
 
-def _cases(space: str, pairs: list[tuple[Point, Cell]]) -> list[Case]:
+def _cases(where: str, pairs: list[tuple[Point, Cell]]) -> list[Case]:
     cases = []
     for models, task, own in populations([point for point, _ in pairs]):
-        common: dict[str, Any] = {"claim": "prediction", "name": f"{models}, {space}", "models": models, "task": task}
+        common: dict[str, Any] = {"claim": "prediction", "name": f"{models}, {where}", "models": models, "task": task}
         near = sum(abs(point.low) <= math.log(FACTOR) for point in own)
         try:
             estimate = mean(own)
         except ValueError as reason:
             cases.append(Case(**common, reason=str(reason)))
             continue
-        ratio = bracket(*(math.exp(min(number, 700.0)) for number in (estimate.value, estimate.low, estimate.high)))
-        result = f"the predicted k* is {ratio} times the measured one, and {near} of {counted(len(own), 'prediction')} within a factor of 2"
+        within = f"{near} of {counted(len(own), 'prediction')} within a factor of 2"
+        result = f"the predicted k* is {factor(estimate)} times the measured one, and {within}"
         cases.append(Case(**common, estimate=estimate, test=is_within(estimate, math.log(FACTOR)), result=result, data=described(own)))
     return cases
 
@@ -74,9 +73,8 @@ def change_cases(rows: Frame) -> list[Case]:
             point = Point(family(row.model), f"{row.other_model} to {row.model}", row.task, row.value, row.value, stderr)
             points.append(point)
             x[point] = float(row.value_predicted)
-        space = SPACES.get(str(subspace or "coordinates"), "random directions")
         for models, task, own in populations(points):
-            common: dict[str, Any] = {"claim": "attribution", "name": f"{models}, {space}", "models": models, "task": task}
+            common: dict[str, Any] = {"claim": "attribution", "name": f"{models}, {space(subspace)}", "models": models, "task": task}
             try:
                 estimate = through_origin(own, [x[point] for point in own])
             except ValueError as reason:

@@ -7,7 +7,7 @@ general: more tasks on the same models do not replace more models.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -83,7 +83,7 @@ def _task_name(points: Sequence[Point]) -> str:
     return tasks[0] if len(tasks) == 1 else EVERY_TASK
 
 
-def slope(points: Sequence[Point], size: dict[str, float]) -> Estimate:
+def slope(points: Sequence[Point], size: Mapping[str, float]) -> Estimate:
     """Return the slope of the values over log size, with an intercept per family and task and a random effect per model.
 
     Raises ValueError, with the reason, if the points do not determine it.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from analyses.findings.families import family
 from analyses.thresholds import main_metric
 
 Frame = Any  # a pandas DataFrame; pandas' own types say little about what indexing returns
@@ -14,20 +13,24 @@ ENTRIES = "coordinates"  # the subspace of tuned entries
 
 
 def scores(rows: Frame) -> Frame:
-    """Return a line per training run that did not diverge: its identity, family, and main metric on the validation set with its error."""
+    """Return a line per training run that did not diverge: its identity, and the main metric on the validation set with its error."""
     runs = rows[rows["kind"] == "train"]
     diverged = set(runs.loc[runs["quantity"] == "diverged", "run_id"])
     metrics = [main_metric(metric, task) for metric, task in zip(runs["metric"], runs["task"], strict=True)]
     chosen = runs[(runs["quantity"] == metrics) & (runs["split"] == "validation") & ~runs["run_id"].isin(diverged)]
     columns = ["run_id", "model", "parameters", *SETTING, "method", "k", "position_seed", "train_seed", "value", "stderr"]
-    table = chosen.drop_duplicates("run_id")[columns].reset_index(drop=True)
-    return table.assign(family=[family(model) for model in table["model"]])
+    return chosen.drop_duplicates("run_id")[columns].reset_index(drop=True)
 
 
 def readouts_apart(rows: Frame) -> Frame:
     """Return the rows with the protocol of runs with a trained classification head marked, because they do not compare with other runs."""
     heads = rows["run_id"].isin(rows.loc[rows["quantity"] == "k_head", "run_id"])
     return rows.assign(protocol=rows["protocol"].where(~heads, rows["protocol"] + HEAD))
+
+
+def space(subspace: str | None) -> str:
+    """Return a subspace in words."""
+    return "entries" if subspace in (None, "", ENTRIES) else "random directions"
 
 
 def apet_entries(lines: Frame) -> Frame:

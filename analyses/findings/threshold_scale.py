@@ -13,10 +13,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from analyses.findings.claims import SHARE, Case, bracket, falls, is_below
+from analyses.findings.claims import SHARE, Case, bracket, factor, falls, is_below
 from analyses.findings.families import family
 from analyses.findings.regressions import Point, described, populations, slope, spread, threshold_point
-from analyses.findings.scores import ENTRIES, Frame, sizes, sizes_without_embeddings
+from analyses.findings.scores import ENTRIES, Frame, sizes, sizes_without_embeddings, space
 from analyses.store import QUANTITIES, Row, quantities
 
 if TYPE_CHECKING:
@@ -58,9 +58,8 @@ def threshold_points(rows: Frame) -> dict[Question, list[Point]]:
 def _words(row: Any, share: float, several: dict[str, bool]) -> str:
     """Return the target and the subspace in words. Rows of older versions do not state the target, but its share of the improvement."""
     target = row.group or (f"{100 * share:.3g} % of the improvement" if math.isfinite(share) else QUANTITIES[row.quantity].label)
-    space = "random directions" if row.subspace not in ("", ENTRIES) else "entries"
     words = [str(getattr(row, name)) for name in several if several[name]]
-    return ", ".join(dict.fromkeys([target, space, *(word for word in words if word not in ("", ENTRIES))]))
+    return ", ".join(dict.fromkeys([target, space(row.subspace), *(word for word in words if word not in ("", ENTRIES))]))
 
 
 def scale_cases(rows: Frame) -> tuple[list[Case], list[Row]]:
@@ -86,9 +85,9 @@ def scale_cases(rows: Frame) -> tuple[list[Case], list[Row]]:
 
 def _slopes(points: list[Point], whole: dict[str, int], body: dict[str, int]) -> Iterator[tuple[str, Estimate]]:
     """Yield the slope over the number of parameters, and over the number without embeddings if every model states it."""
-    yield quantities.SLOPE, slope(points, {model: float(size) for model, size in whole.items()})
+    yield quantities.SLOPE, slope(points, whole)
     if all(point.model in body for point in points):
-        yield quantities.BODY_SLOPE, slope(points, {model: float(size) for model, size in body.items()})
+        yield quantities.BODY_SLOPE, slope(points, body)
 
 
 def _in_words(estimates: dict[str, Estimate]) -> str:
@@ -122,17 +121,12 @@ def task_cases(rows: Frame, similar: float = SIMILAR) -> list[Case]:
             except ValueError as reason:
                 cases.append(Case(**common, reason=str(reason)))
                 continue
-            result = f"k varies over tasks within a model by a factor of {_factor(over_tasks)} (one standard deviation; margin {similar:g})"
+            result = f"k varies over tasks within a model by a factor of {factor(over_tasks)} (one standard deviation; margin {similar:g})"
             try:
                 over_models = spread(own, within="task", over="model")
-                result += f", and over models within a task by {_factor(over_models)}"
+                result += f", and over models within a task by {factor(over_models)}"
             except ValueError:
                 pass
             test = is_below(over_tasks, math.log(similar))
             cases.append(Case(**common, estimate=over_tasks, test=test, result=result, data=described(own)))
     return cases
-
-
-def _factor(estimate: Estimate) -> str:
-    """Return a standard deviation of log k as a factor with its interval."""
-    return bracket(*(math.exp(min(number, 700.0)) for number in (estimate.value, estimate.low, estimate.high)))

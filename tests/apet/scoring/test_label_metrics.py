@@ -16,7 +16,7 @@ NUMBERS = replace(TASKS["sst2"], words=(), metric="pearson", target="score")
 
 
 def drawn(n: int, classes: int, seed: int = 0, right: float = 0.6) -> tuple[np.ndarray, np.ndarray]:
-    """Return labels, and predictions of which about the share `right` is correct."""
+    """Return labels and predictions; about the share `right` of the predictions is correct."""
     random = np.random.default_rng(seed)
     labels = random.choice(classes, size=n, p=np.arange(1, classes + 1) / (classes * (classes + 1) / 2))
     return labels, np.where(random.random(n) < right, labels, random.integers(classes, size=n))
