@@ -113,9 +113,10 @@ def _evaluated(spec: TrainSpec, options: Any, examples: int, watched: int) -> in
 
     checks = 0 if spec.optimizer == "lbfgs" else 1 - (-spec.steps // options.check)  # L-BFGS steps compute the loss themselves
     pilots = len(FACTORS) if spec.find_lr else 0
-    seen = min(SEEN, spec.eval_examples or SEEN, examples) if spec.early_stop else examples
+    seen = min(SEEN, spec.eval_examples or SEEN, examples) if spec.early_stop else watched
+    gradients = not spec.early_stop and seen == examples
     prior = min(examples, CALIBRATION if spec.prior_stderr is None else MOST_CALIBRATION)
-    return prior + (checks + pilots) * watched + (2 if spec.early_stop else 5) * seen  # twice the loss, and once its gradient
+    return prior + (checks + pilots) * watched + (2 + 3 * gradients) * seen  # twice the loss, and maybe once its gradient
 
 
 def _seconds(work: Callable[[], Any], times: int, device: str) -> float:

@@ -197,11 +197,11 @@ WATCHED_SHARE, WATCHED_MOST = 0.1, 500  # of the training split: share and maxim
 def subsets(spec: Spec, inputs: Inputs) -> tuple[list, list]:
     """Return (examples to train on, monitored examples). All runs of a task draw them with one fixed seed.
 
-    With early stopping the two lists are disjoint parts of the training split. Otherwise both lists are equal.
+    With early stopping the two lists are disjoint parts of the training split. Otherwise the monitored ones are among the others.
     """
     examples = shuffled(inputs)
     if not spec.early_stop:
-        return examples[: spec.examples], examples[: spec.examples]
+        return examples[: spec.examples], examples[: spec.examples][: spec.eval_examples]
     watched = min(spec.eval_examples or WATCHED_MOST, WATCHED_MOST, max(1, int(WATCHED_SHARE * len(examples))))
     return examples[watched:][: spec.examples], examples[:watched]
 

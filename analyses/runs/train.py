@@ -31,11 +31,12 @@ def train_run(spec: TrainSpec, inputs: Inputs, context: Context) -> tuple[list[R
     torch.manual_seed(spec.train_seed)  # LoRA draws its first factor from this generator
     model, scorer = inputs.loaded.model, scorer_for(spec, inputs, context)
     examples, watched = subsets(spec, inputs)
-    # Without early stopping the training loss is compared with predictions, so it covers all examples; otherwise a sample suffices.
-    seen = examples[: min(SEEN, spec.eval_examples or SEEN)] if spec.early_stop else examples
+    # Without early stopping the training loss is compared with predictions, so it covers all examples that are monitored; otherwise a
+    # sample suffices.
+    seen = examples[: min(SEEN, spec.eval_examples or SEEN)] if spec.early_stop else watched
     reported = {split: heldout(spec, inputs, split) for split in ("validation", *(["test"] if spec.test else []))}
     before = untuned_scores(spec, inputs, context, scorer, {"train": seen, "validation": reported["validation"]})
-    with tuned(spec, model, scorer, seen) as (mounted, untuned):
+    with tuned(spec, model, scorer, seen if spec.early_stop else examples) as (mounted, untuned):
         model, options = mounted.model, train_options(spec, mounted.k, len(examples))
 
         def report(p: Any) -> None:
@@ -61,8 +62,9 @@ def train_run(spec: TrainSpec, inputs: Inputs, context: Context) -> tuple[list[R
                 )
                 for split, subset in {"train": seen, **reported}.items()
             }  # fmt: skip
-            # A run with early stopping does not end at a minimum of the training loss.
-            residual = [] if spec.early_stop else [_residual_gradient(model, mounted, scorer, seen, spec.batch // progress.accumulate)]
+            # A run with early stopping does not end at a minimum of the training loss, and examples that are not evaluated have a gradient, too.
+            of_all = not spec.early_stop and len(seen) == len(examples)
+            residual = [_residual_gradient(model, mounted, scorer, seen, spec.batch // progress.accumulate)] if of_all else []
         make = _maker(spec, inputs, mounted)
         rows = [
             *(row for split, subset in reported.items() for row in _chance_rows(inputs.data, subset, split, make)),

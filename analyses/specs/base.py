@@ -106,9 +106,9 @@ class Spec(WorkPart, TunedPart, DataPart, ModelPart):
         parts += [f"{self.max_length} tokens"] if self.max_length != defaults_of(type(self))["max_length"] else []
         parts += ["chat prompts"] if self.prompt == "chat" else []
         parts += [] if self.prior_stderr is None else [f"prior within {self.prior_stderr:g}"]
-        if not self.early_stop:
-            return ", ".join(parts)
-        return ", ".join([*parts, "early stop", *([] if self.eval_examples is None else [f"{self.eval_examples:,} evaluated"])])
+        parts += ["early stop"] if self.early_stop else []
+        parts += [] if self.eval_examples is None else [f"{self.eval_examples:,} evaluated"]
+        return ", ".join(parts)
 
     def run_id(self, weights: str, data: str) -> str:
         """Return 16 hex digits: a hash of the kind, its version, the fields that differ from their defaults, and both fingerprints.

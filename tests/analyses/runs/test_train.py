@@ -227,6 +227,26 @@ def test_runs_of_one_model_and_task_measure_the_untuned_model_once(folder, tmp_p
     assert store.rows(first) == rows and [path.read_bytes() for path in shared] == before
 
 
+def test_without_early_stopping_a_subset_is_evaluated_if_asked_for(folder, tmp_path, monkeypatch):
+    from apet import scoring
+
+    evaluated, evaluate = [], scoring.evaluate
+
+    def counted(model, scorer, examples, *more, **options):
+        evaluated.append(len(examples))
+        return evaluate(model, scorer, examples, *more, **options)
+
+    monkeypatch.setattr(scoring, "evaluate", counted)
+    spec = replace(BASE, early_stop=False, steps=2)
+    few = rows_of(replace(spec, eval_examples=3), folder, tmp_path)
+    assert max(evaluated) == 3
+    assert ("residual_gradient", "train") not in few
+    everything = rows_of(spec, folder, tmp_path)
+    assert ("residual_gradient", "train") in everything
+    assert few["loss", "train"].value != everything["loss", "train"].value
+    assert few["loss", "train"].protocol != everything["loss", "train"].protocol
+
+
 def test_a_prior_is_measured_on_as_few_examples_as_its_standard_error_needs():
     loaded = load_model(T5)
     task, examples = TASKS["mini-review"], load_task("mini-review").splits["train"][:512]
