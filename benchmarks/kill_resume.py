@@ -54,7 +54,7 @@ def run(file: Path, root: Path, jobs: int) -> None:
     analyses.studies.workers.START = "fork"
     apet.training.loop.train.__kwdefaults__["checkpoint_every"] = 0.25
     study, store = read_study(file), Store(root)
-    analyses.studies.workers.run_study(study, store, jobs)
+    analyses.studies.workers.run_study(study, store, jobs=jobs)
     for target in study.targets:
         thresholds(store, finished(store), target)
 

@@ -6,7 +6,7 @@ from apet.exports import on_demand
 
 if TYPE_CHECKING:
     from analyses.runs.evaluation_point import along_trajectory, fields_at
-    from analyses.runs.execute import check, compute, cost, fail, gradients, identify, run
+    from analyses.runs.execute import check, compute, cost, fail, gradients, identify, run, versions
     from analyses.runs.matrices import MATRICES
     from analyses.runs.predict import HALF
     from analyses.runs.proximal_paths import LINEAR

@@ -62,7 +62,7 @@ def train_run(spec: TrainSpec, inputs: Inputs, context: Context) -> tuple[list[R
                 )
                 for split, subset in {"train": seen, **reported}.items()
             }  # fmt: skip
-            # A run with early stopping does not end at a minimum of the training loss, and examples that are not evaluated have a gradient, too.
+            # A run with early stopping does not end at a minimum of the training loss, and only all examples together have that loss.
             of_all = not spec.early_stop and len(seen) == len(examples)
             residual = [_residual_gradient(model, mounted, scorer, seen, spec.batch // progress.accumulate)] if of_all else []
         make = _maker(spec, inputs, mounted)

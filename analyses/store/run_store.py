@@ -15,8 +15,9 @@ import hashlib
 import json
 import os
 import shutil
+import uuid
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,18 @@ class Store:
         """Claim the run for this process while the block lasts. Raises `analyses.store.locks.Held` if another process holds the claim."""
         self._refuse_older()
         return claim(self.root / ".claims" / run_id)
+
+    @contextmanager
+    def marked(self) -> Iterator[Path]:
+        """Yield the path of a new file, which exists while the block lasts, so that another machine can tell whether it sees this store."""
+        marker = self.root.resolve() / ".claims" / f"marker-{uuid.uuid4().hex}"
+        with writing(marker):
+            marker.parent.mkdir(parents=True, exist_ok=True)
+            marker.touch()
+        try:
+            yield marker
+        finally:
+            marker.unlink(missing_ok=True)
 
     def state(self, run_id: str) -> str | None:
         """Return DONE or FAILED for a complete run of the current version of its kind, else None."""
@@ -126,6 +139,19 @@ class Store:
             self._journal.note(run_id, state, stamp, _summary(spec, rows, env))
         for path in (*folder.glob("checkpoint*"), *folder.glob(".*.tmp")):  # a kill leaves the latter
             path.unlink()
+
+    def files(self, run_id: str) -> dict[str, bytes]:
+        """Return the files of a complete run by name, for `adopt` in another store."""
+        return {name: (self.folder(run_id) / name).read_bytes() for name in (*_FILES, "env.json", "DONE")}
+
+    def adopt(self, run_id: str, files: dict[str, bytes]) -> None:
+        """Write the files of a run that another store completed, DONE last. Raises WriteError if a file cannot be written."""
+        folder = self.folder(run_id)
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "DONE").unlink(missing_ok=True)
+        for name in (*_FILES, "env.json", "DONE"):
+            write_whole(folder / name, files[name])
 
     def forget(self, run_id: str) -> None:
         """Delete the folder of a run."""

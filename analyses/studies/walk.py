@@ -22,8 +22,6 @@ from analyses.thresholds import Run
 from apet.errors import ApetError, UsageError
 
 POLL = 0.5  # seconds between checks of runs that other processes have claimed
-START = "spawn"  # how processes are started; a fork may hang while threads of a library run
-DEATHS = 2  # a run has failed if its process died this many times
 
 
 @dataclass(frozen=True)
@@ -68,6 +66,8 @@ class Options:
 
 PLAIN = Options()
 Tell = Callable[[Event], None]
+Launch = Callable[[Study, Store, Options, Tell], Outcome]  # computes the runs of a study
+Settled = tuple[Spec, str, str | None]  # a run that is over: (spec, run id, error)
 
 
 def parse_shard(text: str) -> tuple[int, int]:
@@ -93,31 +93,31 @@ class Walk:
     tell: Tell
     died: dict[Spec, str]
 
-    def through(self) -> Outcome:
-        """Compute all runs of the shard and return the outcome."""
-        outcome = Outcome()
+    def through(self, settled: Callable[[list[Spec]], Iterator[Settled]] | None = None) -> Outcome:
+        """Compute all runs of the shard and return the outcome. `settled` yields runs once they are over (default: the method)."""
+        outcome, settled = Outcome(), settled or self.settled
         index, count = self.options.shard
         for specs in batches(self.study, partial(find, self.study, self.store)):
             shard = specs[index - 1 :: count]
             self.tell(Event("known", done=sum(map(weight, shard)), total=len(shard)))
-            for spec, name, error in self._settled(sorted(shard, key=weight, reverse=True) if self.options.longest_first else shard):
+            for spec, name, error in settled(sorted(shard, key=weight, reverse=True) if self.options.longest_first else shard):
                 if error is None:
                     outcome.done.append(name)
                 else:
                     outcome.failed.append((spec, error))
                 self.tell(Event("done" if error is None else "failed", spec, error or ""))
-            outcome.elsewhere = sum(not self._over(spec) for spec in set(specs) - set(shard))
+            outcome.elsewhere = sum(self.ended(spec) is None for spec in set(specs) - set(shard))
             if outcome.elsewhere:
                 break  # the next batch depends on these runs
         return outcome
 
-    def _settled(self, specs: list[Spec]) -> Iterator[tuple[Spec, str, str | None]]:
+    def settled(self, specs: list[Spec]) -> Iterator[Settled]:
         """Yield (spec, run id, error) of every run once it is over, in this or another process. Runs that others have claimed come last."""
         waiting, held = deque(specs), 0
         while waiting:
             spec = waiting.popleft()
             try:
-                yield spec, *self._settle(spec)
+                yield spec, *self.settle(spec)
                 held = 0
             except Held:
                 waiting.append(spec)
@@ -126,19 +126,29 @@ class Walk:
                     time.sleep(POLL)
                     held = 0
 
-    def _settle(self, spec: Spec) -> tuple[str, str | None]:
+    def settle(self, spec: Spec) -> tuple[str, str | None]:
         """Return (run id, error) of a run; compute the run if it is not over yet. Raises Held if another process computes it."""
+        ended = self.ended(spec)
+        if ended is not None:
+            return ended
+        data = self.study.data.get(spec.task_name)
+        name = identify(spec, data, self.options.device)
+        with self.store.claim(name):
+            if self._state(name) is None:  # no other process has computed it in the meantime
+                self._make(spec, name, data)
+        return self.result(name)
+
+    def ended(self, spec: Spec) -> tuple[str, str | None] | None:
+        """Return (run id, error) of a run that is over, None for a run that must be computed. A run without its model or data is over."""
         try:
-            data = self.study.data.get(spec.task_name)
-            name = identify(spec, data, self.options.device)
-        except ApetError as error:  # its model or data are missing on this machine
+            name = identify(spec, self.study.data.get(spec.task_name), self.options.device)
+        except ApetError as error:
             return "", str(error)
-        state = self._state(name)
-        if state is None:
-            with self.store.claim(name):
-                if self._state(name) is None:  # no other process has computed it in the meantime
-                    self._make(spec, name, data)
-            state = self.store.state(name)
+        return None if self._state(name) is None else self.result(name)
+
+    def result(self, name: str) -> tuple[str, str | None]:
+        """Return (run id, error) of a complete run. Raises ApetError if it is not complete."""
+        state = self.store.state(name)
         if state is None:
             raise ApetError(f"run {name} was complete and has changed since: check that no other program writes to {self.store.root}")
         return name, None if state == DONE else self.store.rows(name)[0].note
@@ -161,12 +171,6 @@ class Walk:
     def _old(self, name: str) -> bool:
         """Return whether the run's folder is older than this launch."""
         return self.store.changed(name) < self.options.since
-
-    def _over(self, spec: Spec) -> bool:
-        try:
-            return self._state(identify(spec, self.study.data.get(spec.task_name), self.options.device)) is not None
-        except ApetError:
-            return True  # it cannot be computed on this machine
 
 
 def find(study: Study, store: Store, spec: Spec) -> Run | None:

@@ -20,7 +20,6 @@ from analyses.studies.study_file import Study
 from analyses.studies.walk import PLAIN, Event, Options, Outcome, Tell, Walk, work
 from apet.errors import ApetError
 
-POLL = 0.5  # seconds between checks of runs that other processes have claimed
 START = "spawn"  # how processes are started; a fork may hang while threads of a library run
 DEATHS = 2  # a run has failed if its process died this many times
 
@@ -31,7 +30,7 @@ def seat(number: int, jobs: int, devices: int) -> tuple[int, int]:
     return device, len(range(device, jobs, devices))
 
 
-def run_study(study: Study, store: Store, jobs: int = 1, options: Options = PLAIN, tell: Tell = lambda event: None) -> Outcome:
+def run_study(study: Study, store: Store, options: Options = PLAIN, tell: Tell = lambda event: None, jobs: int = 1) -> Outcome:
     """Compute the runs that are not done yet. A failed run does not stop the others. With `jobs` > 1 each process uses one thread.
 
     Raises Interrupted or KeyboardInterrupt on Ctrl-C and SIGTERM, after current runs have saved their state. Raises WriteError if results

@@ -64,6 +64,29 @@ At = Annotated[
 ]
 
 
+CLUSTER = "Cluster"
+Ray = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS",
+        help="Compute the runs on a Ray cluster: auto (the cluster of this machine), HOST:PORT, or local (this machine alone).",
+        rich_help_panel=CLUSTER,
+    ),
+]
+Cpus = Annotated[
+    float | None, typer.Option(help="With --ray: cores that a run reserves. \\[default: 1]", min=0.01, rich_help_panel=CLUSTER)
+]
+Gpus = Annotated[
+    float | None,
+    typer.Option(
+        help="With --ray: GPUs that a run reserves; 0.25 lets four runs share one. \\[default: 0]", min=0, rich_help_panel=CLUSTER
+    ),
+]
+Memory = Annotated[
+    float | None, typer.Option(help="With --ray: memory that a run reserves, in GB. \\[default: none]", min=0, rich_help_panel=CLUSTER)
+]
+
+
 @dataclass(frozen=True)
 class Given:
     """Common options of commands that start runs: fields of specs, data, device, results folder and other settings."""
@@ -199,6 +222,20 @@ def command(name: str, *kinds: type[Spec], without: Collection[str] = ()) -> Cal
         return app.command(name)(guarded)
 
     return register
+
+
+def launcher(ray: str | None, jobs: int, cpus: float | None, gpus: float | None, memory: float | None) -> Any:
+    """Return the function (analyses.studies.Launch) that computes the runs of a study: in processes of this machine, or on a Ray cluster."""
+    from analyses.studies import Request, run_on_cluster, run_study
+
+    asked = {name: value for name, value in (("cpus", cpus), ("gpus", gpus), ("memory", memory)) if value is not None}
+    if ray is None and asked:
+        raise UsageError(f"--{next(iter(asked))} is for a cluster: give --ray, too")
+    if ray is None:
+        return functools.partial(run_study, jobs=jobs)
+    if jobs > 1:
+        raise UsageError("the cluster decides how many runs are computed at a time: leave out --jobs")
+    return functools.partial(run_on_cluster, address=ray, request=Request(**asked))
 
 
 def on_device(name: str) -> str:

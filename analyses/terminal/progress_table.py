@@ -14,22 +14,22 @@ from rich.text import Text
 
 from analyses.specs import Spec
 from analyses.store import Store
-from analyses.studies import Event, Options, Outcome, Study, run_study, weight
+from analyses.studies import Event, Launch, Options, Outcome, Study, weight
 from analyses.terminal.printing import log, say
 
 
-def run_watched(study: Study, store: Store, jobs: int, options: Options) -> Outcome:
-    """Run the study with a live table of its progress on stderr, then print the failed runs."""
-    board = Board(jobs)
+def run_watched(study: Study, store: Store, launch: Launch, options: Options) -> Outcome:
+    """Run the study by `launch` with a live table of its progress on stderr, then print the failed runs."""
+    board = Board()
 
     def receive(event: Event) -> None:
         board.take(event)
         if not log.is_terminal and event.kind in ("done", "failed") and event.spec:  # the log of a scheduler
             log.print(f"{event.kind} {event.spec.title}: {board.headline}", highlight=False, soft_wrap=True)
 
-    log.print(f"study {study.name}: {jobs} runs at a time, results in {store.root}", highlight=False, soft_wrap=True)
+    log.print(f"study {study.name}: results in {store.root}", highlight=False, soft_wrap=True)
     with Live(board, console=log, transient=True, refresh_per_second=2):
-        outcome = run_study(study, store, jobs, options, receive)
+        outcome = launch(study, store, options, receive)
     for spec, error in outcome.failed:
         say("failed:", f"{spec.title}: {error}")
     return outcome
@@ -38,13 +38,14 @@ def run_watched(study: Study, store: Store, jobs: int, options: Options) -> Outc
 class Board:
     """Progress of a study, updated by its events and displayed by rich."""
 
-    def __init__(self, jobs: int, clock: Callable[[], float] = time.monotonic):
-        self.jobs, self.clock = jobs, clock
+    def __init__(self, clock: Callable[[], float] = time.monotonic):
+        self.clock = clock
         self.known = self.done = self.failed = 0
         self.begun: dict[Spec, float] = {}
         self.progress: dict[Spec, tuple[str, float, float]] = {}
         self.work = self.over = 0.0  # weight (analyses.studies.walk.weight) of all known runs, and of all ended runs
         self.made = self.seconds = 0.0  # weight and duration of the runs that this process computed
+        self.most = 1  # runs at a time
         self.started = clock()
 
     def take(self, event: Event) -> None:
@@ -56,6 +57,7 @@ class Board:
             return
         elif event.kind == "begin":
             self.begun[spec] = self.clock()
+            self.most = max(self.most, len(self.begun))
         elif event.kind == "progress":
             self.progress[spec] = (event.text, event.done, event.total)
         else:
@@ -71,7 +73,8 @@ class Board:
     def left(self) -> float | None:
         """Return the estimated seconds until all known runs have ended, or None before any progress.
 
-        The estimate assumes that durations are proportional to weights, with the ratio of the runs that this process computed or began.
+        The estimate assumes that the number of runs at a time stays the highest so far, and that durations are proportional to weights. The
+        ratio is taken from the runs that this launch computed or began.
         """
         if self.known == self.done + self.failed:
             return 0.0
@@ -82,7 +85,7 @@ class Board:
             partly += share
             if share:
                 made, seconds = made + share, seconds + self.clock() - begun
-        return max(0.0, self.work - self.over - partly) * seconds / made / self.jobs if made else None
+        return max(0.0, self.work - self.over - partly) * seconds / made / self.most if made else None
 
     @property
     def headline(self) -> str:

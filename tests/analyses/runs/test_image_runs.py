@@ -67,7 +67,7 @@ def test_a_search_finds_its_threshold(images: Path, tmp_path: Path) -> None:
     short = {"steps": 20, "batch": 20}
     stages = tuple(replace(stage, specs=tuple(replace(spec, **short) for spec in stage.specs)) for stage in study.stages)
     store = Store(tmp_path)
-    outcome = run_study(replace(study, stages=stages, data={"mnist": images}), store, 1)
+    outcome = run_study(replace(study, stages=stages, data={"mnist": images}), store)
     assert len(outcome.done) == 1 + 7 and not outcome.failed
     (row,) = (row for row in thresholds(store, finished(store), study.targets[0]) if row.quantity == "k_part")
     assert row.subspace == "fastfood"

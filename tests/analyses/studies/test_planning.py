@@ -69,7 +69,7 @@ def test_a_model_that_is_not_here_has_no_hours_and_says_why(folder, tmp_path):
 
 def test_the_board_counts_and_tells_when_all_is_done():
     now = [0.0]
-    board = Board(jobs=2, clock=lambda: now[0])
+    board = Board(clock=lambda: now[0])
     one, two, three = (spec_of(k=k) for k in (1, 2, 3))
     board.take(Event("known", done=sum(map(weight, (one, two, three))), total=3))
     assert board.left() is None

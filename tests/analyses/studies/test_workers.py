@@ -221,7 +221,7 @@ def test_a_study_that_is_told_to_stop_saves_what_runs_and_goes_on_later(forked, 
             threading.Timer(0.1, lambda: os.kill(os.getpid(), number)).start()
 
     with pytest.raises((KeyboardInterrupt, Interrupted)):
-        run_study(small(folder), store, jobs, tell=stop)
+        run_study(small(folder), store, tell=stop, jobs=jobs)
     assert len(store.run_ids()) < 6
-    run_study(small(folder), store, jobs)
+    run_study(small(folder), store, jobs=jobs)
     assert rows_of(with_thresholds(store)) == rows_of(whole)
