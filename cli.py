@@ -150,7 +150,7 @@ def study(
     data: Annotated[Path | None, Option(help="Folder with one folder per task (overrides the study file).")] = None,
     retry_failed: Annotated[bool, Option("--retry-failed", help="Run failed runs again.")] = False,
     flops: Annotated[float | None, Option(help="With --dry-run: plan for a device with this many operations per second, such as 3e14 (30 % of the bfloat16 peak of an H100), by arithmetic and without the models.", min=1.0)] = None,
-    ray: ui.Ray = None, cpus: ui.Cpus = None, gpus: ui.Gpus = None, memory: ui.Memory = None,
+    ray: ui.Ray = None, cpus: ui.Cpus = None, gpus: ui.Gpus = None, memory: ui.Memory = None, leases: ui.Leases = False,
     device: ui.Device = "auto", out: ui.Out = Path("results"), resume: ui.Resume = True, json_: ui.Json = False, dry_run: ui.DryRun = False,
 ) -> None:  # fmt: skip
     """Compute all unfinished runs of a study. A failed run is stored as a row with its error and does not stop other runs.
@@ -166,6 +166,8 @@ def study(
     if flops is not None:
         raise UsageError("--flops is for a plan: give --dry-run, too")
     launch = ui.launcher(ray, jobs, cpus, gpus, memory)
+    if leases:
+        store.use_leases()
     since = 0 if resume and not retry_failed else store.now()
     options = analyses.studies.Options(ui.on_device(device), part, not resume, retry_failed, jobs > 1 or ray is not None, since)
     outcome = ui.run_watched(plan, store, launch, options)

@@ -2,7 +2,7 @@
 
     results/<study>/<run id>/  spec.json  env.json  rows.jsonl  arrays.safetensors  checkpoint.safetensors  DONE
     results/<study>/journal.jsonl      index of complete runs, made again if it is lost (analyses.store.journal)
-    results/<study>/.claims/<run id>   exists while a process computes the run (analyses.store.locks)
+    results/<study>/.claims/<run id>   exists while a process computes the run (analyses.store.locks, analyses.store.leases)
 
 A run is complete if it has a DONE file whose checksums match. DONE is written last, by a rename, so a kill leaves either a complete run or
 a run that is computed again. A failed run is complete, too: its only row gives the reason. Timings go to env.json and never into rows, so
@@ -19,6 +19,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +27,14 @@ import numpy as np
 
 from analyses.specs import KINDS
 from analyses.store.journal import Journal
+from analyses.store.leases import Leases, on_network
 from analyses.store.locks import claim
 from analyses.store.rows import VARYING, Row, from_json, to_json
 from apet.errors import ApetError, UsageError
 from apet.files import write_whole, writing
 
 DONE, FAILED = STATES = ("done", "failed")  # states of a complete run
+LEASED = "leases"  # file in the folder of claims if they are leases
 FORMAT = 7  # version of a run's files; increased if older files cannot be read
 VERSIONS = {name: kind.version for name, kind in KINDS.items()}
 _FILES = ("spec.json", "rows.jsonl", "arrays.safetensors")
@@ -62,6 +65,7 @@ class Store:
         self.root = root
         self._journal = Journal(root / "journal.jsonl")
         self._looked_at = False
+        self._leases: Leases | None = None
 
     def folder(self, run_id: str) -> Path:
         """Return the folder of a run."""
@@ -70,7 +74,22 @@ class Store:
     def claim(self, run_id: str) -> AbstractContextManager[None]:
         """Claim the run for this process while the block lasts. Raises `analyses.store.locks.Held` if another process holds the claim."""
         self._refuse_older()
-        return claim(self.root / ".claims" / run_id)
+        if self._leases is None and ((self.root / ".claims" / LEASED).exists() or self._networked):
+            self.use_leases()
+        path = self.root / ".claims" / run_id
+        return claim(path) if self._leases is None else self._leases.claim(path)
+
+    def use_leases(self) -> None:
+        """Let all processes, on all machines, claim runs of this store by leases (analyses.store.leases)."""
+        marker = self.root / ".claims" / LEASED
+        with writing(marker):
+            marker.parent.mkdir(parents=True, exist_ok=True)
+            marker.touch()
+        self._leases = Leases()
+
+    @cached_property
+    def _networked(self) -> bool:
+        return on_network(self.root)
 
     @contextmanager
     def marked(self) -> Iterator[Path]:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         Gpus,
         HavingOption,
         Json,
+        Leases,
         MaxLength,
         Memory,
         Out,

@@ -85,6 +85,14 @@ Gpus = Annotated[
 Memory = Annotated[
     float | None, typer.Option(help="With --ray: memory that a run reserves, in GB. \\[default: none]", min=0, rich_help_panel=CLUSTER)
 ]
+Leases = Annotated[
+    bool,
+    typer.Option(
+        "--leases",
+        help="Claim runs by files that their process renews, for machines that share a folder by a network. \\[default: detected]",
+        rich_help_panel=CLUSTER,
+    ),
+]
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,130 @@
+"""A lease belongs to one process and is taken by another one only when its holder no longer renews it. No test needs a kernel's lock."""
+
+import multiprocessing
+import os
+import signal
+import time
+from collections import namedtuple
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from analyses.store import leases
+from analyses.store.leases import Leases, on_network
+from analyses.store.locks import Held
+from analyses.store.run_store import Store
+from apet.files import WriteError
+
+FORK = multiprocessing.get_context("fork")
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    """Let leases expire after a second, and lose all of the kernel's locks."""
+
+    def lost(*arguments):
+        raise AssertionError("a lease asked for a kernel's lock")
+
+    monkeypatch.setattr(leases, "EXPIRES", 1.0)
+    monkeypatch.setattr(leases, "RENEWED", 0.2)
+    monkeypatch.setattr("fcntl.flock", lost)
+    monkeypatch.setattr("fcntl.lockf", lost)
+
+
+def hold(path: Path, held, forever, host: str) -> None:
+    import socket
+
+    socket.gethostname = lambda: host
+    with Leases().claim(path):
+        held.set()
+        forever.wait()
+
+
+def holder(path: Path, host: str):
+    held, forever = FORK.Event(), FORK.Event()
+    process = FORK.Process(target=hold, args=(path, held, forever, host))
+    process.start()
+    assert held.wait(10)
+    return process, forever
+
+
+def test_a_lease_that_another_machine_renews_is_refused_until_it_is_given_back(tmp_path):
+    process, forever = holder(tmp_path / "run", "another")
+    mine, until = Leases(), time.monotonic() + 2.5  # longer than a lease lasts
+    while time.monotonic() < until:
+        with pytest.raises(Held), mine.claim(tmp_path / "run"):
+            pass
+        time.sleep(0.1)
+    forever.set()
+    process.join()
+    with mine.claim(tmp_path / "run"):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_lease_of_a_machine_that_died_is_taken_when_it_has_expired(tmp_path):
+    process, _ = holder(tmp_path / "run", "another")
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    mine, began, taken = Leases(), time.monotonic(), 0.0
+    with pytest.raises(Held), mine.claim(tmp_path / "run"):
+        pass
+    while not taken:
+        with suppress(Held), mine.claim(tmp_path / "run"):
+            taken = time.monotonic() - began
+        time.sleep(0.05)
+    assert 0.7 < taken < 5
+
+
+def count_up(path: Path, counter: Path) -> None:
+    mine = Leases()
+    for _ in range(50):
+        while True:
+            try:
+                with mine.claim(path):
+                    counter.write_text(str(int(counter.read_text()) + 1))
+                    break
+            except Held:
+                pass
+
+
+def test_no_two_processes_hold_a_lease_at_once(tmp_path):
+    counter = tmp_path / "counter"
+    counter.write_text("0")
+    processes = [FORK.Process(target=count_up, args=(tmp_path / "run", counter)) for _ in range(4)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert counter.read_text() == "200"
+
+
+def test_a_folder_without_write_access_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(WriteError, match="cannot write .*run"), Leases().claim(tmp_path / "file" / "run"):
+        pass
+
+
+Mount = namedtuple("Mount", "mountpoint fstype")
+
+
+@pytest.mark.parametrize(("kind", "network"), [("nfs4", True), ("lustre", True), ("fuse.sshfs", True), ("ext4", False), ("tmpfs", False)])
+def test_a_network_file_system_is_known_by_its_mount(tmp_path, monkeypatch, kind, network):
+    mounts = [Mount("/", "ext4"), Mount(str(tmp_path), kind), Mount(str(tmp_path / "far"), "nfs")]
+    monkeypatch.setattr("psutil.disk_partitions", lambda all: mounts)
+    assert on_network(tmp_path / "results" / "study") == network
+    assert on_network(tmp_path / "far" / "study")
+    assert not on_network(tmp_path.parent)
+
+
+def test_a_store_on_a_network_uses_leases_and_so_does_every_other_launch(tmp_path, monkeypatch):
+    """The launches of the machine that exports the folder see an ordinary file system."""
+    monkeypatch.setattr("psutil.disk_partitions", lambda all: [Mount("/", "nfs")])
+    far = Store(tmp_path)
+    with far.claim("run"):
+        monkeypatch.setattr("psutil.disk_partitions", lambda all: [Mount("/", "ext4")])
+        with pytest.raises(Held, match="perhaps on another machine"), Store(tmp_path).claim("run"):
+            pass
+    with Store(tmp_path).claim("run"):
+        pass
