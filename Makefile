@@ -33,7 +33,7 @@ check-gpu:
 	HF_HUB_OFFLINE=1 $(GPU_PY) benchmarks/gram.py --quick --device cuda
 
 # Full runs, one thread; their last lines are kept under benchmarks/results.
-BENCHMARKS := kernels readout projections apet_step hvp gram surface estimators thresholds prediction train_resume rehearsal kill_resume store_scale
+BENCHMARKS := kernels readout projections apet_step hvp gram surface estimators thresholds prediction train_resume rehearsal kill_resume store_scale cluster_scale ray_overhead
 bench: .venv/ready
 	mkdir -p benchmarks/results
 	for name in $(BENCHMARKS); do $(PY) benchmarks/$$name.py | tee /dev/stderr | tail -n 1 > benchmarks/results/$$name.json; done

@@ -2,8 +2,9 @@
 
 The study has eleven runs on generated sentences: full fine-tuning, a search in two rounds that follows from it, curvature at the search's
 result, and a prediction. It uses one thread per run and checkpoints four times a second. The study is killed (SIGKILL) at random moments
-and restarted from its stored state. Half of the times its runs are in the parent process and half of the times in two jobs. Every second
-time only the parent is killed.
+and restarted from its stored state. A third of the times its runs are in the parent process, a third of the times in two jobs, and a third
+of the times on two workers of a Ray cluster. Every second time only the parent is killed. On the cluster a worker is killed, and then the
+driver.
 
 The last line is {"figures": {...}}: `rows_lost` and `rows_different` against the uninterrupted study, `runs_recomputed` that had been
 finished before a kill, and the number of kills that met a run with a checkpoint.
@@ -16,10 +17,13 @@ import itertools
 import json
 import multiprocessing
 import os
+import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +31,8 @@ os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+RAY = 0  # in place of a number of jobs
+RAY_STARTS = 10.0  # seconds until a worker has imported everything
 STUDY = """
 name: killed
 defaults: {model: mini-t5-240k, task: mini-sentiment, examples: 32, early_stop: false, steps: 60, batch: 8}
@@ -40,13 +46,13 @@ stages:
 
 
 def run(file: Path, root: Path, jobs: int) -> None:
-    """Run the study to its end, resuming from its stored state. Its processes inherit this process's imports."""
+    """Run the study to its end, resuming from its stored state: in `jobs` processes, which inherit this process's imports, or on Ray."""
     import torch
 
     import analyses.studies.workers
     import apet.training.loop
     from analyses.store import Store
-    from analyses.studies import read_study
+    from analyses.studies import read_study, run_on_cluster
     from analyses.thresholds import finished, thresholds
 
     os.setsid()
@@ -54,7 +60,10 @@ def run(file: Path, root: Path, jobs: int) -> None:
     analyses.studies.workers.START = "fork"
     apet.training.loop.train.__kwdefaults__["checkpoint_every"] = 0.25
     study, store = read_study(file), Store(root)
-    analyses.studies.workers.run_study(study, store, jobs=jobs)
+    if jobs == RAY:
+        run_on_cluster(study, store, address="auto")
+    else:
+        analyses.studies.workers.run_study(study, store, jobs=jobs)
     for target in study.targets:
         thresholds(store, finished(store), target)
 
@@ -74,11 +83,15 @@ def finish(*arguments: Any) -> float:
     return time.monotonic() - began
 
 
-def killed(seconds: float, alone: bool, *arguments: Any) -> bool:
+def killed(seconds: float, alone: bool, random: Any, *arguments: Any) -> bool:
     """Start a study and kill all its processes, or only the parent (`alone`), after `seconds`. Return whether it was still running."""
     import psutil
 
     process = start(*arguments)
+    if arguments[2] == RAY:
+        process.join(seconds * random.random())
+        for worker in ray_workers()[:1]:
+            worker.kill()
     process.join(seconds)
     alive = process.is_alive()
     family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)] if alive else []
@@ -87,6 +100,23 @@ def killed(seconds: float, alone: bool, *arguments: Any) -> bool:
     psutil.wait_procs(family)  # orphans save their state and end
     process.join()
     return alive
+
+
+def ray_workers() -> list[Any]:
+    import psutil
+
+    return [process for process in psutil.process_iter(["cmdline"]) if (process.info["cmdline"] or [""])[0].startswith("ray::_errand")]
+
+
+@contextmanager
+def ray_cluster() -> Iterator[None]:
+    """Start a Ray cluster on this machine with two cores, for the block."""
+    program = [str(Path(sys.executable).with_name("ray"))]
+    subprocess.run([*program, "start", "--head", "--num-cpus=2", "--include-dashboard=false"], check=True, capture_output=True)
+    try:
+        yield
+    finally:
+        subprocess.run([*program, "stop", "--force"], check=True, capture_output=True)
 
 
 def rows(root: Path) -> dict[str, list[str]]:
@@ -106,7 +136,7 @@ def torture(kills: int, whole: dict, seconds: float, random: Any, say: Any, *arg
     figures = {"kills": 0, "runs_recomputed": 0, "kills_with_checkpoint": 0}
     while figures["kills"] < kills and len(finished_at(root)) < len(whole):
         before = finished_at(root)
-        alive = killed(seconds * random.random(), figures["kills"] % 2 == 1, *arguments)
+        alive = killed(seconds * random.random(), figures["kills"] % 2 == 1, random, *arguments)
         after = finished_at(root)
         figures["runs_recomputed"] += sum(after.get(name) != stamp for name, stamp in before.items())
         if alive:
@@ -138,20 +168,19 @@ def measure(kills: int, folder: Path, say: Any) -> dict[str, int]:
     whole = rows(folder / "whole")
     say(f"uninterrupted: {len(whole)} runs, including thresholds, {seconds:.1f} s")
     total: Counter[str] = Counter()
-    for jobs, until in ((1, kills // 2), (2, kills)):
-        while total["kills"] < until:
-            say(
-                f"new study, {jobs} jobs at a time\n{'before':>6} {'after':>6} {'checkpoints':>12}  (finished runs before and after a kill)"
-            )
-            root = folder / f"{jobs}-{total['kills']}"
-            # Within a third of the time that the whole study needs, so that it takes several starts.
-            total.update(torture(until - total["kills"], whole, seconds / 3, random, say, file, root, jobs))
+    for jobs, until, within in ((1, kills // 3, seconds / 3), (2, 2 * kills // 3, seconds / 3), (RAY, kills, RAY_STARTS + seconds / 3)):
+        with nullcontext() if jobs else ray_cluster():
+            while total["kills"] < until:
+                title = f"{jobs} jobs at a time" if jobs else "two workers of a Ray cluster"
+                say(f"new study, {title}\n{'before':>6} {'after':>6} {'checkpoints':>12}  (finished runs before and after a kill)")
+                root = folder / f"{jobs}-{total['kills']}"
+                total.update(torture(until - total["kills"], whole, within, random, say, file, root, jobs))
     return dict(total)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="four kills, less than 50 s on two cores")
+    parser.add_argument("--quick", action="store_true", help="six kills, 1 to 2 minutes on two cores")
     parser.add_argument("--json", action="store_true", help="print only the last line")
     options = parser.parse_args()
     import torch
@@ -164,7 +193,7 @@ def main() -> None:
     import apet.training.loop  # noqa: F401
 
     with tempfile.TemporaryDirectory() as root:
-        figures = measure(4 if options.quick else 20, Path(root), (lambda line: None) if options.json else print)
+        figures = measure(6 if options.quick else 30, Path(root), (lambda line: None) if options.json else print)
     print(json.dumps({"figures": figures, **describe()}))
 
 

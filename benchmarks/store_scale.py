@@ -40,7 +40,7 @@ def specs(count: int) -> list:
     return [TrainSpec(model=model, task=task, k=10 * k, position_seed=seed).resolved() for model, task, k, seed in cells]
 
 
-def identify(spec, data) -> str:
+def identify(spec, data, device="cpu") -> str:
     """Return the run's identity as if all runs had one model and one data set."""
     return spec.run_id("weights", "data")
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import importlib
 import math
-import os
 import socket
 import sys
 import time
@@ -232,7 +231,6 @@ def _errand(order: Order, errand: Errand, bell: Any) -> Iterator[Message]:
 @contextmanager
 def _connected(address: str) -> Iterator[Any]:
     """Connect to the cluster while the block lasts, and yield the module ray."""
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # a wrong address would print twenty lines
     try:
         ray: Any = importlib.import_module("ray")
     except ImportError:
