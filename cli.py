@@ -165,7 +165,7 @@ def study(
         return ui.print_plan(analyses.studies.plan(plan, store, jobs, ui.on_device(device), flops), json_)
     if flops is not None:
         raise UsageError("--flops is for a plan: give --dry-run, too")
-    launch = ui.launcher(ray, jobs, cpus, gpus, memory)
+    launch = ui.launcher(ray, jobs, device, cpus, gpus, memory)
     if leases:
         store.use_leases()
     since = 0 if resume and not retry_failed else store.now()

@@ -31,8 +31,8 @@ def train_run(spec: TrainSpec, inputs: Inputs, context: Context) -> tuple[list[R
     torch.manual_seed(spec.train_seed)  # LoRA draws its first factor from this generator
     model, scorer = inputs.loaded.model, scorer_for(spec, inputs, context)
     examples, watched = subsets(spec, inputs)
-    # Without early stopping the training loss is compared with predictions, so it covers all examples that are monitored; otherwise a
-    # sample suffices.
+    # Without early stopping the training loss is compared with predictions, so it covers all examples unless fewer are asked for; otherwise
+    # a sample suffices.
     seen = examples[: min(SEEN, spec.eval_examples or SEEN)] if spec.early_stop else watched
     reported = {split: heldout(spec, inputs, split) for split in ("validation", *(["test"] if spec.test else []))}
     before = untuned_scores(spec, inputs, context, scorer, {"train": seen, "validation": reported["validation"]})

@@ -83,7 +83,8 @@ TRAINING = (
     Quantity("diverged", "step at which training diverged and the run ended", "steps"),
     Quantity(
         "residual_gradient",
-        "norm of the gradient of the mean training loss in the tuned entries, at the end without early stopping",
+        "norm of the gradient of the mean training loss in the tuned entries, at the end, "
+        "without early stopping and if all training examples are evaluated",
     ),
     Quantity("without_embeddings", "number of the model's parameters without token embeddings and output head", "parameters"),
     Quantity("k_head", "number of trained parameters of a classification head, not included in k", "parameters"),

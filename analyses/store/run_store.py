@@ -157,7 +157,7 @@ class Store:
         if stamp is not None:
             self._journal.note(run_id, state, stamp, _summary(spec, rows, env))
         for path in (*folder.glob("checkpoint*"), *folder.glob(".*.tmp")):  # a kill leaves the latter
-            path.unlink()
+            path.unlink(missing_ok=True)
 
     def files(self, run_id: str) -> dict[str, bytes]:
         """Return the files of a complete run by name, for `adopt` in another store."""
@@ -171,6 +171,8 @@ class Store:
             (folder / "DONE").unlink(missing_ok=True)
         for name in (*_FILES, "env.json", "DONE"):
             write_whole(folder / name, files[name])
+        for path in folder.glob("checkpoint*"):  # of an attempt in this store
+            path.unlink(missing_ok=True)
 
     def forget(self, run_id: str) -> None:
         """Delete the folder of a run."""

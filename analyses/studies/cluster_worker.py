@@ -7,10 +7,13 @@ each run to the driver.
 from __future__ import annotations
 
 import hashlib
+import os
+import shutil
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -32,18 +35,36 @@ class Request:
     gpus: float = 0.0
     memory: float = 0.0
 
+    def __str__(self) -> str:
+        units = ((self.cpus, "cores"), (self.gpus, "GPUs"), (self.memory, "GB"))
+        return ", ".join(f"{amount:g} {unit}" for amount, unit in units if amount)
+
+
+ONE_CORE = Request()
+
+
+def room(node: dict[str, Any], request: Request) -> int:
+    """Return the number of runs at a time on a node (an entry of ray.nodes())."""
+    has = node["Resources"]
+    gpus = has.get("GPU", 0.0) * int(1 / request.gpus) if 0 < request.gpus < 1 else has.get("GPU", 0.0) / (request.gpus or 1)
+    rooms = [has.get("CPU", 0.0) / request.cpus]
+    rooms += [gpus] if request.gpus else []
+    rooms += [has.get("memory", 0.0) / (request.memory * 1e9)] if request.memory else []
+    return int(min(rooms) + 1e-9)
+
 
 @dataclass(frozen=True)
 class Order:
     """The part that all errands of a launch share.
 
-    marker: a file in the folder of results, by which a worker recognises that it sees this folder. command: the driver's `sys.argv`.
-    facts: versions that driver and workers must share.
+    marker: a file in the folder of results, by which a worker recognises that it sees this folder. here: the driver's working directory,
+    to which paths of models and data may be relative. command: the driver's `sys.argv`. facts: versions that driver and workers must share.
     """
 
     study: Study
     root: Path
     marker: Path
+    here: Path
     options: Options
     request: Request
     command: tuple[str, ...]
@@ -54,20 +75,20 @@ class Order:
 class Errand:
     """Runs of one base model, computed one after the other by one worker.
 
-    parents: references to the files of the finished runs from which these runs start, by run id. sharers: number of runs at a time by node.
+    parents: references to the files of the finished runs from which these runs start, by run id. A worker that sees the driver's folder
+    needs none.
     """
 
     specs: tuple[Spec, ...]
     parents: dict[str, Any]
-    sharers: dict[str, int]
 
 
 @dataclass(frozen=True)
 class Message:
-    """A worker's report about a run, or about itself.
+    """A worker's report about a run, or (without a run) the reason why it computes nothing.
 
     begin: a run begins on the node `node`. over: the run `name` is over, with its error, and its files unless the driver sees them. held:
-    another launch computes the run. refused: the worker computes nothing, for the reason `error`.
+    another launch computes the run. apart: the worker needs the files of the run's parents.
     """
 
     kind: str
@@ -93,15 +114,20 @@ def compute_errand(order: Order, errand: Errand, fetch: Callable[[Any], dict[str
         yield Message("refused", error=f"the worker on {address} has {', '.join(differing)}: {advice}")
         return
     sys.argv = list(order.command)  # for the record of the command that started a run
-    _sit(order.request, errand.sharers.get(node, 1))
+    with suppress(OSError):
+        os.chdir(order.here)
+    _sit(order.request, next(room(each, order.request) for each in ray.nodes() if each["NodeID"] == node))
     shared = order.marker.exists()
     store = Store(order.root if shared else _scratch() / order.root.name)
     walk = Walk(order.study, store, order.options, _seldom(tell), {})
     for spec in errand.specs:
         yield Message("begin", spec, node=node)
-        for parent in () if shared else parents_of(spec):
-            if not store.done(parent):
-                store.adopt(parent, fetch(errand.parents[parent]))
+        missing = [] if shared else [name for name in parents_of(spec) if not store.done(name)]
+        if not set(missing) <= set(errand.parents):
+            yield Message("apart", spec)
+            continue
+        for parent in missing:
+            store.adopt(parent, fetch(errand.parents[parent]))
         try:
             name, error = walk.settle(spec)
         except Held:
@@ -109,6 +135,11 @@ def compute_errand(order: Order, errand: Errand, fetch: Callable[[Any], dict[str
             continue
         where = f" (on node {address})" if error and not name else ""  # its model or data are missing there
         yield Message("over", spec, name, error and error + where, None if shared or not name else store.files(name))
+        if not shared:
+            store.forget(name)
+    if not shared:
+        for parent in errand.parents:
+            store.forget(parent)
 
 
 def parents_of(spec: Spec) -> list[str]:
@@ -135,13 +166,15 @@ def _program() -> str:
 
 @cache
 def _scratch() -> Path:
-    """Return a folder for results of this process, which Python deletes when the process ends."""
-    folder = tempfile.TemporaryDirectory(prefix="apet-")
-    _kept.append(folder)
-    return Path(folder.name)
+    """Return a folder for results of this process. The folders of processes that have ended are deleted."""
+    import psutil
 
-
-_kept: list[tempfile.TemporaryDirectory] = []
+    folder = Path(tempfile.gettempdir()) / "apet-workers"
+    folder.mkdir(exist_ok=True)
+    for other in folder.iterdir():
+        if not psutil.pid_exists(int(other.name)):
+            shutil.rmtree(other, ignore_errors=True)
+    return folder / str(os.getpid())
 
 
 def _sit(request: Request, sharers: int) -> None:
@@ -151,9 +184,9 @@ def _sit(request: Request, sharers: int) -> None:
     from apet.machine import share_memory
 
     torch.set_num_threads(max(1, int(request.cpus)))
-    share_memory(cpu=sharers)
+    share_memory(cpu=max(1, sharers))
     if request.gpus:
-        share_memory(cuda=max(1, round(1 / request.gpus)))
+        share_memory(cuda=max(1, int(1 / request.gpus)))
 
 
 def _seldom(tell: Tell) -> Tell:

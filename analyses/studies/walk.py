@@ -28,8 +28,8 @@ POLL = 0.5  # seconds between checks of runs that other processes have claimed
 class Event:
     """A report of a process.
 
-    kind: "begin", "progress" (`done` of `total`), "done" or "failed" for the run `spec`; or "known" for `total` more runs, whose weights
-    (`weight`) sum to `done`.
+    kind: "begin", "progress" (`done` of `total`), "held" (by another process), "done" or "failed" for the run `spec`; or "known" for
+    `total` more runs, whose weights (`weight`) sum to `done`.
     """
 
     kind: str

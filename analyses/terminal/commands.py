@@ -232,7 +232,7 @@ def command(name: str, *kinds: type[Spec], without: Collection[str] = ()) -> Cal
     return register
 
 
-def launcher(ray: str | None, jobs: int, cpus: float | None, gpus: float | None, memory: float | None) -> Any:
+def launcher(ray: str | None, jobs: int, device: str, cpus: float | None, gpus: float | None, memory: float | None) -> Any:
     """Return the function (analyses.studies.Launch) that computes the runs of a study: in processes of this machine, or on a Ray cluster."""
     from analyses.studies import Request, run_on_cluster, run_study
 
@@ -241,8 +241,10 @@ def launcher(ray: str | None, jobs: int, cpus: float | None, gpus: float | None,
         raise UsageError(f"--{next(iter(asked))} is for a cluster: give --ray, too")
     if ray is None:
         return functools.partial(run_study, jobs=jobs)
-    if jobs > 1:
-        raise UsageError("the cluster decides how many runs are computed at a time: leave out --jobs")
+    if jobs > 1 or device != "auto":
+        raise UsageError("the cluster decides where runs are computed, on a GPU with --gpus: leave out --jobs and --device")
+    if gpus is not None and gpus > 1 and gpus != int(gpus):
+        raise UsageError(f"a run reserves a part of one GPU or whole GPUs (got: {gpus:g})")
     return functools.partial(run_on_cluster, address=ray, request=Request(**asked))
 
 

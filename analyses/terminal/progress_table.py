@@ -58,6 +58,8 @@ class Board:
         elif event.kind == "begin":
             self.begun[spec] = self.clock()
             self.most = max(self.most, len(self.begun))
+        elif event.kind == "held":
+            self.begun.pop(spec, None)
         elif event.kind == "progress":
             self.progress[spec] = (event.text, event.done, event.total)
         else:

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import queue
 import signal
 import time
 from collections import namedtuple
@@ -75,6 +76,42 @@ def test_the_lease_of_a_machine_that_died_is_taken_when_it_has_expired(tmp_path)
             taken = time.monotonic() - began
         time.sleep(0.05)
     assert 0.7 < taken < 5
+
+
+def take(path: Path, taken, other) -> None:
+    mine = Leases()
+    for _ in range(100):
+        with suppress(Held), mine.claim(path):
+            taken.put(os.getpid())
+            other.wait()  # hold it until all others have tried
+            return
+        time.sleep(0.02)
+
+
+def test_an_expired_lease_has_one_new_holder(tmp_path):
+    process, _ = holder(tmp_path / "run", "another")
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    taken, other = FORK.Queue(), FORK.Event()
+    processes = [FORK.Process(target=take, args=(tmp_path / "run", taken, other)) for _ in range(4)]
+    for each in processes:
+        each.start()
+    taken.get(timeout=20)
+    time.sleep(2)
+    other.set()
+    for each in processes:
+        each.join()
+    assert not list(tmp_path.glob(".*"))
+    with pytest.raises(queue.Empty):
+        taken.get(timeout=0.1)
+
+
+def test_a_holder_that_lost_its_lease_leaves_the_next_one_alone(tmp_path):
+    mine = Leases()
+    with mine.claim(tmp_path / "run"):
+        (tmp_path / "run").rename(tmp_path / "aside")
+        (tmp_path / "run").write_text("of another process")
+    assert (tmp_path / "run").read_text() == "of another process"
 
 
 def count_up(path: Path, counter: Path) -> None:

@@ -3,7 +3,6 @@
 import json
 import multiprocessing
 import os
-import re
 import shutil
 import signal
 import sys
@@ -18,14 +17,14 @@ from study_cases import rows_of, small, spec_of
 from analyses.runs import identify
 from analyses.store.run_store import Store
 from analyses.studies import cluster
-from analyses.studies.cluster import run_on_cluster
-from analyses.studies.cluster_worker import Request, errands, facts
+from analyses.studies.cluster import _told, run_on_cluster
+from analyses.studies.cluster_worker import Request, errands, facts, room
 from analyses.studies.study_file import Stage, Study
 from analyses.studies.walk import work
 from apet.errors import MissingInput, UsageError
 
 ray = pytest.importorskip("ray")
-SPAWN = multiprocessing.get_context("spawn")
+SPAWN, FORK = map(multiprocessing.get_context, ("spawn", "fork"))
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
@@ -65,6 +64,29 @@ def finished_at(store: Store) -> dict[str, int]:
     return {path.parent.name: path.stat().st_mtime_ns for path in store.root.glob("*/DONE")}
 
 
+@pytest.mark.parametrize(
+    ("has", "request_", "runs"),
+    [
+        ({"CPU": 8.0}, Request(), 8),
+        ({"CPU": 8.0}, Request(cpus=3), 2),
+        ({"CPU": 8.0, "GPU": 2.0}, Request(gpus=0.5), 4),
+        ({"CPU": 8.0, "GPU": 2.0}, Request(gpus=0.6), 2),
+        ({"CPU": 8.0, "GPU": 2.0}, Request(gpus=2), 1),
+        ({"CPU": 8.0, "GPU": 2.0, "memory": 30e9}, Request(gpus=0.25, memory=10), 3),
+        ({"CPU": 8.0}, Request(gpus=0.5), 0),
+        ({}, Request(), 0),
+    ],
+)
+def test_a_node_has_room_for_as_many_runs_as_fit(has, request_, runs):
+    assert room({"Resources": has}, request_) == runs
+
+
+def test_a_node_without_this_program_is_told_in_one_line():
+    error = _told(RuntimeError("a trace\nModuleNotFoundError: No module named 'analyses'"))
+    assert isinstance(error, MissingInput)
+    assert str(error).endswith("(ModuleNotFoundError: No module named 'analyses'): install it on every node")
+
+
 def test_runs_of_one_model_and_task_share_an_errand():
     specs = [spec_of(k=k, model=model) for k in (1, 2, 3) for model in ("mini-t5-240k", "mini-t5-130k")]
     parts = list(errands(specs, 2))
@@ -81,7 +103,7 @@ def test_a_cluster_gives_the_rows_of_one_process(nodes, whole, folder, tmp_path,
     outcome = run_on_cluster(study_of(folder), store, tell=events.append, address=nodes.address)
     assert not outcome.failed
     assert rows_of(store) == rows_of(whole)
-    assert sum(event.kind == "done" for event in events) == sum(event.kind == "begin" for event in events) == 10
+    assert sum(event.kind == "done" for event in events) == len({event.spec for event in events if event.kind == "begin"}) == 10
     assert not list((tmp_path / "here" / ".claims").iterdir())
     command = json.loads((store.folder(outcome.done[0]) / "env.json").read_text())["command"]
     assert "default_worker" not in command  # the driver's
@@ -95,6 +117,27 @@ def workers() -> list:
     import psutil
 
     return [process for process in psutil.process_iter(["cmdline"]) if (process.info["cmdline"] or [""])[0].startswith("ray::_errand")]
+
+
+def process_of(run_id: str, root: Path) -> int:
+    """The living process that has claimed a run."""
+    import psutil
+
+    def claimed() -> int:
+        try:
+            return json.loads((root / ".claims" / run_id).read_text())["process"]
+        except (OSError, ValueError):  # not yet
+            return 0
+
+    wait(lambda: claimed() and psutil.pid_exists(claimed()))
+    return claimed()
+
+
+def wait(condition, seconds: float = 60) -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.05)
 
 
 def upon_first(kind: str, act):
@@ -129,7 +172,7 @@ def test_a_run_that_kills_its_worker_twice_has_failed_and_the_others_are_done(no
 
     def kill(event) -> None:
         if event.kind == "begin" and event.spec == deadly:
-            threading.Thread(target=lambda: [process.kill() for process in workers()]).start()
+            threading.Thread(target=lambda: os.kill(process_of(identify(deadly, folder), tmp_path), signal.SIGKILL)).start()
 
     study = replace(study_of(folder), stages=(Stage("runs", (deadly, spec_of(k=8).resolved())),))
     store = Store(tmp_path)
@@ -158,18 +201,16 @@ def drive(study: Study, root: Path, address: str) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
 def test_a_driver_that_ends_early_goes_on_later_and_computes_no_finished_run_again(nodes, whole, folder, tmp_path, number):
     driver = SPAWN.Process(target=drive, args=(study_of(folder), tmp_path, nodes.address))
     driver.start()
     store = Store(tmp_path)
-    while len(list(tmp_path.glob("*/DONE"))) < 2:
-        time.sleep(0.05)
+    wait(lambda: len(finished_at(store)) >= 2)
     os.kill(driver.pid, number)
     driver.join(60)
     assert driver.exitcode not in (None, 0)
-    while workers():  # of the dead driver
-        time.sleep(0.1)
+    wait(lambda: not workers())  # of the dead driver
     before = finished_at(store)
     assert 2 <= len(before) < 10
     assert len(run_on_cluster(study_of(folder), store, address=nodes.address).done) == 10
@@ -182,8 +223,7 @@ def test_ctrl_c_saves_the_state_of_a_run(nodes, folder, tmp_path):
     study = Study("s", (Stage("runs", (spec_of(k=7, steps=1_000_000).resolved(),)),), (), {"sst2": folder})
     driver = SPAWN.Process(target=drive, args=(study, tmp_path, nodes.address))
     driver.start()
-    while not list(tmp_path.glob("*/checkpoint*.json")):  # the run has begun
-        time.sleep(0.05)
+    wait(lambda: list(tmp_path.glob("*/checkpoint*.json")))  # the run has begun
     time.sleep(2)
     assert not list(tmp_path.glob("*/checkpoint.safetensors"))
     os.kill(driver.pid, signal.SIGINT)
@@ -206,9 +246,34 @@ def test_a_worker_without_the_data_says_so(nodes, folder, tmp_path):
     identify(spec, data)
     shutil.rmtree(data)
     study = Study("s", (Stage("runs", (spec,)),), (), {"sst2": data})
-    ((failed, error),) = run_on_cluster(study, Store(tmp_path / "store"), address=nodes.address).failed
-    assert failed == spec
-    assert re.search(r"sst2.* \(on node [\d.]+\)", error)
+    with pytest.raises(MissingInput, match=r"sst2.* \(on node [\d.]+\): models and data must be on every node"):
+        run_on_cluster(study, Store(tmp_path / "store"), address=nodes.address)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("leased", [False, True], ids=["lock", "lease"])
+def test_a_run_that_another_launch_computes_is_waited_for_and_taken_over(nodes, folder, tmp_path, monkeypatch, leased):
+    monkeypatch.setattr("analyses.store.leases.EXPIRES", 3.0)
+    spec, store, events = spec_of(k=7).resolved(), Store(tmp_path), []
+    if leased:
+        store.use_leases()
+    other = FORK.Process(target=hold, args=(tmp_path, identify(spec, folder)))
+    other.start()
+    wait(lambda: (tmp_path / ".claims" / identify(spec, folder)).exists())
+
+    def tell(event) -> None:
+        events.append(event.kind)
+        if event.kind == "held":
+            other.kill()
+
+    study = Study("s", (Stage("runs", (spec,)),), (), {"sst2": folder})
+    assert len(run_on_cluster(study, store, tell=tell, address=nodes.address).done) == 1
+    assert [kind for kind in events if kind != "progress"] == ["known", "begin", "held", "begin", "done"]
+
+
+def hold(root: Path, run_id: str) -> None:
+    with Store(root).claim(run_id):
+        time.sleep(600)
 
 
 def test_a_request_that_no_node_can_meet_is_refused(nodes, folder, tmp_path):
