@@ -32,6 +32,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 RAY = 0  # in place of a number of jobs
+PORT = 6391  # of the Ray cluster
 RAY_STARTS = 10.0  # seconds until a worker has imported everything
 STUDY = """
 name: killed
@@ -61,7 +62,9 @@ def run(file: Path, root: Path, jobs: int) -> None:
     apet.training.loop.train.__kwdefaults__["checkpoint_every"] = 0.25
     study, store = read_study(file), Store(root)
     if jobs == RAY:
-        run_on_cluster(study, store, address="auto")
+        import ray
+
+        run_on_cluster(study, store, address=f"{ray.util.get_node_ip_address()}:{PORT}")
     else:
         analyses.studies.workers.run_study(study, store, jobs=jobs)
     for target in study.targets:
@@ -105,18 +108,22 @@ def killed(seconds: float, alone: bool, random: Any, *arguments: Any) -> bool:
 def ray_workers() -> list[Any]:
     import psutil
 
-    return [process for process in psutil.process_iter(["cmdline"]) if (process.info["cmdline"] or [""])[0].startswith("ray::_errand")]
+    family = psutil.Process().children(recursive=True)
+    return [process for process in family if (process.cmdline() or [""])[0].startswith("ray::_errand")]
 
 
 @contextmanager
 def ray_cluster() -> Iterator[None]:
-    """Start a Ray cluster on this machine with two cores, for the block."""
-    program = [str(Path(sys.executable).with_name("ray"))]
-    subprocess.run([*program, "start", "--head", "--num-cpus=2", "--include-dashboard=false"], check=True, capture_output=True)
+    """Start a Ray cluster with two cores on this machine, for the block."""
+    program = str(Path(sys.executable).with_name("ray"))
+    quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    head = subprocess.Popen([program, "start", "--head", "--block", f"--port={PORT}", "--num-cpus=2", "--include-dashboard=false"], **quiet)
+    time.sleep(RAY_STARTS)
     try:
         yield
     finally:
-        subprocess.run([*program, "stop", "--force"], check=True, capture_output=True)
+        head.terminate()
+        head.wait()
 
 
 def rows(root: Path) -> dict[str, list[str]]:

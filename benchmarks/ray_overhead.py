@@ -64,6 +64,7 @@ def main() -> None:
     options = parser.parse_args()
     import torch
     from machine import describe
+    from ray.cluster_utils import Cluster
 
     from analyses.studies import Request, run_on_cluster, run_study
 
@@ -74,7 +75,9 @@ def main() -> None:
         _, ends, seconds = timed(partial(run_study, jobs=1), short, root / "process")
         process = overhead(ends, seconds, 1)
         _, _, real = timed(partial(run_study, jobs=1), study_of([REAL]), root / "real")
-        start, ends, seconds = timed(partial(run_on_cluster, address="local", request=Request()), short, root / "ray")
+        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": WORKERS})
+        start, ends, seconds = timed(partial(run_on_cluster, address=cluster.address, request=Request()), short, root / "ray")
+        cluster.shutdown()
         ray = overhead(ends, seconds, WORKERS)
     figures = {
         "overhead_process_ms": round(process, 1),

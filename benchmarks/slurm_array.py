@@ -1,7 +1,8 @@
 """Test whether a study in an array of Slurm jobs, of which one is requeued in the middle of a run, has the rows of one process.
 
 The script starts Slurm's daemons on this machine, with a configuration and state in a temporary folder (Debian: slurm-wlm and a running
-munge; needs root). It submits docs/howto/study.sbatch as an array of four tasks, and requeues one of them when it has saved a checkpoint.
+munge; needs root). It submits docs/howto/study.sbatch as an array of four tasks. It requeues one task when all four compute and a
+checkpoint exists.
 
 The last line is {"figures": {...}}: `rows_lost` and `rows_different` against one process, `runs_recomputed` that had been finished when the
 task was requeued, and the number of times that Slurm started the requeued task.

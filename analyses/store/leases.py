@@ -1,7 +1,7 @@
 """Leases: claims for a folder on a network file system, where a kernel's lock may not reach other machines.
 
 A lease is a file that is created only if it does not exist, and that its holder renews every RENEWED seconds by a new modification time.
-If a process sees the same time for EXPIRES seconds of its own clock, because the holder or its machine died, it takes the lease. This needs
+If a process sees the same time for EXPIRES seconds on its clock, because the holder or its machine died, it takes the lease. This needs
 no lock of the kernel, and compares no clocks of two machines.
 
 A process that was stopped for longer than EXPIRES may compute a run that another process computes, too. Both give the same results.
@@ -111,7 +111,7 @@ class Leases:
 
 
 def _stamp(path: Path) -> Stamp:
-    """Return the stamp of a file. It is opened because a network file system may remember the stamp of a file that is not."""
+    """Return the stamp of a file. Opening the file makes a network file system ask its server."""
     with open(path, "rb") as file:
         stat = os.fstat(file.fileno())
     return stat.st_ino, stat.st_mtime_ns

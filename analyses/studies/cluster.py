@@ -121,7 +121,7 @@ class _Cluster:
                     del self.out[generator]
 
     def _look(self) -> None:
-        """Every POLL seconds, look at the nodes, at the runs that other launches computed, and at the progress of runs."""
+        """Look at the nodes, at the runs that other launches computed, and at the progress of runs, every POLL seconds."""
         if time.monotonic() - self.looked < POLL:
             return
         before, self.looked = self.slots, time.monotonic()

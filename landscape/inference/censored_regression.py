@@ -18,13 +18,14 @@ from typing import Any, cast
 
 import numpy as np
 from scipy.optimize import brentq, minimize  # pyright: ignore[reportMissingTypeStubs, reportUnknownVariableType]
-from scipy.special import chdtri, log_ndtr, stdtr, stdtrit  # pyright: ignore[reportMissingTypeStubs]
+from scipy.special import chdtr, chdtrc, lambertw, log_ndtr, ndtri, stdtr, stdtrit  # pyright: ignore[reportMissingTypeStubs, reportUnknownVariableType]
 
 from landscape.inference.censored_likelihood import SMALLEST, Likelihood, Observations, likelihood
 from landscape.numerics import FloatArray, IntArray
 
 LARGEST = 30.0  # of the standard deviations `within` and `between`
 RATIOS, ANGLES = (0.25, 0.7, 1.4), (0.1, 0.8, 1.45)  # the grid of first guesses: size over the residuals', and atan2(between, within)
+NEAR = 0.1  # distance from the best log standard deviation at which the curvature of the profile is measured
 FARTHEST = 1e3  # a bound of an interval beyond this many units from the estimate counts as infinite
 
 
@@ -152,6 +153,9 @@ def coefficient(data: Observations, column: int, between_columns: int, level: fl
 def total_spread(data: Observations, level: float = 0.95) -> Estimate:
     """Return sqrt(within^2 + between^2), the standard deviation about the regression, with its restricted profile likelihood interval.
 
+    The reference distribution is the chi-squared distribution of a variance. Its degrees of freedom are chosen so that the profile near its
+    maximum is the profile of such a variance. For exact values and a single variance the interval is the textbook one.
+
     Raises ValueError for fewer than two exact values beyond the regressors.
     """
     if data.exact.sum() < data.design.shape[1] + 1:
@@ -160,17 +164,31 @@ def total_spread(data: Observations, level: float = 0.95) -> Estimate:
     centre = math.log(best.total)
     known: dict[float, float] = {}
 
-    def signed_root(bound: float) -> float:
-        log_bound = math.log(bound)
+    def ratio(log_bound: float) -> float:
         if log_bound not in known:
-            held = fit(data, restricted=True, total=bound)
-            ratio = max(0.0, 2 * (best.log_likelihood - held.log_likelihood))
-            known[log_bound] = math.copysign(math.sqrt(ratio), centre - log_bound)
+            held = fit(data, restricted=True, total=math.exp(log_bound))
+            known[log_bound] = max(0.0, 2 * (best.log_likelihood - held.log_likelihood))
         return known[log_bound]
 
-    low, high = ends(lambda x: signed_root(math.exp(x)), centre, 0.5, math.sqrt(float(chdtri(1, 1 - level))))
+    # For a variance with dof degrees of freedom the ratio is dof (x - 1 - log x), where log x = 2 (centre - log_bound).
+    dof = max(1.0, sum(ratio(centre + step) / (math.exp(-2 * step) - 1 + 2 * step) for step in (-NEAR, NEAR)) / 2)
+
+    def signed_root(log_bound: float) -> float:
+        x = _ratio_of_variances(ratio(log_bound) / dof, above=log_bound < centre)
+        tail = float(chdtrc(dof, dof * x)) if x > 1 else float(chdtr(dof, dof * x))
+        return math.copysign(1.0, 1 - x) * float(ndtri(max(tail, 1e-300)))
+
+    low, high = ends(signed_root, centre, 0.5, float(ndtri((1 + level) / 2)))
     low = 0.0 if low <= math.log(SMALLEST) else math.exp(low)
-    return Estimate(best.total, low, math.exp(high) if high < math.log(LARGEST) else math.inf, math.inf, signed_root)
+    high = math.exp(high) if high < math.log(LARGEST) else math.inf
+    return Estimate(best.total, low, high, math.inf, lambda bound: signed_root(math.log(bound)))
+
+
+def _ratio_of_variances(excess: float, above: bool) -> float:
+    """Return the x above or below 1 with x - 1 - log x = excess."""
+    if excess < 1e-8:  # the branch point of Lambert's function
+        return 1 + math.copysign(math.sqrt(2 * excess), above - 0.5)
+    return -float(lambertw(-math.exp(-1 - min(excess, 600.0)), -1 if above else 0).real)
 
 
 def ends(

@@ -125,9 +125,11 @@ def test_the_spread_of_exact_values_is_the_sample_standard_deviation() -> None:
     y = np.random.default_rng(4).normal(size=9)
     estimate = total_spread(observations(y, np.ones((9, 1)), range(9)))
     assert estimate.value == pytest.approx(y.std(ddof=1), rel=1e-3)
-    exact = [math.sqrt(8 * y.var(ddof=1) / chi2.ppf(q, 8)) for q in (0.975, 0.025)]  # equal tails; the likelihood's are a little apart
-    assert [estimate.low, estimate.high] == pytest.approx(exact, rel=0.1)
-    assert estimate.p_above(2.0) < 0.05 < estimate.p_above(1.0)
+    exact = [math.sqrt(8 * y.var(ddof=1) / chi2.ppf(q, 8)) for q in (0.975, 0.025)]
+    assert [estimate.low, estimate.high] == pytest.approx(exact, rel=1e-3)
+    for bound in (0.3, 1.0, 2.0):
+        assert estimate.p_above(bound) == pytest.approx(chi2.cdf(8 * y.var(ddof=1) / bound**2, 8), rel=1e-4)
+        assert estimate.p_below(bound) == pytest.approx(chi2.sf(8 * y.var(ddof=1) / bound**2, 8), rel=1e-4)
 
 
 def test_measurement_errors_do_not_count_as_spread() -> None:
