@@ -32,7 +32,6 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 RAY = 0  # in place of a number of jobs
-PORT = 6391  # of the Ray cluster
 RAY_STARTS = 10.0  # seconds until a worker has imported everything
 STUDY = """
 name: killed
@@ -62,9 +61,7 @@ def run(file: Path, root: Path, jobs: int) -> None:
     apet.training.loop.train.__kwdefaults__["checkpoint_every"] = 0.25
     study, store = read_study(file), Store(root)
     if jobs == RAY:
-        import ray
-
-        run_on_cluster(study, store, address=f"{ray.util.get_node_ip_address()}:{PORT}")
+        run_on_cluster(study, store, address="auto")
     else:
         analyses.studies.workers.run_study(study, store, jobs=jobs)
     for target in study.targets:
@@ -117,7 +114,7 @@ def ray_cluster() -> Iterator[None]:
     """Start a Ray cluster with two cores on this machine, for the block."""
     program = str(Path(sys.executable).with_name("ray"))
     quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    head = subprocess.Popen([program, "start", "--head", "--block", f"--port={PORT}", "--num-cpus=2", "--include-dashboard=false"], **quiet)
+    head = subprocess.Popen([program, "start", "--head", "--block", "--port=6391", "--num-cpus=2", "--include-dashboard=false"], **quiet)
     time.sleep(RAY_STARTS)
     try:
         yield

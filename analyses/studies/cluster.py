@@ -10,12 +10,11 @@ from __future__ import annotations
 import importlib
 import logging
 import math
-import socket
 import sys
 import time
 from collections import Counter, deque
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from typing import Any
 from analyses.runs import fail, identify
 from analyses.specs import Spec
 from analyses.store import Held, Store
+from analyses.studies.cluster_connection import connected
 from analyses.studies.cluster_worker import ONE_CORE, Errand, Message, Order, Request, compute_errand, errands, facts, parents_of, room
 from analyses.studies.signals import terminable
 from analyses.studies.study_file import Study
@@ -31,7 +31,6 @@ from apet.errors import ApetError, MissingInput, UsageError
 
 log = logging.getLogger(__name__)
 POLL = 0.5  # seconds between looks at the cluster
-CONNECT = 5.0  # seconds in which the cluster must answer
 STOP = 120.0  # seconds in which workers must have saved their runs after Ctrl-C
 SEEN = 120.0  # seconds in which a network file system must show the driver what a worker wrote
 DEATHS = 2  # a run has failed if its worker died this many times on a node that lives on
@@ -50,7 +49,7 @@ def run_on_cluster(
     Raises KeyboardInterrupt on Ctrl-C and SIGTERM, after the workers have saved their runs.
     """
     device = "cuda" if request.gpus else "cpu"
-    with _connected(address) as ray, terminable(), store.marked() as marker:
+    with connected(address) as ray, terminable(), store.marked() as marker:
         order = Order(
             study, store.root.resolve(), marker, Path.cwd(), replace(options, device=device), request, tuple(sys.argv), facts()
         )  # fmt: skip
@@ -254,43 +253,6 @@ def _errand(order: Order, errand: Errand, bell: Any) -> Iterator[Message]:
     ray: Any = importlib.import_module("ray")
 
     yield from compute_errand(order, errand, ray.get, bell.tell.remote)
-
-
-@contextmanager
-def _connected(address: str) -> Iterator[Any]:
-    """Connect to the cluster while the block lasts, and yield the module ray."""
-    try:
-        ray: Any = importlib.import_module("ray")
-    except ImportError:
-        raise MissingInput("--ray needs the package ray: install the extra 'cluster' (pip install apet-landscape[cluster])") from None
-    if address.startswith("ray://"):
-        raise UsageError("the driver must run on a node of the cluster: start the command there, with --ray auto")
-    if address not in ("auto", "local"):
-        _answers(address)
-    try:
-        ray.init(address=address, log_to_driver=False, logging_level="ERROR")
-    except ConnectionError as error:
-        ray.shutdown()
-        known = f"at {address} ({_line(error)})" if address != "auto" else "on this machine: start one with 'ray start --head'"
-        raise MissingInput(f"no Ray cluster was found {known}") from None
-    except (RuntimeError, ValueError) as error:  # for instance another version of Ray or Python
-        ray.shutdown()
-        raise UsageError(f"the Ray cluster at {address} cannot be joined: {' '.join(str(error).split())}") from None
-    try:
-        yield ray
-    finally:
-        ray.shutdown()
-
-
-def _answers(address: str) -> None:
-    """Raise UsageError or MissingInput unless a program accepts connections at HOST:PORT. Ray itself waits for minutes."""
-    host, colon, port = address.rpartition(":")
-    if not colon or not port.isdigit():
-        raise UsageError(f"--ray takes auto, local or HOST:PORT (got: {address})")
-    try:
-        socket.create_connection((host, int(port)), timeout=CONNECT).close()
-    except OSError as error:
-        raise MissingInput(f"no Ray cluster answers at {address} ({error.strerror or error})") from None
 
 
 def _on_this_node(ray: Any) -> Any:
