@@ -7,7 +7,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 PRINTED = {  # functions that show a note to people
     "analyses/results/study_rows.py:concluded",  # the sentence of a verdict
-    "analyses/studies/walk.py:Walk._settle",  # the reason of a failed run
+    "analyses/studies/walk.py:Walk.result",  # the reason of a failed run
     "analyses/thresholds/intrinsic_dimension.py:_summary",  # the definition of the target
     "analyses/thresholds/intrinsic_dimension.py:_answer",
     "analyses/thresholds/intrinsic_dimension.py:told",

@@ -37,7 +37,7 @@ class TrainSpec(WeightsPart, Spec):
     # fmt: off
     attention: str = option("Model", "eager", "sdpa is faster, but has no second derivatives.", choices=("eager", "sdpa"))
     readout: str = option("Data", "auto", "words: label words. head: a classification head, trained too and counted separately. auto: head for masked models and saved classifiers, otherwise words.", choices=("auto", "words", "head"))
-    eval_examples: int | None = option("Data", None, "Evaluate on a fixed random subset of this many examples per split, including the monitored loss. Without early stopping, the loss on a subset of the training examples is not compared with predictions.", means="all", least=1)
+    eval_examples: int | None = option("Data", None, "Evaluate on a fixed random subset of this many examples per split, including the monitored loss. A loss on a subset is not compared with predictions.", means="all", least=1)
     eval_batch: int = option("Data", 64, "Number of examples per batch of an evaluation.", least=1)
     decode: bool = option("Data", False, "Classes: also report the share of right answers that the model writes by greedy decoding.")
     method: str = option(TUNED, "apet", "apet (k parameters at any positions), full (all parameters), lora, adapter, prompt, prefix, bitfit, or peft:NAME (see 'methods').", choices=METHOD_NAMES)
