@@ -23,6 +23,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,6 @@ from store_scale import identify, specs
 
 COUNTED = ("stat", "open", "scandir", "mkdir", "replace", "rename", "unlink", "utime", "link", "rmdir")
 WORKERS = 1000
-FILES = ("spec.json", "rows.jsonl", "arrays.safetensors", "env.json", "DONE")
-FILE = b"x" * 2000  # about the size of a small run's files
 
 
 @contextmanager
@@ -64,15 +63,18 @@ def counted() -> Iterator[Counter[str]]:
 
 
 class Ray:
-    """A stand-in for the module ray. All workers are free at once, and each message of a worker is ready when it is asked for."""
+    """A stand-in for the module ray. All workers are free at once, and each message of a worker is ready when it is asked for.
+
+    sent: whether the workers send the files of a run, or store them. away: seconds in which the workers stored files.
+    """
 
     class exceptions:
         class RayError(Exception): ...
 
         class RayTaskError(RayError): ...
 
-    def __init__(self, send: bool):
-        self.send = send
+    def __init__(self, store: Any, files: dict[str, bytes], sent: bool):
+        self.store, self.files, self.sent, self.away = store, files, sent, 0.0
 
     def nodes(self) -> list[dict]:
         return [{"NodeID": str(i), "Alive": True, "Resources": {"CPU": 1.0}} for i in range(WORKERS)]
@@ -87,7 +89,7 @@ class Ray:
         return out[:WORKERS], []
 
     def remote(self, **options: Any) -> Callable[[Any], Any]:
-        return lambda work: _Errands(self.send) if options.get("num_returns") else _Actor()
+        return lambda work: _Errands(self) if options.get("num_returns") else _Actor()
 
 
 class _Actor:
@@ -108,19 +110,36 @@ class _Empty:
 
 
 class _Errands:
-    def __init__(self, send: bool):
-        self.send = send
+    def __init__(self, ray: Ray):
+        self.ray = ray
 
     def remote(self, order: Any, errand: Any, bell: Any) -> Iterator[Any]:
         from analyses.studies.cluster_worker import Message
 
         for spec in errand.specs:
+            name, began = identify(spec, None), time.perf_counter()
+            if not self.ray.sent:
+                stored(self.ray.store, spec)
+            self.ray.away += time.perf_counter() - began
             yield Message("begin", spec, node="0")
-            yield Message("over", spec, identify(spec, None), None, dict.fromkeys(FILES, FILE) if self.send else None)
+            yield Message("over", spec, name, None, self.ray.files if self.ray.sent else None)
 
 
-def drive(root: Path, count: int, send: bool) -> float:
-    """Return the seconds that the driver takes for `count` runs."""
+def stored(store: Any, spec: Any) -> str:
+    """Store a run of `spec`, and return its id."""
+    import numpy as np
+
+    from analyses.specs import spec_dict
+    from analyses.store import Row
+
+    name = identify(spec, None)
+    rows = [Row(spec.model, 10**6, spec.task, "accuracy", 0.5, split="validation", stderr=0.01, run_id=name, k=spec.k)]
+    store.commit(name, spec_dict(spec), rows, {"z": np.zeros(10)}, {"seconds": 60.0})
+    return name
+
+
+def drive(root: Path, count: int, sent: bool) -> float:
+    """Return the seconds that the driver takes for `count` runs. All of them have the files of one run."""
     import analyses.studies.walk
     from analyses.store import Store
     from analyses.studies import Request, Stage, Study, cluster
@@ -131,34 +150,29 @@ def drive(root: Path, count: int, send: bool) -> float:
     cluster._on_this_node = lambda ray: None
     store, study = Store(root), Study("scale", (Stage("runs", tuple(specs(count))),), (), {})
     walk = Walk(study, store, PLAIN, lambda event: None, {})
-    order = Order(study, root, root / "marker", PLAIN, Request(), (), {})
+    order = Order(study, root, root / "marker", root, PLAIN, Request(), (), {})
+    one = Store(root.with_name("one"))
+    ray = Ray(Store(root), one.files(stored(one, specs(500)[0])), sent)
     started = time.perf_counter()
-    done = walk.through(cluster._Cluster(Ray(send), order, walk).settled).done
+    done = walk.through(cluster._Cluster(ray, order, walk).settled).done
     if len(done) != count:
         raise SystemExit(f"the driver finished {len(done)} of {count} runs")
-    return time.perf_counter() - started
+    return time.perf_counter() - started - ray.away
 
 
 def operations(root: Path) -> dict[str, float]:
     """Return the number of operations on the file system per run by case."""
-    import numpy as np
-
     import analyses.studies.walk
-    from analyses.specs import spec_dict
-    from analyses.store import Row, Store
+    from analyses.store import Store
     from analyses.studies import Stage, Study
     from analyses.studies.walk import PLAIN, Walk
 
     analyses.studies.walk.identify = identify
     runs = specs(500)[:100]
-    store, leased = Store(root / "locks"), Store(root / "leases")
+    store, leased, other = Store(root / "locks"), Store(root / "leases"), Store(root / "other")
     leased.use_leases()
     walk = Walk(Study("scale", (Stage("runs", tuple(runs)),), (), {}), store, PLAIN, lambda event: None, {})
-
-    def commit(spec: Any) -> None:
-        name = identify(spec, None)
-        rows = [Row(spec.model, 10**6, spec.task, "accuracy", 0.5, split="validation", stderr=0.01, run_id=name, k=spec.k)]
-        store.commit(name, spec_dict(spec), rows, {"z": np.zeros(10)}, {"seconds": 60.0})
+    files = other.files(stored(other, runs[0]))
 
     def claim(where: Store) -> Callable[[Any], None]:
         def hold(spec: Any) -> None:
@@ -167,9 +181,8 @@ def operations(root: Path) -> dict[str, float]:
 
         return hold
 
-    other, files = Store(root / "other"), dict.fromkeys(FILES, FILE)
     cases = {
-        "checked": walk.ended, "claimed": claim(store), "leased": claim(leased), "committed": commit, "again": walk.ended,
+        "checked": walk.ended, "claimed": claim(store), "leased": claim(leased), "committed": partial(stored, store), "again": walk.ended,
         "adopted": lambda spec: other.adopt(identify(spec, None), files),
     }  # fmt: skip
     counts = {}
@@ -192,8 +205,8 @@ def main() -> None:
     os.fsync = lambda descriptor: None
     with tempfile.TemporaryDirectory() as folder:
         figures: dict[str, float] = operations(Path(folder))
-        for name, send in (("driver_ms", False), ("driver_sent_ms", True)):
-            figures[name] = round(1e3 * drive(Path(folder) / name, count, send) / count, 3)
+        for name, sent in (("driver_ms", False), ("driver_sent_ms", True)):
+            figures[name] = round(1e3 * drive(Path(folder) / name, count, sent) / count, 3)
             say(f"{name}: {figures[name]} for each of {count:,} runs")
     figures["driver_gb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9, 3)
     print(json.dumps({"figures": {**figures, "runs": count, "workers": WORKERS}, **describe()}))

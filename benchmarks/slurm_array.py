@@ -1,4 +1,4 @@
-"""Test whether a study in an array of Slurm jobs, of which one is requeued in the middle of a run, has the rows of one process.
+"""Requeue one job of a Slurm array in the middle of a run, and compare the rows of the study with the rows of one process.
 
 The script starts Slurm's daemons on this machine, with a configuration and state in a temporary folder (Debian: slurm-wlm and a running
 munge; needs root). It submits docs/howto/study.sbatch as an array of four tasks. It requeues one task when all four compute and a

@@ -15,7 +15,7 @@ import numpy as np
 
 from analyses.runs.mounting import tuned
 from analyses.runs.run_inputs import Inputs, heldout, model_of, plain_scorer, subsets
-from analyses.runs.train import SEEN, decodes, examples_a_step, most_steps, train_options
+from analyses.runs.train import decodes, evaluated, examples_a_step, leaves_gradient, most_steps, train_options
 from analyses.runs.untuned import CALIBRATION, MOST_CALIBRATION
 from analyses.specs import Spec, TrainSpec
 from apet.machine import free_memory, peak_bytes
@@ -62,10 +62,10 @@ def rehearse(spec: TrainSpec, inputs: Inputs) -> dict[str, Any]:
         )
     parts = examples_a_step(spec, len(examples)) / min(spec.batch, len(examples))  # of a step, each as large as the rehearsed one
     reported = len(validation) + (len(heldout(spec, inputs, "test")) if spec.test and "test" in inputs.data.splits else 0)
-    evaluated = _evaluated(spec, options, len(examples), len(watched)) + len(validation) + reported
+    passes = _evaluated(spec, options, examples, watched) + len(validation) + reported
     return {
         "step_seconds": step,
-        "seconds": step * most_steps(spec) * parts + forward * evaluated + (decode - forward) * decodes(spec) * reported,
+        "seconds": step * most_steps(spec) * parts + forward * passes + (decode - forward) * decodes(spec) * reported,
         "peak_gb": peak / 1e9,
         **({"note": note} if note else {}),
     }
@@ -107,16 +107,16 @@ def _step(stepper: Any, progress: Any, device: str) -> tuple[float, float, str]:
     return float(seconds), peak_bytes(device) + float(growth), note
 
 
-def _evaluated(spec: TrainSpec, options: Any, examples: int, watched: int) -> int:
+def _evaluated(spec: TrainSpec, options: Any, examples: list, watched: list) -> int:
     """Return the number of forward passes of an example for the prior, monitoring, and the training loss before and after the run."""
     from apet.training import FACTORS
 
     checks = 0 if spec.optimizer == "lbfgs" else 1 - (-spec.steps // options.check)  # L-BFGS steps compute the loss themselves
     pilots = len(FACTORS) if spec.find_lr else 0
-    seen = min(SEEN, spec.eval_examples or SEEN, examples) if spec.early_stop else watched
-    gradients = not spec.early_stop and seen == examples
-    prior = min(examples, CALIBRATION if spec.prior_stderr is None else MOST_CALIBRATION)
-    return prior + (checks + pilots) * watched + (2 + 3 * gradients) * seen  # twice the loss, and maybe once its gradient
+    seen = evaluated(spec, examples, watched)
+    passes = 5 if leaves_gradient(spec, examples, seen) else 2  # twice the loss, and maybe once its gradient
+    prior = min(len(examples), CALIBRATION if spec.prior_stderr is None else MOST_CALIBRATION)
+    return prior + (checks + pilots) * len(watched) + passes * len(seen)
 
 
 def _seconds(work: Callable[[], Any], times: int, device: str) -> float:

@@ -31,9 +31,7 @@ def train_run(spec: TrainSpec, inputs: Inputs, context: Context) -> tuple[list[R
     torch.manual_seed(spec.train_seed)  # LoRA draws its first factor from this generator
     model, scorer = inputs.loaded.model, scorer_for(spec, inputs, context)
     examples, watched = subsets(spec, inputs)
-    # Without early stopping the training loss is compared with predictions, so it covers all examples unless fewer are asked for; otherwise
-    # a sample suffices.
-    seen = examples[: min(SEEN, spec.eval_examples or SEEN)] if spec.early_stop else watched
+    seen = evaluated(spec, examples, watched)
     reported = {split: heldout(spec, inputs, split) for split in ("validation", *(["test"] if spec.test else []))}
     before = untuned_scores(spec, inputs, context, scorer, {"train": seen, "validation": reported["validation"]})
     with tuned(spec, model, scorer, seen if spec.early_stop else examples) as (mounted, untuned):
@@ -62,9 +60,8 @@ def train_run(spec: TrainSpec, inputs: Inputs, context: Context) -> tuple[list[R
                 )
                 for split, subset in {"train": seen, **reported}.items()
             }  # fmt: skip
-            # A run with early stopping does not end at a minimum of the training loss, and only all examples together have that loss.
-            of_all = not spec.early_stop and len(seen) == len(examples)
-            residual = [_residual_gradient(model, mounted, scorer, seen, spec.batch // progress.accumulate)] if of_all else []
+            with_gradient = leaves_gradient(spec, examples, seen)
+            residual = [_residual_gradient(model, mounted, scorer, seen, spec.batch // progress.accumulate)] if with_gradient else []
         make = _maker(spec, inputs, mounted)
         rows = [
             *(row for split, subset in reported.items() for row in _chance_rows(inputs.data, subset, split, make)),
@@ -80,6 +77,23 @@ def train_run(spec: TrainSpec, inputs: Inputs, context: Context) -> tuple[list[R
         arrays = _arrays(spec, mounted, progress) | {"prior": scorer.prior.cpu().numpy()}
         arrays |= {"scale": np.array(scorer.scale)} if scorer.task.regresses else {}
         return rows, arrays | (_end(spec, untuned, mounted) if spec.keep_end else {})
+
+
+def evaluated(spec: TrainSpec, examples: list, watched: list) -> list:
+    """Return the training examples on which a run measures the loss before and after training.
+
+    Without early stopping the loss is compared with predictions, so it covers all examples unless fewer are asked for. Otherwise a sample
+    suffices.
+    """
+    return examples[: min(SEEN, spec.eval_examples or SEEN)] if spec.early_stop else watched
+
+
+def leaves_gradient(spec: TrainSpec, examples: list, seen: list) -> bool:
+    """Return whether the run measures `residual_gradient`.
+
+    A run with early stopping does not end at a minimum of the training loss, and only all examples together have that loss.
+    """
+    return not spec.early_stop and len(seen) == len(examples)
 
 
 def train_options(spec: TrainSpec, k: int, examples: int) -> Any:

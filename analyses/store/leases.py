@@ -23,23 +23,7 @@ from analyses.store.locks import Held
 from apet.files import writing
 
 EXPIRES, RENEWED = 90.0, 20.0  # seconds
-NETWORK = {
-    "9p",
-    "afs",
-    "beegfs",
-    "ceph",
-    "cifs",
-    "glusterfs",
-    "gpfs",
-    "lustre",
-    "ncpfs",
-    "nfs",
-    "nfs4",
-    "orangefs",
-    "pvfs2",
-    "smb3",
-    "smbfs",
-}
+NETWORK = ("9p", "afs", "beegfs", "ceph", "cifs", "glusterfs", "gpfs", "lustre", "nfs", "nfs4", "orangefs", "pvfs2", "smb3", "smbfs")
 Stamp = tuple[int, int]  # inode and modification time of a lease's file
 
 

@@ -38,6 +38,7 @@ LEASED = "leases"  # file in the folder of claims if they are leases
 FORMAT = 7  # version of a run's files; increased if older files cannot be read
 VERSIONS = {name: kind.version for name, kind in KINDS.items()}
 _FILES = ("spec.json", "rows.jsonl", "arrays.safetensors")
+_ALL_FILES = (*_FILES, "env.json", "DONE")  # in the order of their writing
 
 
 class Damaged(ApetError):
@@ -64,6 +65,7 @@ class Store:
     def __init__(self, root: Path):
         self.root = root
         self._journal = Journal(root / "journal.jsonl")
+        self._claims = root / ".claims"
         self._looked_at = False
         self._leases: Leases | None = None
 
@@ -74,17 +76,14 @@ class Store:
     def claim(self, run_id: str) -> AbstractContextManager[None]:
         """Claim the run for this process while the block lasts. Raises `analyses.store.locks.Held` if another process holds the claim."""
         self._refuse_older()
-        if self._leases is None and ((self.root / ".claims" / LEASED).exists() or self._networked):
+        if self._leases is None and ((self._claims / LEASED).exists() or self._networked):
             self.use_leases()
-        path = self.root / ".claims" / run_id
+        path = self._claims / run_id
         return claim(path) if self._leases is None else self._leases.claim(path)
 
     def use_leases(self) -> None:
         """Let all processes, on all machines, claim runs of this store by leases (analyses.store.leases)."""
-        marker = self.root / ".claims" / LEASED
-        with writing(marker):
-            marker.parent.mkdir(parents=True, exist_ok=True)
-            marker.touch()
+        self._mark(self._claims / LEASED)
         self._leases = Leases()
 
     @cached_property
@@ -94,14 +93,17 @@ class Store:
     @contextmanager
     def marked(self) -> Iterator[Path]:
         """Yield the path of a new file, which exists while the block lasts, so that another machine can tell whether it sees this store."""
-        marker = self.root.resolve() / ".claims" / f"marker-{uuid.uuid4().hex}"
-        with writing(marker):
-            marker.parent.mkdir(parents=True, exist_ok=True)
-            marker.touch()
+        marker = self._claims.resolve() / f"marker-{uuid.uuid4().hex}"
+        self._mark(marker)
         try:
             yield marker
         finally:
             marker.unlink(missing_ok=True)
+
+    def _mark(self, marker: Path) -> None:
+        with writing(marker):
+            marker.parent.mkdir(parents=True, exist_ok=True)
+            marker.touch()
 
     def state(self, run_id: str) -> str | None:
         """Return DONE or FAILED for a complete run of the current version of its kind, else None."""
@@ -129,49 +131,40 @@ class Store:
 
     def now(self) -> int:
         """Return the time of the file system's clock in ns."""
-        claims = self.root / ".claims"
         with writing(self.root):
-            claims.mkdir(parents=True, exist_ok=True)
-            os.utime(claims)
-            return claims.stat().st_mtime_ns
+            self._claims.mkdir(parents=True, exist_ok=True)
+            os.utime(self._claims)
+            return self._claims.stat().st_mtime_ns
 
     def commit(self, run_id: str, spec: dict, rows: list[Row], arrays: dict[str, np.ndarray], env: dict, state: str = "done") -> None:
         """Write the files of a run, then DONE. Files of an earlier attempt are replaced. Raises WriteError if a file cannot be written."""
         from safetensors.numpy import save
 
-        folder = self.folder(run_id)
         files = {
             "spec.json": json.dumps(spec, indent=1).encode(),
             "rows.jsonl": "".join(json.dumps(to_json(row)) + "\n" for row in rows).encode(),
             "arrays.safetensors": save({name: np.ascontiguousarray(a) for name, a in arrays.items()}),
         }
-        with writing(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / "DONE").unlink(missing_ok=True)
-        for name, content in {**files, "env.json": json.dumps(env, indent=1).encode()}.items():
-            write_whole(folder / name, content)
         about = {"format": FORMAT, "version": VERSIONS.get(spec["kind"]), "state": state}
         about["sums"] = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
-        write_whole(folder / "DONE", json.dumps(about, indent=1).encode())
-        stamp = _stamp(folder)
+        self.adopt(run_id, files | {"env.json": json.dumps(env, indent=1).encode(), "DONE": json.dumps(about, indent=1).encode()})
+        stamp = _stamp(self.folder(run_id))
         if stamp is not None:
             self._journal.note(run_id, state, stamp, _summary(spec, rows, env))
-        for path in (*folder.glob("checkpoint*"), *folder.glob(".*.tmp")):  # a kill leaves the latter
-            path.unlink(missing_ok=True)
 
     def files(self, run_id: str) -> dict[str, bytes]:
         """Return the files of a complete run by name, for `adopt` in another store."""
-        return {name: (self.folder(run_id) / name).read_bytes() for name in (*_FILES, "env.json", "DONE")}
+        return {name: (self.folder(run_id) / name).read_bytes() for name in _ALL_FILES}
 
     def adopt(self, run_id: str, files: dict[str, bytes]) -> None:
-        """Write the files of a run that another store completed, DONE last. Raises WriteError if a file cannot be written."""
+        """Write the files of a complete run, DONE last, over an earlier attempt. Raises WriteError if a file cannot be written."""
         folder = self.folder(run_id)
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
             (folder / "DONE").unlink(missing_ok=True)
-        for name in (*_FILES, "env.json", "DONE"):
+        for name in _ALL_FILES:
             write_whole(folder / name, files[name])
-        for path in folder.glob("checkpoint*"):  # of an attempt in this store
+        for path in (*folder.glob("checkpoint*"), *folder.glob(".*.tmp")):  # a kill leaves the latter
             path.unlink(missing_ok=True)
 
     def forget(self, run_id: str) -> None:

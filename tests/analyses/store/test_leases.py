@@ -1,6 +1,5 @@
 """A lease belongs to one process and is taken by another one only when its holder no longer renews it. No test needs a kernel's lock."""
 
-import multiprocessing
 import os
 import queue
 import signal
@@ -10,14 +9,13 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from claim_cases import FORK, counted, holder
 
 from analyses.store import leases
 from analyses.store.leases import Leases, on_network
 from analyses.store.locks import Held
 from analyses.store.run_store import Store
 from apet.files import WriteError
-
-FORK = multiprocessing.get_context("fork")
 
 
 @pytest.fixture(autouse=True)
@@ -33,25 +31,12 @@ def quick(monkeypatch):
     monkeypatch.setattr("fcntl.lockf", lost)
 
 
-def hold(path: Path, held, forever, host: str) -> None:
-    import socket
-
-    socket.gethostname = lambda: host
-    with Leases().claim(path):
-        held.set()
-        forever.wait()
-
-
-def holder(path: Path, host: str):
-    held, forever = FORK.Event(), FORK.Event()
-    process = FORK.Process(target=hold, args=(path, held, forever, host))
-    process.start()
-    assert held.wait(10)
-    return process, forever
+def made():
+    return Leases().claim
 
 
 def test_a_lease_that_another_machine_renews_is_refused_until_it_is_given_back(tmp_path):
-    process, forever = holder(tmp_path / "run", "another")
+    process, forever = holder(made, tmp_path / "run")
     mine, until = Leases(), time.monotonic() + 2.5  # longer than a lease lasts
     while time.monotonic() < until:
         with pytest.raises(Held), mine.claim(tmp_path / "run"):
@@ -65,7 +50,7 @@ def test_a_lease_that_another_machine_renews_is_refused_until_it_is_given_back(t
 
 
 def test_the_lease_of_a_machine_that_died_is_taken_when_it_has_expired(tmp_path):
-    process, _ = holder(tmp_path / "run", "another")
+    process, _ = holder(made, tmp_path / "run")
     os.kill(process.pid, signal.SIGKILL)
     process.join()
     mine, began, taken = Leases(), time.monotonic(), 0.0
@@ -89,7 +74,7 @@ def take(path: Path, taken, other) -> None:
 
 
 def test_an_expired_lease_has_one_new_holder(tmp_path):
-    process, _ = holder(tmp_path / "run", "another")
+    process, _ = holder(made, tmp_path / "run")
     os.kill(process.pid, signal.SIGKILL)
     process.join()
     taken, other = FORK.Queue(), FORK.Event()
@@ -114,27 +99,8 @@ def test_a_holder_that_lost_its_lease_leaves_the_next_one_alone(tmp_path):
     assert (tmp_path / "run").read_text() == "of another process"
 
 
-def count_up(path: Path, counter: Path) -> None:
-    mine = Leases()
-    for _ in range(50):
-        while True:
-            try:
-                with mine.claim(path):
-                    counter.write_text(str(int(counter.read_text()) + 1))
-                    break
-            except Held:
-                pass
-
-
 def test_no_two_processes_hold_a_lease_at_once(tmp_path):
-    counter = tmp_path / "counter"
-    counter.write_text("0")
-    processes = [FORK.Process(target=count_up, args=(tmp_path / "run", counter)) for _ in range(4)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join()
-    assert counter.read_text() == "200"
+    assert counted(made, tmp_path, 50) == 200
 
 
 def test_a_folder_without_write_access_is_named(tmp_path):
