@@ -13,7 +13,7 @@ wrong verdict on a claim is at most 5 %.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -94,43 +94,64 @@ def _needed(end: float, value: float, distance: float) -> float:
 
 
 @dataclass(frozen=True)
-class Case:
-    """One case of a claim.
+class Answer:
+    """What the data say about a case.
 
-    claim: key of CLAIMS. name: the case in words, unique in its claim. models, task: columns of the rows. result: the estimate in words,
-    with its interval. data: the data behind the estimate, such as "5 sizes, 3 tasks". reason: why there is no estimate, else "".
+    result: the estimate in words, with its interval. data: the data behind the estimate, such as "5 sizes, 3 tasks". numbers: further rows.
+    """
+
+    estimate: Estimate
+    test: Test
+    result: str
+    data: str
+    numbers: tuple[Row, ...] = ()
+
+
+@dataclass(frozen=True)
+class Case:
+    """One case of a claim, with an answer or the reason why there is none.
+
+    claim: key of CLAIMS. name: the case in words, unique in its claim. models, task: columns of the rows.
     """
 
     claim: str
     name: str
     models: str
     task: str
-    estimate: Estimate | None = None
-    test: Test | None = None
-    result: str = ""
-    data: str = ""
+    answer: Answer | None = None
     reason: str = ""
 
 
+def judged(claim: str, name: str, models: str, task: str, judge: Callable[[], Answer]) -> Case:
+    """Return the case with the answer of `judge`, or with the message of its ValueError as the reason."""
+    try:
+        return Case(claim, name, models, task, judge())
+    except ValueError as reason:
+        return Case(claim, name, models, task, reason=str(reason))
+
+
 def verdicts(cases: Iterable[Case]) -> list[Row]:
-    """Return the rows of all cases: one of quantity `claim`, and for an undecided case one of quantity `claim_needs`."""
+    """Return the rows of all cases: one of quantity `claim`, for an undecided case one of quantity `claim_needs`, and further numbers."""
     from landscape.inference import holm
 
     cases, rows = list(cases), []
     for key in CLAIMS:
         own = [case for case in cases if case.claim == key]
-        supports, refutes = (holm([getattr(case.test, name) if case.test else math.nan for case in own]) for name in ("support", "refute"))
-        tested = sum(case.test is not None for case in own)
+        supports, refutes = (
+            holm([getattr(case.answer.test, name) if case.answer else math.nan for case in own]) for name in ("support", "refute")
+        )
+        tested = sum(case.answer is not None for case in own)
         for case, support, refute in zip(own, supports, refutes, strict=True):
             rows += _rows(case, float(support), float(refute), tested)
-    return rows
+    return rows + [row for case in cases if case.answer for row in case.answer.numbers]
 
 
 def _rows(case: Case, support: float, refute: float, tested: int) -> list[Row]:
     from scipy.special import ndtri
 
     common: dict[str, Any] = {"kind": "finding", "series": case.claim, "group": case.name}
-    if case.estimate is None or case.test is None:
+    answer = case.answer
+    if answer is None:
         sentence = f"{case.name}: {statuses.UNDECIDED}, because {case.reason}."
         return [Row(case.models, 0, case.task, quantities.CLAIM, math.nan, status=statuses.UNDECIDED, note=sentence, **common)]
     status = statuses.SUPPORTED if support <= LEVEL else statuses.NOT_SUPPORTED if refute <= LEVEL else statuses.UNDECIDED
@@ -138,12 +159,13 @@ def _rows(case: Case, support: float, refute: float, tested: int) -> list[Row]:
     corrected = f", corrected for {tested} cases" if tested > 1 else ""
     tests = f"p = {support:.2g} for it and {refute:.2g} against it" if status == statuses.UNDECIDED else f"p = {p:.2g}"
     verdict = f"That {CLAIMS[case.claim].statement} is {status} ({tests}{corrected})."
-    sentence = f"{case.name}: {case.result} ({case.data}). {verdict}"
-    factor = case.test.needs * (ndtri(LEVEL / tested) / ndtri(LEVEL)) ** 2  # the interval of a corrected test is wider
+    sentence = f"{case.name}: {answer.result} ({answer.data}). {verdict}"
+    factor = answer.test.needs * (ndtri(LEVEL / tested) / ndtri(LEVEL)) ** 2  # the interval of a corrected test is wider
     needs = _needs(case, factor) if status == statuses.UNDECIDED else ""
+    estimate = answer.estimate
     row = Row(
-        case.models, 0, case.task, quantities.CLAIM, case.estimate.value, low=case.estimate.low, high=case.estimate.high, p=p,
-        dof=int(case.estimate.dof) if math.isfinite(case.estimate.dof) else None, status=status,
+        case.models, 0, case.task, quantities.CLAIM, estimate.value, low=estimate.low, high=estimate.high, p=p,
+        dof=int(estimate.dof) if math.isfinite(estimate.dof) else None, status=status,
         note=" ".join(filter(None, (sentence, needs))), **common,
     )  # fmt: skip
     if not needs:

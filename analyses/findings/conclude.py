@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 from analyses.findings.claims import Case, verdicts
 from analyses.findings.landscape_scale import landscape_cases
-from analyses.findings.matched_methods import method_cases
-from analyses.findings.position_spreads import position_cases
+from analyses.findings.matched_methods import gap_rows, method_cases
+from analyses.findings.position_spreads import method_spreads, position_cases, position_spreads, tables
 from analyses.findings.prediction_checks import change_cases, prediction_cases
-from analyses.findings.scores import Frame, readouts_apart
+from analyses.findings.scores import Frame, readouts_apart, sizes
 from analyses.findings.threshold_scale import SIMILAR, scale_cases, task_cases
 from analyses.runs import Report
 from analyses.store import Row, completed
@@ -26,18 +26,17 @@ def findings(rows: Frame, similar: float = SIMILAR, report: Report = lambda *_: 
     """
     rows = completed(rows)
     rows = readouts_apart(rows[rows["kind"] != "finding"].drop_duplicates(ignore_index=True))
-    parts: dict[str, Callable[[], tuple[list[Case], list[Row]]]] = {
-        "positions": lambda: position_cases(rows),
+    found, gaps = tables(rows), gap_rows(rows)
+    parts: dict[str, Callable[[], list[Case]]] = {
+        "positions": lambda: position_cases(found),
         "thresholds over size": lambda: scale_cases(rows),
-        "thresholds over tasks": lambda: (task_cases(rows, similar), []),
-        "methods": lambda: method_cases(rows),
+        "thresholds over tasks": lambda: task_cases(rows, similar),
+        "methods": lambda: method_cases(gaps, sizes(rows)),
         "landscape": lambda: landscape_cases(rows),
-        "predictions": lambda: (prediction_cases(rows) + change_cases(rows), []),
+        "predictions": lambda: prediction_cases(rows) + change_cases(rows),
     }
-    cases, numbers = list[Case](), list[Row]()
+    cases = list[Case]()
     for done, (name, part) in enumerate(parts.items()):
         report(name, done, len(parts))
-        own_cases, own_numbers = part()
-        cases += own_cases
-        numbers += own_numbers
-    return verdicts(cases) + numbers
+        cases += part()
+    return verdicts(cases) + position_spreads(found) + method_spreads(rows) + gaps

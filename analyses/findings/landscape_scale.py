@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from analyses.findings.claims import Case, bracket, falls, rises
+from analyses.findings.claims import Answer, Case, bracket, falls, rises
 from analyses.findings.families import family
-from analyses.findings.regressions import Point, described, populations, slope
+from analyses.findings.regressions import Point, Population, cases_of, described, slope
 from analyses.findings.scores import Frame, sizes
 from analyses.store import QUANTITIES, Row, quantities
 
@@ -28,27 +29,29 @@ LOWERS = {
 WORDS = {falls: "falls", rises: "rises"}
 
 
-def landscape_cases(rows: Frame) -> tuple[list[Case], list[Row]]:
-    """Return the cases of the claim that a number changes with size so that k* falls, and the rows of its slope."""
-    cases, slopes, whole = [], [], sizes(rows)
-    for (quantity, matrix, setting), points in sorted(_points(rows).items()):
-        for models, task, own in populations(points):
-            what = ", ".join(filter(None, (_label(quantity), matrix, setting)))
-            common: dict[str, Any] = {"claim": "landscape", "name": f"{models}, {what}", "models": models, "task": task}
-            try:
-                estimate = slope(own, whole)
-            except ValueError as reason:
-                cases.append(Case(**common, reason=str(reason)))
-                continue
-            direction = LOWERS[quantity]
-            slope_words = bracket(estimate.value, estimate.low, estimate.high)
-            result = f"it changes as N^b with b = {slope_words} (k* would fall if it {WORDS[direction]})"
-            slopes.append(
-                Row(models, 0, task, quantities.SLOPE, estimate.value, low=estimate.low, high=estimate.high, series=quantity, matrix=matrix,
-                    kind="finding", note=setting)
-            )  # fmt: skip
-            cases.append(Case(**common, estimate=estimate, test=direction(estimate), result=result, data=described(own)))
-    return cases, slopes
+def landscape_cases(rows: Frame) -> list[Case]:
+    """Return the cases of the claim that a number changes with size so that k* falls, with the slopes."""
+    whole = sizes(rows)
+
+    def judge(quantity: str, matrix: str, setting: str, own: Population) -> Answer:
+        estimate, direction = slope(own.points, whole), LOWERS[quantity]
+        slope_words = bracket(estimate.value, estimate.low, estimate.high)
+        result = f"it changes as N^b with b = {slope_words} (k* would fall if it {WORDS[direction]})"
+        number = Row(
+            own.models, 0, own.task, quantities.SLOPE, estimate.value, low=estimate.low, high=estimate.high, series=quantity, matrix=matrix,
+            kind="finding", note=setting,
+        )  # fmt: skip
+        return Answer(estimate, direction(estimate), result, described(own.points), (number,))
+
+    return [
+        case
+        for key, points in sorted(_points(rows).items())
+        for case in cases_of("landscape", _in_words(*key), points, partial(judge, *key))
+    ]
+
+
+def _in_words(quantity: str, matrix: str, setting: str) -> str:
+    return ", ".join(filter(None, (_label(quantity), matrix, setting)))
 
 
 def _label(quantity: str) -> str:

@@ -6,15 +6,18 @@ The gap of a method on one model and task is its mean score less its twin's. Run
 from __future__ import annotations
 
 import math
+from collections import defaultdict
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from analyses.findings.claims import Case, bracket, is_within
+from analyses.findings.claims import Answer, Case, bracket, is_within
 from analyses.findings.families import family
 from analyses.findings.position_spreads import complete
-from analyses.findings.regressions import Point, described, mean, populations, slope
-from analyses.findings.scores import HEAD, Frame, apet_entries, other_methods, scores, sizes
+from analyses.findings.regressions import Point, Population, cases_of, described, mean, slope
+from analyses.findings.scores import HEAD, Frame, apet_entries, other_methods, scores
 from analyses.store import Row, quantities
 
 CLOSE = 0.02  # margin of equivalence in the main metric
@@ -72,30 +75,26 @@ def _mean_error(side: Frame) -> tuple[float, float]:
     return variance / table.size, variance**2 / float((parts**2 / np.array(crossed.degrees)).sum())
 
 
-def method_cases(rows: Frame) -> tuple[list[Case], list[Row]]:
-    """Return the cases of the claim that a method and its twin score alike, and rows of the gaps and of their slopes over log N."""
-    gaps = gap_rows(rows)
-    cases, slopes, whole = [], [], sizes(rows)
-    for method in sorted({row.group for row in gaps}):
-        own_rows = [row for row in gaps if row.group == method and math.isfinite(row.stderr)]
-        points = [Point(family(row.model), row.model, row.task, row.value, row.value, row.stderr) for row in own_rows]
-        for models, task, own in populations(points):
-            common: dict[str, Any] = {"claim": "methods", "name": f"{models}, {method}", "models": models, "task": task}
-            try:
-                estimate = mean(own)
-            except ValueError as reason:
-                cases.append(Case(**common, reason=str(reason)))
-                continue
-            result = f"the method scores {bracket(estimate.value, estimate.low, estimate.high)} above its twin (margin {CLOSE:g})"
-            try:
-                change = slope(own, whole)
-            except ValueError:
-                pass
-            else:
-                result += f"; the gap changes by {bracket(change.value, change.low, change.high)} per factor e of N"
-                slopes.append(
-                    Row(models, 0, task, quantities.SLOPE, change.value, low=change.low, high=change.high, series="method_gap",
-                        method=own_rows[0].method, kind="finding", note=method)
-                )  # fmt: skip
-            cases.append(Case(**common, estimate=estimate, test=is_within(estimate, CLOSE), result=result, data=described(own)))
-    return cases, gaps + slopes
+def method_cases(gaps: list[Row], size: dict[str, int]) -> list[Case]:
+    """Return the cases of the claim that a method and its twin score alike, with the slopes of the gaps over log N.
+
+    gaps: what `gap_rows` returns. size: model -> number of parameters.
+    """
+
+    def judge(method: str, own: Population) -> Answer:
+        estimate, numbers = mean(own.points), ()
+        result = f"the method scores {bracket(estimate.value, estimate.low, estimate.high)} above its twin (margin {CLOSE:g})"
+        with suppress(ValueError):
+            change = slope(own.points, size)
+            result += f"; the gap changes by {bracket(change.value, change.low, change.high)} per factor e of N"
+            numbers = (
+                Row(own.models, 0, own.task, quantities.SLOPE, change.value, low=change.low, high=change.high, series="method_gap",
+                    method=names[method], kind="finding", note=method),
+            )  # fmt: skip
+        return Answer(estimate, is_within(estimate, CLOSE), result, described(own.points), numbers)
+
+    names, by_method = {row.group: row.method for row in gaps}, defaultdict[str, list[Point]](list)
+    for row in gaps:
+        if math.isfinite(row.stderr):
+            by_method[row.group].append(Point(family(row.model), row.model, row.task, row.value, row.value, row.stderr))
+    return [case for method, points in sorted(by_method.items()) for case in cases_of("methods", method, points, partial(judge, method))]

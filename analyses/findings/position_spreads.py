@@ -11,12 +11,13 @@ import math
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from analyses.findings.claims import ALL, EVERY_TASK, Case, bracket, counted, falls
+from analyses.findings.claims import ALL, EVERY_TASK, Answer, Case, bracket, counted, falls, judged
 from analyses.findings.families import family
 from analyses.findings.scores import HEAD, SETTING, Frame, apet_entries, other_methods, scores
 from analyses.store import Row
@@ -83,43 +84,42 @@ def complete(group: Frame) -> np.ndarray | None:
     return best
 
 
-def position_cases(rows: Frame) -> tuple[list[Case], list[Row]]:
-    """Return the cases of F1, and rows of the standard deviations over positions, train seeds and methods."""
-    found = tables(rows)
-    return list(_cases(found)), [row for table in found for row in _spread_rows(table)] + method_spreads(rows)
-
-
-def _cases(found: list[Table]) -> Iterator[Case]:
+def position_cases(found: list[Table]) -> list[Case]:
+    """Return the cases of F1 on crossed tables (`tables`)."""
     by_family: dict[str, list[Table]] = defaultdict(list)
     for table in found:
         by_family[family(table.model)].append(table)
-    if len(by_family) > 1:
-        by_family[ALL] = found
-    for name, own in sorted(by_family.items(), key=lambda item: item[0] == ALL):
-        tasks = sorted({table.task for table in own})
-        common: dict[str, Any] = {"claim": "F1", "name": name, "models": name, "task": tasks[0] if len(tasks) == 1 else EVERY_TASK}
-        yield _case(own, common)
+    groups = sorted(by_family.items())
+    if len(groups) > 1:
+        groups.append((ALL, found))
+    return [judged("F1", name, name, _task(own), partial(_judge, own)) for name, own in groups]
 
 
-def _case(own: list[Table], common: dict[str, Any]) -> Case:
+def _task(own: list[Table]) -> str:
+    tasks = sorted({table.task for table in own})
+    return tasks[0] if len(tasks) == 1 else EVERY_TASK
+
+
+def _judge(own: list[Table]) -> Answer:
+    """Return the answer for the tables of one family or of all. Raises ValueError, with the reason, if they do not determine a slope."""
     from landscape.inference import spread_slope
 
     models = {table.model: table.parameters for table in own}
     if len(set(models.values())) < 2:
-        return Case(**common, reason=f"there is {counted(len(set(models.values())), 'size')}, and a change over size needs at least 2")
+        raise ValueError(f"there is {counted(len(set(models.values())), 'size')}, and a change over size needs at least 2")
     blocks = sorted({(family(table.model), table.question) for table in own})
     block = [blocks.index((family(table.model), table.question)) for table in own]
     log_size = np.log([table.parameters for table in own])
     try:
         estimate = spread_slope([table.crossed for table in own], log_size - log_size.mean(), block)
     except ValueError:
-        return Case(**common, reason="no task and k has crossed runs on two sizes")
+        raise ValueError("no task and k has crossed runs on two sizes") from None
     result = f"the standard deviation over positions changes as N^b with b = {bracket(estimate.value, estimate.low, estimate.high)}"
     small, large = (_typical([table for table in own if table.parameters == size]) for size in (min(models.values()), max(models.values())))
     result += f" ({small} at the smallest size and {large} at the largest)"
     shape = " and ".join(sorted({"{} x {}".format(*table.crossed.scores.shape) for table in own}))
     data = f"{counted(len(models), 'model')}, {counted(len(own), 'table')} of {shape} position and train seeds"
-    return Case(**common, estimate=estimate, test=falls(estimate), result=result, data=data)
+    return Answer(estimate, falls(estimate), result, data)
 
 
 def _typical(own: list[Table]) -> str:
@@ -128,6 +128,11 @@ def _typical(own: list[Table]) -> str:
         math.sqrt(float(np.mean([getattr(table.crossed, name) ** 2 for table in own]))) for name in ("of_rows", "of_columns")
     )
     return f"{positions:.2g} beside {trains:.2g} over train seeds"
+
+
+def position_spreads(found: list[Table]) -> list[Row]:
+    """Return the rows of the standard deviations over positions and over train seeds of every table."""
+    return [row for table in found for row in _spread_rows(table)]
 
 
 def _spread_rows(table: Table) -> Iterator[Row]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from typing import Any
+from functools import partial
 
-from analyses.findings.claims import Case, bracket, counted, factor, is_within, rises
+from analyses.findings.claims import Answer, Case, bracket, counted, factor, is_within, rises
 from analyses.findings.families import family
 from analyses.findings.predicted_cells import Cell, cells
-from analyses.findings.regressions import Point, Z, described, mean, populations, through_origin
+from analyses.findings.regressions import Point, Population, Z, cases_of, described, mean, through_origin
 from analyses.findings.scores import Frame, space
 
 FACTOR = 2.0  # margin of agreement of predicted and measured thresholds
@@ -30,23 +30,16 @@ def prediction_cases(rows: Frame) -> list[Case]:
             stderr = (math.log(cell.high) - math.log(cell.low)) / (2 * Z) if known else 0.0
             name = space(cell.subspace) + (", above 30 % of the rank" if cell.over_rank else "")
             groups[name].append((Point(family(cell.model), cell.model, cell.task, error, error, stderr), cell))
-    return [case for name, pairs in sorted(groups.items()) for case in _cases(name, pairs)]
+    return [
+        case for name, pairs in sorted(groups.items()) for case in cases_of("prediction", name, [point for point, _ in pairs], _is_near)
+    ]
 
 
-def _cases(where: str, pairs: list[tuple[Point, Cell]]) -> list[Case]:
-    cases = []
-    for models, task, own in populations([point for point, _ in pairs]):
-        common: dict[str, Any] = {"claim": "prediction", "name": f"{models}, {where}", "models": models, "task": task}
-        near = sum(abs(point.low) <= math.log(FACTOR) for point in own)
-        try:
-            estimate = mean(own)
-        except ValueError as reason:
-            cases.append(Case(**common, reason=str(reason)))
-            continue
-        within = f"{near} of {counted(len(own), 'prediction')} within a factor of 2"
-        result = f"the predicted k* is {factor(estimate)} times the measured one, and {within}"
-        cases.append(Case(**common, estimate=estimate, test=is_within(estimate, math.log(FACTOR)), result=result, data=described(own)))
-    return cases
+def _is_near(own: Population) -> Answer:
+    estimate, near = mean(own.points), sum(abs(point.low) <= math.log(FACTOR) for point in own.points)
+    within = f"{near} of {counted(len(own.points), 'prediction')} within a factor of 2"
+    result = f"the predicted k* is {factor(estimate)} times the measured one, and {within}"
+    return Answer(estimate, is_within(estimate, math.log(FACTOR)), result, described(own.points))
 
 
 def change_cases(rows: Frame) -> list[Case]:
@@ -73,17 +66,14 @@ def change_cases(rows: Frame) -> list[Case]:
             point = Point(family(row.model), f"{row.other_model} to {row.model}", row.task, row.value, row.value, stderr)
             points.append(point)
             x[point] = float(row.value_predicted)
-        for models, task, own in populations(points):
-            common: dict[str, Any] = {"claim": "attribution", "name": f"{models}, {space(subspace)}", "models": models, "task": task}
-            try:
-                estimate = through_origin(own, [x[point] for point in own])
-            except ValueError as reason:
-                cases.append(Case(**common, reason=str(reason)))
-                continue
-            result = f"a measured change is {bracket(estimate.value, estimate.low, estimate.high)} times the predicted one"
-            data = counted(len(own), "pair") + " of models"
-            cases.append(Case(**common, estimate=estimate, test=rises(estimate, HALF), result=result, data=data))
+        cases += cases_of("attribution", space(subspace), points, partial(_agrees, x))
     return cases
+
+
+def _agrees(predicted: dict[Point, float], own: Population) -> Answer:
+    estimate = through_origin(own.points, [predicted[point] for point in own.points])
+    result = f"a measured change is {bracket(estimate.value, estimate.low, estimate.high)} times the predicted one"
+    return Answer(estimate, rises(estimate, HALF), result, counted(len(own.points), "pair") + " of models")
 
 
 def _neighbours(pairs: Frame) -> Frame:

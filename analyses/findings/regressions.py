@@ -9,11 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from analyses.findings.claims import ALL, EVERY_TASK, counted
+from analyses.findings.claims import ALL, EVERY_TASK, Answer, Case, counted, judged
 from analyses.store import statuses
 
 if TYPE_CHECKING:
@@ -69,13 +70,28 @@ def _bounded(points: Sequence[Point]) -> list[Point]:
     return known
 
 
-def populations(points: Sequence[Point]) -> list[tuple[str, str, list[Point]]]:
-    """Return (name of the models, name of the tasks, points) of every family, and of all families together if there are several."""
+class Population(NamedTuple):
+    """The points of one family or of all, with the names of the models and tasks as the rows of findings have them."""
+
+    models: str
+    task: str
+    points: list[Point]
+
+
+def cases_of(claim: str, what: str, points: Sequence[Point], judge: Callable[[Population], Answer]) -> list[Case]:
+    """Return a case of the claim for every family, and for all families together if there are several.
+
+    what: the question in words. judge: returns the answer; the message of its ValueError is the reason why there is none.
+    """
+    return [judged(claim, f"{own.models}, {what}", own.models, own.task, partial(judge, own)) for own in _populations(points)]
+
+
+def _populations(points: Sequence[Point]) -> list[Population]:
     families = sorted({point.family for point in points})
     groups = [(name, [point for point in points if point.family == name]) for name in families]
     if len(families) > 1:
         groups.append((ALL, list(points)))
-    return [(name, _task_name(own), own) for name, own in groups]
+    return [Population(name, _task_name(own), own) for name, own in groups]
 
 
 def _task_name(points: Sequence[Point]) -> str:

@@ -10,12 +10,14 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from analyses.findings.claims import SHARE, Case, bracket, factor, falls, is_below
+from analyses.findings.claims import SHARE, Answer, Case, bracket, factor, falls, is_below
 from analyses.findings.families import family
-from analyses.findings.regressions import Point, described, populations, slope, spread, threshold_point
+from analyses.findings.regressions import Point, Population, cases_of, described, slope, spread, threshold_point
 from analyses.findings.scores import ENTRIES, Frame, sizes, sizes_without_embeddings, space
 from analyses.store import QUANTITIES, Row, quantities
 
@@ -62,25 +64,21 @@ def _words(row: Any, share: float, several: dict[str, bool]) -> str:
     return ", ".join(dict.fromkeys([target, space(row.subspace), *(word for word in words if word not in ("", ENTRIES))]))
 
 
-def scale_cases(rows: Frame) -> tuple[list[Case], list[Row]]:
-    """Return the cases of F2, and the rows of slopes of log k and of log (k / N)."""
-    cases, slopes = [], []
+def scale_cases(rows: Frame) -> list[Case]:
+    """Return the cases of F2, with the slopes of log k and of log (k / N)."""
     body, whole = sizes_without_embeddings(rows), sizes(rows)
-    for question, points in sorted(threshold_points(rows).items()):
-        if question.quantity == quantities.K_LOW:
-            continue
-        for models, task, own in populations(points):
-            name = f"{models}, {QUANTITIES[question.quantity].label}, {question.words}"
-            common: dict[str, Any] = {"claim": "F2", "name": name, "models": models, "task": task}
-            try:
-                estimates = dict(_slopes(own, whole, body))
-            except ValueError as reason:
-                cases.append(Case(**common, reason=str(reason)))
-                continue
-            estimate = estimates[quantities.SLOPE]
-            slopes += _slope_rows(question, models, task, estimates)
-            cases.append(Case(**common, estimate=estimate, test=falls(estimate), result=_in_words(estimates), data=described(own)))
-    return cases, slopes
+
+    def judge(question: Question, own: Population) -> Answer:
+        estimates = dict(_slopes(own.points, whole, body))
+        estimate, numbers = estimates[quantities.SLOPE], tuple(_slope_rows(question, own, estimates))
+        return Answer(estimate, falls(estimate), _in_words(estimates), described(own.points), numbers)
+
+    return [
+        case
+        for question, points in sorted(threshold_points(rows).items())
+        if question.quantity != quantities.K_LOW
+        for case in cases_of("F2", f"{QUANTITIES[question.quantity].label}, {question.words}", points, partial(judge, question))
+    ]
 
 
 def _slopes(points: list[Point], whole: dict[str, int], body: dict[str, int]) -> Iterator[tuple[str, Estimate]]:
@@ -99,34 +97,28 @@ def _in_words(estimates: dict[str, Estimate]) -> str:
     return text
 
 
-def _slope_rows(question: Question, models: str, task: str, estimates: dict[str, Estimate]) -> Iterator[Row]:
+def _slope_rows(question: Question, own: Population, estimates: dict[str, Estimate]) -> Iterator[Row]:
     for quantity, estimate in estimates.items():
         for series, less in ((question.quantity, 0.0), (question.quantity + SHARE, 1.0)):
             yield Row(
-                models, 0, task, quantity, estimate.value - less, low=estimate.low - less, high=estimate.high - less, series=series,
+                own.models, 0, own.task, quantity, estimate.value - less, low=estimate.low - less, high=estimate.high - less, series=series,
                 group=question.target, subspace=question.subspace, kind="finding", note=question.words,
             )  # fmt: skip
 
 
 def task_cases(rows: Frame, similar: float = SIMILAR) -> list[Case]:
     """Return the cases of F3 with the margin `similar` (a factor)."""
-    cases = []
-    for question, points in sorted(threshold_points(rows).items()):
-        if question.quantity != quantities.K_LOW:
-            continue
-        for models, task, own in populations(points):
-            common: dict[str, Any] = {"claim": "F3", "name": f"{models}, {question.words}", "models": models, "task": task}
-            try:
-                over_tasks = spread(own, within="model", over="task")
-            except ValueError as reason:
-                cases.append(Case(**common, reason=str(reason)))
-                continue
-            result = f"k varies over tasks within a model by a factor of {factor(over_tasks)} (one standard deviation; margin {similar:g})"
-            try:
-                over_models = spread(own, within="task", over="model")
-                result += f", and over models within a task by {factor(over_models)}"
-            except ValueError:
-                pass
-            test = is_below(over_tasks, math.log(similar))
-            cases.append(Case(**common, estimate=over_tasks, test=test, result=result, data=described(own)))
-    return cases
+
+    def judge(own: Population) -> Answer:
+        over_tasks = spread(own.points, within="model", over="task")
+        result = f"k varies over tasks within a model by a factor of {factor(over_tasks)} (one standard deviation; margin {similar:g})"
+        with suppress(ValueError):
+            result += f", and over models within a task by {factor(spread(own.points, within='task', over='model'))}"
+        return Answer(over_tasks, is_below(over_tasks, math.log(similar)), result, described(own.points))
+
+    return [
+        case
+        for question, points in sorted(threshold_points(rows).items())
+        if question.quantity == quantities.K_LOW
+        for case in cases_of("F3", question.words, points, judge)
+    ]

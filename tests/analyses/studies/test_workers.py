@@ -1,6 +1,7 @@
 """Processes share a study: no run is lost and no run is computed twice, whichever process is killed."""
 
 import errno
+import math
 import multiprocessing
 import os
 import signal
@@ -136,21 +137,34 @@ def test_a_place_that_cannot_be_written_to_stops_the_study_in_one_line(folder, t
         work(small(folder), Store(root))
 
 
-@pytest.mark.parametrize("writes", [3, *(pytest.param(writes, marks=pytest.mark.long) for writes in (0, 4, 5, 12))])
-def test_a_full_disk_stops_the_study_and_harms_no_run(whole, folder, tmp_path, monkeypatch, writes):
-    """Fill the disk after `writes` complete files; later there is room again."""
-    store, left = Store(tmp_path), iter(range(writes))
-    plain = os.fsync
+def filled_after(monkeypatch, writes: float) -> list[int]:
+    """Fill the disk after so many complete files. Return a list that grows with each file."""
+    written, plain = [], os.fsync
 
     def full(descriptor: int) -> None:
-        if next(left, None) is None:
+        if len(written) >= writes:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         plain(descriptor)
+        written.append(descriptor)
 
     monkeypatch.setattr(os, "fsync", full)
+    return written
+
+
+LONG = pytest.mark.long
+
+
+@pytest.mark.parametrize(("runs", "files"), [(0, 3), *(pytest.param(*case, marks=LONG) for case in ((0, 0), (1, -1), (1, 0), (2, 2)))])
+def test_a_full_disk_stops_the_study_and_harms_no_run(whole, folder, tmp_path, monkeypatch, runs, files):
+    """Fill the disk `files` files after the end of so many runs; later there is room again."""
+    written, ends = filled_after(monkeypatch, math.inf), [0]
+    work(small(folder), Store(tmp_path / "room"), tell=lambda event: ends.append(len(written)) if event.kind == "done" else None)
+    monkeypatch.undo()
+    filled_after(monkeypatch, writes := ends[runs] + files)
+    store = Store(tmp_path / "full")
     with pytest.raises(ApetError, match="cannot write .*No space left on device"):
         work(small(folder), store)
-    assert len(store.run_ids()) == writes // 5
+    assert len(store.run_ids()) == sum(end <= writes for end in ends) - 1
     assert not store.run_ids("failed")
     assert not list(tmp_path.glob("**/*.tmp"))
     monkeypatch.undo()
