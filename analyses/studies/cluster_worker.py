@@ -169,10 +169,10 @@ def _scratch() -> Path:
     """Return a folder for results of this process. The folders of processes that have ended are deleted."""
     import psutil
 
-    folder = Path(tempfile.gettempdir()) / "apet-workers"
-    folder.mkdir(exist_ok=True)
+    folder = Path(tempfile.gettempdir()) / f"apet-workers-{os.getuid()}"  # each user of a node has a folder
+    folder.mkdir(mode=0o700, exist_ok=True)
     for other in folder.iterdir():
-        if not psutil.pid_exists(int(other.name)):
+        if other.name.isdigit() and not psutil.pid_exists(int(other.name)):
             shutil.rmtree(other, ignore_errors=True)
     return folder / str(os.getpid())
 

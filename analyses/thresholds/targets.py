@@ -160,8 +160,8 @@ class Target:
     def settled(self, runs: Sequence[Run], metric: str) -> NoValue | None:
         """Return the reason why no search for k is needed, or None.
 
-        The reasons are: full fine-tuning does not improve, the target lies outside the range of the score, or the untuned model reaches
-        the target. `runs` are the runs that determine the target.
+        The reasons are: full fine-tuning does not improve or does not beat chance, the target lies outside the range of the score, or the
+        untuned model reaches the target. `runs` are the runs that determine the target.
         """
         value = self.value(runs, metric)
         name, split = ("loss", "train") if self.on_loss else (metric, "validation")
@@ -172,6 +172,9 @@ class Target:
             return NoValue(statuses.UNDECIDED, f"full fine-tuning does not reach a positive {metric}: a share of it is not a target")
         if not self.on_loss and not lowest(metric) <= value <= 1:
             return NoValue(statuses.UNDECIDED, f"the target, {metric} of {value:.4g}, is outside {lowest(metric):g}..1")
+        if self.kind == "below_full" and runs[0].has("chance", "validation") and value <= runs[0].value("chance", "validation"):
+            reason = f"full fine-tuning does not beat chance by more than {self.amount:g}, so no k matches what it has learned"
+            return NoValue(statuses.UNDECIDED, reason)
         if self.kind == "fraction" and value >= mean(initial):
             reason = f"full fine-tuning does not improve on the untuned model's training loss of {mean(initial):.4g}"
             return NoValue(statuses.UNDECIDED, reason)

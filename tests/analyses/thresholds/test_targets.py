@@ -98,7 +98,8 @@ def test_nothing_lies_above_a_chance_of_one(tmp_path) -> None:
     [
         ((0.75, 0.5), Target("fraction", 0.5), "undecided", "full fine-tuning does not improve"),
         ((0.2, 0.8), Target("loss", 0.9), "below", "the untuned model already reaches the target: 0.7"),
-        ((0.6, 0.52), Target("below_full", 0.05), "below", "the untuned model already reaches the target: 0.5"),
+        ((0.6, 0.52), Target("metric", 0.45), "below", "the untuned model already reaches the target: 0.5"),
+        ((0.6, 0.52), Target("below_full", 0.05), "undecided", "full fine-tuning does not beat chance by more than 0.05"),
         ((0.6, 0.02), Target("below_full", 0.05), "undecided", "the target, accuracy of -0.03, is outside 0..1"),
     ],
 )

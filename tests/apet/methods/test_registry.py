@@ -40,7 +40,7 @@ def test_a_method_is_one_record_and_trains(monkeypatch, tmp_path):
 def test_the_default_rates_are_those_of_the_records():
     rates = {"full": 1e-3, "bitfit": 1e-2, "adapter": 1e-2, "lora": 3e-3, "prompt": 0.1, "prefix": 3e-2}
     assert {name: default_rate(name, None) for name in BASELINES} == rates
-    assert default_rate("apet", 64) == 10.0 * 64**-0.625
+    assert default_rate("apet", 64) == 3.0 * 64**-0.6
     assert default_rate("lora", 64, "fastfood") == default_rate("apet", 64, "fastfood") == 1 / 8
     with pytest.raises(UsageError, match="depends on k"):
         default_rate("apet", None)
