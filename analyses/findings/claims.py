@@ -95,7 +95,7 @@ def _needed(end: float, value: float, distance: float) -> float:
 
 @dataclass(frozen=True)
 class Answer:
-    """What the data say about a case.
+    """The data's answer to a case.
 
     result: the estimate in words, with its interval. data: the data behind the estimate, such as "5 sizes, 3 tasks". numbers: further rows.
     """

@@ -24,7 +24,7 @@ def run_watched(study: Study, store: Store, launch: Launch, options: Options) ->
 
     def receive(event: Event) -> None:
         board.take(event)
-        if not log.is_terminal and event.kind in ("done", "failed") and event.spec:  # the log of a scheduler
+        if not log.is_terminal and event.kind in ("done", "failed") and event.spec in board.met:  # the log of a scheduler
             log.print(f"{event.kind} {event.spec.title}: {board.headline}", highlight=False, soft_wrap=True)
 
     log.print(f"study {study.name}: results in {store.root}", highlight=False, soft_wrap=True)
@@ -42,6 +42,7 @@ class Board:
         self.clock = clock
         self.known = self.done = self.failed = 0
         self.begun: dict[Spec, float] = {}
+        self.met: set[Spec] = set()  # runs that were not over before this launch
         self.progress: dict[Spec, tuple[str, float, float]] = {}
         self.work = self.over = 0.0  # weight (analyses.studies.walk.weight) of all known runs, and of all ended runs
         self.made = self.seconds = 0.0  # weight and duration of the runs that this process computed
@@ -56,9 +57,11 @@ class Board:
         elif spec is None:
             return
         elif event.kind == "begin":
+            self.met.add(spec)
             self.begun[spec] = self.clock()
             self.most = max(self.most, len(self.begun))
         elif event.kind == "held":
+            self.met.add(spec)
             self.begun.pop(spec, None)
         elif event.kind == "progress":
             self.progress[spec] = (event.text, event.done, event.total)

@@ -8,6 +8,7 @@ pages with it. The sections:
 - `costs`: the cost of predictions in training runs
 - `twins`: pretrained models against their random-init twins
 - `spectra`: curvature over the ladder
+- `rates`: mean training loss of APET by k and learning rate
 - `claims`: the findings of the study `studies/findings.yaml`, by claim and case
 """
 
@@ -173,6 +174,18 @@ def _norms(rows: Any, family: str) -> Any:
     return mean["norms"] / mean["others"]
 
 
+def rates() -> Tree:
+    """Return the mean final training loss over models and tasks: k, learning rate."""
+    rows = _read("rates")
+    losses = rows[(rows["quantity"] == "loss") & (rows["split"] == "train")]
+    rate = rows[rows["quantity"] == "learning_rate"].set_index("run_id")["value"]
+    means = losses.assign(rate=losses["run_id"].map(rate)).groupby(["k", "rate"])["value"].mean()
+    tree: Tree = {}
+    for (k, rate), mean in means.items():
+        tree.setdefault(f"{k:.0f}", {})[f"{rate:g}"] = float(mean)
+    return tree
+
+
 def claims() -> Tree:
     """Return estimate, interval, p and (if undecided) how many times as much data would decide it: by claim and case."""
     tree: Tree = {}
@@ -191,6 +204,7 @@ SECTIONS: dict[str, Callable[[], Tree]] = {
     "costs": costs,
     "twins": twins,
     "spectra": spectra,
+    "rates": rates,
     "claims": claims,
 }
 

@@ -11,9 +11,9 @@ from analyses.specs import Spec
 from analyses.store.run_store import Store
 from analyses.studies.planning import plan
 from analyses.studies.study_file import Stage, read_study
-from analyses.studies.walk import Event, Options, weight
+from analyses.studies.walk import Event, Options, Outcome, weight
 from analyses.studies.workers import run_study
-from analyses.terminal.progress_table import Board
+from analyses.terminal.progress_table import Board, run_watched
 
 ROOT = Path(__file__).parent.parent.parent.parent
 
@@ -87,6 +87,19 @@ def test_the_board_counts_and_tells_when_all_is_done():
     board.take(Event("done", three))
     assert (board.done, board.failed, board.left()) == (2, 1, 0.0)
     assert one.title == "mini-t5-240k sst2 apet k = 1, seed 0/0"
+
+
+def test_a_log_has_a_line_for_each_run_of_this_launch_and_none_for_earlier_runs(folder, tmp_path, capfd):
+    one, two = (spec_of(k=k).resolved() for k in (1, 2))
+
+    def launch(study, store, options, tell):
+        for event in (Event("known", total=2), Event("done", one), Event("begin", two), Event("done", two)):
+            tell(event)
+        return Outcome(["a", "b"])
+
+    run_watched(small(folder), Store(tmp_path), launch, Options())
+    (line,) = (line for line in capfd.readouterr().err.splitlines() if line.startswith("done"))
+    assert line.startswith(f"done {two.title}: 2 of 2 done, 0 running, 0 failed")
 
 
 def test_a_plan_by_arithmetic_needs_no_model_on_this_machine(tmp_path):
