@@ -2,6 +2,6 @@
 
 from apet.methods.method import Method
 
-# Fewer entries must move further. The rate is near the best of `studies/rates.yaml`, and for a million entries near that of full
-# fine-tuning. Three times as much keeps mini-bert from learning.
+# Fewer entries must move further. The rate is near the best in `studies/rates.yaml`, and for a million entries near the rate of
+# full fine-tuning. Three times as much keeps mini-bert from learning.
 APET = Method("apet", "APET", "o", lambda k: 3.0 * k**-0.6, tunes="k entries at any positions", mergeable=True, low_precision=True)

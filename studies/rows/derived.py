@@ -9,7 +9,6 @@ pages with it. The sections:
 - `twins`: pretrained models against their random-init twins
 - `spectra`: curvature over the ladder
 - `rates`: mean training loss of APET by k and learning rate
-- `claims`: the findings of the study `studies/findings.yaml`, by claim and case
 """
 
 from __future__ import annotations
@@ -28,7 +27,6 @@ ROWS = Path(__file__).resolve().parent
 sys.path.insert(0, str(ROWS.parents[1]))
 from analyses.findings import Cell  # noqa: E402
 from analyses.findings import cells as cells_of  # noqa: E402
-from analyses.findings import findings  # noqa: E402
 from analyses.store import quantities  # noqa: E402
 from benchmarks.cells import BUDGET, CHOSEN_ON, SHOWN, SPENT, TARGETS, scored  # noqa: E402
 from figures.rows import tidy  # noqa: E402
@@ -186,18 +184,6 @@ def rates() -> Tree:
     return tree
 
 
-def claims() -> Tree:
-    """Return estimate, interval, p and (if undecided) how many times as much data would decide it: by claim and case."""
-    tree: Tree = {}
-    for row in findings(_read("findings")):
-        if row.quantity == quantities.CLAIM:
-            own = {"value": row.value, "low": row.low, "high": row.high, "p": row.p}
-            tree.setdefault(row.series, {}).setdefault(row.group, {}).update(own)
-        if row.quantity == quantities.CLAIM_NEEDS:
-            tree[row.series][row.group]["needs"] = row.value
-    return tree
-
-
 SECTIONS: dict[str, Callable[[], Tree]] = {
     "thresholds": thresholds,
     "cells": cells,
@@ -205,7 +191,6 @@ SECTIONS: dict[str, Callable[[], Tree]] = {
     "twins": twins,
     "spectra": spectra,
     "rates": rates,
-    "claims": claims,
 }
 
 
