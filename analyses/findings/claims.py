@@ -187,8 +187,8 @@ def bracket(value: float, low: float, high: float) -> str:
 
 
 def factor(estimate: Estimate) -> str:
-    """Return an estimate on a natural log scale as a factor with its interval."""
-    return bracket(*(math.exp(min(number, 700.0)) for number in (estimate.value, estimate.low, estimate.high)))
+    """Return an estimate on a natural log scale as a factor with its interval. A factor above 10^20 is infinite."""
+    return bracket(*(math.exp(number) if number < 46 else math.inf for number in (estimate.value, estimate.low, estimate.high)))
 
 
 def counted(n: int, noun: str) -> str:

@@ -135,7 +135,8 @@ def coefficient(data: Observations, column: int, between_columns: int, level: fl
     groups = sum(1.0 if data.exact[data.group == g].any() else 0.5 for g in np.unique(data.group))
     dof = groups - between_columns
     if dof < 1:
-        raise ValueError(f"{groups:g} groups leave no degree of freedom for {between_columns} coefficients")
+        censored = "" if data.exact.all() else " (a group with censored values only counts half)"
+        raise ValueError(f"{groups:g} groups of values{censored} leave no degree of freedom for {between_columns} coefficients")
     best = fit(data)
     centre = float(best.beta[column])
     known: dict[float, float] = {}
