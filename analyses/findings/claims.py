@@ -13,9 +13,9 @@ wrong verdict on a claim is at most 5 %.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
 
 from analyses.store import Row, quantities, statuses
 
@@ -122,12 +122,53 @@ class Case:
     reason: str = ""
 
 
-def judged(claim: str, name: str, models: str, task: str, judge: Callable[[], Answer]) -> Case:
-    """Return the case with the answer of `judge`, or with the message of its ValueError as the reason."""
+class Member(Protocol):
+    """A value, or a table of values, of one model and task."""
+
+    @property
+    def family(self) -> str: ...
+    @property
+    def task(self) -> str: ...
+
+
+M = TypeVar("M", bound=Member)
+
+
+class Population(NamedTuple, Generic[M]):
+    """The data of one family or of all families, with the names of the models and tasks as the rows of findings have them."""
+
+    models: str
+    task: str
+    members: list[M]
+
+
+def cases_of(claim: str, what: str, members: Sequence[M], judge: Callable[[Population[M]], Answer]) -> list[Case]:
+    """Return a case of the claim for every family, and for all families together if there are several.
+
+    what: the question in words, "" if the claim has only one. judge: returns the answer; the message of its ValueError is the reason why
+    there is none.
+    """
+    return [_case(claim, ", ".join(filter(None, (own.models, what))), own, judge) for own in _populations(members)]
+
+
+def _case(claim: str, name: str, own: Population[M], judge: Callable[[Population[M]], Answer]) -> Case:
     try:
-        return Case(claim, name, models, task, judge())
+        return Case(claim, name, own.models, own.task, judge(own))
     except ValueError as reason:
-        return Case(claim, name, models, task, reason=str(reason))
+        return Case(claim, name, own.models, own.task, reason=str(reason))
+
+
+def _populations(members: Sequence[M]) -> list[Population[M]]:
+    families = sorted({member.family for member in members})
+    groups = [(name, [member for member in members if member.family == name]) for name in families]
+    if len(families) > 1:
+        groups.append((ALL, list(members)))
+    return [Population(name, _task_name(own), own) for name, own in groups]
+
+
+def _task_name(members: Sequence[Member]) -> str:
+    tasks = sorted({member.task for member in members})
+    return tasks[0] if len(tasks) == 1 else EVERY_TASK
 
 
 def verdicts(cases: Iterable[Case]) -> list[Row]:

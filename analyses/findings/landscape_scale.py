@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from analyses.findings.claims import Answer, Case, bracket, falls, rises
+from analyses.findings.claims import Answer, Case, Population, bracket, cases_of, falls, rises
 from analyses.findings.families import family
-from analyses.findings.regressions import Point, Population, cases_of, described, slope
+from analyses.findings.regressions import Point, described, slope
 from analyses.findings.scores import Frame, sizes
 from analyses.store import QUANTITIES, Row, quantities
 
@@ -33,15 +33,15 @@ def landscape_cases(rows: Frame) -> list[Case]:
     """Return the cases of the claim that a number changes with size so that k* falls, with the slopes."""
     whole = sizes(rows)
 
-    def judge(quantity: str, matrix: str, setting: str, own: Population) -> Answer:
-        estimate, direction = slope(own.points, whole), LOWERS[quantity]
+    def judge(quantity: str, matrix: str, setting: str, own: Population[Point]) -> Answer:
+        estimate, direction = slope(own.members, whole), LOWERS[quantity]
         slope_words = bracket(estimate.value, estimate.low, estimate.high)
         result = f"it changes as N^b with b = {slope_words} (k* would fall if it {WORDS[direction]})"
         number = Row(
             own.models, 0, own.task, quantities.SLOPE, estimate.value, low=estimate.low, high=estimate.high, series=quantity, matrix=matrix,
             kind="finding", note=setting,
         )  # fmt: skip
-        return Answer(estimate, direction(estimate), result, described(own.points), (number,))
+        return Answer(estimate, direction(estimate), result, described(own.members), (number,))
 
     return [
         case

@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from analyses.findings.claims import Answer, Case, bracket, is_within
+from analyses.findings.claims import Answer, Case, Population, bracket, cases_of, is_within
 from analyses.findings.families import family
 from analyses.findings.position_spreads import complete
-from analyses.findings.regressions import Point, Population, cases_of, described, mean, slope
+from analyses.findings.regressions import Point, described, mean, slope
 from analyses.findings.scores import HEAD, Frame, apet_entries, other_methods, scores
 from analyses.store import Row, quantities
 
@@ -81,17 +81,17 @@ def method_cases(gaps: list[Row], size: dict[str, int]) -> list[Case]:
     gaps: what `gap_rows` returns. size: model -> number of parameters.
     """
 
-    def judge(method: str, own: Population) -> Answer:
-        estimate, numbers = mean(own.points), ()
+    def judge(method: str, own: Population[Point]) -> Answer:
+        estimate, numbers = mean(own.members), ()
         result = f"the method scores {bracket(estimate.value, estimate.low, estimate.high)} above its twin (margin {CLOSE:g})"
         with suppress(ValueError):
-            change = slope(own.points, size)
+            change = slope(own.members, size)
             result += f"; the gap changes by {bracket(change.value, change.low, change.high)} per factor e of N"
             numbers = (
                 Row(own.models, 0, own.task, quantities.SLOPE, change.value, low=change.low, high=change.high, series="method_gap",
                     method=names[method], kind="finding", note=method),
             )  # fmt: skip
-        return Answer(estimate, is_within(estimate, CLOSE), result, described(own.points), numbers)
+        return Answer(estimate, is_within(estimate, CLOSE), result, described(own.members), numbers)
 
     names, by_method = {row.group: row.method for row in gaps}, defaultdict[str, list[Point]](list)
     for row in gaps:

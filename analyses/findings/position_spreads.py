@@ -8,16 +8,14 @@ seeds and over parameter-efficient methods.
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from analyses.findings.claims import ALL, EVERY_TASK, Answer, Case, bracket, counted, falls, judged
+from analyses.findings.claims import Answer, Case, Population, bracket, cases_of, counted, falls
 from analyses.findings.families import family
 from analyses.findings.scores import HEAD, SETTING, Frame, apet_entries, other_methods, scores
 from analyses.store import Row
@@ -39,6 +37,11 @@ class Table:
     k: int
     as_many_as: str  # the methods with exactly k parameters on this model; "" if there is none
     crossed: Crossed
+
+    @property
+    def family(self) -> str:
+        """The family of the model."""
+        return family(self.model)
 
     @property
     def question(self) -> str:
@@ -86,29 +89,19 @@ def complete(group: Frame) -> np.ndarray | None:
 
 def position_cases(found: list[Table]) -> list[Case]:
     """Return the cases of F1 on crossed tables (`tables`)."""
-    by_family: dict[str, list[Table]] = defaultdict(list)
-    for table in found:
-        by_family[family(table.model)].append(table)
-    groups = sorted(by_family.items())
-    if len(groups) > 1:
-        groups.append((ALL, found))
-    return [judged("F1", name, name, _task(own), partial(_judge, own)) for name, own in groups]
+    return cases_of("F1", "", found, _judge)
 
 
-def _task(own: list[Table]) -> str:
-    tasks = sorted({table.task for table in own})
-    return tasks[0] if len(tasks) == 1 else EVERY_TASK
-
-
-def _judge(own: list[Table]) -> Answer:
-    """Return the answer for the tables of one family or of all. Raises ValueError, with the reason, if they do not determine a slope."""
+def _judge(population: Population[Table]) -> Answer:
+    """Return the answer for the tables of a population. Raises ValueError, with the reason, if they do not determine a slope."""
     from landscape.inference import spread_slope
 
+    own = population.members
     models = {table.model: table.parameters for table in own}
     if len(set(models.values())) < 2:
         raise ValueError(f"there is {counted(len(set(models.values())), 'size')}, and a change over size needs at least 2")
-    blocks = sorted({(family(table.model), table.question) for table in own})
-    block = [blocks.index((family(table.model), table.question)) for table in own]
+    blocks = sorted({(table.family, table.question) for table in own})
+    block = [blocks.index((table.family, table.question)) for table in own]
     log_size = np.log([table.parameters for table in own])
     try:
         estimate = spread_slope([table.crossed for table in own], log_size - log_size.mean(), block)

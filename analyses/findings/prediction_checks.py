@@ -6,10 +6,10 @@ import math
 from collections import defaultdict
 from functools import partial
 
-from analyses.findings.claims import Answer, Case, bracket, counted, factor, is_within, rises
+from analyses.findings.claims import Answer, Case, Population, bracket, cases_of, counted, factor, is_within, rises
 from analyses.findings.families import family
-from analyses.findings.predicted_cells import Cell, cells
-from analyses.findings.regressions import Point, Population, Z, cases_of, described, mean, through_origin
+from analyses.findings.predicted_cells import cells
+from analyses.findings.regressions import Point, Z, described, mean, through_origin
 from analyses.findings.scores import Frame, space
 
 FACTOR = 2.0  # margin of agreement of predicted and measured thresholds
@@ -22,24 +22,22 @@ def prediction_cases(rows: Frame) -> list[Case]:
     Predictions above 30 % of the rank, which bounds them for any model, are a separate case. Censored thresholds have no ratio and are
     left out.
     """
-    groups: dict[str, list[tuple[Point, Cell]]] = defaultdict(list)
+    groups: dict[str, list[Point]] = defaultdict(list)
     for cell in cells(rows):
         error = cell.error()
         if math.isfinite(error):
             known = cell.low > 0 and math.isfinite(cell.high)
             stderr = (math.log(cell.high) - math.log(cell.low)) / (2 * Z) if known else 0.0
             name = space(cell.subspace) + (", above 30 % of the rank" if cell.over_rank else "")
-            groups[name].append((Point(family(cell.model), cell.model, cell.task, error, error, stderr), cell))
-    return [
-        case for name, pairs in sorted(groups.items()) for case in cases_of("prediction", name, [point for point, _ in pairs], _is_near)
-    ]
+            groups[name].append(Point(family(cell.model), cell.model, cell.task, error, error, stderr))
+    return [case for name, points in sorted(groups.items()) for case in cases_of("prediction", name, points, _is_near)]
 
 
-def _is_near(own: Population) -> Answer:
-    estimate, near = mean(own.points), sum(abs(point.low) <= math.log(FACTOR) for point in own.points)
-    within = f"{near} of {counted(len(own.points), 'prediction')} within a factor of 2"
+def _is_near(own: Population[Point]) -> Answer:
+    estimate, near = mean(own.members), sum(abs(point.low) <= math.log(FACTOR) for point in own.members)
+    within = f"{near} of {counted(len(own.members), 'prediction')} within a factor of 2"
     result = f"the predicted k* is {factor(estimate)} times the measured one, and {within}"
-    return Answer(estimate, is_within(estimate, math.log(FACTOR)), result, described(own.points))
+    return Answer(estimate, is_within(estimate, math.log(FACTOR)), result, described(own.members))
 
 
 def change_cases(rows: Frame) -> list[Case]:
@@ -70,10 +68,10 @@ def change_cases(rows: Frame) -> list[Case]:
     return cases
 
 
-def _agrees(predicted: dict[Point, float], own: Population) -> Answer:
-    estimate = through_origin(own.points, [predicted[point] for point in own.points])
+def _agrees(predicted: dict[Point, float], own: Population[Point]) -> Answer:
+    estimate = through_origin(own.members, [predicted[point] for point in own.members])
     result = f"a measured change is {bracket(estimate.value, estimate.low, estimate.high)} times the predicted one"
-    return Answer(estimate, rises(estimate, HALF), result, counted(len(own.points), "pair") + " of models")
+    return Answer(estimate, rises(estimate, HALF), result, counted(len(own.members), "pair") + " of models")
 
 
 def _neighbours(pairs: Frame) -> Frame:

@@ -9,12 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from analyses.findings.claims import ALL, EVERY_TASK, Answer, Case, counted, judged
+from analyses.findings.claims import counted
 from analyses.store import statuses
 
 if TYPE_CHECKING:
@@ -68,35 +67,6 @@ def _bounded(points: Sequence[Point]) -> list[Point]:
     if not (known := [point for point in points if point.is_bounded]):
         raise ValueError("no value has a known bound")
     return known
-
-
-class Population(NamedTuple):
-    """The points of one family or of all, with the names of the models and tasks as the rows of findings have them."""
-
-    models: str
-    task: str
-    points: list[Point]
-
-
-def cases_of(claim: str, what: str, points: Sequence[Point], judge: Callable[[Population], Answer]) -> list[Case]:
-    """Return a case of the claim for every family, and for all families together if there are several.
-
-    what: the question in words. judge: returns the answer; the message of its ValueError is the reason why there is none.
-    """
-    return [judged(claim, f"{own.models}, {what}", own.models, own.task, partial(judge, own)) for own in _populations(points)]
-
-
-def _populations(points: Sequence[Point]) -> list[Population]:
-    families = sorted({point.family for point in points})
-    groups = [(name, [point for point in points if point.family == name]) for name in families]
-    if len(families) > 1:
-        groups.append((ALL, list(points)))
-    return [Population(name, _task_name(own), own) for name, own in groups]
-
-
-def _task_name(points: Sequence[Point]) -> str:
-    tasks = sorted({point.task for point in points})
-    return tasks[0] if len(tasks) == 1 else EVERY_TASK
 
 
 def slope(points: Sequence[Point], size: Mapping[str, float]) -> Estimate:

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from analyses.findings.claims import SHARE, Answer, Case, bracket, factor, falls, is_below
+from analyses.findings.claims import SHARE, Answer, Case, Population, bracket, cases_of, factor, falls, is_below
 from analyses.findings.families import family
-from analyses.findings.regressions import Point, Population, cases_of, described, slope, spread, threshold_point
+from analyses.findings.regressions import Point, described, slope, spread, threshold_point
 from analyses.findings.scores import ENTRIES, Frame, sizes, sizes_without_embeddings, space
 from analyses.store import QUANTITIES, Row, quantities
 
@@ -68,10 +68,10 @@ def scale_cases(rows: Frame) -> list[Case]:
     """Return the cases of F2, with the slopes of log k and of log (k / N)."""
     body, whole = sizes_without_embeddings(rows), sizes(rows)
 
-    def judge(question: Question, own: Population) -> Answer:
-        estimates = dict(_slopes(own.points, whole, body))
+    def judge(question: Question, own: Population[Point]) -> Answer:
+        estimates = dict(_slopes(own.members, whole, body))
         estimate, numbers = estimates[quantities.SLOPE], tuple(_slope_rows(question, own, estimates))
-        return Answer(estimate, falls(estimate), _in_words(estimates), described(own.points), numbers)
+        return Answer(estimate, falls(estimate), _in_words(estimates), described(own.members), numbers)
 
     return [
         case
@@ -97,7 +97,7 @@ def _in_words(estimates: dict[str, Estimate]) -> str:
     return text
 
 
-def _slope_rows(question: Question, own: Population, estimates: dict[str, Estimate]) -> Iterator[Row]:
+def _slope_rows(question: Question, own: Population[Point], estimates: dict[str, Estimate]) -> Iterator[Row]:
     for quantity, estimate in estimates.items():
         for series, less in ((question.quantity, 0.0), (question.quantity + SHARE, 1.0)):
             yield Row(
@@ -109,12 +109,12 @@ def _slope_rows(question: Question, own: Population, estimates: dict[str, Estima
 def task_cases(rows: Frame, similar: float = SIMILAR) -> list[Case]:
     """Return the cases of F3 with the margin `similar` (a factor)."""
 
-    def judge(own: Population) -> Answer:
-        over_tasks = spread(own.points, within="model", over="task")
+    def judge(own: Population[Point]) -> Answer:
+        over_tasks = spread(own.members, within="model", over="task")
         result = f"k varies over tasks within a model by a factor of {factor(over_tasks)} (one standard deviation; margin {similar:g})"
         with suppress(ValueError):
-            result += f", and over models within a task by {factor(spread(own.points, within='task', over='model'))}"
-        return Answer(over_tasks, is_below(over_tasks, math.log(similar)), result, described(own.points))
+            result += f", and over models within a task by {factor(spread(own.members, within='task', over='model'))}"
+        return Answer(over_tasks, is_below(over_tasks, math.log(similar)), result, described(own.members))
 
     return [
         case

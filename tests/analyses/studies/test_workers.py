@@ -138,7 +138,7 @@ def test_a_place_that_cannot_be_written_to_stops_the_study_in_one_line(folder, t
 
 
 def filled_after(monkeypatch, writes: float) -> list[int]:
-    """Fill the disk after so many complete files. Return a list that grows with each file."""
+    """Let `writes` files fit on the disk. Return a list with an entry for each file that was written."""
     written, plain = [], os.fsync
 
     def full(descriptor: int) -> None:
@@ -156,7 +156,7 @@ LONG = pytest.mark.long
 
 @pytest.mark.parametrize(("runs", "files"), [(0, 3), *(pytest.param(*case, marks=LONG) for case in ((0, 0), (1, -1), (1, 0), (2, 2)))])
 def test_a_full_disk_stops_the_study_and_harms_no_run(whole, folder, tmp_path, monkeypatch, runs, files):
-    """Fill the disk `files` files after the end of so many runs; later there is room again."""
+    """The disk is full after `runs` complete runs and `files` more files. Then there is room again."""
     written, ends = filled_after(monkeypatch, math.inf), [0]
     work(small(folder), Store(tmp_path / "room"), tell=lambda event: ends.append(len(written)) if event.kind == "done" else None)
     monkeypatch.undo()
