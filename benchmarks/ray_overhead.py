@@ -1,4 +1,4 @@
-"""Time that Ray adds to a run, against the shortest run of studies/thresholds-ladder.yaml (full fine-tuning of mini-bert-120k on mini-review).
+"""Time that Ray adds to a run, against full fine-tuning of mini-bert-120k on mini-review, the shortest run of the ladder's studies.
 
 A study of 60 very short runs is computed in this process and by two Ray workers. A run's overhead is the time between the ends of two runs
 of one worker, less the seconds that the run itself took. The start of the workers (imports) is left out; it is paid once per launch.

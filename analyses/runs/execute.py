@@ -149,8 +149,9 @@ def compute(
         if not keep_failure:
             raise
         return fail(spec, name, store, _line(error), traceback.format_exc())
+    seconds = max(time.monotonic() - started, sum(context.parts.values()))  # the parts include training before a resumption
     env = {
-        "seconds": time.monotonic() - started, "peak_gb": peak_bytes(device) / 1e9 if peak_was_reset else None,
+        "seconds": seconds, "peak_gb": peak_bytes(device) / 1e9 if peak_was_reset else None,
         "parts": context.parts,
         "device": device, "data": str(data) if data else None, "data_fingerprint": run_inputs.data.fingerprint,
         **({} if run_inputs.data.task.built_in else {"task": run_inputs.data.task.definition}),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -41,7 +40,6 @@ def train_run(spec: TrainSpec, inputs: Inputs, context: Context) -> tuple[list[R
             done = p.history[-1][0] if spec.optimizer == "lbfgs" else p.step  # step of L-BFGS counts gradients, not iterations
             context.report(f"{spec.method} {mounted.k}: monitored loss {p.history[-1][1]:.3f}", done, spec.steps)
 
-        started = time.perf_counter()
         if spec.optimizer == "lbfgs":
             with interruptible() as stopped, checkpointed(model, spec.gradient_checkpointing):
                 progress = minimise(model, mounted, scorer, examples, spec.steps, spec.batch, spec.trajectory, report, stopped)
@@ -50,8 +48,7 @@ def train_run(spec: TrainSpec, inputs: Inputs, context: Context) -> tuple[list[R
                 model, mounted, scorer, examples, watched, options, context.folder / "checkpoint.safetensors", keep_best=spec.early_stop,
                 report=report, track=context.track,
             )  # fmt: skip
-        seconds = time.perf_counter() - started
-        context.parts.update(steps=progress.seconds, monitoring=seconds - progress.seconds)
+        context.parts.update(steps=progress.seconds, monitoring=progress.elapsed - progress.seconds)
         with context.timed("after"):
             after = {
                 split: evaluate(

@@ -79,7 +79,7 @@ def minimise(
     tunable.write()
     # Status 1 means that the iterations ran out before the minimum. A line search that finds no lower loss in float32 is at the minimum.
     progress.reductions = 0 if result.status == 1 else REDUCTIONS + 1
-    progress.seconds = time.perf_counter() - started
+    progress.seconds = progress.elapsed = time.perf_counter() - started
     return progress
 
 

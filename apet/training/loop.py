@@ -63,7 +63,9 @@ def train(
     accelerator = accelerator_for(scorer.device, options.precision, track, logs or checkpoint.parent / "logs")
     run = _Run(Stepper(accelerator, model, tunable, scorer, examples, options), watched, checkpoint, keep_best)
     with interruptible() as stopped, checkpointed(model, options.gradient_checkpointing), tracking(accelerator, asdict(options)):
+        begun = time.perf_counter()
         progress = run.begin()
+        begun -= progress.elapsed  # of the checkpoint
         saved = time.monotonic()
         while not over(options, progress):
             if not run.stepper.step(progress):
@@ -72,6 +74,7 @@ def train(
             if progress.step % options.check == 0 or progress.step >= options.steps:  # the loss is also checked after the last step
                 run.look(progress)
                 report(progress)
+            progress.elapsed = time.perf_counter() - begun
             stop = any_process(accelerator, stopped())
             if stop or time.monotonic() - saved >= checkpoint_every:
                 run.save(progress)

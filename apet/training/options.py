@@ -78,6 +78,7 @@ class Progress:
     accumulate: int = 1  # parts of a batch; more than in the options after memory ran out
     diverged: int | None = None  # the step at which the run diverged
     seconds: float = field(default=0.0, compare=False)  # time spent in steps; never part of rows
+    elapsed: float = field(default=0.0, compare=False)  # time of the whole loop, including that before a resumption
 
     @property
     def plateau(self) -> bool:

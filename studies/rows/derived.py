@@ -9,6 +9,7 @@ pages with it. The sections:
 - `twins`: pretrained models against their random-init twins
 - `spectra`: curvature over the ladder
 - `rates`: mean training loss of APET by k and learning rate
+- `claims`: the findings of the ladder's studies of F1, F2 and F3: claim, case
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import pandas as pd
 
 ROWS = Path(__file__).resolve().parent
 sys.path.insert(0, str(ROWS.parents[1]))
-from analyses.findings import Cell  # noqa: E402
+from analyses.findings import Cell, findings  # noqa: E402
 from analyses.findings import cells as cells_of  # noqa: E402
 from analyses.store import quantities  # noqa: E402
 from benchmarks.cells import BUDGET, CHOSEN_ON, SHOWN, SPENT, TARGETS, scored  # noqa: E402
@@ -184,6 +185,17 @@ def rates() -> Tree:
     return tree
 
 
+def claims() -> Tree:
+    """Return estimate, interval, corrected p value and times as much data of every case: claim, case in words."""
+    tree: Tree = {}
+    for row in findings(_read("thresholds-ladder")) + findings(_read("positions-ladder")):
+        if row.quantity == quantities.CLAIM:
+            tree.setdefault(row.series, {})[row.group] = {"value": row.value, "low": row.low, "high": row.high, "p": row.p}
+        elif row.quantity == quantities.CLAIM_NEEDS:
+            tree[row.series][row.group]["needs"] = row.value
+    return tree
+
+
 SECTIONS: dict[str, Callable[[], Tree]] = {
     "thresholds": thresholds,
     "cells": cells,
@@ -191,6 +203,7 @@ SECTIONS: dict[str, Callable[[], Tree]] = {
     "twins": twins,
     "spectra": spectra,
     "rates": rates,
+    "claims": claims,
 }
 
 

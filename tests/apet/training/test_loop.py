@@ -1,10 +1,14 @@
 """The loop: every method learns, k = all equals full fine-tuning, and resuming does not change the result bitwise."""
 
+import itertools
 import math
 import signal
+import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -60,6 +64,8 @@ def test_a_run_stopped_and_resumed_is_bitwise_the_uninterrupted_one(method, opti
 
     def finish(checkpoint: Path, report: Callable[[Progress], None] = lambda _: None) -> tuple[dict[str, torch.Tensor], Progress]:
         model, mounted, scorer = ready(method)
+        clock = SimpleNamespace(monotonic=time.monotonic, perf_counter=partial(next, itertools.count()))
+        monkeypatch.setattr("apet.training.loop.time", clock)  # a step takes one unit
         progress = train(model, mounted, scorer, ROWS[8:], ROWS[:8], options, checkpoint, keep_best, report)
         return state(mounted), progress
 
@@ -68,6 +74,7 @@ def test_a_run_stopped_and_resumed_is_bitwise_the_uninterrupted_one(method, opti
         finish(tmp_path / "b", stop_at(10))
     parted, again = finish(tmp_path / "b")
     assert again == progress
+    assert again.elapsed == progress.elapsed > 10
     assert same(whole, parted)
 
 
