@@ -1,10 +1,10 @@
-"""Rows of studies that never ran, with planted effects of model size: which effects would studies/findings.yaml decide?
+"""Rows of studies that never ran, with planted effects of model size: which effects would the ladder's two studies decide?
 
-    python studies/planted.py [DRAWS]
+    python studies/planted.py [DRAWS] > studies/rows/planted.json
 
-The script draws the thresholds and the crossed seeds of that study, with a given effect, and prints how often each verdict comes out. Its
-noise is assumed before the study: a standard deviation of log k of 0.6 per threshold and 0.3 per model, and equal variances over positions
-and train seeds at the smallest size.
+The script draws the thresholds of studies/thresholds-ladder.yaml and the crossed seeds of studies/positions-ladder.yaml, with a given
+effect, and prints how often each verdict comes out as JSON: claim, effect, models, verdict. Its noise is assumed before the studies: a
+standard deviation of log k of 0.6 per threshold and 0.3 per model, and equal variances over positions and train seeds at the smallest size.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from analyses.store import Row, frame, quantities
+from analyses.store import Row, frame, quantities, statuses
 
 SIZES = {f"planted-{number}m": 4**number * 1_000_000 for number in range(4)}
 RUNS = dict(protocol="planted", method="apet", subspace="coordinates", placement="add random entry")  # noqa: C408 - read as columns
@@ -93,38 +93,39 @@ LADDER = {
     "mini-bert-120k": 120_664, "mini-bert-400k": 378_944, "mini-bert-1m": 1_156_864, "mini-bert-3m": 3_422_112,
     "mini-bloom-120k": 112_848, "mini-bloom-400k": 362_368, "mini-bloom-1m": 1_119_616, "mini-bloom-3m": 3_338_496,
 }  # fmt: skip
-NOISE: dict[str, Any] = {"seeds": 1, "sd": 0.6, "model_sd": 0.3, "task_sd": 1.0, "sizes": LADDER}
+TASKS = ("one", "two")
+NOISE: dict[str, Any] = {"tasks": TASKS, "seeds": 1, "sd": 0.6, "model_sd": 0.3, "task_sd": 1.0, "sizes": LADDER}
 
 
 def of_ladder(claim: str, effect: float, rng: np.random.Generator) -> list[Row]:
-    """Return the rows of one claim in the design of studies/findings.yaml.
+    """Return the rows of one claim in the design of the ladder's studies.
 
     effect: for F1 and F2 the slope of the logarithm of the spread, or of k, over log N; for F3 the standard deviation of log k over tasks.
     """
     if claim == "F1":
         families = ("mini-t5", "mini-bert", "mini-bloom")
         parts = [{model: size for model, size in LADDER.items() if model.startswith(name)} for name in families]
-        return [row for sizes in parts for row in crossed(rng, effect, tasks=("one",), train_sd=0.04, sizes=sizes)]
+        return [row for sizes in parts for row in crossed(rng, effect, tasks=TASKS, train_sd=0.04, sizes=sizes)]
     if claim == "F2":
-        return thresholds(rng, effect, tasks=("one", "two"), **NOISE)
-    return thresholds(rng, 0.0, tasks=("one", "two"), quantity=quantities.K_LOW, **NOISE | {"task_sd": effect})
+        return thresholds(rng, effect, **NOISE)
+    return thresholds(rng, 0.0, quantity=quantities.K_LOW, **NOISE | {"task_sd": effect})
 
 
 EFFECTS = {"F1": (0.0, -0.25, -0.5), "F2": (0.0, -0.25, -0.5, -1.0), "F3": (0.1, 0.7, 2.0)}
 
 
-def decided(draws: int) -> list[dict[str, Any]]:
-    """Return one line per claim, effect and population (one family, all families): the share of every verdict."""
-    lines = []
+def decided(draws: int) -> dict[str, Any]:
+    """Return the share of every verdict: claim, effect, models (one family, all families), verdict."""
+    tree: dict[str, Any] = {}
     for claim, effects in EFFECTS.items():
         for effect in effects:
             found = [verdicts(of_ladder(claim, effect, np.random.default_rng([seed, draws]))) for seed in range(draws)]
             for models in ("mini-t5", "all families"):
                 counts = Counter(each[claim, models] for each in found)
-                lines.append({"claim": claim, "effect": effect, "models": models, **{word: n / draws for word, n in counts.items()}})
-    return lines
+                shares = {word: counts[word] / draws for word in (statuses.SUPPORTED, statuses.NOT_SUPPORTED, statuses.UNDECIDED)}
+                tree.setdefault(claim, {}).setdefault(f"{effect:g}", {})[models] = shares
+    return tree
 
 
 if __name__ == "__main__":
-    for line in decided(int(sys.argv[1]) if len(sys.argv) > 1 else 40):
-        print(json.dumps(line))
+    print(json.dumps(decided(int(sys.argv[1]) if len(sys.argv) > 1 else 40), indent=1))
