@@ -25,7 +25,9 @@ from landscape.numerics import FloatArray, Stream
 Positions = npt.NDArray[np.intp]
 
 BANDWIDTH = 1.3  # smallest half-width of the window in log k
-NEAREST = 7  # smallest number of runs that the window covers
+NEAREST = 7  # smallest number of runs that the window covers, if they are near
+FAR = 3.0  # a half-width beyond this (a factor of 20 in k) covers only FEWEST runs, because gaps are not linear over so wide a range
+FEWEST = 5
 WIDENING = 1.3  # factor by which the window exceeds the nearest runs, and by which it grows if its line has no zero
 MAX_CENTRINGS = 5  # number of times that the window is centred again
 SIGNIFICANT_SLOPE = 2.5  # slope over its standard error that closes an interval, with a margin
@@ -177,7 +179,7 @@ def _line_about(centre: float, x: FloatArray, gap: FloatArray) -> _Line | None:
     suffices.
     """
     distance = np.abs(x - centre)
-    half_width = max(BANDWIDTH, WIDENING * float(np.sort(distance)[min(NEAREST, len(x)) - 1]))
+    half_width = _half_width(distance)
     while True:
         chosen = np.flatnonzero(distance < half_width)
         is_lapse = failed(x[chosen], gap[chosen])
@@ -192,6 +194,12 @@ def _line_about(centre: float, x: FloatArray, gap: FloatArray) -> _Line | None:
         if len(chosen) == len(x):
             return None
         half_width *= WIDENING
+
+
+def _half_width(distance: FloatArray) -> float:
+    """Return the half-width in log k of a window from whose centre the runs have these distances."""
+    of_nearest, of_fewest = (WIDENING * float(np.sort(distance)[min(count, len(distance)) - 1]) for count in (NEAREST, FEWEST))
+    return max(BANDWIDTH, min(of_nearest, max(FAR, of_fewest)))
 
 
 def _by_signs(k: FloatArray, gap: FloatArray, level: float) -> Crossing:

@@ -63,6 +63,16 @@ def test_the_first_success_on_a_grid_is_biased_and_the_regression_is_not() -> No
     assert np.std(regression) < 0.5 * np.sqrt(np.mean(np.square(first)))
 
 
+def test_few_runs_over_a_wide_range_do_not_bend_the_line_through_the_floor_of_the_metric() -> None:
+    ks = [8, 40, 200, 1000, 5000, 25_000, 125_000]
+    accuracies = [0.5 + 0.48 / (1 + (12_000 / k) ** 0.6) for k in ks]
+    for target in (0.6, 0.75, 0.85):
+        true = 12_000 / (0.48 / (target - 0.5) - 1) ** (1 / 0.6)
+        result = fit_crossing(ks, [accuracy_gap(accuracy, target) for accuracy in accuracies])
+        assert result.k_star == pytest.approx(true, rel=0.5)
+        assert (result.low or 0) <= true <= (result.high or math.inf)
+
+
 def test_one_diverged_run_hardly_moves_the_crossing() -> None:
     ks, gaps = runs(np.random.default_rng(2), 4, 4, 0.1)
     clean = fit_crossing(ks, gaps)
