@@ -186,7 +186,7 @@ def _measured(runs: list[Run], target: Target, value: float, metric: str, seed: 
     by = "bootstrap interval over runs" if crossing.method == "line" else "interval of a probit on which runs reach the target"
     columns = {"status": crossing.censored} if crossing.censored else {"note": f"{definition}; {100 * crossing.level:g} % {by}"}
     rows += [
-        row(target.quantity, crossing.k_star, low=_number(crossing.low), high=_number(crossing.high), **columns),
+        row(target.quantity, crossing.k_star, low=_at_least_one(crossing.low), high=_number(crossing.high), **columns),
         row("runs", len(counted)),
     ]
     if crossing.slope is not None:
@@ -197,6 +197,11 @@ def _measured(runs: list[Run], target: Target, value: float, metric: str, seed: 
         row("gap", gap, x=run.k, position_seed=run.spec.get("position_seed"), train_seed=run.spec.get("train_seed"), status=status)
         for run, gap, status in gaps
     ]
+
+
+def _at_least_one(low: float | None) -> float:
+    """Return the lower end of an interval. Without a tuned parameter the target is missed: `Target.settled` has tried the untuned model."""
+    return math.nan if low is None else max(low, 1.0)
 
 
 def _open_end(crossing: Crossing, ks: list[int], target: Target, row) -> list[Row]:

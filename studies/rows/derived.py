@@ -10,6 +10,8 @@ pages with it. The sections:
 - `spectra`: curvature over the ladder
 - `rates`: mean training loss of APET by k and learning rate
 - `claims`: the findings of the ladder's studies of F1, F2 and F3: claim, case
+- `slopes`: their slopes over size
+- `spreads`: their standard deviations over positions and over train seeds
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import json
 import math
 import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +31,7 @@ ROWS = Path(__file__).resolve().parent
 sys.path.insert(0, str(ROWS.parents[1]))
 from analyses.findings import Cell, findings  # noqa: E402
 from analyses.findings import cells as cells_of  # noqa: E402
-from analyses.store import quantities  # noqa: E402
+from analyses.store import Row, quantities  # noqa: E402
 from benchmarks.cells import BUDGET, CHOSEN_ON, SHOWN, SPENT, TARGETS, scored  # noqa: E402
 from figures.rows import tidy  # noqa: E402
 
@@ -186,14 +189,42 @@ def rates() -> Tree:
 
 
 def claims() -> Tree:
-    """Return estimate, interval, corrected p value and times as much data of every case: claim, case in words."""
+    """Return estimate, interval, corrected p value and times as much data of every case: claim, case in words. Those of F3 are factors."""
     tree: Tree = {}
-    for row in findings(_read("thresholds-ladder")) + findings(_read("positions-ladder")):
+    for row in _findings():
         if row.quantity == quantities.CLAIM:
-            tree.setdefault(row.series, {})[row.group] = {"value": row.value, "low": row.low, "high": row.high, "p": row.p}
+            numbers = {"value": row.value, "low": row.low, "high": row.high}
+            factors = {name: float(np.exp(number)) for name, number in numbers.items()}
+            tree.setdefault(row.series, {})[row.group] = {**(factors if row.series == "F3" else numbers), "p": row.p}
         elif row.quantity == quantities.CLAIM_NEEDS:
             tree[row.series][row.group]["needs"] = row.value
     return tree
+
+
+def slopes() -> Tree:
+    """Return the slopes of log k and log (k / N) over log N: models, threshold, N with or without embeddings."""
+    names = {quantities.SLOPE: "with", quantities.BODY_SLOPE: "without"}
+    tree: Tree = {}
+    for row in _findings():
+        if row.quantity in names:
+            number = {"value": row.value, "low": row.low, "high": row.high}
+            tree.setdefault(row.model, {}).setdefault(row.series, {})[f"{names[row.quantity]} embeddings"] = number
+    return tree
+
+
+def spreads() -> Tree:
+    """Return the standard deviations of accuracy over positions and over train seeds: task, model, quantity."""
+    tree: Tree = {}
+    for row in _findings():
+        if row.quantity in ("position_sd", "train_sd"):
+            number = {"value": row.value, "low": row.low, "high": row.high}
+            tree.setdefault(row.task, {}).setdefault(row.model, {})[row.quantity] = number
+    return tree
+
+
+@cache
+def _findings() -> list[Row]:
+    return [row for study in ("thresholds-ladder", "positions-ladder") for row in findings(_read(study))]
 
 
 SECTIONS: dict[str, Callable[[], Tree]] = {
@@ -204,6 +235,8 @@ SECTIONS: dict[str, Callable[[], Tree]] = {
     "spectra": spectra,
     "rates": rates,
     "claims": claims,
+    "slopes": slopes,
+    "spreads": spreads,
 }
 
 
