@@ -31,13 +31,15 @@ def test_experts_are_feed_forward_entries_of_their_layer(kind: str) -> None:
 @pytest.mark.parametrize(("kind", "scope"), [*((kind, "*.experts.*") for kind in EXPERTS), *((kind, "weights") for kind in STATE_SPACES)])
 def test_gradients_and_hessian_products_of_entries_are_those_of_the_whole_tensors(kind: str, scope: str) -> None:
     model = tiny(kind).model
+    if kind in STATE_SPACES:  # a scan adds up rounding errors in float32; grouped experts do not take float64
+        model.double()
     plain, before = copy.deepcopy(model), {name: p.detach().clone() for name, p in model.named_parameters()}
     tunable = make_tunable("apet", model, PlacementConfig(k=40, scope=scope))
     assert tunable.placement is not None and tunable.attached is not None
     parts = tunable.placement.coordinates.by_tensor
     assert kind in STATE_SPACES or all(before[part.name].dim() == 3 for part in parts if not part.name.endswith("bias"))
-    v = torch.randn(40, generator=torch.Generator().manual_seed(1))
     z = tunable.trainable["z"]
+    v = torch.randn(40, generator=torch.Generator().manual_seed(1)).to(z)
     (gradient,) = torch.autograd.grad(loss(tunable.model), z, create_graph=True)
     (product,) = torch.autograd.grad(gradient @ v, z)
 
