@@ -189,13 +189,17 @@ def rates() -> Tree:
 
 
 def claims() -> Tree:
-    """Return estimate, interval, corrected p value and times as much data of every case: claim, case in words. Those of F3 are factors."""
+    """Return the estimate of every case with its interval and corrected p value: claim, case in words.
+
+    The estimates of F3 are factors. An undecided case also has `needs`: how many times as much data would decide it.
+    """
     tree: Tree = {}
     for row in _findings():
         if row.quantity == quantities.CLAIM:
-            numbers = {"value": row.value, "low": row.low, "high": row.high}
-            factors = {name: float(np.exp(number)) for name, number in numbers.items()}
-            tree.setdefault(row.series, {})[row.group] = {**(factors if row.series == "F3" else numbers), "p": row.p}
+            numbers = _interval(row)
+            if row.series == "F3":
+                numbers = {name: float(np.exp(number)) for name, number in numbers.items()}
+            tree.setdefault(row.series, {})[row.group] = {**numbers, "p": row.p}
         elif row.quantity == quantities.CLAIM_NEEDS:
             tree[row.series][row.group]["needs"] = row.value
     return tree
@@ -207,8 +211,7 @@ def slopes() -> Tree:
     tree: Tree = {}
     for row in _findings():
         if row.quantity in names:
-            number = {"value": row.value, "low": row.low, "high": row.high}
-            tree.setdefault(row.model, {}).setdefault(row.series, {})[f"{names[row.quantity]} embeddings"] = number
+            tree.setdefault(row.model, {}).setdefault(row.series, {})[f"{names[row.quantity]} embeddings"] = _interval(row)
     return tree
 
 
@@ -217,9 +220,12 @@ def spreads() -> Tree:
     tree: Tree = {}
     for row in _findings():
         if row.quantity in ("position_sd", "train_sd"):
-            number = {"value": row.value, "low": row.low, "high": row.high}
-            tree.setdefault(row.task, {}).setdefault(row.model, {})[row.quantity] = number
+            tree.setdefault(row.task, {}).setdefault(row.model, {})[row.quantity] = _interval(row)
     return tree
+
+
+def _interval(row: Row) -> Tree:
+    return {"value": row.value, "low": row.low, "high": row.high}
 
 
 @cache
