@@ -161,6 +161,8 @@ def study(
     plan = analyses.studies.read_study(file)
     plan = analyses.studies.with_data(plan, data) if data is not None else plan
     store, part = analyses.store.Store(out / plan.name), analyses.studies.parse_shard(shard)
+    for error, count in analyses.studies.refused(plan).items():
+        ui.log.print(f"will fail (runs: {count}): {error}", highlight=False, soft_wrap=True)
     if dry_run:
         return ui.print_plan(analyses.studies.plan(plan, store, jobs, ui.on_device(device), flops), json_)
     if flops is not None:

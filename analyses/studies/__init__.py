@@ -7,7 +7,7 @@ from apet.exports import on_demand
 if TYPE_CHECKING:
     from analyses.studies.cluster import run_on_cluster
     from analyses.studies.cluster_worker import Request
-    from analyses.studies.planning import plan
+    from analyses.studies.planning import plan, refused
     from analyses.studies.signals import terminable
     from analyses.studies.stages import searching
     from analyses.studies.study_file import Search, Stage, Study, read_study, with_data

@@ -10,13 +10,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from analyses.runs import Inputs, cost, identify, inputs, rehearse, task_data, too_large
+from analyses.runs import Inputs, check, cost, identify, inputs, rehearse, task_data, too_large
 from analyses.specs import Spec, TrainSpec
 from analyses.store import DONE, FAILED, Store
 from analyses.studies.stages import Find, at_optimum, between, walk
 from analyses.studies.study_file import Stage, Study
 from analyses.studies.walk import find
-from apet.errors import ApetError
+from apet.errors import ApetError, MissingInput, UsageError
 from apet.models import models_table
 
 
@@ -64,6 +64,38 @@ def plan(study: Study, store: Store, jobs: int = 1, device: str = "cpu", flops: 
         ),
         "models": lines,
     }
+
+
+_OF_K = {"k", "lr", "position_seed", "train_seed"}  # fields that may differ between runs with the same parameters in scope
+
+
+def refused(study: Study) -> Counter[str]:
+    """Return {error: number of runs} of the training runs whose k does not fit their model: they will fail. Only shapes are read.
+
+    Runs that depend on other runs are not checked, nor are runs of a model or task that is not on this machine.
+    """
+    groups: dict[tuple[object, ...], dict[int, list[TrainSpec]]] = defaultdict(lambda: defaultdict(list))
+    for spec in study.known:
+        if isinstance(spec, TrainSpec) and spec.k is not None:
+            groups[tuple(value for name, value in vars(spec).items() if name not in _OF_K)][spec.k].append(spec)
+    errors: Counter[str] = Counter()
+    for by_k in groups.values():
+        for k in sorted(by_k, reverse=True):
+            error = _refusal(by_k[k][0], study)
+            if error is None:
+                break  # smaller k fit, too
+            errors[error] += len(by_k[k])
+    return errors
+
+
+def _refusal(spec: TrainSpec, study: Study) -> str | None:
+    try:
+        check(spec, inputs(spec, study.data.get(spec.task_name), shapes_only=True))
+    except MissingInput:
+        return None
+    except UsageError as error:
+        return str(error)
+    return None
 
 
 def _runs(study: Study, finished_run: Find) -> list[tuple[Spec, int, bool]]:

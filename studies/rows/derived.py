@@ -12,6 +12,7 @@ pages with it. The sections:
 - `claims`: the findings of the ladder's studies of F1, F2 and F3: claim, case
 - `slopes`: their slopes over size
 - `spreads`: their standard deviations over positions and over train seeds
+- `gaps`: their differences between methods and APET with as many entries
 """
 
 from __future__ import annotations
@@ -224,6 +225,15 @@ def spreads() -> Tree:
     return tree
 
 
+def gaps() -> Tree:
+    """Return the accuracy of a method less that of APET with as many entries at random positions: method, model."""
+    tree: Tree = {}
+    for row in _findings():
+        if row.quantity == "method_gap":
+            tree.setdefault(row.group, {})[row.model] = _interval(row)
+    return tree
+
+
 def _interval(row: Row) -> Tree:
     return {"value": row.value, "low": row.low, "high": row.high}
 
@@ -243,6 +253,7 @@ SECTIONS: dict[str, Callable[[], Tree]] = {
     "claims": claims,
     "slopes": slopes,
     "spreads": spreads,
+    "gaps": gaps,
 }
 
 

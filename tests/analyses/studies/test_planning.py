@@ -9,7 +9,7 @@ from study_cases import small, spec_of
 import analyses.studies.planning
 from analyses.specs import Spec
 from analyses.store.run_store import Store
-from analyses.studies.planning import plan
+from analyses.studies.planning import plan, refused
 from analyses.studies.study_file import Stage, read_study
 from analyses.studies.walk import Event, Options, Outcome, weight
 from analyses.studies.workers import run_study
@@ -48,6 +48,18 @@ def test_a_plan_counts_runs_gradients_hours_and_what_is_done(folder, tmp_path, r
     rehearsal.clear()
     assert plan(study, store)["hours"] == plan(study, store)["gradient_equivalents"] == 0
     assert not rehearsal
+
+
+def test_runs_whose_k_does_not_fit_their_model_are_named_before_the_start(tmp_path):
+    file = tmp_path / "sizes.yaml"
+    models = "[mini-bert-120k, mini-bert-400k, folder/that/is/not/here]"
+    file.write_text(
+        f"grid:\n  - {{task: mini-review, model: {models}, k: [100, 15000, 25000], position_seed: [0, 1]}}\n"
+        "  - {task: mini-review, model: mini-bert-120k, method: lora}\n"
+    )
+    errors = refused(read_study(file))
+    assert list(errors.values()) == [2]
+    assert next(iter(errors)).startswith("k = 25000 is over the 18216 parameters in scope of mini-bert-120k")
 
 
 def test_searches_and_what_follows_from_runs_are_estimated(tmp_path, rehearsal):
