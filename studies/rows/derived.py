@@ -10,9 +10,10 @@ pages with it. The sections:
 - `spectra`: curvature over the ladder
 - `rates`: mean training loss of APET by k and learning rate
 - `claims`: the findings of the ladder's studies of F1, F2 and F3: claim, case
-- `slopes`: their slopes over size
-- `spreads`: their standard deviations over positions and over train seeds
-- `gaps`: their differences between methods and APET with as many entries
+- `single_tasks`: F1 from one task alone
+- `slopes`: the slopes of thresholds over size
+- `spreads`: standard deviations of the accuracy over positions and over train seeds
+- `gaps`: differences between methods and APET with as many entries
 """
 
 from __future__ import annotations
@@ -206,6 +207,17 @@ def claims() -> Tree:
     return tree
 
 
+def single_tasks() -> Tree:
+    """Return F1 over all families from the runs of one task alone: task."""
+    rows = _read("positions-ladder")
+    tree: Tree = {}
+    for task in ("mini-review", "sst2"):
+        for row in findings(rows[rows["task"] == task]):
+            if (row.series, row.quantity, row.group) == ("F1", quantities.CLAIM, "all families"):
+                tree[task] = {**_interval(row), "p": row.p}
+    return tree
+
+
 def slopes() -> Tree:
     """Return the slopes of log k and log (k / N) over log N: models, threshold, N with or without embeddings."""
     names = {quantities.SLOPE: "with", quantities.BODY_SLOPE: "without"}
@@ -251,6 +263,7 @@ SECTIONS: dict[str, Callable[[], Tree]] = {
     "spectra": spectra,
     "rates": rates,
     "claims": claims,
+    "single_tasks": single_tasks,
     "slopes": slopes,
     "spreads": spreads,
     "gaps": gaps,
