@@ -160,18 +160,18 @@ def log_bars(axes: Axes, x: np.ndarray, y: np.ndarray, low: np.ndarray, high: np
     """Draw points with bars from low to high (NaN: no bar) on a logarithmic y axis that begins at `foot`, joined if `look` has a line.
 
     A bar that reaches below the foot (also below zero) ends in an arrow at the foot. A value that is not above the foot is an open arrow
-    alone, and breaks the line.
+    at the foot, and breaks the line.
     """
     shown = y > foot
     axes.plot(x, np.where(shown, y, np.nan), **look)
     edge = foot * 1.12
     for at, value, bottom, top in zip(x, y, low, high, strict=True):
+        if math.isfinite(bottom) and math.isfinite(top) and top > foot:
+            axes.plot([at, at], [max(bottom, foot), top], color=look["color"], linewidth=0.7, zorder=2)
         if value <= foot:
             axes.plot(at, edge, "v", color=look["color"], mfc="white", markersize=3.2, mew=0.7, zorder=4)
-        elif math.isfinite(bottom) and math.isfinite(top):
-            axes.plot([at, at], [max(bottom, foot), top], color=look["color"], linewidth=0.7, zorder=2)
-            if bottom <= foot:
-                axes.plot(at, edge, "v", color=look["color"], markersize=2.6, mew=0, zorder=4)
+        elif bottom <= foot:
+            axes.plot(at, edge, "v", color=look["color"], markersize=2.6, mew=0, zorder=4)
 
 
 def bar_along(axes: Axes, y: float, low: float, high: float, colour: Colour, least: float = 0.0) -> None:
