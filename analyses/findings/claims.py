@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 LEVEL = 0.025  # of each one-sided test
 SLOPE_MARGIN = 0.1  # smallest slope of interest on log-log axes: a change by a factor of 10^0.1 = 1.26 per tenfold model size
+MOST_DATA = 100  # times as much data; an estimate that needs more lies at the edge between two verdicts
 ALL = "all families"
 EVERY_TASK = "all tasks"
 SHARE = "_share"  # suffix of the name of a share k / N
@@ -218,6 +219,8 @@ def _needs(case: Case, factor: float) -> str:
     """Return what would decide an undecided case."""
     if not math.isfinite(factor):
         return f"More {CLAIMS[case.claim].data} would not decide it at this estimate, which is at a boundary or has an open interval."
+    if factor > MOST_DATA:
+        return f"Not even {MOST_DATA} times as many {CLAIMS[case.claim].data} would decide it, if the estimate and the scatter stay."
     times = max(1.5, math.ceil(2 * factor) / 2) if factor < 10 else float(f"{factor:.1g}")
     return f"About {times:g} times as many {CLAIMS[case.claim].data} would decide it, if the estimate and the scatter stay."
 

@@ -14,6 +14,7 @@ pages with it. The sections:
 - `slopes`: the slopes of thresholds over size
 - `spreads`: standard deviations of the accuracy over positions and over train seeds
 - `gaps`: differences between methods and APET with as many entries
+- `method_rates`: the best rates of methods and of APET with as many entries
 """
 
 from __future__ import annotations
@@ -219,12 +220,13 @@ def single_tasks() -> Tree:
 
 
 def slopes() -> Tree:
-    """Return the slopes of log k and log (k / N) over log N: models, threshold, N with or without embeddings."""
+    """Return the slopes of log k, log (k / N) and gaps of methods over log N: models, threshold or gap, N with or without embeddings."""
     names = {quantities.SLOPE: "with", quantities.BODY_SLOPE: "without"}
     tree: Tree = {}
     for row in _findings():
         if row.quantity in names:
-            tree.setdefault(row.model, {}).setdefault(row.series, {})[f"{names[row.quantity]} embeddings"] = _interval(row)
+            of = f"{row.method} gap" if row.series == "method_gap" else row.series
+            tree.setdefault(row.model, {}).setdefault(of, {})[f"{names[row.quantity]} embeddings"] = _interval(row)
     return tree
 
 
@@ -246,13 +248,33 @@ def gaps() -> Tree:
     return tree
 
 
+def method_rates() -> Tree:
+    """Return the rate with the lowest training loss and the accuracy there, of a method and of its twin: model, method, method or twin."""
+    rows = _read("method-rates")
+    loss, accuracy, rate = (_by_run(rows, *of) for of in (("loss", "train"), ("accuracy", "validation"), ("learning_rate", None)))
+    runs = rows.drop_duplicates("run_id").set_index("run_id")[["model", "method", "k"]].assign(loss=loss, accuracy=accuracy, rate=rate)
+    best = runs.loc[runs.groupby(["model", "method", "k"])["loss"].idxmin()]
+    tree: Tree = {}
+    for method in best[best["method"] != "apet"].itertuples():
+        twin = best[(best["method"] == "apet") & (best["model"] == method.model) & (best["k"] == method.k)].iloc[0]
+        names = ("rate", "loss", "accuracy")
+        sides = {"method": {name: float(getattr(method, name)) for name in names}, "twin": {name: float(twin[name]) for name in names}}
+        tree.setdefault(method.model, {})[method.method] = {**sides, "k": int(method.k)}
+    return tree
+
+
+def _by_run(rows: Any, quantity: str, split: str | None) -> Any:
+    own = rows[(rows["quantity"] == quantity) & (True if split is None else rows["split"] == split)]
+    return own.set_index("run_id")["value"]
+
+
 def _interval(row: Row) -> Tree:
     return {"value": row.value, "low": row.low, "high": row.high}
 
 
 @cache
 def _findings() -> list[Row]:
-    return [row for study in ("thresholds-ladder", "positions-ladder") for row in findings(_read(study))]
+    return [row for study in ("thresholds-ladder", "positions-ladder", "methods-ladder") for row in findings(_read(study))]
 
 
 SECTIONS: dict[str, Callable[[], Tree]] = {
@@ -267,6 +289,7 @@ SECTIONS: dict[str, Callable[[], Tree]] = {
     "slopes": slopes,
     "spreads": spreads,
     "gaps": gaps,
+    "method_rates": method_rates,
 }
 
 

@@ -112,6 +112,17 @@ def test_an_undecided_claim_states_what_would_decide_it() -> None:
     assert "times as many model sizes or tasks would decide it" in needs.note
 
 
+@pytest.mark.parametrize(("gap", "words"), [(0.0, "About "), (0.0199, "Not even 100 times as many models or tasks would decide it")])
+def test_an_estimate_at_the_edge_between_two_verdicts_names_no_amount_of_data(gap: float, words: str) -> None:
+    rows = []
+    for (model, size), error in zip(planted.SIZES.items(), (-0.05, 0.05, -0.05, 0.05), strict=True):
+        lora = {"method": "lora", "subspace": "lora", "placement": None, "run_id": f"{model} lora"}
+        rows.append(planted.run(model, size, "task", 0.7 + gap + error, **lora))
+        rows.append(planted.run(model, size, "task", 0.7, run_id=f"{model} apet"))
+    (needs,) = (row for row in findings(frame(rows)) if row.quantity == quantities.CLAIM_NEEDS)
+    assert needs.note.startswith(words) and "would decide it" in needs.note
+
+
 def test_tests_are_corrected_for_the_cases_of_a_claim() -> None:
     rng = np.random.default_rng(2)
     one = planted.thresholds(rng, -0.5)
