@@ -15,6 +15,7 @@ pages with it. The sections:
 - `spreads`: standard deviations of the accuracy over positions and over train seeds
 - `gaps`: differences between methods and APET with as many entries
 - `method_rates`: the best rates of methods and of APET with as many entries
+- `rates_by_size`: accuracy of APET by model and learning rate
 """
 
 from __future__ import annotations
@@ -28,31 +29,25 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
-ROWS = Path(__file__).resolve().parent
-sys.path.insert(0, str(ROWS.parents[1]))
-from analyses.findings import Cell, findings  # noqa: E402
-from analyses.findings import cells as cells_of  # noqa: E402
-from analyses.store import Row, quantities  # noqa: E402
-from benchmarks.cells import BUDGET, CHOSEN_ON, SHOWN, SPENT, TARGETS, scored  # noqa: E402
-from figures.rows import tidy  # noqa: E402
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from analyses.findings import Cell, findings
+from analyses.findings import cells as cells_of
+from analyses.store import Row, quantities
+from benchmarks.cells import BUDGET, CHOSEN_ON, SHOWN, SPENT, TARGETS, scored
+from figures.rows import tidy
+from studies.rows.committed import Tree, read
+from studies.rows.learning_rates import method_rates, rates, rates_by_size
 
 SIZES = {"sst2": (872, 1821)}  # examples of the validation and test split
 GENERATED = (1000, 1000)
 TWIN = " (random init)"
 FAMILIES = ("t5", "bert", "bloom")
 SMALL = ("mini-t5-130k", "mini-t5-240k", "mini-t5-790k")  # eleven k per subspace on text
-Tree = dict[str, Any]
-
-
-def _read(name: str) -> Any:
-    """Return a committed table. pandas' own types say little about what indexing returns, so it is typed as anything."""
-    return pd.read_parquet(ROWS / f"{name}.parquet")
 
 
 def _ladder() -> Any:
-    return tidy(_read("predict-ladder"))
+    return tidy(read("predict-ladder"))
 
 
 def thresholds() -> Tree:
@@ -122,7 +117,7 @@ def _median(values: list[float]) -> float | None:
 
 def twins() -> Tree:
     """Return accuracy over validation and test split together, by task and model, and how many standard errors twins lie apart."""
-    tables = [_read(name).set_index(["task", "model"]) for name in ("twins", "twins-test")]
+    tables = [read(name).set_index(["task", "model"]) for name in ("twins", "twins-test")]
     tree: Tree = {}
     for task, model in sorted(set(tables[0].index)):
         if not model.endswith(TWIN):
@@ -151,7 +146,7 @@ def _apart(one: Tree, other: Tree) -> float:
 
 def spectra() -> Tree:
     """Return, by family, how far traces fall, and over models the ranges of effective ranks, negative mass and norms' curvature."""
-    rows = _read("spectra-ladder")
+    rows = read("spectra-ladder")
     means = rows[rows["x"].isna()].groupby(["matrix", "quantity", "task", "parameters", "model"])["value"].mean()
     tree: Tree = {}
     for task in ("sst2", "mini-nli"):
@@ -179,18 +174,6 @@ def _norms(rows: Any, family: str) -> Any:
     return mean["norms"] / mean["others"]
 
 
-def rates() -> Tree:
-    """Return the mean final training loss over models and tasks: k, learning rate."""
-    rows = _read("rates")
-    losses = rows[(rows["quantity"] == "loss") & (rows["split"] == "train")]
-    rate = rows[rows["quantity"] == "learning_rate"].set_index("run_id")["value"]
-    means = losses.assign(rate=losses["run_id"].map(rate)).groupby(["k", "rate"])["value"].mean()
-    tree: Tree = {}
-    for (k, rate), mean in means.items():
-        tree.setdefault(f"{k:.0f}", {})[f"{rate:g}"] = float(mean)
-    return tree
-
-
 def claims() -> Tree:
     """Return the estimate of every case with its interval and corrected p value: claim, case in words.
 
@@ -210,7 +193,7 @@ def claims() -> Tree:
 
 def single_tasks() -> Tree:
     """Return F1 over all families from the runs of one task alone: task."""
-    rows = _read("positions-ladder")
+    rows = read("positions-ladder")
     tree: Tree = {}
     for task in ("mini-review", "sst2"):
         for row in findings(rows[rows["task"] == task]):
@@ -248,33 +231,13 @@ def gaps() -> Tree:
     return tree
 
 
-def method_rates() -> Tree:
-    """Return the rate with the lowest training loss and the accuracy there, of a method and of its twin: model, method, method or twin."""
-    rows = _read("method-rates")
-    loss, accuracy, rate = (_by_run(rows, *of) for of in (("loss", "train"), ("accuracy", "validation"), ("learning_rate", None)))
-    runs = rows.drop_duplicates("run_id").set_index("run_id")[["model", "method", "k"]].assign(loss=loss, accuracy=accuracy, rate=rate)
-    best = runs.loc[runs.groupby(["model", "method", "k"])["loss"].idxmin()]
-    tree: Tree = {}
-    for method in best[best["method"] != "apet"].itertuples():
-        twin = best[(best["method"] == "apet") & (best["model"] == method.model) & (best["k"] == method.k)].iloc[0]
-        names = ("rate", "loss", "accuracy")
-        sides = {"method": {name: float(getattr(method, name)) for name in names}, "twin": {name: float(twin[name]) for name in names}}
-        tree.setdefault(method.model, {})[method.method] = {**sides, "k": int(method.k)}
-    return tree
-
-
-def _by_run(rows: Any, quantity: str, split: str | None) -> Any:
-    own = rows[(rows["quantity"] == quantity) & (True if split is None else rows["split"] == split)]
-    return own.set_index("run_id")["value"]
-
-
 def _interval(row: Row) -> Tree:
     return {"value": row.value, "low": row.low, "high": row.high}
 
 
 @cache
 def _findings() -> list[Row]:
-    return [row for study in ("thresholds-ladder", "positions-ladder", "methods-ladder") for row in findings(_read(study))]
+    return [row for study in ("thresholds-ladder", "positions-ladder", "methods-ladder") for row in findings(read(study))]
 
 
 SECTIONS: dict[str, Callable[[], Tree]] = {
@@ -290,6 +253,7 @@ SECTIONS: dict[str, Callable[[], Tree]] = {
     "spreads": spreads,
     "gaps": gaps,
     "method_rates": method_rates,
+    "rates_by_size": rates_by_size,
 }
 
 
