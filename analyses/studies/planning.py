@@ -16,7 +16,7 @@ from analyses.store import DONE, FAILED, Store
 from analyses.studies.stages import Find, at_optimum, between, walk
 from analyses.studies.study_file import Stage, Study
 from analyses.studies.walk import find
-from apet.errors import ApetError, MissingInput, UsageError
+from apet.errors import ApetError, UsageError
 from apet.models import models_table
 
 
@@ -91,10 +91,10 @@ def refused(study: Study) -> Counter[str]:
 def _refusal(spec: TrainSpec, study: Study) -> str | None:
     try:
         check(spec, inputs(spec, study.data.get(spec.task_name), shapes_only=True))
-    except MissingInput:
-        return None
     except UsageError as error:
         return str(error)
+    except ApetError:  # for instance a missing model: the run itself reports it
+        return None
     return None
 
 
