@@ -11,8 +11,7 @@ def rates() -> Tree:
     """Return the mean final training loss over models and tasks: k, learning rate."""
     rows = read("rates")
     losses = rows[(rows["quantity"] == "loss") & (rows["split"] == "train")]
-    rate = rows[rows["quantity"] == "learning_rate"].set_index("run_id")["value"]
-    means = losses.assign(rate=losses["run_id"].map(rate)).groupby(["k", "rate"])["value"].mean()
+    means = losses.assign(rate=losses["run_id"].map(_by_run(rows, "learning_rate"))).groupby(["k", "rate"])["value"].mean()
     tree: Tree = {}
     for (k, rate), mean in means.items():
         tree.setdefault(f"{k:.0f}", {})[f"{rate:g}"] = float(mean)
@@ -22,7 +21,7 @@ def rates() -> Tree:
 def method_rates() -> Tree:
     """Return the rate with the lowest training loss and the accuracy there, of a method and of its twin: model, method, method or twin."""
     rows = read("method-rates")
-    loss, accuracy, rate = (_by_run(rows, *of) for of in (("loss", "train"), ("accuracy", "validation"), ("learning_rate", None)))
+    loss, accuracy, rate = (_by_run(rows, *of) for of in (("loss", "train"), ("accuracy", "validation"), ("learning_rate",)))
     runs = rows.drop_duplicates("run_id").set_index("run_id")[["model", "method", "k"]].assign(loss=loss, accuracy=accuracy, rate=rate)
     best = runs.loc[runs.groupby(["model", "method", "k"])["loss"].idxmin()]
     tree: Tree = {}
@@ -37,13 +36,13 @@ def method_rates() -> Tree:
 def rates_by_size() -> Tree:
     """Return the accuracy of 1,000 entries: model, learning rate."""
     rows = read("rates-by-size")
-    accuracy, rate = (_by_run(rows, *of) for of in (("accuracy", "validation"), ("learning_rate", None)))
+    accuracy, rate = _by_run(rows, "accuracy", "validation"), _by_run(rows, "learning_rate")
     tree: Tree = {}
     for run, model in rows.drop_duplicates("run_id").set_index("run_id")["model"].items():
         tree.setdefault(model, {})[f"{rate[run]:g}"] = float(accuracy[run])
     return tree
 
 
-def _by_run(rows: Any, quantity: str, split: str | None) -> Any:
-    own = rows[(rows["quantity"] == quantity) & (True if split is None else rows["split"] == split)]
-    return own.set_index("run_id")["value"]
+def _by_run(rows: Any, quantity: str, split: str | None = None) -> Any:
+    own = rows[rows["quantity"] == quantity]
+    return (own if split is None else own[own["split"] == split]).set_index("run_id")["value"]
