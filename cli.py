@@ -284,7 +284,7 @@ def report(
 
 @ui.command("table")
 def table(
-    results: ui.Results,
+    results: ui.Runs,
     out: Annotated[Path | None, Option(help="Also write the table to this file: .csv, .parquet, .tex (booktabs) or .md.")] = None,
     split: Annotated[str | None, Option(help="Split of the scores: validation, or test for runs with --test. \\[default: validation]")] = None,
     rows: Annotated[bool, Option("--rows", help="Write every row of every run to --out instead, in the format that 'figures' reads.")] = False,

@@ -98,7 +98,7 @@ def train_options(spec: TrainSpec, k: int, examples: int) -> Any:
     from apet.training import PRECISIONS, TrainOptions
 
     precision = {dtype: name for name, dtype in PRECISIONS.items()}[spec.dtype]
-    lr = default_rate(spec.method, k, spec.subspace) if spec.lr is None else spec.lr
+    lr = spec.lr_factor * default_rate(spec.method, k, spec.subspace) if spec.lr is None else spec.lr
     return TrainOptions(
         lr, spec.steps, spec.batch, spec.warmup, spec.clip, spec.weight_decay, _check_every(examples, spec.batch),
         train_seed=spec.train_seed, precision=precision, schedule=spec.schedule, accumulate=spec.accumulate,

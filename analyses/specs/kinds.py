@@ -29,7 +29,7 @@ class TrainSpec(WeightsPart, Spec):
     """Tune a model, then evaluate it. Without `early_stop` the run continues to the plateau of its training loss, as predictions assume."""
 
     kind, words, version = "train", "training runs", 1
-    uses = TUNED_USES | dict.fromkeys(("lr", "schedule", "warmup", "clip", "weight_decay", "find_lr", "accumulate"), _ADAMW) | {
+    uses = TUNED_USES | dict.fromkeys(("lr", "lr_factor", "schedule", "warmup", "clip", "weight_decay", "find_lr", "accumulate"), _ADAMW) | {
         "trajectory": PLACED, "decode": ("tasks with label words", lambda s: has_label_words(s.task)), "k": _SIZED,
         "method_option": (TUNED_USES["method_option"][0], lambda s: s.method != "apet" or s.matched is not None),
     }  # fmt: skip
@@ -45,7 +45,8 @@ class TrainSpec(WeightsPart, Spec):
     test: bool = option(TRAINING, False, "Also evaluate on the test split, which must have labels.")
     steps: int = option(TRAINING, 1000, "Maximum number of steps before the plateau.", least=1)
     lr: float | None = option(TRAINING, None, "Learning rate.", means="depends on the method and k", positive=True)
-    find_lr: bool = option(TRAINING, False, "First try five rates around the learning rate for 40 steps each.", flag="--find-lr/--no-find-lr")
+    lr_factor: float = option(TRAINING, 1.0, "Multiple of the default learning rate.", positive=True)
+    find_lr: bool = option(TRAINING, False, "First try five learning rates for 40 steps each.", flag="--find-lr/--no-find-lr")
     optimizer: str = option(TRAINING, "adamw", "adamw, or lbfgs (full-batch steps).", choices=("adamw", "lbfgs"))
     schedule: str = option(TRAINING, "plateau", "Learning-rate schedule. plateau: the rate falls when the monitored loss stalls.", choices=tuple(SCHEDULES))
     accumulate: int = option(TRAINING, 1, "Parts of each batch; more if memory runs out.", least=1)
@@ -69,6 +70,10 @@ class TrainSpec(WeightsPart, Spec):
         self.check_tuned()
         if self.readout == "words" and asks_for_number(self.task):
             raise UsageError(f"{self.task} asks for a number, which label words cannot give: it needs a head", readout="head")
+        if self.lr is not None and self.lr_factor != 1:
+            raise UsageError(
+                f"lr_factor = {self.lr_factor:g} has no effect beside lr = {self.lr:g}, which replaces the default", lr_factor=1
+            )
         if self.optimizer == "lbfgs" and self.early_stop:
             raise UsageError("optimizer lbfgs minimises the training loss and does not support early stopping", early_stop=False)
         if self.optimizer == "lbfgs" and self.dtype != "float32":
@@ -85,7 +90,7 @@ class TrainSpec(WeightsPart, Spec):
     def derived(self) -> Self:
         spec = replace(self, keep_end=False) if self._keeps_anyway else self
         if spec.lr is None and spec.matched is None and spec.optimizer == "adamw":
-            return replace(spec, lr=default_rate(spec.method, spec.k, spec.subspace))
+            return replace(spec, lr=spec.lr_factor * default_rate(spec.method, spec.k, spec.subspace), lr_factor=1.0)
         return spec
 
 

@@ -9,7 +9,7 @@ from analyses.runs.run_inputs import inputs
 from analyses.specs import TrainSpec, spec_from
 from analyses.store import Store
 from apet.errors import UsageError
-from apet.methods import count_tuned
+from apet.methods import count_tuned, default_rate
 
 
 def run_id(**fields) -> str:
@@ -58,6 +58,16 @@ def test_options_and_a_requested_k_are_in_the_rows(folder, tmp_path):
     assert requested.value == 500 and requested.group.startswith("r=")
     model = inputs(spec_of(), folder).loaded.model
     assert {row.k for row in rows} == {count_tuned("peft:vera", model, requested.group)}
+
+
+def test_a_multiple_of_the_default_rate_is_that_rate_whether_k_is_set_or_matched(folder, tmp_path):
+    tripled = spec_of(method="full", lr_factor=3.0).resolved()
+    assert (tripled.lr, tripled.lr_factor) == (3 * default_rate("full", None), 1)
+    assert tripled.run_id("w", "d") == spec_of(method="full", lr=tripled.lr).run_id("w", "d")
+    store = Store(tmp_path)
+    rows = store.rows(run(spec_of(matched="lora", k=None, method_option="r=1", steps=2, examples=4, lr_factor=3.0), store, folder))
+    (rate,) = [row for row in rows if row.quantity == "learning_rate"]
+    assert rate.value == 3 * default_rate("apet", rate.k)
 
 
 def test_a_plan_has_the_k_of_every_method(folder):

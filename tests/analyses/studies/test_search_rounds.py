@@ -14,6 +14,7 @@ from analyses.studies.study_file import Search
 from analyses.thresholds.measured import measure
 from analyses.thresholds.targets import Run, Target
 from apet.errors import UsageError
+from apet.methods import default_rate
 
 BASE = TrainSpec(model="mini-t5-240k", task="mini-sentiment", examples=8, early_stop=False, k=1)
 LOSS = Target("loss", 0.5)
@@ -56,6 +57,13 @@ def test_later_rounds_close_in_on_the_crossing_and_keep_to_the_budget() -> None:
     seeds = [spec.position_seed for batch in rounds for spec in batch]
     assert seeds == list(range(14))
     assert all(spec.lr == replace(spec, lr=None).resolved().lr for batch in rounds for spec in batch)
+
+
+def test_a_search_trains_at_a_multiple_of_the_default_rate_of_each_k() -> None:
+    target, base = Target("above_chance", 0.1), replace(BASE, lr_factor=3.0)
+    first = next(searching([base], Search(target, None, 6), {}, [], {}.get))
+    assert len({spec.k for spec in first}) > 1
+    assert [spec.lr for spec in first] == [3 * default_rate("apet", spec.k) for spec in first]
 
 
 @pytest.mark.parametrize("failed", range(FIRST_ROUND + 3))

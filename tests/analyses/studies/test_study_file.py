@@ -228,6 +228,8 @@ def test_what_kinds_share_in_defaults_may_be_of_no_use_to_one_and_what_an_entry_
         ("{k: 5, order: reference, unit: row}", "unit = row has no effect"),
         ("{k: 5, samples: 4}", "samples = 4 has no effect on training runs: it is for spectra"),
         ("{k: 5, optimizer: lbfgs, early_stop: false, lr: 0.1}", "lr = 0.1 has no effect .* it is for training by adamw"),
+        ("{k: 5, lr: 0.1, lr_factor: 3}", "lr_factor = 3 has no effect beside lr = 0.1, which replaces the default: use lr_factor: 1"),
+        ("{method: full, optimizer: lbfgs, early_stop: false, lr_factor: 3}", "lr_factor = 3.* has no effect .* training by adamw"),
         ("{kind: predict, k: 5, path: true}", "path = True has no effect .* it is for predictions of all placements"),
         ("{kind: spectrum, k: 5, algorithm: exact, probes: 9}", "probes = 9 has no effect"),
         ("{kind: spectrum, k: 5, weights: bfloat16}", "weights = bfloat16 has no effect"),
