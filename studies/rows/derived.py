@@ -11,11 +11,13 @@ pages with it. The sections:
 - `rates`: mean training loss of APET by k and learning rate
 - `claims`: the findings of the ladder's studies of F1, F2 and F3: claim, case
 - `single_tasks`: F1 from one task alone
-- `slopes`: the slopes of thresholds over size
+- `slopes`: the slopes of thresholds and of gaps of methods over size
+- `tuned`: `claims` and `slopes` of the thresholds at the best rates
 - `spreads`: standard deviations of the accuracy over positions and over train seeds
 - `gaps`: differences between methods and APET with as many entries
 - `method_rates`: the best rates of methods and of APET with as many entries
-- `rates_by_size`: accuracy of APET by model and learning rate
+- `best_rates`, `rate_slope`: the best rates of APET by model and k, and how they change with size
+- `tuned_gains`: accuracy at the best rates against accuracy at the default rate
 """
 
 from __future__ import annotations
@@ -24,20 +26,20 @@ import json
 import math
 import sys
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from analyses.findings import Cell, findings
+from analyses.findings import Cell
 from analyses.findings import cells as cells_of
-from analyses.store import Row, quantities
+from analyses.store import quantities
 from benchmarks.cells import BUDGET, CHOSEN_ON, SHOWN, SPENT, TARGETS, scored
 from figures.rows import tidy
 from studies.rows.committed import Tree, read
-from studies.rows.learning_rates import method_rates, rates, rates_by_size
+from studies.rows.ladder_findings import claims, gaps, single_tasks, slopes, spreads, tuned
+from studies.rows.learning_rates import best_rates, method_rates, rate_slope, rates, tuned_gains
 
 SIZES = {"sst2": (872, 1821)}  # examples of the validation and test split
 GENERATED = (1000, 1000)
@@ -174,72 +176,6 @@ def _norms(rows: Any, family: str) -> Any:
     return mean["norms"] / mean["others"]
 
 
-def claims() -> Tree:
-    """Return the estimate of every case with its interval and corrected p value: claim, case in words.
-
-    The estimates of F3 are factors. An undecided case also has `needs`: how many times as much data would decide it.
-    """
-    tree: Tree = {}
-    for row in _findings():
-        if row.quantity == quantities.CLAIM:
-            numbers = _interval(row)
-            if row.series == "F3":
-                numbers = {name: float(np.exp(number)) for name, number in numbers.items()}
-            tree.setdefault(row.series, {})[row.group] = {**numbers, "p": row.p}
-        elif row.quantity == quantities.CLAIM_NEEDS:
-            tree[row.series][row.group]["needs"] = row.value
-    return tree
-
-
-def single_tasks() -> Tree:
-    """Return F1 over all families from the runs of one task alone: task."""
-    rows = read("positions-ladder")
-    tree: Tree = {}
-    for task in ("mini-review", "sst2"):
-        for row in findings(rows[rows["task"] == task]):
-            if (row.series, row.quantity, row.group) == ("F1", quantities.CLAIM, "all families"):
-                tree[task] = {**_interval(row), "p": row.p}
-    return tree
-
-
-def slopes() -> Tree:
-    """Return the slopes of log k, log (k / N) and gaps of methods over log N: models, threshold or gap, N with or without embeddings."""
-    names = {quantities.SLOPE: "with", quantities.BODY_SLOPE: "without"}
-    tree: Tree = {}
-    for row in _findings():
-        if row.quantity in names:
-            of = f"{row.method} gap" if row.series == "method_gap" else row.series
-            tree.setdefault(row.model, {}).setdefault(of, {})[f"{names[row.quantity]} embeddings"] = _interval(row)
-    return tree
-
-
-def spreads() -> Tree:
-    """Return the standard deviations of accuracy over positions and over train seeds: task, model, quantity."""
-    tree: Tree = {}
-    for row in _findings():
-        if row.quantity in ("position_sd", "train_sd"):
-            tree.setdefault(row.task, {}).setdefault(row.model, {})[row.quantity] = _interval(row)
-    return tree
-
-
-def gaps() -> Tree:
-    """Return the accuracy of a method less that of APET with as many entries at random positions: method, model."""
-    tree: Tree = {}
-    for row in _findings():
-        if row.quantity == "method_gap":
-            tree.setdefault(row.group, {})[row.model] = _interval(row)
-    return tree
-
-
-def _interval(row: Row) -> Tree:
-    return {"value": row.value, "low": row.low, "high": row.high}
-
-
-@cache
-def _findings() -> list[Row]:
-    return [row for study in ("thresholds-ladder", "positions-ladder", "methods-ladder") for row in findings(read(study))]
-
-
 SECTIONS: dict[str, Callable[[], Tree]] = {
     "thresholds": thresholds,
     "cells": cells,
@@ -250,10 +186,13 @@ SECTIONS: dict[str, Callable[[], Tree]] = {
     "claims": claims,
     "single_tasks": single_tasks,
     "slopes": slopes,
+    "tuned": tuned,
     "spreads": spreads,
     "gaps": gaps,
     "method_rates": method_rates,
-    "rates_by_size": rates_by_size,
+    "best_rates": best_rates,
+    "rate_slope": rate_slope,
+    "tuned_gains": tuned_gains,
 }
 
 

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
+import numpy as np
+
+from apet.methods import default_rate
 from studies.rows.committed import Tree, read
+
+FACTORS = (1 / 3, 1, 3, 10, 30)  # of the default rate, about the rates of `studies/rates-by-size.yaml`
 
 
 def rates() -> Tree:
@@ -20,9 +26,7 @@ def rates() -> Tree:
 
 def method_rates() -> Tree:
     """Return the rate with the lowest training loss and the accuracy there, of a method and of its twin: model, method, method or twin."""
-    rows = read("method-rates")
-    loss, accuracy, rate = (_by_run(rows, *of) for of in (("loss", "train"), ("accuracy", "validation"), ("learning_rate",)))
-    runs = rows.drop_duplicates("run_id").set_index("run_id")[["model", "method", "k"]].assign(loss=loss, accuracy=accuracy, rate=rate)
+    runs = _runs("method-rates")
     best = runs.loc[runs.groupby(["model", "method", "k"])["loss"].idxmin()]
     tree: Tree = {}
     for method in best[best["method"] != "apet"].itertuples():
@@ -33,14 +37,58 @@ def method_rates() -> Tree:
     return tree
 
 
-def rates_by_size() -> Tree:
-    """Return the accuracy of 1,000 entries: model, learning rate."""
-    rows = read("rates-by-size")
-    accuracy, rate = _by_run(rows, "accuracy", "validation"), _by_run(rows, "learning_rate")
+def best_rates() -> Tree:
+    """Return the best of the rates of `studies/rates-by-size.yaml`, which has the lowest training loss: model, k.
+
+    Each has the rate, its nearest multiple of the default in `FACTORS`, the accuracy there, and the accuracy at the default rate.
+    """
+    runs = _runs("rates-by-size")
+    runs["factor"] = [_factor(rate / default_rate("apet", k)) for rate, k in zip(runs["rate"], runs["k"], strict=True)]
     tree: Tree = {}
-    for run, model in rows.drop_duplicates("run_id").set_index("run_id")["model"].items():
-        tree.setdefault(model, {})[f"{rate[run]:g}"] = float(accuracy[run])
+    for (model, k), own in runs.groupby(["model", "k"]):
+        best, default = own.loc[own["loss"].idxmin()], own[own["factor"] == 1].iloc[0]
+        numbers = {"rate": best["rate"], "factor": best["factor"], "accuracy": best["accuracy"], "default": default["accuracy"]}
+        tree.setdefault(model, {})[f"{k:.0f}"] = {name: float(number) for name, number in numbers.items()}
     return tree
+
+
+def rate_slope() -> Tree:
+    """Return the least-squares slope of the log of the best multiple for 1,000 entries over log N, with an intercept per family."""
+    sizes = read("rates-by-size").groupby("model")["parameters"].first()
+    best = best_rates()
+    log_factor = np.log([best[model]["1000"]["factor"] for model in sizes.index])
+    families = [model.split("-")[1] for model in sizes.index]
+    design = np.column_stack([np.log(sizes), *([family == each for family in families] for each in sorted(set(families)))]).astype(float)
+    coefficients, squares, rank, _ = np.linalg.lstsq(design, log_factor)
+    variance = squares[0] / (len(sizes) - rank) * np.linalg.inv(design.T @ design)[0, 0]
+    return {"value": float(coefficients[0]), "stderr": math.sqrt(variance)}
+
+
+def tuned_gains() -> Tree:
+    """Return how accuracy changes at the best rates, over pairs of APET runs with equal seeds and different rates: task.
+
+    Each task has the number of pairs, of pairs with a higher accuracy at the best rate, and the mean change.
+    """
+    tuned, default = (_runs(name).query("method == 'apet'") for name in ("thresholds-tuned", "thresholds-ladder"))
+    pairs = tuned.merge(default, on=["task", "model", "k", "train_seed"], suffixes=("", "_default"))
+    pairs = pairs[pairs["rate"] != pairs["rate_default"]]
+    changes = (pairs["accuracy"] - pairs["accuracy_default"]).groupby(pairs["task"])
+    return {task: {"pairs": len(own), "higher": int((own > 0).sum()), "mean": float(own.mean())} for task, own in changes}
+
+
+def _factor(ratio: float) -> float:
+    return min(FACTORS, key=lambda factor: abs(math.log(factor / ratio)))
+
+
+def _runs(name: str) -> Any:
+    """Return one line per training run of a committed study: its setting, learning rate, final training loss and accuracy."""
+    rows = read(name).query("kind == 'train'")
+    loss, accuracy, rate = (_by_run(rows, *of) for of in (("loss", "train"), ("accuracy", "validation"), ("learning_rate",)))
+    return (
+        rows.drop_duplicates("run_id")
+        .set_index("run_id")[["task", "model", "method", "k", "train_seed"]]
+        .assign(loss=loss, accuracy=accuracy, rate=rate)
+    )
 
 
 def _by_run(rows: Any, quantity: str, split: str | None = None) -> Any:
