@@ -14,7 +14,7 @@ from analyses.runs.untuned import scorer_for, untuned_scores
 from analyses.specs import TrainSpec, asks_for_text
 from analyses.store import Row
 from apet.errors import UsageError
-from apet.methods import chosen_options, count_tuned, default_rate, method_named, written
+from apet.methods import chosen_options, count_tuned, method_named, written
 from apet.subspaces import SCORE_NAMES
 
 SEEN = 500  # training examples that a run with early stopping evaluates
@@ -98,9 +98,8 @@ def train_options(spec: TrainSpec, k: int, examples: int) -> Any:
     from apet.training import PRECISIONS, TrainOptions
 
     precision = {dtype: name for name, dtype in PRECISIONS.items()}[spec.dtype]
-    lr = spec.lr_factor * default_rate(spec.method, k, spec.subspace) if spec.lr is None else spec.lr
     return TrainOptions(
-        lr, spec.steps, spec.batch, spec.warmup, spec.clip, spec.weight_decay, _check_every(examples, spec.batch),
+        spec.rate(k), spec.steps, spec.batch, spec.warmup, spec.clip, spec.weight_decay, _check_every(examples, spec.batch),
         train_seed=spec.train_seed, precision=precision, schedule=spec.schedule, accumulate=spec.accumulate,
         gradient_checkpointing=spec.gradient_checkpointing, trajectory=spec.trajectory, find_lr=spec.find_lr,
     )  # fmt: skip

@@ -87,10 +87,14 @@ class TrainSpec(WeightsPart, Spec):
     def _keeps_anyway(self) -> bool:
         return self.method == "apet" and self.places_entries
 
+    def rate(self, k: int | None) -> float:
+        """Return the learning rate of a run that tunes k parameters."""
+        return self.lr_factor * default_rate(self.method, k, self.subspace) if self.lr is None else self.lr
+
     def derived(self) -> Self:
         spec = replace(self, keep_end=False) if self._keeps_anyway else self
         if spec.lr is None and spec.matched is None and spec.optimizer == "adamw":
-            return replace(spec, lr=spec.lr_factor * default_rate(spec.method, spec.k, spec.subspace), lr_factor=1.0)
+            return replace(spec, lr=spec.rate(spec.k), lr_factor=1.0)
         return spec
 
 

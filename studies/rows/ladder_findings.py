@@ -80,6 +80,10 @@ def _interval(row: Row) -> Tree:
     return {"value": row.value, "low": row.low, "high": row.high}
 
 
-@cache
 def _findings(studies: tuple[str, ...] = STUDIES) -> list[Row]:
-    return [row for study in studies for row in findings(read(study))]
+    return [row for study in studies for row in _of(study)]
+
+
+@cache
+def _of(study: str) -> list[Row]:
+    return findings(read(study))

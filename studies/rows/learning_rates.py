@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
-
+from analyses.findings import family
+from analyses.findings.regressions import Point, slope
 from apet.methods import default_rate
 from studies.rows.committed import Tree, read
 
@@ -15,9 +15,7 @@ FACTORS = (1 / 3, 1, 3, 10, 30)  # of the default rate, about the rates of `stud
 
 def rates() -> Tree:
     """Return the mean final training loss over models and tasks: k, learning rate."""
-    rows = read("rates")
-    losses = rows[(rows["quantity"] == "loss") & (rows["split"] == "train")]
-    means = losses.assign(rate=losses["run_id"].map(_by_run(rows, "learning_rate"))).groupby(["k", "rate"])["value"].mean()
+    means = _runs("rates").groupby(["k", "rate"])["loss"].mean()
     tree: Tree = {}
     for (k, rate), mean in means.items():
         tree.setdefault(f"{k:.0f}", {})[f"{rate:g}"] = float(mean)
@@ -53,15 +51,11 @@ def best_rates() -> Tree:
 
 
 def rate_slope() -> Tree:
-    """Return the least-squares slope of the log of the best multiple for 1,000 entries over log N, with an intercept per family."""
-    sizes = read("rates-by-size").groupby("model")["parameters"].first()
-    best = best_rates()
-    log_factor = np.log([best[model]["1000"]["factor"] for model in sizes.index])
-    families = [model.split("-")[1] for model in sizes.index]
-    design = np.column_stack([np.log(sizes), *([family == each for family in families] for each in sorted(set(families)))]).astype(float)
-    coefficients, squares, rank, _ = np.linalg.lstsq(design, log_factor)
-    variance = squares[0] / (len(sizes) - rank) * np.linalg.inv(design.T @ design)[0, 0]
-    return {"value": float(coefficients[0]), "stderr": math.sqrt(variance)}
+    """Return the slope of the log of the best multiple for 1,000 entries over log N, with an intercept per family."""
+    sizes = read("rates-by-size").groupby("model")["parameters"].first().to_dict()
+    logs = {model: math.log(by_k["1000"]["factor"]) for model, by_k in best_rates().items()}
+    found = slope([Point(family(model), model, "mini-review", log, log) for model, log in logs.items()], sizes)
+    return {"value": found.value, "low": found.low, "high": found.high}
 
 
 def tuned_gains() -> Tree:

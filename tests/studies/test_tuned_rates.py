@@ -18,7 +18,7 @@ def test_each_run_has_the_multiple_of_the_default_rate_that_was_best_at_the_next
     assert {spec.model for spec in runs} == set(best)
     for spec in runs:
         assert spec.k and spec.lr
-        tried = {int(k): numbers for k, numbers in best[spec.model].items()}
-        factor = tried[min(k for k in tried if k >= spec.k)]["factor"]
-        expected = default_rate("apet", spec.k) * (10**0.5 if factor == 3 else factor)
-        assert spec.lr == pytest.approx(expected, rel=0.05), spec.summary
+        tried = {int(k): numbers["rate"] for k, numbers in best[spec.model].items()}
+        at = min(k for k in tried if k >= spec.k)
+        multiple = tried[at] / default_rate("apet", at)
+        assert spec.lr / default_rate("apet", spec.k) == pytest.approx(multiple, rel=0.05), spec.title
